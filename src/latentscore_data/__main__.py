@@ -1,0 +1,3 @@
+from latentscore_data.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""Errors a user can act on. Each kind has one exit code; the command line prints the message and the remedy."""
+
+from __future__ import annotations
+
+
+class LsdataError(Exception):
+    """Something went wrong for a reason we know.
+
+    ``message`` says what, in one line; ``remedy`` says what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+
+
+class InputError(LsdataError):
+    """Wrong usage, settings or input data."""
+
+    exit_code = 2
+
+
+class MissingError(LsdataError):
+    """A needed extra, key, weight or input is missing or was refused."""
+
+    exit_code = 3
+
+
+class StoppedError(LsdataError):
+    """The breaker or the budget ended the run; what was done is saved."""
+
+    exit_code = 4
+
+
+class NoImprovementError(LsdataError):
+    """Training did not beat its baselines, and that was required."""
+
+    exit_code = 5
+
+
+class OutputError(LsdataError):
+    """Disk, output folder or lock."""
+
+    exit_code = 6
+
+
+class VerificationError(LsdataError):
+    """An export that did not come back as it was written."""
+
+    exit_code = 7
+
+
+EXIT_SOME_FAILED = 1
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+
+def require(module: str, extra: str, what: str) -> None:
+    """Raise :class:`MissingError` unless ``module`` can be imported. Nothing is imported."""
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise MissingError(f"{what} needs the {extra} extra", f"pip install 'latentscore-data[{extra}]'")
