@@ -1,0 +1,68 @@
+"""A workspace in a temporary folder, no network, none of the user's settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parent.parent / "src"
+
+_KEY_MARKS = ("_KEY", "_TOKEN", "_SECRET")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No keys, no settings and no hub but those a test sets; an own working folder; the program's globals as new."""
+    for name in list(os.environ):
+        if name.startswith(("LSDATA_", "HF_")) or name.endswith(_KEY_MARKS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setenv("PYTHONPATH", str(SRC))
+    work = tmp_path.parent / f"{tmp_path.name}-cwd"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    yield
+    from latentscore_data.commands._options import Globals
+    from latentscore_data.core import display
+
+    for name in ("config", "root"):
+        setattr(Globals, name, None)
+    for name in ("json", "quiet", "verbose"):
+        setattr(Globals, name, False)
+    display.OUTPUT = display.Output()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root."""
+    return tmp_path / "data"
+
+
+Lsdata = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def lsdata() -> Lsdata:
+    """Run the real program in a process of its own: ``lsdata("status", "--json")``."""
+
+    def run(
+        *args: str, timeout: float = 120, env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "latentscore_data", *args],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            check=False,
+        )
+
+    return run
