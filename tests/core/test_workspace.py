@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from latentscore_data.core.errors import InputError, OutputError
+from latentscore_data.core.jsonl_io import replace_json, replace_rows
+from latentscore_data.core.stage import Summary
+from latentscore_data.core.workspace import StageFiles, Workspace, dataset_slug, stale_reasons, write_manifest
+
+
+def stage(root: Path, **changes: object) -> StageFiles:
+    values = {
+        "stage": "vibes",
+        "manifest": root / "manifest.json",
+        "inputs": [root / "in.jsonl"],
+        "settings": {"limit": 3, "model": "builtin/keywords"},
+        "versions": {"prompt": "abc"},
+    }
+    return StageFiles(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def done(root: Path) -> Path:
+    replace_rows(root / "in.jsonl", [{"a": 1}])
+    replace_rows(root / "out.jsonl", [{"b": 1}])
+    write_manifest(stage(root), root, [root / "out.jsonl"], Summary("vibes", done=1))
+    return root
+
+
+def test_a_completed_stage_is_fresh_until_something_changes(done: Path) -> None:
+    assert stale_reasons(stage(done), done) == []
+    changed = stage(done, settings={"limit": 4, "model": "builtin/keywords"})
+    assert stale_reasons(changed, done) == ["setting limit changed from 3 to 4"]
+    assert stale_reasons(stage(done, versions={"prompt": "abd"}), done) == ["prompt changed"]
+    replace_rows(done / "in.jsonl", [{"a": 2}])
+    assert stale_reasons(stage(done), done) == ["input in.jsonl changed"]
+    (done / "out.jsonl").unlink()
+    assert "output out.jsonl is gone" in stale_reasons(stage(done), done)
+
+
+def test_failures_that_can_be_tried_again_make_a_stage_stale(done: Path) -> None:
+    summary = Summary("vibes", done=1)
+    summary.failed["transient"] = 2
+    write_manifest(stage(done), done, [done / "out.jsonl"], summary)
+    assert stale_reasons(stage(done), done) == ["2 rows failed and can be tried again"]
+
+
+def test_a_manifest_of_a_newer_format_is_refused(done: Path) -> None:
+    manifest = json.loads((done / "manifest.json").read_text())
+    replace_json(done / "manifest.json", {**manifest, "row_format_version": 99})
+    with pytest.raises(InputError, match="newer lsdata"):
+        stale_reasons(stage(done), done)
+
+
+def test_the_lock_says_who_holds_it_and_dies_with_its_process(root: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from latentscore_data.core.workspace import Workspace\n"
+        "with Workspace(Path(sys.argv[1])).lock('vibes'):\n    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(OutputError, match=f"by process {holder.pid} \\(lsdata vibes"), Workspace(root).lock("configs"):
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with Workspace(root).lock("configs"):
+        assert json.loads((root / ".lock.json").read_text())["command"] == "configs"
+    assert not (root / ".lock.json").exists()
+
+
+def test_a_root_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"), Workspace(tmp_path / "file" / "below").lock("vibes"):
+        pass
+
+
+def test_data_set_names_become_distinct_file_names() -> None:
+    names = ["a/b", "a-b", "a:b", "a/b:c", "ü/ö", "../../etc/passwd", "a b", "." * 80]
+    slugs = [dataset_slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    assert all("/" not in slug and not slug.startswith(".") for slug in slugs)
+    assert dataset_slug("moby-dick") == "moby-dick"

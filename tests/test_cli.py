@@ -1,0 +1,90 @@
+"""The program as a whole: exit codes, streams, and text that nobody trusts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+import pytest
+
+from conftest import Lsdata
+from latentscore_data.core.display import RedactingFormatter, clean, duration, histogram, money, redact, shorten
+
+
+def test_global_options_work_on_both_sides_of_the_command(lsdata: Lsdata) -> None:
+    before = lsdata("--json", "--root", "here", "doctor", "--settings")
+    after = lsdata("doctor", "--settings", "--json", "--root", "here")
+    assert before.returncode == after.returncode == 0
+    assert before.stdout == after.stdout
+    values = {row["name"]: row for row in json.loads(before.stdout)}
+    assert values["paths.root"] == {"name": "paths.root", "value": "here", "from": "flag"}
+
+
+def test_an_error_is_one_line_and_its_remedy_on_stderr(lsdata: Lsdata) -> None:
+    out = lsdata("doctor", "--config", "nope.toml")
+    assert out.returncode == 2
+    assert out.stdout == ""
+    assert out.stderr.splitlines() == ["lsdata: settings file nope.toml does not exist", "  -> check --config"]
+
+
+def test_an_error_in_json_is_one_document(lsdata: Lsdata) -> None:
+    out = lsdata("doctor", "--config", "nope.toml", "--json")
+    assert json.loads(out.stdout) == {
+        "error": "settings file nope.toml does not exist",
+        "remedy": "check --config",
+        "exit_code": 2,
+    }
+
+
+def test_a_bug_exits_70_with_a_traceback_without_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import typer
+
+    from latentscore_data.cli import with_errors_shown
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-verysecretvalue")
+
+    def broken() -> None:
+        raise KeyError(os.environ["OPENAI_API_KEY"])
+
+    with pytest.raises(typer.Exit) as caught:
+        with_errors_shown(broken, "test")
+    assert caught.value.exit_code == 70
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "verysecret" not in err
+
+
+def test_log_lines_carry_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "abcdef123456")
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "sent %s", ("abcdef123456",), None)
+    assert "abcdef" not in RedactingFormatter().format(record)
+    assert redact("Authorization: Bearer abcdefghijkl") == "Authorization: Bearer [redacted]"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "\x1b[2Jgone",
+        "\x1b]0;title\x07",
+        "\x1b]8;;http://x\x1b\\link",
+        "a\x08b",
+        "\x9b31m",
+        "\u202eevil",
+        "\rcovered",
+        "\x00",
+    ],
+)
+def test_untrusted_text_cannot_control_the_terminal(attack: str) -> None:
+    cleaned = clean(attack)
+    assert all(character.isprintable() or character == "\n" for character in cleaned)
+
+
+def test_small_formats() -> None:
+    assert shorten("a  b\nc" * 10, 8) == "a b ca …"
+    assert [duration(s) for s in (3.21, 65, 7500)] == ["3.2 s", "1 min 05 s", "2 h 05 min"]
+    assert [money(m) for m in (None, 0.0, 0.00123, 2.5)] == ["unknown price", "$0.00", "$0.0012", "$2.50"]
+    assert histogram([0.0, 0.0, 1.0]).startswith("0.000 █")
+    assert histogram([1.0, 1.0]) == "1.000 (all 2)"
