@@ -169,6 +169,7 @@ STAGES = "Stages, in order"
 HELPERS = "Helpers"
 
 # One line per command: its name, its module, its panel in the help.
+register("run-all", "run_all", STAGES)
 register("doctor", "doctor", HELPERS)
 
 

@@ -1,0 +1,241 @@
+"""lsdata run-all: the stages in order, each only when something it depends on has changed.
+
+What the module of each stage offers to this one and to ``status``:
+
+- ``stage_files(settings, workspace) -> list[StageFiles]``: what it reads, and which settings and versions decide its result
+  (configs has two parts, generate and score); it works before any input exists;
+- ``preflight(settings) -> list[LsdataError]``: keys, extras and weights that are missing, found without network or cost;
+- ``run_stage_for_chain(settings, yes=...) -> Summary``: the whole stage, under the lock that is already held;
+- where it costs money, ``estimate(settings, workspace) -> {"cost_usd": ..., "calls": ..., "basis": ...}``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentscore_data.commands._options import DryRunOption, Globals, MaxCostOption, YesOption, load
+
+if TYPE_CHECKING:
+    from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import StageFiles, Workspace
+
+STAGES = ("download", "vibes", "configs", "train", "bench", "export")
+
+SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
+    "llm": {"model": "builtin/keywords"},
+    "download": {"datasets": ["builtin"], "sample_size": 16},
+    "vibes": {"max_vibes": 1},
+    "dedupe": {"model": "hashing"},
+    "configs": {"n": 4},
+    "scoring": {"scorers": ["acoustic"], "seconds": 5.0},
+    "bench": {"sources": ["dataset:config_payload", "baseline:random", "baseline:keywords"]},
+    "export": {"kinds": ["map", "dataset", "report"]},
+}
+"""What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
+
+StageOption = Annotated[str | None, typer.Option(metavar="STAGE", help="One of: " + ", ".join(STAGES) + ".")]
+
+
+def run_all(
+    sample: Annotated[bool, typer.Option("--sample", help="The bundled passages, offline, in <root>/sample.")] = False,
+    from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Start with this stage.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End with this stage.")] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", metavar="STAGE", help="Leave this stage out. Repeatable.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, fresh or not.")] = False,
+    max_cost: MaxCostOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Run download, vibes, configs, train, bench and export in order; a stage that is fresh is skipped.
+
+    Examples:
+
+    lsdata run-all --sample
+
+    lsdata run-all --until configs --max-cost 5
+    """
+    from latentscore_data.core.settings import chosen
+
+    flags: dict[str, dict[str, Any]] = (
+        {name: dict(values) for name, values in SAMPLE_SETTINGS.items()} if sample else {}
+    )
+    flags["llm"] = {**flags.get("llm", {}), **chosen(max_cost=max_cost)}
+    if sample and Globals.root is None:
+        from pathlib import Path
+
+        flags["paths"] = {"root": Path("data_work") / "sample"}
+    settings = load(**flags)
+    stages = selected(from_, until, [*(skip or []), *settings.run_all.skip])
+    chain = run_stages(settings, stages, force=force, dry_run=dry_run, yes=yes, sample=sample)
+    chain.show()
+    raise typer.Exit(chain.exit_code)
+
+
+def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[str]:
+    """The stages to run, in order. Raises :class:`InputError` for a name that is no stage or an empty choice."""
+    from latentscore_data.core.errors import InputError
+
+    for name in (from_, until, *skip):
+        if name is not None and name not in STAGES:
+            raise InputError(f"{name!r} is no stage", f"stages: {', '.join(STAGES)}")
+    first = STAGES.index(from_) if from_ else 0
+    last = STAGES.index(until) if until else len(STAGES) - 1
+    stages = [name for name in STAGES[first : last + 1] if name not in skip]
+    if not stages:
+        raise InputError("no stage is left to run", "check --from, --until and --skip")
+    return stages
+
+
+@dataclass
+class Chain:
+    """What the whole run did."""
+
+    summaries: list[Summary] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Stages that did not run, with the reason."""
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    report: str = ""
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        return max((summary.exit_code for summary in self.summaries), default=0)
+
+    def show(self) -> None:
+        """The plan or the result, as a table or as one JSON document."""
+        from latentscore_data.core.display import OUTPUT, clean, console, duration, money, print_json
+
+        if OUTPUT.json:
+            print_json(
+                {
+                    "stages": [summary.to_dict() for summary in self.summaries],
+                    "left_out": self.left_out,
+                    "plan": self.plan,
+                    "report": self.report,
+                    "seconds": round(self.seconds, 3),
+                    "exit_code": self.exit_code,
+                }
+            )
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        if self.plan:
+            table = Table("stage", "state", "why", "cost", box=None)
+            for step in self.plan:
+                cost = step.get("cost_usd", 0.0)
+                table.add_row(step["stage"], step["state"], Text(clean("; ".join(step["why"]))), money(cost))
+            console().print(table)
+            return
+        table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
+        for summary in self.summaries:
+            state = "fresh" if summary.fresh else "done"
+            failed = str(sum(summary.failed.values()) or "")
+            rows = str(summary.done + summary.skipped)
+            table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
+        for stage, why in self.left_out.items():
+            table.add_row(stage, "skipped", "", "", "", "", style="dim")
+            table.caption = Text(clean(f"{stage}: {why}"), style="dim")
+        console().print(table)
+        if self.report:
+            console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
+
+
+def run_stages(
+    settings: Settings, stages: Sequence[str], *, force: bool, dry_run: bool, yes: bool, sample: bool
+) -> Chain:
+    """Check everything first, then run what is stale, one stage after the other, under one lock."""
+    import time
+
+    from latentscore_data.core.display import say
+    from latentscore_data.core.errors import EXIT_SOME_FAILED
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace
+
+    workspace = Workspace(settings.paths.root)
+    chain = Chain()
+    stages = [stage for stage in stages if not _cannot_run(stage, settings, sample, chain)]
+    check_first(settings, stages)
+    if dry_run:
+        chain.plan = [_plan(stage, settings, workspace) for stage in stages]
+        return chain
+    started = time.monotonic()
+    with workspace.lock("run-all"):
+        for stage in stages:
+            module = command_module(stage)
+            why = [] if force else stale(stage, settings, workspace)
+            if not why and not force:
+                chain.summaries.append(Summary(stage, fresh=True))
+                say(f"{stage}: fresh")
+                continue
+            say(f"{stage}: {'forced' if force else why[0]}")
+            summary = module.run_stage_for_chain(settings, yes=yes)
+            chain.summaries.append(summary)
+            if summary.exit_code > EXIT_SOME_FAILED:
+                break
+    reports = sorted(workspace.bench_dir.glob("*/report.html"))
+    chain.report = str(reports[-1].resolve()) if reports else ""
+    chain.seconds = time.monotonic() - started
+    return chain
+
+
+def command_module(stage: str) -> Any:
+    """The module that holds a stage's command."""
+    return importlib.import_module(f"latentscore_data.commands.{stage}")
+
+
+def stale(stage: str, settings: Settings, workspace: Workspace) -> list[str]:
+    """Why a stage must run; empty when it is fresh."""
+    from latentscore_data.core.workspace import stale_reasons
+
+    parts: list[StageFiles] = command_module(stage).stage_files(settings, workspace)
+    return [reason for part in parts for reason in stale_reasons(part, workspace.root)]
+
+
+def check_first(settings: Settings, stages: Sequence[str]) -> None:
+    """Find what is missing for any stage before the first one runs. Raises the first error, after naming them all."""
+    from latentscore_data.core.display import clean, say
+
+    problems: list[LsdataError] = []
+    for stage in stages:
+        found = command_module(stage).preflight(settings)
+        problems += found
+        for problem in found:
+            say(clean(f"{stage}: {problem}"))
+    if problems:
+        raise problems[0]
+
+
+def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> bool:
+    """True for a stage that the sample run leaves out because its extra is not installed; the reason is told."""
+    from latentscore_data.core.display import say
+
+    if stage != "train":
+        return False
+    if settings.train.skip:
+        why = "train.skip is set"
+    elif sample and (problems := command_module("train").preflight(settings)):
+        why = str(problems[0])
+    else:
+        return False
+    chain.left_out[stage] = why
+    say(f"{stage}: skipped, {why}")
+    return True
+
+
+def _plan(stage: str, settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    why = stale(stage, settings, workspace)
+    step: dict[str, Any] = {"stage": stage, "state": "stale" if why else "fresh", "why": why}
+    estimate = getattr(command_module(stage), "estimate", None)
+    if why and estimate is not None:
+        step.update(estimate(settings, workspace))
+    return step
