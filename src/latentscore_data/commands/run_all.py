@@ -44,7 +44,9 @@ StageOption = Annotated[str | None, typer.Option(metavar="STAGE", help="One of: 
 
 
 def run_all(
-    sample: Annotated[bool, typer.Option("--sample", help="The bundled passages, offline, in <root>/sample.")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="The bundled passages, offline, in sample/ of the data root.")
+    ] = False,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Start with this stage.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End with this stage.")] = None,
     skip: Annotated[
