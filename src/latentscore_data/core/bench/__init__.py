@@ -1,0 +1,1 @@
+"""Comparing generators: statistics, suites, the run, the page and listening by people."""
