@@ -144,10 +144,9 @@ def _log_to_stderr(verbose: bool) -> None:
     handler.setFormatter(
         RedactingFormatter("%(levelname)s %(name)s: %(message)s" if verbose else "lsdata: %(message)s")
     )
-    handler.setLevel(logging.DEBUG if verbose else logging.WARNING)
     root = logging.getLogger("latentscore_data")
     root.handlers = [handler]
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.setLevel(logging.DEBUG if verbose else logging.WARNING)
     root.propagate = False
 
 
@@ -171,6 +170,7 @@ HELPERS = "Helpers"
 
 # One line per command: its name, its module, its panel in the help.
 register("run-all", "run_all", STAGES)
+register("train", "train", STAGES)
 register("doctor", "doctor", HELPERS)
 
 

@@ -21,8 +21,6 @@ import typer
 from latentscore_data.commands._options import DryRunOption, Globals, MaxCostOption, YesOption, load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
@@ -37,20 +35,13 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "dedupe": {"model": "hashing"},
     "configs": {"n": 4},
     "scoring": {"scorers": ["acoustic"], "seconds": 5.0},
+    "train": {"base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},
     "bench": {"sources": ["dataset:config_payload", "baseline:random", "baseline:keywords"]},
     "export": {"kinds": ["map", "dataset", "report"]},
 }
 """What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
 
-
-def sample_flags(root: Path | None) -> dict[str, dict[str, Any]]:
-    """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
-    flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
-    if root is None:
-        from latentscore_data.core.settings import load_settings
-
-        flags["paths"] = {"root": load_settings(Globals.config).paths.root / "sample"}
-    return flags
+StageOption = Annotated[str | None, typer.Option(metavar="STAGE", help="One of: " + ", ".join(STAGES) + ".")]
 
 
 def run_all(

@@ -19,8 +19,6 @@ from latentscore_data.core.stage import Progress, Summary
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-log = logging.getLogger(__name__)
-
 PLAIN_LINE_SECONDS = 10.0
 
 
@@ -83,8 +81,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def say(message: str) -> None:
-    """A line for people, on stderr and in the log; not shown with --quiet. Untrusted parts must have been cleaned."""
-    log.info("%s", message)
+    """A line for people, on stderr; silent with --quiet. Untrusted parts must have been cleaned."""
     if not OUTPUT.quiet:
         print(message, file=sys.stderr)  # noqa: T201
 

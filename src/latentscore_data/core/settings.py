@@ -162,9 +162,133 @@ class ScoringSettings(Section):
     """CLAP weights: a hub id or a folder; a .pt file for the laion-clap backend."""
 
 
+class OptimSettings(Section):
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Highest learning rate; empty for the recipe's (2e-4 for SFT, 1e-5 for GRPO)."""
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls."""
+    warmup: float = Field(default=0.06, ge=0)
+    """Warm-up: below 1 a share of all steps, from 1 a number of steps."""
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    """Weight decay of AdamW."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the rows; empty for the recipe's (3 for SFT, 1 for GRPO)."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Exactly so many steps, whatever the epochs say; empty for what the epochs make."""
+
+
+class BatchSettings(Section):
+    size: int | None = Field(default=None, ge=1)
+    """Rows (SFT) or completions (GRPO) per step; empty for the recipe's (16 and 32)."""
+    per_device: int | None = Field(default=None, ge=1)
+    """How many of them go through the model at once, the rest is accumulated; empty for at most 8."""
+
+
+class LoraSettings(Section):
+    rank: int = Field(default=32, ge=1, le=1024)
+    """Rank of the adapter."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale of the adapter: alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout inside the adapter."""
+
+
+class CheckpointSettings(Section):
+    every_steps: int | None = Field(default=None, ge=1)
+    """Save (and, for SFT, validate) every so many steps; empty for ten times in a run, at least every 100 steps."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints to keep."""
+    early_stopping_patience: int | None = Field(default=3, ge=1)
+    """SFT stops after so many validations without a better eval_loss; empty to go on to the end."""
+
+
+class GrpoSettings(Section):
+    generations: int = Field(default=8, ge=2, le=256)
+    """Completions per prompt: the group that is compared."""
+    beta: float = Field(default=0.04, ge=0)
+    """How strongly the policy is held to where it started."""
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    """Sampling temperature of the completions."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling of the completions."""
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    """Longest completion; empty for 1.25 x the 99th percentile of the reference answers."""
+    reward: str = "standard"
+    """standard (the weighted parts), or one's own path/to/file.py:fn or module:fn with fn(vibes, answers) -> rewards."""
+    scorer: str = "auto"
+    """Who listens for the audio part: the scorers of [scoring]."""
+    seconds: float = Field(default=5.0, ge=0.5, le=60)
+    """Seconds of audio rendered per completion."""
+    format_weight: float = Field(default=0.15, ge=0, le=1)
+    """Weight of: one JSON object and nothing else."""
+    schema_weight: float = Field(default=0.30, ge=0, le=1)
+    """Weight of: the share of fields and palettes that are valid."""
+    audio_weight: float = Field(default=0.45, ge=0, le=1)
+    """Weight of: how well the sound fits the vibe; 0 trains without rendering."""
+    title_weight: float = Field(default=0.10, ge=0, le=1)
+    """Weight of: a title that fits the vibe without copying it."""
+    penalty_weight: float = Field(default=0.10, ge=0, le=1)
+    """Most that equal colours, over-long answers and repetition can cost together."""
+
+
+class ModalSettings(Section):
+    gpu: str = "L4"
+    """GPU of a remote run: T4, L4, A10, L40S, A100-40GB, A100-80GB, H100, H200, B200."""
+    timeout_hours: float = Field(default=4.0, gt=0, le=24)
+    """A remote run is stopped after so long: time-out x price is its cap."""
+    retries: int = Field(default=2, ge=0, le=10)
+    """How often a remote run is started again after a crash; it resumes from its newest checkpoint."""
+    max_containers: int = Field(default=16, ge=1, le=1000)
+    """Most containers at once when configs or bench are mapped over Modal."""
+    shard_rows: int = Field(default=64, ge=1)
+    """Rows in one piece of work when configs or bench are mapped over Modal."""
+    max_cost: float | None = Field(default=None, ge=0)
+    """Refuse a remote run (or sweep) whose cap is above this many US dollars; empty to be asked."""
+    price_per_hour: float | None = Field(default=None, ge=0)
+    """Your price of one container-hour in US dollars; empty for the list price we know."""
+    secrets: list[str] = []
+    """Names of Modal secrets that the containers get (a Hugging Face token for gated models, say)."""
+    app: str = "latentscore-data"
+    """Name of the Modal app; its volumes are named after it."""
+
+
 class TrainSettings(Section):
     skip: bool = False
     """Leave this stage out of run-all."""
+    recipes: list[Literal["sft", "grpo"]] = ["sft"]
+    """What run-all trains, in this order."""
+    on: Literal["local", "modal"] = "local"
+    """Where training runs."""
+    base_model: str = "gemma3-270m"
+    """What is trained: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
+    method: Literal["lora", "full"] | None = None
+    """Train an adapter or all weights; empty for lora (full for tiny-random, whose frozen base would learn nothing)."""
+    presets: list[str] = []
+    """FAMILY:NAME of the bundled presets, such as lora_rank:r32."""
+    max_tokens: int | None = Field(default=None, ge=16)
+    """Longest row in tokens; empty for the 99th percentile rounded up to 64. Longer rows are left out and counted."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many training rows."""
+    seed: int = 0
+    """Seed of everything random in training."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where tensors live; auto takes a GPU where there is one."""
+    tracker: Literal["none", "trackio", "wandb"] = "none"
+    """Who else gets the metrics, besides metrics.jsonl."""
+    optim: OptimSettings = OptimSettings()
+    """The optimizer."""
+    batch: BatchSettings = BatchSettings()
+    """Batch sizes."""
+    lora: LoraSettings = LoraSettings()
+    """The adapter."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """Checkpoints and early stopping."""
+    grpo: GrpoSettings = GrpoSettings()
+    """What GRPO has beyond SFT."""
+    modal: ModalSettings = ModalSettings()
+    """Remote runs."""
 
 
 class BenchSettings(Section):

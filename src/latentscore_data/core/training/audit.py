@@ -1,0 +1,168 @@
+"""What the rows are, before anything is trained: how many are usable, how long they are, how long training takes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentscore.config import parse_payload
+from latentscore.errors import InvalidConfigError
+from latentscore_data.core.errors import InputError
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.training.chat import answer_text, completion_messages, prompt_messages, template_options
+from latentscore_data.core.training.spec import TrainSpec
+
+LENGTH_STEP = 64
+COMPLETION_ROOM = 1.25
+
+
+@dataclass
+class Audit:
+    """Rows and tokens of one run. Percentiles are of tokens, as ``{"p50": ..., "p95": ..., "p99": ..., "max": ...}``."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    """Usable rows by role."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Rows left out, by reason."""
+    prompt_tokens: dict[str, int] = field(default_factory=dict)
+    answer_tokens: dict[str, int] = field(default_factory=dict)
+    row_tokens: dict[str, int] = field(default_factory=dict)
+    max_tokens: int = 0
+    """The longest row that is kept (SFT) or the longest prompt (GRPO)."""
+    max_completion_tokens: int = 0
+    steps: int = 0
+    trainable_parameters: int = 0
+    all_parameters: int = 0
+    checkpoint_bytes: int = 0
+    """Weights and AdamW's two moments of what is trained."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row with the tokens of its prompt and of its answer."""
+
+    row: ScoredRow
+    prompt_tokens: int
+    answer_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.answer_tokens
+
+
+def usable(rows: Sequence[ScoredRow], dropped: Counter[str]) -> list[ScoredRow]:
+    """The rows that hold a valid payload; the others are counted by reason."""
+    kept: list[ScoredRow] = []
+    for row in rows:
+        if row.config_payload is None:
+            dropped["no payload"] += 1
+            continue
+        try:
+            parse_payload(row.config_payload)
+        except InvalidConfigError:
+            dropped["invalid payload"] += 1
+            continue
+        kept.append(row)
+    return kept
+
+
+def measure(rows: Sequence[ScoredRow], tokenizer: Any) -> list[Measured]:
+    """Token lengths under the model's own chat template."""
+    options = template_options(tokenizer.chat_template)
+    measured: list[Measured] = []
+    for row in rows:
+        prompt = prompt_messages(row.vibe_for_training)
+        payload = row.config_payload or {}
+        asked = tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **options
+        )["input_ids"]
+        whole = tokenizer.apply_chat_template(
+            prompt + completion_messages(payload), tokenize=True, return_dict=True, **options
+        )["input_ids"]
+        measured.append(Measured(row, len(asked), max(len(whole) - len(asked), 0)))
+    return measured
+
+
+def audit(
+    spec: TrainSpec, rows: dict[str, list[ScoredRow]], tokenizer: Any
+) -> tuple[Audit, dict[str, list[ScoredRow]]]:
+    """Measure the rows of a run and keep those that fit. ``rows`` is by role: ``train`` and ``val``.
+
+    Raises :class:`InputError` when nothing is left to learn from.
+    """
+    report = Audit()
+    dropped: Counter[str] = Counter()
+    measured = {role: measure(usable(some, dropped), tokenizer) for role, some in rows.items()}
+    train = measured["train"]
+    if not train:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there are none"
+        raise InputError(f"no row can be trained on ({reasons})", "run lsdata configs first")
+    report.prompt_tokens = percentiles([m.prompt_tokens for m in train])
+    report.answer_tokens = percentiles([m.answer_tokens for m in train])
+    report.row_tokens = percentiles([m.tokens for m in train])
+    if spec.kind == "sft":
+        report.max_tokens = spec.max_tokens or round_up(report.row_tokens["p99"], LENGTH_STEP)
+        fits = {role: [m for m in some if m.tokens <= report.max_tokens] for role, some in measured.items()}
+    else:
+        report.max_tokens = spec.max_tokens or round_up(report.prompt_tokens["max"], LENGTH_STEP)
+        fits = {role: [m for m in some if m.prompt_tokens <= report.max_tokens] for role, some in measured.items()}
+        report.max_completion_tokens = spec.rollout.max_completion_tokens or math.ceil(
+            COMPLETION_ROOM * report.answer_tokens["p99"]
+        )
+    too_long = sum(len(measured[role]) - len(fits[role]) for role in measured)
+    if too_long:
+        dropped[f"longer than {report.max_tokens} tokens"] = too_long
+    if not fits["train"]:
+        longest = report.row_tokens if spec.kind == "sft" else report.prompt_tokens
+        raise InputError(
+            f"all {len(train)} rows are longer than max_tokens {report.max_tokens} (median {longest['p50']})",
+            f"take --set max_tokens={round_up(longest['p99'], LENGTH_STEP)}",
+        )
+    report.rows = {role: len(some) for role, some in fits.items()}
+    report.dropped = dict(dropped)
+    report.steps = spec.steps(report.rows["train"])
+    return report, {role: [m.row for m in some] for role, some in fits.items()}
+
+
+def count_parameters(report: Audit, spec: TrainSpec, runs: Path | None = None) -> None:
+    """Fill in the parameters and the checkpoint's size from the architecture alone; no weights are loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from latentscore_data.core.training.base_models import model_config
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(model_config(spec.base_model, runs=runs))
+    report.all_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if spec.method == "lora":
+        head = model.get_output_embeddings()
+        report.trainable_parameters = sum(
+            spec.lora.rank * (layer.in_features + layer.out_features)
+            for layer in model.modules()
+            if isinstance(layer, torch.nn.Linear) and layer is not head
+        )
+    else:
+        report.trainable_parameters = report.all_parameters
+    report.checkpoint_bytes = report.trainable_parameters * 4 * 3
+
+
+def percentiles(values: Sequence[int]) -> dict[str, int]:
+    """Whole-token percentiles, each a length that occurs (the smallest that covers the share)."""
+    ordered = sorted(values)
+    at = {f"p{p}": ordered[max(0, math.ceil(len(ordered) * p / 100) - 1)] for p in (50, 95, 99)}
+    return {**at, "max": ordered[-1]}
+
+
+def round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def reference_answers(rows: Sequence[ScoredRow]) -> list[str]:
+    return [answer_text(row.config_payload) for row in rows if row.config_payload is not None]

@@ -1,0 +1,280 @@
+"""Finding and loading the models that training starts from, and those it made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentscore_data.core.errors import InputError, MissingError, require
+from latentscore_data.core.seeds import rng_for
+from latentscore_data.core.training.chat import answer_text, prompt_messages
+from latentscore_data.core.training.spec import TINY_RANDOM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SHORT_NAMES = {"gemma3-270m": "unsloth/gemma-3-270m-it", "qwen3-600m": "unsloth/Qwen3-0.6B"}
+
+TINY_VOCABULARY = 1024
+TINY_LAYERS = 2
+TINY_HIDDEN = 64
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer; ``model`` is a ``PreTrainedModel``, or a ``PeftModel`` for an adapter."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+
+
+def is_local(name: str, runs: Path | None = None) -> bool:
+    """True when nothing has to be fetched for this base model."""
+    return name == TINY_RANDOM or _folder(name, runs) is not None
+
+
+def _folder(name: str, runs: Path | None) -> Path | None:
+    """The folder or GGUF file that a name means, if it means one: a path, or a finished run of full training."""
+    if runs is not None and (final := runs / name / "final").is_dir():
+        return final
+    path = Path(name).expanduser()
+    return path if path.exists() else None
+
+
+def adapter_base(folder: Path) -> str | None:
+    """The base model an adapter was trained on, or None when the folder holds no adapter.
+
+    Raises :class:`InputError` for a broken one.
+    """
+    path = folder / "adapter_config.json"
+    if not path.exists():
+        return None
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path} cannot be read as an adapter ({error})", "train the adapter again") from None
+
+
+def load_base(name: str, *, runs: Path | None = None, device: str = "cpu") -> Loaded:
+    """A base model by short name, hub id, folder, GGUF file or run id, ready to be trained.
+
+    Weights are float32 on a CPU and bfloat16 on a GPU. Raises :class:`MissingError` when it cannot be found and
+    :class:`InputError` when it is an adapter.
+    """
+    require("transformers", "ml", "training")
+    if name == TINY_RANDOM:
+        return _tiny_random(device)
+    folder = _folder(name, runs)
+    if folder is not None and folder.is_dir() and adapter_base(folder) is not None:
+        raise InputError(
+            f"{name} is an adapter, not a base model", "name its base model, and the adapter with --adapter"
+        )
+    where = str(folder) if folder is not None else SHORT_NAMES.get(name, name)
+    return _finished(_from_pretrained(where, device), device)
+
+
+def load_trained(folder: Path, *, runs: Path | None = None, device: str = "cpu", trainable: bool = False) -> Loaded:
+    """A model that training saved: an adapter on its base, or whole weights.
+
+    ``trainable`` lets training go on with the adapter. Raises :class:`MissingError` and :class:`InputError`.
+    """
+    base = adapter_base(folder)
+    if base is None:
+        return load_base(str(folder), device=device)
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    loaded = load_base(base, runs=runs or folder.parent.parent, device=device)
+    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").exists() else loaded.tokenizer
+    return Loaded(PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=trainable), tokenizer)
+
+
+def load_tokenizer(name: str, *, runs: Path | None = None) -> PreTrainedTokenizerBase:
+    """Only the tokenizer: enough to count tokens."""
+    require("transformers", "ml", "counting tokens")
+    if name == TINY_RANDOM:
+        return _tiny_tokenizer()
+    folder = _folder(name, runs)
+    where = str(folder) if folder is not None else SHORT_NAMES.get(name, name)
+    with _found(where):
+        return _with_template(_auto_tokenizer(where))
+
+
+def model_config(name: str, *, runs: Path | None = None) -> Any:
+    """Only the architecture: enough to count parameters."""
+    require("transformers", "ml", "counting parameters")
+    if name == TINY_RANDOM:
+        return _tiny_config(len(_tiny_tokenizer()))
+    from transformers import AutoConfig
+
+    folder = _folder(name, runs)
+    where = str(folder) if folder is not None else SHORT_NAMES.get(name, name)
+    with _found(where):
+        source, options = _source(where)
+        return AutoConfig.from_pretrained(source, **options)
+
+
+def pick_device(wanted: str) -> str:
+    """``cpu`` or ``cuda``. Raises :class:`MissingError` when a GPU was asked for and there is none."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise MissingError(
+            "train.device is cuda, but there is no GPU here", "take --set device=auto, or train --on modal"
+        )
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+class _found:
+    """Turns the library's ways of saying "there is no such model" into one line."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
+        if isinstance(error, OSError | ValueError | KeyError):
+            reason = str(error).strip().splitlines()[0][:200]
+            raise MissingError(
+                f"base model {self.where} cannot be loaded ({reason})",
+                f"name a folder, a GGUF file, a hub id that can be reached, or one of {', '.join(SHORT_NAMES)}, "
+                f"{TINY_RANDOM}; a gated model needs HF_TOKEN",
+            ) from error
+
+
+def _source(where: str) -> tuple[str, dict[str, str]]:
+    path = Path(where)
+    return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (where, {})
+
+
+def _auto_tokenizer(where: str) -> Any:
+    from transformers import AutoTokenizer
+
+    source, options = _source(where)
+    return AutoTokenizer.from_pretrained(source, **options)
+
+
+def _from_pretrained(where: str, device: str) -> Loaded:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source, options = _source(where)
+    arguments: dict[str, Any] = dict(options)
+    if options:
+        from transformers import GgufConfig
+
+        # Without it the weights stay packed, and can be neither trained nor saved.
+        arguments["quantization_config"] = GgufConfig(dequantize=True)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    with _found(where):
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **arguments)
+        return Loaded(model, _auto_tokenizer(where))
+
+
+def _finished(loaded: Loaded, device: str) -> Loaded:
+    """The model where it will live, with a chat template and the ends of a turn that its family has."""
+    tokenizer = _with_template(loaded.tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    ends = {tokenizer.eos_token_id}
+    if (turn := tokenizer.get_vocab().get("<end_of_turn>")) is not None:
+        # A base model never saw a turn's end; without it in the list an answer would run on to the limit.
+        ends.add(turn)
+    declared = loaded.model.generation_config.eos_token_id
+    ends.update(declared if isinstance(declared, list) else [declared] if declared is not None else [])
+    loaded.model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
+    return Loaded(loaded.model.to(device), tokenizer)
+
+
+def _with_template(tokenizer: Any) -> Any:
+    if not tokenizer.chat_template:
+        if "<start_of_turn>" not in tokenizer.get_vocab():
+            raise InputError(
+                f"the tokenizer of {tokenizer.name_or_path} has no chat template", "take an instruction-tuned model"
+            )
+        tokenizer.chat_template = gemma_template()
+    return tokenizer
+
+
+@cache
+def gemma_template() -> str:
+    """Gemma 3's chat template, as TRL ships it."""
+    from importlib.resources import files
+
+    return (files("trl") / "chat_templates" / "gemma3.jinja").read_text(encoding="utf-8")
+
+
+def _tiny_config(vocabulary: int) -> Any:
+    from transformers import Gemma3TextConfig
+
+    return Gemma3TextConfig(
+        vocab_size=vocabulary,
+        hidden_size=TINY_HIDDEN,
+        intermediate_size=TINY_HIDDEN * 2,
+        num_hidden_layers=TINY_LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=8192,
+        sliding_window=512,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+
+
+def _tiny_random(device: str) -> Loaded:
+    """A Gemma-3-shaped model of random weights, always the same, made in a moment and offline."""
+    import torch
+    from transformers import Gemma3ForCausalLM
+
+    tokenizer = _tiny_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Gemma3ForCausalLM(_tiny_config(len(tokenizer)))
+    return _finished(Loaded(model, tokenizer), device)
+
+
+def _tiny_tokenizer() -> Any:
+    """Byte-level BPE trained on the task's own prompt and on random answers, so that rows stay short."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=TINY_VOCABULARY,
+        special_tokens=specials,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_tiny_corpus(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        bos_token="<bos>",
+        unk_token="<unk>",
+        extra_special_tokens=["<start_of_turn>", "<end_of_turn>"],
+        chat_template=gemma_template(),
+        padding_side="left",
+    )
+
+
+def _tiny_corpus() -> list[str]:
+    from latentscore.config import random_config
+
+    rng = rng_for(TINY_RANDOM)
+    colors = [{"hex": f"#{int(rng.integers(1 << 24)):06X}", "weight": weight} for weight in ("xxl", "lg", "md", "sm")]
+    answers = [
+        answer_text({"thinking": "", "title": "", "config": random_config(rng).model_dump(), "palettes": [colors]})
+        for _ in range(64)
+    ]
+    return [message["content"] for message in prompt_messages("a quiet morning by the sea")] * 4 + answers

@@ -1,0 +1,166 @@
+"""What both recipes share: the trainer's common arguments, resuming, the metrics file, saving."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from latentscore_data.core.errors import OutputError
+from latentscore_data.core.jsonl_io import Appender, writing
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.spec import TrainSpec
+from latentscore_data.core.training.watch import Line, health
+
+LINES_EVERY_SECONDS = 10.0
+CHECKPOINTS_PER_RUN = 10
+MOST_STEPS_BETWEEN_CHECKPOINTS = 100
+
+OnCheckpoint = Callable[[Path], None]
+Say = Callable[[str], None]
+
+
+def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
+    """Ten checkpoints in a run, and one at least every 100 steps, so that a crash costs little."""
+    return spec.checkpoint.every_steps or min(max(steps // CHECKPOINTS_PER_RUN, 1), MOST_STEPS_BETWEEN_CHECKPOINTS)
+
+
+def common_arguments(spec: TrainSpec, folder: RunFolder, steps: int, device: str) -> dict[str, Any]:
+    """The arguments that ``SFTConfig`` and ``GRPOConfig`` have in common."""
+    import torch
+
+    return {
+        "output_dir": str(folder.checkpoints),
+        "learning_rate": spec.learning_rate,
+        "lr_scheduler_type": spec.optim.schedule,
+        "warmup_steps": spec.optim.warmup,
+        "weight_decay": spec.optim.weight_decay,
+        "max_grad_norm": spec.optim.max_grad_norm,
+        "max_steps": steps,
+        "per_device_train_batch_size": spec.per_device,
+        "gradient_accumulation_steps": spec.accumulation,
+        "activation_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": steps_between_checkpoints(spec, steps),
+        "save_total_limit": spec.checkpoint.keep,
+        "seed": spec.seed,
+        "data_seed": spec.seed,
+        "use_cpu": device == "cpu",
+        # Never float16: Gemma 3 overflows in it.
+        "bf16": device == "cuda" and torch.cuda.is_bf16_supported(),
+        "dataloader_pin_memory": device == "cuda",
+        "report_to": spec.tracker,
+        "run_name": spec.run_id,
+        "disable_tqdm": True,
+    }
+
+
+class Watch(TrainerCallback):
+    """Writes each logged step to ``metrics.jsonl``, says how it goes, and tells of complete checkpoints."""
+
+    def __init__(self, folder: RunFolder, say: Say, on_checkpoint: OnCheckpoint | None) -> None:
+        self.folder = folder
+        self.history = folder.history()
+        self.findings: list[str] = []
+        self._say, self._on_checkpoint = say, on_checkpoint
+        self._out = Appender(folder.metrics)
+        self._said = 0.0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        line: Line = {"step": state.global_step, **{name: float(value) for name, value in (logs or {}).items()}}
+        self.history.append(line)
+        self._out.append(line)
+        for finding in health(self.history):
+            if finding not in self.findings:
+                self.findings.append(finding)
+                self._say(f"warning: {finding}")
+        if "loss" in line and time.monotonic() - self._said > LINES_EVERY_SECONDS:
+            self._said = time.monotonic()
+            reward = f", reward {line['reward']:.3f}" if "reward" in line else ""
+            self._say(f"step {state.global_step}/{state.max_steps}, loss {line['loss']:.4f}{reward}")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(self.folder.checkpoints / f"checkpoint-{state.global_step}")
+
+    def close(self) -> None:
+        self._out.close()
+
+
+def run_trainer(
+    make_trainer: Callable[[Watch], Any], folder: RunFolder, say: Say, on_checkpoint: OnCheckpoint | None
+) -> tuple[Any, Watch]:
+    """Train from the newest complete checkpoint, or from the start, and save to ``final/``.
+
+    Raises :class:`OutputError` when the disk is full.
+    """
+    checkpoint = folder.newest_checkpoint()
+    folder.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    if checkpoint:
+        say(f"going on from {checkpoint.name}")
+    watch = Watch(folder, say, on_checkpoint)
+    try:
+        with disk_full(folder.path), quiet_libraries():
+            trainer = make_trainer(watch)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        watch.close()
+    return trainer, watch
+
+
+@contextlib.contextmanager
+def disk_full(path: Path) -> Iterator[None]:
+    """Turn a full disk into one clear error; safetensors and torch report it as errors of their own."""
+    try:
+        with writing(path):
+            yield
+    except OutputError:
+        raise
+    except Exception as error:
+        if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
+            raise OutputError(
+                f"{path} cannot be written (no space left on device)",
+                "free some disk space, or keep fewer checkpoints with --set checkpoint.keep=1, then run the same "
+                "command again; it goes on from the newest checkpoint",
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars and chatter on stdout and stderr: the run has its own lines."""
+    import datasets
+    import transformers
+
+    bars = datasets.are_progress_bars_disabled()
+    verbosity = transformers.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    trl = logging.getLogger("trl")
+    level = trl.level
+    trl.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        trl.setLevel(level)
+        transformers.logging.set_verbosity(verbosity)
+        if not bars:
+            datasets.enable_progress_bars()

@@ -1,0 +1,150 @@
+"""One training run, from its folder's spec and rows to its model: on a laptop, on a GPU, or inside Modal."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from latentscore_data import __version__
+from latentscore_data.core.errors import InputError, LsdataError, OutputError, require
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.spec import TrainSpec
+from latentscore_data.core.training.watch import draw
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
+
+Reward = Callable[[Sequence[str], Sequence[str]], list[float]]
+"""One's own reward: (vibes, answers) -> a number for each."""
+
+
+def run_training(
+    spec: TrainSpec,
+    out_dir: Path,
+    on_checkpoint: Callable[[Path], None] | None = None,
+    *,
+    say: Callable[[str], None] = log.info,
+    reward: Reward | None = None,
+) -> dict[str, Any]:
+    """Train as the spec says, in a run folder that ``runs.open_run`` and its ``data/`` have made ready.
+
+    Goes on from the newest complete checkpoint; a finished run is left as it is. ``on_checkpoint`` is called with each
+    complete checkpoint, and once more with ``out_dir`` at the end. Returns what ``run.json`` holds. ``reward`` replaces
+    the reward of a GRPO spec. Raises children of :class:`LsdataError`.
+    """
+    folder = RunFolder(out_dir)
+    if folder.done:
+        say(f"run {folder.run_id} is finished")
+        return folder.record()
+    for module in ("torch", "transformers", "trl", "peft"):
+        require(module, "ml", "training")
+    started = time.monotonic()
+    before = float(folder.record().get("seconds", 0.0))
+    folder.note(
+        run_id=folder.run_id,
+        kind=spec.kind,
+        method=spec.method,
+        base_model=spec.base_model,
+        adapter=spec.adapter,
+        status="running",
+        error=None,
+        started=folder.record().get("started") or _now(),
+        spec=spec.model_dump(mode="json"),
+        spec_hash=spec.hash(),
+        versions=versions(),
+    )
+    try:
+        facts = _train(spec, folder, on_checkpoint, say, reward)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        if not isinstance(error, OutputError):
+            folder.note(
+                status="interrupted" if stopped else "failed",
+                error=error.message if isinstance(error, LsdataError) else repr(error)[:500],
+                seconds=before + time.monotonic() - started,
+            )
+        raise
+    folder.note(**facts, status="finished", finished=_now(), seconds=round(before + time.monotonic() - started, 3))
+    draw(folder.history(), f"{folder.run_id}: {spec.base_model}", folder.picture)
+    folder.mark_done()
+    if on_checkpoint is not None:
+        on_checkpoint(out_dir)
+    return folder.record()
+
+
+def _train(
+    spec: TrainSpec,
+    folder: RunFolder,
+    on_checkpoint: Callable[[Path], None] | None,
+    say: Callable[[str], None],
+    reward: Reward | None,
+) -> dict[str, Any]:
+    from latentscore_data.core.training.audit import audit, count_parameters
+    from latentscore_data.core.training.base_models import load_base, pick_device
+    from latentscore_data.core.training.sft import train_sft
+
+    device = pick_device(spec.device)
+    loaded = load_base(spec.base_model, runs=folder.path.parent, device=device)
+    rows = {role: folder.rows(role)[: spec.limit if role == "train" else None] for role in spec.data}
+    report, kept = audit(spec, rows, loaded.tokenizer)
+    count_parameters(report, spec, folder.path.parent)
+    folder.note(audit=report.to_dict(), device=device)
+    if spec.kind == "sft":
+        trainer, watch = train_sft(spec, folder, loaded, kept, report, device, say, on_checkpoint)
+    else:
+        raise InputError("GRPO", "")
+    save_final(trainer, spec, folder)
+    return {"metrics": figures(watch.history), "health": watch.findings}
+
+
+def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
+    """The adapter, or the whole model, with its tokenizer."""
+    from latentscore_data.core.training.loop import disk_full, quiet_libraries
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with disk_full(folder.path), quiet_libraries():
+        if spec.method == "lora":
+            model.peft_config["default"].base_model_name_or_path = spec.base_model
+            # A GRPO run holds a frozen copy of where it started as a second adapter; only the trained one is kept.
+            model.save_pretrained(str(folder.final), selected_adapters=["default"])
+        else:
+            model.save_pretrained(str(folder.final))
+        trainer.processing_class.save_pretrained(str(folder.final))
+
+
+def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The run in a few numbers: first and last loss, best validation loss, reward at either end."""
+    found: dict[str, float] = {}
+    for name in ("loss", "reward", "entropy"):
+        values = [line[name] for line in history if name in line]
+        if values:
+            tail = max(1, min(5, len(values) // 4))
+            found[f"first_{name}"] = sum(values[:tail]) / tail
+            found[f"last_{name}"] = sum(values[-tail:]) / tail
+    validated = [line["eval_loss"] for line in history if "eval_loss" in line]
+    if validated:
+        found["best_eval_loss"] = min(validated)
+    found["steps"] = max((line["step"] for line in history), default=0)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """What the result depends on besides spec and rows."""
+    found = {"lsdata": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

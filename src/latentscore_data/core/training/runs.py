@@ -1,0 +1,198 @@
+"""The run folder: ``.modal_outputs/<run_id>/``, the same on a laptop, on a GPU and on Modal's volume.
+
+spec.json        what was asked, written before anything starts
+data/            the rows the run is made from, as they were when it started
+start/           the adapter that GRPO goes on from, when it does not come from a run beside this one
+checkpoints/     checkpoint-N, complete when it has trainer_state.json
+metrics.jsonl    one line per logged step
+loss.png         the same as a picture
+final/           the adapter (or the whole model) with its tokenizer
+run.json         what came out: status, figures, health, versions
+DONE             written last; lists the files of final/ with their SHA-256
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from latentscore_data.core.errors import InputError, VerificationError
+from latentscore_data.core.jsonl_io import read_lines, read_rows, replace_json, replace_rows, writing
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.training.spec import TrainSpec, differences
+from latentscore_data.core.workspace import file_fact
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "loss.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def start(self) -> Path:
+        return self.path / "start"
+
+    @property
+    def done_mark(self) -> Path:
+        return self.path / "DONE"
+
+    def data(self, role: str) -> Path:
+        return self.path / "data" / f"{role}.jsonl"
+
+    @property
+    def done(self) -> bool:
+        return self.done_mark.exists()
+
+    def spec(self) -> TrainSpec | None:
+        """The spec the folder was started with, or None where there is none. Raises :class:`InputError`."""
+        if not self.spec_file.exists():
+            return None
+        try:
+            return TrainSpec.model_validate_json(self.spec_file.read_text(encoding="utf-8"))
+        except (ValidationError, ValueError):
+            raise InputError(
+                f"{self.spec_file} is not a training spec of this version", "use another --run-id, or --resume never"
+            ) from None
+
+    def record(self) -> dict[str, Any]:
+        """``run.json``, empty where there is none."""
+        if not self.record_file.exists():
+            return {}
+        return json.loads(self.record_file.read_text(encoding="utf-8"))
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to ``run.json``."""
+        replace_json(self.record_file, {**self.record(), **facts})
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint: ``trainer_state.json`` is what the trainer writes last."""
+        complete = [path for path in self.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+        return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+    def rows(self, role: str) -> list[ScoredRow]:
+        path = self.data(role)
+        return list(read_rows(path, ScoredRow)) if path.exists() else []
+
+    def history(self) -> list[dict[str, Any]]:
+        """The logged steps so far."""
+        return [line for _, line in read_lines(self.metrics, torn="drop")] if self.metrics.exists() else []
+
+    def forget_after(self, step: int) -> None:
+        """Drop the logged steps that a resumed run will do again."""
+        if self.metrics.exists():
+            replace_rows(self.metrics, [line for line in self.history() if line["step"] <= step])
+
+    def clear(self) -> None:
+        """Back to an empty folder."""
+        if self.path.exists():
+            with writing(self.path):
+                shutil.rmtree(self.path)
+
+    def mark_done(self) -> None:
+        """List what must arrive whole, last of all."""
+        kept = [self.spec_file, self.record_file, self.metrics, self.picture, *sorted(self.final.rglob("*"))]
+        files = {path.relative_to(self.path).as_posix(): file_fact(path).to_dict() for path in kept if path.is_file()}
+        replace_json(self.done_mark, {"run_id": self.run_id, "files": files})
+
+    def verify(self) -> None:
+        """Compare every file with the DONE mark. Raises :class:`VerificationError` naming the first that differs."""
+        listed = json.loads(self.done_mark.read_text(encoding="utf-8"))["files"]
+        for name, fact in listed.items():
+            path = self.path / name
+            if not path.is_file() or file_fact(path).sha256 != fact["sha256"]:
+                raise VerificationError(
+                    f"{path} is not the file that the run wrote", f"lsdata train fetch {self.run_id}"
+                )
+
+
+def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -> None:
+    """Make the folder ready for this spec: new, resumed, or begun again. Raises :class:`InputError` when it holds a run
+    of another spec."""
+    if not resume:
+        folder.clear()
+    old = folder.spec()
+    if old is not None and not force and (changed := differences(old, spec)):
+        raise InputError(
+            f"run {folder.run_id} exists with another spec ({'; '.join(changed[:3])}"
+            + (f" and {len(changed) - 3} more)" if len(changed) > 3 else ")"),
+            "use another --run-id, begin again with --resume never, or go on all the same with --force",
+        )
+    if old is not None and old != spec:
+        folder.done_mark.unlink(missing_ok=True)
+    replace_json(folder.spec_file, spec.model_dump(mode="json"))
+
+
+def find_runs(train_dir: Path) -> Iterator[RunFolder]:
+    """The runs in a workspace, the newest first."""
+    specs = sorted(train_dir.glob("*/spec.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return (RunFolder(path.parent) for path in specs)
+
+
+def find_run(train_dir: Path, run_id: str) -> RunFolder:
+    """A run by its id. Raises :class:`InputError` naming those there are."""
+    folder = RunFolder(train_dir / run_id)
+    if not folder.spec_file.exists():
+        known = ", ".join(run.run_id for run in find_runs(train_dir)) or "none yet"
+        raise InputError(f"no run {run_id!r} in {train_dir} (known: {known})", "see lsdata train status")
+    return folder
+
+
+def newest_finished(train_dir: Path, kind: str, base_model: str) -> RunFolder | None:
+    """The newest finished run of a kind on a base model."""
+    for run in find_runs(train_dir):
+        spec = run.spec()
+        if run.done and spec is not None and spec.kind == kind and spec.base_model == base_model:
+            return run
+    return None
+
+
+def slim(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
+    """Rows as training needs them: who they are, both wordings, the answer and the winners' scores."""
+    for row in rows:
+        yield {
+            "row_id": row.row_id,
+            "dataset": row.dataset,
+            "id_in_dataset": row.id_in_dataset,
+            "vibe_level": row.vibe_level,
+            "vibe_scope": row.vibe_scope,
+            "vibe_original": row.vibe_original,
+            "vibe_noisy": row.vibe_noisy,
+            "split": row.split,
+            "config_payload": row.config_payload,
+            "candidate_scores": row.candidate_scores,
+        }

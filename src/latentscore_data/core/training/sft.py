@@ -1,0 +1,89 @@
+"""Supervised fine-tuning: the vibe in, the best answer out, through TRL's ``SFTTrainer``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig, PeftConfig
+from transformers import EarlyStoppingCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.training.audit import Audit
+from latentscore_data.core.training.base_models import Loaded
+from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
+from latentscore_data.core.training.loop import OnCheckpoint, Say, Watch, common_arguments, run_trainer
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.spec import TrainSpec
+
+
+def train_sft(
+    spec: TrainSpec,
+    folder: RunFolder,
+    loaded: Loaded,
+    rows: dict[str, list[ScoredRow]],
+    audit: Audit,
+    device: str,
+    say: Say,
+    on_checkpoint: OnCheckpoint | None,
+) -> tuple[Any, Watch]:
+    """Train on the rows of ``train``, stop early on those of ``val``. Returns the trainer and what was watched."""
+    validating = bool(rows.get("val"))
+    common = common_arguments(spec, folder, audit.steps, device)
+    arguments = SFTConfig(
+        **common,
+        max_length=audit.max_tokens,
+        completion_only_loss=True,
+        packing=False,
+        eval_strategy="steps" if validating else "no",
+        eval_steps=common["save_steps"],
+        per_device_eval_batch_size=spec.per_device,
+        load_best_model_at_end=validating,
+        metric_for_best_model="eval_loss" if validating else None,
+        greater_is_better=False if validating else None,
+    )
+    patience = spec.checkpoint.early_stopping_patience
+    stopping = [EarlyStoppingCallback(patience)] if validating and patience else []
+
+    def make(watch: Watch) -> SFTTrainer:
+        return SFTTrainer(
+            model=loaded.model,
+            args=arguments,
+            train_dataset=examples(rows["train"], loaded.tokenizer),
+            eval_dataset=examples(rows["val"], loaded.tokenizer) if validating else None,
+            processing_class=loaded.tokenizer,
+            peft_config=lora_config(spec),
+            callbacks=[watch, *stopping],
+        )
+
+    return run_trainer(make, folder, say, on_checkpoint)
+
+
+def examples(rows: list[ScoredRow], tokenizer: Any) -> Dataset:
+    """Prompt and completion as messages; only the completion is learned."""
+    options = template_options(tokenizer.chat_template)
+    return Dataset.from_list(
+        [
+            {
+                "prompt": prompt_messages(row.vibe_for_training),
+                "completion": completion_messages(row.config_payload or {}),
+                **({"chat_template_kwargs": options} if options else {}),
+            }
+            for row in rows
+        ]
+    )
+
+
+def lora_config(spec: TrainSpec) -> PeftConfig | None:
+    """The adapter of a LoRA run, on every linear layer (the library's default takes only two of them)."""
+    if spec.method != "lora":
+        return None
+    return LoraConfig(
+        r=spec.lora.rank,
+        lora_alpha=spec.lora.alpha,
+        lora_dropout=spec.lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
