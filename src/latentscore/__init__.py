@@ -1,22 +1,52 @@
-"""Music from a config of 34 words."""
+"""Music from a config of 34 words.
 
-from latentscore.audio import Audio
-from latentscore.config import (
-    MusicConfig,
-    MusicConfigPrompt,
-    MusicConfigPromptPayload,
-    Palette,
-    PaletteColor,
-    parse_config,
-    parse_payload,
-    random_config,
-    schema_hash,
-)
+Importing the package loads no number crunching: sound is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from latentscore.errors import AudioError, InvalidConfigError, LatentScoreError
 from latentscore.labels import FIELDS
+from latentscore.version import RENDERER_VERSION
+
+if TYPE_CHECKING:
+    from latentscore.audio import Audio, read_audio, write_audio
+    from latentscore.config import (
+        MusicConfig,
+        MusicConfigPrompt,
+        MusicConfigPromptPayload,
+        Palette,
+        PaletteColor,
+        parse_config,
+        parse_payload,
+        random_config,
+        schema_hash,
+    )
+    from latentscore.synth.engine import render
+    from latentscore.synth.score import Score, compose
+
+_LAZY = {
+    "Audio": "audio",
+    "read_audio": "audio",
+    "write_audio": "audio",
+    "MusicConfig": "config",
+    "MusicConfigPrompt": "config",
+    "MusicConfigPromptPayload": "config",
+    "Palette": "config",
+    "PaletteColor": "config",
+    "parse_config": "config",
+    "parse_payload": "config",
+    "random_config": "config",
+    "schema_hash": "config",
+    "render": "synth.engine",
+    "Score": "synth.score",
+    "compose": "synth.score",
+}
 
 __all__ = [
     "FIELDS",
+    "RENDERER_VERSION",
     "Audio",
     "AudioError",
     "InvalidConfigError",
@@ -26,8 +56,25 @@ __all__ = [
     "MusicConfigPromptPayload",
     "Palette",
     "PaletteColor",
+    "Score",
+    "compose",
     "parse_config",
     "parse_payload",
     "random_config",
+    "read_audio",
+    "render",
     "schema_hash",
+    "write_audio",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(import_module(f"latentscore.{_LAZY[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'latentscore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,9 +1,13 @@
-"""Audio: samples with their rate."""
+"""Audio: samples with their rate, how loud they are, and files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +16,20 @@ from latentscore.errors import AudioError
 
 Samples = NDArray[np.float32]
 
+FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+
 
 @dataclass(frozen=True)
 class Audio:
     """Stereo sound.
 
-    ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz.
+    ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz. ``stems`` holds the layers by
+    name when they were asked for.
     """
 
     samples: Samples
     sample_rate: int
+    stems: Mapping[str, Audio] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[1] != 2:
@@ -35,3 +43,57 @@ class Audio:
     def mono(self) -> Samples:
         """The mean of left and right, shape (frames,)."""
         return self.samples.mean(axis=1, dtype=np.float32)
+
+    def loudness_lufs(self) -> float:
+        """Integrated loudness by ITU-R BS.1770; minus infinity for silence and below 0.4 s."""
+        from latentscore.loudness import integrated_lufs
+
+        return integrated_lufs(self.samples, self.sample_rate)
+
+    def true_peak_dbfs(self) -> float:
+        """The highest point of the continuous signal in dB against full scale; minus infinity for silence."""
+        from latentscore.loudness import true_peak
+
+        peak = true_peak(self.samples)
+        return 20.0 * math.log10(peak) if peak > 0 else -math.inf
+
+
+def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None = None, subtype: str = "PCM_24") -> None:
+    """Write WAV, FLAC or OGG by the file's ending.
+
+    ``tags`` may hold ``title``, ``artist``, ``comment``, ``software`` and ``date``; values that are no text are written
+    as JSON. Raises :class:`AudioError` for an unknown ending, samples that are not finite, or a file that cannot be
+    written.
+    """
+    import json
+
+    import soundfile
+
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise AudioError(f"{path.name}: the ending must be one of {', '.join(FORMATS)}")
+    if not np.isfinite(audio.samples).all():
+        raise AudioError(f"{path.name}: the samples are not finite")
+    try:
+        with soundfile.SoundFile(
+            path, "w", audio.sample_rate, 2, "VORBIS" if kind == "OGG" else subtype, format=kind
+        ) as file:
+            for name, value in (tags or {}).items():
+                setattr(file, name, value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+            file.write(audio.samples)
+    except (OSError, soundfile.LibsndfileError, ValueError) as error:
+        raise AudioError(f"{path}: cannot be written ({error})") from error
+
+
+def read_audio(path: Path | str) -> Audio:
+    """Read a sound file; one channel is heard from both sides, more than two are refused."""
+    import soundfile
+
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioError(f"{path}: cannot be read ({error})") from error
+    if samples.shape[1] == 1:
+        samples = np.repeat(samples, 2, axis=1)
+    return Audio(np.ascontiguousarray(samples, dtype=np.float32), rate)

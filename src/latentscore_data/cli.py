@@ -144,9 +144,10 @@ def _log_to_stderr(verbose: bool) -> None:
     handler.setFormatter(
         RedactingFormatter("%(levelname)s %(name)s: %(message)s" if verbose else "lsdata: %(message)s")
     )
+    handler.setLevel(logging.DEBUG if verbose else logging.WARNING)
     root = logging.getLogger("latentscore_data")
     root.handlers = [handler]
-    root.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
     root.propagate = False
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,15 @@ def test_data_set_names_become_distinct_file_names() -> None:
     assert len(set(slugs)) == len(names)
     assert all("/" not in slug and not slug.startswith(".") for slug in slugs)
     assert dataset_slug("moby-dick") == "moby-dick"
+
+
+def test_each_run_leaves_a_log_without_keys(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "topsecretvalue")
+    logging.getLogger("latentscore_data").setLevel(logging.INFO)
+    with pytest.raises(RuntimeError), Workspace(root).lock("train sft"):
+        logging.getLogger("latentscore_data.test").warning("sent %s", "topsecretvalue")
+        raise RuntimeError("topsecretvalue was refused")
+    (path,) = (root / ".logs").glob("*-train-sft.log")
+    text = path.read_text()
+    assert "ended by RuntimeError" in text
+    assert "topsecret" not in text

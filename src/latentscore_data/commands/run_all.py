@@ -21,6 +21,8 @@ import typer
 from latentscore_data.commands._options import DryRunOption, Globals, MaxCostOption, YesOption, load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
@@ -41,7 +43,15 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
 }
 """What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
 
-StageOption = Annotated[str | None, typer.Option(metavar="STAGE", help="One of: " + ", ".join(STAGES) + ".")]
+
+def sample_flags(root: Path | None) -> dict[str, dict[str, Any]]:
+    """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
+    flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
+    if root is None:
+        from latentscore_data.core.settings import load_settings
+
+        flags["paths"] = {"root": load_settings(Globals.config).paths.root / "sample"}
+    return flags
 
 
 def run_all(

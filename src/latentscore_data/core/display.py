@@ -19,6 +19,8 @@ from latentscore_data.core.stage import Progress, Summary
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+log = logging.getLogger(__name__)
+
 PLAIN_LINE_SECONDS = 10.0
 
 
@@ -81,7 +83,8 @@ def console(stderr: bool = False) -> Console:
 
 
 def say(message: str) -> None:
-    """A line for people, on stderr; silent with --quiet. Untrusted parts must have been cleaned."""
+    """A line for people, on stderr and in the log; not shown with --quiet. Untrusted parts must have been cleaned."""
+    log.info("%s", message)
     if not OUTPUT.quiet:
         print(message, file=sys.stderr)  # noqa: T201
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -22,6 +23,10 @@ from latentscore_data.core.jsonl_io import replace_json, writing
 from latentscore_data.core.rows import ROW_FORMAT_VERSION, SPLITS
 from latentscore_data.core.seeds import digest
 from latentscore_data.core.stage import RETRYABLE_KINDS, Summary
+
+log = logging.getLogger(__name__)
+
+LOGS_KEPT = 50
 
 
 def dataset_slug(name: str) -> str:
@@ -96,10 +101,36 @@ class Workspace:
                 ) from None
         try:
             replace_json(note, {"pid": os.getpid(), "command": command, "since": _now()})
-            yield
+            with self._logging(command):
+                yield
         finally:
             note.unlink(missing_ok=True)
             lock.release()
+
+    @contextlib.contextmanager
+    def _logging(self, command: str) -> Iterator[None]:
+        """Everything that is said and logged also goes, without keys, to a file of this run; the newest are kept."""
+        from latentscore_data.core.display import RedactingFormatter
+
+        with writing(self.logs_dir):
+            self.logs_dir.mkdir(parents=True, exist_ok=True)
+            for old in sorted(self.logs_dir.glob("*.log"))[: -LOGS_KEPT + 1]:
+                old.unlink(missing_ok=True)
+            handler = logging.FileHandler(
+                self.logs_dir / f"{stamp()}-{command.replace(' ', '-')}.log", encoding="utf-8"
+            )
+        handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        package = logging.getLogger("latentscore_data")
+        package.addHandler(handler)
+        log.info("lsdata %s %s, process %d", __version__, command, os.getpid())
+        try:
+            yield
+        except BaseException as error:
+            log.info("ended by %s: %s", type(error).__name__, error)
+            raise
+        finally:
+            package.removeHandler(handler)
+            handler.close()
 
 
 def _holder(note: Path) -> str:

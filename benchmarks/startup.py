@@ -1,0 +1,80 @@
+"""How long help takes, against a Typer app with two commands timed in the same run: best of ten each.
+
+    python benchmarks/startup.py
+
+Prints a table and one JSON line: the wall seconds and the ratio for ``lsdata --help`` and for every command's help.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import typer
+
+from latentscore_data.cli import app
+
+RUNS = 10
+
+TWO_COMMANDS = """
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def one(name: str = "x", count: int = 3) -> None:
+    print(name, count)
+
+
+@app.command()
+def two(path: str = ".") -> None:
+    print(path)
+
+
+app()
+"""
+
+
+def once(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def paths(command: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, sub in getattr(command, "commands", {}).items():
+        found += paths(sub, (*path, name))
+    return found
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "two.py"
+        small.write_text(TWO_COMMANDS)
+        # main() as the installed script calls it; `-m` would add its own look-up.
+        start = [sys.executable, "-c", "from latentscore_data.cli import main; main()"]
+        commands = {
+            " ".join(("lsdata", *path)): [*start, *path, "--help"] for path in paths(typer.main.get_command(app))
+        }
+        yardstick = [sys.executable, str(small), "--help"]
+        best = dict.fromkeys(commands, float("inf"))
+        base = float("inf")
+        for _ in range(RUNS):
+            base = min(base, once(yardstick))
+            for name, command in commands.items():
+                best[name] = min(best[name], once(command))
+    print(f"{'two-command Typer app':32} {base:.3f} s")
+    for name, seconds in best.items():
+        print(f"{name:32} {seconds:.3f} s  x {seconds / base:.2f}")
+    ratios = {name: round(seconds / base, 3) for name, seconds in best.items()}
+    print(json.dumps({"benchmark": "startup", "yardstick_s": round(base, 4), "ratios": ratios}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Config to score, score to layers, layers to a mix, mix to a finished piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore.audio import Audio
+from latentscore.config import MusicConfig, MusicConfigPrompt
+from latentscore.errors import InvalidConfigError
+from latentscore.jit import announced
+from latentscore.loudness import integrated_lufs, oversampling
+from latentscore.synth import space
+from latentscore.synth.bass import SUB
+from latentscore.synth.score import CLOSING_SECONDS, LAYERS, Piece, Score, compose, style_of
+from latentscore.synth.signal import Stereo, sweep_stereo
+from latentscore.synth.voices import Studio, movement
+
+TARGET_LUFS = -16.0
+CEILING = 10.0 ** (-1.2 / 20.0)
+"""A little under the -1 dBFS that is promised, for what four times oversampling does not see."""
+
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 600.0
+LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+
+# Layers that share the way to echo and reverb are mixed as one: (layers, reverb send, echo send).
+GROUPS: tuple[tuple[tuple[str, ...], float, float], ...] = (
+    (("bass", "rhythm"), 0.14, 0.05),
+    (("pad", "texture"), 0.5, 0.12),
+    (("melody", "accent"), 0.5, 0.6),
+)
+
+_LAYER_DB = {"bass": -15.0, "pad": -15.0, "melody": -13.0, "rhythm": -13.0, "texture": -21.0, "accent": -17.0}
+_BACKGROUND_DB = {"melody": -13.0, "rhythm": -12.0, "texture": -10.0, "accent": -10.0}
+
+
+def render(
+    config: MusicConfig | MusicConfigPrompt,
+    seconds: float,
+    seed: int = 0,
+    sample_rate: int = 48_000,
+    stems: bool = False,
+) -> Audio:
+    """The piece that a config, a seed and a length stand for: always the same bytes for the same four arguments.
+
+    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz. The result is stereo at -16 LUFS with a true peak
+    under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb, by name; they add up to
+    the mix before tone, loudness and limiter.
+
+    Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate" or "seed".
+    """
+    numbers = _checked(config, seconds, seed, sample_rate)
+    with announced("compiling the sound loops, once on this machine (about ten seconds) ..."):
+        score = compose(numbers, seconds, seed)
+        studio = Studio(score.piece, sample_rate)
+        mixed = mix_layers(score, studio, GROUPS)
+        parts = {}
+        if stems:
+            for layers, reverb, echo in GROUPS:
+                for layer in layers:
+                    parts[layer] = Audio(mix_layers(score, studio, [((layer,), reverb, echo)]), sample_rate)
+        space.bus(mixed, numbers, sample_rate)
+        return Audio(_finish(mixed, sample_rate), sample_rate, parts)
+
+
+def _checked(config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int, sample_rate: int) -> MusicConfig:
+    if isinstance(config, MusicConfigPrompt):
+        config = config.to_config()
+    if not isinstance(config, MusicConfig):
+        raise InvalidConfigError("config", f"a MusicConfig or MusicConfigPrompt is needed, not {type(config).__name__}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.floating | np.integer):
+        raise InvalidConfigError("seconds", f"a number is needed, not {type(seconds).__name__}")
+    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
+        raise InvalidConfigError("seconds", f"{seconds} is not between {SHORTEST_SECONDS} and {LONGEST_SECONDS:g}")
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | np.integer):
+        raise InvalidConfigError("sample_rate", "a whole number of hertz is needed")
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise InvalidConfigError("sample_rate", f"{sample_rate} is not between {LOWEST_RATE} and {HIGHEST_RATE} Hz")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InvalidConfigError("seed", "a whole number, 0 or more, is needed")
+    return config
+
+
+def mix_layers(score: Score, studio: Studio, groups: Sequence[tuple[tuple[str, ...], float, float]]) -> Stereo:
+    """Play the layers of each group and mix them with echo, reverb, width and the closing fade."""
+    piece = score.piece
+    frames = round(piece.seconds * studio.sample_rate)
+    dry = np.zeros((len(groups), frames, 2), np.float32)
+    for group, (layers, _, _) in zip(dry, groups, strict=True):
+        for layer in layers:
+            play_layer(group, layer, score, studio)
+    mixed = space.mix(
+        dry, [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups], piece.config,
+        studio.seconds_per_beat, studio.sample_rate,
+    )  # fmt: skip
+    _fade_out(mixed, studio.sample_rate)
+    return mixed
+
+
+def play_layer(out: Stereo, layer: str, score: Score, studio: Studio) -> None:
+    """Add one layer, dry, to ``out``. The pad must come first into its buffer: its filter moves over what is there."""
+    piece = score.piece
+    style = style_of(layer, getattr(piece.config, layer))
+    decibels = _LAYER_DB[layer] + style.gain_db
+    if layer in _BACKGROUND_DB and piece.presence(layer) < 1.0:
+        missing = LAYERS.index(layer) - piece.config.density
+        decibels += _BACKGROUND_DB[layer] - 1.5 * missing
+    gain = 10.0 ** (decibels / 20.0)
+    notes = score.layers[layer]
+    for name, sound in style.sounds.items():
+        sound.add(out, [note for note in notes if note.sound == name], gain, studio)
+    if layer == "bass" and piece.config.depth:
+        # The bass an octave lower, but no lower than loudspeakers go.
+        deep = [note._replace(pitch=note.pitch - 12 if note.pitch >= 36 else note.pitch) for note in notes]
+        SUB.add(out, deep, 1.1 * 10.0 ** (_LAYER_DB["bass"] / 20.0), studio)
+    if layer == "pad":
+        _sweep(out, piece, studio.sample_rate)
+
+
+def _sweep(out: Stereo, piece: Piece, rate: int) -> None:
+    """Tension and motion over the pad: its filter opens and closes, its level swells, its sides drift."""
+    block = 64
+    seconds = (np.arange(math.ceil(len(out) / block)) + 1) * block / rate
+    depth, hertz = movement(piece.config.motion)
+    turn = np.sin(math.tau * hertz * seconds)
+    other = np.sin(math.tau * hertz * 0.83 * seconds + 1.0)
+    beats = seconds * piece.bpm / 60.0
+    grid = np.arange(0.0, beats[-1] + 1.0, 0.25)
+    tension = np.interp(beats, grid, [piece.tension(beat) for beat in grid])
+    opening = 2.0 ** (2.5 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6))
+    base = 4200.0 * opening
+    cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
+    cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
+    swell = (0.55 + 0.45 * tension) * (1.0 - 0.45 * depth * (0.5 - 0.5 * turn))
+    drift = 0.3 * depth * other
+    sweep_stereo(out, cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift), 0.8, block, float(rate))
+
+
+def _fade_out(samples: NDArray[np.float32], rate: int) -> None:
+    """The last 0.85 s fall to zero along a cosine, tails included."""
+    frames = min(round(0.9 * CLOSING_SECONDS * rate), len(samples) // 2)
+    curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
+    samples[-frames:] *= curve.astype(np.float32)[:, None]
+
+
+def _finish(mixed: Stereo, rate: int) -> Stereo:
+    """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added."""
+    before = integrated_lufs(mixed, rate)
+    if not math.isfinite(before):
+        return mixed
+    gain_db = TARGET_LUFS - before
+    out = np.empty_like(mixed)
+    for _ in range(5):
+        least = space.limit(mixed, out, 10.0 ** (gain_db / 20.0), CEILING, oversampling())
+        if least > 0.9:
+            break
+        missing = TARGET_LUFS - integrated_lufs(out, rate)
+        if abs(missing) < 0.1:
+            break
+        gain_db += min(1.3 * missing, 9.0)
+    return out

@@ -1,0 +1,124 @@
+"""The pad: seven sustained chords in the middle, one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from latentscore.synth.score import Bar, Note, Style
+from latentscore.synth.theory import Chord, fold, near, voice
+from latentscore.synth.voices import Wave
+
+
+def _voiced(bar: Bar, chord: Chord, center: float) -> list[int]:
+    """The chord as the harmony style lays it out, moving as little as possible from the one before."""
+    before = bar.memory.get("voicing", ())
+    pitches = voice(chord, bar.piece.key, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
+    bar.memory["voicing"] = pitches
+    return pitches
+
+
+def _held(bar: Bar) -> Iterator[tuple[float, float, Chord]]:
+    """(begin, length, chord) of what must be struck in this bar: new chords, and long ones again after two bars."""
+    for chord in bar.chords:
+        yield chord.start - bar.start, min(chord.length, 8.0), chord
+    running = bar.chord()
+    since = bar.start - running.start
+    if since > 0 and since % 8.0 == 0:
+        yield 0.0, min(running.end - bar.start, 8.0), running
+
+
+def _spread(pitches: list[int], width: float) -> Iterator[tuple[int, float]]:
+    """Each pitch with a place: low in the middle, higher ones outward in turn."""
+    for number, pitch in enumerate(pitches):
+        yield pitch, (0.0 if number == 0 else width * (-1) ** number * number / len(pitches))
+
+
+def warm_slow(bar: Bar) -> Iterator[Note]:
+    """Soft close chords that open slowly."""
+    for at, length, chord in _held(bar):
+        for pitch, pan in _spread(_voiced(bar, chord, 58), 0.6):
+            yield bar.note(at, length, pitch, 0.72, pan)
+
+
+def dark_sustained(bar: Bar) -> Iterator[Note]:
+    """The chord low and narrow, like an organ behind a door."""
+    for at, length, chord in _held(bar):
+        for pitch, pan in _spread(_voiced(bar, chord, 49), 0.35):
+            yield bar.note(at, length, pitch, 0.74, pan)
+
+
+def cinematic(bar: Bar) -> Iterator[Note]:
+    """Strings: the chord, its root an octave down, and a high octave that enters late."""
+    for at, length, chord in _held(bar):
+        pitches = _voiced(bar, chord, 57)
+        root = near(bar.piece.key + chord.root, 43)
+        yield bar.note(at, length, root, 0.7)
+        for pitch, pan in _spread(pitches, 0.9):
+            yield bar.note(at, length, pitch, 0.68, pan)
+        yield bar.note(at + length / 4, length * 3 / 4, pitches[-1] + 12, 0.6, 0.4, "high")
+
+
+def thin_high(bar: Bar) -> Iterator[Note]:
+    """A thread of sound two octaves up."""
+    for at, length, chord in _held(bar):
+        for pitch, pan in _spread(_voiced(bar, chord, 77)[-3:], 0.8):
+            yield bar.note(at, length, pitch, 0.66, pan)
+
+
+def ambient_drift(bar: Bar) -> Iterator[Note]:
+    """Each voice comes and goes in its own time."""
+    for at, length, chord in _held(bar):
+        for pitch, pan in _spread(_voiced(bar, chord, 61), 1.0):
+            late = length * 0.35 * float(bar.rng.random())
+            yield bar.note(at + late, length * (0.75 + 0.4 * float(bar.rng.random())), pitch, 0.72, pan)
+
+
+def stacked_fifths(bar: Bar) -> Iterator[Note]:
+    """Fifths on fifths from the chord's root: open, neither light nor dark."""
+    for at, length, chord in _held(bar):
+        root = near(bar.piece.key + chord.root, 44)
+        count = 2 + len(chord.tones) - 1
+        pitches = [root + 7 * n for n in range(min(count, 5))]
+        for pitch, pan in _spread(pitches, 0.8):
+            yield bar.note(at, length, pitch, 0.7, pan)
+        # One chord tone, so that the harmony style and the mode still speak.
+        for pitch in _voiced(bar, chord, 62)[1:2]:
+            yield bar.note(at, length, pitch, 0.55, 0.2, "color")
+
+
+def bright_open(bar: Bar) -> Iterator[Note]:
+    """The chord spread over two octaves with a clear top."""
+    for at, length, chord in _held(bar):
+        close = _voiced(bar, chord, 60)
+        opened = fold(close[::2], 48, 62) + [p + 12 for p in close[1::2]] + [close[0] + 24]
+        for pitch, pan in _spread(sorted(opened), 1.0):
+            yield bar.note(at, length, pitch, 0.66, pan)
+
+
+STYLES = {
+    "warm_slow": Style(
+        warm_slow, {"main": Wave("saw", 900, 0.9, 4.0, 0.85, 1.6, unison=3, cents=9, spread=0.6, track=0.2)}
+    ),
+    "dark_sustained": Style(
+        dark_sustained, {"main": Wave("organ", 450, 0.5, 4.0, 0.95, 1.4, unison=2, cents=4, spread=0.3, track=0.1)}
+    ),
+    "cinematic": Style(
+        cinematic,
+        {
+            "main": Wave("strings", 1900, 0.6, 4.0, 0.9, 1.2, 3, 14, 0.8, vibrato_cents=7, vibrato_hz=5.4),
+            "high": Wave("strings", 3000, 1.2, 4.0, 0.9, 1.5, 2, 16, 0.9, vibrato_cents=9, vibrato_hz=5.7),
+        },
+    ),
+    "thin_high": Style(thin_high, {"main": Wave("glass", 6000, 0.8, 4.0, 0.9, 1.8, 2, 6, 0.8)}),
+    "ambient_drift": Style(
+        ambient_drift, {"main": Wave("hollow", 1500, 1.8, 6.0, 0.9, 2.6, 3, 17, 1.0, vibrato_cents=5, vibrato_hz=0.4)}
+    ),
+    "stacked_fifths": Style(
+        stacked_fifths,
+        {
+            "main": Wave("square", 1100, 0.45, 4.0, 0.85, 1.2, 2, 8, 0.7),
+            "color": Wave("square", 1300, 0.9, 4.0, 0.85, 1.2, 2, 8, 0.7),
+        },
+    ),
+    "bright_open": Style(bright_open, {"main": Wave("saw", 3800, 0.3, 3.0, 0.8, 1.0, 3, 12, 1.0)}),
+}

@@ -1,0 +1,422 @@
+"""Oscillators, envelopes, filters and noise: numbers and arrays in, arrays out.
+
+Sound is float32; ``out`` is always stereo of shape (frames, 2) and is added to, never overwritten. Frequencies are in
+hertz, times in seconds unless a name says frames.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore.jit import jit
+
+Mono = NDArray[np.float32]
+Stereo = NDArray[np.float32]
+
+TABLE = 2048
+"""Samples in one cycle of a wavetable."""
+
+HARMONICS = 256
+"""Most harmonics in a table: above that, reading between samples would be heard."""
+
+BLOCK = 32
+"""Frames between two values of an envelope or of slow movement; straight lines in between."""
+
+TINY = 1e-18
+"""Added to what enters a feedback loop: numbers too small for normal form are slow to compute with."""
+
+
+# --- wavetables ---------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def spectrum(shape: str) -> NDArray[np.float64]:
+    """Amplitudes of harmonics 1..256 of a named shape, before any filter."""
+    k = np.arange(1, HARMONICS + 1, dtype=np.float64)
+    odd = k % 2
+    shapes = {
+        "sine": (k == 1) * 1.0,
+        "saw": 1 / k,
+        "square": odd / k,
+        "triangle": odd / k**2,
+        "soft": 1 / k**2,
+        "pulse": np.abs(np.sin(np.pi * k * 0.2)) / k,
+        "reed": (odd + 0.18 * (1 - odd)) / k**1.15,
+        "organ": np.select([k == 1, k == 2, k == 3, k == 4, k == 6, k == 8], [1, 0.7, 0.35, 0.4, 0.16, 0.12], 0.0),
+        "glass": np.select([k == 1, k == 3, k == 5, k == 8, k == 13], [1, 0.28, 0.2, 0.11, 0.06], 0.0),
+        "brass": k**0.25 / (1 + (k / 5) ** 2.2),
+        "flute": np.select([k == 1, k == 2, k == 3, k == 4], [1, 0.32, 0.12, 0.05], 0.0),
+        "strings": (1 + 0.5 * np.sin(k * 1.9)) / k,
+        "hollow": np.select([k == 1, k == 2, k == 4, k == 5, k == 7], [1, 0.45, 0.25, 0.1, 0.08], 0.0),
+    }
+    return shapes[shape]
+
+
+@lru_cache(maxsize=512)
+def table(shape: str, harmonics: int, cutoff_harmonic: float) -> Mono:
+    """One cycle with its first sample repeated, shape (2049,), with RMS 0.35 before the filter.
+
+    Only ``harmonics`` partials are in it, so nothing folds back. A second-order low-pass at ``cutoff_harmonic`` times
+    the fundamental shapes the rest; loudness falls with what it takes away, as with a real filter.
+    """
+    amplitudes = spectrum(shape).copy()
+    level = 0.35 / np.sqrt(0.5 * np.sum(amplitudes**2))
+    k = np.arange(1, HARMONICS + 1)
+    amplitudes *= level / np.sqrt(1 + (k / cutoff_harmonic) ** 4)
+    amplitudes[harmonics:] = 0.0
+    bins = np.zeros(TABLE // 2 + 1, dtype=np.complex128)
+    # Partials in different phases keep the peak low, and cost nothing in tone.
+    bins[1 : HARMONICS + 1] = amplitudes * np.exp(1j * (k * k * 2.399)) * (TABLE / 2)
+    cycle = np.fft.irfft(bins, TABLE)
+    return np.append(cycle, cycle[0]).astype(np.float32)
+
+
+def table_for(shape: str, hz: float, cutoff_hz: float, sample_rate: int) -> Mono:
+    """The table for a note at ``hz``: no harmonic above 0.46 of the sample rate, whatever the pitch."""
+    harmonics = min(HARMONICS, int(0.46 * sample_rate / hz))
+    # Cutoffs are rounded to a sixth of an octave, so that equal notes share a table.
+    cutoff = 2.0 ** (round(6 * np.log2(max(cutoff_hz / hz, 0.5))) / 6)
+    return table(shape, harmonics, float(cutoff))
+
+
+@jit
+def add_wave(
+    out, start, held, attack, decay, sustain, release, duller, brighter, bite, bite_decay,
+    increments, phases, left, right, vibrato_depth, vibrato_step, wobble_depth, wobble_step,
+):  # fmt: skip
+    """Add one note of detuned wavetable oscillators; all times in frames.
+
+    ``held`` frames after ``start`` the release begins, from wherever the envelope is. ``bite`` is how much of the way
+    from the duller to the brighter table the note starts at. ``wobble`` is tremolo: depth and radians a block.
+    """
+    voices = increments.shape[0]
+    total = min(held + release, out.shape[0] - start)
+    phase = np.empty(voices, np.uint32)
+    step = np.empty(voices, np.uint32)
+    for v in range(voices):
+        phase[v] = np.uint32(phases[v] * 4294967295.0)
+    level = 0.0
+    at_release = 1.0
+    mix = bite
+    frame = 0
+    block = 0
+    while frame < total:
+        end = min(frame + 32, total)
+        # Where the envelope must be when this block ends.
+        if end <= held:
+            if end < attack:
+                target = end / attack
+                target = target * target * (3.0 - 2.0 * target)
+            else:
+                target = sustain + (1.0 - sustain) * np.exp(-(end - attack) / decay)
+            at_release = target
+        else:
+            fall = max(1.0 - (end - held) / release, 0.0)
+            target = at_release * fall * fall
+        wobble = 1.0 - wobble_depth * (0.5 - 0.5 * np.cos(wobble_step * (block + 1)))
+        target *= wobble
+        slope = (target - level) / (end - frame)
+        next_mix = bite * np.exp(-end / bite_decay)
+        mix_slope = (next_mix - mix) / (end - frame)
+        sway = 1.0 + vibrato_depth * np.sin(vibrato_step * block) * min(end / 12000.0, 1.0)
+        for v in range(voices):
+            step[v] = np.uint32(increments[v] * sway * 4294967296.0)
+        for v in range(voices):
+            p = phase[v]
+            inc = step[v]
+            gl = left[v]
+            gr = right[v]
+            env = level
+            if bite > 0.0:
+                m = mix
+                for i in range(frame, end):
+                    at = p >> np.uint32(21)
+                    part = np.float32(p & np.uint32(2097151)) * np.float32(1.0 / 2097152.0)
+                    dull = duller[at] + part * (duller[at + 1] - duller[at])
+                    bright = brighter[at] + part * (brighter[at + 1] - brighter[at])
+                    s = env * (dull + m * (bright - dull))
+                    out[start + i, 0] += gl * s
+                    out[start + i, 1] += gr * s
+                    p = np.uint32(p + inc)
+                    env += slope
+                    m += mix_slope
+            else:
+                for i in range(frame, end):
+                    at = p >> np.uint32(21)
+                    part = np.float32(p & np.uint32(2097151)) * np.float32(1.0 / 2097152.0)
+                    s = env * (duller[at] + part * (duller[at + 1] - duller[at]))
+                    out[start + i, 0] += gl * s
+                    out[start + i, 1] += gr * s
+                    p = np.uint32(p + inc)
+                    env += slope
+            phase[v] = p
+        level = target
+        mix = next_mix
+        frame = end
+        block += 1
+
+
+# --- notes that ring by themselves --------------------------------------------------------------------------------
+
+
+@jit
+def partials(frames, steps, amplitudes, decays, attack):
+    """A sum of decaying sines, float32 of shape (frames,).
+
+    ``steps`` are radians a frame, ``decays`` the factor each partial keeps from one frame to the next. The first
+    ``attack`` frames rise and the last 5 per cent fall to zero.
+    """
+    count = steps.shape[0]
+    out = np.zeros(frames, np.float32)
+    for k in range(count):
+        # Two turns a loop, each over every second frame: half the waiting for the previous product.
+        c = np.cos(2 * steps[k]) * decays[k] ** 2
+        s = np.sin(2 * steps[k]) * decays[k] ** 2
+        xa = 0.0
+        ya = amplitudes[k]
+        xb = amplitudes[k] * decays[k] * np.sin(steps[k])
+        yb = amplitudes[k] * decays[k] * np.cos(steps[k])
+        for i in range(0, frames - 1, 2):
+            out[i] += xa
+            out[i + 1] += xb
+            xa, ya = xa * c + ya * s, ya * c - xa * s
+            xb, yb = xb * c + yb * s, yb * c - xb * s
+    _edges(out, attack)
+    return out
+
+
+@jit
+def pluck(frames, period, keep, brightness, position, excitation, attack):
+    """A plucked string (Karplus and Strong, 1983), float32 of shape (frames,).
+
+    ``period`` in frames may be fractional; ``keep`` is the loss once around the string; ``brightness`` in (0, 1] mixes
+    the averaging filter; ``position`` in (0, 1) is where the string is plucked, which hollows out harmonics.
+    """
+    damp = 0.5 * (1.0 - brightness)
+    # The averaging filter delays by `damp` frames; what is left of the period is read between two samples.
+    delay = period - damp
+    whole = int(delay)
+    part = delay - whole
+    size = whole + 2
+    line = np.zeros(size, np.float64)
+    comb = max(int(whole * position), 1)
+    mean = 0.0
+    for i in range(whole):
+        line[i] = excitation[i % excitation.shape[0]] - excitation[(i + comb) % whole % excitation.shape[0]]
+        mean += line[i]
+    mean /= whole
+    for i in range(whole):
+        line[i] -= mean
+    for i in range(whole, size):
+        line[i] = 0.0
+    out = np.zeros(frames, np.float32)
+    write = whole
+    last = 0.0
+    for i in range(frames):
+        a = write - whole
+        if a < 0:
+            a += size
+        b = a - 1
+        if b < 0:
+            b += size
+        x = line[a] * (1.0 - part) + line[b] * part
+        y = keep * (x * (1.0 - damp) + last * damp) + 1e-18
+        last = x
+        out[i] = x
+        line[write] = y
+        write += 1
+        if write == size:
+            write = 0
+    _edges(out, attack)
+    return out
+
+
+@jit
+def _edges(out, attack):
+    frames = out.shape[0]
+    rise = min(max(attack, 2), frames // 2)
+    for i in range(rise):
+        x = i / rise
+        out[i] *= x * x * (3.0 - 2.0 * x)
+    fall = max(frames // 20, 1)
+    for i in range(fall):
+        x = i / fall
+        out[frames - 1 - i] *= x * x * (3.0 - 2.0 * x)
+
+
+def edges(out: Mono, attack_frames: int) -> Mono:
+    """``out`` itself, with its first ``attack_frames`` rising from zero and its last 5 per cent falling to zero."""
+    _edges(out, int(attack_frames))
+    return out
+
+
+# --- noise --------------------------------------------------------------------------------------------------------
+
+
+@jit
+def noise(frames, seed):
+    """White noise in [-1, 1), float32: a hash of the frame's number, so any part can be made on its own."""
+    out = np.empty(frames, np.float32)
+    key = np.uint32(seed) * np.uint32(0x9E3779B9) + np.uint32(0x7F4A7C15)
+    for i in range(frames):
+        x = np.uint32(i) + key
+        x ^= x >> np.uint32(16)
+        x *= np.uint32(0x7FEB352D)
+        x ^= x >> np.uint32(15)
+        x *= np.uint32(0x846CA68B)
+        x ^= x >> np.uint32(16)
+        out[i] = np.float32(np.int32(x)) * np.float32(1.0 / 2147483648.0)
+    return out
+
+
+@jit
+def add_air(out, start, times, levels, cutoffs, resonance, band, gain_left, gain_right, seed, sample_rate):
+    """Add filtered stereo noise whose level and cutoff follow straight lines between break points.
+
+    ``times`` are frames from ``start``, rising from 0; ``levels`` are amplitudes and ``cutoffs`` hertz at those
+    frames. ``band`` is the share of the band-pass output, the rest is low-pass. Left and right are independent noise.
+    """
+    total = min(int(times[-1]), out.shape[0] - start)
+    key = np.uint32(seed) * np.uint32(0x9E3779B9) + np.uint32(0x51ED2701)
+    k = 1.0 / resonance
+    l1 = 0.0
+    l2 = 0.0
+    r1 = 0.0
+    r2 = 0.0
+    point = 0
+    level = levels[0]
+    frame = 0
+    while frame < total:
+        end = min(frame + 32, total)
+        while point < times.shape[0] - 2 and end > times[point + 1]:
+            point += 1
+        x = (end - times[point]) / (times[point + 1] - times[point])
+        target = levels[point] + x * (levels[point + 1] - levels[point])
+        cutoff = cutoffs[point] * (cutoffs[point + 1] / cutoffs[point]) ** x
+        g = np.tan(np.pi * min(cutoff / sample_rate, 0.45))
+        a1 = 1.0 / (1.0 + g * (g + k))
+        a2 = g * a1
+        a3 = g * a2
+        slope = (target - level) / (end - frame)
+        for i in range(frame, end):
+            h = np.uint32(2 * i) + key
+            h ^= h >> np.uint32(16)
+            h *= np.uint32(0x7FEB352D)
+            h ^= h >> np.uint32(15)
+            h *= np.uint32(0x846CA68B)
+            h ^= h >> np.uint32(16)
+            # Sixteen random bits for each side are plenty under a filter.
+            wl = np.float64(np.int32(h & np.uint32(65535)) - 32768) / 32768.0
+            wr = np.float64(np.int32(h >> np.uint32(16)) - 32768) / 32768.0
+            v3 = wl - l2
+            v1 = a1 * l1 + a2 * v3
+            v2 = l2 + a2 * l1 + a3 * v3
+            l1 = 2.0 * v1 - l1
+            l2 = 2.0 * v2 - l2
+            u3 = wr - r2
+            u1 = a1 * r1 + a2 * u3
+            u2 = r2 + a2 * r1 + a3 * u3
+            r1 = 2.0 * u1 - r1
+            r2 = 2.0 * u2 - r2
+            out[start + i, 0] += gain_left * level * (band * k * v1 + (1.0 - band) * v2)
+            out[start + i, 1] += gain_right * level * (band * k * u1 + (1.0 - band) * u2)
+            level += slope
+        frame = end
+
+
+# --- filters and placing ------------------------------------------------------------------------------------------
+
+
+@jit
+def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
+    """A state-variable filter (trapezoidal) whose cutoff glides exponentially; ``kind`` 0 low, 1 band, 2 high."""
+    out = np.empty_like(x)
+    k = 1.0 / resonance
+    s1 = 0.0
+    s2 = 0.0
+    frames = x.shape[0]
+    ratio = cutoff_end / cutoff_start
+    frame = 0
+    while frame < frames:
+        end = min(frame + 32, frames)
+        cutoff = cutoff_start * ratio ** (frame / frames)
+        g = np.tan(np.pi * min(cutoff / sample_rate, 0.45))
+        a1 = 1.0 / (1.0 + g * (g + k))
+        a2 = g * a1
+        a3 = g * a2
+        for i in range(frame, end):
+            v0 = x[i] + 1e-18
+            v3 = v0 - s2
+            v1 = a1 * s1 + a2 * v3
+            v2 = s2 + a2 * s1 + a3 * v3
+            s1 = 2.0 * v1 - s1
+            s2 = 2.0 * v2 - s2
+            if kind == 0:
+                out[i] = v2
+            elif kind == 1:
+                out[i] = k * v1
+            else:
+                out[i] = v0 - k * v1 - v2
+        frame = end
+    return out
+
+
+@jit
+def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate):
+    """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames."""
+    frames = buffer.shape[0]
+    k = 1.0 / resonance
+    l1 = 0.0
+    l2 = 0.0
+    r1 = 0.0
+    r2 = 0.0
+    gl = gains_left[0]
+    gr = gains_right[0]
+    for b in range(cutoffs_left.shape[0]):
+        begin = b * block
+        end = min(begin + block, frames)
+        if begin >= end:
+            break
+        g = np.tan(np.pi * min(cutoffs_left[b] / sample_rate, 0.45))
+        a1 = 1.0 / (1.0 + g * (g + k))
+        a2 = g * a1
+        a3 = g * a2
+        h = np.tan(np.pi * min(cutoffs_right[b] / sample_rate, 0.45))
+        b1 = 1.0 / (1.0 + h * (h + k))
+        b2 = h * b1
+        b3 = h * b2
+        slope_left = (gains_left[b] - gl) / block
+        slope_right = (gains_right[b] - gr) / block
+        for i in range(begin, end):
+            v3 = buffer[i, 0] + 1e-18 - l2
+            v1 = a1 * l1 + a2 * v3
+            v2 = l2 + a2 * l1 + a3 * v3
+            l1 = 2.0 * v1 - l1
+            l2 = 2.0 * v2 - l2
+            u3 = buffer[i, 1] + 1e-18 - r2
+            u1 = b1 * r1 + b2 * u3
+            u2 = r2 + b2 * r1 + b3 * u3
+            r1 = 2.0 * u1 - r1
+            r2 = 2.0 * u2 - r2
+            buffer[i, 0] = gl * v2
+            buffer[i, 1] = gr * u2
+            gl += slope_left
+            gr += slope_right
+
+
+@jit
+def place(out, sample, starts, left, right):
+    """Add one mono ``sample`` at each of ``starts`` (frames) with its own gain to either side."""
+    size = sample.shape[0]
+    for n in range(starts.shape[0]):
+        begin = starts[n]
+        end = min(begin + size, out.shape[0])
+        gl = left[n]
+        gr = right[n]
+        for i in range(begin, end):
+            s = sample[i - begin]
+            out[i, 0] += gl * s
+            out[i, 1] += gr * s

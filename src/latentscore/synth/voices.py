@@ -1,0 +1,240 @@
+"""Sounds: how a note of the score becomes samples.
+
+There are three kinds. A :class:`Wave` is held as long as its note, from wavetables, straight into the mix. A
+:class:`Shot` rings by itself: each different note is made once and placed wherever it occurs. :class:`Air` is filtered
+noise that follows a shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from zlib import crc32
+
+import numpy as np
+
+from latentscore.synth.score import Note, Piece
+from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_wave, place, table_for
+
+_ATTACKS = {"soft": 4.0, "medium": 1.0, "sharp": 0.2}
+_SHOT_ATTACK_SECONDS = {"soft": 0.055, "medium": 0.009, "sharp": 0.0012}
+_EDGE = {"soft": 0.55, "medium": 1.0, "sharp": 1.7}
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What sounds need to know about where they are played."""
+
+    piece: Piece
+    sample_rate: int
+
+    @property
+    def open(self) -> float:
+        """What brightness multiplies cutoffs with: 1/4 to 4 between very dark and very bright."""
+        return 2.0 ** (5.0 * (self.piece.config.brightness - 0.5))
+
+    @property
+    def seconds_per_beat(self) -> float:
+        return 60.0 / self.piece.bpm
+
+    @property
+    def attack(self) -> float:
+        """What the attack field multiplies rise times with."""
+        return _ATTACKS[self.piece.config.attack]
+
+    @property
+    def edge(self) -> float:
+        """What the attack field multiplies the brightness of a beginning with."""
+        return _EDGE[self.piece.config.attack]
+
+    @property
+    def shot_attack_seconds(self) -> float:
+        return _SHOT_ATTACK_SECONDS[self.piece.config.attack]
+
+    def frame(self, beat: float) -> int:
+        return round(beat * self.seconds_per_beat * self.sample_rate)
+
+    def frames(self, seconds: float) -> int:
+        return max(round(seconds * self.sample_rate), 1)
+
+
+class Sound(Protocol):
+    """Anything that can add its notes to a stereo buffer at a gain."""
+
+    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None: ...
+
+
+def hertz(pitch: float) -> float:
+    return 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
+
+
+def loudness_of(velocity: float) -> float:
+    """Amplitude for a velocity: 24 dB from the softest to the loudest in use."""
+    return velocity**1.6
+
+
+def sides(pan: float) -> tuple[float, float]:
+    """Equal-power gains for left and right; ``pan`` from -1 to 1, 0 giving 0.71 to both."""
+    angle = (min(max(pan, -1.0), 1.0) + 1.0) * math.pi / 4
+    return math.cos(angle), math.sin(angle)
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A held tone. Times in seconds, ``cutoff_hz`` at medium brightness.
+
+    ``bite`` opens the tone at its onset, fading in ``bite_seconds``. ``unison`` voices lie ``cents`` apart over a width
+    of ``spread``. ``tremolo`` is depth and hertz, on top of what motion adds (``sway``, 0 to 1).
+    """
+
+    shape: str
+    cutoff_hz: float = 2500.0
+    attack: float = 0.02
+    decay: float = 1.0
+    sustain: float = 0.8
+    release: float = 0.2
+    unison: int = 1
+    cents: float = 0.0
+    spread: float = 0.0
+    bite: float = 0.0
+    bite_seconds: float = 0.15
+    vibrato_cents: float = 0.0
+    vibrato_hz: float = 5.2
+    tremolo: tuple[float, float] = (0.0, 0.0)
+    sway: float = 0.5
+    track: float = 0.35
+    level: float = 1.0
+
+    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
+        for note in notes:
+            self._add_one(out, note, gain, studio)
+
+    def _add_one(self, out: Stereo, note: Note, gain: float, studio: Studio) -> None:
+        rate = studio.sample_rate
+        hz = hertz(note.pitch)
+        start = studio.frame(note.start)
+        if hz > 0.45 * rate or start >= len(out):
+            return
+        cutoff = self.cutoff_hz * studio.open * (hz / 262.0) ** self.track * (0.6 + 0.5 * note.velocity)
+        duller = table_for(self.shape, hz, cutoff, rate)
+        bite = min(self.bite * studio.edge, 1.0)
+        brighter = table_for(self.shape, hz, cutoff * 4.0, rate) if bite > 0 else duller
+
+        places = np.linspace(-1.0, 1.0, self.unison) if self.unison > 1 else np.zeros(1)
+        increments = hz * 2.0 ** (places * self.cents / 1200.0) / rate
+        # Fixed but unrelated phases: chords do not begin as one spike, and equal notes begin alike.
+        phases = (0.618 * np.arange(self.unison) + 0.137 * note.pitch) % 1.0
+        amplitude = gain * self.level * loudness_of(note.velocity) / math.sqrt(self.unison)
+        pans = [sides(note.pan + self.spread * place) for place in places]
+        left = np.array([amplitude * 1.414 * pan[0] for pan in pans])
+        right = np.array([amplitude * 1.414 * pan[1] for pan in pans])
+
+        depth, speed = self.tremolo
+        motion_depth, motion_hz = movement(studio.piece.config.motion)
+        if self.sway * motion_depth > depth:
+            depth, speed = self.sway * motion_depth, motion_hz
+        block_seconds = BLOCK / rate
+        add_wave(
+            out, start, studio.frames(note.length * studio.seconds_per_beat),
+            max(self.attack * studio.attack, 0.002) * rate, self.decay * rate, self.sustain,
+            max(studio.frames(self.release), studio.frames(0.012)), duller, brighter, bite, self.bite_seconds * rate,
+            increments, phases, left, right, 2.0 ** (self.vibrato_cents / 1200.0) - 1.0,
+            math.tau * self.vibrato_hz * block_seconds, depth, math.tau * speed * block_seconds,
+        )  # fmt: skip
+
+
+def movement(motion: float) -> tuple[float, float]:
+    """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
+    rate = float(
+        np.exp(np.interp(motion, (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), np.log((0.05, 0.07, 0.3, 0.9, 2.6, 6.5, 7))))
+    )
+    return float(np.interp(motion, (0.0, 0.1, 0.3, 0.5, 0.7, 0.9), (0.0, 0.04, 0.25, 0.4, 0.55, 0.7))), rate
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What a shot is made from: everything that changes its samples, and nothing else."""
+
+    hz: float
+    seconds: float
+    strength: float
+    open: float
+    edge: float
+    attack_frames: int
+    sample_rate: int
+    seed: int = 0
+
+    @property
+    def ceiling(self) -> float:
+        """The highest frequency a partial may have."""
+        return 0.46 * self.sample_rate
+
+    def frames(self, seconds: float) -> int:
+        return max(round(seconds * self.sample_rate), 8)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A sound that rings by itself, from ``make(hit)``; ``takes`` different ones are played in turn."""
+
+    make: Callable[[Hit], Mono]
+    level: float = 1.0
+    takes: int = 1
+    attack: float = 1.0
+    """How much of the attack field's rise time applies: drums take little, bells all."""
+
+    name: str = field(default="")
+
+    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
+        places: dict[Hit, list[tuple[int, float, float]]] = defaultdict(list)
+        rise = studio.frames(studio.shot_attack_seconds * self.attack)
+        for number, note in enumerate(notes):
+            start = studio.frame(note.start)
+            hz = hertz(note.pitch)
+            if start >= len(out) or hz > 0.45 * studio.sample_rate:
+                continue
+            # Strength and length are rounded, so that like notes are made once; loudness is exact.
+            strength = max(round(note.velocity * 4), 1) / 4
+            seconds = round(note.length * studio.seconds_per_beat, 1)
+            hit = Hit(hz, seconds, strength, studio.open, studio.edge, rise, studio.sample_rate, number % self.takes)
+            amplitude = gain * self.level * loudness_of(note.velocity) * 1.414
+            left, right = sides(note.pan)
+            places[hit].append((start, amplitude * left, amplitude * right))
+        for hit, where in places.items():
+            starts, left, right = zip(*where, strict=True)
+            place(out, self.make(hit), np.array(starts), np.array(left), np.array(right))
+
+
+@dataclass(frozen=True)
+class Air:
+    """Filtered noise that follows a shape over its note.
+
+    ``shape`` lists (share of the note, level, cutoff factor); the note's pitch is the cutoff at factor 1, moved by
+    brightness. ``band`` is the share of band-pass.
+    """
+
+    shape: tuple[tuple[float, float, float], ...]
+    resonance: float = 0.7
+    band: float = 1.0
+    level: float = 1.0
+    spread: float = 1.0
+
+    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
+        for note in notes:
+            start = studio.frame(note.start)
+            length = studio.frames(note.length * studio.seconds_per_beat)
+            if start >= len(out):
+                continue
+            share, level, factor = (np.array(column, dtype=np.float64) for column in zip(*self.shape, strict=True))
+            cutoff = hertz(note.pitch) * min(max(studio.open, 0.35), 2.5) * factor
+            cutoff = np.clip(cutoff, 20.0, 0.44 * studio.sample_rate)
+            amplitude = gain * self.level * loudness_of(note.velocity) * 1.414
+            left, right = sides(note.pan)
+            seed = crc32(f"{studio.piece.seed} {note.at:.4f} {note.sound}".encode())
+            add_air(
+                out, start, share * length, level * amplitude, cutoff, self.resonance, self.band, left, right,
+                seed, float(studio.sample_rate),
+            )  # fmt: skip
