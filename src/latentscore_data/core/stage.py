@@ -7,14 +7,17 @@ import logging
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import orjson
 
 from latentscore_data.core.errors import EXIT_SOME_FAILED, LsdataError, StoppedError
-from latentscore_data.core.jsonl_io import Appender, read_lines
+from latentscore_data.core.jsonl_io import Appender, read_lines, replace_bytes, replace_rows
+from latentscore_data.core.ledger import Usage
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,10 @@ class RowFailure(Exception):
         self.attempts = attempts
 
 
+class NotAttempted(Exception):
+    """The run is stopping and this row's question was not asked. The row stays undone and is no failure."""
+
+
 @dataclass
 class Summary:
     """What a stage did. ``exit_code`` is 0 when nothing is missing and 1 when some rows failed or came short."""
@@ -63,6 +70,13 @@ class Summary:
     details: dict[str, Any] = field(default_factory=lambda: {})
     outputs: list[str] = field(default_factory=lambda: [])
     next_step: str = ""
+
+    def count(self, usage: Usage) -> None:
+        """Take over what a model client has used."""
+        self.calls, self.cached = usage.calls, usage.cached
+        self.tokens_in, self.tokens_out = usage.tokens_in, usage.tokens_out
+        self.cost_usd = None if usage.unpriced and not usage.cost_usd else usage.cost_usd
+        self.saved_usd = usage.saved_usd
 
     @property
     def exit_code(self) -> int:
@@ -91,12 +105,25 @@ class Summary:
         }
 
 
+class Client(Protocol):
+    """What the loop needs to know of the model client that the work uses."""
+
+    usage: Usage
+
+    def drain(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Job(Generic[InT]):
     """What a stage does with one input.
 
     ``key`` names the input, ``fingerprint`` says which answer it would get (vibe text, model, prompt and schema hash,
-    sampling), ``work`` makes the line to append, and ``complete`` says whether a line found in the output holds enough.
+    sampling), ``work`` makes the line to append. ``complete`` says whether a line found in the output holds enough, and
+    ``short`` whether it holds fewer results than asked for. ``refresh`` brings what a finished line carries of its
+    input up to date; a line that changes is appended again, without any work. ``client`` is told when to start nothing
+    new, asked what it has used, and closed.
     """
 
     name: str
@@ -104,6 +131,9 @@ class Job(Generic[InT]):
     fingerprint: Callable[[InT], str]
     work: Callable[[InT], Awaitable[Line]]
     complete: Callable[[Line], bool] = lambda line: True
+    short: Callable[[Line], bool] = lambda line: False
+    refresh: Callable[[InT, Line], Line] | None = None
+    client: Client | None = None
     line_key: str = "row_id"
     breaker_window: int = 40
     breaker_at_least: int = 20
@@ -119,11 +149,61 @@ class Progress:
     def finish(self, summary: Summary) -> None: ...
 
 
-def done_lines(output: Path, line_key: str) -> dict[str, tuple[str | None, Line]]:
-    """The newest line for each key in an appended output, with its fingerprint."""
+@dataclass(frozen=True)
+class Entry:
+    """Where the newest line for a key lies in an output file, and what it is worth."""
+
+    fingerprint: str | None
+    offset: int
+    length: int
+    complete: bool
+    short: bool
+
+
+def index_lines(
+    output: Path,
+    line_key: str,
+    complete: Callable[[Line], bool] = lambda line: True,
+    short: Callable[[Line], bool] = lambda line: False,
+) -> dict[str, Entry]:
+    """The newest line for each key in an appended output. Lines stay on disk, so memory does not grow with them."""
+    entries: dict[str, Entry] = {}
     if not output.exists():
-        return {}
-    return {str(line[line_key]): (line.get("input_fingerprint"), line) for _, line in read_lines(output, torn="drop")}
+        return entries
+    offset = 0
+    with output.open("rb") as file:
+        for raw in file:
+            length = len(raw)
+            if raw.strip():
+                try:
+                    line: Line = orjson.loads(raw)
+                except orjson.JSONDecodeError:
+                    if raw.endswith(b"\n"):
+                        # Reading it the careful way names the file, the line and the fault.
+                        for _ in read_lines(output, torn="drop"):
+                            pass
+                    break
+                entries[str(line[line_key])] = Entry(
+                    line.get("input_fingerprint"), offset, length, complete(line), short(line)
+                )
+            offset += length
+    return entries
+
+
+def read_newest(output: Path, line_key: str, keys: Iterable[str] | None = None) -> Iterator[Line]:
+    """The newest line for each key, in the order of ``keys`` (those without a line are left out) or of the file."""
+    entries = index_lines(output, line_key)
+    if not entries:
+        return
+    with output.open("rb") as file:
+        for key in keys if keys is not None else list(entries):
+            if entry := entries.get(key):
+                yield _line_at(file, entry)
+
+
+def _line_at(file: Any, entry: Entry) -> Line:
+    file.seek(entry.offset)
+    return orjson.loads(file.read(entry.length))
 
 
 def run_stage(
@@ -140,136 +220,229 @@ def run_stage(
 ) -> Summary:
     """Do the job for every input that is not done yet, appending one line per input to ``output``.
 
-    Failures go to ``failures``, one line each. Raises :class:`StoppedError` when at least half of the last 40 final
-    outcomes failed (20 seen at least); raises what ``work`` raises when it is an :class:`LsdataError`; everything
-    already appended stays. KeyboardInterrupt drains what is in flight before it is raised; a second one stops now.
+    Failures go to ``failures``, one line each. When the stage completes, both files are compacted: the newest line of
+    each key, in the order of the inputs. Raises :class:`StoppedError` when at least half of the last 40 final outcomes
+    failed (20 seen at least); raises what ``work`` raises unless it is a :class:`RowFailure`; everything already
+    appended stays. The first Ctrl-C drains what is in flight before KeyboardInterrupt is raised; a second one stops now.
     """
-    return asyncio.run(
-        _run(job, inputs, output, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
-    )
+    run = _Run(job, inputs, output, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
+    return asyncio.run(run.to_the_end())
 
 
-async def _run(
-    job: Job[InT],
-    inputs: Iterable[InT],
-    output: Path,
-    failures: Path,
-    max_in_flight: int,
-    total: int | None,
-    retry_failed: bool,
-    overwrite: bool,
-    progress: Progress,
-) -> Summary:
-    started = time.monotonic()
-    summary = Summary(job.name)
-    if overwrite:
-        output.unlink(missing_ok=True)
-    done = {
-        key: fingerprint for key, (fingerprint, line) in done_lines(output, job.line_key).items() if job.complete(line)
-    }
-    given_up = {} if retry_failed or overwrite else _given_up(failures)
-    outcomes: deque[bool] = deque(maxlen=job.breaker_window)
-    causes: Counter[str] = Counter()
-    stop: list[BaseException] = []
-    waiting = iter(inputs)
-    progress.start(job.name, total)
+class _Run(Generic[InT]):
+    """One run of a stage."""
 
-    with Appender(output) as out, Appender(failures) as failed, _draining(stop):
-        in_flight: set[asyncio.Task[None]] = set()
+    def __init__(
+        self,
+        job: Job[InT],
+        inputs: Iterable[InT],
+        output: Path,
+        failures: Path,
+        max_in_flight: int,
+        total: int | None,
+        retry_failed: bool,
+        overwrite: bool,
+        progress: Progress,
+    ) -> None:
+        self.job = job
+        self.waiting = iter(inputs)
+        self.output, self.failures = output, failures
+        self.workers = max(1, min(max_in_flight, total) if total is not None else max_in_flight)
+        self.total = total
+        self.retry_failed, self.overwrite = retry_failed, overwrite
+        self.progress = progress
+        self.summary = Summary(job.name)
+        self.outcomes: deque[bool] = deque(maxlen=job.breaker_window)
+        self.causes: Counter[str] = Counter()
+        self.stop: list[BaseException] = []
+        self.order: list[str] = []
+        self.in_flight = 0
+        self.started = time.monotonic()
 
-        async def one(item: InT, key: str, fingerprint: str) -> None:
-            try:
-                line = await job.work(item)
-            except RowFailure as failure:
-                summary.failed[failure.kind] += 1
-                causes[f"{failure.kind}: {failure.message}"] += 1
-                failed.append(
-                    {
-                        job.line_key: key,
-                        "input_fingerprint": fingerprint,
-                        "kind": failure.kind,
-                        "status": failure.status,
-                        "attempts": failure.attempts,
-                        "message": failure.message,
-                    }
+    async def to_the_end(self) -> Summary:
+        if self.overwrite:
+            self.output.unlink(missing_ok=True)
+            self.failures.unlink(missing_ok=True)
+        self.progress.start(self.job.name, self.total)
+        try:
+            with Appender(self.output) as self.out, Appender(self.failures) as self.failed:
+                self.entries = index_lines(self.output, self.job.line_key, self.job.complete, self.job.short)
+                self.given_up = {} if self.retry_failed else _given_up(self.failures, self.job.line_key)
+                with self.output.open("rb") as self.lines, _draining(self.interrupt):
+                    ticking = asyncio.create_task(self.tick())
+                    try:
+                        await asyncio.gather(*(self.work_on() for _ in range(self.workers)))
+                    finally:
+                        ticking.cancel()
+                        if self.job.client is not None:
+                            await self.job.client.aclose()
+            if not self.stop:
+                self.compact()
+        finally:
+            self.count()
+            self.progress.finish(self.summary)
+        if self.stop:
+            raise self.stop[0]
+        return self.summary
+
+    async def work_on(self) -> None:
+        """One of the workers that share the inputs."""
+        for item in self.waiting:
+            key, fingerprint = self.job.key(item), self.job.fingerprint(item)
+            self.order.append(key)
+            if not self.done_already(item, key, fingerprint):
+                self.in_flight += 1
+                try:
+                    await self.one(item, key, fingerprint)
+                finally:
+                    self.in_flight -= 1
+                self.show()
+            if self.stop:
+                return
+
+    def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
+        entry = self.entries.get(key)
+        if entry is not None and entry.complete and entry.fingerprint == fingerprint:
+            self.summary.skipped += 1
+            self.summary.short += entry.short
+            if self.job.refresh is not None:
+                before = _line_at(self.lines, entry)
+                after = {**self.job.refresh(item, dict(before)), "input_fingerprint": fingerprint}
+                if after != before:
+                    self.append(key, after)
+            return True
+        failure = self.given_up.get(key)
+        if failure is not None and failure.get("input_fingerprint") == fingerprint:
+            self.summary.failed[str(failure.get("kind"))] += 1
+            return True
+        return False
+
+    async def one(self, item: InT, key: str, fingerprint: str) -> None:
+        try:
+            line = await self.job.work(item)
+            line.setdefault(self.job.line_key, key)
+            line["input_fingerprint"] = fingerprint
+            self.append(key, line)
+            self.summary.done += 1
+            self.summary.short += self.entries[key].short
+            self.outcomes.append(True)
+        except NotAttempted:
+            return
+        except RowFailure as failure:
+            self.note(failure, key, fingerprint)
+        except Exception as error:
+            # What is in flight may have been paid for, so it is finished before the error ends the run.
+            self.halt(error)
+        bad = self.outcomes.count(False)
+        if len(self.outcomes) >= self.job.breaker_at_least and bad * 2 >= len(self.outcomes) and not self.stop:
+            names = "; ".join(f"{count} x {cause}" for cause, count in self.causes.most_common(3))
+            self.halt(
+                StoppedError(
+                    f"{self.job.name} stopped: {bad} of the last {len(self.outcomes)} rows failed ({names})",
+                    "mend the cause and run the same command again; what was done is kept",
                 )
-                outcomes.append(False)
-            except LsdataError as error:
-                stop.append(error)
-            else:
-                line.setdefault(job.line_key, key)
-                line["input_fingerprint"] = fingerprint
-                out.append(line)
-                summary.done += 1
-                outcomes.append(True)
-            bad = outcomes.count(False)
-            if len(outcomes) >= job.breaker_at_least and bad * 2 >= len(outcomes) and not stop:
-                names = "; ".join(f"{count} x {cause}" for cause, count in causes.most_common(3))
-                stop.append(
-                    StoppedError(
-                        f"{job.name} stopped: {bad} of the last {len(outcomes)} rows failed ({names})",
-                        "mend the cause and run the same command again; what was done is kept",
-                    )
-                )
+            )
 
-        def next_task() -> asyncio.Task[None] | None:
-            for item in waiting:
-                key, fingerprint = job.key(item), job.fingerprint(item)
-                if done.get(key, "") == fingerprint:
-                    summary.skipped += 1
-                    continue
-                if given_up.get(key) == fingerprint:
-                    summary.failed["bad request"] += 1
-                    continue
-                return asyncio.create_task(one(item, key, fingerprint))
-            return None
+    def append(self, key: str, line: Line) -> None:
+        offset = self.output.stat().st_size
+        self.out.append(line)
+        length = self.output.stat().st_size - offset
+        fingerprint = line.get("input_fingerprint")
+        self.entries[key] = Entry(fingerprint, offset, length, self.job.complete(line), self.job.short(line))
 
+    def note(self, failure: RowFailure, key: str, fingerprint: str) -> None:
+        self.summary.failed[failure.kind] += 1
+        self.causes[f"{failure.kind}: {failure.message}"] += 1
+        self.outcomes.append(False)
+        try:
+            self.failed.append(
+                {
+                    self.job.line_key: key,
+                    "input_fingerprint": fingerprint,
+                    "kind": failure.kind,
+                    "status": failure.status,
+                    "attempts": failure.attempts,
+                    "message": failure.message,
+                }
+            )
+        except LsdataError as error:
+            self.halt(error)
+
+    def halt(self, reason: BaseException) -> None:
+        """Start nothing new; what is in flight may finish."""
+        self.stop.append(reason)
+        if self.job.client is not None:
+            self.job.client.drain()
+
+    def interrupt(self) -> None:
+        if any(isinstance(reason, KeyboardInterrupt) for reason in self.stop):
+            raise KeyboardInterrupt
+        log.warning("finishing what is in flight; press Ctrl-C again to stop now")
+        self.halt(KeyboardInterrupt())
+
+    def count(self) -> None:
+        self.summary.seconds = time.monotonic() - self.started
+        if self.job.client is not None:
+            self.summary.count(self.job.client.usage)
+
+    def show(self) -> None:
+        self.count()
+        self.progress.update(self.summary, self.in_flight)
+
+    async def tick(self) -> None:
         while True:
-            while not stop and len(in_flight) < max_in_flight:
-                task = next_task()
-                if task is None:
-                    break
-                in_flight.add(task)
-            summary.seconds = time.monotonic() - started
-            progress.update(summary, len(in_flight))
-            if not in_flight:
-                break
-            finished, in_flight = await asyncio.wait(in_flight, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
-            for task in finished:
-                task.result()
+            self.show()
+            await asyncio.sleep(0.5)
 
-    summary.seconds = time.monotonic() - started
-    progress.finish(summary)
-    if stop:
-        raise stop[0]
-    return summary
+    def compact(self) -> None:
+        """The newest line of each key, in the order of the inputs; lines of keys not asked for stay, behind them."""
+        wanted = list(dict.fromkeys(key for key in self.order if key in self.entries))
+        asked_for = set(wanted)
+        keys = wanted + [key for key in self.entries if key not in asked_for]
+        offset, tidy = 0, True
+        for key in keys:
+            tidy = tidy and self.entries[key].offset == offset
+            offset += self.entries[key].length
+        if not tidy or offset != self.output.stat().st_size:
+            with self.output.open("rb") as file:
+                replace_bytes(self.output, (_bytes_at(file, self.entries[key]) for key in keys))
+        _forget_mended(self.failures, self.job.line_key, self.entries)
 
 
-def _given_up(failures: Path) -> dict[str, str]:
+def _bytes_at(file: Any, entry: Entry) -> bytes:
+    file.seek(entry.offset)
+    return file.read(entry.length)
+
+
+def _newest_failures(failures: Path, line_key: str) -> dict[str, Line]:
+    if not failures.exists():
+        return {}
+    return {str(line.get(line_key)): line for _, line in read_lines(failures, torn="drop")}
+
+
+def _given_up(failures: Path, line_key: str) -> dict[str, Line]:
     """Rows whose newest failure is of a kind that only --retry-failed tries again."""
-    newest: dict[str, Line] = {}
-    if failures.exists():
-        for _, line in read_lines(failures, torn="drop"):
-            newest[str(line.get("row_id") or line.get("source_id"))] = line
-    return {
-        key: str(line.get("input_fingerprint"))
-        for key, line in newest.items()
-        if line.get("kind") not in RETRYABLE_KINDS
-    }
+    newest = _newest_failures(failures, line_key)
+    return {key: line for key, line in newest.items() if line.get("kind") not in RETRYABLE_KINDS}
+
+
+def _forget_mended(failures: Path, line_key: str, done: dict[str, Entry]) -> None:
+    """Keep the newest failure of each row that still has no line of the same fingerprint; no file when there is none."""
+    newest = _newest_failures(failures, line_key)
+    left = [
+        line for key, line in newest.items() if key not in done or done[key].fingerprint != line["input_fingerprint"]
+    ]
+    if left:
+        replace_rows(failures, left)
+    else:
+        failures.unlink(missing_ok=True)
 
 
 @contextmanager
-def _draining(stop: list[BaseException]) -> Generator[None, None, None]:
-    """First Ctrl-C: take nothing new and finish what is in flight. Second: stop now."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        if any(isinstance(reason, KeyboardInterrupt) for reason in stop):
-            raise KeyboardInterrupt
-        log.warning("finishing what is in flight; press Ctrl-C again to stop now")
-        stop.append(KeyboardInterrupt())
-
+def _draining(interrupt: Callable[[], None]) -> Generator[None, None, None]:
+    """Ctrl-C calls ``interrupt`` instead of ending the program."""
     try:
-        before = signal.signal(signal.SIGINT, interrupt)
+        before = signal.signal(signal.SIGINT, lambda signum, frame: interrupt())
     except ValueError:  # not in the main thread: the caller deals with signals
         yield
         return

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import random
+import time
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
-from latentscore_data.core.ledger import Usage
+from latentscore_data.core.errors import InputError, MissingError, StoppedError
+from latentscore_data.core.ledger import Ledger, Usage
+from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
+from latentscore_data.core.llm.prices import Price, litellm_version, price_of
+from latentscore_data.core.llm.resilience import Budget, Gate, Trouble, classify, retry_delay
+from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
+from latentscore_data.core.secrets import key_named, without
+from latentscore_data.core.stage import RowFailure
+
+if TYPE_CHECKING:
+    from latentscore_data.core.settings import LLMSettings
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=BaseModel)
+
+ASKED_AGAIN = 2
+"""How often an answer that cannot be used is asked for again."""
+
+NO_KEY = "no-key"
+"""Sent to a server of the user's own, so that no library reaches for the provider's key."""
+
+BASE_PROVIDERS = ("openai", "custom_openai", "hosted_vllm", "openrouter", "lm_studio", "llamafile", "litellm_proxy")
+"""Name prefixes that may go with ``api_base``: an explicit key is all they ever send."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +54,21 @@ class Question:
     top_p: float | None = None
     seed: int | None = None
     sample_idx: int = 0
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling parameters that are set."""
+        given = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -51,7 +94,8 @@ class LLM(Protocol):
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
         """The answer as an ``answer_type``.
 
-        Raises :class:`~latentscore_data.core.stage.RowFailure` when this question has no answer, and an
+        Raises :class:`~latentscore_data.core.stage.RowFailure` when this question has no answer,
+        :class:`~latentscore_data.core.stage.NotAttempted` when the run is stopping, and an
         :class:`~latentscore_data.core.errors.LsdataError` when the run cannot go on (a refused key, the budget).
         """
         ...
@@ -61,3 +105,425 @@ class LLM(Protocol):
 
     async def aclose(self) -> None:
         """Give back connections and files. Called in the event loop that asked."""
+
+
+def connect(model: str, settings: LLMSettings, *, cache_path: Path | None, ledger: Ledger | None, stage: str) -> LLM:
+    """What answers for ``model``: ``builtin/...`` offline, anything else through LiteLLM.
+
+    Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
+    """
+    if model.startswith("builtin/"):
+        from latentscore_data.core.llm.builtin import BuiltinLLM
+
+        return BuiltinLLM(model)
+    cache = AnswerCache(cache_path) if cache_path is not None else None
+    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage)
+
+
+@cache
+def load_litellm() -> Any:
+    """LiteLLM, imported once and told to keep quiet and to itself."""
+    # Without these it fetches a price list while it is imported, and loads all of .env, addresses included.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_MODE"] = "PRODUCTION"
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.turn_off_message_logging = True
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return litellm
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a model is reached: the name litellm gets, the address, and the key for it."""
+
+    model: str
+    api_base: str | None = None
+    api_key: SecretStr | None = None
+
+
+def route_to(model: str, settings: LLMSettings) -> Route:
+    """Where calls for ``model`` go and which key goes with them.
+
+    With an ``api_base`` only the key that ``api_key_env`` names is sent, so nobody's settings can send another key away.
+    """
+    if settings.api_base is None:
+        if settings.api_key_env:
+            return Route(model, None, key_named(settings.api_key_env))
+        return Route(model)
+    prefix = model.split("/", 1)[0]
+    if prefix not in BASE_PROVIDERS:
+        if "/" in model and prefix in {str(getattr(p, "value", p)) for p in load_litellm().provider_list}:
+            raise InputError(
+                f"{model} cannot be sent to api_base {settings.api_base}: calls through {prefix} carry its own credentials",
+                f"name the model with one of these prefixes: {', '.join(BASE_PROVIDERS)}",
+            )
+        model = f"hosted_vllm/{model}"
+    key = key_named(settings.api_key_env) if settings.api_key_env else SecretStr(NO_KEY)
+    return Route(model, settings.api_base, key)
+
+
+def check_route(model: str, settings: LLMSettings) -> None:
+    """Raise what would keep the first call from being made: an unknown name, a key that is not set. No network."""
+    if model.startswith("builtin/"):
+        return
+    route = route_to(model, settings)
+    litellm = load_litellm()
+    try:
+        litellm.get_llm_provider(route.model)
+    except Exception:
+        raise InputError(
+            f"no provider is known for the model {model}",
+            "write it as provider/model (openai/..., anthropic/..., ollama/...), or give --api-base",
+        ) from None
+    if route.api_base is None and route.api_key is None:
+        found = litellm.validate_environment(route.model)
+        if not found["keys_in_environment"] and found["missing_keys"]:
+            names = " and ".join(found["missing_keys"])
+            raise MissingError(f"{model} needs {names}", "put it into the environment or into .env (NAME=...)")
+
+
+@dataclass
+class _Reply:
+    """One model answer before it is read."""
+
+    text: str | None
+    finish_reason: str
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float | None
+    seconds: float
+    attempts: int
+
+
+class LiteLLM:
+    """Any hosted or self-hosted model, with a cache, retries, adaptive concurrency and a budget around it."""
+
+    def __init__(
+        self,
+        model: str,
+        settings: LLMSettings,
+        *,
+        cache: AnswerCache | None = None,
+        ledger: Ledger | None = None,
+        stage: str = "",
+        price: Price | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.cache = cache
+        self.ledger = ledger
+        self.stage = stage
+        self.usage = Usage()
+        self._route: Route | None = None
+        self._price = price
+        self._mode: Mode = MODES[0]
+        self._gate = Gate(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
+        self._budget = Budget(settings.max_cost)
+        self._shapes: dict[type[BaseModel], Shape[Any]] = {}
+        self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
+        self._rng = rng or random.Random()
+        self._opened = False
+
+    # -- asking
+
+    def key(self, question: Question, answer_type: type[BaseModel]) -> str:
+        """The cache key of a question."""
+        schema = self._shape(answer_type).schema
+        return cache_key(
+            self.model, self.settings.api_base, question.messages, schema, question.sampling, question.sample_idx
+        )
+
+    def known(self, question: Question, answer_type: type[BaseModel]) -> bool:
+        """True when the cache holds the answer."""
+        return self.cache is not None and self.cache.has(self.key(question, answer_type))
+
+    async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
+        key = self.key(question, answer_type)
+        stored = self.cache.get(key) if self.cache is not None else None
+        if stored is not None and self.cache is not None:
+            self.cache.hits += 1
+            self.usage.cached += 1
+            self.usage.saved_usd += stored.cost_usd or 0.0
+            return _from_cache(stored, answer_type)
+        # Rows with the same vibe ask the same question: one call serves them all.
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = asyncio.create_task(self._fetch(key, question, answer_type))
+            self._asking[key] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(asking)
+
+    async def _fetch(self, key: str, question: Question, answer_type: type[T]) -> Answer[T]:
+        """Ask until the answer can be used, at most ``ASKED_AGAIN`` times more, each time with what was wrong."""
+        shape = self._shape(answer_type)
+        messages = question.messages
+        tokens_in = tokens_out = attempts = 0
+        cost: float | None = 0.0
+        seconds = 0.0
+        for again in range(ASKED_AGAIN + 1):
+            reply = await self._call(messages, question.sampling, shape)
+            attempts += reply.attempts
+            tokens_in, tokens_out = tokens_in + reply.tokens_in, tokens_out + reply.tokens_out
+            seconds += reply.seconds
+            cost = None if cost is None or reply.cost_usd is None else cost + reply.cost_usd
+            try:
+                value = shape.read(reply.text, reply.finish_reason)
+            except BadAnswer as bad:
+                if self.cache is not None:
+                    self.cache.put_negative(key, bad.reason, self._stored(reply, reply.text or ""))
+                log.debug("%s: unusable answer (%s)", self.model, bad)
+                if bad.reason == "filtered":
+                    raise RowFailure("bad request", str(bad), None, attempts) from None
+                if again == ASKED_AGAIN:
+                    raise RowFailure("answer", str(bad), None, attempts) from None
+                messages = _asked_again(question.messages, reply.text, bad)
+                continue
+            if self.cache is not None:
+                entry = self._stored(reply, value.model_dump_json())
+                self.cache.put([(key, entry)])
+            return Answer(value, tokens_in, tokens_out, cost, seconds, reply.finish_reason, False, self.model)
+        raise AssertionError("the last round returns or raises")
+
+    # -- calling
+
+    async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
+        """One answer from the model, tried again while the server or the network is at fault."""
+        self._open()
+        tokens = _rough_tokens(messages)
+        worst_tokens = tokens + sampling.get("max_tokens", 4096)
+        worst = self._price.of(tokens, worst_tokens - tokens) if self._price is not None else 0.0
+        attempt = 0
+        while True:
+            attempt += 1
+            started = await self._gate.enter(worst_tokens, again=attempt > 1)
+            try:
+                reserved = await self._budget.reserve(worst)
+                self._gate.check()
+            except BaseException:
+                self._gate.leave(started)
+                raise
+            mode = self._mode
+            try:
+                async with asyncio.timeout(self.settings.timeout_seconds):
+                    response = await self._complete(messages, sampling, shape)
+            except asyncio.CancelledError:
+                self._budget.settle(reserved, reserved)
+                self._gate.leave(started)
+                raise
+            except Exception as error:
+                trouble = classify(error)
+                self._budget.settle(reserved, reserved if trouble.maybe_billed else 0.0)
+                trouble = Trouble(**{**vars(trouble), "message": without(trouble.message, self._secret)})
+                if trouble.kind == "auth":
+                    # Closed before the slot is given back, so that nobody who waits for it gets in.
+                    self._gate.close(self._refused_key(trouble))
+                self._gate.leave(started, trouble)
+            else:
+                reply = self._reply(response, time.monotonic() - started, attempt)
+                self._budget.settle(reserved, reply.cost_usd or 0.0)
+                self._gate.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
+                return reply
+            if trouble.kind == "auth":
+                raise self._refused_key(trouble) from None
+            if trouble.unstructured and self._step_down(mode):
+                attempt -= 1
+                continue
+            if trouble.kind == "bad request":
+                raise RowFailure("bad request", trouble.message, trouble.status, attempt) from None
+            if attempt >= self.settings.max_attempts:
+                raise RowFailure("transient", trouble.message, trouble.status, attempt) from None
+            delay = retry_delay(attempt, trouble.retry_after, self.settings.retry_cap_seconds, self._rng)
+            log.debug("%s: %s; again in %.1f s", self.model, trouble.message, delay)
+            await self._gate.rest(delay)
+
+    async def _complete(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> Any:
+        route = self._route
+        assert route is not None
+        extra: dict[str, Any] = {}
+        if route.api_base is not None:
+            extra["api_base"] = route.api_base
+        if route.api_key is not None:
+            extra["api_key"] = route.api_key.get_secret_value()
+        if self._marks_prompt:
+            extra["cache_control_injection_points"] = [{"location": "message", "role": "system"}]
+        response_format = shape.response_formats[self._mode]
+        if response_format is not None:
+            extra["response_format"] = response_format
+        if self._mode != "schema":
+            head = messages[0]
+            messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
+        return await load_litellm().acompletion(
+            model=route.model,
+            messages=messages,
+            timeout=self.settings.timeout_seconds,
+            num_retries=0,
+            max_retries=0,
+            **{name: value for name, value in sampling.items() if name in self._takes},
+            **extra,
+        )
+
+    def _step_down(self, mode: Mode) -> bool:
+        """Ask for the shape in the next way. False when there is none left."""
+        if mode != self._mode:
+            return True  # another call has found out already
+        step = MODES.index(self._mode) + 1
+        if step == len(MODES):
+            return False
+        self._mode = MODES[step]
+        log.warning("%s does not take %s; asking with %s instead", self.model, mode, self._mode)
+        return True
+
+    def _reply(self, response: Any, seconds: float, attempts: int) -> _Reply:
+        usage = response.usage if getattr(response, "usage", None) is not None else None
+        tokens_in = int(getattr(usage, "prompt_tokens", 0) or 0)
+        tokens_out = int(getattr(usage, "completion_tokens", 0) or 0)
+        choice = response.choices[0] if response.choices else None
+        cost = self._cost(response, tokens_in, tokens_out)
+        self.usage.calls += 1
+        self.usage.tokens_in += tokens_in
+        self.usage.tokens_out += tokens_out
+        self.usage.cost_usd += cost or 0.0
+        self.usage.unpriced += cost is None
+        if self.ledger is not None:
+            self.ledger.record(self.stage, self.model, tokens_in, tokens_out, cost)
+        return _Reply(
+            text=choice.message.content if choice is not None else None,
+            finish_reason=str(choice.finish_reason or "stop") if choice is not None else "stop",
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            cost_usd=cost,
+            seconds=seconds,
+            attempts=attempts,
+        )
+
+    def _cost(self, response: Any, tokens_in: int, tokens_out: int) -> float | None:
+        if self._price is None:
+            return None
+        if self._price.free:
+            return 0.0
+        # LiteLLM has worked it out with cached and reasoning tokens at their own prices.
+        known = getattr(response, "_hidden_params", {}).get("response_cost")
+        return float(known) if known else self._price.of(tokens_in, tokens_out)
+
+    # -- what is made once
+
+    def _open(self) -> None:
+        if self._opened:
+            return
+        self._opened = True
+        check_route(self.model, self.settings)
+        self._route = route_to(self.model, self.settings)
+        self._price = self._price or price_of(self.model, self.settings)
+        if self._price is None and self.settings.max_cost is not None:
+            raise StoppedError(
+                f"the price of {self.model} is unknown, so --max-cost {self.settings.max_cost:g} cannot be kept",
+                "leave the cap out (and say --yes), or take a model whose price is known",
+            )
+        supported = load_litellm().get_supported_openai_params(self._route.model) or []
+        self._takes = {"max_tokens", *supported}
+        for name in ("temperature", "top_p", "seed"):
+            if name not in self._takes:
+                log.info("%s takes no %s; it is left out", self.model, name)
+        self._marks_prompt = "claude" in self.model or self.model.startswith("anthropic/")
+
+    @property
+    def _secret(self) -> SecretStr | None:
+        return self._route.api_key if self._route is not None else None
+
+    def _shape(self, answer_type: type[T]) -> Shape[T]:
+        shape = self._shapes.get(answer_type)
+        if shape is None:
+            shape = self._shapes[answer_type] = Shape(answer_type, hosted=self.settings.api_base is None)
+        return shape
+
+    def _stored(self, reply: _Reply, text: str) -> Stored:
+        return Stored(
+            answer=text,
+            model=self.model,
+            finish_reason=reply.finish_reason,
+            tokens_in=reply.tokens_in,
+            tokens_out=reply.tokens_out,
+            cost_usd=reply.cost_usd,
+            seconds=round(reply.seconds, 4),
+            litellm_version=_LITELLM_VERSION(),
+        )
+
+    def _refused_key(self, trouble: Trouble) -> MissingError:
+        names = self.settings.api_key_env
+        if not names and self.settings.api_base is None:
+            names = _key_names(self.model)
+        where = f" at {self.settings.api_base}" if self.settings.api_base else ""
+        status = f" ({trouble.status})" if trouble.status else ""
+        remedy = (
+            f"set {names} to a key that works, in the environment or in .env"
+            if names
+            else "name the variable that holds the key with --api-key-env NAME"
+        )
+        if trouble.status in (402, 429):
+            remedy = "add credit or raise the limit with the provider, then run the same command again"
+        return MissingError(f"{self.model}{where} refused the call{status}: {trouble.message}", remedy)
+
+    # -- the end
+
+    def drain(self) -> None:
+        self._gate.close()
+
+    async def aclose(self) -> None:
+        if self.cache is not None:
+            self.cache.close()
+        if self.ledger is not None:
+            self.ledger.add_cached(self.stage, self.model, self.usage.cached, self.usage.saved_usd)
+            self.ledger.close()
+        if self._opened:
+            await load_litellm().close_litellm_async_clients()
+
+
+_LITELLM_VERSION = cache(litellm_version)
+
+
+def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T]:
+    return Answer(
+        answer_type.model_validate_json(stored.answer),
+        stored.tokens_in,
+        stored.tokens_out,
+        stored.cost_usd,
+        stored.seconds,
+        stored.finish_reason,
+        True,
+        stored.model,
+    )
+
+
+def _asked_again(messages: list[dict[str, Any]], text: str | None, bad: BadAnswer) -> list[dict[str, Any]]:
+    """The question with the answer that could not be used and what was wrong with it."""
+    if bad.reason == "truncated":
+        wish = "It was cut off because it was too long. Answer again, complete and much shorter."
+    elif bad.reason == "empty":
+        wish = "There was no answer. Answer with the JSON object."
+    else:
+        wish = (
+            f"That answer cannot be used ({bad}). Answer again with the whole corrected JSON object and nothing else."
+        )
+    said = [{"role": "assistant", "content": text[:8000]}] if text and bad.reason != "truncated" else []
+    return [*messages, *said, {"role": "user", "content": wish}]
+
+
+def _rough_tokens(messages: list[dict[str, Any]]) -> int:
+    """An upper guess without a tokenizer: three characters a token."""
+    return sum(len(str(message["content"])) for message in messages) // 3 + 16
+
+
+def _key_names(model: str) -> str:
+    try:
+        return " and ".join(load_litellm().validate_environment(model)["missing_keys"]) or _provider_key(model)
+    except Exception as error:
+        log.debug("no key name known for %s: %s", model, type(error).__name__)
+        return ""
+
+
+def _provider_key(model: str) -> str:
+    return f"{model.split('/', 1)[0].upper()}_API_KEY" if "/" in model else ""

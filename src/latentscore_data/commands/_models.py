@@ -1,0 +1,105 @@
+"""What the stages that call models share: who answers, what it would cost, and the question before money is spent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latentscore_data.core.llm.plan import Plan
+    from latentscore_data.core.settings import LLMSettings
+
+
+def announce(stage: str, model: str, settings: LLMSettings) -> None:
+    """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
+    from latentscore_data.core.display import clean, say
+
+    where = ""
+    if not model.startswith("builtin/") and settings.api_base:
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(settings.api_base)
+        host = (parts.hostname or settings.api_base) + (f":{parts.port}" if parts.port else "")
+        key = f"the key in {settings.api_key_env}" if settings.api_key_env else "no key"
+        where = f" at {host} (sent there: {key})"
+    say(clean(f"{stage}: {model} answers{where}"))
+
+
+def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
+    """A settings file alone may not send a key to an address: the flag or the environment must name the variable.
+
+    Raises :class:`InputError`. A folder that somebody else made must not be able to send a user's keys away.
+    """
+    import os
+
+    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.llm.prices import is_loopback
+
+    named = settings.api_key_env
+    if not named or settings.api_base is None or is_loopback(settings.api_base):
+        return
+    if named not in (api_key_env, os.environ.get("LSDATA_LLM__API_KEY_ENV")):
+        raise InputError(
+            f"the settings file wants the key in {named} sent to {settings.api_base}",
+            f"if that is right, say so with --api-key-env {named}",
+        )
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan of a dry run, as a table or as one JSON document."""
+    from latentscore_data.core.display import OUTPUT, clean, console, money, print_json
+
+    if OUTPUT.json:
+        print_json({"dry_run": True, **plan.to_dict()})
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title="dry run: nothing is asked, nothing is spent", title_justify="left", show_header=False, box=None
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    facts = {
+        "model": plan.model,
+        "rows": f"{plan.rows:,}",
+        "calls": f"{plan.calls:,} ({plan.cached:,} more are in the cache)",
+        "tokens": f"{plan.tokens_in:,} in, about {plan.tokens_out:,} out",
+        "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at the very most" if plan.worst_usd else ""),
+        "basis": plan.basis,
+    }
+    for name, value in facts.items():
+        table.add_row(name, Text(clean(value)))
+    console().print(table)
+
+
+def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
+    """Ask before money is spent, unless it was allowed with ``--yes`` or bounded with ``--max-cost``.
+
+    Raises :class:`InputError` where nobody can be asked, :class:`StoppedError` when the answer is no or a cap was given
+    for a model whose price is unknown.
+    """
+    from latentscore_data.core.display import clean, interactive, money, say
+    from latentscore_data.core.errors import InputError, StoppedError
+
+    if not plan.spends:
+        return
+    if settings.max_cost is not None:
+        if plan.cost_usd is None:
+            raise StoppedError(
+                f"the price of {plan.model} is unknown, so --max-cost {settings.max_cost:g} cannot be kept",
+                "leave the cap out and say --yes, or take a model whose price is known",
+            )
+        return
+    if yes:
+        return
+    calls = f"{plan.calls:,} calls, {plan.tokens_in:,} tokens in, about {plan.tokens_out:,} out"
+    cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
+    if not interactive():
+        raise InputError(
+            f"{plan.model} costs money ({calls}, {cost}) and nobody can be asked", "say --yes or --max-cost USD"
+        )
+    import typer
+
+    say(clean(f"{plan.model}: {calls}, {cost} ({plan.basis})"))
+    if not typer.confirm("Go on?", err=True):
+        raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")

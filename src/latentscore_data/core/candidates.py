@@ -1,0 +1,52 @@
+"""Is an answer usable, and which of N wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from latentscore.config import MusicConfigPrompt, MusicConfigPromptPayload, Palette
+
+CHECKS = ("format_valid", "schema_valid", "palette_valid")
+
+
+def validate_candidate(payload: Mapping[str, Any] | None) -> dict[str, float]:
+    """1.0 or 0.0 for each check.
+
+    ``format_valid``: a JSON object with the parts of an answer. ``schema_valid``: its config has all 34 fields with
+    labels they may have. ``palette_valid``: three palettes of five colours, none repeated.
+    """
+    if payload is None:
+        return dict.fromkeys(CHECKS, 0.0)
+    palettes = payload.get("palettes")
+    return {
+        "format_valid": float(set(payload) == set(MusicConfigPromptPayload.model_fields)),
+        "schema_valid": float(_is_valid(MusicConfigPrompt, payload.get("config"))),
+        "palette_valid": float(isinstance(palettes, list) and len(palettes) == 3 and all(map(_good_palette, palettes))),
+    }
+
+
+def validate_candidates(payloads: Sequence[Mapping[str, Any] | None]) -> dict[str, list[float]]:
+    """The checks of all candidates, a list for each check."""
+    checked = [validate_candidate(payload) for payload in payloads]
+    return {name: [check[name] for check in checked] for name in CHECKS}
+
+
+def pick_winner(scores: Sequence[float | None]) -> int | None:
+    """Index of the highest score, the first of equals; None when nothing could be scored."""
+    known = [(score, -index) for index, score in enumerate(scores) if score is not None]
+    return -max(known)[1] if known else None
+
+
+def _is_valid(shape: Any, value: object) -> bool:
+    from pydantic import ValidationError
+
+    try:
+        shape.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _good_palette(value: object) -> bool:
+    return _is_valid(Palette, value) and Palette.model_validate(value).duplicate_count() == 0

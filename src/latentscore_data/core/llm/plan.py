@@ -1,0 +1,105 @@
+"""What a run would ask and cost, found out without asking anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from latentscore_data.core.llm.cache import AnswerCache
+from latentscore_data.core.llm.client import LiteLLM, Question, load_litellm
+from latentscore_data.core.llm.prices import price_of
+from latentscore_data.core.settings import LLMSettings
+
+
+@dataclass
+class Plan:
+    """Calls and money of a run. ``cost_usd`` is None when the price of the model is unknown."""
+
+    model: str
+    rows: int = 0
+    calls: int = 0
+    cached: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = 0.0
+    worst_usd: float | None = 0.0
+    basis: str = ""
+
+    @property
+    def spends(self) -> bool:
+        """True when calls would be made that cost something, or might."""
+        return self.calls > 0 and self.cost_usd != 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_plan(
+    model: str,
+    rows: Iterable[list[Question]],
+    answer_type: type[BaseModel],
+    example: str,
+    settings: LLMSettings,
+    cache_path: Path,
+    batch_size: int = 1,
+) -> Plan:
+    """The plan for rows of questions.
+
+    Tokens in are measured in the prompts with the model's tokenizer (or the nearest one litellm has). Tokens out are the
+    mean of this model's answers in the cache; where there are none, those of ``example``.
+    """
+    plan = Plan(model)
+    if model.startswith("builtin/"):
+        for questions in rows:
+            plan.rows += 1
+            plan.calls += len(questions)
+        plan.basis = "answered on this machine"
+        return plan
+    cache = AnswerCache(cache_path) if cache_path.exists() else None
+    llm = LiteLLM(model, settings, cache=cache)
+    counter = _Counter(model)
+    longest = seen = 0
+    for questions in rows:
+        plan.rows += 1
+        for question in questions:
+            if llm.known(question, answer_type):
+                plan.cached += 1
+                continue
+            plan.calls += 1
+            # In a batch the system message is sent once for all.
+            plan.tokens_in += counter(question.system) // batch_size + counter(str(question.user))
+            longest += question.max_tokens or 4096
+            seen += 1
+    known = cache.mean_tokens_out(model) if cache is not None else None
+    mean_out = known if known is not None else counter(example)
+    plan.tokens_out = round(mean_out * plan.calls)
+    if cache is not None:
+        cache.close()
+    price = price_of(model, settings)
+    out = "mean of this model's answers so far" if known is not None else "a typical answer"
+    if price is None:
+        plan.cost_usd = plan.worst_usd = None
+        plan.basis = f"the price of {model} is unknown; tokens measured in the prompts, answers as {out}"
+    else:
+        plan.cost_usd = price.of(plan.tokens_in, plan.tokens_out)
+        plan.worst_usd = price.of(plan.tokens_in, longest)
+        plan.basis = f"{price.basis}; tokens measured in the prompts, answers as {out}"
+    return plan
+
+
+class _Counter:
+    """Counts tokens; each text once."""
+
+    def __init__(self, model: str) -> None:
+        self._litellm, self._model = load_litellm(), model
+        self._known: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        count = self._known.get(text)
+        if count is None:
+            count = self._known[text] = int(self._litellm.token_counter(model=self._model, text=text))
+        return count

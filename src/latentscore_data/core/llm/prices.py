@@ -1,0 +1,93 @@
+"""What a call costs: known, nothing, or unknown, and never a guess between."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from latentscore_data.core.settings import LLMSettings
+
+log = logging.getLogger(__name__)
+
+_OLLAMA = ("ollama/", "ollama_chat/")
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per token, and where the figure comes from."""
+
+    per_token_in: float
+    per_token_out: float
+    basis: str
+
+    def of(self, tokens_in: float, tokens_out: float) -> float:
+        return tokens_in * self.per_token_in + tokens_out * self.per_token_out
+
+    @property
+    def free(self) -> bool:
+        return self.per_token_in == 0 and self.per_token_out == 0
+
+
+def is_loopback(address: str | None) -> bool:
+    """True for a server on this machine."""
+    host = (urlsplit(address).hostname or "") if address else ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def costs_nothing(model: str, settings: LLMSettings) -> bool:
+    """True when calls are known to be free without looking at any price list."""
+    return model.startswith("builtin/") or is_loopback(settings.api_base)
+
+
+def price_of(model: str, settings: LLMSettings) -> Price | None:
+    """The price of a model, or None when nobody here knows it."""
+    if model.startswith("builtin/"):
+        return Price(0.0, 0.0, "offline")
+    if is_loopback(settings.api_base):
+        return Price(0.0, 0.0, f"a server on this machine ({settings.api_base})")
+    if model.startswith(_OLLAMA) and not settings.api_base:
+        base = os.environ.get("OLLAMA_API_BASE")
+        return Price(0.0, 0.0, "ollama on this machine") if base is None or is_loopback(base) else None
+    from latentscore_data.core.llm.client import load_litellm
+
+    entry = _mapped(load_litellm(), model)
+    if entry is None:
+        return None
+    tokens_in, tokens_out = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
+    if tokens_in is None or tokens_out is None:
+        return None
+    return Price(float(tokens_in), float(tokens_out), f"litellm {litellm_version()} price list")
+
+
+def _mapped(litellm: Any, model: str) -> dict[str, Any] | None:
+    # The table is read directly: litellm's own look-up asks servers about some models.
+    table: dict[str, Any] = litellm.model_cost
+    if model in table:
+        return table[model]
+    try:
+        bare, provider, _, _ = litellm.get_llm_provider(model)
+    except Exception as error:
+        log.debug("no provider known for %s: %s", model, type(error).__name__)
+        return None
+    for name in (f"{provider}/{bare}", bare):
+        entry = table.get(name)
+        if entry is not None and entry.get("litellm_provider", provider).startswith(provider):
+            return entry
+    return None
+
+
+def litellm_version() -> str:
+    """The installed version, without importing it."""
+    from importlib.metadata import version
+
+    return version("litellm")
