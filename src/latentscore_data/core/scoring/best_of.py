@@ -1,0 +1,250 @@
+"""Listen to every candidate, and keep the one that sounds most like its vibe."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from latentscore_data.core.candidates import pick_winner
+from latentscore_data.core.errors import LsdataError, MissingError
+from latentscore_data.core.jsonl_io import read_lines, replace_rows
+from latentscore_data.core.rows import SPLITS, ConfigRow, Split
+from latentscore_data.core.scoring.base import Scorer, ScorerNeeds, make_scorer, make_scorers, scorer_names
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.studio import Hearing, Studio, config_hash, config_of, current_renderer_version
+from latentscore_data.core.seeds import digest
+from latentscore_data.core.settings import ScoringSettings, Settings
+from latentscore_data.core.stage import Job, Line, Progress, RowFailure, Summary, read_newest, run_stage
+from latentscore_data.core.workspace import StageFiles, Workspace, write_manifest
+
+ROWS_IN_FLIGHT = 8
+"""Rows whose candidates wait to be heard: enough to keep renderers busy and batches full, few enough to fit in memory."""
+
+FIRST_SPLIT: Split = "SFT-Train"
+"""Where a row without a split goes."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What came of the candidates of one vibe: a hearing for each, None where there was no candidate."""
+
+    hearings: list[Hearing | None]
+    scorer: str
+    """The one that decides."""
+
+    @property
+    def best_index(self) -> int | None:
+        return pick_winner(self.scores(self.scorer))
+
+    def scores(self, scorer: str) -> list[float | None]:
+        found = [None if hearing is None else hearing.score(scorer) for hearing in self.hearings]
+        return [None if score is None else score.final_score for score in found]
+
+    def reasons(self, scorer: str) -> dict[int, str]:
+        """Why candidates have no score, by index."""
+        found = {i: hearing.unscored(scorer) for i, hearing in enumerate(self.hearings) if hearing is not None}
+        return {i: unscored.reason for i, unscored in found.items() if unscored is not None}
+
+
+def submit_all(
+    studio: Studio, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
+) -> list[Future[Hearing] | None]:
+    """The hearings of one vibe's candidates, later."""
+    return [None if p is None else studio.submit(vibe, p, want_audio=want_audio) for p in payloads]
+
+
+def choose(
+    studio: Studio, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
+) -> Choice:
+    """Hear the candidates of one vibe, now. With ``want_audio`` each hearing holds its sound."""
+    futures = submit_all(studio, vibe, payloads, want_audio=want_audio)
+    return Choice([None if future is None else future.result() for future in futures], studio.scorers[0].name)
+
+
+def run_scoring(
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    scorers: Sequence[Scorer] | None = None,
+    trusted: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+) -> Summary:
+    """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
+
+    The first scorer decides, against ``vibe_original``; what all of them say is stored. Rows that are done for the same
+    candidates, scorers, seconds, seed and renderer are skipped; another order of the same scorers costs neither a render
+    nor a call. ``trusted`` are the custom scorers that may run. Raises :class:`MissingError` where there are no candidates, and what
+    :func:`make_scorers` and :func:`run_stage` raise.
+    """
+    if not workspace.candidates.exists():
+        raise MissingError("there are no candidates to score", "run: lsdata configs")
+    with ScoreCache(workspace.score_cache) as cache:
+        if scorers is None:
+            scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm, cache, trusted))
+        with Studio(scorers, settings.scoring, cache) as studio:
+            total = Summary(
+                "score", details={"scorers": [scorer.name for scorer in scorers], "workers": studio.workers}
+            )
+            for split, count in _rows_to_score(settings, workspace):
+                part = run_stage(
+                    scoring_job(studio, settings.scoring),
+                    itertools.islice(_rows_of(split, workspace), count),
+                    workspace.scored(split),
+                    workspace.failures("score"),
+                    max_in_flight=ROWS_IN_FLIGHT,
+                    total=count,
+                    retry_failed=retry_failed,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+                _add(total, part)
+            heard = max(studio.counts.scored.values(), default=0)
+            total.details |= studio.counts.to_dict()
+            total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
+    _forget_strangers(workspace)
+    outputs = workspace.scored_files()
+    total.outputs = [str(path) for path in outputs]
+    write_manifest(score_files(settings, workspace, trusted), workspace.root, outputs, total)
+    return total
+
+
+def scoring_job(studio: Studio, settings: ScoringSettings) -> Job[ConfigRow]:
+    """One row: its candidates are rendered, heard and compared."""
+    names = [scorer.name for scorer in studio.scorers]
+    made_by = digest(
+        *(scorer.fingerprint for scorer in studio.scorers), settings.seconds, settings.seed, current_renderer_version()
+    )
+
+    def fingerprint(row: ConfigRow) -> str:
+        configs = (config_hash(config_of(candidate)) for candidate in row.config_candidates)
+        return digest(made_by, row.vibe_original, *configs)
+
+    async def work(row: ConfigRow) -> Line:
+        if not any(row.config_candidates):
+            raise RowFailure("answer", "there is no candidate to hear")
+        futures = submit_all(studio, row.vibe_original, row.config_candidates)
+        heard = iter(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures if future is not None)))
+        choice = Choice([None if future is None else next(heard) for future in futures], names[0])
+        if choice.best_index is None:
+            raise _nothing_scored(choice)
+        return _scored_line(row, choice, studio)
+
+    def short(line: Line) -> bool:
+        answers = sum(candidate is not None for candidate in line["config_candidates"])
+        return any(sum(s is not None for s in scores) < answers for scores in line["candidate_scores"].values())
+
+    def refresh(row: ConfigRow, line: Line) -> Line:
+        return {**line, **_carried(row)}
+
+    return Job("score", lambda row: row.row_id, fingerprint, work, short=short, refresh=refresh)
+
+
+def _carried(row: ConfigRow) -> Line:
+    return row.model_dump(mode="json", exclude_unset=True, exclude={"input_fingerprint"})
+
+
+def _scored_line(row: ConfigRow, choice: Choice, studio: Studio) -> Line:
+    best = choice.best_index
+    assert best is not None
+    winner = choice.hearings[best]
+    assert winner is not None
+    line = _carried(row)
+    line["candidate_scores"] = {scorer.name: choice.scores(scorer.name) for scorer in studio.scorers}
+    line["scores_external"] = {
+        scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
+        for scorer in studio.scorers
+        if (score := winner.score(scorer.name)) is not None
+    }
+    line["best_index"] = best
+    line["config_payload"] = row.config_candidates[best]
+    reasons = {scorer.name: choice.reasons(scorer.name) for scorer in studio.scorers}
+    if any(reasons.values()):
+        line["candidate_failures"] = {
+            name: {str(index): reason for index, reason in found.items()} for name, found in reasons.items() if found
+        }
+    return line
+
+
+def _nothing_scored(choice: Choice) -> RowFailure:
+    kinds = [hearing.unscored(choice.scorer) for hearing in choice.hearings if hearing is not None]
+    reasons = Counter(unscored.reason for unscored in kinds if unscored is not None)
+    of_sound = all(unscored is not None and unscored.kind != "scorer" for unscored in kinds)
+    causes = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+    return RowFailure("render" if of_sound else "score", f"no candidate could be scored ({causes})")
+
+
+def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str] = frozenset()) -> StageFiles:
+    """What scoring reads, and what decides its result."""
+    needs = ScorerNeeds(settings.scoring, settings.llm, trusted=trusted)
+    return StageFiles(
+        stage="score",
+        manifest=workspace.configs_dir / "score.manifest.json",
+        inputs=[workspace.candidates] if workspace.candidates.exists() else [],
+        settings={
+            "scorers": scorer_names(settings.scoring),
+            "seconds": settings.scoring.seconds,
+            "seed": settings.scoring.seed,
+            "splits": settings.configs.splits,
+            "limit": settings.configs.limit,
+        },
+        versions={
+            "renderer": current_renderer_version(),
+            **{f"scorer {name}": _fingerprint(name, needs) for name in scorer_names(settings.scoring)},
+        },
+    )
+
+
+def _fingerprint(name: str, needs: ScorerNeeds) -> str:
+    try:
+        return make_scorer(name, needs).fingerprint
+    except LsdataError as error:
+        # Whether a stage is fresh is asked before anybody knows that it can run; the run itself raises.
+        return f"unavailable: {error.message}"
+
+
+def _rows_to_score(settings: Settings, workspace: Workspace) -> Iterator[tuple[Split, int]]:
+    """How many rows to take from each wanted split that has some."""
+    counts = Counter(_homes(workspace).values())
+    left = settings.configs.limit
+    for split in settings.configs.splits:
+        count = counts[split] if left is None else min(counts[split], left)
+        left = None if left is None else left - count
+        if count:
+            yield split, count
+
+
+def _homes(workspace: Workspace) -> dict[str, Split]:
+    """The split of each row that has candidates."""
+    lines = read_lines(workspace.candidates, "drop")
+    return {str(line["row_id"]): line.get("split") or FIRST_SPLIT for _, line in lines}
+
+
+def _rows_of(split: Split, workspace: Workspace) -> Iterator[ConfigRow]:
+    """The newest line of each row of a split, one at a time."""
+    for line in read_newest(workspace.candidates, "row_id"):
+        if (line.get("split") or FIRST_SPLIT) == split:
+            yield ConfigRow.model_validate({**line, "split": split})
+
+
+def _forget_strangers(workspace: Workspace) -> None:
+    """Drop scored rows that have no candidates any more, or that moved to another split."""
+    homes = _homes(workspace)
+    for split in SPLITS:
+        path = workspace.scored(split)
+        if path.exists() and any(homes.get(str(line["row_id"])) != split for _, line in read_lines(path)):
+            replace_rows(path, (line for _, line in read_lines(path) if homes.get(str(line["row_id"])) == split))
+
+
+def _add(total: Summary, part: Summary) -> None:
+    total.done += part.done
+    total.skipped += part.skipped
+    total.failed += part.failed
+    total.short += part.short
+    total.seconds += part.seconds

@@ -1,0 +1,11 @@
+"""Imported once in the process that rendering workers are forked from: pays for imports and compiled code once."""
+
+import contextlib
+
+from latentscore_data.core.scoring import renderer  # noqa: F401
+
+with contextlib.suppress(Exception):
+    # A renderer that fails here fails again in each call, where the failure has a row to belong to.
+    from latentscore import MusicConfig, render
+
+    render(MusicConfig(), seconds=0.5, seed=0)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from factories import make_payload, make_vibe
+from latentscore_data.core.errors import MissingError
+from latentscore_data.core.jsonl_io import read_lines, read_rows, replace_rows
+from latentscore_data.core.rows import ConfigRow, ScoredRow
+from latentscore_data.core.scoring import best_of, studio
+from latentscore_data.core.scoring.base import Score, Scorer
+from latentscore_data.core.scoring.best_of import choose, run_scoring
+from latentscore_data.core.scoring.studio import Studio
+from latentscore_data.core.settings import Settings
+from latentscore_data.core.stage import Summary
+from latentscore_data.core.workspace import Workspace, read_manifest, stale_reasons
+from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
+
+QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "infinite"))
+
+
+@pytest.fixture(autouse=True)
+def _fake_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studio, "make_renderer", make_fake_renderer)
+
+
+def make_fake_renderer(render: Any) -> Any:
+    from latentscore_data.core.scoring.renderer import make_renderer
+
+    return make_renderer(render or render_by_root)
+
+
+@pytest.fixture
+def workspace(root: Path) -> Workspace:
+    return Workspace(root)
+
+
+def settings(**changes: Any) -> Settings:
+    scoring = {"seconds": 0.5, "workers": 1, "scorers": ["acoustic"], **changes.pop("scoring", {})}
+    return Settings(scoring=scoring, **changes)
+
+
+def row(number: int, *candidates: dict | None, split: str = "SFT-Train", **changes: Any) -> dict[str, Any]:
+    vibe = make_vibe(number, split=split, **changes)
+    return {**vibe.model_dump(mode="json"), "config_candidates": list(candidates), "config_model": "fake/model"}
+
+
+def score(workspace: Workspace, *scorers: Scorer, rows: list[dict] | None = None, **changes: Any) -> Summary:
+    if rows is not None:
+        replace_rows(workspace.candidates, rows)
+    return run_scoring(settings(**changes), workspace, scorers=scorers or [LoudnessScorer()])
+
+
+def scored(workspace: Workspace, split: str = "SFT-Train") -> list[ScoredRow]:
+    return list(read_rows(workspace.scored(split), ScoredRow))
+
+
+def test_the_best_candidate_wins_and_every_score_is_kept(workspace: Workspace) -> None:
+    summary = score(workspace, rows=[row(1, QUIET, LOUD, MIDDLE), row(2, MIDDLE, None, split="TEST")])
+    (first,) = scored(workspace)
+    assert first.best_index == 1
+    assert first.config_payload == LOUD
+    assert first.candidate_scores["loudness"] == [pytest.approx(x, abs=0.01) for x in (0.1, 0.575, 0.35)]
+    assert first.scores_external["loudness"]["final_score"] == pytest.approx(0.575, abs=0.01)
+    assert first.scores_external["loudness"]["fingerprint"] == "loudness-1"
+    (second,) = scored(workspace, "TEST")
+    assert (second.best_index, second.candidate_scores["loudness"][1]) == (0, None)
+    assert (summary.done, summary.short, summary.exit_code) == (2, 0, 0)
+    manifest = read_manifest(workspace.configs_dir / "score.manifest.json")
+    assert manifest is not None
+    assert manifest["details"]["renders"] == 3, "the middle payload belongs to both rows and is rendered once"
+
+
+def test_the_first_scorer_decides_and_choosing_again_costs_nothing(workspace: Workspace) -> None:
+    rows = [row(1, QUIET, LOUD), row(2, LOUD, MIDDLE)]
+    score(workspace, LoudnessScorer(), LoudnessScorer("softness", -1.0), rows=rows)
+    assert [r.best_index for r in scored(workspace)] == [1, 0]
+    loudness, softness = LoudnessScorer(), LoudnessScorer("softness", -1.0)
+    summary = score(workspace, softness, loudness)
+    assert [r.best_index for r in scored(workspace)] == [0, 1]
+    assert summary.details["renders"] == 0
+    assert loudness.vibes == softness.vibes == []
+
+
+def test_the_same_command_again_does_nothing(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET, LOUD), row(2, MIDDLE)])
+    before = workspace.scored("SFT-Train").read_bytes()
+    summary = score(workspace)
+    assert (summary.done, summary.skipped) == (0, 2)
+    assert workspace.scored("SFT-Train").read_bytes() == before
+
+
+def test_only_what_changed_is_done_again(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET, LOUD), row(2, MIDDLE)])
+    summary = score(workspace, rows=[row(1, QUIET, LOUD, MIDDLE), row(2, MIDDLE)])
+    assert (summary.done, summary.skipped) == (1, 1)
+    assert summary.details["renders"] == 0
+    summary = score(workspace, scoring={"seconds": 0.6})
+    assert (summary.done, summary.details["renders"]) == (2, 3)
+
+
+def test_noise_and_tags_of_a_finished_row_are_brought_up_to_date(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET, LOUD)])
+    summary = score(workspace, rows=[row(1, QUIET, LOUD, vibe_noisy="dmap soul")])
+    assert summary.skipped == 1
+    (first,) = scored(workspace)
+    assert (first.vibe_noisy, first.best_index) == ("dmap soul", 1)
+
+
+def test_a_row_that_moved_or_went_leaves_its_old_split(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET), row(2, LOUD), row(3, MIDDLE)])
+    score(workspace, rows=[row(1, QUIET, split="TEST"), row(3, MIDDLE)])
+    assert [r.row_id for r in scored(workspace)] == [make_vibe(3).row_id]
+    assert [r.row_id for r in scored(workspace, "TEST")] == [make_vibe(1).row_id]
+
+
+def test_bad_candidates_have_reasons_and_the_run_goes_on(workspace: Workspace) -> None:
+    bad = [make_payload(root=root) for root in "def"]
+    summary = score(workspace, rows=[row(1, *bad, LOUD), row(2, QUIET)])
+    first, second = scored(workspace)
+    assert (first.best_index, second.best_index) == (3, 0)
+    assert first.candidate_scores["loudness"][:3] == [None, None, None]
+    reasons = first.model_dump()["candidate_failures"]["loudness"]
+    assert reasons["0"] == "the audio is silent"
+    assert reasons["1"] == "the audio is not finite"
+    assert "no sound today" in reasons["2"]
+    assert (summary.done, summary.short, summary.exit_code) == (2, 1, 1)
+    assert summary.details["unscored"]["the audio is silent"] == 1
+
+
+def test_a_row_without_any_score_fails_and_is_tried_again(workspace: Workspace) -> None:
+    summary = score(
+        workspace, rows=[row(1, make_payload(root="d"), make_payload(root="e")), row(2, LOUD), row(3, None)]
+    )
+    assert summary.failed == {"render": 1, "answer": 1}
+    failures = [line for _, line in read_lines(workspace.failures("score"))]
+    assert {(line["kind"], line["message"]) for line in failures} == {
+        ("render", "no candidate could be scored (1 x the audio is silent; 1 x the audio is not finite)"),
+        ("answer", "there is no candidate to hear"),
+    }
+    again = score(workspace)
+    assert again.failed == {"render": 1, "answer": 1}
+    odd = OddScorer(**{"damp november soul": "loud"})
+    assert score(workspace, odd, rows=[row(4, LOUD, QUIET)]).failed == {"score": 1}
+
+
+def test_a_scorer_that_does_not_decide_may_fail(workspace: Workspace) -> None:
+    odd = OddScorer(**{"damp november soul": Score(float("inf"))})
+    summary = score(workspace, LoudnessScorer(), odd, rows=[row(1, QUIET, LOUD)])
+    (first,) = scored(workspace)
+    assert first.best_index == 1
+    assert first.candidate_scores["odd"] == [None, None]
+    assert summary.short == 1
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+def test_the_work_is_what_it_must_be_and_no_more(workspace: Workspace, rows: int) -> None:
+    """R rows with N valid candidates: exactly R*N renders and R*N listens; the winner is not scored twice."""
+    echoes = ("none", "subtle", "medium", "heavy", "infinite")
+    peak = PeakEmbedder()
+    table = [
+        row(
+            r,
+            *(
+                make_payload(echo=echo, phrase_len_bars=(2, 4, 8)[r % 3], register_min_oct=1 + r // 3)
+                for echo in echoes
+            ),
+        )
+        for r in range(rows)
+    ]
+    summary = score(workspace, peak, rows=table)
+    assert summary.done == rows
+    assert summary.details["renders"] == rows * 5
+    assert (peak.listened, peak.compared) == (rows * 5, rows * 5)
+
+
+def test_limit_and_splits_choose_the_rows(workspace: Workspace) -> None:
+    rows = [row(1, LOUD, split="TEST"), row(2, QUIET), row(3, MIDDLE), row(4, MIDDLE, split="GRPO")]
+    assert score(workspace, rows=rows, configs={"splits": ["GRPO", "TEST"]}).done == 2
+    assert score(workspace, configs={"limit": 1}).done == 1
+    assert len(scored(workspace)) == 1
+
+
+def test_the_manifest_knows_when_scoring_is_stale(workspace: Workspace) -> None:
+    run_scoring(settings(), workspace_with(workspace, [row(1, QUIET, LOUD)]))
+    fresh = best_of.score_files(settings(), workspace)
+    assert stale_reasons(fresh, workspace.root) == []
+    longer = best_of.score_files(settings(scoring={"seconds": 3.0}), workspace)
+    assert stale_reasons(longer, workspace.root) == ["setting seconds changed from 0.5 to 3.0"]
+    workspace_with(workspace, [row(1, LOUD)])
+    assert stale_reasons(best_of.score_files(settings(), workspace), workspace.root) == [
+        "input .processed/candidates.jsonl changed"
+    ]
+
+
+def workspace_with(workspace: Workspace, rows: list[dict]) -> Workspace:
+    replace_rows(workspace.candidates, rows)
+    return workspace
+
+
+def test_no_candidates_is_one_line_and_a_remedy(workspace: Workspace) -> None:
+    with pytest.raises(MissingError, match="lsdata configs"):
+        score(workspace)
+
+
+def test_choosing_for_a_vibe_keeps_the_sound_of_the_winner() -> None:
+    with Studio([LoudnessScorer()], settings().scoring, render=render_by_root) as studio:
+        choice = choose(studio, "a vibe", [QUIET, None, LOUD], want_audio=True)
+    assert choice.best_index == 2
+    winner = choice.hearings[2]
+    assert winner is not None
+    assert winner.audio is not None
+    assert np.abs(winner.audio.samples).max() == pytest.approx(0.575, abs=0.01)
+    assert choice.hearings[1] is None
+
+
+def test_a_published_row_keeps_columns_that_are_not_ours(workspace: Workspace) -> None:
+    score(workspace, rows=[{**row(1, LOUD), "their_column": 7}])
+    (_, line) = next(read_lines(workspace.scored("SFT-Train")))
+    assert line["their_column"] == 7
+    assert ConfigRow.model_validate(line).row_id == make_vibe(1).row_id
