@@ -44,6 +44,7 @@ def test_the_file_in_the_working_folder_is_read() -> None:
         ("[configs]\nn = 'three'\n", "configs.n: input should be a valid integer"),
         ("[configs]\nn = 0\n", "configs.n: input should be greater than or equal to 1"),
         ("[configs\nn = 0\n", "line 1"),
+        ("a = " + "[" * 5000, "nested too deeply"),
         ("[llm]\napi_key = 'sk-1234567890abcdef'\n", "llm.api_key looks like a key"),
         ("[llm]\nmodel = 'hf_abcdefghijklmnopqrst'\n", "llm.model looks like a key"),
         ("[download]\nhf_token = 'x'\n", "download.hf_token looks like a key"),

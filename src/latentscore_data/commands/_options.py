@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +15,62 @@ if TYPE_CHECKING:
 MODELS = "Model calls"
 RESULT = "Result"
 
+# Values for the shell's completion. They read settings and workspace when they can and never fail: a broken settings
+# file must not break the Tab key.
+
+SPLIT_NAMES = ("SFT-Train", "SFT-Val", "GRPO", "TEST")
+
+
+def complete_split() -> list[str]:
+    return list(SPLIT_NAMES)
+
+
+def complete_scorer() -> list[str]:
+    return ["auto", "acoustic", "clap", "judge:", *_from_settings(lambda settings: settings.scoring.scorers)]
+
+
+def complete_model() -> list[str]:
+    """The offline model and those that the settings name."""
+    named = _from_settings(lambda settings: [settings.llm.model, settings.vibes.model, settings.configs.model])
+    return sorted({"builtin/keywords", *(name for name in named if name)})
+
+
+def complete_source() -> list[str]:
+    """Kinds of sources for the benchmark, those of the settings, and the runs of this workspace."""
+    kinds = ["dataset:config_payload", "litellm:", "local:"]
+    baselines = [f"baseline:{name}" for name in ("random", "keywords", "most-common", "lookup", "clap-lookup")]
+    runs = [f"local:{run}" for run in complete_run()]
+    return [*kinds, *baselines, *runs, *_from_settings(lambda settings: settings.bench.sources)]
+
+
+def complete_run() -> list[str]:
+    """The training runs of this workspace."""
+
+    def runs(settings: Settings) -> list[str]:
+        folder = settings.paths.root / ".modal_outputs"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+    return _from_settings(runs)
+
+
+def complete_on() -> list[str]:
+    return ["local", "modal"]
+
+
+def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
+    try:
+        return values(load())
+    except Exception:
+        return []
+
+
 ModelOption = Annotated[
     str | None,
-    typer.Option(help="Model to ask: builtin/keywords (offline, free) or a LiteLLM name.", rich_help_panel=MODELS),
+    typer.Option(
+        help="Model to ask: builtin/keywords (offline, free) or a LiteLLM name.",
+        rich_help_panel=MODELS,
+        autocompletion=complete_model,
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
 LimitOption = Annotated[int | None, typer.Option(help="Take only the first so many.", min=1)]
@@ -40,11 +94,16 @@ ApiKeyEnvOption = Annotated[
 ]
 ScorerOption = Annotated[
     list[str] | None,
-    typer.Option(help="Who listens: auto, acoustic, clap, judge:MODEL, file.py:fn. The first one chooses. Repeatable."),
+    typer.Option(
+        help="Who listens: auto, acoustic, clap, judge:MODEL, file.py:fn. The first one chooses. Repeatable.",
+        autocompletion=complete_scorer,
+    ),
 ]
 SecondsOption = Annotated[float | None, typer.Option(help="Seconds of audio per candidate.", min=0.5, max=600)]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
-OnOption = Annotated[str | None, typer.Option(help="Where it runs: local or modal.")]
+OnOption = Annotated[
+    str | None, typer.Option(metavar="local|modal", help="Where it runs.", autocompletion=complete_on)
+]
 
 
 class Globals:

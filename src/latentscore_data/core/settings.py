@@ -410,6 +410,8 @@ def _read_toml(path: Path) -> Values:
         raise InputError(f"settings file {path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"settings file {path}: {error}", "mend the TOML") from None
+    except RecursionError:
+        raise InputError(f"settings file {path}: nested too deeply", "mend the TOML") from None
     _refuse_secrets(path, values)
     return values
 

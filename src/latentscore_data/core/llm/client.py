@@ -390,8 +390,10 @@ class LiteLLM:
         self.usage.unpriced += cost is None
         if self.ledger is not None:
             self.ledger.record(self.stage, self.model, tokens_in, tokens_out, cost)
+        text = choice.message.content if choice is not None else None
         return _Reply(
-            text=choice.message.content if choice is not None else None,
+            # Half a surrogate pair is legal in a JSON escape and in no file or database.
+            text=text.encode("utf-8", "replace").decode() if text is not None else None,
             finish_reason=str(choice.finish_reason or "stop") if choice is not None else "stop",
             tokens_in=tokens_in,
             tokens_out=tokens_out,
