@@ -193,6 +193,7 @@ def run_generate(
         cache_path=workspace.llm_cache,
         ledger=Ledger(workspace.ledger),
         stage="configs",
+        batch_size=settings.configs.batch_size,
     )
     summary = generate(
         rows,

@@ -73,11 +73,18 @@ def questions(row: VibeRow, settings: ConfigsSettings) -> list[Question]:
     return [config_question(row.vibe_original, settings, number) for number in range(settings.n)]
 
 
+def model_version(model: str) -> str:
+    """The model's name; for the offline model with the version of its rules, which decide its answers."""
+    from latentscore_data.core.llm import builtin
+
+    return builtin.FINGERPRINT if model == builtin.MODEL else model
+
+
 def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings) -> str:
     """Says which answers a row would get: the vibe, the model, the words that ask, the schema, the sampling."""
     return digest(
         row.vibe_original,
-        model,
+        model_version(model),
         config_prompt_hash(),
         schema_hash(),
         settings.temperature,

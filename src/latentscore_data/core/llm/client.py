@@ -8,7 +8,8 @@ import logging
 import os
 import random
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -17,6 +18,7 @@ from pydantic import BaseModel, SecretStr
 
 from latentscore_data.core.errors import InputError, MissingError, StoppedError
 from latentscore_data.core.ledger import Ledger, Usage
+from latentscore_data.core.llm.batch import Asked, Batcher, Together, batch_schema, taken_apart, together
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.prices import Price, litellm_version, price_of
 from latentscore_data.core.llm.resilience import Budget, Gate, Trouble, classify, retry_delay
@@ -108,8 +110,18 @@ class LLM(Protocol):
         """Give back connections and files. Called in the event loop that asked."""
 
 
-def connect(model: str, settings: LLMSettings, *, cache_path: Path | None, ledger: Ledger | None, stage: str) -> LLM:
+def connect(
+    model: str,
+    settings: LLMSettings,
+    *,
+    cache_path: Path | None,
+    ledger: Ledger | None,
+    stage: str,
+    batch_size: int = 1,
+) -> LLM:
     """What answers for ``model``: ``builtin/...`` offline, anything else through LiteLLM.
+
+    With a ``batch_size`` above 1, so many questions that differ only in what the user says share a call.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
@@ -118,7 +130,7 @@ def connect(model: str, settings: LLMSettings, *, cache_path: Path | None, ledge
 
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
-    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage)
+    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, batch_size=batch_size)
 
 
 @cache
@@ -199,6 +211,11 @@ class _Reply:
     seconds: float
     attempts: int
 
+    def share(self, count: int) -> _Reply:
+        """One question's part of a reply to so many."""
+        cost = self.cost_usd / count if self.cost_usd is not None else None
+        return replace(self, tokens_in=self.tokens_in // count, tokens_out=self.tokens_out // count, cost_usd=cost)
+
 
 class LiteLLM:
     """Any hosted or self-hosted model, with a cache, retries, adaptive concurrency and a budget around it."""
@@ -211,6 +228,7 @@ class LiteLLM:
         cache: AnswerCache | None = None,
         ledger: Ledger | None = None,
         stage: str = "",
+        batch_size: int = 1,
         price: Price | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -227,6 +245,7 @@ class LiteLLM:
         self._budget = Budget(settings.max_cost)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
+        self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
         self._rng = rng or random.Random()
         self._opened = False
 
@@ -254,7 +273,8 @@ class LiteLLM:
         # Rows with the same vibe ask the same question: one call serves them all.
         asking = self._asking.get(key)
         if asking is None:
-            asking = asyncio.create_task(self._fetch(key, question, answer_type))
+            fetch = self._fetch if self._batcher is None else self._batcher.ask
+            asking = asyncio.create_task(fetch(key, question, answer_type))
             self._asking[key] = asking
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(asking)
@@ -289,6 +309,52 @@ class LiteLLM:
                 self.cache.put([(key, entry)])
             return Answer(value, tokens_in, tokens_out, cost, seconds, reply.finish_reason, False, self.model)
         raise AssertionError("the last round returns or raises")
+
+    async def _fetch_together(self, batch: Sequence[Asked]) -> None:
+        """Ask several questions in one call and keep each answer as its own; those without one are asked alone."""
+        left = list(batch)
+        if len(batch) > 1:
+            try:
+                left = await self._ask_together(batch)
+            except RowFailure as failure:
+                log.debug("%s: a batch of %d failed (%s); asking one by one", self.model, len(batch), failure.message)
+            except BaseException as error:
+                for asked in batch:
+                    asked.answer.set_exception(error)
+                return
+        await asyncio.gather(*(self._ask_alone(asked) for asked in left))
+
+    async def _ask_together(self, batch: Sequence[Asked]) -> list[Asked]:
+        """The questions that got no usable answer from the one call for all."""
+        answer_type = batch[0].answer_type
+        question = together([asked.question for asked in batch])
+        shape = Shape(Together, self.settings.api_base is None, batch_schema(answer_type))
+        reply = await self._call(question.messages, question.sampling, shape)
+        try:
+            values = taken_apart(shape.read(reply.text, reply.finish_reason), len(batch), answer_type)
+        except BadAnswer as bad:
+            raise RowFailure("answer", str(bad)) from None
+        share = reply.share(len(batch))
+        entries: list[tuple[str, Stored]] = []
+        left: list[Asked] = []
+        for asked, value in zip(batch, values, strict=True):
+            if value is None:
+                left.append(asked)
+                continue
+            entries.append((asked.key, self._stored(share, value.model_dump_json())))
+            cost = share.cost_usd
+            asked.answer.set_result(
+                Answer(value, share.tokens_in, share.tokens_out, cost, reply.seconds, "stop", False, self.model)
+            )
+        if self.cache is not None and entries:
+            self.cache.put(entries)
+        return left
+
+    async def _ask_alone(self, asked: Asked) -> None:
+        try:
+            asked.answer.set_result(await self._fetch(asked.key, asked.question, asked.answer_type))
+        except BaseException as error:
+            asked.answer.set_exception(error)
 
     # -- calling
 
@@ -441,7 +507,7 @@ class LiteLLM:
     def _shape(self, answer_type: type[T]) -> Shape[T]:
         shape = self._shapes.get(answer_type)
         if shape is None:
-            shape = self._shapes[answer_type] = Shape(answer_type, hosted=self.settings.api_base is None)
+            shape = self._shapes[answer_type] = Shape(answer_type, self.settings.api_base is None)
         return shape
 
     def _stored(self, reply: _Reply, text: str) -> Stored:

@@ -38,10 +38,12 @@ class Shape(Generic[T]):
 
     answer_type: type[T]
     hosted: bool = True
+    given_schema: dict[str, Any] | None = None
+    """The schema where it is not the type's own."""
 
     @cached_property
     def schema(self) -> dict[str, Any]:
-        return self.answer_type.model_json_schema()
+        return self.given_schema or self.answer_type.model_json_schema()
 
     @cached_property
     def response_formats(self) -> dict[Mode, dict[str, Any] | None]:
