@@ -6,8 +6,11 @@ Importing the package loads no number crunching: sound is imported when it is fi
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from latentscore.errors import AudioError, InvalidConfigError, LatentScoreError
+from latentscore.errors import AudioError, InvalidConfigError, LatentScoreError, MapError
 from latentscore.labels import FIELDS
+
+# At once, not when first asked for: the module has the function's name, and whichever is bound last is found.
+from latentscore.lookup import Match, VibeMap, load_map, lookup
 from latentscore.version import RENDERER_VERSION
 
 if TYPE_CHECKING:
@@ -51,13 +54,18 @@ __all__ = [
     "AudioError",
     "InvalidConfigError",
     "LatentScoreError",
+    "MapError",
+    "Match",
     "MusicConfig",
     "MusicConfigPrompt",
     "MusicConfigPromptPayload",
     "Palette",
     "PaletteColor",
     "Score",
+    "VibeMap",
     "compose",
+    "load_map",
+    "lookup",
     "parse_config",
     "parse_payload",
     "random_config",

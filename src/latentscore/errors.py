@@ -29,3 +29,7 @@ class InvalidConfigError(LatentScoreError, ValueError):
 
 class AudioError(LatentScoreError, ValueError):
     """Samples that are not sound (wrong shape, NaN) or a file that cannot be read or written."""
+
+
+class MapError(LatentScoreError, ValueError):
+    """A retrieval map that cannot be read, or that was made with another embedder."""

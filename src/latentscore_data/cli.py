@@ -173,6 +173,7 @@ HELPERS = "Helpers"
 register("configs", "configs", STAGES)
 register("run-all", "run_all", STAGES)
 register("train", "train", STAGES)
+register("export", "export", STAGES)
 register("doctor", "doctor", HELPERS)
 
 

@@ -307,6 +307,24 @@ class BenchSettings(Section):
 class ExportSettings(Section):
     kinds: list[Literal["map", "dataset", "chat", "model", "report"]] = ["map", "dataset"]
     """What run-all hands over."""
+    splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
+    """Splits that go into maps, data sets and chat files; leave TEST out of a map that a benchmark will look up in."""
+    map_kind: Literal["text", "audio"] = "text"
+    """What a map is searched by: the vibe's text, or the CLAP embedding of the winner's sound."""
+    embedder: str | None = None
+    """Embedder of text maps: auto, minilm, hashing, a sentence-transformers id or folder; empty for dedupe.model."""
+    parquet: Literal["auto", "always", "never"] = "auto"
+    """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
+    name: str = "LatentScore vibes and music configs"
+    """Title of the cards of maps and data sets."""
+    license: str | None = None
+    """Licence of an exported data set, as the hub spells it; empty for the one that all sources share, or other."""
+    source_licenses: list[str] = []
+    """DATASET=LICENCE for sources whose texts do not say theirs."""
+    model: str | None = None
+    """Run id or folder of the model to export; empty for the newest finished run."""
+    gguf: list[Literal["q8_0", "q5_0", "q4_0", "f16", "bf16"]] = []
+    """GGUF files to write beside a model's safetensors."""
 
 
 class RunAllSettings(Section):

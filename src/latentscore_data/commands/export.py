@@ -1,0 +1,228 @@
+"""lsdata export: hand over what was made, in forms that other software loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentscore_data.commands._options import load, show
+
+if TYPE_CHECKING:
+    from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import StageFiles, Workspace
+
+app = typer.Typer(help="Hand over models, maps, data sets, chat files and a report.", no_args_is_help=True)
+
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where to write (default: below .exports/ of the data root)."),
+]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote there.")]
+SplitOption = Annotated[
+    list[str] | None, typer.Option("--split", help="Take only this split. Repeatable.", metavar="SPLIT")
+]
+
+
+@app.command("map")
+def export_map(
+    kind: Annotated[str | None, typer.Option(help="Search by the vibe's text or by the winner's audio.")] = None,
+    embedder: Annotated[
+        str | None, typer.Option(help="auto, minilm, hashing, or a sentence-transformers id or folder.")
+    ] = None,
+    split: SplitOption = None,
+    out: OutOption = None,
+    overwrite: ReplaceOption = False,
+) -> None:
+    """Write vibes, embeddings and configs as a map that finds the config nearest to a text.
+
+    Example: lsdata export map --kind text --embedder minilm
+    """
+    from latentscore_data.core.settings import chosen
+
+    settings = load(export=chosen(map_kind=kind, embedder=embedder, splits=split))
+    with _locked(settings):
+        summary = run_export_map(settings, out=out, overwrite=overwrite)
+    show(summary)
+
+
+@app.command("dataset")
+def export_dataset(
+    license: Annotated[str | None, typer.Option(help="Licence of the rows, as the hub spells it.")] = None,
+    name: Annotated[str | None, typer.Option(help="Title of the card.")] = None,
+    split: SplitOption = None,
+    out: OutOption = None,
+    overwrite: ReplaceOption = False,
+) -> None:
+    """Write the scored rows as a folder that datasets.load_dataset reads, with a card and the sources' notices.
+
+    Example: lsdata export dataset --license cc-by-4.0
+    """
+    from latentscore_data.core.settings import chosen
+
+    settings = load(export=chosen(license=license, splits=split, name=name))
+    with _locked(settings):
+        summary = run_export_dataset(settings, out=out, overwrite=overwrite)
+    show(summary)
+
+
+def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+    """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
+    import time
+    from collections import Counter
+
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.export import cards, maps, provenance
+    from latentscore_data.core.export.dataset import readers
+    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.jsonl_io import replace_bytes
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace
+
+    started = time.monotonic()
+    workspace, kind = Workspace(settings.paths.root), settings.export.map_kind
+    target = out or workspace.export_dir / f"map-{kind}"
+    check_target(target, overwrite)
+    splits = readers(workspace.scored, settings.export.splits)
+    source = maps.embedding_source(kind, settings)
+    say(clean(f"export map: {source.why}"))
+    with new_folder(target, overwrite) as folder:
+        rows = (row for read in splits.values() for row in read())
+        facts = maps.write_map(folder, rows, kind, source.vectors, source.fingerprint)
+        maps.verify_map(folder, facts, source.embed_text)
+        exported = [row for read in splits.values() for row in read() if row.config_payload is not None]
+        origin = provenance.provenance(workspace, exported, settings.export.source_licenses)
+        counts = Counter(str(row.split) for row in exported)
+        card = cards.map_card(settings.export.name, kind, source.fingerprint, facts, counts, origin)
+        replace_bytes(folder / "README.md", [card.encode()])
+        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        write_record(
+            folder, f"map-{kind}", {"rows": facts.rows, "embedder": source.fingerprint, **_hub(origin, "dataset")}
+        )
+    return Summary(
+        "export map",
+        done=facts.rows,
+        seconds=time.monotonic() - started,
+        details={"kind": kind, "embedder": source.fingerprint, "rows without a config": facts.without_config},
+        outputs=[str(target)],
+        next_step=f"python -c \"import latentscore as ls; print(ls.lookup('{target}', 'rain on a tin roof').title)\"",
+    )
+
+
+def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+    """All scored rows with their splits, as JSONL and Parquet, with card, score pictures and ATTRIBUTION."""
+    import time
+
+    from latentscore_data.core.export import cards, dataset, pictures, provenance
+    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.jsonl_io import replace_bytes
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace
+
+    started = time.monotonic()
+    workspace = Workspace(settings.paths.root)
+    target = out or workspace.export_dir / "dataset"
+    check_target(target, overwrite)
+    splits = dataset.readers(workspace.scored, settings.export.splits)
+    parquet = dataset.wants_parquet(settings.export.parquet)
+    with new_folder(target, overwrite) as folder:
+        facts = dataset.write_dataset(folder, splits, parquet=parquet)
+        dataset.verify_dataset(folder, facts)
+        rows = (row for read in splits.values() for row in read())
+        origin = provenance.provenance(workspace, rows, settings.export.source_licenses)
+        for scorer, scores in facts.candidates.items():
+            series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
+            picture = pictures.histograms(f"{scorer} scores, share of each", series)
+            replace_bytes(folder / cards.picture_name(scorer), [picture.encode()])
+        card = cards.dataset_card(settings.export.name, facts, origin, settings.export.license)
+        replace_bytes(folder / "README.md", [card.encode()])
+        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
+    missing = origin.missing_notices()
+    return Summary(
+        "export dataset",
+        done=sum(facts.rows.values()),
+        seconds=time.monotonic() - started,
+        details={
+            "splits": ", ".join(f"{dataset.split_name(split)} {rows}" for split, rows in facts.rows.items()),
+            "parquet": "yes" if parquet else "no (pip install 'latentscore-data[hub]' for it)",
+            **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
+        },
+        outputs=[str(target)],
+        next_step=f"python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
+    )
+
+
+def _hub(origin: Any, repo_type: str) -> dict[str, Any]:
+    """What a push needs to know, kept in the folder's own record: a folder can be pushed long after it was written."""
+    return {"repo_type": repo_type, "missing_notices": origin.missing_notices()}
+
+
+def _locked(settings: Settings) -> Any:
+    from latentscore_data.core.workspace import Workspace
+
+    return Workspace(settings.paths.root).lock("export")
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """What exports read, and the settings that decide them."""
+    from latentscore_data import __version__
+    from latentscore_data.core.workspace import StageFiles
+
+    chosen = settings.export.model_dump(mode="json")
+    inputs = [path for split in settings.export.splits if (path := workspace.scored(split)).exists()]
+    embedder = settings.export.embedder or settings.dedupe.model
+    return [
+        StageFiles(
+            "export",
+            workspace.export_dir / "manifest.json",
+            inputs,
+            {**chosen, "embedder": embedder},
+            {"lsdata": __version__},
+        )
+    ]
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """Extras and weights that the chosen kinds need and that are missing."""
+    from latentscore_data.core.errors import LsdataError, require
+
+    problems: list[LsdataError] = []
+    needs = [("pyarrow", "hub", "writing Parquet")] if settings.export.parquet == "always" else []
+    if "model" in settings.export.kinds:
+        needs += [(name, "ml", "exporting a model") for name in ("torch", "transformers", "peft")]
+    for module, extra, what in needs:
+        try:
+            require(module, extra, what)
+        except LsdataError as problem:
+            problems.append(problem)
+    return problems
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
+    """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
+    import time
+
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace, write_manifest
+
+    started = time.monotonic()
+    workspace = Workspace(settings.paths.root)
+    whole = Summary("export")
+    runs = {"map": run_export_map, "dataset": run_export_dataset}
+    for kind in settings.export.kinds:
+        part = runs[kind](settings, overwrite=True)
+        whole.done += part.done
+        whole.outputs += part.outputs
+        whole.details[kind] = {name: value for name, value in part.details.items() if isinstance(value, str | int)}
+    whole.seconds = time.monotonic() - started
+    outputs = [path for folder in whole.outputs for path in _files(Path(folder))]
+    write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, whole)
+    return whole
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())

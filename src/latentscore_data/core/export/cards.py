@@ -1,0 +1,294 @@
+"""Cards: the README.md of what is exported, written from manifests and from the rows themselves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, quantiles
+from typing import Any
+
+from latentscore_data.core.export.columns import features
+from latentscore_data.core.export.dataset import DatasetFacts, split_name
+from latentscore_data.core.export.maps import MapFacts
+from latentscore_data.core.export.provenance import Provenance, hub_license, md
+
+SCORES_PICTURE = "scores-{scorer}.svg"
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def dataset_card(name: str, facts: DatasetFacts, origin: Provenance, license_id: str | None) -> str:
+    """README.md of an exported data set: a YAML header that the hub and ``datasets`` read, and the story of the rows."""
+    total = sum(facts.rows.values())
+    header: dict[str, Any] = {
+        "pretty_name": name,
+        **license_header(origin, license_id),
+        "task_categories": ["text-generation"],
+        "tags": ["music", "text-to-music", "synthetic", "latentscore"],
+        "size_categories": [next((size for limit, size in _SIZES if total < limit), "n>1M")],
+        "configs": _configs(facts),
+        "dataset_info": _dataset_info(facts),
+    }
+    body = [
+        f"# {md(name)}",
+        "",
+        "Short texts that name a mood (*vibes*) and, for each, configurations of an ambient music synthesizer: "
+        f"{total:,} vibes from {sum(origin.texts_by_dataset.values()):,} texts, "
+        f"{facts.with_config:,} of them with a best configuration.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        'rows = load_dataset("PATH_OR_REPO")',
+        f'print(rows["{split_name(next(iter(facts.rows)))}"][0]["vibe_original"])',
+        "```",
+        "",
+        "The same rows stand in `jsonl/`, one file per split, for everything that reads JSON lines.",
+        "",
+        "## Splits",
+        "",
+        *table(
+            ("split", "rows", "source texts"),
+            ((split_name(split), f"{n:,}", f"{len(facts.sources[split]):,}") for split, n in facts.rows.items()),
+        ),
+        "",
+        *_leakage(origin),
+        "",
+        "## Where the rows come from",
+        "",
+        *table(
+            ("source", "texts", "rows", "licence"),
+            (
+                (md(dataset), f"{origin.texts_by_dataset[dataset]:,}", f"{rows:,}", _licenses(origin, dataset))
+                for dataset, rows in sorted(origin.rows_by_dataset.items())
+            ),
+        ),
+        "",
+        "The texts themselves are not part of this data set; works, authors and addresses are in "
+        "[ATTRIBUTION.md](ATTRIBUTION.md).",
+        "",
+        *table(
+            ("made by", "model", "rows"),
+            [("vibes", md(model), f"{n:,}") for model, n in facts.vibe_models.most_common()]
+            + [("configurations", md(model), f"{n:,}") for model, n in facts.config_models.most_common()],
+        ),
+        "",
+        *stages_section(origin),
+        "",
+        "## Scores",
+        "",
+        *_scores(facts),
+        "",
+        "## Columns",
+        "",
+        *table(("column", "type"), ((f"`{column}`", f"`{_spell(kind)}`") for column, kind in facts.columns.items())),
+        "",
+        "## Known limits",
+        "",
+        *(f"- {limit}" for limit in _limits(facts, origin)),
+        "",
+    ]
+    return with_header(header, body)
+
+
+def with_header(header: Mapping[str, Any], body: Sequence[str]) -> str:
+    """YAML between dashes, then Markdown."""
+    import yaml
+
+    return "---\n" + yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True) + "---\n\n" + "\n".join(body)
+
+
+def license_header(origin: Provenance, license_id: str | None) -> dict[str, Any]:
+    """The licence lines of a card: the one given, the one all sources share, or "other" with a name and a link."""
+    if license_id:
+        return {"license": license_id}
+    names = origin.licenses()
+    identifiers = {hub_license(name) for name in names}
+    if len(identifiers) == 1 and (shared := identifiers.pop()):
+        return {"license": shared}
+    name = names[0] if len(names) == 1 else "mixed"
+    slug = "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in name.lower()).split())
+    return {"license": "other", "license_name": slug[:60] or "unknown", "license_link": "ATTRIBUTION.md"}
+
+
+def _configs(facts: DatasetFacts) -> list[dict[str, Any]]:
+    # One form only: `datasets` reads all files of a repository with the one reader that fits most of them.
+    folder, suffix = ("data", "parquet") if facts.parquet else ("jsonl", "jsonl")
+    files = [{"split": split_name(split), "path": f"{folder}/{split_name(split)}.{suffix}"} for split in facts.rows]
+    return [{"config_name": "default", "data_files": files}]
+
+
+def _dataset_info(facts: DatasetFacts) -> dict[str, Any]:
+    return {
+        "features": features(facts.columns),
+        "splits": [
+            {"name": split_name(split), "num_bytes": facts.bytes[split], "num_examples": n}
+            for split, n in facts.rows.items()
+        ],
+    }
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table, one string per line. Untrusted cells must have passed :func:`md`."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _licenses(origin: Provenance, dataset: str) -> str:
+    return md("; ".join(origin.licenses(dataset)))
+
+
+def _leakage(origin: Provenance) -> list[str]:
+    details = origin.manifests.get("vibes", {}).get("details", {})
+    report = details.get("leakage")
+    settings = origin.manifests.get("vibes", {}).get("settings", {})
+    by = settings.get("split_by") or settings.get("splits.split_by")
+    lines = [f"Splits were drawn by {md(by)}."] if by else []
+    if not isinstance(report, Mapping):
+        return [*lines, "How near the splits are to each other was not measured."]
+    figures = [(md(name), md(_figure(value))) for name, value in _flat(report)]
+    return [*lines, "How near the splits are to each other:", "", *table(("figure", "value"), figures)]
+
+
+def stages_section(origin: Provenance) -> list[str]:
+    """What each stage was run with and what it cost, as far as its manifest says."""
+    if not origin.manifests:
+        return ["The rows came without manifests, so models' settings, prompts and costs are not known."]
+    lines = ["## How it was made", ""]
+    rows: list[tuple[str, ...]] = []
+    for stage, manifest in origin.manifests.items():
+        failed = sum(manifest.get("failed", {}).values())
+        cost = manifest.get("cost_usd")
+        rows.append(
+            (
+                stage,
+                f"{manifest.get('done', 0) + manifest.get('skipped', 0):,}",
+                f"{failed:,}",
+                f"{manifest.get('tokens_in', 0):,}",
+                f"{manifest.get('tokens_out', 0):,}",
+                "unknown" if cost is None else f"${cost:.2f}",
+                md(manifest.get("lsdata_version", "")),
+            )
+        )
+    lines += table(("stage", "done", "failed", "tokens in", "tokens out", "cost", "lsdata"), rows)
+    known = [
+        (stage, md(name), md(_figure(value)))
+        for stage, manifest in origin.manifests.items()
+        for name, value in _flat({**manifest.get("settings", {}), **manifest.get("versions", {})})
+        if value is not None
+    ]
+    lines += ["", "Settings, prompt hashes and fingerprints that decide the result:", ""]
+    return lines + table(("stage", "name", "value"), ((stage, name, f"`{value}`") for stage, name, value in known))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _scores(facts: DatasetFacts) -> list[str]:
+    if not facts.candidates:
+        return ["No candidate was scored."]
+    lines = [
+        f"Each vibe has up to {max(facts.best_of)} candidates; the first scorer chose the winner, the others only listened.",
+        "",
+        *table(
+            ("scorer", "of", "n", "mean", "5 %", "median", "95 %"),
+            [
+                _spread(scorer, of, numbers)
+                for scorer in facts.candidates
+                for of, numbers in (("winners", facts.winners.get(scorer, [])), ("all", facts.candidates[scorer]))
+                if numbers
+            ],
+        ),
+    ]
+    for scorer in facts.candidates:
+        lines += ["", f"![Distribution of {md(scorer)} scores]({picture_name(scorer)})"]
+    return lines
+
+
+def picture_name(scorer: str) -> str:
+    """The file of a scorer's histogram; scorers may be paths and models' names."""
+    return SCORES_PICTURE.format(scorer="".join(c if c.isalnum() else "-" for c in scorer))
+
+
+def _spread(scorer: str, of: str, numbers: Sequence[float]) -> tuple[str, ...]:
+    cuts = quantiles(numbers, n=20, method="inclusive") if len(numbers) > 1 else [numbers[0]] * 19
+    return md(scorer), of, f"{len(numbers):,}", *(f"{x:.3f}" for x in (mean(numbers), cuts[0], cuts[9], cuts[18]))
+
+
+def _spell(kind: Any) -> str:
+    if isinstance(kind, dict):
+        names = list(kind)
+        return "{" + ", ".join(names[:6]) + (f", … {len(names)} fields" if len(names) > 6 else "") + "}"
+    if isinstance(kind, list):
+        return f"list of {_spell(kind[0])}"
+    return "string (JSON)" if kind == "json" else kind
+
+
+def _limits(facts: DatasetFacts, origin: Provenance) -> Iterable[str]:
+    total = sum(facts.rows.values())
+    yield "Vibes and configurations were written by models; nobody has read them all."
+    yield "A configuration is the best of a few candidates, not the best possible one."
+    if facts.winners:
+        yield (
+            f"Winners were chosen by `{md(next(iter(facts.winners)))}`, so a benchmark judged by the same scorer "
+            "flatters them."
+        )
+    if set(facts.winners) == {"acoustic"}:
+        yield (
+            "The only scorer was `acoustic`, which compares measured descriptors with the words of the vibe; it does not "
+            "hear meaning."
+        )
+    if "builtin/keywords" in facts.config_models or "builtin/keywords" in facts.vibe_models:
+        yield "Some rows come from the built-in keyword model, which works on words and not on understanding."
+    if facts.noisy:
+        yield f"{facts.noisy:,} of {total:,} rows carry typing noise in `vibe_noisy`, for training; `vibe_original` is clean."
+    if total > facts.with_config:
+        yield f"{total - facts.with_config:,} rows have no valid configuration (`config_payload` is null)."
+    if any(work.license == "unknown" for work in origin.works):
+        yield "The licence of some source texts is not known: do not pass these rows on before it is."
+    json_columns = [name for name, kind in facts.columns.items() if kind == "json"]
+    if json_columns:
+        yield f"Columns of mixed types are JSON text: {', '.join(f'`{name}`' for name in json_columns)}."
+
+
+def map_card(name: str, kind: str, fingerprint: str, facts: MapFacts, splits: Counter[str], origin: Provenance) -> str:
+    """README.md of an exported map."""
+    searched = "the vibe's text" if kind == "text" else "the sound of the winning configuration"
+    body = [
+        f"# {md(name)}",
+        "",
+        f"A retrieval map: {facts.rows:,} music configurations, found by {searched}. Embeddings are unit vectors of "
+        f"{facts.dim} dimensions, made with `{md(fingerprint)}`; a question must be embedded with the same model.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from latentscore import load_map, lookup",
+        'nearest = lookup(load_map("PATH"), "rain on a tin roof")',
+        "print(nearest.similarity, nearest.title, nearest.config.tempo)",
+        "```",
+        "",
+        "`map.safetensors` with `rows.jsonl` opens at once, whatever the size; `map.jsonl` holds the same, one line per row.",
+        "",
+        *table(("split", "rows"), ((md(split), f"{n:,}") for split, n in splits.items())),
+        "",
+        f"{facts.without_config:,} rows without a valid configuration were left out. Sources, licences and authors are in "
+        "[ATTRIBUTION.md](ATTRIBUTION.md).",
+        "",
+    ]
+    header = {
+        "pretty_name": name,
+        **license_header(origin, None),
+        "tags": ["music", "retrieval", "latentscore"],
+        "configs": [{"config_name": "default", "data_files": "map.jsonl"}],
+    }
+    return with_header(header, body)

@@ -1,0 +1,148 @@
+"""The type of every column of a data set, found in its rows.
+
+A kind is the name of a plain type ("string", "int64", "float64", "bool"), a list of one kind, or a dict of named kinds;
+``None`` is a kind nothing is known of yet. The same description becomes the features in a card and a Parquet schema,
+so that the JSONL and the Parquet form of a data set load with equal features, also where a split lacks a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Kind = str | list["Kind"] | dict[str, "Kind"] | None
+
+# What a column would hold if any row had a value: only lists need to be named, all else unknown is a text.
+UNSEEN: Mapping[str, Kind] = {
+    "tags_original": ["string"],
+    "tags_noisy": ["string"],
+    "best_index": "int64",
+    "vibe_index": "int64",
+}
+
+
+class MixedKindsError(Exception):
+    """Values that no one column type can hold."""
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, Kind]:
+    """Name and kind of every column; a column whose values do not fit together is "json": JSON text."""
+    columns: dict[str, Kind] = {}
+    for row in rows:
+        for name, value in row.items():
+            if columns.get(name) == "json":
+                continue
+            try:
+                columns[name] = _join(columns.get(name), _kind(value))
+            except MixedKindsError:
+                columns[name] = "json"
+    settled = {name: _settled(kind, UNSEEN.get(name, "string")) for name, kind in columns.items()}
+    return {name: kind for name, kind in settled.items() if kind != {}}
+
+
+def _kind(value: Any) -> Kind:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise MixedKindsError
+        return "int64"
+    if isinstance(value, float):
+        return "float64"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, Mapping):
+        return {str(name): _kind(part) for name, part in value.items()}
+    joined: Kind = None
+    for part in value:
+        joined = _join(joined, _kind(part))
+    return [joined]
+
+
+def _join(a: Kind, b: Kind) -> Kind:
+    if a is None or a == b:
+        return b
+    if b is None:
+        return a
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {name: _join(a.get(name), b.get(name)) for name in {**a, **b}}
+    if isinstance(a, list) and isinstance(b, list):
+        return [_join(a[0], b[0])]
+    if a in ("int64", "float64") and b in ("int64", "float64"):
+        return "float64"
+    raise MixedKindsError
+
+
+def _settled(kind: Kind, unseen: Kind) -> Kind:
+    """The kind without unknowns. A struct without fields cannot be stored, so it is left out where it stands."""
+    if kind is None:
+        return unseen
+    if isinstance(kind, list):
+        inner = _settled(kind[0], "string")
+        return [inner] if inner != {} else {}
+    if isinstance(kind, dict):
+        parts = {name: _settled(part, "string") for name, part in kind.items()}
+        return {name: part for name, part in parts.items() if part != {}}
+    return kind
+
+
+def fitted(row: Mapping[str, Any], columns: Mapping[str, Kind]) -> dict[str, Any]:
+    """The row with every column, in the order of the columns; missing values are ``None``."""
+    return {name: _fit(row.get(name), kind) for name, kind in columns.items()}
+
+
+def _fit(value: Any, kind: Kind) -> Any:
+    if value is None:
+        return None
+    if kind == "json":
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+    if kind == "float64":
+        return float(value)
+    if isinstance(kind, list):
+        return [_fit(part, kind[0]) for part in value]
+    if isinstance(kind, dict):
+        return {name: _fit(value.get(name), part) for name, part in kind.items()}
+    return value
+
+
+def features(columns: Mapping[str, Kind]) -> list[dict[str, Any]]:
+    """The columns as the ``features`` of a data set card's YAML."""
+    return [_feature(name, kind) for name, kind in columns.items()]
+
+
+def _feature(name: str, kind: Kind) -> dict[str, Any]:
+    return {"name": name, **_feature_type(kind)}
+
+
+def _feature_type(kind: Kind) -> dict[str, Any]:
+    if isinstance(kind, dict):
+        return {"struct": features(kind)}
+    if isinstance(kind, list):
+        inner = _feature_type(kind[0])
+        return {"list": inner.get("dtype") or inner.get("struct") or inner}
+    return {"dtype": "string" if kind in (None, "json") else kind}
+
+
+def arrow_schema(columns: Mapping[str, Kind]) -> pyarrow.Schema:
+    """The columns as a Parquet schema. Needs pyarrow."""
+    import pyarrow
+
+    return pyarrow.schema([(name, _arrow(kind)) for name, kind in columns.items()])
+
+
+def _arrow(kind: Kind) -> pyarrow.DataType:
+    import pyarrow
+
+    if isinstance(kind, dict):
+        return pyarrow.struct([(name, _arrow(part)) for name, part in kind.items()])
+    if isinstance(kind, list):
+        return pyarrow.list_(_arrow(kind[0]))
+    plain = {"bool": pyarrow.bool_(), "int64": pyarrow.int64(), "float64": pyarrow.float64()}
+    return plain.get(kind or "", pyarrow.string())

@@ -1,0 +1,81 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from latentscore_data import __version__
+from latentscore_data.core.errors import OutputError
+from latentscore_data.core.jsonl_io import replace_json, writing
+from latentscore_data.core.workspace import file_fact, git_commit
+
+RECORD_FILE = "export.json"
+"""What an exported folder says about itself; also the mark by which we know a folder of ours."""
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A draft beside ``target`` that takes its name when the block ends well, and is deleted when it does not.
+
+    A reader sees the old folder or the new one. Raises :class:`OutputError` when the target exists and ``overwrite`` is
+    false, or when it exists and was not written by an export: somebody else's files are never replaced.
+    """
+    check_target(target, overwrite)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    old = draft.with_suffix(".old")
+    try:
+        with writing(target):
+            draft.mkdir(parents=True)
+        yield draft
+        with writing(target):
+            if target.exists():
+                target.rename(old)
+            try:
+                draft.rename(target)
+            except OSError:
+                if old.exists():
+                    old.rename(target)
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse, before any work, a target that may not be written."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / RECORD_FILE).is_file():
+        raise OutputError(f"{target} exists and is not an export of lsdata", "move it away, or choose another --out")
+    if not overwrite:
+        raise OutputError(f"{target} exists", "add --overwrite to replace it, or choose another --out")
+
+
+def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
+    """``export.json``: what this is, what made it, and the SHA-256 of every file beside it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    replace_json(
+        folder / RECORD_FILE,
+        {
+            "kind": kind,
+            "lsdata_version": __version__,
+            "git_commit": git_commit(),
+            **facts,
+            "files": {path.relative_to(folder).as_posix(): file_fact(path).to_dict() for path in files},
+        },
+    )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of an exported folder. Raises :class:`OutputError` for a folder without one."""
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise OutputError(f"{folder} is not an export of lsdata", "write it with: lsdata export") from None
+    return record

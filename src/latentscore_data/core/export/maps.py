@@ -1,0 +1,194 @@
+"""A retrieval map from scored rows: what :func:`latentscore.load_map` opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from latentscore.lookup import EMBEDDING_FIELDS, JSONL_FILE, MAP_FORMAT, ROWS_FILE, TENSORS_FILE, UNIT_TOLERANCE
+from latentscore_data.core.errors import InputError, MissingError, VerificationError
+from latentscore_data.core.jsonl_io import writing
+from latentscore_data.core.rows import ScoredRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from latentscore.embed import Embedder
+    from latentscore_data.core.settings import Settings
+
+BATCH = 512
+
+Vectors = Callable[[Sequence[ScoredRow]], "NDArray[np.float32]"]
+"""Rows -> their embeddings, float32, shape (rows, dim), unit length."""
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """What was written."""
+
+    rows: int
+    dim: int
+    without_config: int
+    """Rows left out because no candidate was valid."""
+
+
+@dataclass(frozen=True)
+class EmbeddingSource:
+    """Where a map's embeddings come from."""
+
+    fingerprint: str
+    vectors: Vectors
+    embed_text: Callable[[str], NDArray[np.float32]] | None
+    """How a question would be embedded; ``None`` where a text alone does not find its own row."""
+    why: str
+    """One line for the user: which embedder, and why this one."""
+
+
+def embedding_source(kind: str, settings: Settings) -> EmbeddingSource:
+    """The embedder of a map of this kind. Raises :class:`MissingError` when its library or weights are not there."""
+    return EMBEDDING_SOURCES[kind](settings)
+
+
+def _text_source(settings: Settings) -> EmbeddingSource:
+    embedder, why = _text_embedder(settings.export.embedder or settings.dedupe.model)
+    return EmbeddingSource(
+        embedder.fingerprint,
+        lambda rows: embedder.embed([row.vibe_original for row in rows]),
+        lambda text: embedder.embed([text])[0],
+        why,
+    )
+
+
+def _text_embedder(name: str) -> tuple[Embedder, str]:
+    """The embedder of that name and why it was taken; ``auto`` is MiniLM where it can be loaded, else hashing."""
+    from latentscore.embed import EmbedderError, make_embedder
+
+    try:
+        return make_embedder("minilm" if name == "auto" else name), f"embedding vibes with {name}"
+    except EmbedderError as error:
+        if name != "auto":
+            raise MissingError(str(error), "install and fetch it, or use --embedder hashing") from None
+        return make_embedder("hashing"), f"embedding vibes with hashing, because {error}"
+
+
+EMBEDDING_SOURCES: dict[str, Callable[[Settings], EmbeddingSource]] = {"text": _text_source}
+
+
+def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vectors, fingerprint: str) -> MapFacts:
+    """Write a map into ``folder``, three ways to one content.
+
+    ``map.jsonl`` has the published field names; ``map.safetensors`` (``embedding``: float32, shape (rows, dim);
+    ``row_ends``: int64, where each line of ``rows.jsonl`` ends) opens in a fraction of the time. Raises
+    :class:`InputError` when no row has a config.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    seen = 0
+    parts: list[NDArray[np.float32]] = []
+    ends: list[int] = []
+
+    def with_config() -> Iterator[ScoredRow]:
+        nonlocal seen
+        for row in rows:
+            seen += 1
+            if row.config_payload is not None:
+                yield row
+
+    with (folder / JSONL_FILE).open("wb") as whole, (folder / ROWS_FILE).open("wb") as lines:
+        chosen = with_config()
+        while batch := list(islice(chosen, BATCH)):
+            embedded = np.ascontiguousarray(vectors(batch), dtype=np.float32)
+            _check_unit(embedded, batch)
+            parts.append(embedded)
+            with writing(folder):
+                ends += _write_batch(whole, lines, batch, embedded, EMBEDDING_FIELDS[kind], fingerprint)
+    if not parts:
+        raise InputError("no row has a config, so there is nothing to look up", "run lsdata configs first")
+    embeddings = np.concatenate(parts)
+    with writing(folder):
+        save_file(
+            {"embedding": embeddings, "row_ends": np.cumsum(ends, dtype=np.int64)},
+            folder / TENSORS_FILE,
+            metadata={"format": MAP_FORMAT, "kind": kind, "embedder": fingerprint},
+        )
+    return MapFacts(rows=len(embeddings), dim=embeddings.shape[1], without_config=seen - len(embeddings))
+
+
+def _write_batch(
+    whole: BinaryIO,
+    lines: BinaryIO,
+    batch: Sequence[ScoredRow],
+    embedded: NDArray[np.float32],
+    field: str,
+    fingerprint: str,
+) -> list[int]:
+    import orjson
+
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
+    sizes: list[int] = []
+    for row, vector in zip(batch, embedded, strict=True):
+        values = map_row(row)
+        whole.write(orjson.dumps({**values, field: vector, "embedding_model": fingerprint}, option=options))
+        sizes.append(lines.write(orjson.dumps(values, option=options)))
+    return sizes
+
+
+def map_row(row: ScoredRow) -> dict[str, Any]:
+    """A row as maps hold it, in the published field names, without its embedding."""
+    payload = row.config_payload or {}
+    return {
+        "row_id": row.row_id,
+        "vibe_original": row.vibe_original,
+        "title": payload.get("title", ""),
+        "config": payload["config"],
+        "palettes": payload.get("palettes", []),
+        "split": row.split,
+        "dataset": row.dataset,
+        "id_in_dataset": row.id_in_dataset,
+    }
+
+
+def _check_unit(embedded: NDArray[np.float32], batch: Sequence[ScoredRow]) -> None:
+    import numpy as np
+
+    if embedded.ndim != 2 or len(embedded) != len(batch):
+        raise VerificationError(
+            f"the embedder gave the shape {embedded.shape} for {len(batch)} rows", "choose another export.embedder"
+        )
+    lengths = np.linalg.norm(embedded, axis=1)
+    bad = np.flatnonzero(~(abs(lengths - 1) <= UNIT_TOLERANCE))
+    if len(bad):
+        raise VerificationError(
+            f"the embedding of {batch[int(bad[0])].row_id} has the length {lengths[bad[0]]:.4f}, not 1",
+            "choose another export.embedder",
+        )
+
+
+def verify_map(folder: Path, facts: MapFacts, embed: Callable[[str], NDArray[np.float32]] | None) -> None:
+    """Open what was written, both ways, and compare. ``embed`` also asks for a vibe of the map itself.
+
+    Raises :class:`VerificationError`.
+    """
+    import numpy as np
+
+    from latentscore.errors import MapError
+    from latentscore.lookup import load_map
+
+    try:
+        fast, plain = load_map(folder / TENSORS_FILE), load_map(folder / JSONL_FILE)
+        if not (len(fast) == len(plain) == facts.rows and np.array_equal(fast.embeddings, plain.embeddings)):
+            raise MapError(f"{folder}: {TENSORS_FILE} and {JSONL_FILE} differ")
+        for index in {0, facts.rows // 2, facts.rows - 1}:
+            if fast.rows[index] != plain.rows[index]:
+                raise MapError(f"{folder}: row {index} differs between {ROWS_FILE} and {JSONL_FILE}")
+            if embed is not None:
+                match = fast.nearest(embed(fast.rows[index]["vibe_original"]))[0]
+                if match.similarity < 1 - UNIT_TOLERANCE:
+                    raise MapError(f"{folder}: a vibe of the map does not find itself ({match.similarity:.4f})")
+    except MapError as error:
+        raise VerificationError(f"the map did not come back as it was written ({error})", "export it again") from None

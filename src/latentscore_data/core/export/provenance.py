@@ -1,0 +1,214 @@
+"""Where the exported rows come from: texts and their licences, models, prompts, scorers, money."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentscore_data.core.errors import InputError, MissingError
+from latentscore_data.core.jsonl_io import read_lines
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.workspace import Workspace, read_manifest
+
+ATTRIBUTION_FILE = "ATTRIBUTION.md"
+UNKNOWN = "unknown"
+
+# Names under which corpora keep these facts, the most exact first.
+_LICENSE_KEYS = ("license", "licence", "license_name", "rights")
+_AUTHOR_KEYS = ("author", "authors", "creator", "contributors")
+_ADDRESS_KEYS = ("url", "address", "source_url", "link", "source")
+_TITLE_KEYS = ("title", "book_title", "name")
+
+
+@dataclass(frozen=True, order=True)
+class Work:
+    """A work that texts were taken from, as its licence wants it named."""
+
+    dataset: str
+    license: str
+    title: str
+    author: str
+    address: str
+
+
+@dataclass
+class Provenance:
+    """What is known of the rows' origin."""
+
+    works: Counter[Work]
+    """Each work with how many of its texts have rows here."""
+    rows_by_dataset: Counter[str]
+    texts_by_dataset: Counter[str]
+    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Stage name -> what its manifest says, in the order of the stages."""
+
+    def licenses(self, dataset: str | None = None) -> list[str]:
+        return sorted({work.license for work in self.works if dataset in (None, work.dataset)})
+
+    def missing_notices(self) -> list[str]:
+        """Why these rows may not be passed on; an empty list when nothing is missing."""
+        problems: list[str] = []
+        unlicensed = Counter(work.dataset for work in self.works if work.license == UNKNOWN)
+        problems += [f"the licence of the texts of {name} is not known" for name in unlicensed]
+        unnamed = Counter(
+            work.dataset for work in self.works if wants_attribution(work.license) and not (work.author or work.address)
+        )
+        problems += [f"texts of {name} ask for attribution but name neither author nor address" for name in unnamed]
+        return problems
+
+
+STAGES = ("download", "vibes", "generate", "score")
+
+
+def stage_manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The manifests of the stages that have been completed, in the order of the stages."""
+    paths = {
+        "download": workspace.texts_dir / "manifest.json",
+        "vibes": workspace.vibes_dir / "manifest.json",
+        "generate": workspace.configs_dir / "generate.manifest.json",
+        "score": workspace.configs_dir / "score.manifest.json",
+    }
+    found = {stage: read_manifest(paths[stage]) for stage in STAGES}
+    return {stage: manifest for stage, manifest in found.items() if manifest is not None}
+
+
+def provenance(workspace: Workspace, rows: Iterable[ScoredRow], source_licenses: Sequence[str] = ()) -> Provenance:
+    """Join rows with the texts they come from. ``source_licenses`` are ``DATASET=LICENCE`` for texts that say none."""
+    given = licenses_by_dataset(source_licenses)
+    rows_by_dataset: Counter[str] = Counter()
+    wanted: set[tuple[str, str]] = set()
+    own: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in rows:
+        rows_by_dataset[row.dataset] += 1
+        key = (row.dataset, row.id_in_dataset)
+        wanted.add(key)
+        metadata = (row.model_extra or {}).get("metadata")
+        if isinstance(metadata, Mapping):
+            own[key] = metadata
+    works: Counter[Work] = Counter()
+    for path in workspace.text_files():
+        for _, line in read_lines(path, torn="drop"):
+            key = (str(line.get("dataset")), str(line.get("id_in_dataset")))
+            if key in wanted:
+                wanted.discard(key)
+                works[_work(key[0], line.get("metadata") or {}, given)] += 1
+    for key in wanted:
+        works[_work(key[0], own.get(key, {}), given)] += 1
+    texts = Counter[str]()
+    for work, count in works.items():
+        texts[work.dataset] += count
+    return Provenance(works, rows_by_dataset, texts, stage_manifests(workspace))
+
+
+def licenses_by_dataset(pairs: Sequence[str]) -> dict[str, str]:
+    """``["moby-dick=public domain"]`` as a mapping. Raises :class:`InputError` for anything else."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, license_name = pair.rpartition("=")
+        if not (equals and name.strip() and license_name.strip()):
+            raise InputError(
+                f"export.source_licenses: {pair!r} is not DATASET=LICENCE", "write moby-dick=public domain"
+            )
+        found[name.strip()] = license_name.strip()
+    return found
+
+
+def _work(dataset: str, metadata: Mapping[str, Any], given: Mapping[str, str]) -> Work:
+    return Work(
+        dataset=dataset,
+        license=_first(metadata, _LICENSE_KEYS) or given.get(dataset, UNKNOWN),
+        title=_first(metadata, _TITLE_KEYS),
+        author=_first(metadata, _AUTHOR_KEYS),
+        address=_first(metadata, _ADDRESS_KEYS),
+    )
+
+
+def _first(metadata: Mapping[str, Any], keys: Sequence[str]) -> str:
+    for key in keys:
+        value = metadata.get(key)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            value = ", ".join(str(part) for part in value)
+        if value is not None and str(value).strip():
+            return " ".join(str(value).split())
+    return ""
+
+
+_PUBLIC_DOMAIN = re.compile(
+    r"\b(public[ -]domain|cc0|cc-zero|no known copyright|pd|pddl|unlicense|us government)\b", re.I
+)
+
+
+def wants_attribution(license_name: str) -> bool:
+    """True for every licence but those known to ask for nothing."""
+    return license_name != UNKNOWN and not _PUBLIC_DOMAIN.search(license_name)
+
+
+_SPELLED_OUT = (
+    (r"creative\s*commons(?:\.org/licenses)?|licenses(?=/by)", "cc"),
+    (r"attribution", "by"),
+    (r"share[\s-]*alike", "sa"),
+    (r"non[\s-]*commercial", "nc"),
+    (r"no[\s-]*deriv\w*", "nd"),
+)
+_CREATIVE_COMMONS = re.compile(r"\bcc\W*by((?:\W*(?:sa|nc|nd)\b)*)\D*(\d\.\d)")
+_PLAIN_LICENSES = {"apache-2.0", "mit", "unlicense", "cc0-1.0", "pddl", "odc-by", "bsd-3-clause"}
+
+
+def hub_license(license_name: str) -> str | None:
+    """The hub's identifier of a licence, or None for one the hub has no name for (public domain among them)."""
+    text = license_name.strip().lower()
+    if re.search(r"\bcc0\b|cc-zero|publicdomain/zero", text):
+        return "cc0-1.0"
+    if text in _PLAIN_LICENSES:
+        return text
+    for spelled, short in _SPELLED_OUT:
+        text = re.sub(spelled, short, text)
+    if found := _CREATIVE_COMMONS.search(text):
+        return "-".join(["cc-by", *re.findall(r"sa|nc|nd", found[1]), found[2]])
+    return None
+
+
+def refuse_unless_complete(provenance: Provenance) -> None:
+    """Raise :class:`MissingError` when a licence or a notice that must travel with the rows is missing."""
+    problems = provenance.missing_notices()
+    if problems:
+        raise MissingError(
+            f"this cannot be pushed: {'; '.join(problems)}",
+            "name it with export.source_licenses = ['DATASET=LICENCE'], or fill metadata in the texts, and export again",
+        )
+
+
+def attribution(provenance: Provenance) -> str:
+    """ATTRIBUTION.md: every work that texts were taken from, under its licence, as far as the texts name it."""
+    lines = [
+        "# Attribution",
+        "",
+        "The vibes in this export were written by a model that read the texts below. The texts themselves are not part",
+        "of it. Each work is listed with its licence, its author and its address as its source states them.",
+    ]
+    for dataset in sorted(provenance.texts_by_dataset):
+        lines += ["", f"## {md(dataset)}"]
+        for license_name in provenance.licenses(dataset):
+            lines += ["", f"### {md(license_name)}", ""]
+            for work, texts in sorted(provenance.works.items()):
+                if (work.dataset, work.license) == (dataset, license_name):
+                    lines.append(f"- {_citation(work, texts)}")
+    return "\n".join(lines) + "\n"
+
+
+def _citation(work: Work, texts: int) -> str:
+    title = f"*{md(work.title)}*" if work.title else "untitled"
+    parts = [title + (f" by {md(work.author)}" if work.author else "")]
+    if work.address:
+        parts.append(f"<{work.address}>" if re.fullmatch(r"https?://[^\s<>]+", work.address) else md(work.address))
+    parts.append(f"{texts} text{'s' if texts != 1 else ''}")
+    return ", ".join(parts)
+
+
+def md(text: object) -> str:
+    """Untrusted text for one line of Markdown: nothing in it becomes markup, a link or a new line."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_\[\]<>|#{}$~])", r"\\\1", line).replace("&", "&amp;")

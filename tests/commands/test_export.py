@@ -1,0 +1,210 @@
+"""lsdata export: what it writes is read back by the software that people use."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from factories import make_payload, make_scored, make_text
+from latentscore import lookup
+from latentscore_data.cli import app
+from latentscore_data.core.jsonl_io import replace_json, replace_rows
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.workspace import Workspace
+
+SPLITS = {"SFT-Train": 5, "SFT-Val": 1, "GRPO": 2, "TEST": 2}
+
+
+def fill(root: Path, **metadata: Any) -> Workspace:
+    """A workspace with texts, scored rows in all splits, and manifests."""
+    workspace = Workspace(root)
+    metadata = {"license": "public domain", "author": "Herman Melville", "title": "Moby-Dick", **metadata}
+    number = 0
+    for split, count in SPLITS.items():
+        rows = []
+        for _ in range(count):
+            number += 1
+            rows.append(
+                make_scored(
+                    number,
+                    split=split,
+                    vibe_original=f"vibe number {number} of the sea",
+                    vibe_noisy=f"vibe nubmer {number}" if split == "SFT-Train" else None,
+                    candidate_scores={"acoustic": [0.1 * number, 0.05]},
+                    scores_external={"acoustic": {"parts": [{"energy": 0.5, "seen": number}, None]}},
+                    config_payload=make_payload(f"Title {number}", brightness="dark") if number != 3 else None,
+                )
+            )
+        replace_rows(workspace.scored(split), rows)
+    replace_rows(workspace.texts("moby-dick"), [make_text(n, metadata=metadata) for n in range(1, number + 1)])
+    replace_json(
+        workspace.vibes_dir / "manifest.json",
+        {
+            "stage": "vibes",
+            "settings": {"model": "fake/model", "split_by": "source"},
+            "versions": {"prompt": "abc123"},
+            "done": 10,
+            "cost_usd": 0.25,
+            "details": {"leakage": {"share_above_threshold": 0.125}},
+        },
+    )
+    return workspace
+
+
+def run(root: Path, *args: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["export", *args, "--root", str(root)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_a_map_is_found_by_text(root: Path) -> None:
+    workspace = fill(root)
+    run(root, "map", "--embedder", "hashing")
+    folder = workspace.export_dir / "map-text"
+    match = lookup(folder, "vibe number 7 of the sea")
+    assert match.title == "Title 7"
+    record = json.loads((folder / "export.json").read_text())
+    assert (record["rows"], record["embedder"]) == (9, "builtin/hashing:1:512")
+    assert set(record["files"]) == {"ATTRIBUTION.md", "README.md", "map.jsonl", "map.safetensors", "rows.jsonl"}
+
+
+def test_a_map_of_chosen_splits(root: Path) -> None:
+    workspace = fill(root)
+    run(root, "map", "--embedder", "hashing", "--split", "GRPO", "--split", "SFT-Val")
+    lines = (workspace.export_dir / "map-text" / "map.jsonl").read_text().splitlines()
+    assert [json.loads(line)["split"] for line in lines] == ["GRPO", "GRPO", "SFT-Val"]
+
+
+@pytest.mark.parametrize("parquet", ["always", "never"])
+def test_the_real_datasets_library_reads_the_data_set(root: Path, tmp_path: Path, monkeypatch, parquet: str) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("LSDATA_EXPORT__PARQUET", parquet)
+    workspace = fill(root)
+    run(root, "dataset")
+    loaded = datasets.load_dataset(str(workspace.export_dir / "dataset"), cache_dir=str(tmp_path / "cache"))
+    assert {name: split.num_rows for name, split in loaded.items()} == {
+        "SFT_Train": 5, "SFT_Val": 1, "GRPO": 2, "TEST": 2,
+    }  # fmt: skip
+    features = loaded["GRPO"].features
+    assert all(split.features == features for split in loaded.values())
+    assert features["vibe_noisy"].dtype == "string"
+    assert features["config_payload"]["config"]["density"].dtype == "int64"
+    assert features["config_payload"]["config"]["depth"].dtype == "bool"
+    row = loaded["SFT_Train"][4]
+    original = list(_rows(workspace, "SFT-Train"))[4]
+    assert row["config_payload"] == original.config_payload
+    assert row["config_candidates"] == original.config_candidates
+    assert row["candidate_scores"] == original.candidate_scores
+    assert row["scores_external"]["acoustic"]["parts"] == [{"energy": 0.5, "seen": 5}, None]
+    assert row["text_page"] == [0]
+    assert loaded["SFT_Train"][2]["config_payload"] is None
+    # What the library gives back is a row of ours again.
+    assert ScoredRow.model_validate(row).vibe_for_training == "vibe nubmer 5"
+
+
+def test_the_jsonl_beside_the_parquet_loads_alone(root: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    workspace = fill(root)
+    run(root, "dataset")
+    files = str(workspace.export_dir / "dataset" / "jsonl" / "TEST.jsonl")
+    loaded = datasets.load_dataset("json", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["vibe_original"] == [row.vibe_original for row in _rows(workspace, "TEST")]
+
+
+def _rows(workspace: Workspace, split: str) -> list[ScoredRow]:
+    return [ScoredRow.model_validate_json(line) for line in workspace.scored(split).read_text().splitlines()]
+
+
+def test_the_card_of_a_data_set(root: Path) -> None:
+    from huggingface_hub import DatasetCard
+
+    workspace = fill(root)
+    run(root, "dataset", "--name", "Sea vibes")
+    folder = workspace.export_dir / "dataset"
+    card = DatasetCard.load(folder / "README.md")
+    assert card.data.pretty_name == "Sea vibes"
+    assert (card.data["license"], card.data["license_name"]) == ("other", "public-domain")
+    assert [file["path"] for file in card.data["configs"][0]["data_files"]][:2] == [
+        "data/SFT_Train.parquet", "data/SFT_Val.parquet",
+    ]  # fmt: skip
+    text = card.text
+    for fact in ("| SFT_Train | 5 | 5 |", "| moby-dick | 10 | 10 | public domain |", "abc123", "$0.25", "0.125"):
+        assert fact in text
+    assert "1 rows have no valid configuration" in text
+    picture = re.search(r"\((scores-\w+\.svg)\)", text)
+    assert picture is not None
+    assert (folder / picture[1]).read_text().startswith("<svg")
+    attribution = (folder / "ATTRIBUTION.md").read_text()
+    assert "*Moby-Dick* by Herman Melville, 10 texts" in attribution
+
+
+def test_the_loading_example_of_the_card_runs(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    pytest.importorskip("datasets")
+    workspace = fill(root)
+    run(root, "dataset")
+    folder = workspace.export_dir / "dataset"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert code is not None
+    exec(code[1].replace("PATH_OR_REPO", str(folder)), {})
+    assert "vibe number 1 of the sea" in capsys.readouterr().out
+
+
+def test_hostile_titles_do_not_become_markup(root: Path) -> None:
+    workspace = fill(root, title="a](http://evil) <script>alert(1)</script>\n# Heading", author="|x|")
+    run(root, "dataset")
+    attribution = (workspace.export_dir / "dataset" / "ATTRIBUTION.md").read_text()
+    assert "\\]" in attribution
+    assert "<script" not in attribution.replace("\\<", "")
+    assert "\n# Heading" not in attribution
+
+
+def test_without_pyarrow_the_data_set_is_jsonl(root: Path, monkeypatch) -> None:
+    from huggingface_hub import DatasetCard
+
+    monkeypatch.setattr("latentscore_data.core.export.dataset.find_spec", lambda name: None)
+    workspace = fill(root)
+    assert "pip install 'latentscore-data[hub]'" in run(root, "dataset")
+    folder = workspace.export_dir / "dataset"
+    assert not (folder / "data").exists()
+    files = DatasetCard.load(folder / "README.md").data["configs"][0]["data_files"]
+    assert files[0] == {"split": "SFT_Train", "path": "jsonl/SFT_Train.jsonl"}
+
+
+@pytest.mark.parametrize("kind", ["map", "dataset"])
+def test_a_target_that_exists_is_kept_unless_overwrite(root: Path, kind: str) -> None:
+    fill(root)
+    args = [kind, *(["--embedder", "hashing"] if kind == "map" else [])]
+    run(root, *args)
+    assert "--overwrite" in run(root, *args, code=6)
+    run(root, *args, "--overwrite")
+
+
+def test_a_folder_of_somebody_else_is_never_replaced(root: Path, tmp_path: Path) -> None:
+    fill(root)
+    mine = tmp_path / "thesis"
+    mine.mkdir()
+    (mine / "chapter.tex").write_text("x")
+    assert "not an export" in run(root, "dataset", "--out", str(mine), "--overwrite", code=6)
+    assert (mine / "chapter.tex").read_text() == "x"
+
+
+def test_nothing_half_written_is_left_when_an_export_fails(root: Path, monkeypatch) -> None:
+    workspace = fill(root)
+    run(root, "map", "--embedder", "hashing")
+    before = (workspace.export_dir / "map-text" / "map.jsonl").read_bytes()
+    monkeypatch.setattr("latentscore_data.core.export.maps.MAP_FORMAT", "latentscore-map/0")
+    assert "not a map of this version" in run(root, "map", "--embedder", "hashing", "--overwrite", code=7)
+    assert (workspace.export_dir / "map-text" / "map.jsonl").read_bytes() == before
+    assert [path.name for path in workspace.export_dir.iterdir()] == ["map-text"]
+
+
+def test_without_rows_there_is_nothing_to_export(root: Path) -> None:
+    for kind in ("map", "dataset"):
+        assert "run lsdata configs first" in run(root, kind, code=2)
+    assert not (root / ".exports").exists() or not list((root / ".exports").iterdir())
