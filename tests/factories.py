@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from latentscore.labels import FIELDS
 from latentscore_data.core.rows import ScoredRow, SourceText, VibeRow, source_id, vibe_row_id
 
@@ -85,3 +87,12 @@ def make_scored(number: int = 1, **changes: Any) -> ScoredRow:
         "config_payload": payload,
     }
     return ScoredRow(**{**values, **changes})
+
+
+def unit_rows(count: int, dim: int, seed: int, clusters: int = 0) -> np.ndarray:
+    """Random float32 unit vectors of shape (count, dim), in clusters where asked for."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((count, dim))
+    if clusters:
+        rows = rng.standard_normal((clusters, dim))[rng.integers(clusters, size=count)] + 0.2 * rows
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

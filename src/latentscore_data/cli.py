@@ -170,6 +170,8 @@ STAGES = "Stages, in order"
 HELPERS = "Helpers"
 
 # One line per command: its name, its module, its panel in the help.
+register("download", "download", STAGES)
+register("vibes", "vibes", STAGES)
 register("configs", "configs", STAGES)
 register("run-all", "run_all", STAGES)
 register("train", "train", STAGES)

@@ -33,7 +33,7 @@ STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "llm": {"model": "builtin/keywords"},
     "download": {"datasets": ["builtin"], "sample_size": 16},
-    "vibes": {"max_vibes": 1},
+    "vibes": {"max_vibes": 1, "characters": False},
     "dedupe": {"model": "hashing"},
     "configs": {"n": 4},
     "scoring": {"scorers": ["acoustic"], "seconds": 5.0},

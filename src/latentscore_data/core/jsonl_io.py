@@ -6,10 +6,11 @@ import contextlib
 import logging
 import os
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import IO, Any, Literal, Self, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -29,18 +30,18 @@ TornLine = Literal["refuse", "drop"]
 def read_lines(path: Path, torn: TornLine = "refuse") -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) for each line of a JSONL file, streamed.
 
-    A byte-order mark and CRLF are accepted, blank lines are skipped. ``torn="drop"`` forgives a last line without its
+    A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is unpacked. ``torn="drop"`` forgives a last line without its
     end, as a crash leaves it in files that we append. Raises :class:`InputError` naming file and line otherwise.
     """
     try:
-        file = path.open("rb")
+        file = _open(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "check the path") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from None
     with file:
         number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
+        while line := _next_line(path, file):
             number += 1
             if len(line) > MAX_LINE_BYTES:
                 raise InputError(
@@ -65,6 +66,21 @@ def read_lines(path: Path, torn: TornLine = "refuse") -> Iterator[tuple[int, dic
                     f"{path}:{number}: a JSON object is needed, not {type(value).__name__}", "mend the line"
                 )
             yield number, value
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.name.lower().endswith(".gz"):
+        import gzip
+
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def _next_line(path: Path, file: IO[bytes]) -> bytes:
+    try:
+        return file.readline(MAX_LINE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read to its end ({error})", "fetch or pack the file again") from None
 
 
 def _why_not_json(path: Path, number: int, line: bytes, whole: bool, error: Exception) -> tuple[str, str]:

@@ -76,6 +76,10 @@ class DownloadSettings(Section):
     """Texts to keep from each data set."""
     text_field: str | None = None
     """The column that holds the text; empty to find it (text, content, body, ...)."""
+    shards: int = Field(default=8, ge=1)
+    """From so many of a hub data set's files, drawn by the seed, the sample is taken."""
+    oversample: int = Field(default=4, ge=1, le=1000)
+    """Texts read from the start of each such file for every one that is kept; more fetches more and samples wider."""
     seed: int = 0
     """Seed of the sample."""
 
@@ -95,6 +99,8 @@ class VibesSettings(Section):
     """A text is cut after so many words."""
     page_words: int = Field(default=1000, ge=1)
     """Words on a page; each vibe names the page it comes from."""
+    characters: bool = True
+    """Also keep the moods of a text's characters, not only of its scenes."""
     seed: int = 0
     """Seed given to the model."""
 

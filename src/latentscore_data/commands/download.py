@@ -1,0 +1,207 @@
+"""lsdata download: sample texts from data sets into the workspace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
+
+if TYPE_CHECKING:
+    from latentscore_data.core.corpus import Sample, Source
+    from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.settings import DownloadSettings, Settings
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import StageFiles, Workspace
+
+
+def download(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What to sample: a hub data set owner/name[:config], a folder or file of .txt/.md/.jsonl/.parquet, or builtin. Repeatable.",
+        ),
+    ] = None,
+    sample_size: Annotated[
+        int | None, typer.Option(help="Texts to keep from each data set (default 1000).", min=1)
+    ] = None,
+    text_field: Annotated[
+        str | None, typer.Option(help="Column that holds the text (default: found by its name).")
+    ] = None,
+    seed: SeedOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Draw a sample of texts from each data set.
+
+    Examples:
+
+    lsdata download --dataset builtin
+
+    lsdata download --dataset ./my-books --sample-size 200
+
+    lsdata download --dataset common-pile/news_filtered --yes
+    """
+    from latentscore_data.core.settings import chosen
+    from latentscore_data.core.workspace import Workspace
+
+    settings = load(download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, seed=seed))
+    workspace = Workspace(settings.paths.root)
+    if dry_run:
+        show_plan(settings, workspace)
+        return
+    with workspace.lock("download"):
+        show(run_download(settings, yes=yes, overwrite=overwrite))
+
+
+def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = False) -> Summary:
+    """Every data set that is not there yet, one file each. The lock is held by the caller."""
+    import time
+
+    from latentscore_data.core.corpus import find_sources
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.errors import MissingError
+    from latentscore_data.core.jsonl_io import replace_json, replace_rows
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace, write_manifest
+
+    workspace = Workspace(settings.paths.root)
+    started = time.monotonic()
+    summary = Summary("download")
+    described: dict[str, Any] = {}
+    sources = find_sources(settings.download.datasets)
+    waiting = [source for source in sources if overwrite or not _is_there(source, settings.download, workspace)]
+    _ask_before_fetching(waiting, settings.download, yes)
+    for source in sources:
+        path = workspace.texts(source.name)
+        if source not in waiting:
+            facts = read_facts(source, workspace)
+            summary.skipped += int(facts["texts"])
+            say(clean(f"download: {source.name} is there ({facts['texts']} texts)"))
+        else:
+            say(clean(f"download: {source.name} ..."))
+            sample = take_sample(source, settings.download, workspace, overwrite)
+            if not sample.texts:
+                raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
+            replace_rows(path, sample.texts)
+            facts = {
+                "dataset": source.name,
+                "fingerprint": fingerprint(source, settings.download),
+                "texts": len(sample.texts),
+                "seen": sample.seen,
+                "empty": sample.empty,
+                "how": sample.how,
+                **sample.facts,
+            }
+            replace_json(facts_file(source, workspace), facts)
+            summary.done += len(sample.texts)
+            say(clean(f"download: {source.name}: {sample.how}" + (f"; {sample.empty} empty" if sample.empty else "")))
+        described[source.name] = facts
+        summary.outputs.append(str(path))
+    summary.details["datasets"] = described
+    summary.seconds = time.monotonic() - started
+    summary.next_step = "lsdata vibes"
+    outputs = [workspace.texts(source.name) for source in sources]
+    write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, summary)
+    return summary
+
+
+def take_sample(source: Source, settings: DownloadSettings, workspace: Workspace, overwrite: bool) -> Sample:
+    """The sample of one data set."""
+    from latentscore_data.core.corpus import sample_builtin, sample_local
+
+    if source.kind == "builtin":
+        return sample_builtin(settings.sample_size, settings.seed)
+    if source.kind == "local":
+        return sample_local(source, settings.sample_size, settings.seed, settings.text_field)
+    from latentscore_data.core.errors import InputError
+
+    raise InputError("hub data sets are not part of this version yet", "download a folder, a file or builtin")
+
+
+def fingerprint(source: Source, settings: DownloadSettings) -> str:
+    """Changes when the sample would come out differently."""
+    from latentscore_data.core.corpus import source_fingerprint
+
+    more = {"shards": settings.shards, "oversample": settings.oversample} if source.kind == "hub" else {}
+    return source_fingerprint(source, settings.sample_size, settings.seed, settings.text_field, **more)
+
+
+def facts_file(source: Source, workspace: Workspace) -> Any:
+    """Where the description of a finished sample lies, beside its texts."""
+    return workspace.texts(source.name).with_suffix(".json")
+
+
+def read_facts(source: Source, workspace: Workspace) -> dict[str, Any]:
+    """The description of a finished sample; empty where there is none."""
+    import json
+
+    try:
+        return json.loads(facts_file(source, workspace).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_there(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
+    facts = read_facts(source, workspace)
+    return workspace.texts(source.name).exists() and facts.get("fingerprint") == fingerprint(source, settings)
+
+
+def _ask_before_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> None:
+    """Nothing is fetched from the hub without a plan that was agreed to."""
+
+
+def show_plan(settings: Settings, workspace: Workspace) -> None:
+    """What would be read and fetched."""
+    from latentscore_data.core.corpus import find_sources
+    from latentscore_data.core.display import OUTPUT, clean, console, print_json
+
+    plan = [
+        {"dataset": source.name, "kind": source.kind, "there": _is_there(source, settings.download, workspace)}
+        for source in find_sources(settings.download.datasets)
+    ]
+    if OUTPUT.json:
+        print_json({"dry_run": True, "datasets": plan})
+        return
+    for step in plan:
+        state = "there already" if step["there"] else f"{step['kind']}: up to {settings.download.sample_size} texts"
+        console().print(clean(f"{step['dataset']}: {state}"), markup=False)
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """What decides the samples."""
+    from latentscore_data.core.corpus import find_sources, local_files
+    from latentscore_data.core.workspace import StageFiles
+
+    sources = find_sources(settings.download.datasets)
+    return [
+        StageFiles(
+            stage="download",
+            manifest=workspace.texts_dir / "manifest.json",
+            inputs=[file for source in sources if source.path is not None for file in local_files(source.path)],
+            settings=settings.download.model_dump(),
+            versions={source.name: fingerprint(source, settings.download) for source in sources},
+        )
+    ]
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """Data sets that cannot be: paths that do not exist, the missing hub extra."""
+    from latentscore_data.core.corpus import find_sources
+    from latentscore_data.core.errors import LsdataError, require
+
+    try:
+        for source in find_sources(settings.download.datasets):
+            if source.kind == "hub":
+                require("datasets", "hub", f"downloading {source.name}")
+    except LsdataError as error:
+        return [error]
+    return []
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+    """The whole stage for run-all, under the lock that it holds."""
+    return run_download(settings, yes=yes)

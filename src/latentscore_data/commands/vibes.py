@@ -1,0 +1,309 @@
+"""lsdata vibes: ask a model what moods the texts hold; thin the answers out, split them, add noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentscore_data.commands._options import (
+    ApiBaseOption,
+    ApiKeyEnvOption,
+    DryRunOption,
+    MaxConcurrencyOption,
+    MaxCostOption,
+    MaxQpsOption,
+    ModelOption,
+    OverwriteOption,
+    RetryFailedOption,
+    SeedOption,
+    YesOption,
+    load,
+    show,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from latentscore_data.core.arrange import Arranged
+    from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.llm.plan import Plan
+    from latentscore_data.core.rows import SourceText, Split
+    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import StageFiles, Workspace
+
+
+def vibes(
+    model: ModelOption = None,
+    limit: Annotated[int | None, typer.Option(help="Read only the first so many texts.", min=1)] = None,
+    max_vibes: Annotated[int | None, typer.Option(help="Most vibes to keep from one text.", min=1, max=50)] = None,
+    max_input_words: Annotated[int | None, typer.Option(help="A text is cut after so many words.", min=1)] = None,
+    page_words: Annotated[int | None, typer.Option(help="Words on a page.", min=1)] = None,
+    characters: Annotated[
+        bool | None, typer.Option("--characters/--no-characters", help="Keep the moods of characters, too.")
+    ] = None,
+    noise_rate: Annotated[float | None, typer.Option(help="Share of vibes with typing noise.", min=0, max=1)] = None,
+    dedupe_threshold: Annotated[
+        float | None, typer.Option(help="Cosine from which a vibe is a near-duplicate.", min=0.01, max=1)
+    ] = None,
+    dedupe_model: Annotated[
+        str | None, typer.Option(help="Embedder: auto, minilm, hashing, a folder or a hub id.")
+    ] = None,
+    split_by: Annotated[str | None, typer.Option(help="Draw splits by source or by row.")] = None,
+    seed: SeedOption = None,
+    max_concurrency: MaxConcurrencyOption = None,
+    max_qps: MaxQpsOption = None,
+    max_cost: MaxCostOption = None,
+    api_base: ApiBaseOption = None,
+    api_key_env: ApiKeyEnvOption = None,
+    retry_failed: RetryFailedOption = False,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise.
+
+    Examples:
+
+    lsdata vibes
+
+    lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
+    """
+    from latentscore_data.commands._models import show_plan, trust_key_to
+    from latentscore_data.core.secrets import read_dotenv
+    from latentscore_data.core.settings import chosen
+    from latentscore_data.core.workspace import Workspace
+
+    read_dotenv()
+    settings = load(
+        vibes=chosen(
+            model=model,
+            limit=limit,
+            max_vibes=max_vibes,
+            max_input_words=max_input_words,
+            page_words=page_words,
+            characters=characters,
+            seed=seed,
+        ),
+        noise=chosen(rate=noise_rate, seed=seed),
+        dedupe=chosen(threshold=dedupe_threshold, model=dedupe_model),
+        splits=chosen(split_by=split_by, seed=seed),
+        llm=chosen(
+            max_concurrency=max_concurrency,
+            max_qps=max_qps,
+            max_cost=max_cost,
+            api_base=api_base,
+            api_key_env=api_key_env,
+        ),
+    )
+    trust_key_to(settings.llm, api_key_env)
+    workspace = Workspace(settings.paths.root)
+    if dry_run:
+        show_plan(make_plan_for(settings, workspace))
+        return
+    with workspace.lock("vibes"):
+        show(run_vibes(settings, yes=yes, retry_failed=retry_failed, overwrite=overwrite))
+
+
+def run_vibes(settings: Settings, *, yes: bool = False, retry_failed: bool = False, overwrite: bool = False) -> Summary:
+    """Extract, then arrange. The lock is held by the caller."""
+    from latentscore_data.core.dedupe import choose_embedder
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.rows import SPLITS
+    from latentscore_data.core.workspace import Workspace, write_manifest
+
+    workspace = Workspace(settings.paths.root)
+    require_texts(workspace)
+    choice = choose_embedder(settings.dedupe)
+    say(clean(f"vibes: near-duplicates by {choice.name} ({choice.why})"))
+    summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite)
+    arranged = arrange_rows(settings, workspace)
+    report(arranged)
+    summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)
+    outputs = [workspace.vibes(split) for split in SPLITS]
+    summary.outputs = [str(path) for path in outputs]
+    summary.next_step = "lsdata configs"
+    write_manifest(stage_files(settings, workspace)[0], workspace.root, [workspace.extracted, *outputs], summary)
+    return summary
+
+
+def model_name(settings: Settings) -> str:
+    """The model this stage asks."""
+    return settings.vibes.model or settings.llm.model
+
+
+def require_texts(workspace: Workspace) -> None:
+    """Raise :class:`MissingError` when there is nothing to read."""
+    from latentscore_data.core.errors import MissingError
+
+    if not any(path.stat().st_size for path in workspace.text_files()):
+        raise MissingError(f"there are no texts in {workspace.texts_dir}", "run lsdata download first")
+
+
+def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
+    """The texts that are read."""
+    from latentscore_data.core.record_builder import read_texts
+
+    return read_texts(workspace.text_files(), settings.vibes.limit)
+
+
+def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed: bool, overwrite: bool) -> Summary:
+    """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
+    from functools import partial
+
+    from latentscore_data.commands._models import announce, confirm_spending
+    from latentscore_data.core.display import progress
+    from latentscore_data.core.ledger import Ledger
+    from latentscore_data.core.llm.client import connect
+    from latentscore_data.core.llm.prices import costs_nothing
+    from latentscore_data.core.record_builder import ask_for_vibes, text_fingerprint, text_key
+    from latentscore_data.core.stage import Job, run_stage
+
+    model = model_name(settings)
+    announce("vibes", model, settings.llm)
+    if not costs_nothing(model, settings.llm):
+        confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
+    llm = connect(model, settings.llm, cache_path=workspace.llm_cache, ledger=Ledger(workspace.ledger), stage="vibes")
+    job: Job[SourceText] = Job(
+        name="vibes",
+        key=text_key,
+        fingerprint=lambda text: text_fingerprint(text, model, settings.vibes),
+        work=partial(ask_for_vibes, llm=llm, settings=settings.vibes),
+        client=llm,
+        line_key="source_id",
+    )
+    return run_stage(
+        job,
+        texts(settings, workspace),
+        workspace.extracted,
+        workspace.failures("vibes"),
+        # Twice what the model is asked at once, so that texts that wait for a retry do not leave it idle.
+        max_in_flight=2 * settings.llm.max_concurrency,
+        total=sum(1 for _ in texts(settings, workspace)),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        progress=progress(),
+    )
+
+
+def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
+    """All answers as rows: thinned out, split, noisy, written to one file per split."""
+    from latentscore_data.core.arrange import arrange
+    from latentscore_data.core.dedupe import choose_embedder, load_embedder
+    from latentscore_data.core.record_builder import extracted_rows, text_fingerprint, text_key
+
+    model = model_name(settings)
+    wanted = {text_key(t): text_fingerprint(t, model, settings.vibes) for t in texts(settings, workspace)}
+    return arrange(
+        lambda: extracted_rows(workspace.extracted, wanted, settings.vibes),
+        workspace,
+        load_embedder(choose_embedder(settings.dedupe)),
+        dedupe=settings.dedupe,
+        splits=settings.splits,
+        noise=settings.noise,
+        filled=filled_before(settings, workspace),
+    )
+
+
+def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
+    """What the last run put into a split that would have been empty: it stays there when texts are added."""
+    from latentscore_data.core.workspace import read_manifest
+
+    manifest = read_manifest(workspace.vibes_dir / "manifest.json") or {}
+    same = all(
+        manifest.get("settings", {}).get(f"splits.{name}") == getattr(settings.splits, name)
+        for name in ("split_by", "test", "val", "seed")
+    )
+    return dict(manifest.get("details", {}).get("filled", {})) if same else {}
+
+
+def report(arranged: Arranged) -> None:
+    """How the rows fell, and how near the test rows are to what is trained on."""
+    from latentscore_data.core.display import say
+
+    rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
+    say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
+    for how, leak in (("by source", arranged.leakage), ("by row it would be", arranged.leakage_by_row)):
+        if leak is not None and leak.mean_nearest is not None:
+            say(
+                f"vibes: leakage {how}: nearest training row to a TEST row {leak.mean_nearest:.2f} on average, "
+                f"{leak.highest:.2f} at most; {leak.share_above_threshold:.0%} at or above {arranged.threshold:.2f}; "
+                f"{leak.share_same_source:.0%} from a source that is trained on"
+            )
+
+
+def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
+    """What the model would be asked and what it would cost."""
+    from latentscore_data.core.llm.builtin import vibes_for
+    from latentscore_data.core.llm.plan import make_plan
+    from latentscore_data.core.llm.prompts import vibes_question
+    from latentscore_data.core.vibe_schema import TextVibes
+    from latentscore_data.sample import sample_texts
+
+    example = vibes_for(next(sample_texts()).text, max_vibes=settings.vibes.max_vibes)
+    return make_plan(
+        model_name(settings),
+        ([vibes_question(text.text, settings.vibes)] for text in texts(settings, workspace)),
+        TextVibes,
+        example.model_dump_json(),
+        settings.llm,
+        workspace.llm_cache,
+    )
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """What the stage reads, and what decides its result."""
+    from latentscore_data.core.dedupe import choose_embedder
+    from latentscore_data.core.llm.builtin import FINGERPRINT
+    from latentscore_data.core.llm.prompts import vibes_prompt_hash
+    from latentscore_data.core.vibe_schema import vibe_schema_hash
+    from latentscore_data.core.workspace import StageFiles
+
+    decides: dict[str, Any] = {
+        "model": model_name(settings),
+        "api_base": settings.llm.api_base,
+        **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
+        "dedupe.model": choose_embedder(settings.dedupe).name,
+        "dedupe.threshold": settings.dedupe.threshold,
+        **{f"splits.{name}": value for name, value in settings.splits.model_dump().items()},
+        **{f"noise.{name}": value for name, value in settings.noise.model_dump().items()},
+    }
+    versions = {"prompt": vibes_prompt_hash(), "schema": vibe_schema_hash()}
+    if model_name(settings).startswith("builtin/"):
+        versions["builtin"] = FINGERPRINT
+    return [
+        StageFiles(
+            stage="vibes",
+            manifest=workspace.vibes_dir / "manifest.json",
+            inputs=workspace.text_files(),
+            settings=decides,
+            versions=versions,
+        )
+    ]
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """What is missing for this stage: a key, an embedder's library or weights."""
+    from latentscore_data.core.dedupe import minilm_missing
+    from latentscore_data.core.errors import LsdataError, MissingError
+    from latentscore_data.core.llm.client import check_route
+
+    problems: list[LsdataError] = []
+    try:
+        check_route(model_name(settings), settings.llm)
+    except LsdataError as error:
+        problems.append(error)
+    if settings.dedupe.model == "minilm" and (why := minilm_missing()):
+        problems.append(MissingError(f"dedupe.model is minilm, but {why}", "or set dedupe.model = 'hashing'"))
+    return problems
+
+
+def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """Calls and cost of this stage as things stand."""
+    return make_plan_for(settings, workspace).to_dict()
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+    """The whole stage for run-all, under the lock that it holds."""
+    return run_vibes(settings, yes=yes)
