@@ -208,3 +208,23 @@ def test_without_rows_there_is_nothing_to_export(root: Path) -> None:
     for kind in ("map", "dataset"):
         assert "run lsdata configs first" in run(root, kind, code=2)
     assert not (root / ".exports").exists() or not list((root / ".exports").iterdir())
+
+
+def test_the_report_counts_the_workspace_and_plays_a_sample(root: Path, monkeypatch) -> None:
+    import soundfile
+
+    monkeypatch.setenv("LSDATA_SCORING__SECONDS", "2")
+
+    workspace = fill(root, license="<b>free</b>")
+    run(root, "map", "--embedder", "hashing")
+    run(root, "report")
+    folder = workspace.export_dir / "report"
+    page = (folder / "index.html").read_text()
+    assert '<td>vibes with a winner</td><td class="n">9</td>' in page
+    assert "&lt;b&gt;free&lt;/b&gt;" in page
+    assert '<a href="../map-text/">map-text</a>' in page
+    players = re.findall(r'src="(audio/\w+\.mp3)"', page)
+    assert len(players) == len(set(players)) == 8
+    audio, rate = soundfile.read(folder / players[0])
+    assert len(audio) / rate == pytest.approx(2.0, abs=0.1)
+    assert abs(audio).max() > 0.01

@@ -69,14 +69,25 @@ def export_dataset(
     show(summary)
 
 
+@app.command("report")
+def export_report(
+    out: OutOption = None,
+    overwrite: ReplaceOption = False,
+) -> None:
+    """Write one page over the whole workspace: what was made from what, counts, money, and rows to listen to."""
+    settings = load()
+    with _locked(settings):
+        summary = run_export_report(settings, out=out, overwrite=overwrite)
+    show(summary)
+
+
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
     import time
     from collections import Counter
 
     from latentscore_data.core.display import clean, say
-    from latentscore_data.core.export import cards, maps, provenance
-    from latentscore_data.core.export.dataset import readers
+    from latentscore_data.core.export import cards, dataset, maps, provenance
     from latentscore_data.core.export.folder import check_target, new_folder, write_record
     from latentscore_data.core.jsonl_io import replace_bytes
     from latentscore_data.core.stage import Summary
@@ -86,14 +97,13 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     workspace, kind = Workspace(settings.paths.root), settings.export.map_kind
     target = out or workspace.export_dir / f"map-{kind}"
     check_target(target, overwrite)
-    splits = readers(workspace.scored, settings.export.splits)
+    splits = dataset.readers(workspace.scored, settings.export.splits)
     source = maps.embedding_source(kind, settings)
     say(clean(f"export map: {source.why}"))
     with new_folder(target, overwrite) as folder:
-        rows = (row for read in splits.values() for row in read())
-        facts = maps.write_map(folder, rows, kind, source.vectors, source.fingerprint)
+        facts = maps.write_map(folder, dataset.all_rows(splits), kind, source.vectors, source.fingerprint)
         maps.verify_map(folder, facts, source.embed_text)
-        exported = [row for read in splits.values() for row in read() if row.config_payload is not None]
+        exported = [row for row in dataset.all_rows(splits) if row.config_payload is not None]
         origin = provenance.provenance(workspace, exported, settings.export.source_licenses)
         counts = Counter(str(row.split) for row in exported)
         card = cards.map_card(settings.export.name, kind, source.fingerprint, facts, counts, origin)
@@ -131,8 +141,7 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     with new_folder(target, overwrite) as folder:
         facts = dataset.write_dataset(folder, splits, parquet=parquet)
         dataset.verify_dataset(folder, facts)
-        rows = (row for read in splits.values() for row in read())
-        origin = provenance.provenance(workspace, rows, settings.export.source_licenses)
+        origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
         for scorer, scores in facts.candidates.items():
             series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
             picture = pictures.histograms(f"{scorer} scores, share of each", series)
@@ -153,6 +162,39 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
         },
         outputs=[str(target)],
         next_step=f"python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
+    )
+
+
+def run_export_report(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+    """The workspace on one page, with the sampled rows' winners rendered as they were scored."""
+    import time
+
+    from latentscore_data.core.export import dataset, provenance, report
+    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.rows import SPLITS
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace
+
+    started = time.monotonic()
+    workspace = Workspace(settings.paths.root)
+    target = out or workspace.export_dir / "report"
+    check_target(target, overwrite)
+    splits = dataset.readers(workspace.scored, SPLITS)
+    facts = dataset.count_rows(splits)
+    origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
+    with new_folder(target, overwrite) as folder:
+        sample = report.choose_sample(dataset.all_rows(splits))
+        players = report.write_report(
+            folder, workspace, facts, origin, sample, settings.scoring.seconds, settings.scoring.seed
+        )
+        write_record(folder, "report", {"players": players})
+    return Summary(
+        "export report",
+        done=players,
+        seconds=time.monotonic() - started,
+        details={"players": players},
+        outputs=[str(target)],
+        next_step=f"open {target / 'index.html'}",
     )
 
 
@@ -212,8 +254,9 @@ def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
     whole = Summary("export")
-    runs = {"map": run_export_map, "dataset": run_export_dataset}
-    for kind in settings.export.kinds:
+    runs = {"map": run_export_map, "dataset": run_export_dataset, "report": run_export_report}
+    # The report comes last, because it lists the other exports.
+    for kind in sorted(settings.export.kinds, key=lambda kind: kind == "report"):
         part = runs[kind](settings, overwrite=True)
         whole.done += part.done
         whole.outputs += part.outputs

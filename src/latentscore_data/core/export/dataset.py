@@ -110,6 +110,22 @@ def _counted(split: str, rows: Iterable[ScoredRow], facts: DatasetFacts) -> Iter
         yield row
 
 
+def count_rows(splits: Mapping[str, Rows]) -> DatasetFacts:
+    """What :func:`write_dataset` would say of the rows, without writing any."""
+    facts = DatasetFacts({}, rows={}, bytes={}, parquet=False)
+    for split, rows in splits.items():
+        count = sum(1 for _ in _counted(split, rows(), facts))
+        if count:
+            facts.rows[split] = count
+    return facts
+
+
+def all_rows(splits: Mapping[str, Rows]) -> Iterator[ScoredRow]:
+    """The rows of all splits, one after the other."""
+    for rows in splits.values():
+        yield from rows()
+
+
 def _write_parquet(path: Path, rows: Path, columns: Mapping[str, Kind]) -> None:
     import pyarrow
     import pyarrow.parquet

@@ -1,0 +1,234 @@
+"""One page over a whole workspace: what was made from what, how much of it, for how much, and how it sounds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from latentscore_data import __version__
+from latentscore_data.core import ledger
+from latentscore_data.core.export.cards import picture_name
+from latentscore_data.core.export.dataset import DatasetFacts
+from latentscore_data.core.export.pictures import histograms
+from latentscore_data.core.export.provenance import Provenance
+from latentscore_data.core.jsonl_io import replace_bytes, writing
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.seeds import unit_hash
+from latentscore_data.core.workspace import Workspace
+
+SAMPLE_ROWS = 8
+MOST_SECONDS = 20.0
+MP3_QUALITY = 0.5
+"""libsndfile's compression level, 0 (best) to 1 (smallest)."""
+
+
+def write_report(
+    folder: Path,
+    workspace: Workspace,
+    facts: DatasetFacts,
+    origin: Provenance,
+    sample: Iterable[ScoredRow],
+    seconds: float,
+    seed: int,
+) -> int:
+    """Write ``index.html``, ``audio/`` and the score pictures; returns how many players the page has.
+
+    The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
+    is what was judged.
+    """
+    rows = [_player(folder, row, min(seconds, MOST_SECONDS), seed) for row in sample]
+    pictures = []
+    for scorer, scores in facts.candidates.items():
+        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
+        picture = histograms(f"{scorer} scores, share of each", series)
+        replace_bytes(folder / picture_name(scorer), [picture.encode()])
+        pictures.append({"file": picture_name(scorer), "scorer": scorer})
+    page = _template().render(
+        version=__version__,
+        flow=_flow(workspace, facts, origin),
+        sources=_sources(origin),
+        splits=[{"name": split, "rows": n, "texts": len(facts.sources[split])} for split, n in facts.rows.items()],
+        money=_money(workspace),
+        pictures=pictures,
+        rows=rows,
+        runs=_runs(workspace),
+        benches=_benches(workspace, folder),
+        exports=_exports(workspace, folder),
+        manifests=[(stage, json.dumps(_decided(manifest), indent=2)) for stage, manifest in origin.manifests.items()],
+    )
+    replace_bytes(folder / "index.html", [page.encode()])
+    return sum(1 for row in rows if row["audio"])
+
+
+def choose_sample(rows: Iterable[ScoredRow], count: int = SAMPLE_ROWS) -> list[ScoredRow]:
+    """Rows with a winner, drawn by a hash of their id: the same ones each time, from all over the data."""
+    import heapq
+
+    with_winner = (row for row in rows if row.config_payload is not None)
+    return heapq.nsmallest(count, with_winner, key=lambda row: (unit_hash("report", row.row_id), row.row_id))
+
+
+def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str, Any]:
+    from latentscore import InvalidConfigError, parse_payload, render
+
+    shown: dict[str, Any] = {
+        "vibe": row.vibe_original,
+        "split": row.split or "",
+        "source": f"{row.dataset} {row.id_in_dataset}",
+        "scores": _winner_scores(row),
+        "audio": "",
+        "problem": "",
+    }
+    try:
+        payload = parse_payload(row.config_payload)
+        audio = render(payload.config, seconds, seed)
+    except InvalidConfigError as error:
+        return {**shown, "title": "", "problem": str(error)}
+    name = f"audio/{unit_hash('report', row.row_id):.12f}"[:-1].replace("0.", "") + ".mp3"
+    _write_mp3(folder / name, audio)
+    return {
+        **shown,
+        "title": payload.title,
+        "audio": name,
+        "config": payload.config.model_dump(),
+        "palettes": [palette.model_dump()["colors"] for palette in payload.palettes],
+    }
+
+
+def _write_mp3(path: Path, audio: Any) -> None:
+    import soundfile
+
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, audio.samples, audio.sample_rate, format="MP3", compression_level=MP3_QUALITY)
+
+
+def _winner_scores(row: ScoredRow) -> dict[str, str]:
+    if row.best_index is None:
+        return {}
+    found = {
+        name: scores[row.best_index] for name, scores in row.candidate_scores.items() if row.best_index < len(scores)
+    }
+    return {name: f"{score:.3f}" for name, score in found.items() if score is not None}
+
+
+def _flow(workspace: Workspace, facts: DatasetFacts, origin: Provenance) -> list[dict[str, Any]]:
+    """Each stop of the journey with what it holds now; stops that were never reached are left out."""
+    stops = [
+        ("texts sampled", _lines(workspace.text_files()), "lsdata download"),
+        ("texts read by a model", _lines([workspace.extracted]), "lsdata vibes"),
+        ("vibes in splits", _lines(workspace.vibe_files()), "lsdata vibes"),
+        ("vibes with candidates", _lines([workspace.candidates]), "lsdata configs"),
+        ("candidates listened to", max(map(len, facts.candidates.values()), default=0), "lsdata configs"),
+        ("vibes with a winner", facts.with_config, "lsdata configs"),
+    ]
+    failed = {stage: sum(manifest.get("failed", {}).values()) for stage, manifest in origin.manifests.items()}
+    rows = [{"what": what, "count": count, "command": command} for what, count, command in stops if count]
+    return rows + [{"what": f"failed in {stage}", "count": n, "command": ""} for stage, n in failed.items() if n]
+
+
+def _lines(paths: Iterable[Path]) -> int:
+    count = 0
+    for path in paths:
+        if path.exists():
+            with path.open("rb") as file:
+                count += sum(1 for line in file if line.strip())
+    return count
+
+
+def _sources(origin: Provenance) -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": dataset,
+            "texts": origin.texts_by_dataset[dataset],
+            "rows": rows,
+            "license": "; ".join(origin.licenses(dataset)),
+        }
+        for dataset, rows in sorted(origin.rows_by_dataset.items())
+    ]
+
+
+def _money(workspace: Workspace) -> list[dict[str, Any]]:
+    if not workspace.ledger.exists():
+        return []
+    return [
+        {"stage": stage, "model": model, **vars(usage)}
+        for (stage, model), usage in sorted(ledger.totals(workspace.ledger).items())
+    ]
+
+
+def _runs(workspace: Workspace) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted(workspace.train_dir.glob("*/run.json")):
+        record = _json(path)
+        metrics = {
+            name: f"{value:.4g}" for name, value in record.get("metrics", {}).items() if isinstance(value, int | float)
+        }
+        found.append(
+            {
+                "id": path.parent.name,
+                **{k: record.get(k, "") for k in ("kind", "base_model", "status")},
+                "metrics": metrics,
+            }
+        )
+    return found
+
+
+def _benches(workspace: Workspace, folder: Path) -> list[dict[str, str]]:
+    found = []
+    for path in sorted(workspace.bench_dir.glob("*/summary.json")):
+        page = path.with_name("report.html")
+        found.append({"id": path.parent.name, "page": _link(page, workspace) if page.exists() else ""})
+    return found
+
+
+def _exports(workspace: Workspace, folder: Path) -> list[dict[str, str]]:
+    found = []
+    for path in sorted(workspace.export_dir.glob("*/export.json")):
+        if not path.parent.name.startswith("."):
+            found.append(
+                {"name": path.parent.name, "kind": str(_json(path).get("kind", "")), "page": f"../{path.parent.name}/"}
+            )
+    return found
+
+
+def _link(page: Path, workspace: Workspace) -> str:
+    """From the report in ``.exports/report/`` to a page elsewhere in the workspace."""
+    return "../../" + page.relative_to(workspace.root).as_posix()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _decided(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    names = (
+        "finished",
+        "lsdata_version",
+        "git_commit",
+        "settings",
+        "versions",
+        "done",
+        "skipped",
+        "failed",
+        "cost_usd",
+        "details",
+    )
+    return {name: manifest[name] for name in names if name in manifest}
+
+
+def _template() -> Any:
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    text = (files("latentscore_data.core.export") / "report.html.jinja").read_text(encoding="utf-8")
+    # Vibes, titles and names of data sets are untrusted: everything is escaped.
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
+        text
+    )
