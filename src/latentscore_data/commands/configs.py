@@ -58,6 +58,9 @@ def configs(
     audio: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With VIBE: write the winners' sound here, as FLAC.")
     ] = None,
+    trust_settings: Annotated[
+        bool, typer.Option("--trust-settings", help="Run scorers that are files or modules named in the settings file.")
+    ] = False,
     seed: SeedOption = None,
     max_concurrency: MaxConcurrencyOption = None,
     max_qps: MaxQpsOption = None,
@@ -87,6 +90,12 @@ def configs(
 
     if only not in (None, "generate", "score"):
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
+    if on not in (None, "local"):
+        raise InputError(f"configs cannot run on {on!r}", "use --on local")
+    if audio is not None and not vibe:
+        raise InputError(
+            "--audio goes with vibes on the command line", 'lsdata configs "rain on a tin roof" --audio out/'
+        )
     read_dotenv()
     settings = load(
         configs=chosen(
@@ -102,22 +111,31 @@ def configs(
         ),
     )
     trust_key_to(settings.llm, api_key_env)
-    workspace, rows = choose_rows(settings, Workspace(settings.paths.root))
+    trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
+    workspace = Workspace(settings.paths.root)
+    if vibe:
+        if dry_run:
+            show_plan(make_plan_for(typed_rows(vibe), settings, workspace))
+            return
+        show_answers(answer_vibes(vibe, settings, workspace, audio=audio, trusted=trusted, yes=yes))
+        return
+    workspace, rows = choose_rows(settings, workspace)
     if dry_run:
         show_plan(make_plan_for(rows, settings, workspace))
         return
     with workspace.lock("configs"):
-        show(
-            run_configs(
-                settings,
-                workspace=workspace,
-                rows=rows,
-                only=only,
-                yes=yes,
-                retry_failed=retry_failed,
-                overwrite=overwrite,
-            )
+        summary = run_configs(
+            settings,
+            workspace=workspace,
+            rows=rows,
+            only=only,
+            trusted=trusted,
+            yes=yes,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
         )
+    show_winners(summary)
+    show(summary)
 
 
 def model_name(settings: Settings) -> str:
@@ -148,21 +166,196 @@ def run_configs(
     workspace: Workspace,
     rows: Source | list[VibeRow],
     only: str | None = None,
+    trusted: frozenset[str] = frozenset(),
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
 ) -> Summary:
     """Candidates for the rows, then the winners. The lock is held by the caller."""
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.stage import Summary
 
-    if only == "score":
-        raise InputError("scoring is not part of this version yet", "use --only generate")
-    summary = run_generate(
-        settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
+    summary = Summary("configs")
+    if only != "score":
+        summary = run_generate(
+            settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
+        )
+    if only == "generate":
+        summary.next_step = "lsdata configs --only score"
+        return summary
+    return run_score(summary, settings, workspace, trusted=trusted, retry_failed=retry_failed, overwrite=overwrite)
+
+
+def run_score(
+    summary: Summary,
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    trusted: frozenset[str] = frozenset(),
+    retry_failed: bool = False,
+    overwrite: bool = False,
+) -> Summary:
+    """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
+    from latentscore_data.core.display import progress
+    from latentscore_data.core.scoring.best_of import run_scoring
+
+    announce_scorer(settings)
+    scored = run_scoring(
+        settings, workspace, trusted=trusted, progress=progress(), retry_failed=retry_failed, overwrite=overwrite
     )
-    if only is None:
-        raise InputError("scoring is not part of this version yet", "use --only generate")
+    summary.done, summary.skipped = scored.done, scored.skipped
+    summary.failed += scored.failed
+    summary.short += scored.short
+    summary.seconds += scored.seconds
+    summary.outputs = scored.outputs
+    summary.details |= {
+        **scored.details,
+        "scorer": ", ".join(scored.details["scorers"]),
+        **winners(settings, workspace),
+    }
+    in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"
+    summary.next_step = (
+        'lsdata configs "rain on a tin roof" --audio out/, or the whole chain: lsdata run-all --sample'
+        if in_sample
+        else "lsdata bench"
+    )
     return summary
+
+
+def announce_scorer(settings: Settings) -> None:
+    """Who listens, and why, where the settings leave it open."""
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.scoring.base import resolve_auto
+
+    if "auto" in settings.scoring.scorers:
+        name, why = resolve_auto(settings.scoring)
+        say(clean(f"configs: {name} listens ({why})"))
+
+
+SHOWN_WINNERS = 20
+
+
+def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """The scores of all winners, and the first few winners themselves."""
+    from latentscore_data.core.jsonl_io import read_lines
+
+    scores: list[float] = []
+    first: list[dict[str, Any]] = []
+    for split in settings.configs.splits:
+        path = workspace.scored(split)
+        for _, row in read_lines(path, torn="drop") if path.exists() else ():
+            best = row["best_index"]
+            decided_by = next(iter(row["candidate_scores"]))
+            scores.append(row["candidate_scores"][decided_by][best])
+            if len(first) < SHOWN_WINNERS:
+                payload = row["config_payload"]
+                first.append(
+                    {
+                        "row_id": row["row_id"],
+                        "vibe": row["vibe_original"],
+                        "title": payload["title"],
+                        "best_index": best,
+                        "candidates": len(row["config_candidates"]),
+                        "score": scores[-1],
+                        "palette": payload["palettes"][0],
+                    }
+                )
+    return {"winner_scores": scores, "winners": first}
+
+
+def show_winners(summary: Summary) -> None:
+    """The first winners as a table: the vibe, the title, who won with which score, and the first palette."""
+    from latentscore_data.core.display import OUTPUT, console, palette_blocks, shorten
+
+    found: list[dict[str, Any]] = summary.details.get("winners", [])
+    if OUTPUT.json or not found:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("vibe", "title", "won", "score", "palette", box=None)
+    for winner in found:
+        table.add_row(
+            Text(shorten(winner["vibe"], 40)),
+            Text(shorten(winner["title"], 30)),
+            f"{winner['best_index'] + 1} of {winner['candidates']}",
+            f"{winner['score']:.3f}",
+            palette_blocks(winner["palette"]),
+        )
+    console().print(table)
+
+
+def typed_rows(texts: list[str]) -> list[VibeRow]:
+    """Vibes from the command line as rows."""
+    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.rows import VibeRow
+
+    texts = [text.strip() for text in texts]
+    if not all(texts):
+        raise InputError("a vibe is empty", 'lsdata configs "rain on a tin roof"')
+    return [VibeRow(row_id=text, dataset="typed", id_in_dataset=text, vibe_original=text) for text in texts]
+
+
+def answer_vibes(
+    texts: list[str],
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    audio: Path | None,
+    trusted: frozenset[str],
+    yes: bool,
+) -> Summary:
+    """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
+    from latentscore_data.commands._models import announce, confirm_spending
+    from latentscore_data.core.display import progress
+    from latentscore_data.core.ledger import Ledger
+    from latentscore_data.core.llm.client import connect
+    from latentscore_data.core.llm.prices import costs_nothing
+    from latentscore_data.core.quick import answer_typed
+
+    rows = typed_rows(texts)
+    model = model_name(settings)
+    announce("configs", model, settings.llm)
+    announce_scorer(settings)
+    if not costs_nothing(model, settings.llm):
+        confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
+    llm = connect(
+        model,
+        settings.llm,
+        cache_path=workspace.llm_cache,
+        ledger=Ledger(workspace.ledger),
+        stage="configs",
+        batch_size=settings.configs.batch_size,
+    )
+    return answer_typed(rows, llm, settings, audio=audio, trusted=trusted, progress=progress())
+
+
+def show_answers(summary: Summary) -> None:
+    """Each winner with its palettes and its words; or one JSON document."""
+    from latentscore_data.core.display import OUTPUT, clean, console, palette_blocks, print_json
+
+    if OUTPUT.json:
+        print_json(summary.to_dict())
+        raise typer.Exit(summary.exit_code)
+    from rich.padding import Padding
+    from rich.text import Text
+
+    out = console()
+    for answer in summary.details["answers"]:
+        out.print(Text.assemble((clean(answer["vibe"]), "bold")))
+        payload = answer["config_payload"]
+        if payload is None:
+            out.print(Padding(Text(clean(answer["failure"]), style="red"), (0, 0, 1, 2)))
+            continue
+        won = f"{answer['best_index'] + 1} of {len(answer['scores'])}, {answer['scorer']} {answer['score']:.3f}"
+        out.print(Padding(Text.assemble((clean(payload["title"]), "italic"), f"   {won}"), (0, 2)))
+        for palette in payload["palettes"]:
+            out.print(Padding(palette_blocks(palette), (0, 2)))
+        words = "  ".join(f"{name} {str(word).lower()}" for name, word in payload["config"].items())
+        out.print(Padding(Text(clean(words), style="dim"), (0, 2)))
+        if answer.get("audio_file"):
+            out.print(Padding(Text(clean(answer["audio_file"])), (0, 2)))
+        out.print()
+    raise typer.Exit(summary.exit_code)
 
 
 def run_generate(
@@ -250,19 +443,28 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """Both halves, for run-all and status."""
-    return [generate_files(settings, workspace)]
+    from latentscore_data.core.scoring.best_of import score_files
+
+    return [generate_files(settings, workspace), score_files(settings, workspace)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What is missing for this stage: a key, a price for the cap."""
+    """What is missing for this stage: a key, the weights of a scorer."""
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.llm.client import check_route
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
 
-    try:
-        check_route(model_name(settings), settings.llm)
-    except LsdataError as error:
-        return [error]
-    return []
+    problems: list[LsdataError] = []
+    checks = (
+        lambda: check_route(model_name(settings), settings.llm),
+        lambda: make_scorers(ScorerNeeds(settings.scoring, settings.llm)),
+    )
+    for check in checks:
+        try:
+            check()
+        except LsdataError as error:
+            problems.append(error)
+    return problems
 
 
 def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:

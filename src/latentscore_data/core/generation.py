@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.candidates import validate_candidates
 from latentscore_data.core.errors import LsdataError, MissingError
-from latentscore_data.core.jsonl_io import read_rows
+from latentscore_data.core.jsonl_io import read_lines, read_rows, replace_rows
 from latentscore_data.core.llm.client import LLM, Question
 from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
 from latentscore_data.core.rows import ConfigRow, VibeRow
@@ -123,7 +123,7 @@ def generate(
     )
     # Twice what the model is asked at once, so that rows that wait for a retry do not leave it idle.
     in_flight = max(2, math.ceil(2 * max_concurrency * settings.batch_size / settings.n))
-    return run_stage(
+    summary = run_stage(
         job,
         rows,
         workspace.candidates,
@@ -134,6 +134,16 @@ def generate(
         overwrite=overwrite,
         progress=progress,
     )
+    _forget_strangers(workspace)
+    return summary
+
+
+def _forget_strangers(workspace: Workspace) -> None:
+    """Drop the candidates of rows that the vibes stage no longer has; their answers stay in the cache."""
+    known = {str(line["row_id"]) for path in workspace.vibe_files() for _, line in read_lines(path) if "row_id" in line}
+    if known and any(str(line["row_id"]) not in known for _, line in read_lines(workspace.candidates)):
+        kept = (line for _, line in read_lines(workspace.candidates) if str(line["row_id"]) in known)
+        replace_rows(workspace.candidates, kept)
 
 
 def _missing(line: Line, n: int) -> int:
@@ -209,13 +219,3 @@ def require_rows(rows: Source | list[VibeRow], settings: ConfigsSettings) -> Non
         raise MissingError(
             f"there are no vibe rows in {', '.join(settings.splits)}", "run lsdata vibes first, or name other splits"
         )
-
-
-def carried_candidates(rows: Iterable[VibeRow], workspace: Workspace, n: int) -> Iterator[ConfigRow]:
-    """The rows with their first ``n`` candidates, in the order of the rows; rows without candidates are left out."""
-    from latentscore_data.core.stage import read_newest
-
-    for line in read_newest(workspace.candidates, "row_id", [row.row_id for row in rows]):
-        line["config_candidates"] = (line.get("config_candidates") or [])[:n]
-        line["validation_scores"] = {name: list(v)[:n] for name, v in (line.get("validation_scores") or {}).items()}
-        yield ConfigRow.model_validate(line)

@@ -1,0 +1,111 @@
+"""Vibes typed by a person: N answers, heard, and the best one handed back. No rows are written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentscore_data.core.errors import LsdataError
+from latentscore_data.core.generation import ask_for_candidates, questions
+from latentscore_data.core.llm.client import LLM
+from latentscore_data.core.rows import VibeRow
+from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+from latentscore_data.core.scoring.best_of import choose
+from latentscore_data.core.scoring.studio import Studio
+from latentscore_data.core.seeds import digest
+from latentscore_data.core.settings import Settings
+from latentscore_data.core.stage import Progress, RowFailure, Summary
+
+if TYPE_CHECKING:
+    from latentscore import Audio
+
+Candidates = tuple[list[dict[str, Any] | None], list[str]]
+
+
+def answer_typed(
+    rows: list[VibeRow],
+    llm: LLM,
+    settings: Settings,
+    *,
+    audio: Path | None = None,
+    trusted: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+) -> Summary:
+    """The winners in ``details["answers"]``, in the order of the rows; with ``audio``, their sound in that folder."""
+    started = time.monotonic()
+    progress = progress or Progress()
+    summary = Summary("configs", details={"model": llm.model, "answers": []})
+    # What is missing for listening is found out before anything is asked.
+    scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm, trusted=trusted))
+    candidates = asyncio.run(_ask_all(rows, llm, settings))
+    summary.count(llm.usage)
+    progress.start("configs", len(rows))
+    with Studio(scorers, settings.scoring) as studio:
+        for row, answer in zip(rows, candidates, strict=True):
+            summary.details["answers"].append(_best(row, answer, studio, audio, summary))
+            summary.seconds = time.monotonic() - started
+            progress.update(summary, 0)
+    progress.finish(summary)
+    return summary
+
+
+async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Candidates | RowFailure]:
+    async def ask(row: VibeRow) -> Candidates | RowFailure:
+        try:
+            return await ask_for_candidates(questions(row, settings.configs), llm)
+        except RowFailure as failure:
+            return failure
+
+    try:
+        return await asyncio.gather(*(ask(row) for row in rows))
+    except LsdataError:
+        llm.drain()
+        raise
+    finally:
+        await llm.aclose()
+
+
+def _best(
+    row: VibeRow, answer: Candidates | RowFailure, studio: Studio, audio: Path | None, summary: Summary
+) -> dict[str, Any]:
+    vibe = row.vibe_original
+    nothing = {"vibe": vibe, "config_payload": None, "best_index": None}
+    if isinstance(answer, RowFailure):
+        summary.failed[answer.kind] += 1
+        return {**nothing, "failure": f"{answer.kind}: {answer.message}"}
+    payloads, errors = answer
+    choice = choose(studio, vibe, payloads, want_audio=audio is not None)
+    best = choice.best_index
+    if best is None:
+        summary.failed["score"] += 1
+        reasons = sorted(set(choice.reasons(choice.scorer).values()))
+        return {**nothing, "failure": f"no candidate could be scored ({'; '.join(reasons)})"}
+    summary.done += 1
+    summary.short += any(payload is None for payload in payloads)
+    scores = choice.scores(choice.scorer)
+    found: dict[str, Any] = {
+        "vibe": vibe,
+        "config_payload": payloads[best],
+        "best_index": best,
+        "scorer": choice.scorer,
+        "score": scores[best],
+        "scores": scores,
+        "errors": errors,
+    }
+    winner = choice.hearings[best]
+    if audio is not None and winner is not None and winner.audio is not None:
+        found["audio_file"] = str(_write(winner.audio, audio, vibe, (payloads[best] or {}).get("title", vibe)))
+    return found
+
+
+def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:
+    from latentscore import write_audio
+
+    slug = re.sub(r"[^a-z0-9]+", "-", vibe.lower()).strip("-")[:48] or "vibe"
+    path = folder / f"{slug}-{digest(vibe)[:6]}.flac"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_audio(path, sound, {"title": title, "comment": vibe})
+    return path
