@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentscore_data.commands._options import DryRunOption, SeedOption, load, show
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
@@ -38,6 +41,14 @@ SetOption = Annotated[
 RunIdOption = Annotated[str | None, typer.Option(help="Name of the run (default: made from its spec).")]
 MaxStepsOption = Annotated[int | None, typer.Option(help="Exactly so many steps.", min=1, rich_help_panel=WHAT)]
 LimitRowsOption = Annotated[int | None, typer.Option("--limit", help="Only the first so many rows.", min=1)]
+AdapterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN|PATH",
+        help="Go on from this run or adapter (default: the newest SFT run; none for the base model).",
+        rich_help_panel=WHAT,
+    ),
+]
 ResumeOption = Annotated[str, typer.Option(help="auto goes on from the newest checkpoint; never begins again.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Go on although the spec has changed.")]
 
@@ -47,30 +58,181 @@ def sft(
     base_model: BaseModelOption = None,
     preset: PresetOption = None,
     set_: SetOption = None,
-    run_id: RunIdOption = None,
     max_steps: MaxStepsOption = None,
     limit: LimitRowsOption = None,
     seed: SeedOption = None,
+    run_id: RunIdOption = None,
     resume: ResumeOption = "auto",
     force: ForceOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Fine-tune a base model on the SFT-Train rows."""
-    from latentscore_data.core.settings import chosen
+    """Fine-tune a base model on the SFT-Train rows.
+
+    Examples:
+
+    lsdata train sft --base-model tiny-random
+
+    lsdata train sft --preset lora_rank:r64 --set optim.epochs=2
+    """
     from latentscore_data.core.training.spec import Choices
 
-    settings = load(
-        train=chosen(base_model=base_model, limit=limit, seed=seed, optim=chosen(max_steps=max_steps) or None)
-    )
+    settings = _settings(base_model, max_steps, limit, seed)
     choices = Choices("sft", run_id, None, preset or [], set_ or [])
-    show(_locked(settings, choices, resume, force, dry_run))
+    _start(settings, choices, How(resume, force), dry_run)
 
 
-def _locked(settings: Settings, choices: Choices, resume: str, force: bool, dry_run: bool) -> Summary:
+@app.command()
+def grpo(
+    base_model: BaseModelOption = None,
+    adapter: AdapterOption = None,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    max_steps: MaxStepsOption = None,
+    limit: LimitRowsOption = None,
+    seed: SeedOption = None,
+    run_id: RunIdOption = None,
+    resume: ResumeOption = "auto",
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Reinforce a model on the GRPO rows with the weighted reward: form, fields, sound and title.
+
+    Examples:
+
+    lsdata train grpo --base-model tiny-random --max-steps 10
+
+    lsdata train grpo --adapter sft-gemma-3-270m-it-1a2b3c4d --preset grpo_beta:b0.08
+    """
+    from latentscore_data.core.training.spec import Choices
+
+    settings = _settings(base_model, max_steps, limit, seed)
+    choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
+    _start(settings, choices, How(resume, force), dry_run)
+
+
+@app.command()
+def sweep(
+    family: Annotated[str, typer.Argument(help="lora_rank, learning_rate, grpo_beta or batch_size.")],
+    kind: Annotated[str, typer.Option(help="sft or grpo (default: grpo for grpo_beta, else sft).")] = "",
+    base_model: BaseModelOption = None,
+    adapter: AdapterOption = None,
+    set_: SetOption = None,
+    max_steps: MaxStepsOption = None,
+    limit: LimitRowsOption = None,
+    seed: SeedOption = None,
+    run_id: RunIdOption = None,
+    resume: ResumeOption = "auto",
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train every preset of a family, one after the other, and compare them in one table.
+
+    Example:
+
+    lsdata train sweep lora_rank --base-model gemma3-270m --max-steps 200
+    """
+    from latentscore_data.core.display import OUTPUT, print_json
+    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.training.spec import Choices
+
+    kind = kind or ("grpo" if family == "grpo_beta" else "sft")
+    if kind not in ("sft", "grpo"):
+        raise InputError(f"{kind!r} is no kind of training", "kinds are sft and grpo")
+    settings = _settings(base_model, max_steps, limit, seed)
+    choices = Choices(kind, run_id, adapter if kind == "grpo" else None, [], set_ or [])
+    if dry_run:
+        plans = plan_sweep(settings, family, choices)
+        if OUTPUT.json:
+            print_json(plans)
+            return
+        for plan in plans:
+            _show_plan(plan)
+        return
+    with _lock(settings, f"train sweep {family}"):
+        summary = run_sweep(settings, family, choices, How(resume, force))
+    _show_table(summary.details["runs"])
+    show(summary)
+
+
+def _settings(base_model: str | None, max_steps: int | None, limit: int | None, seed: int | None) -> Settings:
+    from latentscore_data.core.settings import chosen
+
+    optim = chosen(max_steps=max_steps)
+    return load(train=chosen(base_model=base_model, limit=limit, seed=seed, optim=optim or None))
+
+
+def _start(settings: Settings, choices: Choices, how: How, dry_run: bool) -> None:
+    from latentscore_data.core.display import OUTPUT, print_json
+
+    if dry_run:
+        plan = plan_one(settings, choices)
+        if OUTPUT.json:
+            print_json(plan)
+        else:
+            _show_plan(plan)
+        return
+    with _lock(settings, f"train {choices.kind}"):
+        summary = train_one(settings, choices, how)
+    show(summary)
+
+
+def _lock(settings: Settings, command: str) -> AbstractContextManager[None]:
     from latentscore_data.core.workspace import Workspace
 
-    with Workspace(settings.paths.root).lock(f"train {choices.kind}"):
-        return train_one(settings, choices, resume=resume, force=force, dry_run=dry_run)
+    return Workspace(settings.paths.root).lock(command)
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    """A dry run for people: every value with its origin, then what the rows are and what training would take."""
+    from rich.table import Table
+
+    from latentscore_data.core.display import clean, console
+
+    out = console()
+    values = Table("value", "", "from", title=plan["run_id"], title_justify="left", box=None)
+    for name, (value, origin) in plan["spec"].items():
+        values.add_row(name, clean(value), clean(origin), style="" if origin != "default" else "dim")
+    out.print(values)
+    facts = Table(show_header=False, title="rows and time", title_justify="left", box=None)
+    for name, value in plan["audit"].items():
+        text = ", ".join(f"{k} {v:,}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
+        facts.add_row(name.replace("_", " "), clean(text or "none"))
+    for name, value in plan["modal"].items():
+        facts.add_row(f"modal {name.replace('_', ' ')}", clean(value))
+    out.print(facts)
+
+
+def _show_table(lines: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from latentscore_data.core.display import OUTPUT, clean, console, duration
+
+    if OUTPUT.json:
+        return
+    columns = [name for name in lines[0] if any(line[name] is not None for line in lines)]
+    table = Table(*[name.replace("_", " ") for name in columns], box=None)
+    for line in lines:
+        cells = [
+            duration(line[name]) if name == "seconds" and line[name] is not None
+            else f"{line[name]:.4g}" if isinstance(line[name], float) else clean(line[name])
+            for name in columns
+        ]  # fmt: skip
+        table.add_row(*cells)
+    console().print(table)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run treats what is already in its folder."""
+
+    resume: str = "auto"
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        from latentscore_data.core.errors import InputError
+
+        if self.resume not in ("auto", "never"):
+            raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
 
 
 def run_train(settings: Settings, *, yes: bool = False) -> Summary:
@@ -82,7 +244,7 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
     workspace = Workspace(settings.paths.root)
     total = Summary("train")
     for kind in settings.train.recipes:
-        summary = train_one(settings, Choices(kind))
+        summary = train_one(settings, Choices(kind), How())
         total.done += summary.done
         total.skipped += summary.skipped
         total.seconds += summary.seconds
@@ -97,15 +259,8 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
 run_stage_for_chain = run_train
 
 
-def train_one(
-    settings: Settings,
-    choices: Choices,
-    *,
-    resume: str = "auto",
-    force: bool = False,
-    dry_run: bool = False,
-) -> Summary:
-    """Prepare one run, train it here, and say what came out."""
+def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
+    """Prepare one run, train it, and say what came out."""
     from latentscore_data.core.display import say
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.training.prepare import prepare
@@ -114,19 +269,60 @@ def train_one(
     from latentscore_data.core.workspace import Workspace
 
     workspace = Workspace(settings.paths.root)
-    run = prepare(settings.train, settings.scoring, workspace, choices)
-    summary = Summary(f"train {choices.kind}")
-    open_run(run.folder, run.spec, resume=resume == "auto", force=force)
+    run = prepare(settings.train, settings.scoring, workspace, choices, say=say)
+    open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
     run.write_data()
-    say(f"training {run.spec.base_model} ({run.spec.method}) as run {run.spec.run_id}")
     was_done = run.folder.done
+    say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
     record = run_training(run.spec, run.folder.path, say=say)
-    summary.done, summary.skipped = (0, 1) if was_done else (1, 0)
+    summary = Summary(f"train {choices.kind}", done=int(not was_done), skipped=int(was_done))
     summary.seconds = 0.0 if was_done else float(record["seconds"])
     summary.details = {"run": run.spec.run_id, "base_model": run.spec.base_model, **record["metrics"]}
+    for number, finding in enumerate(record["health"], 1):
+        summary.details[f"warning_{number}"] = finding
     summary.outputs = [str(run.folder.path)]
     summary.next_step = f"lsdata bench --source local:{run.folder.final}"
     return summary
+
+
+def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
+    """What a run would be: each value with its origin, what the rows are, and what it would take on Modal."""
+    from latentscore_data.core.display import say
+    from latentscore_data.core.training.prepare import plan, prepare
+    from latentscore_data.core.workspace import Workspace
+
+    run = prepare(settings.train, settings.scoring, Workspace(settings.paths.root), choices, say=say)
+    return plan(run, settings.train.modal)
+
+
+def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[str, Any]]:
+    """The plans of all members of a family."""
+    from latentscore_data.core.training.sweep import members
+
+    return [plan_one(settings, member) for member in members(family, choices).values()]
+
+
+def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Summary:
+    """Train the members of a family one after the other; a finished one is left as it is."""
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.training.runs import RunFolder
+    from latentscore_data.core.training.sweep import best, members, table, write_table
+    from latentscore_data.core.workspace import Workspace
+
+    total = Summary(f"sweep {family}")
+    records: dict[str, dict[str, Any]] = {}
+    for name, member in members(family, choices).items():
+        summary = train_one(settings, member, how)
+        records[name] = RunFolder(Path(summary.outputs[0])).record()
+        total.done += summary.done
+        total.skipped += summary.skipped
+        total.seconds += summary.seconds
+        total.outputs += summary.outputs
+    lines = table(records)
+    path = write_table(Workspace(settings.paths.root).train_dir, choices.kind, family, lines)
+    total.details = {"best": best(lines), "runs": lines}
+    total.outputs.append(str(path))
+    return total
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:

@@ -6,29 +6,26 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore_data.core.errors import InputError, MissingError, require
 from latentscore_data.core.seeds import rng_for
 from latentscore_data.core.training.chat import answer_text, prompt_messages
 from latentscore_data.core.training.spec import TINY_RANDOM
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 SHORT_NAMES = {"gemma3-270m": "unsloth/gemma-3-270m-it", "qwen3-600m": "unsloth/Qwen3-0.6B"}
 
-TINY_VOCABULARY = 1024
+TINY_VOCABULARY = 1536
 TINY_LAYERS = 2
 TINY_HIDDEN = 64
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its tokenizer; ``model`` is a ``PreTrainedModel``, or a ``PeftModel`` for an adapter."""
+    """A ``PreTrainedModel`` (a ``PeftModel`` for an adapter) with its tokenizer."""
 
     model: Any
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
 
 
 def is_local(name: str, runs: Path | None = None) -> bool:
@@ -92,7 +89,7 @@ def load_trained(folder: Path, *, runs: Path | None = None, device: str = "cpu",
     return Loaded(PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=trainable), tokenizer)
 
 
-def load_tokenizer(name: str, *, runs: Path | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, *, runs: Path | None = None) -> Any:
     """Only the tokenizer: enough to count tokens."""
     require("transformers", "ml", "counting tokens")
     if name == TINY_RANDOM:

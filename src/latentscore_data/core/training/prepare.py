@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from latentscore_data.core.errors import MissingError
+from latentscore_data.core.errors import InputError, MissingError
 from latentscore_data.core.jsonl_io import dump_line, read_rows, replace_bytes
 from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.settings import ScoringSettings, TrainSettings
-from latentscore_data.core.training.runs import RunFolder, slim
-from latentscore_data.core.training.spec import Choices, DataFact, Kind, Origins, TrainSpec, build_spec, check_run_id
+from latentscore_data.core.settings import ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
+from latentscore_data.core.training.spec import (
+    Choices,
+    DataFact,
+    Kind,
+    Origins,
+    TrainSpec,
+    build_spec,
+    check_run_id,
+    dotted,
+    effective_settings,
+)
 from latentscore_data.core.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+NO_ADAPTER = "none"
+"""``--adapter none``: GRPO from the base model, whatever SFT runs there are."""
 
 SPLIT_OF: dict[Kind, str] = {"sft": "SFT-Train", "grpo": "GRPO"}
 VALIDATION_SPLIT = "SFT-Val"
@@ -28,6 +46,10 @@ class Prepared:
     rows: dict[str, list[ScoredRow]]
     lines: dict[str, list[bytes]]
 
+    def limited_rows(self) -> dict[str, list[ScoredRow]]:
+        """The rows that the run will see."""
+        return {role: some[: self.spec.limit if role == "train" else None] for role, some in self.rows.items()}
+
     def write_data(self) -> None:
         """Put the rows into the run folder, so that a resumed run sees the rows it began with."""
         for role, lines in self.lines.items():
@@ -36,7 +58,13 @@ class Prepared:
                 replace_bytes(path, lines)
 
 
-def prepare(settings: TrainSettings, scoring: ScoringSettings, workspace: Workspace, choices: Choices) -> Prepared:
+def prepare(
+    settings: TrainSettings,
+    scoring: ScoringSettings,
+    workspace: Workspace,
+    choices: Choices,
+    say: Callable[[str], None] = log.info,
+) -> Prepared:
     """Read the rows and resolve the spec. Nothing is written.
 
     Raises :class:`MissingError` when there are no rows to train on, and :class:`InputError` for values that do not fit.
@@ -49,8 +77,40 @@ def prepare(settings: TrainSettings, scoring: ScoringSettings, workspace: Worksp
         role: DataFact(sha256=hashlib.sha256(b"".join(some)).hexdigest(), rows=len(some))
         for role, some in lines.items()
     }
+    if choices.kind == "grpo":
+        choices = replace(choices, adapter=starting_point(settings, choices, workspace, say))
     spec, origins = build_spec(settings, choices, data, scoring)
     return Prepared(spec, origins, RunFolder(workspace.train_dir / spec.run_id), rows, lines)
+
+
+def starting_point(
+    settings: TrainSettings, choices: Choices, workspace: Workspace, say: Callable[[str], None]
+) -> str | None:
+    """Where GRPO goes on from: the run or folder that was named, or the newest finished SFT run of the base model.
+
+    Raises :class:`InputError` for one that is not there or not finished.
+    """
+    named = choices.adapter
+    if named == NO_ADAPTER:
+        return None
+    if named is not None:
+        run = RunFolder(workspace.train_dir / named)
+        if run.final.is_dir() and run.done:
+            return named
+        if Path(named).expanduser().is_dir():
+            return str(Path(named).expanduser().resolve())
+        known = [found.run_id for found in find_runs(workspace.train_dir) if found.done]
+        raise InputError(
+            f"--adapter {named} is neither a finished run nor a folder",
+            f"finished runs: {', '.join(known) or 'none yet; run lsdata train sft first'}",
+        )
+    base_model = effective_settings(settings, choices)[0].base_model
+    newest = newest_finished(workspace.train_dir, "sft", base_model)
+    if newest is None:
+        say(f"no finished SFT run of {base_model}: GRPO starts from the base model, which has not seen the format")
+        return None
+    say(f"going on from {newest.run_id}, the newest SFT run of {base_model} (--adapter names another)")
+    return newest.run_id
 
 
 def training_files(workspace: Workspace, kind: Kind) -> dict[str, Path]:
@@ -74,3 +134,25 @@ def training_rows(workspace: Workspace, kind: Kind) -> dict[str, list[ScoredRow]
         )
     validation = list(read_rows(files["val"], ScoredRow, torn="drop")) if "val" in files else []
     return {"train": train, **({"val": validation} if validation else {})}
+
+
+def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
+    """A dry run: the resolved spec with each value's origin, the audit of the rows, and the price on Modal.
+
+    Loads the tokenizer and the architecture of the base model, no weights. Raises what training would raise before its
+    first step.
+    """
+    from latentscore_data.core.training.audit import audit, count_parameters
+    from latentscore_data.core.training.base_models import load_tokenizer
+    from latentscore_data.core.training.prices import estimate_run
+
+    runs = run.folder.path.parent
+    report, _ = audit(run.spec, run.limited_rows(), load_tokenizer(run.spec.base_model, runs=runs))
+    count_parameters(report, run.spec, runs)
+    values = dotted(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id"}))
+    return {
+        "run_id": run.spec.run_id,
+        "spec": {name: (value, run.origins.get(name, "run")) for name, value in values},
+        "audit": report.to_dict(),
+        "modal": estimate_run(run.spec, report, modal).to_dict(),
+    }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core.errors import InputError, LsdataError, OutputError, require
+from latentscore_data.core.errors import LsdataError, OutputError, require
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.training.watch import draw
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
 
-Reward = Callable[[Sequence[str], Sequence[str]], list[float]]
+Reward = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
 """One's own reward: (vibes, answers) -> a number for each."""
 
 
@@ -88,10 +88,14 @@ def _train(
 ) -> dict[str, Any]:
     from latentscore_data.core.training.audit import audit, count_parameters
     from latentscore_data.core.training.base_models import load_base, pick_device
+    from latentscore_data.core.training.grpo import load_policy, train_grpo
     from latentscore_data.core.training.sft import train_sft
 
     device = pick_device(spec.device)
-    loaded = load_base(spec.base_model, runs=folder.path.parent, device=device)
+    if spec.kind == "sft":
+        loaded = load_base(spec.base_model, runs=folder.path.parent, device=device)
+    else:
+        loaded = load_policy(spec, folder, device)
     rows = {role: folder.rows(role)[: spec.limit if role == "train" else None] for role in spec.data}
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
@@ -99,7 +103,7 @@ def _train(
     if spec.kind == "sft":
         trainer, watch = train_sft(spec, folder, loaded, kept, report, device, say, on_checkpoint)
     else:
-        raise InputError("GRPO", "")
+        trainer, watch = train_grpo(spec, folder, loaded, kept, report, device, say, on_checkpoint, reward)
     save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
 
@@ -111,12 +115,21 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model)
     with disk_full(folder.path), quiet_libraries():
         if spec.method == "lora":
-            model.peft_config["default"].base_model_name_or_path = spec.base_model
+            model.peft_config["default"].base_model_name_or_path = adapter_base_name(spec, folder)
             # A GRPO run holds a frozen copy of where it started as a second adapter; only the trained one is kept.
             model.save_pretrained(str(folder.final), selected_adapters=["default"])
         else:
             model.save_pretrained(str(folder.final))
         trainer.processing_class.save_pretrained(str(folder.final))
+
+
+def adapter_base_name(spec: TrainSpec, folder: RunFolder) -> str:
+    """What an adapter is put on: the base model, or the fully trained model that GRPO put a new adapter on."""
+    from latentscore_data.core.training.base_models import adapter_base
+    from latentscore_data.core.training.grpo import policy_folder
+
+    start = policy_folder(spec, folder)
+    return spec.base_model if start is None or adapter_base(start) is not None else str(spec.adapter)
 
 
 def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -171,8 +171,8 @@ def effective_settings(settings: TrainSettings, choices: Choices) -> tuple[Train
     Later wins: default, recipe, settings (file, environment, flags), preset, ``--set``. Raises :class:`InputError`.
     """
     values = settings.model_dump()
-    defaults = dict(_leaves(TrainSettings().model_dump()))
-    origins = {name: "default" if defaults.get(name) == value else "settings" for name, value in _leaves(values)}
+    defaults = dict(dotted(TrainSettings().model_dump()))
+    origins = {name: "default" if defaults.get(name) == value else "settings" for name, value in dotted(values)}
 
     def put(new: Mapping[str, Any], origin: str, only_open: bool = False) -> None:
         for name, value in new.items():
@@ -271,8 +271,8 @@ def check_run_id(run_id: str) -> str:
 
 def differences(old: TrainSpec, new: TrainSpec) -> list[str]:
     """What differs between two specs, as dotted names with both values."""
-    before = dict(_leaves(old.model_dump(mode="json")))
-    after = dict(_leaves(new.model_dump(mode="json")))
+    before = dict(dotted(old.model_dump(mode="json")))
+    after = dict(dotted(new.model_dump(mode="json")))
     return [
         f"{name} {before.get(name)!r} -> {after.get(name)!r}"
         for name in sorted(set(before) | set(after))
@@ -280,11 +280,12 @@ def differences(old: TrainSpec, new: TrainSpec) -> list[str]:
     ]
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def dotted(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested values as (dotted name, value)."""
     found: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, dict):
-            found += _leaves(cast("dict[str, Any]", value), f"{prefix}{name}.")
+            found += dotted(cast("dict[str, Any]", value), f"{prefix}{name}.")
         else:
             found.append((prefix + name, value))
     return found
@@ -314,7 +315,7 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:
 
 def _unknown(name: str, values: dict[str, Any]) -> InputError:
     return InputError(
-        f"training has no value {name!r}{_nearest(name, [known for known, _ in _leaves(values)])}",
+        f"training has no value {name!r}{_nearest(name, [known for known, _ in dotted(values)])}",
         "the names are those of [train] in latentscore.toml.example, without train.",
     )
 

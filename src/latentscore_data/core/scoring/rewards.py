@@ -1,0 +1,318 @@
+"""The GRPO reward and its parts: what an answer earns for its form, its fields, its sound and its title.
+
+Each part is a function of its own with values in [0, 1]; the reward is their weighted sum minus a penalty. Nothing is
+gated: an answer that is nearly JSON earns a little, so that there is always a direction to learn in.
+
+    reward = 0.15 format + 0.30 schema + 0.45 audio + 0.10 title - 0.10 penalty     (weights are settings)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+from pydantic import ValidationError
+
+from latentscore.config import (
+    PALETTE_COUNT,
+    TITLE_MAX_CHARS,
+    TITLE_MAX_WORDS,
+    MusicConfigPrompt,
+    MusicConfigPromptPayload,
+    Palette,
+)
+from latentscore.labels import FIELDS
+from latentscore_data.core.settings import GrpoSettings
+
+FENCED = 0.6
+"""Format of an answer that is JSON once its Markdown fence is taken off."""
+
+MOST_UNPARSED = 0.3
+"""Format of an answer that is no JSON, when the parser came all the way."""
+
+WHOLE_ANSWER_CHARS = 1200
+"""About the length of a short whole answer: an unfinished one is measured against it."""
+
+UNKNOWN_KEY_COST = 0.05
+LEAST_PLAYABLE = 0.05
+"""Audio of a config that can be played but sounds as unlike the vibe as the worst of the data."""
+
+PARTS = ("format", "schema", "audio", "title", "penalty")
+
+Ear = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], Sequence[float | None]]
+"""(vibe, config) pairs -> a score for each, NaN when the scorer had none, None when the config cannot be played."""
+
+Similarity = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
+"""Pairs of texts -> how alike they are."""
+
+
+class Parsed(NamedTuple):
+    """An answer read as far as it can be: ``data`` is its JSON object, or None."""
+
+    format: float
+    data: dict[str, Any] | None
+
+
+def read_answer(text: str) -> Parsed:
+    """The format part and the object of an answer.
+
+    1 for one JSON object and nothing else, 0.6 when it stands in a Markdown fence, otherwise up to 0.3 by how far the
+    parser came towards a whole answer.
+    """
+    bare = text.strip()
+    data, _ = _load(bare)
+    if data is not None:
+        return Parsed(1.0, data)
+    fenced = re.fullmatch(r"```[A-Za-z]*\s*\n(.*?)\n?\s*```", bare, re.DOTALL)
+    if fenced:
+        inside, _ = _load(fenced[1].strip())
+        if inside is not None:
+            return Parsed(FENCED, inside)
+    _, reached = _load(bare)
+    return Parsed(MOST_UNPARSED * min(reached / max(len(bare), WHOLE_ANSWER_CHARS), 1.0), None)
+
+
+def _load(text: str) -> tuple[dict[str, Any] | None, int]:
+    """(the object, 0), or (None, the position at which it stopped being one)."""
+    if not text.startswith("{"):
+        return None, 0
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        return None, error.pos
+    except (ValueError, RecursionError):
+        return None, 0
+    return data, 0
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def schema_part(data: Mapping[str, Any] | None) -> float:
+    """The share of the 34 fields and 3 palettes that are present and valid, minus 0.05 for each unknown key; at least 0."""
+    if data is None:
+        return 0.0
+    raw_config, raw_palettes = data.get("config"), data.get("palettes")
+    config: dict[str, Any] = raw_config if isinstance(raw_config, dict) else {}
+    palettes: list[Any] = raw_palettes if isinstance(raw_palettes, list) else []
+    valid = sum(name in config and _is_label(config[name], spec.labels) for name, spec in FIELDS.items())
+    low, high = config.get("register_min_oct"), config.get("register_max_oct")
+    if type(low) is int and type(high) is int and high in FIELDS["register_max_oct"].labels and low > high:
+        valid -= 1
+    valid += sum(_is_palette(palette) for palette in palettes[:PALETTE_COUNT])
+    unknown = len(set(data) - set(MusicConfigPromptPayload.model_fields)) + len(set(config) - set(FIELDS))
+    unknown += max(len(palettes) - PALETTE_COUNT, 0)
+    return max(valid / (len(FIELDS) + PALETTE_COUNT) - UNKNOWN_KEY_COST * unknown, 0.0)
+
+
+def _is_label(value: Any, labels: Sequence[Any]) -> bool:
+    # True == 1 in Python, and a switch is not a number here.
+    return any(type(value) is type(label) and value == label for label in labels)
+
+
+def _is_palette(value: Any) -> bool:
+    try:
+        Palette.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def playable(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The config of an answer when it is valid as a whole; the rest of the answer does not matter for its sound."""
+    config = (data or {}).get("config")
+    if not isinstance(config, dict):
+        return None
+    try:
+        MusicConfigPrompt.model_validate(config)
+    except ValidationError:
+        return None
+    return cast("dict[str, Any]", config)
+
+
+def audio_part(score: float | None, low: float, high: float) -> float:
+    """A scorer's value mapped from ``low``..``high`` (its 5th and 95th percentile on the data) to 0.05..1.
+
+    0 when there is nothing to hear (``None``), 0.05 when the scorer had no value for what was heard.
+    """
+    if score is None:
+        return 0.0
+    if not math.isfinite(score):
+        return LEAST_PLAYABLE
+    if high <= low:
+        share = float(score >= high)
+    else:
+        share = min(max((score - low) / (high - low), 0.0), 1.0)
+    return LEAST_PLAYABLE + (1.0 - LEAST_PLAYABLE) * share
+
+
+def title_of(data: Mapping[str, Any] | None) -> str:
+    """A title of one to six words, or nothing."""
+    title = (data or {}).get("title")
+    if not isinstance(title, str) or len(title) > TITLE_MAX_CHARS or not 1 <= len(title.split()) <= TITLE_MAX_WORDS:
+        return ""
+    return title
+
+
+def title_part(title: str, vibe: str, similarity: float) -> float:
+    """Similarity of title and vibe, times the share of the title's word pairs that are its own: copying does not pay."""
+    if not title or not math.isfinite(similarity):
+        return 0.0
+    return min(max(similarity, 0.0), 1.0) * (1.0 - copied_share(title, vibe))
+
+
+def copied_share(title: str, vibe: str) -> float:
+    """The share of the title's word pairs (of its one word) that stand in the vibe."""
+    words, source = _words(title), _words(vibe)
+    if not words:
+        return 1.0
+    size = min(2, len(words))
+    mine, theirs = _ngrams(words, size), set(_ngrams(source, size))
+    return sum(gram in theirs for gram in mine) / len(mine)
+
+
+def penalty_part(text: str, data: Mapping[str, Any] | None, longest_chars: int) -> float:
+    """Equal colours within a palette, length beyond ``longest_chars`` and repetition, together in [0, 1]."""
+    return min(_equal_colors(data) + min(max(len(text) / longest_chars - 1, 0.0), 1.0) + _repetition(text, data), 1.0)
+
+
+def _equal_colors(data: Mapping[str, Any] | None) -> float:
+    """The share of palettes' colours that repeat an earlier one of their palette."""
+    palettes = (data or {}).get("palettes")
+    repeats = total = 0
+    for palette in palettes[:PALETTE_COUNT] if isinstance(palettes, list) else []:
+        colors = palette.get("colors") if isinstance(palette, dict) else None
+        codes = [
+            str(color["hex"]).upper() for color in colors or [] if isinstance(color, dict) and "hex" in color
+        ] if isinstance(colors, list) else []  # fmt: skip
+        repeats += len(codes) - len(set(codes))
+        total += len(codes)
+    return repeats / total if total else 0.0
+
+
+def _repetition(text: str, data: Mapping[str, Any] | None) -> float:
+    """The share of repeated word triples: of the thinking where there is an answer, of all the text where there is none."""
+    said = data.get("thinking") if data is not None else text
+    grams = _ngrams(_words(said), 3) if isinstance(said, str) else []
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where a scorer's values lie on the data, and how long its answers are."""
+
+    scorer: str
+    low: float
+    high: float
+    longest_chars: int
+    values: int = 0
+    """How many scores ``low`` and ``high`` were measured on."""
+
+
+def calibrate(scorer: str, values: Sequence[float], answers: Sequence[str]) -> Calibration:
+    """The 5th and 95th percentile of a scorer's values, and the longest answer that is not too long (1.25 x the longest
+    reference)."""
+    import numpy as np
+
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = np.percentile(finite, [5, 95]) if finite else (0.0, 1.0)
+    longest = max((len(answer) for answer in answers), default=WHOLE_ANSWER_CHARS)
+    return Calibration(scorer, float(low), float(high), math.ceil(1.25 * longest), len(finite))
+
+
+@dataclass
+class RewardBook:
+    """Scores answers in batches and remembers them: the trainer asks for each part of the same answers in turn.
+
+    ``ear`` is None when the audio part has no weight; ``similarity`` compares titles with vibes.
+    """
+
+    calibration: Calibration
+    similarity: Similarity
+    ear: Ear | None = None
+    _known: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
+
+    def score(self, vibes: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
+        """All parts of each answer, always finite and in [0, 1]."""
+        pairs = list(zip(vibes, answers, strict=True))
+        new = list(dict.fromkeys(pair for pair in pairs if pair not in self._known))
+        if new:
+            self._known.update(zip(new, self._score(new), strict=True))
+        return [self._known[pair] for pair in pairs]
+
+    def part(self, name: str, vibes: Sequence[str], answers: Sequence[str]) -> list[float]:
+        return [parts[name] for parts in self.score(vibes, answers)]
+
+    def _score(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
+        parsed = [_parsed(answer) for _, answer in pairs]
+        heard = self._hear([(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)])
+        titles = [title_of(p.data) for p in parsed]
+        compared = [(title, vibe) for title, (vibe, _) in zip(titles, pairs, strict=True) if title]
+        likeness = iter(self.similarity(compared) if compared else [])
+        scored: list[dict[str, float]] = []
+        for (vibe, answer), (form, data), score, title in zip(pairs, parsed, heard, titles, strict=True):
+            scored.append(
+                {
+                    "format": form,
+                    "schema": schema_part(data),
+                    "audio": audio_part(score, self.calibration.low, self.calibration.high),
+                    "title": title_part(title, vibe, float(next(likeness))) if title else 0.0,
+                    "penalty": penalty_part(answer, data, self.calibration.longest_chars),
+                }
+            )
+        return scored
+
+    def _hear(self, pairs: Sequence[tuple[str, dict[str, Any] | None]]) -> list[float | None]:
+        sounds = [(vibe, config) for vibe, config in pairs if config is not None]
+        scores = iter(self.ear(sounds) if self.ear is not None and sounds else [])
+        return [next(scores, None) if config is not None else None for _, config in pairs]
+
+
+@lru_cache(maxsize=4096)
+def _parsed(answer: str) -> Parsed:
+    return read_answer(answer)
+
+
+def part_weights(settings: GrpoSettings) -> dict[str, float]:
+    """Weight of each part in the sum; the penalty's is negative."""
+    return {
+        "format": settings.format_weight,
+        "schema": settings.schema_weight,
+        "audio": settings.audio_weight,
+        "title": settings.title_weight,
+        "penalty": -settings.penalty_weight,
+    }
+
+
+def total(parts: Mapping[str, float], settings: GrpoSettings) -> float:
+    """The reward: the weighted sum of the parts."""
+    return sum(weight * parts[name] for name, weight in part_weights(settings).items())
+
+
+def finite_rewards(values: Sequence[Any]) -> list[float]:
+    """Rewards of a function that is not ours: what is no number gets one below every number there is."""
+    numbers = [_number(value) for value in values]
+    floor = min((number for number in numbers if number is not None), default=0.0) - 1.0
+    return [floor if number is None else number for number in numbers]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,264 @@
+"""GRPO: several answers to each vibe, rewarded and compared within their group, through TRL's ``GRPOTrainer``."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from latentscore_data.core.errors import InputError
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.scoring.rewards import (
+    Calibration,
+    Ear,
+    RewardBook,
+    Similarity,
+    calibrate,
+    finite_rewards,
+    part_weights,
+)
+from latentscore_data.core.training.audit import Audit, reference_answers
+from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
+from latentscore_data.core.training.chat import prompt_messages, template_options
+from latentscore_data.core.training.loop import OnCheckpoint, Say, Watch, common_arguments, disk_full, run_trainer
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.sft import lora_config
+from latentscore_data.core.training.spec import TrainSpec
+
+Reward = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
+"""One's own reward: (vibes, answers) -> a number for each."""
+
+TrainerReward = Callable[..., list[float | None]]
+"""A reward as the trainer calls it. Ours never return None: the trainer would leave such an answer out instead of punishing it."""
+
+FEWEST_SCORES = 20
+"""Below so many known scores the percentiles of the audio part are measured anew, on the reference answers."""
+
+MOST_REFERENCES = 64
+
+
+def train_grpo(
+    spec: TrainSpec,
+    folder: RunFolder,
+    loaded: Loaded,
+    rows: dict[str, list[ScoredRow]],
+    audit: Audit,
+    device: str,
+    say: Say,
+    on_checkpoint: OnCheckpoint | None,
+    reward: Reward | None = None,
+) -> tuple[Any, Watch]:
+    """Train on the vibes of ``train``. ``reward`` replaces the spec's. Returns the trainer and what was watched."""
+    rollout = spec.rollout
+    with reward_functions(spec, rows["train"], reward, folder, say) as (functions, weights):
+        arguments = GRPOConfig(
+            **common_arguments(spec, folder, audit.steps, device),
+            num_generations=rollout.generations,
+            max_completion_length=audit.max_completion_tokens,
+            beta=rollout.beta,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            reward_weights=weights,
+            multi_objective_aggregation="normalize_then_sum",
+            chat_template_kwargs=template_options(loaded.tokenizer.chat_template) or None,
+        )
+
+        def make(watch: Watch) -> GRPOTrainer:
+            return GRPOTrainer(
+                model=loaded.model,
+                reward_funcs=[*functions],
+                args=arguments,
+                train_dataset=prompts(rows["train"]),
+                processing_class=loaded.tokenizer,
+                # An adapter that is trained further brings its own configuration; its start is the frozen reference.
+                peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
+                callbacks=[watch],
+            )
+
+        return run_trainer(make, folder, say, on_checkpoint)
+
+
+def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
+    """Where GRPO starts: the adapter or model that the spec names, or its base model.
+
+    Raises :class:`InputError` for an adapter of another base or for one that is to be trained in full.
+    """
+    start = policy_folder(spec, folder)
+    if start is not None and (base := adapter_base(start)) is not None:
+        check_adapter(spec, base)
+        return load_trained(start, runs=folder.path.parent, device=device, trainable=True)
+    loaded = (
+        load_trained(start, device=device)
+        if start is not None
+        else load_base(spec.base_model, runs=folder.path.parent, device=device)
+    )
+    if spec.method == "full" and not Path(loaded.model.config._name_or_path or "-").is_dir():
+        # The trainer loads the frozen reference by the model's path, which a random or a GGUF model does not have.
+        copy = folder.path / "reference"
+        with disk_full(copy):
+            loaded.model.save_pretrained(copy)
+            loaded.tokenizer.save_pretrained(copy)
+        return load_base(str(copy), device=device)
+    return loaded
+
+
+def policy_folder(spec: TrainSpec, folder: RunFolder) -> Path | None:
+    """The folder of the adapter or model that the run goes on from, or None for the base model."""
+    if spec.adapter is None:
+        return None
+    for path in (folder.start, folder.path.parent / spec.adapter / "final", Path(spec.adapter)):
+        if path.is_dir():
+            return path
+    raise InputError(f"{spec.adapter}, where the run should go on from, is not there", "name it with --adapter")
+
+
+def check_adapter(spec: TrainSpec, base: str) -> None:
+    """Raise :class:`InputError` unless an adapter of ``base`` can be trained further by this spec."""
+    if base != spec.base_model:
+        raise InputError(
+            f"adapter {spec.adapter} was trained on {base}, not on {spec.base_model}",
+            f"take --base-model {base}, or another --adapter",
+        )
+    if spec.method != "lora":
+        raise InputError(
+            f"{spec.adapter} is an adapter, and method full trains all weights", "leave --set method=full out"
+        )
+
+
+def prompts(rows: Sequence[ScoredRow]) -> Dataset:
+    """The noisy wording as the prompt, the original one for the reward."""
+    return Dataset.from_list(
+        [
+            {"prompt": prompt_messages(row.vibe_for_training), "vibe": row.vibe_original, "row_id": row.row_id}
+            for row in rows
+        ]
+    )
+
+
+@contextlib.contextmanager
+def reward_functions(
+    spec: TrainSpec, rows: Sequence[ScoredRow], reward: Reward | None, folder: RunFolder, say: Say
+) -> Iterator[tuple[list[TrainerReward], list[float]]]:
+    """The functions that the trainer calls, and their weights: one's own, or the parts of the standard reward."""
+    own = reward or own_reward(spec.rollout.reward)
+    if own is not None:
+        yield [_named("own", lambda vibes, answers: finite_rewards(own(vibes, answers)))], [1.0]
+        return
+    weights = {name: weight for name, weight in part_weights(spec.rollout).items() if weight}
+    with make_book(spec, rows, say) as book:
+        folder.note(calibration=vars(book.calibration))
+        yield [_named(name, _part(book, name)) for name in weights], list(weights.values())
+
+
+def _part(book: RewardBook, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
+    return lambda vibes, answers: book.part(name, vibes, answers)
+
+
+def _named(name: str, score: Callable[[Sequence[str], Sequence[str]], list[float]]) -> TrainerReward:
+    """A reward as the trainer calls it; it is logged under its name."""
+
+    def function(completions: Sequence[Any], vibe: Sequence[str], **_: Any) -> list[float | None]:
+        answers = [
+            completion[0]["content"] if isinstance(completion, list) else completion for completion in completions
+        ]
+        return [*score(vibe, answers)]
+
+    function.__name__ = name
+    return function
+
+
+def own_reward(name: str) -> Reward | None:
+    """The user's function for ``path/to/file.py:fn`` or ``module:fn``; None for the standard reward.
+
+    Raises :class:`InputError` when there is none.
+    """
+    if name == "standard":
+        return None
+    where, colon, attribute = name.rpartition(":")
+    if not colon:
+        raise InputError(f"unknown reward {name!r}", "rewards are standard, path/to/file.py:fn and module:fn")
+    import importlib
+    import importlib.util
+
+    try:
+        if where.endswith(".py"):
+            found = importlib.util.spec_from_file_location("lsdata_own_reward", where)
+            if found is None or found.loader is None:
+                raise ImportError(where)
+            module = importlib.util.module_from_spec(found)
+            found.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+        return getattr(module, attribute)
+    except (ImportError, OSError, AttributeError) as error:
+        raise InputError(
+            f"reward {name} cannot be loaded ({error})", "check the file and the function's name"
+        ) from None
+
+
+@contextlib.contextmanager
+def make_book(spec: TrainSpec, rows: Sequence[ScoredRow], say: Say) -> Iterator[RewardBook]:
+    """The standard reward, with its scorer's scale measured on the rows."""
+    answers = reference_answers(rows)
+    if spec.rollout.audio_weight == 0:
+        yield RewardBook(calibrate("none", [], answers), title_similarity(say))
+        return
+    with open_ear(spec) as (name, why, ear):
+        say(f"audio reward: {name}{f' ({why})' if why else ''}")
+        yield RewardBook(measure_scale(name, rows, ear), title_similarity(say), ear)
+
+
+def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear) -> Calibration:
+    """Where the scorer's values lie: from the scores the rows hold, or else by listening to their answers."""
+    known = [value for row in rows for value in row.candidate_scores.get(scorer, []) if value is not None]
+    if len(known) < FEWEST_SCORES:
+        some = [row for row in rows if row.config_payload is not None][:MOST_REFERENCES]
+        heard = ear([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
+        known = [value for value in heard if value is not None and math.isfinite(value)]
+    return calibrate(scorer, known, reference_answers(rows))
+
+
+@contextlib.contextmanager
+def open_ear(spec: TrainSpec) -> Iterator[tuple[str, str, Ear]]:
+    """(scorer, why this one, how to listen): renders in worker processes, each config once."""
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorer, resolve_auto
+    from latentscore_data.core.scoring.studio import Studio
+
+    if spec.scoring is None:
+        raise InputError("a GRPO spec needs the settings of its scorer", "make it with lsdata train grpo")
+    settings = spec.scoring.model_copy(update={"seconds": spec.rollout.seconds})
+    name, why = resolve_auto(settings) if spec.rollout.scorer == "auto" else (spec.rollout.scorer, "")
+    scorer = make_scorer(name, ScorerNeeds(settings))
+    with Studio([scorer], settings) as studio:
+
+        def ear(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
+            return [_heard(hearing, scorer.name) for hearing in studio.hear_all(pairs)]
+
+        yield name, why, ear
+
+
+def _heard(hearing: Any, scorer: str) -> float | None:
+    if hearing.failure is not None:
+        return None
+    score = hearing.score(scorer)
+    return math.nan if score is None else score.final_score
+
+
+def title_similarity(say: Say) -> Similarity:
+    """Cosine of the two texts' embeddings: MiniLM where it is here, hashed words elsewhere."""
+    from latentscore.embed import make_embedder
+
+    embedder = make_embedder("hashing")
+    say("title reward: hashing")
+
+    def similarity(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        titles, vibes = zip(*pairs, strict=True)
+        return (embedder.embed(titles) * embedder.embed(vibes)).sum(axis=1).tolist()
+
+    return similarity

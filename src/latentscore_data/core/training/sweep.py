@@ -1,0 +1,59 @@
+"""A family of presets, one run each, and the table that compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.jsonl_io import replace_json
+from latentscore_data.core.training.spec import Choices, family
+
+COLUMNS = ("steps", "first_loss", "last_loss", "best_eval_loss", "first_reward", "last_reward")
+
+
+def members(group: str, choices: Choices) -> dict[str, Choices]:
+    """The choices of each member of a family: the preset comes first, so that ``--set`` can still override it.
+
+    Raises :class:`InputError` for an unknown family.
+    """
+    return {
+        name: replace(
+            choices,
+            presets=[*choices.presets, f"{group}:{name}"],
+            run_id=f"{choices.run_id}-{name}" if choices.run_id else None,
+        )
+        for name in family(group)
+    }
+
+
+def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line per run: its figures, its time, what its health watch said."""
+    return [
+        {
+            "preset": name,
+            "run": record.get("run_id"),
+            "status": record.get("status"),
+            **{column: record.get("metrics", {}).get(column) for column in COLUMNS},
+            "seconds": record.get("seconds"),
+            "warnings": len(record.get("health", [])),
+        }
+        for name, record in records.items()
+    ]
+
+
+def best(lines: Sequence[dict[str, Any]]) -> str | None:
+    """The member with the highest reward, or else the lowest validation (or training) loss."""
+    for column, sign in (("last_reward", -1), ("best_eval_loss", 1), ("last_loss", 1)):
+        known = [line for line in lines if line.get(column) is not None]
+        if known:
+            return min(known, key=lambda line: sign * line[column])["preset"]
+    return None
+
+
+def write_table(train_dir: Path, kind: str, group: str, lines: Sequence[dict[str, Any]]) -> Path:
+    """Beside the runs, so that the comparison survives the terminal."""
+    path = train_dir / f"sweep-{kind}-{group}.json"
+    replace_json(path, {"kind": kind, "family": group, "best": best(lines), "runs": list(lines)})
+    return path
