@@ -175,6 +175,7 @@ register("vibes", "vibes", STAGES)
 register("configs", "configs", STAGES)
 register("run-all", "run_all", STAGES)
 register("train", "train", STAGES)
+register("bench", "bench", STAGES)
 register("export", "export", STAGES)
 register("doctor", "doctor", HELPERS)
 

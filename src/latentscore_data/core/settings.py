@@ -302,10 +302,24 @@ class BenchSettings(Section):
     """What is compared: KIND:NAME[=LABEL]."""
     split: Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"] = "TEST"
     """The rows that are compared on."""
+    suite: Literal["short", "typo", "out-of-domain", "controllability"] | None = None
+    """A bundled list of prompts to compare on instead of a split."""
     limit: int | None = Field(default=None, ge=1)
     """Take only the first so many rows."""
     baseline: str | None = None
     """Label of the source that the others are compared with; empty for baseline:random where there is one."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
+    """Name of the run's folder; empty for one made from what is compared, so that the same command resumes."""
+    keep_audio: bool = False
+    """Keep FLAC files beside the MP3 files that the page plays."""
+    resamples: int = Field(default=4000, ge=200, le=1_000_000)
+    """Bootstrap resamples behind each interval."""
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    """Rows that a local model answers at once."""
+    max_new_tokens: int = Field(default=1600, ge=64, le=16_384)
+    """Longest answer of a local model, in tokens."""
+    human_pairs: int = Field(default=40, ge=4, le=1000)
+    """Pairs in a listening pack."""
     seed: int = 0
     """Seed of generators, rendering and resampling."""
 

@@ -6,7 +6,7 @@ by source document. Plain arrays in, small records out; randomness is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,10 +131,10 @@ def detectable_difference(
     From the noncentral t distribution with (documents - 1) degrees of freedom and the cluster-robust standard error of
     the mean; None below 8 documents.
     """
-    sums, counts = _by_document(differences, documents)
-    if too_few(len(sums)):
+    n = len(set(documents))
+    if too_few(n):
         return None
-    return _detectable_shift(len(sums), power, alpha) * cluster_standard_error(differences, documents)
+    return _detectable_shift(n, power, alpha) * cluster_standard_error(differences, documents)
 
 
 def _detectable_shift(n: int, power: float, alpha: float) -> float:
@@ -189,7 +189,9 @@ def _by_document(values: ArrayLike, documents: Sequence[str]) -> tuple[Floats, F
     if not np.isfinite(array).all():
         raise ValueError("values must be finite: a failed row takes the floor score")
     _, codes = np.unique(np.asarray(documents), return_inverse=True)
-    return np.bincount(codes, weights=array), np.bincount(codes).astype(np.float64)
+    sums: Floats = np.bincount(codes, weights=array).astype(np.float64)
+    counts: Floats = np.bincount(codes).astype(np.float64)
+    return sums, counts
 
 
 def _cluster_interval(
@@ -214,12 +216,3 @@ def describe(values: ArrayLike, bins: Sequence[float] | None = None) -> dict[str
         "histogram": [int(c) for c in counts],
         "edges": [float(e) for e in edges],
     }
-
-
-def by_group(
-    values: ArrayLike, groups: Sequence[str], summarise: Callable[[Floats], float] = np.mean
-) -> dict[str, float]:
-    """One number for each group of rows."""
-    array = np.asarray(values, dtype=np.float64)
-    names = np.asarray(groups)
-    return {str(name): float(summarise(array[names == name])) for name in np.unique(names)}

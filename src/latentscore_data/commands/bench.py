@@ -1,0 +1,231 @@
+"""lsdata bench: several generators answer the same vibes; every answer is played, scored and put on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentscore_data.commands._options import (
+    ApiBaseOption,
+    ApiKeyEnvOption,
+    DryRunOption,
+    LimitOption,
+    MaxConcurrencyOption,
+    MaxCostOption,
+    MaxQpsOption,
+    OnOption,
+    OverwriteOption,
+    RetryFailedOption,
+    ScorerOption,
+    SecondsOption,
+    SeedOption,
+    WorkersOption,
+    YesOption,
+    load,
+    show,
+)
+
+if TYPE_CHECKING:
+    from latentscore_data.core.bench.run import RunFiles
+    from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import StageFiles, Workspace
+
+
+def bench(
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:NAME[=LABEL]",
+            help="What is compared: dataset:config_payload, litellm:MODEL, local:PATH, "
+            "baseline:random|keywords|most-common|lookup|clap-lookup. Repeatable.",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="SFT-Train, SFT-Val, GRPO or TEST (the default).")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Bundled prompts instead: short, typo, out-of-domain or controllability.")
+    ] = None,
+    limit: LimitOption = None,
+    scorer: ScorerOption = None,
+    seconds: SecondsOption = None,
+    baseline: Annotated[str | None, typer.Option(help="Label of the source that the others are compared with.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder (default: made from its choices).")] = None,
+    keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
+    workers: WorkersOption = None,
+    on: OnOption = None,
+    seed: SeedOption = None,
+    max_concurrency: MaxConcurrencyOption = None,
+    max_qps: MaxQpsOption = None,
+    max_cost: MaxCostOption = None,
+    api_base: ApiBaseOption = None,
+    api_key_env: ApiKeyEnvOption = None,
+    retry_failed: RetryFailedOption = False,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.
+
+    Examples:
+
+    lsdata bench
+
+    lsdata bench --source dataset:config_payload=data --source litellm:openai/gpt-4o-mini=mini --source baseline:random
+
+    lsdata bench --suite controllability --source baseline:keywords
+    """
+    from latentscore_data.core.settings import chosen
+    from latentscore_data.core.workspace import Workspace
+
+    settings = load(
+        bench=chosen(
+            sources=source,
+            split=split,
+            suite=suite,
+            limit=limit,
+            baseline=baseline,
+            name=name,
+            keep_audio=keep_audio or None,
+            seed=seed,
+        ),
+        scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
+        llm=chosen(
+            max_concurrency=max_concurrency,
+            max_qps=max_qps,
+            max_cost=max_cost,
+            api_base=api_base,
+            api_key_env=api_key_env,
+        ),
+    )
+    workspace = Workspace(settings.paths.root)
+    with workspace.lock("bench"):
+        show(run_bench(settings, yes=yes, retry_failed=retry_failed, overwrite=overwrite))
+
+
+def run_bench(
+    settings: Settings,
+    *,
+    yes: bool = False,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+) -> Summary:
+    """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller."""
+    from latentscore_data.core.bench import prepare, run
+    from latentscore_data.core.bench.report import render_report
+    from latentscore_data.core.bench.summary import summarise
+    from latentscore_data.core.display import progress, say
+    from latentscore_data.core.generators.base import make_generator
+    from latentscore_data.core.jsonl_io import replace_json
+    from latentscore_data.core.workspace import Workspace, write_manifest
+
+    workspace = Workspace(settings.paths.root)
+    rows = prepare.choose_rows(settings.bench, workspace)
+    sources = prepare.choose_sources(settings.bench, rows)
+    baseline = prepare.baseline_label(settings.bench, sources)
+    files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
+    again = {"retry_failed": retry_failed, "overwrite": overwrite}
+
+    with prepare.open_studio(settings, workspace) as studio:
+        needs = prepare.make_needs(settings, workspace, rows)
+        generators = [make_generator(source, needs) for source in sources]
+        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
+        asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
+        samples = run.answered(files, rows, [source.label for source in sources], settings.bench.seed)
+        heard = run.listen(
+            samples,
+            studio,
+            files,
+            keep_flac=settings.bench.keep_audio,
+            floor_source=prepare.floor_source(studio, baseline),
+            progress=progress(),
+            **again,
+        )
+        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, studio)
+
+    results = run.results_in_order(files, samples)
+    table = summarise(results, facts)
+    replace_json(files.summary, table)
+    render_report(table, results, files.audio, files.report)
+    summary = told(asked, heard, table, files)
+    write_manifest(
+        a_run(settings, workspace, files), workspace.root, [files.results, files.summary, files.report], summary
+    )
+    if settings.bench.name is None:
+        # What run-all and status ask about is the run that the settings describe, wherever its folder is.
+        write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
+    return summary
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
+    """The whole stage, under the lock that run-all holds."""
+    return run_bench(settings, yes=yes)
+
+
+def told(asked: Sequence[Summary], heard: Summary, table: dict[str, Any], files: RunFiles) -> Summary:
+    """The run as one summary: samples done, what models were paid, and who came out ahead."""
+    summary = heard
+    summary.stage = "bench"
+    for part in asked:
+        summary.seconds += part.seconds
+        summary.calls += part.calls
+        summary.cached += part.cached
+        summary.tokens_in += part.tokens_in
+        summary.tokens_out += part.tokens_out
+        summary.saved_usd += part.saved_usd
+        summary.failed.update(part.failed)
+        if summary.cost_usd is not None:
+            summary.cost_usd = None if part.cost_usd is None else summary.cost_usd + part.cost_usd
+    headline = table["headline"]
+    summary.details["scorer"] = headline
+    for source in table["sources"]:
+        summary.details[source["label"]] = in_words(source, headline)
+    if table["few_documents"]:
+        summary.details["note"] = table["few_documents"]
+    summary.outputs = [str(files.report), str(files.summary), str(files.results)]
+    summary.next_step = f"open {files.report}"
+    return summary
+
+
+def in_words(source: dict[str, Any], scorer: str) -> str:
+    """A source's line for a terminal: mean, interval, and how many of its answers could be scored."""
+    score = source["scores"][scorer]
+    interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
+    fields = source["fields"]
+    asked = f", {fields['mean']:.0%} of {fields['asked']} asked fields" if fields else ""
+    return f"{score['mean']:.3f}{interval}, {source['success_rate']:.0%} scored{asked}"
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """What the benchmark of these settings reads, and what decides its result."""
+    from latentscore_data.core.workspace import StageFiles
+
+    return [StageFiles("bench", workspace.bench_dir / "manifest.json", *_decides(settings, workspace))]
+
+
+def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFiles:
+    """The same for the manifest in the run's own folder."""
+    from latentscore_data.core.workspace import StageFiles
+
+    return StageFiles("bench", files.manifest, *_decides(settings, workspace))
+
+
+def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
+    from latentscore import RENDERER_VERSION, schema_hash
+    from latentscore_data.core.bench.prepare import rows_file
+
+    inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
+    bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
+    scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
+    versions = {"renderer": RENDERER_VERSION, "schema": schema_hash()}
+    return [path for path in inputs if path is not None and path.exists()], {**bench, "scoring": scoring}, versions
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """What would stop the benchmark, found without network or cost."""
+    from latentscore_data.core.bench.prepare import missing
+
+    return missing(settings)

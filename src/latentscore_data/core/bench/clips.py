@@ -1,0 +1,64 @@
+"""What a page plays and draws of a sound: a small MP3 beside it, and its waveform as a few letters."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from latentscore_data.core.jsonl_io import replace_bytes
+
+if TYPE_CHECKING:
+    from latentscore import Audio
+
+PEAKS = 96
+"""Bars of a waveform picture."""
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+"""A bar's height in 64 steps, as one letter: a waveform is then a short string instead of a picture."""
+
+MP3_COMPRESSION = 0.7
+"""libsndfile's scale from 0 (large) to 1 (small); 0.7 is near 100 kbit/s for this music."""
+
+
+def write_mp3(path: Path, audio: Audio) -> None:
+    """The audio as MP3, which every phone plays, in one move. An existing file is left as it is."""
+    import soundfile
+
+    if path.exists():
+        return
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer,
+        audio.samples,
+        audio.sample_rate,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode="VARIABLE",
+        compression_level=MP3_COMPRESSION,
+    )
+    replace_bytes(path, [buffer.getvalue()])
+
+
+def write_flac(path: Path, audio: Audio) -> None:
+    """The audio as 24-bit FLAC, in one move. An existing file is left as it is."""
+    import soundfile
+
+    if path.exists():
+        return
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio.samples, audio.sample_rate, format="FLAC", subtype="PCM_24")
+    replace_bytes(path, [buffer.getvalue()])
+
+
+def waveform(audio: Audio, bars: int = PEAKS) -> str:
+    """One letter of :data:`ALPHABET` per bar: the loudest sample of that stretch, on a square-root scale."""
+    edges = np.linspace(0, len(audio.samples), bars + 1).astype(int)
+    loudest = np.abs(audio.samples).max(axis=1)
+    peaks = np.array([loudest[a:b].max() if b > a else 0.0 for a, b in itertools.pairwise(edges)])
+    # The square root lets quiet passages be seen beside loud ones.
+    steps = np.clip(np.sqrt(np.clip(peaks, 0, 1)) * (len(ALPHABET) - 1), 0, len(ALPHABET) - 1).round().astype(int)
+    return "".join(ALPHABET[step] for step in steps)

@@ -1,0 +1,271 @@
+"""What a run compares: its rows, its sources with what is known of them, and the folder that fits both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latentscore_data.core.bench.suites import suite_rows
+from latentscore_data.core.bench.summary import RunFacts, SourceFacts
+from latentscore_data.core.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.generators.base import Needs, SourceName, parse_sources
+from latentscore_data.core.generators.simple import FIRST_VALID
+from latentscore_data.core.jsonl_io import read_rows
+from latentscore_data.core.rows import ScoredRow, VibeRow
+from latentscore_data.core.seeds import digest
+
+if TYPE_CHECKING:
+    from latentscore.embed import Embedder
+    from latentscore_data.core.bench.run import Listening
+    from latentscore_data.core.scoring.studio import Studio
+    from latentscore_data.core.settings import BenchSettings, ScoringSettings, Settings
+    from latentscore_data.core.workspace import Workspace
+
+WINNERS = "config_payload"
+"""The column of the answers that Best-of-N chose."""
+
+
+def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
+    """The file the rows come from: the scored rows of the split, else its vibes; None for a suite."""
+    if bench.suite is not None:
+        return None
+    scored = workspace.scored(bench.split)
+    return scored if scored.exists() or not workspace.vibes(bench.split).exists() else workspace.vibes(bench.split)
+
+
+def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]:
+    """The rows that every source answers. Raises :class:`MissingError` when the split has none."""
+    path = rows_file(bench, workspace)
+    if path is None:
+        rows: Sequence[VibeRow] = suite_rows(bench.suite or "")
+    else:
+        rows = list(read_rows(path, ScoredRow)) if path.exists() else []
+    if not rows:
+        raise MissingError(
+            f"there are no {bench.split} rows under {workspace.root}",
+            f"run lsdata configs --split {bench.split} first, choose another --split, or compare on a --suite",
+        )
+    return rows[: bench.limit]
+
+
+def training_rows(workspace: Workspace) -> list[ScoredRow]:
+    """The SFT-Train rows that hold a config; an empty list where there are none yet."""
+    path = workspace.scored("SFT-Train")
+    return [row for row in read_rows(path, ScoredRow) if row.config_payload] if path.exists() else []
+
+
+def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[SourceName]:
+    """The sources of the run, with the N = 1 answers beside winners that a scorer chose.
+
+    In a suite nothing is held in the rows, so ``dataset:`` sources fall away. Raises :class:`InputError`.
+    """
+    sources = parse_sources(bench.sources)
+    if bench.suite is not None:
+        sources = [source for source in sources if source.kind != "dataset"]
+        if not sources:
+            raise InputError(
+                f"the suite {bench.suite} holds no configs, so a dataset source has nothing to show",
+                "name another source, such as --source baseline:keywords",
+            )
+        return sources
+    winners = next((source for source in sources if source.kind == "dataset" and source.name == WINNERS), None)
+    named = {(source.kind, source.name) for source in sources}
+    if winners is not None and choosers(rows) and ("dataset", FIRST_VALID) not in named:
+        at = sources.index(winners) + 1
+        sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label} (N = 1)"))
+    return sources
+
+
+def choosers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
+    """The scorers that chose the winners of these rows: the first one named when they were scored."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        scores: dict[str, object] = getattr(row, "candidate_scores", None) or {}
+        candidates = getattr(row, "config_candidates", None) or []
+        if scores and sum(candidate is not None for candidate in candidates) > 1:
+            found[next(iter(scores))] += 1
+    return tuple(name for name, _ in found.most_common())
+
+
+def facts(sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequence[ScoredRow]) -> list[SourceFacts]:
+    """Each source with the scorers that had a say in its answers."""
+    found: list[SourceFacts] = []
+    for source in sources:
+        chosen_by: tuple[str, ...] = ()
+        note = ""
+        if source.kind == "dataset":
+            note = _made_by(rows)
+            if source.name == WINNERS:
+                chosen_by = choosers(rows)
+                note = f"best of {_most_candidates(rows)}. {note}".strip()
+            elif source.name == FIRST_VALID:
+                note = f"the first valid answer, before any choice. {note}".strip()
+        elif source.kind == "baseline" and source.name in ("lookup", "clap-lookup"):
+            chosen_by = choosers(known)
+            note = f"the nearest of {len(known)} training rows"
+        elif source.kind == "baseline" and source.name == "most-common":
+            note = f"one config for everything, from {len(known)} training rows"
+        elif source.kind == "baseline" and source.name == "keywords":
+            note = KEYWORDS_NOTE
+        elif source.kind == "local":
+            chosen_by, note = _trained(source)
+        found.append(SourceFacts(source.label, source.kind, source.name, chosen_by, note))
+    return found
+
+
+KEYWORDS_NOTE = "reads the words of the vibe"
+
+
+def _made_by(rows: Sequence[VibeRow]) -> str:
+    models = Counter(str(model) for row in rows if (model := getattr(row, "config_model", None)))
+    if not models:
+        return ""
+    names = ", ".join(name for name, _ in models.most_common(3))
+    return f"configs by {names}"
+
+
+def _most_candidates(rows: Sequence[VibeRow]) -> int:
+    return max((len(getattr(row, "config_candidates", None) or []) for row in rows), default=0)
+
+
+def _trained(source: SourceName) -> tuple[tuple[str, ...], str]:
+    """What a run folder says about how its model was trained."""
+    import json
+
+    for folder in (Path(source.name), Path(source.name).parent):
+        path = folder / "run.json"
+        if path.is_file():
+            run = json.loads(path.read_text(encoding="utf-8"))
+            kind, base = run.get("kind", "?"), run.get("base_model", "?")
+            scorer = run.get("reward_scorer")
+            return ((str(scorer),) if scorer else ()), f"{kind} of {base}"
+    return (), ""
+
+
+def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:
+    """The label that the others are compared with. Raises :class:`InputError` for one that is not there."""
+    labels = [source.label for source in sources]
+    if bench.baseline is not None:
+        if bench.baseline not in labels:
+            raise InputError(f"no source is called {bench.baseline}", f"the baseline is one of {', '.join(labels)}")
+        return bench.baseline
+    chance = next((s.label for s in sources if s.kind == "baseline" and s.name == "random"), None)
+    return chance or labels[0]
+
+
+def run_name(bench: BenchSettings, scoring: ScoringSettings, sources: Sequence[SourceName]) -> str:
+    """The folder of a run. The same comparison has the same folder, so the same command goes on where it stopped."""
+    if bench.name:
+        return bench.name
+    what = digest(
+        [(source.kind, source.name, source.label) for source in sources],
+        bench.limit,
+        scoring.scorers,
+        scoring.seconds,
+        scoring.seed,
+        bench.seed,
+    )[:8]
+    return f"{bench.suite or bench.split.lower()}-{what}"
+
+
+def open_studio(settings: Settings, workspace: Workspace) -> Studio:
+    """The studio with the scorers of the settings. Raises :class:`MissingError` where weights, an extra or a key is missing."""
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+    from latentscore_data.core.scoring.studio import Studio
+
+    scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm))
+    return Studio(scorers, settings.scoring, workspace.score_cache)
+
+
+def scorer_names(studio: Listening) -> list[str]:
+    return [scorer.name for scorer in studio.scorers]
+
+
+def floor_source(studio: Listening, baseline: str) -> str | None:
+    """Whose audio is heard against foreign vibes: everybody's (None), or the baseline's where listening again is dear."""
+    from latentscore_data.core.scoring.base import EmbeddingScorer
+
+    return None if all(isinstance(scorer, EmbeddingScorer) for scorer in studio.scorers) else baseline
+
+
+def make_needs(settings: Settings, workspace: Workspace, rows: Sequence[VibeRow]) -> Needs:
+    """What the generators may draw on; nothing expensive happens before one of them asks for it."""
+    from latentscore_data.core.dedupe import choose_embedder, load_embedder
+    from latentscore_data.core.llm.client import LLM, connect
+
+    def ask(model: str) -> LLM:
+        from latentscore_data.core.ledger import Ledger
+
+        return connect(
+            model, settings.llm, cache_path=workspace.llm_cache, ledger=Ledger(workspace.ledger), stage="bench"
+        )
+
+    def embedder() -> Embedder:
+        return load_embedder(choose_embedder(settings.dedupe))
+
+    return Needs(
+        bench=settings.bench,
+        configs=settings.configs,
+        embedder=embedder,
+        connect=ask,
+        training_rows=lambda: training_rows(workspace),
+        max_concurrency=settings.llm.max_concurrency,
+        rows=rows,
+    )
+
+
+def run_facts(
+    settings: Settings,
+    workspace: Workspace,
+    name: str,
+    rows: Sequence[VibeRow],
+    sources: Sequence[SourceName],
+    baseline: str,
+    studio: Listening,
+) -> RunFacts:
+    """What the table says about how it came to be; the candidates are heard here, for the ceiling."""
+    from latentscore import RENDERER_VERSION
+    from latentscore_data.core.bench.run import ceiling
+
+    names = scorer_names(studio)
+    most = _most_candidates(rows)
+    return RunFacts(
+        name=name,
+        title=f"{settings.bench.suite} prompts" if settings.bench.suite else f"{settings.bench.split} rows",
+        created=datetime.now(UTC).isoformat(timespec="minutes"),
+        sources=facts(sources, rows, training_rows(workspace)),
+        scorers=names,
+        baseline=baseline,
+        seconds=settings.scoring.seconds,
+        seed=settings.scoring.seed,
+        split=None if settings.bench.suite else settings.bench.split,
+        suite=settings.bench.suite,
+        fingerprints={
+            "renderer": RENDERER_VERSION,
+            "rows": digest(*(digest(row.row_id, row.vibe_original) for row in rows))[:16],
+            **{f"scorer {scorer.name}": scorer.fingerprint for scorer in studio.scorers},
+        },
+        ceiling=ceiling(rows, studio, names) if most > 1 else {},
+        ceiling_of=f"the best of {most} candidates of each row, chosen by the scorer itself" if most > 1 else "",
+        resamples=settings.bench.resamples,
+    )
+
+
+def missing(settings: Settings) -> list[LsdataError]:
+    """Wrong sources, and scorers that cannot run."""
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+
+    found: list[LsdataError] = []
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: parse_sources(settings.bench.sources),
+        lambda: make_scorers(ScorerNeeds(settings.scoring, settings.llm)),
+    )
+    for check in checks:
+        try:
+            check()
+        except LsdataError as error:
+            found.append(error)
+    return found

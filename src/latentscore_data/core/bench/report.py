@@ -1,0 +1,213 @@
+"""The page people look at and listen to: one HTML file with its data inside, small MP3 files beside it, no network.
+
+``render_report`` takes the table of ``summary.json`` and the samples. Without a table (``summary=None``) it is a page of
+players, which is how rows that were never compared are shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from latentscore import FIELDS
+from latentscore.labels import PALETTE_WEIGHTS
+from latentscore_data.core.bench.summary import final_score
+from latentscore_data.core.jsonl_io import replace_bytes
+from latentscore_data.core.rows import BenchRow
+
+Json = dict[str, Any]
+
+THINKING_SHOWN = 500
+"""Characters of a payload's reasoning that go into the page; the rest is in results.jsonl."""
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def render_report(
+    summary: Json | None,
+    rows: Sequence[BenchRow],
+    audio_dir: Path,
+    out: Path,
+    *,
+    heading: str | None = None,
+) -> Path:
+    """Write the page to ``out`` in one move and return it.
+
+    ``rows`` are samples; those with one ``row_id`` stand side by side, one for each ``source``. Their ``audio_file`` is a
+    name whose last part lies in ``audio_dir``. Titles, vibes and reasons are untrusted: they reach the page only as text.
+    """
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    def asset(name: str) -> str:
+        return files("latentscore_data.core.bench").joinpath(name).read_text(encoding="utf-8")
+
+    labels = (
+        [source["label"] for source in summary["sources"]] if summary else list(dict.fromkeys(r.source for r in rows))
+    )
+    data = {
+        "summary": _slim(summary) if summary else {"headline": None, "scorers": [], "sources": []},
+        "fields": [[name, spec.labels] for name, spec in FIELDS.items()],
+        "sources": labels,
+        "rows": page_rows(rows, labels),
+        "audio": _folder_url(audio_dir, out),
+    }
+    script = asset("report.js")
+    vibes = len(data["rows"])
+    page = (
+        Environment(autoescape=True)
+        .from_string(asset("report.html.jinja"))
+        .render(
+            heading=heading or (f"{summary['title']}, {len(labels)} sources" if summary else f"{vibes} vibes"),
+            eyebrow="Benchmark" if summary else "Listening page",
+            lead=in_short(summary) if summary else "Each vibe with the piece that was made for it.",
+            facts=_facts(summary, vibes) if summary else [("Vibes", vibes)],
+            method=method(summary)
+            if summary
+            else ["The sound was rendered from the configs; nothing here was compared."],
+            fingerprints=sorted(summary["fingerprints"].items()) if summary else [],
+            scored=summary is not None,
+            css=Markup(asset("report.css")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            data=Markup(json_for_html(data)),
+        )
+    )
+    replace_bytes(out, [page.encode("utf-8", "replace")])
+    return out
+
+
+def json_for_html(value: Any) -> str:
+    """JSON that no text inside it can break out of a ``<script>`` element with."""
+    text = orjson.dumps(value).decode()
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def page_rows(rows: Sequence[BenchRow], labels: Sequence[str]) -> list[Json]:
+    """The samples as the page wants them: one entry per vibe with one sample per source, in short names."""
+    found: dict[str, Json] = {}
+    for row in rows:
+        entry = found.setdefault(
+            row.row_id,
+            {
+                "v": row.vibe_original,
+                "l": row.vibe_level,
+                "s": row.vibe_scope,
+                "d": row.id_in_dataset,
+                "x": [None] * len(labels),
+            },
+        )
+        for short, long in (("e", "expect"), ("c", "clean")):
+            if (value := getattr(row, long, None)) is not None:
+                entry[short] = value
+        entry["x"][labels.index(row.source)] = _sample(row)
+    return list(found.values())
+
+
+def _sample(row: BenchRow) -> Json:
+    payload = row.config_payload or {}
+    scores = {name: round(score, 4) for name in row.scores if (score := final_score(row, name)) is not None}
+    sample: Json = {
+        "t": payload.get("title"),
+        "p": [pack_palette(palette) for palette in payload.get("palettes", [])] or None,
+        "g": pack_config(payload["config"]) if payload.get("config") else None,
+        "k": str(payload.get("thinking") or "")[:THINKING_SHOWN] or None,
+        "a": quote(Path(row.audio_file).name) if row.audio_file else None,
+        "w": getattr(row, "peaks", None),
+        "y": scores or None,
+        "f": row.failure,
+    }
+    return {name: value for name, value in sample.items() if value is not None}
+
+
+def pack_config(config: Mapping[str, Any]) -> str:
+    """A config as one character per field: the label's place in the table."""
+    return "".join(_DIGITS[spec.labels.index(config[name])] for name, spec in FIELDS.items())
+
+
+def pack_palette(palette: Mapping[str, Any]) -> str:
+    """A palette as ``RRGGBBw`` per colour, where w is the place of its weight."""
+    return "".join(
+        f"{str(color['hex']).lstrip('#').upper()}{PALETTE_WEIGHTS.index(color['weight'])}"
+        for color in palette["colors"]
+    )
+
+
+def _folder_url(audio_dir: Path, out: Path) -> str:
+    relative = os.path.relpath(audio_dir.resolve(), out.parent.resolve())
+    return quote(Path(relative).as_posix()) + "/"
+
+
+def _slim(summary: Json) -> Json:
+    """What the page draws of the summary."""
+    return {
+        name: value for name, value in summary.items() if name not in ("fingerprints", "created", "levels", "scopes")
+    }
+
+
+def _facts(summary: Json, vibes: int) -> list[tuple[str, str]]:
+    return [
+        ("Vibes", str(vibes)),
+        ("Source documents", str(summary["documents"])),
+        ("Judged by", summary["headline"]),
+        ("Audio", f"{summary['seconds']:g} s each, seed {summary['seed']}"),
+        ("Made", summary["created"].replace("T", " ").replace("+00:00", " UTC")),
+    ]
+
+
+def in_short(summary: Json) -> str:
+    """The table in a sentence or two, no stronger than the numbers allow."""
+    scorer, baseline = summary["headline"], summary["baseline"]
+    first = summary["sources"][0]
+    score = first["scores"][scorer]
+    text = f"{first['label']} comes first with a mean {scorer} score of {score['mean']:.3f}"
+    if scorer in first["chosen_by"]:
+        text += f" (its answers were chosen by {scorer} itself)"
+    difference = first["versus_baseline"][scorer]
+    if difference is None:
+        return f"{text}; it is the baseline, and nothing did better."
+    text += f", {difference['mean']:+.3f} against {baseline}"
+    if difference["p_holm"] is None:
+        return f"{text}. {difference['reason'].capitalize()}, so take the order as a hint."
+    if difference["p_holm"] >= 0.05:
+        return f"{text}: no more than chance could explain (p = {difference['p_holm']:.2f} after Holm's correction)."
+    p = "p < 0.001" if difference["p_holm"] < 0.001 else f"p = {difference['p_holm']:.3f}"
+    better = [
+        source["label"]
+        for source in summary["sources"]
+        if (d := source["versus_baseline"][scorer]) and d["p_holm"] is not None and d["p_holm"] < 0.05 and d["mean"] > 0
+    ]
+    rest = f" {len(better)} of {len(summary['sources']) - 1} sources beat {baseline}." if len(better) > 1 else ""
+    return f"{text} ({p} after Holm's correction).{rest}"
+
+
+def method(summary: Json) -> list[str]:
+    """How the numbers came about, for the foot of the page."""
+    rows = summary["rows"]
+    paragraphs = [
+        f"Every source answered the same {rows} vibes. Each answer was rendered once, {summary['seconds']:g} s with "
+        f"seed {summary['seed']}, and every scorer heard the same audio. A sample without a score counts with the floor.",
+        "Intervals are 95 % bootstrap intervals that resample whole source documents, because wordings of one scene are "
+        "not independent. Differences are paired, row by row; p-values come from flipping the sign of whole documents and "
+        "are corrected with Holm's method over the sources.",
+        f"The floor is {summary['floor'][summary['headline']]['of']}."
+        + (f" The ceiling is {summary['ceiling_of']}." if summary["ceiling_of"] else ""),
+        "A score is one listener's opinion. It says nothing about taste, about sounds the scorer cannot hear, or about "
+        "vibes unlike these.",
+    ]
+    if summary["headline"] == "acoustic":
+        paragraphs.append(
+            "The acoustic scorer measures descriptors of the audio against words of the vibe. Generators that read the "
+            "same words (builtin/keywords, and data made by it) share its vocabulary, and are favoured by it."
+        )
+    return paragraphs

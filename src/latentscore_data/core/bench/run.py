@@ -1,0 +1,368 @@
+"""The benchmark's two slow steps: every source answers every row, then every answer is played and scored.
+
+Both go through the shared stage loop, so a run that was killed goes on where it stopped, and a row that changed is the
+only one done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from latentscore_data.core.bench.stats import shuffled_partners
+from latentscore_data.core.generators.base import AnyGenerator, AskingGenerator, Generated, Generator
+from latentscore_data.core.rows import BenchRow, VibeRow
+from latentscore_data.core.seeds import digest, rng_for
+from latentscore_data.core.stage import Client, Job, Progress, Summary, read_newest, run_stage
+from latentscore_data.core.workspace import dataset_slug
+
+if TYPE_CHECKING:
+    from latentscore import Audio
+    from latentscore_data.core.scoring.base import Scorer
+    from latentscore_data.core.scoring.studio import Hearing
+
+InT = TypeVar("InT")
+OutT = TypeVar("OutT")
+Line = dict[str, Any]
+
+KEY = "sample_id"
+
+
+class Listening(Protocol):
+    """What the benchmark needs of the studio."""
+
+    scorers: list[Scorer]
+
+    def submit(self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False) -> Future[Hearing]: ...
+
+    def sound_key(self, config: Mapping[str, Any]) -> str: ...
+
+
+class Batcher(Generic[InT, OutT]):
+    """Gathers what is asked for at about the same time into one call of a function that prefers many at once."""
+
+    def __init__(self, work: Callable[[list[InT]], list[OutT]], size: int, wait_seconds: float = 0.02) -> None:
+        self._work, self._size, self._wait = work, size, wait_seconds
+        self._waiting: list[tuple[InT, asyncio.Future[OutT]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: InT) -> OutT:
+        future: asyncio.Future[OutT] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._work_off())
+        return await future
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            if len(self._waiting) < self._size:
+                await asyncio.sleep(self._wait)
+            batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
+            try:
+                answers = await asyncio.to_thread(self._work, [item for item, _ in batch])
+            except Exception as error:  # each of them waits for this batch and must learn of it
+                for _, future in batch:
+                    future.set_exception(error)
+                continue
+            for (_, future), answer in zip(batch, answers, strict=True):
+                future.set_result(answer)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row for one source, before and after it was answered."""
+
+    row: VibeRow
+    source: str
+    answer: Generated | None = None
+    foreign_vibe: str | None = None
+    """Another text's vibe that the same audio is heard against, for the floor."""
+
+    @property
+    def id(self) -> str:
+        return sample_id(self.source, self.row.row_id)
+
+
+def sample_id(source: str, row_id: str) -> str:
+    return f"{source}|{row_id}"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run keeps what."""
+
+    folder: Path
+
+    def answers(self, source: str) -> Path:
+        """One file per source: a source that is added or taken out leaves the others' answers as they are."""
+        return self.folder / "answers" / f"{dataset_slug(source)}.jsonl"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def audio(self) -> Path:
+        return self.folder / "audio"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    @property
+    def unheard(self) -> Path:
+        return self.folder / "listen.failures.jsonl"
+
+
+def generate(
+    generator: AnyGenerator, rows: Sequence[VibeRow], files: RunFiles, *, progress: Progress | None = None, **loop: Any
+) -> Summary:
+    """Let one source answer every row that it has not answered yet, one line per answer in its file."""
+    if isinstance(generator, AskingGenerator):
+        ask = generator.ask
+    else:
+        ask = Batcher[VibeRow, Generated](_listed(generator), generator.batch_size)
+
+    async def answer(row: VibeRow) -> Line:
+        return asdict(await ask(row))
+
+    job = Job[VibeRow](
+        name=f"bench: {generator.label}",
+        key=lambda row: row.row_id,
+        fingerprint=lambda row: digest(generator.fingerprint, row.row_id, row.vibe_original),
+        work=answer,
+        client=client_of(generator),
+    )
+    output = files.answers(generator.label)
+    return run_stage(
+        job,
+        rows,
+        output,
+        unanswered(output),
+        max_in_flight=generator.batch_size,
+        total=len(rows),
+        progress=progress,
+        **loop,
+    )
+
+
+def client_of(generator: AnyGenerator) -> Client | None:
+    """The model client that the loop tells to stop, asks for its bill and closes."""
+    return generator.llm if isinstance(generator, AskingGenerator) else None
+
+
+def unanswered(answers: Path) -> Path:
+    """Where the failures of a source go: beside its answers."""
+    return answers.with_name(f"{answers.stem}.failures.jsonl")
+
+
+def _listed(generator: Generator) -> Callable[[list[VibeRow]], list[Generated]]:
+    return lambda rows: list(generator.generate(rows))
+
+
+def answered(files: RunFiles, rows: Sequence[VibeRow], sources: Sequence[str], seed: int) -> list[Sample]:
+    """Every row for every source with its answer, by source and in the order of the rows.
+
+    An answer that could not be had (the network, a refused request) is a failure like any other: the row stays in the
+    comparison and counts with the floor.
+    """
+    names = list(Generated.__dataclass_fields__)
+    foreign = foreign_vibes(rows, seed)
+    samples: list[Sample] = []
+    for source in sources:
+        lines = _newest(files.answers(source), "row_id")
+        causes = _newest(unanswered(files.answers(source)), "row_id")
+        for row, other in zip(rows, foreign, strict=True):
+            if row.row_id in lines:
+                answer = Generated(**{name: lines[row.row_id].get(name) for name in names})
+            else:
+                cause = causes.get(row.row_id, {})
+                answer = Generated(failure=f"{cause.get('kind', 'missing')}: {cause.get('message', 'no answer')}"[:300])
+            samples.append(Sample(row, source, answer, other))
+    return samples
+
+
+def foreign_vibes(rows: Sequence[VibeRow], seed: int) -> list[str | None]:
+    """For each row a vibe of another text; None where all rows are of one text."""
+    partners = shuffled_partners([row.source_id for row in rows], rng_for(seed, "foreign vibes"))
+    if partners is None:
+        return [None] * len(rows)
+    return [rows[int(partner)].vibe_original for partner in partners]
+
+
+def listen(
+    samples: Sequence[Sample],
+    studio: Listening,
+    files: RunFiles,
+    *,
+    keep_flac: bool = False,
+    floor_source: str | None = None,
+    max_in_flight: int = 24,
+    progress: Progress | None = None,
+    **loop: Any,
+) -> Summary:
+    """Play and score every answer that has not been scored yet, one line per sample in ``results.jsonl``.
+
+    Each sample's audio becomes an MP3 (and a FLAC) in ``audio/``. For the floor it is heard once more, against another
+    text's vibe; ``floor_source`` limits that to one source.
+    """
+    from latentscore_data.core.bench.clips import waveform, write_flac, write_mp3
+
+    scorers = {scorer.name: scorer.fingerprint for scorer in studio.scorers}
+
+    def keep(name: str, audio: Audio) -> str:
+        write_mp3(files.audio / f"{name}.mp3", audio)
+        if keep_flac:
+            write_flac(files.audio / f"{name}.flac", audio)
+        return waveform(audio)
+
+    async def hear(sample: Sample) -> Line:
+        line = _line(sample)
+        answer = sample.answer
+        if answer is None or answer.payload is None:
+            return line
+        hearing = await asyncio.wrap_future(studio.submit(sample.row.vibe_original, answer.payload, want_audio=True))
+        if hearing.audio is not None:
+            name = studio.sound_key(answer.payload["config"])[:16]
+            line["peaks"] = await asyncio.to_thread(keep, name, hearing.audio)
+            line["audio_file"] = f"audio/{name}.mp3"
+        line["scores"], unscored = _scores(hearing, scorers)
+        line["render_seconds"], line["score_seconds"] = hearing.render_seconds, hearing.score_seconds
+        if not line["scores"]:
+            line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_heard(hearing)
+        elif unscored:
+            line["unscored"] = unscored
+        if sample.foreign_vibe is not None and line["scores"] and floor_source in (None, sample.source):
+            shuffled = await asyncio.wrap_future(studio.submit(sample.foreign_vibe, answer.payload))
+            line["shuffled_scores"] = {
+                name: score["final_score"] for name, score in _scores(shuffled, scorers)[0].items()
+            }
+        return line
+
+    job = Job[Sample](
+        name="bench: listen",
+        key=lambda sample: sample.id,
+        fingerprint=lambda sample: digest(
+            sample.row.vibe_original,
+            asdict(sample.answer) if sample.answer else None,
+            sample.foreign_vibe if floor_source in (None, sample.source) else None,
+            sorted(scorers.items()),
+            studio.sound_key({}),
+            keep_flac,
+        ),
+        work=hear,
+        complete=lambda line: _audio_is_there(line, files.folder, keep_flac),
+        line_key=KEY,
+    )
+    return run_stage(
+        job,
+        samples,
+        files.results,
+        files.unheard,
+        max_in_flight=max_in_flight,
+        total=len(samples),
+        progress=progress,
+        **loop,
+    )
+
+
+def _line(sample: Sample) -> Line:
+    row, answer = sample.row, sample.answer or Generated(failure="missing: no answer")
+    line = BenchRow(
+        row_id=row.row_id,
+        source=sample.source,
+        dataset=row.dataset,
+        id_in_dataset=row.id_in_dataset,
+        vibe_original=row.vibe_original,
+        vibe_level=row.vibe_level,
+        vibe_scope=row.vibe_scope,
+        valid=answer.payload is not None,
+        failure=answer.failure,
+        config_payload=answer.payload,
+        generate_seconds=answer.seconds,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        cost_usd=answer.cost_usd,
+    ).model_dump(mode="json")
+    line[KEY] = sample.id
+    line["raw_valid"] = answer.raw_valid
+    for name in ("expect", "half"):
+        if (value := getattr(row, name, None)) is not None:
+            line[name] = value
+    return line
+
+
+def _scores(hearing: Hearing, scorers: Iterable[str]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Scores with their parts by scorer, and the reasons of the scorers that gave none."""
+    scores, reasons = {}, {}
+    for name in scorers:
+        if (score := hearing.score(name)) is not None:
+            scores[name] = score.to_dict()
+        elif (unscored := hearing.unscored(name)) is not None:
+            reasons[name] = unscored.reason
+    return scores, reasons
+
+
+def _nothing_heard(hearing: Hearing) -> str:
+    return hearing.failure.reason if hearing.failure is not None else "no scorer answered"
+
+
+def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
+    name = line.get("audio_file")
+    if not name:
+        return True
+    path = folder / name
+    return path.exists() and (not keep_flac or path.with_suffix(".flac").exists())
+
+
+def ceiling(rows: Sequence[VibeRow], studio: Listening, scorers: Sequence[str]) -> dict[str, list[float | None]]:
+    """For each scorer the best score among each row's candidates; what a listener with hindsight would have picked."""
+    from latentscore_data.core.bench.stats import best_of
+
+    futures = [
+        [
+            studio.submit(row.vibe_original, candidate)
+            for candidate in getattr(row, "config_candidates", [])
+            if candidate
+        ]
+        for row in rows
+    ]
+    hearings = [[future.result() for future in of_row] for of_row in futures]
+    found: dict[str, list[float | None]] = {}
+    for scorer in scorers:
+        scores = [[(score.final_score if (score := h.score(scorer)) else None) for h in of_row] for of_row in hearings]
+        found[scorer] = best_of(scores)
+    return found
+
+
+def _newest(path: Path, key: str) -> dict[str, Line]:
+    return {str(line[key]): line for line in read_newest(path, key)}
+
+
+def results_in_order(files: RunFiles, samples: Sequence[Sample]) -> list[BenchRow]:
+    """One result per sample, by source and in the order of the rows; a sample that could not be heard is a failure."""
+    lines = _newest(files.results, KEY)
+    causes = _newest(files.unheard, KEY)
+    found: list[BenchRow] = []
+    for sample in samples:
+        line = lines.get(sample.id)
+        if line is None:
+            cause = causes.get(sample.id, {})
+            line = {
+                **_line(sample),
+                "failure": f"{cause.get('kind', 'missing')}: {cause.get('message', 'not heard')}"[:300],
+            }
+        found.append(BenchRow.model_validate(line))
+    return found

@@ -1,0 +1,335 @@
+"""From scored samples to the numbers of the table: pure functions of rows, no files, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from latentscore import FIELDS
+from latentscore_data.core.bench import stats
+from latentscore_data.core.rows import BenchRow
+from latentscore_data.core.seeds import rng_for
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known of a source before anything is scored."""
+
+    label: str
+    kind: str
+    name: str
+    chosen_by: tuple[str, ...] = ()
+    """Scorers that chose this source's answers, or that it was trained on: their praise is worth less."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run compared, and how."""
+
+    name: str
+    title: str
+    created: str
+    sources: Sequence[SourceFacts]
+    scorers: Sequence[str]
+    baseline: str
+    seconds: float
+    seed: int
+    split: str | None = None
+    suite: str | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    ceiling: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    """For each scorer the best score among each row's candidates, in the order of the rows."""
+    ceiling_of: str = ""
+    resamples: int = 4000
+
+
+def headline_scorer(scorers: Sequence[str], sources: Sequence[SourceFacts]) -> str:
+    """The first scorer that chose none of what is judged, else the first: a judge does not grade its own choice."""
+    interested = {name for source in sources for name in source.chosen_by}
+    return next((scorer for scorer in scorers if scorer not in interested), scorers[0])
+
+
+def final_score(row: BenchRow, scorer: str) -> float | None:
+    """A sample's score, or None where it has none."""
+    value = row.scores.get(scorer, {}).get("final_score")
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+
+
+def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
+    """Everything that ``summary.json`` says. ``rows`` holds one line per source and row; each source has the same rows.
+
+    A sample without a score counts with the floor, which is the mean score of the same audio against other texts' vibes.
+    """
+    by_source = {source.label: [row for row in rows if row.source == source.label] for source in run.sources}
+    order = [row.row_id for row in by_source[run.sources[0].label]]
+    for label, samples in by_source.items():
+        if [row.row_id for row in samples] != order:
+            raise ValueError(f"{label} was not compared on the same rows as {run.sources[0].label}")
+    reference = by_source[run.sources[0].label]
+    documents = [row.source_id for row in reference]
+    headline = headline_scorer(run.scorers, run.sources)
+
+    floors = {scorer: _floor(rows, scorer, run) for scorer in run.scorers}
+    values = {
+        scorer: {label: _values(samples, scorer, floors[scorer]["mean"]) for label, samples in by_source.items()}
+        for scorer in run.scorers
+    }
+    comparisons = {scorer: _comparisons(values[scorer], documents, scorer, run) for scorer in run.scorers}
+    anchor = next((s.label for s in run.sources if s.kind == "dataset"), None)
+    summary: Json = {
+        "run": run.name,
+        "title": run.title,
+        "created": run.created,
+        "split": run.split,
+        "suite": run.suite,
+        "rows": len(order),
+        "documents": len(set(documents)),
+        "levels": dict(Counter(row.vibe_level for row in reference)),
+        "scopes": dict(Counter(row.vibe_scope for row in reference)),
+        "scorers": list(run.scorers),
+        "headline": headline,
+        "baseline": run.baseline,
+        "seconds": run.seconds,
+        "seed": run.seed,
+        "fingerprints": dict(run.fingerprints),
+        "few_documents": stats.too_few(len(set(documents))),
+        "floor": floors,
+        "ceiling": {scorer: _ceiling(run.ceiling.get(scorer), documents, scorer, run) for scorer in run.scorers},
+        "ceiling_of": run.ceiling_of,
+        "detectable": {scorer: _detectable(values[scorer], documents, run.baseline) for scorer in run.scorers},
+        "edges": {scorer: _edges(values[scorer]) for scorer in run.scorers},
+        "sources": [],
+    }
+    for source in run.sources:
+        samples = by_source[source.label]
+        summary["sources"].append(
+            {
+                **_answers(source, samples),
+                "scores": {
+                    scorer: {
+                        **_estimate(values[scorer][source.label], documents, source.label, scorer, run),
+                        **_spread(samples, scorer, summary["edges"][scorer]),
+                        "parts": _part_means(samples, scorer),
+                        "by_level": _grouped(values[scorer][source.label], [row.vibe_level for row in reference]),
+                        "by_scope": _grouped(values[scorer][source.label], [row.vibe_scope for row in reference]),
+                    }
+                    for scorer in run.scorers
+                },
+                "versus_baseline": {scorer: comparisons[scorer].get(source.label) for scorer in run.scorers},
+                "fields": _asked_fields(samples, source.label, run),
+                "variety": _variety(samples),
+                "agreement": _agreement(samples, by_source[anchor]) if anchor and anchor != source.label else None,
+            }
+        )
+    summary["sources"].sort(key=lambda source: -source["scores"][headline]["mean"])
+    return summary
+
+
+def _values(samples: Sequence[BenchRow], scorer: str, floor: float) -> list[float]:
+    scores = (final_score(row, scorer) for row in samples)
+    return [floor if score is None else score for score in scores]
+
+
+def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> Json:
+    """The same audio against vibes of other texts. Where nothing was shuffled, the lowest score stands in, and says so."""
+    scored: list[tuple[float, str]] = []
+    for row in rows:
+        shuffled: Mapping[str, Any] = getattr(row, "shuffled_scores", None) or {}
+        value = shuffled.get(scorer)
+        if isinstance(value, int | float) and np.isfinite(value):
+            scored.append((float(value), row.source_id))
+    if scored:
+        rng = rng_for(run.seed, "floor", scorer)
+        found = stats.estimate([v for v, _ in scored], [d for _, d in scored], rng, resamples=run.resamples)
+        return {**asdict(found), "of": "the same audio against vibes of other texts"}
+    known = [score for row in rows if (score := final_score(row, scorer)) is not None]
+    lowest = min(known, default=0.0)
+    return {
+        **asdict(stats.Estimate(lowest, None, None, len(known), 0, "no audio was heard against other vibes")),
+        "of": "the lowest score of this run",
+    }
+
+
+def _ceiling(best: Sequence[float | None] | None, documents: Sequence[str], scorer: str, run: RunFacts) -> Json | None:
+    known = [(b, d) for b, d in zip(best or [], documents, strict=False) if b is not None]
+    if not known:
+        return None
+    rng = rng_for(run.seed, "ceiling", scorer)
+    return asdict(stats.estimate([b for b, _ in known], [d for _, d in known], rng, resamples=run.resamples))
+
+
+def _estimate(values: Sequence[float], documents: Sequence[str], label: str, scorer: str, run: RunFacts) -> Json:
+    return asdict(stats.estimate(values, documents, rng_for(run.seed, label, scorer), resamples=run.resamples))
+
+
+def _comparisons(values: Mapping[str, list[float]], documents: Sequence[str], scorer: str, run: RunFacts) -> Json:
+    """Paired differences of the others to the baseline, with Holm's correction over them."""
+    others = [label for label in values if label != run.baseline]
+    found = [
+        stats.paired_difference(
+            values[label],
+            values[run.baseline],
+            documents,
+            rng_for(run.seed, label, scorer, "paired"),
+            resamples=run.resamples,
+        )
+        for label in others
+    ]
+    corrected = stats.holm([difference.p for difference in found])
+    return {
+        label: {**asdict(difference), "p_holm": p}
+        for label, difference, p in zip(others, found, corrected, strict=True)
+    }
+
+
+def _detectable(values: Mapping[str, list[float]], documents: Sequence[str], baseline: str) -> float | None:
+    """The largest of the sources' detectable differences: what every comparison of the table could see."""
+    base = np.asarray(values[baseline])
+    found = [
+        stats.detectable_difference(np.asarray(v) - base, documents) for label, v in values.items() if label != baseline
+    ]
+    return max((f for f in found if f is not None), default=None)
+
+
+def _edges(values: Mapping[str, list[float]], bins: int = 28) -> list[float]:
+    """Common histogram edges over all sources, so that their distributions can be compared."""
+    every = np.concatenate([np.asarray(v) for v in values.values()])
+    low, high = float(every.min()), float(every.max())
+    margin = (high - low) * 0.02 or 0.5
+    return [float(edge) for edge in np.linspace(low - margin, high + margin, bins + 1)]
+
+
+def _spread(samples: Sequence[BenchRow], scorer: str, edges: Sequence[float]) -> Json:
+    """Quartiles and histogram of the scores that are there; failed samples are not drawn."""
+    known = [score for row in samples if (score := final_score(row, scorer)) is not None]
+    if not known:
+        return {"quantiles": None, "histogram": None, "mean_of_scored": None}
+    return {**stats.describe(known, edges), "mean_of_scored": float(np.mean(known))}
+
+
+def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> Json:
+    """What a source delivered: how much of it was usable, how long it took and what it cost."""
+    valid = sum(row.valid for row in samples)
+    raw = [raw_valid for row in samples if (raw_valid := getattr(row, "raw_valid", None)) is not None]
+    scored = [row for row in samples if row.scores]
+    costs = [row.cost_usd for row in samples if row.cost_usd is not None]
+    return {
+        **asdict(source),
+        "chosen_by": list(source.chosen_by),
+        "rows": len(samples),
+        "valid": valid,
+        "valid_rate": valid / len(samples),
+        "scored": len(scored),
+        "success_rate": len(scored) / len(samples),
+        "raw_valid_rate": sum(raw) / len(raw) if raw else None,
+        "failures": dict(Counter(row.failure for row in samples if row.failure).most_common(10)),
+        "generate_seconds": _times(row.generate_seconds for row in samples),
+        "render_seconds": _times(row.render_seconds for row in samples),
+        "score_seconds": _times(row.score_seconds for row in samples),
+        "tokens_in": _total(row.tokens_in for row in samples),
+        "tokens_out": _total(row.tokens_out for row in samples),
+        "cost_usd": sum(costs) if costs else None,
+    }
+
+
+def _times(seconds: Any) -> Json | None:
+    known = np.array([s for s in seconds if s is not None])
+    if not len(known):
+        return None
+    return {
+        "mean": float(known.mean()),
+        "median": float(np.median(known)),
+        "p95": float(np.quantile(known, 0.95)),
+        "total": float(known.sum()),
+        "samples": len(known),
+    }
+
+
+def _total(values: Any) -> int | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None
+
+
+def _grouped(values: Sequence[float], groups: Sequence[str]) -> Json:
+    found: dict[str, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        found.setdefault(group, []).append(value)
+    return {group: {"mean": float(np.mean(members)), "rows": len(members)} for group, members in found.items()}
+
+
+def _part_means(samples: Sequence[BenchRow], scorer: str) -> Json:
+    """The mean of each part of the score; for CLAP also how often the penalty fired."""
+    parts: dict[str, list[float]] = {}
+    for row in samples:
+        for name, value in row.scores.get(scorer, {}).items():
+            if name != "final_score" and isinstance(value, int | float) and np.isfinite(value):
+                parts.setdefault(name, []).append(float(value))
+    means: Json = {name: float(np.mean(found)) for name, found in parts.items()}
+    if "penalty" in parts:
+        means["penalty_share"] = float(np.mean(np.array(parts["penalty"]) > 0))
+    return means
+
+
+def field_hits(row: BenchRow) -> dict[str, bool]:
+    """For a row of a suite: each field that was asked for, and whether its value is one of those that fit."""
+    expected: Mapping[str, list[Any]] = getattr(row, "expect", None) or {}
+    config: Mapping[str, Any] = (row.config_payload or {}).get("config", {})
+    return {name: config.get(name) in allowed for name, allowed in expected.items()}
+
+
+def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> Json | None:
+    """The share of named fields that came out as asked, with an interval over prompts. A missing answer is all wrong."""
+    hits = [(name, hit, row.source_id) for row in samples for name, hit in field_hits(row).items()]
+    if not hits:
+        return None
+    rng = rng_for(run.seed, label, "fields")
+    share = stats.estimate([float(hit) for _, hit, _ in hits], [d for *_, d in hits], rng, resamples=run.resamples)
+    by_field: dict[str, list[bool]] = {}
+    for name, hit, _ in hits:
+        by_field.setdefault(name, []).append(hit)
+    halves: dict[str, list[bool]] = {}
+    for row in samples:
+        halves.setdefault(str(getattr(row, "half", "") or "all"), []).extend(field_hits(row).values())
+    return {
+        **asdict(share),
+        "asked": len(hits),
+        "right": sum(hit for _, hit, _ in hits),
+        "by_field": {name: {"asked": len(found), "right": sum(found)} for name, found in sorted(by_field.items())},
+        "by_half": {half: sum(found) / len(found) for half, found in sorted(halves.items()) if found},
+    }
+
+
+def _configs(samples: Sequence[BenchRow]) -> list[Mapping[str, Any]]:
+    return [row.config_payload["config"] for row in samples if row.config_payload]
+
+
+def _variety(samples: Sequence[BenchRow]) -> Json:
+    """How much of each field's labels a source uses: entropy over the most there could be, 0 (always the same) to 1."""
+    configs = _configs(samples)
+    by_field: dict[str, float] = {}
+    for name, spec in FIELDS.items():
+        counts = np.array(list(Counter(config.get(name) for config in configs).values()), dtype=np.float64)
+        shares = counts / counts.sum() if len(counts) else counts
+        most = np.log(min(len(spec.labels), max(len(configs), 2)))
+        by_field[name] = float(-(shares * np.log(shares)).sum() / most) + 0.0 if len(shares) else 0.0
+    return {"mean": float(np.mean(list(by_field.values()))), "by_field": by_field}
+
+
+def _agreement(samples: Sequence[BenchRow], reference: Sequence[BenchRow]) -> Json | None:
+    """The share of rows in which a field has the same value as in the reference source."""
+    pairs = [
+        (mine.config_payload["config"], theirs.config_payload["config"])
+        for mine, theirs in zip(samples, reference, strict=True)
+        if mine.config_payload and theirs.config_payload
+    ]
+    if not pairs:
+        return None
+    by_field = {name: float(np.mean([a.get(name) == b.get(name) for a, b in pairs])) for name in FIELDS}
+    return {"mean": float(np.mean(list(by_field.values()))), "by_field": by_field}

@@ -1,0 +1,1 @@
+"""What the benchmark compares: from a random config to a model, each behind the same small protocol."""

@@ -1,0 +1,41 @@
+"""Generators that are models: a hosted one asked through LiteLLM, and a local one held to the schema while decoding."""
+
+from __future__ import annotations
+
+from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.llm.client import LLM
+from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
+from latentscore_data.core.rows import VibeRow
+from latentscore_data.core.seeds import digest
+from latentscore_data.core.settings import ConfigsSettings
+from latentscore_data.core.stage import RowFailure
+
+
+class LLMGenerator:
+    """A hosted model (or ``builtin/...``) asked the question that ``lsdata configs`` asks, once for each row."""
+
+    def __init__(self, label: str, llm: LLM, settings: ConfigsSettings, max_concurrency: int) -> None:
+        self.label = label
+        self.llm = llm
+        self.batch_size = max_concurrency
+        self._settings = settings
+        sampling = (settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
+        self.fingerprint = digest("litellm", llm.model, config_prompt_hash(), schema_hash(), sampling)
+
+    async def ask(self, row: VibeRow) -> Generated:
+        """The answer to one row. An answer that never became valid is the model's own failure, not the run's."""
+        question = config_question(row.vibe_original, self._settings, 0)
+        try:
+            answer = await self.llm.ask(question, MusicConfigPromptPayload)
+        except RowFailure as failure:
+            if failure.kind == "answer":
+                return Generated(failure=f"no valid answer: {failure.message}"[:300])
+            raise
+        return Generated(
+            payload=answer.value.model_dump(mode="json"),
+            seconds=answer.seconds,
+            tokens_in=answer.tokens_in,
+            tokens_out=answer.tokens_out,
+            cost_usd=answer.cost_usd,
+        )

@@ -1,0 +1,146 @@
+"""Generators that need no model: what a data set holds, chance, keywords, and the most common config."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
+from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
+from latentscore.labels import PALETTE_WEIGHTS, Label
+from latentscore_data.core.errors import InputError
+from latentscore_data.core.generators.base import Generated, with_payloads
+from latentscore_data.core.rows import ScoredRow, VibeRow
+from latentscore_data.core.seeds import digest, rng_for
+
+FIRST_VALID = "first_valid"
+"""``dataset:first_valid``: the first valid candidate of a row, what its model answers at N = 1."""
+
+
+def first_valid(row: VibeRow) -> dict[str, Any] | None:
+    """The first candidate that is there, whatever its score."""
+    candidates: list[dict[str, Any] | None] = getattr(row, "config_candidates", None) or []
+    return next((candidate for candidate in candidates if candidate), None)
+
+
+class DatasetGenerator:
+    """What the rows hold in a column, normally ``config_payload``. Raises :class:`InputError` when none holds anything."""
+
+    batch_size = 256
+
+    def __init__(self, label: str, column: str, rows: Sequence[VibeRow]) -> None:
+        self.label = label
+        self._column = column
+        held = [self._held(row) for row in rows]
+        if rows and not any(held):
+            raise InputError(
+                f"no row has a payload in {column}",
+                "run lsdata configs for this split first" if column == "config_payload" else "check the column's name",
+            )
+        self.fingerprint = digest("dataset", column, *map(digest, held))
+
+    def _held(self, row: VibeRow) -> dict[str, Any] | None:
+        return first_valid(row) if self._column == FIRST_VALID else getattr(row, self._column, None)
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        for row in rows:
+            payload = self._held(row)
+            yield checked(payload) if payload else Generated(failure=f"the row has no {self._column}")
+
+
+class RandomGenerator:
+    """Every label equally likely: what a score is worth when nothing was understood."""
+
+    batch_size = 64
+
+    def __init__(self, label: str, seed: int) -> None:
+        self.label = label
+        self._seed = seed
+        self.fingerprint = digest("random", seed)
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        for row in rows:
+            started = perf_counter()
+            rng = rng_for(self._seed, row.row_id, "baseline:random")
+            palettes = [
+                {
+                    "colors": [
+                        {"hex": f"#{int(rng.integers(1 << 24)):06X}", "weight": str(rng.choice(PALETTE_WEIGHTS))}
+                        for _ in range(COLORS_PER_PALETTE)
+                    ]
+                }
+                for _ in range(PALETTE_COUNT)
+            ]
+            payload = {
+                "thinking": "Every label is drawn with equal chance.",
+                "title": "Chance",
+                "config": random_config(rng).model_dump(),
+                "palettes": palettes,
+            }
+            yield checked(payload, started)
+
+
+class KeywordsGenerator:
+    """The engine of ``builtin/keywords``: the words of the vibe and nothing else, without its usual variation."""
+
+    batch_size = 64
+
+    def __init__(self, label: str, seed: int) -> None:
+        from latentscore_data.core.llm import builtin
+
+        self.label = label
+        self._seed = seed
+        self._payload_for = builtin.payload_for
+        self.fingerprint = digest("keywords", seed, builtin.FINGERPRINT)
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        for row in rows:
+            started = perf_counter()
+            payload = self._payload_for(row.vibe_original, temperature=0.0, seed=self._seed, sample_idx=0)
+            yield checked(payload.model_dump(mode="json"), started)
+
+
+class MostCommonGenerator:
+    """The same config for every vibe: each field's most common label among the training rows.
+
+    Title and palettes are those of the training row that comes nearest to it.
+    """
+
+    batch_size = 256
+
+    def __init__(self, label: str, training_rows: Sequence[ScoredRow]) -> None:
+        self.label = label
+        payloads = [row.config_payload for row in with_payloads(training_rows, label) if row.config_payload]
+        self._payload = most_common_payload(payloads)
+        self.fingerprint = digest("most-common", self._payload)
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        for _ in rows:
+            yield checked(self._payload)
+
+
+def most_common_payload(payloads: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Each field's most common label (the first in the label order where two are as common), registers in order."""
+    config: dict[str, Label] = {}
+    for name, spec in FIELDS.items():
+        counts = Counter(payload["config"][name] for payload in payloads)
+        config[name] = max(spec.labels, key=lambda label, counts=counts: counts[label])
+    config["register_max_oct"] = max(int(config["register_min_oct"]), int(config["register_max_oct"]))
+
+    def agreement(payload: dict[str, Any]) -> int:
+        return sum(payload["config"][name] == label for name, label in config.items())
+
+    nearest = max(payloads, key=agreement)
+    return {**nearest, "thinking": "The most common choice in every field.", "config": config}
+
+
+def checked(payload: dict[str, Any], started: float | None = None) -> Generated:
+    """A payload that went through the schema, or why it did not; ``started`` is when making it began."""
+    seconds = None if started is None else perf_counter() - started
+    try:
+        valid = parse_payload(payload)
+    except InvalidConfigError as error:
+        return Generated(failure=f"not a valid payload: {error}"[:300], seconds=seconds)
+    return Generated(payload=valid.model_dump(mode="json"), seconds=seconds)

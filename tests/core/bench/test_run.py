@@ -1,0 +1,153 @@
+"""The two slow steps: batches, resume, failures that stay in the comparison, the floor's foreign vibes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench_fakes import CountingGenerator, FakeStudio, make_rows
+from latentscore_data.core.bench import run
+from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.generators.models import LLMGenerator
+from latentscore_data.core.ledger import Usage
+from latentscore_data.core.llm.builtin import payload_for
+from latentscore_data.core.llm.client import Answer, Question
+from latentscore_data.core.rows import BenchRow
+from latentscore_data.core.settings import ConfigsSettings
+from latentscore_data.core.stage import RowFailure
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> run.RunFiles:
+    return run.RunFiles(tmp_path / "run")
+
+
+def results(files: run.RunFiles, generators: list, rows: list, studio: FakeStudio) -> list[BenchRow]:
+    for generator in generators:
+        run.generate(generator, rows, files)
+    samples = run.answered(files, rows, [generator.label for generator in generators], seed=0)
+    run.listen(samples, studio, files)
+    return run.results_in_order(files, samples)
+
+
+def test_every_source_answers_every_row_in_batches(files: run.RunFiles):
+    rows, studio = make_rows(5, 2), FakeStudio()
+    one, two = CountingGenerator("one"), CountingGenerator("two", brightness="bright")
+    found = results(files, [one, two], rows, studio)
+    assert [(row.source, row.row_id) for row in found] == [(s, r.row_id) for s in ("one", "two") for r in rows]
+    assert sorted(map(len, one.batches)) == [2, 4, 4]
+    assert {row.scores["bright"]["final_score"] for row in found if row.source == "two"} == {0.7}
+    assert all((files.folder / str(row.audio_file)).stat().st_size > 500 for row in found)
+    # One config, one sound: the page's MP3 files are shared.
+    assert len(list(files.audio.iterdir())) == 2
+
+
+def test_the_same_command_again_does_nothing_and_a_changed_row_alone_is_done_again(files: run.RunFiles):
+    rows = make_rows(5, 2)
+    results(files, [CountingGenerator()], rows, FakeStudio())
+    again, studio = CountingGenerator(), FakeStudio()
+    before = files.results.read_bytes()
+    results(files, [again], rows, studio)
+    assert again.batches == []
+    assert studio.heard == []
+    assert files.results.read_bytes() == before
+    changed = [rows[0].model_copy(update={"vibe_original": "quite another"}), *rows[1:]]
+    results(files, [again], changed, studio)
+    assert again.batches == [["quite another"]]
+
+
+def test_a_torn_result_and_a_lost_sound_are_made_again(files: run.RunFiles):
+    rows = make_rows(4, 1)
+    whole = results(files, [CountingGenerator()], rows, FakeStudio())
+    lines = files.results.read_bytes().splitlines(keepends=True)
+    files.results.write_bytes(b"".join(lines[:2]) + lines[2][:40])
+    studio = FakeStudio()
+    assert results(files, [CountingGenerator()], rows, studio) == whole
+    assert len({vibe for vibe, _ in studio.heard}) >= 2
+    for sound in files.audio.iterdir():
+        sound.unlink()
+    results(files, [CountingGenerator()], rows, FakeStudio())
+    assert len(list(files.audio.iterdir())) == 1
+
+
+def test_failed_answers_and_silent_audio_stay_in_the_comparison(files: run.RunFiles):
+    rows = make_rows(4, 1)
+    rows[0] = rows[0].model_copy(update={"vibe_original": "unspeakable"})
+    found = results(files, [CountingGenerator("a"), CountingGenerator("silent", root="d")], rows, FakeStudio())
+    assert (found[0].valid, found[0].failure) == (False, "no words for it")
+    silent = found[5]
+    assert silent.valid
+    assert silent.failure == "the audio is silent"
+    assert silent.scores == {}
+    assert len(found) == 8
+
+
+def test_foreign_vibes_come_from_other_texts(files: run.RunFiles):
+    rows, studio = make_rows(6, 3), FakeStudio()
+    foreign = run.foreign_vibes(rows, seed=0)
+    by_vibe = {row.vibe_original: row.source_id for row in rows}
+    assert all(by_vibe[str(vibe)] != row.source_id for vibe, row in zip(foreign, rows, strict=True))
+    found = results(files, [CountingGenerator()], rows, studio)
+    assert all(row.shuffled_scores["bright"] == 0.5 for row in found)  # type: ignore[attr-defined]
+    assert run.foreign_vibes(rows[:3], seed=0) == [None, None, None]
+
+
+def test_the_floor_can_be_limited_to_one_source(files: run.RunFiles):
+    rows = make_rows(3, 1)
+    generators = [CountingGenerator("a"), CountingGenerator("b", brightness="dark")]
+    for generator in generators:
+        run.generate(generator, rows, files)
+    samples = run.answered(files, rows, ["a", "b"], seed=0)
+    run.listen(samples, FakeStudio(), files, floor_source="b")
+    found = run.results_in_order(files, samples)
+    assert [hasattr(row, "shuffled_scores") for row in found] == [False] * 3 + [True] * 3
+
+
+class TalkingLLM:
+    """Answers with keywords; says no to some vibes, in one way or another."""
+
+    model = "fake/talker"
+
+    def __init__(self) -> None:
+        self.usage, self.closed, self.asked = Usage(), False, 0
+
+    async def ask(self, question: Question, answer_type: type) -> Answer:
+        self.asked += 1
+        text = str(question.user)
+        if "broken" in text:
+            raise RowFailure("answer", "no JSON after 3 tries")
+        if "offline" in text:
+            raise RowFailure("transient", "connection reset")
+        value = payload_for(text, temperature=0.0, seed=0, sample_idx=0)
+        return Answer(value, tokens_in=10, tokens_out=20, cost_usd=0.001, seconds=0.5)
+
+    def drain(self) -> None: ...
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def test_a_model_s_bad_answer_is_its_own_failure_and_the_network_s_is_tried_again(files: run.RunFiles):
+    rows = [
+        row.model_copy(update={"vibe_original": vibe})
+        for row, vibe in zip(make_rows(3, 1), ("rain", "broken", "offline"), strict=True)
+    ]
+    llm = TalkingLLM()
+    generator = LLMGenerator("talker", llm, ConfigsSettings(), max_concurrency=2)
+    summary = run.generate(generator, rows, files)
+    assert (summary.done, dict(summary.failed), llm.closed) == (2, {"transient": 1}, True)
+    rain, broken, offline = run.answered(files, rows, ["talker"], seed=0)
+    assert rain.answer is not None
+    assert (rain.answer.tokens_out, rain.answer.cost_usd, rain.answer.seconds) == (20, 0.001, 0.5)
+    assert broken.answer == Generated(failure="no valid answer: no JSON after 3 tries")
+    assert offline.answer == Generated(failure="transient: connection reset")
+    run.generate(LLMGenerator("talker", llm, ConfigsSettings(), max_concurrency=2), rows, files)
+    assert llm.asked == 4
+
+
+def test_the_ceiling_is_the_best_candidate_of_each_row():
+    rows = make_rows(2, 1)
+    assert run.ceiling(rows, FakeStudio(), ["bright"]) == {"bright": [0.5, 0.5]}
+    bare = rows[0].model_copy(update={"config_candidates": [None]})
+    assert run.ceiling([bare], FakeStudio(), ["bright"]) == {"bright": [None]}
