@@ -67,11 +67,13 @@ class PeakEmbedder:
     def score(
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[Outcome]:
-        return self.compare(vibes, self.listen(audios))
+        return self.compare(vibes, np.stack(self.listen(audios)))
 
-    def listen(self, audios: Sequence[Audio]) -> np.ndarray:
+    def prepare(self) -> None: ...
+
+    def listen(self, audios: Sequence[Audio]) -> list[np.ndarray]:
         self.listened += len(audios)
-        return np.array([[np.abs(audio.samples).max(), audio.seconds] for audio in audios], dtype=np.float32)
+        return [np.array([np.abs(audio.samples).max(), audio.seconds], dtype=np.float32) for audio in audios]
 
     def compare(self, vibes: Sequence[str], vectors: np.ndarray) -> Sequence[Outcome]:
         self.compared += len(vibes)

@@ -166,6 +166,8 @@ class ScoringSettings(Section):
     """Which library runs CLAP."""
     clap_model: str = "laion/clap-htsat-unfused"
     """CLAP weights: a hub id or a folder; a .pt file for the laion-clap backend."""
+    clap_sha256: str | None = None
+    """SHA-256 of a .pt file that you trust: it is then loaded although loading it can run code."""
 
 
 class OptimSettings(Section):

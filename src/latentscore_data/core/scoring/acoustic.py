@@ -180,10 +180,13 @@ class AcousticScorer:
     def score(
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[Outcome]:
-        return self.compare(vibes, self.listen(audios))
+        return self.compare(vibes, np.stack(self.listen(audios)))
 
-    def listen(self, audios: Sequence[Audio]) -> Vectors:
-        return np.stack([descriptors.describe(audio) for audio in audios])
+    def prepare(self) -> None:
+        """Nothing to load."""
+
+    def listen(self, audios: Sequence[Audio]) -> list[Vectors]:
+        return [descriptors.describe(audio) for audio in audios]
 
     def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
         # One extreme measure must not drown the others.

@@ -77,8 +77,12 @@ class EmbeddingScorer(Scorer, Protocol):
     listener_fingerprint: str
     listen_in_worker: Callable[[Audio], Vectors] | None
 
-    def listen(self, audios: Sequence[Audio]) -> Vectors:
-        """Shape (audios, dim)."""
+    def prepare(self) -> None:
+        """Load what is needed to listen. Called before the first render, so that what is missing costs no work."""
+        ...
+
+    def listen(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
+        """One vector of shape (dim,), or the reason for none, per sound."""
         ...
 
     def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
@@ -103,8 +107,15 @@ def _acoustic(name: str, needs: ScorerNeeds) -> Scorer:
     return AcousticScorer()
 
 
+def _clap(name: str, needs: ScorerNeeds) -> Scorer:
+    from latentscore_data.core.scoring.clap import ClapScorer
+
+    return ClapScorer(needs.scoring, needs.cache)
+
+
 SCORERS: dict[str, Callable[[str, ScorerNeeds], Scorer]] = {
     "acoustic": _acoustic,
+    "clap": _clap,
 }
 """The kinds of scorers by name; what stands before the colon in ``judge:MODEL``."""
 

@@ -107,6 +107,10 @@ def run_scoring(
                 _add(total, part)
             heard = max(studio.counts.scored.values(), default=0)
             total.details |= studio.counts.to_dict()
+            # What models were asked for, where a scorer counts it.
+            total.details["model_work"] = {
+                scorer.name: dict(counts) for scorer in scorers if (counts := getattr(scorer, "counts", None))
+            }
             total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
     _forget_strangers(workspace)
     outputs = workspace.scored_files()

@@ -1,11 +1,563 @@
-"""CLAP: how alike a sound and a text are, by a model that was trained on pairs of both."""
+"""CLAP: how alike a sound and a text are, by a model that was trained on pairs of both.
+
+``final = cos(audio, text) - max(0, cos(audio, bad) - cos(text, bad))``, where ``bad`` is the normalised mean embedding of words
+for bad sound: a piece that sounds worse than its text asks for is marked down by the excess.
+
+The usual wrappers crop sounds of more than 10 s at random, so that the same file scores differently each time. Here sounds are
+cut into windows that never exceed what the model takes, and every batch has the same shape, because rounding depends on the
+shape: the same sound has the same score to the last digit, in any company, on one machine with one set of versions.
+"""
 
 from __future__ import annotations
 
-from latentscore_data.core.errors import MissingError
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from latentscore_data.core.errors import InputError, MissingError, require
+from latentscore_data.core.scoring.base import Outcome, Score, Unscored
+from latentscore_data.core.seeds import digest
 from latentscore_data.core.settings import ScoringSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from latentscore import Audio
+    from latentscore_data.core.scoring.base import Vectors
+    from latentscore_data.core.scoring.cache import ScoreCache
+
+    Windows = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 48_000
+WINDOW = 10 * SAMPLE_RATE
+HOP = 5 * SAMPLE_RATE
+QUIET = 10 ** (-60 / 20)
+"""Windows with a root mean square below -60 dBFS say nothing about the piece and are left out."""
+
+BATCH_WINDOWS = 8
+THREADS = 2
+MAX_TEXT_TOKENS = 77
+
+BAD_SOUND = (
+    "distorted clipping audio",
+    "harsh white noise",
+    "static and hiss",
+    "an electrical hum",
+    "glitches, clicks and pops",
+    "a broken recording",
+    "out of tune and dissonant",
+)
+"""What no vibe wants by itself."""
+
+UNRELATED = ("a dog barks", "an orchestra plays a slow movement", "heavy rain on a roof", "a man gives a speech")
+MOST_ALIKE = 0.9
+"""A text tower that finds unrelated captions more alike than this cannot tell vibes apart."""
+
+_HUB_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer_config.json")
+_FETCHED = re.compile(
+    r"^(config|preprocessor_config|tokenizer_config|tokenizer|vocab|special_tokens_map|added_tokens)\.json$|^merges\.txt$|^model\.safetensors$"
+)
+
+
+class Backend(Protocol):
+    """Runs a CLAP model: windows of 10 s and texts in, one vector of the joint space each out."""
+
+    def audio(self, windows: Windows) -> Vectors:
+        """Up to BATCH_WINDOWS windows, shape (n, 480000) in [-1, 1], to (n, dim); the model sees one shape whatever n is."""
+        ...
+
+    def text(self, text: str) -> Vectors:
+        """To (dim,)."""
+        ...
+
+
+class ClapScorer:
+    """Scores by CLAP. The model is loaded by :meth:`prepare`, at the latest when it is first needed.
+
+    Parts: ``similarity`` = cos(audio, text), ``audio_bad`` = cos(audio, bad), ``text_bad`` = cos(text, bad) and ``penalty``. Each in
+    [-1, 1], so the score is in [-3, 1]. Raises :class:`MissingError` where the extra or the weights are missing and
+    :class:`InputError` for weights that are not CLAP, not whole or not safe to load.
+    """
+
+    name = "clap"
+    listen_in_worker: Callable[[Audio], Vectors] | None = None
+
+    def __init__(self, settings: ScoringSettings, cache: ScoreCache | None = None) -> None:
+        missing = clap_missing(settings)
+        if missing is not None:
+            raise missing
+        self._open, weights = BACKENDS[settings.clap_backend](settings)
+        recipe = (WINDOW, HOP, QUIET, BATCH_WINDOWS, "int16", "mean of unit vectors")
+        self.listener_fingerprint = f"clap-{settings.clap_backend}-{digest(weights, *recipe)[:16]}"
+        self.fingerprint = (
+            f"clap-{digest(self.listener_fingerprint, MAX_TEXT_TOKENS, BAD_SOUND, 'excess badness')[:16]}"
+        )
+        self._text_kind = f"text {settings.clap_backend} {digest(weights, MAX_TEXT_TOKENS)[:16]}"
+        self._cache = cache
+        self._backend: Backend | None = None
+        self._texts: dict[str, Vectors] = {}
+        self._bad: Vectors | None = None
+        self.counts: Counter[str] = Counter()
+        """Windows, sounds, texts and bad-sound vectors that the model was asked for; what came from the cache is not in it."""
+
+    def prepare(self) -> None:
+        """Load the model and make sure that it can tell texts apart, before any work is done for it."""
+        if self._backend is not None:
+            return
+        with one_thread_count(), stdout_to_stderr():
+            backend = self._open()
+            refuse_collapsed(backend)
+        self._backend = backend
+
+    def score(
+        self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
+    ) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
+        for vibe, heard in zip(vibes, self.listen(audios), strict=True):
+            outcomes += [heard] if isinstance(heard, Unscored) else self.compare([vibe], heard[None, :])
+        return outcomes
+
+    def listen(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
+        """The normalised mean of the windows' unit vectors for each sound; a reason where every window is quiet."""
+        import numpy as np
+
+        windows = [cut(audio) for audio in audios]
+        flat = [window for some in windows for window in some]
+        if not flat:
+            return [Unscored("sound", "every window is below -60 dBFS") for _ in audios]
+        vectors = self._embed(np.stack(flat))
+        self.counts["sounds"] += len(audios)
+        results: list[Vectors | Unscored] = []
+        at = 0
+        for some in windows:
+            mine = vectors[at : at + len(some)]
+            at += len(some)
+            results.append(
+                unit(mine.mean(axis=0)) if len(some) else Unscored("sound", "every window is below -60 dBFS")
+            )
+        return results
+
+    def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
+        bad = self._bad_sound()
+        return [_compare(vector, self._text(vibe), bad) for vibe, vector in zip(vibes, vectors, strict=True)]
+
+    def _embed(self, windows: Windows) -> Vectors:
+        """Unit vectors of windows."""
+        import numpy as np
+
+        self.prepare()
+        assert self._backend is not None
+        vectors: list[Vectors] = []
+        with one_thread_count(), stdout_to_stderr():
+            for start in range(0, len(windows), BATCH_WINDOWS):
+                vectors.append(self._backend.audio(windows[start : start + BATCH_WINDOWS]))
+        self.counts["windows"] += len(windows)
+        return unit(np.concatenate(vectors))
+
+    def _text(self, text: str) -> Vectors:
+        known = self._texts.get(text)
+        if known is None and self._cache is not None:
+            known = self._cache.vector(self._text_kind, digest(text))
+        if known is None:
+            known = self._ask_text(text)
+            self.counts["texts"] += 1
+            if self._cache is not None:
+                self._cache.keep_vector(self._text_kind, digest(text), known)
+        self._texts[text] = known
+        return known
+
+    def _bad_sound(self) -> Vectors:
+        import numpy as np
+
+        if self._bad is None:
+            key = digest("bad sound", *BAD_SOUND)
+            known = self._cache.vector(self._text_kind, key) if self._cache is not None else None
+            if known is None:
+                known = unit(np.mean([self._ask_text(text) for text in BAD_SOUND], axis=0))
+                self.counts["bad_sound"] += 1
+                if self._cache is not None:
+                    self._cache.keep_vector(self._text_kind, key, known)
+            self._bad = known
+        return self._bad
+
+    def _ask_text(self, text: str) -> Vectors:
+        self.prepare()
+        assert self._backend is not None
+        with one_thread_count(), stdout_to_stderr():
+            return unit(self._backend.text(text))
+
+
+def _compare(audio: Vectors, text: Vectors, bad: Vectors) -> Score:
+    similarity, audio_bad, text_bad = _cosine(audio, text), _cosine(audio, bad), _cosine(text, bad)
+    penalty = max(0.0, audio_bad - text_bad)
+    parts = {"similarity": similarity, "audio_bad": audio_bad, "text_bad": text_bad, "penalty": penalty}
+    return Score(similarity - penalty, parts)
+
+
+def _cosine(a: Vectors, b: Vectors) -> float:
+    """Of unit vectors; summed exactly, so that no library's choice of blocks shows in the last digit."""
+    return math.fsum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Vectors of length 1 along the last axis."""
+    import numpy as np
+
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def cut(audio: Audio) -> list[Windows]:
+    """Windows of exactly 10 s, 5 s apart, mono at 48 kHz, through int16 as in training; quiet ones are left out.
+
+    The last window ends where the sound ends, so nothing is heard twice but what overlaps. A sound below 10 s is
+    repeated as often as it fits, and the rest is silence.
+    """
+    import numpy as np
+
+    mono = audio.mono
+    if audio.sample_rate != SAMPLE_RATE:
+        from scipy.signal import resample_poly
+
+        shared = math.gcd(audio.sample_rate, SAMPLE_RATE)
+        mono = np.asarray(resample_poly(mono, SAMPLE_RATE // shared, audio.sample_rate // shared))
+    mono = (np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16).astype(np.float32) / np.float32(32767.0)
+    if not len(mono):
+        return []
+    if len(mono) < WINDOW:
+        loud = [mono]
+    else:
+        starts = [*range(0, len(mono) - WINDOW, HOP), len(mono) - WINDOW]
+        loud = [mono[start : start + WINDOW] for start in starts]
+    return [_filled(window) for window in loud if float(np.sqrt(np.mean(np.square(window)))) >= QUIET]
+
+
+def _filled(window: Windows) -> Windows:
+    import numpy as np
+
+    repeated = np.tile(window, WINDOW // len(window))
+    return np.pad(repeated, (0, WINDOW - len(repeated)))
+
+
+def refuse_collapsed(backend: Backend) -> None:
+    """Raises :class:`InputError` for a text tower that maps everything to nearly the same place."""
+    import numpy as np
+
+    vectors = np.stack([unit(backend.text(caption)) for caption in UNRELATED])
+    alike = vectors @ vectors.T
+    mean = float(alike[np.triu_indices(len(vectors), 1)].mean())
+    if not mean <= MOST_ALIKE:
+        raise InputError(
+            f"this CLAP model finds unrelated captions alike (mean cosine {mean:.3f}, at most {MOST_ALIKE} is usable)",
+            "choose another scoring.clap_model, such as laion/clap-htsat-unfused",
+        )
+
+
+@contextlib.contextmanager
+def one_thread_count() -> Iterator[None]:
+    """The same number of threads each time: how a sum is split decides how it is rounded."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Libraries that print must not end up in the one JSON document on stdout."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def clap_missing(settings: ScoringSettings) -> MissingError | None:
     """Why CLAP cannot run here, or None when it can. Imports nothing heavy and asks no network."""
-    return MissingError("CLAP scoring is not part of this version", "use the acoustic scorer")
+    extra = {"transformers": "ml", "laion-clap": "laion-clap"}[settings.clap_backend]
+    try:
+        require("torch", extra, "CLAP scoring")
+        require(
+            {"transformers": "transformers", "laion-clap": "laion_clap"}[settings.clap_backend], extra, "CLAP scoring"
+        )
+    except MissingError as error:
+        return error
+    if settings.clap_backend == "laion-clap":
+        if Path(settings.clap_model).is_file():
+            return None
+        return MissingError(
+            f"the checkpoint {settings.clap_model} is not there", "set scoring.clap_model to a .pt file"
+        )
+    folder = clap_folder(settings.clap_model)
+    if folder is None:
+        return MissingError(f"the weights of {settings.clap_model} are not there", "run: lsdata doctor --fetch clap")
+    absent = [name for name in _HUB_FILES if not (folder / name).is_file()]
+    if absent:
+        return MissingError(
+            f"the CLAP weights in {folder} lack {', '.join(absent)}",
+            "run: lsdata doctor --fetch clap" if not Path(settings.clap_model).is_dir() else "complete the folder",
+        )
+    return None
+
+
+def clap_folder(model: str) -> Path | None:
+    """Where the model's files are: the folder named, or what was fetched of a hub model before. Never asks the network."""
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def fetch_clap(
+    settings: ScoringSettings, progress: Callable[[str, int], None] | None = None, endpoint: str | None = None
+) -> Path:
+    """Fetch the CLAP weights of the settings from the hub; only safetensors and the files beside them.
+
+    ``progress`` is told (file, bytes) as they arrive. Returns the folder. Raises :class:`MissingError` when the hub cannot be
+    reached or has no such model.
+    """
+    import httpx
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    model = settings.clap_model
+    if Path(model).exists():
+        raise InputError(f"{model} is a local file or folder", "nothing has to be fetched")
+    try:
+        files = [name for name in HfApi(endpoint=endpoint).list_repo_files(model) if _FETCHED.match(name)]
+        if "model.safetensors" not in files:
+            raise MissingError(f"{model} has no model.safetensors", "choose another scoring.clap_model")
+        paths = [
+            hf_hub_download(model, name, endpoint=endpoint, tqdm_class=_progress_bar(name, progress)) for name in files
+        ]
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        httpx.HTTPError,
+        OSError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MissingError(f"{model} cannot be fetched ({reason})", "check the connection and the name") from None
+    return Path(paths[0]).parent
+
+
+def _progress_bar(name: str, progress: Callable[[str, int], None] | None) -> Any:
+    """A tqdm class that tells us instead of drawing."""
+    from tqdm import tqdm
+
+    class Telling(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if progress is not None and n:
+                progress(name, int(n))
+            return super().update(n)
+
+    return Telling
+
+
+def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:
+    """(how to load the model, what its weights are); refuses what is not a whole CLAP model in safetensors."""
+    folder = clap_folder(settings.clap_model)
+    assert folder is not None
+    weights = folder / "model.safetensors"
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError):
+        kind = None
+    if kind != "clap":
+        raise InputError(f"{folder} holds no CLAP model (model_type {kind!r})", "choose another scoring.clap_model")
+    refuse_unsafe(weights)
+    return lambda: TransformersClap(folder), weights_digest(weights)
+
+
+def refuse_unsafe(weights: Path) -> None:
+    """Raises :class:`InputError` unless the file is safetensors, whole, and has both towers of CLAP."""
+    from safetensors import SafetensorError, safe_open
+
+    with weights.open("rb") as file:
+        head = file.read(4)
+    if head[:1] == b"\x80" or head == b"PK\x03\x04":
+        raise InputError(
+            f"{weights} is a pickle, which could run code when loaded", "use weights in safetensors format"
+        )
+    try:
+        with safe_open(weights, framework="np") as tensors:
+            names = set(tensors.keys())
+    except SafetensorError as error:
+        raise InputError(f"{weights} is truncated or no safetensors file ({error})", "fetch it again") from None
+    lacking = [
+        part
+        for part in ("audio_model.", "text_model.", "audio_projection.", "text_projection.")
+        if not any(name.startswith(part) for name in names)
+    ]
+    if lacking:
+        raise InputError(
+            f"{weights} is not a CLAP model (it lacks {', '.join(lacking)})", "choose another scoring.clap_model"
+        )
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 of the file; the hub's own where it was fetched from there, which names the blob by it."""
+    blob = path.resolve().name
+    if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
+        return blob
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class TransformersClap:
+    """``transformers.ClapModel`` from a local folder, on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        try:
+            self._model, report = cast(Any, ClapModel).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+            self._ears = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"the CLAP model in {folder} cannot be loaded ({reason})", "fetch it again") from None
+        # A weight that is not in the file is made up at random by the library, with no more than a log line.
+        invented = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
+        if invented:
+            raise InputError(
+                f"the CLAP weights in {folder} lack {len(invented)} tensors ({invented[0]}, ...)", "fetch it again"
+            )
+        self._model.eval()
+        self._fused = bool(self._model.config.audio_config.enable_fusion)
+
+    def audio(self, windows: Windows) -> Vectors:
+        import torch
+
+        features = self._ears(
+            list(windows),
+            sampling_rate=SAMPLE_RATE,
+            truncation="fusion" if self._fused else "rand_trunc",
+            padding="repeatpad",
+            return_tensors="pt",
+        )
+        # Filled up with silence, because rounding depends on the shape of the batch.
+        mels = torch.zeros((BATCH_WINDOWS, *features["input_features"].shape[1:]), dtype=torch.float32)
+        mels[: len(windows)] = features["input_features"]
+        # No window is longer than the model takes. The library marks one of a batch as longer at random all the same.
+        is_longer = torch.zeros((BATCH_WINDOWS, 1), dtype=torch.bool)
+        return self._model.get_audio_features(mels, is_longer=is_longer).pooler_output[: len(windows)].numpy()
+
+    def text(self, text: str) -> Vectors:
+        tokens = self._tokenizer(
+            text, padding="max_length", truncation=True, max_length=MAX_TEXT_TOKENS, return_tensors="pt"
+        )
+        features = self._model.get_text_features(tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return features.pooler_output[0].numpy()
+
+
+def _open_laion(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:
+    path = Path(settings.clap_model)
+    refuse_unreadable(path)
+    return lambda: LaionClap(path, settings.clap_sha256), weights_digest(path)
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raises :class:`InputError` for a checkpoint whose archive is not whole."""
+    import zipfile
+
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head == b"PK\x03\x04":
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is truncated", "fetch it again")
+    elif head[:1] != b"\x80":
+        raise InputError(f"{path} is no PyTorch checkpoint", "set scoring.clap_model to a .pt file")
+
+
+def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.Tensor]:
+    """The tensors of a .pt checkpoint, loaded without running code from it.
+
+    A checkpoint that cannot be read so is refused, unless its SHA-256 is the one that the user trusts. Raises :class:`InputError`.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        sha256 = weights_digest(path)
+        if trusted_sha256 is None or sha256 != trusted_sha256.lower():
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(
+                f"{path} cannot be loaded without running code from it, or is damaged ({reason})",
+                f"if you trust the file, set scoring.clap_sha256 to {sha256}",
+            ) from None
+        loaded = torch.load(path, map_location="cpu", weights_only=False)
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(tensors, dict) or not any(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise InputError(f"{path} holds no weights", "set scoring.clap_model to a CLAP checkpoint")
+    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
+
+
+class LaionClap:
+    """The ``laion_clap`` package with a ``.pt`` checkpoint. It fetches three tokenizers when it is imported."""
+
+    def __init__(self, checkpoint: Path, trusted_sha256: str | None) -> None:
+        tensors = read_checkpoint(checkpoint, trusted_sha256)
+        with stdout_to_stderr():
+            import laion_clap  # pyright: ignore[reportMissingImports]
+
+            self._clap = laion_clap.CLAP_Module(enable_fusion=False, device="cpu")
+        # Older checkpoints carry a buffer that newer transformers do not have.
+        tensors.pop("text_branch.embeddings.position_ids", None)
+        try:
+            self._clap.model.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{checkpoint} does not fit the model ({reason})", "use a checkpoint of HTSAT-tiny"
+            ) from None
+        self._clap.model.eval()
+
+    def audio(self, windows: Windows) -> Vectors:
+        import numpy as np
+
+        padded = np.zeros((BATCH_WINDOWS, WINDOW), dtype=np.float32)
+        padded[: len(windows)] = windows
+        return self._clap.get_audio_embedding_from_data(padded, use_tensor=False)[: len(windows)]
+
+    def text(self, text: str) -> Vectors:
+        # A batch of one is squeezed away by some versions, so the text goes in twice.
+        return self._clap.get_text_embedding([text, text], use_tensor=False)[0]
+
+
+BACKENDS: dict[str, Callable[[ScoringSettings], tuple[Callable[[], Backend], str]]] = {
+    "transformers": _open_transformers,
+    "laion-clap": _open_laion,
+}

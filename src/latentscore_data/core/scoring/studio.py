@@ -81,6 +81,8 @@ class Counts:
     score_seconds: float = 0.0
     cached_vectors: int = 0
     cached_scores: int = 0
+    penalised: Counter[str] = field(default_factory=lambda: Counter())
+    """Scores whose parts hold a penalty above 0, by scorer."""
     unscored: Counter[str] = field(default_factory=lambda: Counter())
     """Reasons, counted once for each pair and scorer."""
 
@@ -93,6 +95,7 @@ class Counts:
             "score_seconds": round(self.score_seconds, 3),
             "cached_vectors": self.cached_vectors,
             "cached_scores": self.cached_scores,
+            "penalty_share": {name: round(n / self.scored[name], 4) for name, n in self.penalised.items()},
             "unscored": dict(self.unscored),
         }
 
@@ -253,6 +256,9 @@ class Studio:
 
     def _render(self, key: str, pair: _Pair) -> None:
         """Render the pair's config, or wait with those who want the same sound. Called with the lock held."""
+        for scorer in self.scorers:
+            if isinstance(scorer, EmbeddingScorer):
+                scorer.prepare()
         slot = (key, pair.want_audio)
         if slot in self._waiting:
             self._waiting[slot].pairs.append(pair)
@@ -392,6 +398,8 @@ class Studio:
             pair.outcomes[scorer.name] = outcome
             if isinstance(outcome, Score):
                 self.counts.scored[scorer.name] += 1
+                if "penalty" in outcome.parts:
+                    self.counts.penalised[scorer.name] += outcome.parts["penalty"] > 0
                 self._cache.keep_score(scorer.fingerprint, cast("_Sound", pair.sound).key, pair.vibe, outcome)
 
     def _refuse(self, pair: _Pair, failure: Unscored) -> None:
