@@ -9,8 +9,12 @@ import typer
 from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from latentscore_data.core.corpus import Sample, Source
     from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.hub import HubPlan
     from latentscore_data.core.settings import DownloadSettings, Settings
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.workspace import StageFiles, Workspace
@@ -45,9 +49,11 @@ def download(
 
     lsdata download --dataset common-pile/news_filtered --yes
     """
+    from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
 
+    read_dotenv()
     settings = load(download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, seed=seed))
     workspace = Workspace(settings.paths.root)
     if dry_run:
@@ -74,7 +80,7 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     described: dict[str, Any] = {}
     sources = find_sources(settings.download.datasets)
     waiting = [source for source in sources if overwrite or not _is_there(source, settings.download, workspace)]
-    _ask_before_fetching(waiting, settings.download, yes)
+    plans = _agree_on_fetching(waiting, settings.download, yes)
     for source in sources:
         path = workspace.texts(source.name)
         if source not in waiting:
@@ -83,7 +89,7 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
             say(clean(f"download: {source.name} is there ({facts['texts']} texts)"))
         else:
             say(clean(f"download: {source.name} ..."))
-            sample = take_sample(source, settings.download, workspace, overwrite)
+            sample = take_sample(source, settings.download, workspace, plans, overwrite)
             if not sample.texts:
                 raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
             replace_rows(path, sample.texts)
@@ -97,6 +103,7 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
                 **sample.facts,
             }
             replace_json(facts_file(source, workspace), facts)
+            _partial(source, workspace).unlink(missing_ok=True)
             summary.done += len(sample.texts)
             say(clean(f"download: {source.name}: {sample.how}" + (f"; {sample.empty} empty" if sample.empty else "")))
         described[source.name] = facts
@@ -109,7 +116,13 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     return summary
 
 
-def take_sample(source: Source, settings: DownloadSettings, workspace: Workspace, overwrite: bool) -> Sample:
+def take_sample(
+    source: Source,
+    settings: DownloadSettings,
+    workspace: Workspace,
+    plans: Mapping[str, HubPlan],
+    overwrite: bool,
+) -> Sample:
     """The sample of one data set."""
     from latentscore_data.core.corpus import sample_builtin, sample_local
 
@@ -117,9 +130,15 @@ def take_sample(source: Source, settings: DownloadSettings, workspace: Workspace
         return sample_builtin(settings.sample_size, settings.seed)
     if source.kind == "local":
         return sample_local(source, settings.sample_size, settings.seed, settings.text_field)
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.hub import sample_hub
 
-    raise InputError("hub data sets are not part of this version yet", "download a folder, a file or builtin")
+    partial = _partial(source, workspace)
+    return sample_hub(plans[source.name], settings, partial, fingerprint(source, settings), overwrite=overwrite)
+
+
+def _partial(source: Source, workspace: Workspace) -> Path:
+    """Where an interrupted download from the hub keeps what it has."""
+    return workspace.texts_dir / ".partial" / workspace.texts(source.name).name
 
 
 def fingerprint(source: Source, settings: DownloadSettings) -> str:
@@ -130,7 +149,7 @@ def fingerprint(source: Source, settings: DownloadSettings) -> str:
     return source_fingerprint(source, settings.sample_size, settings.seed, settings.text_field, **more)
 
 
-def facts_file(source: Source, workspace: Workspace) -> Any:
+def facts_file(source: Source, workspace: Workspace) -> Path:
     """Where the description of a finished sample lies, beside its texts."""
     return workspace.texts(source.name).with_suffix(".json")
 
@@ -150,25 +169,70 @@ def _is_there(source: Source, settings: DownloadSettings, workspace: Workspace) 
     return workspace.texts(source.name).exists() and facts.get("fingerprint") == fingerprint(source, settings)
 
 
-def _ask_before_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> None:
-    """Nothing is fetched from the hub without a plan that was agreed to."""
+def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> dict[str, HubPlan]:
+    """Nothing is fetched from the hub without a plan that was agreed to; the plans, by name.
+
+    Raises :class:`InputError` where nobody can be asked, :class:`StoppedError` when the answer is no.
+    """
+    from latentscore_data.core.display import interactive, say
+    from latentscore_data.core.errors import InputError, StoppedError
+    from latentscore_data.core.hub import plan
+
+    plans = {source.name: plan(source, settings) for source in sources if source.kind == "hub"}
+    for planned in plans.values():
+        say(_in_words(planned.to_dict(), settings))
+    if not plans or yes:
+        return plans
+    if not interactive():
+        raise InputError(f"{len(plans)} data sets would be fetched and nobody can be asked", "say --yes")
+    if not typer.confirm("Fetch?", err=True):
+        raise StoppedError("nothing was fetched", "choose other data sets with --dataset")
+    return plans
+
+
+def _in_words(step: dict[str, Any], settings: DownloadSettings) -> str:
+    from latentscore_data.core.display import clean
+
+    return clean(
+        f"download: {step['dataset']}: {step['files']} files, {size(step['bytes'])}; {settings.sample_size} texts from "
+        f"the beginnings of {step['read_from_files']} of them ({size(step['read_at_most_bytes'])} in all, streamed)"
+    )
+
+
+def size(count: int) -> str:
+    """Bytes as a person says them."""
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
 
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
-    """What would be read and fetched."""
+    """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
     from latentscore_data.core.corpus import find_sources
     from latentscore_data.core.display import OUTPUT, clean, console, print_json
+    from latentscore_data.core.hub import plan
 
-    plan = [
-        {"dataset": source.name, "kind": source.kind, "there": _is_there(source, settings.download, workspace)}
-        for source in find_sources(settings.download.datasets)
-    ]
+    steps: list[dict[str, Any]] = []
+    for source in find_sources(settings.download.datasets):
+        step: dict[str, Any] = {"dataset": source.name, "kind": source.kind}
+        step["there"] = _is_there(source, settings.download, workspace)
+        if source.kind == "hub" and not step["there"]:
+            step.update(plan(source, settings.download).to_dict())
+        steps.append(step)
     if OUTPUT.json:
-        print_json({"dry_run": True, "datasets": plan})
+        print_json({"dry_run": True, "datasets": steps})
         return
-    for step in plan:
-        state = "there already" if step["there"] else f"{step['kind']}: up to {settings.download.sample_size} texts"
-        console().print(clean(f"{step['dataset']}: {state}"), markup=False)
+    for step in steps:
+        if step["there"]:
+            line = f"download: {step['dataset']} is there already"
+        elif "files" in step:
+            line = _in_words(step, settings.download)
+        else:
+            line = f"download: {step['dataset']}: up to {settings.download.sample_size} texts ({step['kind']})"
+        console().print(clean(line), markup=False, soft_wrap=True)
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:

@@ -133,6 +133,8 @@ class Reader:
 
     dataset: str
     text_field: str | None = None
+    keep_names: bool = True
+    """Rows in our own format (with ``dataset`` and ``id_in_dataset``) keep the data set they name."""
     empty: int = 0
     _names: set[str] = field(default_factory=lambda: set())
 
@@ -175,9 +177,16 @@ class Reader:
             str(own) if own is not None else place,
             value or "",
             {**rest, **metadata},
-            dataset=row["dataset"] if isinstance(row.get("dataset"), str) else None,
+            dataset=row["dataset"] if self._is_ours(row) else None,
             created=str(created) if created is not None else None,
         )
+
+    def _is_ours(self, row: dict[str, Any]) -> bool:
+        return self.keep_names and isinstance(row.get("dataset"), str) and "id_in_dataset" in row
+
+    def claim(self, texts: Iterable[SourceText]) -> None:
+        """Take the names of texts that were read before, so that no other text gets them."""
+        self._names.update(digest(text.dataset, text.id_in_dataset)[:20] for text in texts)
 
     def text(
         self, name: str, text: str, metadata: dict[str, Any], dataset: str | None = None, created: str | None = None

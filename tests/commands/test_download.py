@@ -1,0 +1,220 @@
+"""lsdata download: local files in this process; the hub through the real client and a loopback server."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_server import HubServer, jsonl_gz
+from latentscore_data.commands import download
+from latentscore_data.core.errors import InputError, MissingError
+from latentscore_data.core.jsonl_io import read_rows
+from latentscore_data.core.rows import SourceText
+from latentscore_data.core.settings import Settings, load_settings
+from latentscore_data.core.workspace import Workspace, stale_reasons
+
+
+def settings_for(root: Path, *names: str, **more: Any) -> Settings:
+    return load_settings(None, paths={"root": root}, download={"datasets": list(names), **more})
+
+
+def texts_of(root: Path, name: str) -> list[SourceText]:
+    return list(read_rows(Workspace(root).texts(name), SourceText))
+
+
+def test_the_bundled_passages_and_a_folder_become_files_with_a_manifest(root: Path, tmp_path: Path):
+    (tmp_path / "books").mkdir()
+    for i in range(5):
+        (tmp_path / "books" / f"{i}.txt").write_text(f"A storm of the number {i}", encoding="utf-8")
+    settings = settings_for(root, "builtin", str(tmp_path / "books"), sample_size=3)
+    summary = download.run_download(settings)
+    assert (summary.done, summary.exit_code) == (6, 0)
+    assert len(texts_of(root, "builtin")) == len(texts_of(root, "books")) == 3
+    manifest = json.loads((root / ".outputs" / "manifest.json").read_text())
+    assert "uniform: 3 of 5 texts" in manifest["details"]["datasets"]["books"]["how"]
+    files = download.stage_files(settings, Workspace(root))[0]
+    assert stale_reasons(files, root) == []
+    (tmp_path / "books" / "0.txt").write_text("changed", encoding="utf-8")
+    assert any(
+        "0.txt changed" in why for why in stale_reasons(download.stage_files(settings, Workspace(root))[0], root)
+    )
+
+
+def test_what_is_there_is_not_drawn_again_unless_it_would_come_out_differently(root: Path):
+    download.run_download(settings_for(root, "builtin", sample_size=4))
+    again = download.run_download(settings_for(root, "builtin", sample_size=4))
+    assert (again.done, again.skipped) == (0, 4)
+    more = download.run_download(settings_for(root, "builtin", sample_size=6))
+    assert (more.done, more.skipped) == (6, 0)
+    forced = download.run_download(settings_for(root, "builtin", sample_size=6), overwrite=True)
+    assert forced.done == 6
+
+
+def test_a_data_set_without_texts_is_an_error(root: Path, tmp_path: Path):
+    (tmp_path / "x.jsonl").write_text('{"text": " "}\n', encoding="utf-8")
+    with pytest.raises(MissingError, match="holds no texts"):
+        download.run_download(settings_for(root, str(tmp_path / "x.jsonl")))
+    with pytest.raises(InputError, match="holds no texts"):
+        (tmp_path / "empty").mkdir()
+        download.run_download(settings_for(root, str(tmp_path / "empty")))
+
+
+def test_preflight_names_a_path_that_is_not_there(root: Path):
+    assert [type(p) for p in download.preflight(settings_for(root, "./gone"))] == [InputError]
+    assert download.preflight(settings_for(root, "builtin")) == []
+
+
+# --- the hub ---------------------------------------------------------------------------------------------------------
+
+README = b"---\nlicense: cc0-1.0\n---\n# small\n"
+
+
+def small_repo(shards: int = 6, rows: int = 60) -> dict[str, bytes]:
+    files = {"README.md": README}
+    for k in range(shards):
+        lines = [
+            {"id": f"{k}-{i}", "text": f"Text {i} of part {k}: rain.", "metadata": {"part": k}} for i in range(rows)
+        ]
+        files[f"data/part-{k:03d}.jsonl.gz"] = jsonl_gz(lines)
+    return files
+
+
+class Hub:
+    """Runs ``lsdata download`` in a process of its own against a loopback hub."""
+
+    def __init__(self, server: HubServer, tmp_path: Path) -> None:
+        self.env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+        self.root = tmp_path / "data"
+
+    def command(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "latentscore_data", "--root", str(self.root), "download", *args]
+
+    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*args), env={**self.env, **env}, capture_output=True, text=True, timeout=200, check=False
+        )
+
+    def texts(self) -> list[str]:
+        return [text.id_in_dataset for text in texts_of(self.root, "owner/small")]
+
+
+ASK = ("--dataset", "owner/small", "--sample-size", "40")
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_a_sample_is_streamed_from_the_hub_after_the_plan_was_agreed_to(tmp_path: Path):
+    noise = random.Random(0)
+    words = [f"{noise.getrandbits(40):x}" for _ in range(4000)]
+    big = [{"id": f"big-{i}", "text": " ".join(noise.choices(words, k=600))} for i in range(9000)]
+    with HubServer("owner/small", {"README.md": README, "big.jsonl": jsonl(big)}) as server:
+        hub = Hub(server, tmp_path)
+        refused = hub.run(*ASK)
+        assert refused.returncode == 2
+        assert "say --yes" in refused.stderr
+        assert re.search(r"1 files, \d\d\.\d MB", refused.stderr)
+        assert server.bytes_sent < 10_000
+        fetched = hub.run(*ASK, "--yes")
+        assert fetched.returncode == 0, fetched.stderr
+        assert len(hub.texts()) == 40
+        # 40 texts need the first 160 of 9000; the client reads ahead by a few megabytes, not the whole file.
+        assert server.bytes_sent < len(server.files["big.jsonl"]) / 2
+        manifest = json.loads((hub.root / ".outputs" / "manifest.json").read_text())
+        described = manifest["details"]["datasets"]["owner/small"]
+        assert "first 160 texts" in described["how"]
+        assert "not over the whole data set" in described["how"]
+        assert described["revision"]
+        before = server.bytes_sent
+        again = hub.run(*ASK)
+        assert again.returncode == 0, again.stderr
+        assert server.bytes_sent == before
+
+
+def jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_a_hub_that_drops_refuses_and_fails_gives_the_same_sample(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with HubServer("owner/small", small_repo()) as server:
+        good = Hub(server, tmp_path / "a")
+        assert good.run(*ASK, "--yes").returncode == 0
+    with HubServer("owner/small", small_repo(), faults=["drop", "429", "500", "", "drop"]) as server:
+        bad = Hub(server, tmp_path / "b")
+        result = bad.run(*ASK, "--yes")
+        assert result.returncode == 0, result.stderr
+        assert server.faults == []
+    assert good.texts() == bad.texts()
+    assert len(set(bad.texts())) == 40
+    assert {name.split("-")[0] for name in bad.texts()} == {str(k) for k in range(6)}
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with HubServer("owner/small", small_repo()) as server:
+        whole = Hub(server, tmp_path / "a")
+        assert whole.run(*ASK, "--yes").returncode == 0
+    with HubServer("owner/small", small_repo(), slow_after=4) as server:
+        hub = Hub(server, tmp_path / "b")
+        process = subprocess.Popen(hub.command(*ASK, "--yes"), env=hub.env, stderr=subprocess.DEVNULL)
+        give_up = time.monotonic() + 60
+        while server.data_requests() < 5 and time.monotonic() < give_up:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        first = {name for name, count in server.requests.items() if name.startswith("data/") and count}
+        assert not Workspace(hub.root).texts("owner/small").exists()
+        server.slow_after = None
+        server.requests.clear()
+        result = hub.run(*ASK, "--yes")
+        assert result.returncode == 0, result.stderr
+        second = {name for name, count in server.requests.items() if name.startswith("data/") and count}
+        # The client looks into the first file for the columns; the other finished ones are not asked for again.
+        assert len(first & second) <= 2
+        assert first | second == {name for name in server.files if name.startswith("data/")}
+    assert hub.texts() == whole.texts()
+    assert list((hub.root / ".outputs" / ".partial").iterdir()) == []
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_a_gated_set_needs_the_token_which_appears_nowhere(tmp_path: Path):
+    token = "hf_loopbackloopbackloopback"
+    with HubServer("owner/small", small_repo(2), token=token, gated=True) as server:
+        hub = Hub(server, tmp_path)
+        refused = hub.run(*ASK, "--yes")
+        assert refused.returncode == 3
+        assert "gated" in refused.stderr
+        assert "HF_TOKEN" in refused.stderr
+        opened = hub.run(*ASK, "--yes", HF_TOKEN=token)
+        assert opened.returncode == 0, opened.stderr
+        assert len(hub.texts()) == 40
+        assert token not in opened.stderr + opened.stdout
+        written = [path for path in tmp_path.rglob("*") if path.is_file() and "hf/" not in path.as_posix()]
+        assert not any(token.encode() in path.read_bytes() for path in written)
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_a_name_that_is_not_on_the_hub(tmp_path: Path):
+    with HubServer("owner/small", small_repo(1)) as server:
+        missing = Hub(server, tmp_path).run("--dataset", "owner/other", "--yes")
+    assert missing.returncode == 3
+    assert "there is no data set owner/other" in missing.stderr
+    assert "Traceback" not in missing.stderr
