@@ -34,7 +34,11 @@ def main() -> None:
         shutil.rmtree(root / ".processed")
         # Import times tell which modules a run has loaded.
         seen = subprocess.run(
-            [sys.executable, "-X", "importtime", *command[1:]], env=ENVIRONMENT, capture_output=True, text=True, check=True
+            [sys.executable, "-X", "importtime", *command[1:]],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stderr
         loaded = {line.rsplit("|", 1)[-1].strip() for line in seen.splitlines()}
     result = {

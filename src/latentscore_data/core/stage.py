@@ -226,7 +226,12 @@ def run_stage(
     appended stays. The first Ctrl-C drains what is in flight before KeyboardInterrupt is raised; a second one stops now.
     """
     run = _Run(job, inputs, output, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
-    return asyncio.run(run.to_the_end())
+    # Around the event loop, not inside it: then asyncio leaves Ctrl-C to us.
+    with _draining(run.interrupt):
+        asyncio.run(run.to_the_end())
+    if run.stop:
+        raise run.stop[0]
+    return run.summary
 
 
 class _Run(Generic[InT]):
@@ -259,7 +264,7 @@ class _Run(Generic[InT]):
         self.in_flight = 0
         self.started = time.monotonic()
 
-    async def to_the_end(self) -> Summary:
+    async def to_the_end(self) -> None:
         if self.overwrite:
             self.output.unlink(missing_ok=True)
             self.failures.unlink(missing_ok=True)
@@ -268,7 +273,7 @@ class _Run(Generic[InT]):
             with Appender(self.output) as self.out, Appender(self.failures) as self.failed:
                 self.entries = index_lines(self.output, self.job.line_key, self.job.complete, self.job.short)
                 self.given_up = {} if self.retry_failed else _given_up(self.failures, self.job.line_key)
-                with self.output.open("rb") as self.lines, _draining(self.interrupt):
+                with self.output.open("rb") as self.lines:
                     ticking = asyncio.create_task(self.tick())
                     try:
                         await asyncio.gather(*(self.work_on() for _ in range(self.workers)))
@@ -281,13 +286,12 @@ class _Run(Generic[InT]):
         finally:
             self.count()
             self.progress.finish(self.summary)
-        if self.stop:
-            raise self.stop[0]
-        return self.summary
 
     async def work_on(self) -> None:
         """One of the workers that share the inputs."""
         for item in self.waiting:
+            if self.stop:
+                return
             key, fingerprint = self.job.key(item), self.job.fingerprint(item)
             self.order.append(key)
             if not self.done_already(item, key, fingerprint):
@@ -297,8 +301,6 @@ class _Run(Generic[InT]):
                 finally:
                     self.in_flight -= 1
                 self.show()
-            if self.stop:
-                return
 
     def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
         entry = self.entries.get(key)

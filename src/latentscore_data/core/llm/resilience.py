@@ -215,7 +215,8 @@ class Gate:
         now = self._clock()
         full = self.in_flight + 1 > self.limit or bool(self._waiting)
         self.in_flight -= 1
-        self._alone = False
+        # A refused way of asking is found out alone, too.
+        self._alone = self._alone and trouble is not None and trouble.unstructured
         if self._tokens is not None and extra_tokens:
             self._tokens.correct(extra_tokens)
         if trouble is None:

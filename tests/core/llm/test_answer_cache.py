@@ -1,0 +1,114 @@
+"""What the cache keeps, for whom, and under which key."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentscore_data.core.errors import OutputError
+from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
+
+ENTRY = Stored('{"a": 1}', "m", "stop", 10, 20, 0.5, 1.5, litellm_version="1")
+
+
+def key(**changes: Any) -> str:
+    given: dict[str, Any] = {
+        "model": "m",
+        "api_base": None,
+        "messages": [{"role": "user", "content": "rain"}],
+        "schema": {"type": "object"},
+        "sampling": {"temperature": 0.9},
+        "sample_idx": 0,
+    }
+    return cache_key(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "other"},
+        {"api_base": "http://127.0.0.1/v1"},
+        {"messages": [{"role": "user", "content": "snow"}]},
+        {"schema": {"type": "array"}},
+        {"sampling": {"temperature": 0.8}},
+        {"sampling": {"temperature": 0.9, "seed": 1}},
+        {"sample_idx": 1},
+    ],
+)
+def test_what_the_model_sees_changes_the_key(change: dict[str, Any]) -> None:
+    assert key(**change) != key()
+
+
+def test_the_order_of_names_does_not_change_the_key() -> None:
+    first = key(sampling={"temperature": 0.9, "seed": 1})
+    assert first == key(sampling={"seed": 1, "temperature": 0.9})
+
+
+def test_answers_come_back_and_negatives_are_never_served(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c" / "llm.sqlite")
+    cache.put_negative("k", "malformed", ENTRY)
+    assert cache.get("k") is None and not cache.has("k")
+    cache.put([("k", ENTRY), ("k2", ENTRY)])
+    found = cache.get("k")
+    assert found is not None
+    assert (found.answer, found.finish_reason, found.tokens_out, found.cost_usd) == ('{"a": 1}', "stop", 20, 0.5)
+    assert found.created.endswith("Z")
+    assert cache.facts()["answers"] == 2 and cache.facts()["negatives"] == 1
+    assert cache.mean_tokens_out("m") == 20
+    assert cache.mean_tokens_out("nobody") is None
+    cache.close()
+    cache.close()
+
+
+def test_hits_add_up_over_runs(tmp_path: Path) -> None:
+    for _ in range(2):
+        cache = AnswerCache(tmp_path / "llm.sqlite")
+        cache.hits += 3
+        cache.close()
+    assert AnswerCache(tmp_path / "llm.sqlite").facts()["hits"] == 6
+
+
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        cache = AnswerCache(tmp_path / "llm.sqlite")
+        cache.put([("k", ENTRY)])
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert "llm.sqlite-wal" in modes
+    assert set(modes.values()) == {0o600}, modes
+
+
+def test_a_stored_answer_survives_a_killed_process(tmp_path: Path) -> None:
+    path = tmp_path / "llm.sqlite"
+    code = (
+        "import os, sys; from pathlib import Path; from latentscore_data.core.llm.cache import AnswerCache, Stored\n"
+        "cache = AnswerCache(Path(sys.argv[1]))\n"
+        "for i in range(50): cache.put([(str(i), Stored('{}', 'm', 'stop', 1, 1, None, 0.1))])\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+    cache = AnswerCache(path)
+    assert all(cache.has(str(i)) for i in range(50))
+
+
+def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "llm.sqlite"
+    path.write_bytes(b"this is no database, but it is long enough to be looked at" * 20)
+    with pytest.raises(OutputError, match="damaged"):
+        AnswerCache(path)
+
+
+def test_nothing_is_pickled(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "llm.sqlite")
+    cache.put([("k", ENTRY)])
+    with sqlite3.connect(tmp_path / "llm.sqlite") as db:
+        row = db.execute("SELECT * FROM answers").fetchone()
+    assert all(value is None or isinstance(value, str | int | float) for value in row)

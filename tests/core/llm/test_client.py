@@ -1,0 +1,449 @@
+"""The real client through the real LiteLLM against a loopback server that misbehaves on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from latentscore_data.core.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.ledger import Ledger, totals
+from latentscore_data.core.llm.cache import AnswerCache
+from latentscore_data.core.llm.client import BASE_PROVIDERS, LiteLLM, Question, check_route
+from latentscore_data.core.llm.prices import Price, price_of
+from latentscore_data.core.settings import LLMSettings
+from latentscore_data.core.stage import NotAttempted, RowFailure
+from servers import Bucket, ChatServer
+
+SECRET = "sk-loopback-0123456789abcdef"
+
+
+class Word(BaseModel):
+    word: str
+
+
+def reply(body: dict[str, Any]) -> str:
+    """Says the last word that it was asked."""
+    return json.dumps({"word": str(body["messages"][1]["content"]).split()[-1]})
+
+
+def question(text: str = "say rain", **changes: Any) -> Question:
+    return Question(**{"system": "Answer with a word.", "user": text, "temperature": 0.5, "max_tokens": 50, **changes})
+
+
+def settings(server: ChatServer, **changes: Any) -> LLMSettings:
+    given = {"api_base": server.url, "retry_cap_seconds": 0.05, "timeout_seconds": 10.0, **changes}
+    return LLMSettings(**given)
+
+
+def ask(
+    server: ChatServer,
+    *questions: Question,
+    cache: Path | None = None,
+    model: str = "hosted_vllm/test",
+    price: Price | None = None,
+    batch_size: int = 1,
+    ledger: Ledger | None = None,
+    **changes: Any,
+) -> tuple[list[Any], LiteLLM]:
+    """The answers, or the exceptions in their place."""
+
+    async def run() -> tuple[list[Any], LiteLLM]:
+        llm = LiteLLM(
+            model,
+            settings(server, **changes),
+            cache=AnswerCache(cache) if cache else None,
+            price=price,
+            batch_size=batch_size,
+            ledger=ledger,
+            stage="test",
+        )
+        try:
+            answers = await asyncio.gather(*(llm.ask(q, Word) for q in questions), return_exceptions=True)
+        finally:
+            await llm.aclose()
+        return answers, llm
+
+    return asyncio.run(run())
+
+
+def words(answers: Sequence[Any]) -> list[str]:
+    return [answer.value.word for answer in answers]
+
+
+def test_a_question_gets_its_object_with_what_it_took(tmp_path: Path) -> None:
+    with ChatServer(reply) as server:
+        (answer,), llm = ask(server, question(), cache=tmp_path / "c.sqlite")
+        assert answer.value == Word(word="rain")
+        assert (answer.cached, answer.finish_reason, answer.cost_usd, answer.model) == (False, "stop", 0.0, llm.model)
+        assert answer.tokens_in > 0 and answer.tokens_out > 0 and answer.seconds > 0
+        sent = server.received[0].body
+        assert sent["response_format"]["type"] == "json_schema"
+        assert sent["response_format"]["json_schema"]["schema"]["properties"] == {
+            "word": {"title": "Word", "type": "string"}
+        }
+        assert (sent["temperature"], sent["max_tokens"]) == (0.5, 50)
+
+
+def test_the_same_question_is_free_and_another_sample_is_not(tmp_path: Path) -> None:
+    cache = tmp_path / "c.sqlite"
+    with ChatServer(reply) as server:
+        ask(server, question(), cache=cache)
+        (again, other), llm = ask(server, question(), question(sample_idx=1), cache=cache)
+        assert (again.cached, other.cached) == (True, False)
+        assert (llm.usage.calls, llm.usage.cached) == (1, 1)
+        assert len(server.received) == 2
+
+
+def test_the_same_question_at_the_same_time_is_one_call() -> None:
+    with ChatServer(reply, delay_seconds=0.05) as server:
+        answers, _ = ask(server, *[question()] * 8)
+        assert words(answers) == ["rain"] * 8 and len(server.received) == 1
+
+
+def test_a_bad_key_costs_exactly_one_request_and_stops_the_run() -> None:
+    with ChatServer(reply, keys={"right"}) as server:
+        os.environ["WRONG_KEY"] = SECRET
+        try:
+            answers, _ = ask(server, *(question(f"say {n}") for n in range(20)), api_key_env="WRONG_KEY")
+        finally:
+            del os.environ["WRONG_KEY"]
+        assert len(server.received) == 1
+        assert all(isinstance(answer, MissingError) for answer in answers)
+        assert answers[0].exit_code == 3 and "WRONG_KEY" in answers[0].remedy
+        # The server's message repeats the key.
+        assert SECRET not in str(answers[0])
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_auth_and_payment_stop_the_run(status: int) -> None:
+    with ChatServer(reply, refuse=(status, {"error": {"message": "no", "type": "x"}})) as server:
+        answers, _ = ask(server, question("a"), question("b"))
+        assert len(server.received) == 1 and all(isinstance(answer, MissingError) for answer in answers)
+
+
+def test_an_exhausted_quota_stops_the_run_although_it_is_a_429() -> None:
+    error = {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota"}}
+    with ChatServer(reply, refuse=(429, error)) as server:
+        answers, _ = ask(server, question("a"), question("b"))
+        assert len(server.received) == 1 and "add credit" in answers[0].remedy
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_bad_request_fails_its_row_without_retry(status: int) -> None:
+    with ChatServer(reply, refuse=(status, {"error": {"message": "cannot do that", "type": "x"}})) as server:
+        (answer,), _ = ask(server, question())
+        assert isinstance(answer, RowFailure) and answer.kind == "bad request" and answer.status == status
+        assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("model", ["hosted_vllm/test", "openai/test"])
+@pytest.mark.parametrize("fault", ["500", "502", "503", "429", "408", "close"])
+def test_transient_faults_are_tried_again(fault: str, model: str) -> None:
+    with ChatServer(reply, script=[fault, fault]) as server:
+        (answer,), _ = ask(server, question(), model=model)
+        assert answer.value.word == "rain" and len(server.received) == 3
+
+
+def test_a_hanging_server_is_left_after_the_time_out() -> None:
+    with ChatServer(reply, script=["hang"]) as server:
+        (answer,), _ = ask(server, question(), timeout_seconds=0.3)
+        assert answer.value.word == "rain" and len(server.received) == 2
+
+
+def test_a_server_that_never_recovers_fails_the_row_after_the_last_attempt() -> None:
+    with ChatServer(reply, script=["500"] * 9) as server:
+        (answer,), _ = ask(server, question(), max_attempts=3)
+        assert isinstance(answer, RowFailure)
+        assert (answer.kind, answer.status, answer.attempts) == ("transient", 500, 3)
+        assert len(server.received) == 3
+
+
+def test_a_server_that_is_not_there_is_transient() -> None:
+    with ChatServer(reply) as server:
+        pass
+    (answer,), _ = ask(server, question(), max_attempts=2)
+    assert isinstance(answer, RowFailure) and answer.kind == "transient"
+
+
+def test_retry_after_is_kept() -> None:
+    with ChatServer(reply, bucket=Bucket(per_second=2, burst=1), retry_after="0.6") as server:
+        ask(server, question("a"), question("b"), retry_cap_seconds=5.0)
+        refused = next(r for r in server.received if r.status == 429)
+        again = next(r for r in server.received if r.at > refused.at and r.user == refused.user)
+        assert again.at - refused.at >= 0.6
+
+
+@pytest.mark.parametrize("fault", ["malformed", "truncated", "empty", "wrong-schema"])
+def test_a_bad_answer_is_asked_again_with_what_was_wrong_and_kept_as_a_negative(fault: str, tmp_path: Path) -> None:
+    cache = tmp_path / "c.sqlite"
+    with ChatServer(reply, script=[fault]) as server:
+        (answer,), _ = ask(server, question(), cache=cache)
+        assert answer.value.word == "rain"
+        first, second = (request.body["messages"] for request in server.received)
+        assert second[: len(first)] == first and len(second) > len(first)
+        assert any(word in second[-1]["content"] for word in ("cannot be used", "cut off", "no answer"))
+        # Tokens of both calls were paid for.
+        assert answer.tokens_in > server.received[0].body["max_tokens"] // 4
+        assert AnswerCache(cache).facts()["negatives"] == 1
+        (again,), _ = ask(server, question(), cache=cache)
+        assert again.cached and len(server.received) == 2
+
+
+def test_an_answer_is_asked_for_at_most_twice_more() -> None:
+    with ChatServer(reply, script=["empty"] * 9) as server:
+        (answer,), _ = ask(server, question())
+        assert isinstance(answer, RowFailure) and answer.kind == "answer" and "empty" in answer.message
+        assert len(server.received) == 3
+
+
+def test_a_failed_answer_is_no_hit_the_next_time(tmp_path: Path) -> None:
+    with ChatServer(reply, script=["empty"] * 3) as server:
+        ask(server, question(), cache=tmp_path / "c.sqlite")
+        (answer,), _ = ask(server, question(), cache=tmp_path / "c.sqlite")
+        assert answer.value.word == "rain" and not answer.cached
+
+
+class Picky(ChatServer):
+    """Refuses the ways of asking for a shape that it was told to."""
+
+    def __init__(self, *refused: str) -> None:
+        super().__init__(lambda body: f"<think>well</think>```json\n{reply(body)}\n```")
+        self.refused = refused
+
+    async def _respond(self, request: Any, body: dict[str, Any]) -> Any:
+        from aiohttp import web
+
+        kind = body.get("response_format", {}).get("type", "text")
+        if kind in self.refused:
+            return web.json_response(
+                {"error": {"message": f"response_format {kind} is not supported", "type": "x"}}, status=400
+            )
+        return await super()._respond(request, body)
+
+
+@pytest.mark.parametrize(
+    ("refused", "asked_with"),
+    [((), "json_schema"), (("json_schema",), "json_object"), (("json_schema", "json_object"), "text")],
+)
+def test_the_shape_is_asked_for_in_the_strictest_way_that_the_server_takes(
+    refused: tuple[str, ...], asked_with: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "latentscore_data")
+    logging.getLogger("latentscore_data").propagate = True
+    with Picky(*refused) as server:
+        answers, _ = ask(server, *(question(f"say {n}") for n in "abcd"))
+        assert words(answers) == list("abcd")
+        kinds = [r.body.get("response_format", {}).get("type", "text") for r in server.received]
+        assert kinds[-4:] == [asked_with] * 4
+        # Found out once, by the call that goes alone.
+        assert len(kinds) == 4 + len(refused)
+        if refused:
+            assert '"word"' in server.received[-1].body["messages"][0]["content"], "the schema is said in words instead"
+            assert "instead" in caplog.text
+
+
+def test_a_server_that_refuses_every_shape_is_a_bad_request() -> None:
+    with Picky("json_schema", "json_object", "text") as server:
+        (answer,), _ = ask(server, question())
+        assert isinstance(answer, RowFailure) and answer.kind == "bad request" and len(server.received) == 3
+
+
+@pytest.mark.parametrize("provider", BASE_PROVIDERS)
+def test_no_provider_key_goes_to_an_address_of_the_settings(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI", "OPENROUTER", "HOSTED_VLLM", "LM_STUDIO", "LLAMAFILE", "LITELLM_PROXY", "CUSTOM_OPENAI"):
+        monkeypatch.setenv(f"{name}_API_KEY", SECRET)
+    with ChatServer(reply) as server:
+        (answer,), _ = ask(server, question(), model=f"{provider}/test")
+        assert answer.value.word == "rain"
+        assert all(SECRET not in json.dumps(r.headers) + json.dumps(r.body) for r in server.received)
+
+
+def test_the_key_that_is_named_goes_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_OWN", SECRET)
+    with ChatServer(reply, keys={SECRET}) as server:
+        (answer,), _ = ask(server, question(), api_key_env="MY_OWN")
+        assert answer.value.word == "rain"
+
+
+def test_a_key_that_is_named_must_be_there() -> None:
+    with ChatServer(reply) as server:
+        (answer,), _ = ask(server, question(), api_key_env="NOT_SET_ANYWHERE")
+        assert isinstance(answer, MissingError) and "NOT_SET_ANYWHERE" in str(answer) and not server.received
+
+
+@pytest.mark.parametrize("model", ["bedrock/claude", "vertex_ai/gemini", "azure/gpt"])
+def test_providers_with_credentials_of_their_own_are_not_sent_elsewhere(model: str) -> None:
+    with pytest.raises(InputError, match="credentials"):
+        check_route(model, LLMSettings(api_base="http://127.0.0.1:1/v1"))
+
+
+def test_a_bare_model_name_is_enough_for_a_server_of_ones_own() -> None:
+    with ChatServer(reply) as server:
+        (answer,), _ = ask(server, question(), model="some-org/some-model")
+        assert answer.value.word == "rain" and server.received[0].body["model"] == "some-org/some-model"
+
+
+def test_missing_keys_and_unknown_names_are_found_without_a_call() -> None:
+    with pytest.raises(MissingError, match="OPENAI_API_KEY"):
+        check_route("openai/gpt-4o-mini", LLMSettings())
+    with pytest.raises(InputError, match="provider"):
+        check_route("no-such-provider-anywhere", LLMSettings())
+
+
+def test_a_price_is_known_free_or_unknown_but_never_guessed() -> None:
+    assert price_of("builtin/keywords", LLMSettings()) == Price(0.0, 0.0, "offline")
+    known = price_of("openai/gpt-4o-mini", LLMSettings())
+    assert known is not None and known.per_token_in > 0 and known.per_token_out > known.per_token_in
+    assert price_of("openai/a-model-that-nobody-knows", LLMSettings()) is None
+    local = price_of("openai/gpt-4o-mini", LLMSettings(api_base="http://localhost:8000/v1"))
+    assert local is not None and local.free
+    assert price_of("hosted_vllm/x", LLMSettings(api_base="https://example.org/v1")) is None
+    assert price_of("hosted_vllm/x", LLMSettings(api_base="http://127.0.0.1.example.org/v1")) is None
+
+
+def test_a_cap_with_an_unknown_price_is_refused_before_the_first_call() -> None:
+    llm = LiteLLM("hosted_vllm/x", LLMSettings(api_base="https://example.org/v1", max_cost=1.0))
+    with pytest.raises(StoppedError, match="unknown"):
+        asyncio.run(llm.ask(question(), Word))
+
+
+def test_the_budget_stops_before_it_is_exceeded_and_keeps_what_was_paid(tmp_path: Path) -> None:
+    price = Price(0.0, 0.001, "test")
+    cache, ledger = tmp_path / "c.sqlite", tmp_path / "ledger.jsonl"
+    with ChatServer(reply, delay_seconds=0.01) as server:
+        # 50 tokens at most are 5 cents a call; a real answer takes a fraction of that.
+        answers, llm = ask(
+            server,
+            *(question(f"say {n}") for n in range(60)),
+            cache=cache,
+            price=price,
+            max_cost=0.1,
+            ledger=Ledger(ledger),
+        )
+        good = [answer for answer in answers if not isinstance(answer, BaseException)]
+        stopped = [answer for answer in answers if isinstance(answer, StoppedError)]
+        assert stopped and stopped[0].exit_code == 4
+        assert len(good) + sum(isinstance(a, StoppedError | NotAttempted) for a in answers) == 60
+        assert 0.02 < llm.usage.cost_usd <= 0.1
+        assert totals(ledger)["test", llm.model].cost_usd == pytest.approx(llm.usage.cost_usd)
+        assert AnswerCache(cache).facts()["answers"] == len(good) == len(server.received)
+
+
+def test_the_cost_of_what_the_cache_saved_is_told(tmp_path: Path) -> None:
+    cache = tmp_path / "c.sqlite"
+    price = Price(0.001, 0.001, "test")
+    with ChatServer(reply) as server:
+        (paid,), _ = ask(server, question(), cache=cache, price=price)
+        _, llm = ask(server, question(), cache=cache, price=price)
+        assert paid.cost_usd > 0 and llm.usage.saved_usd == pytest.approx(paid.cost_usd) and llm.usage.cost_usd == 0
+
+
+def test_a_drained_client_asks_nothing_new() -> None:
+    async def run(server: ChatServer) -> list[Any]:
+        llm = LiteLLM("hosted_vllm/test", settings(server))
+        first = asyncio.create_task(llm.ask(question("a"), Word))
+        second = asyncio.create_task(llm.ask(question("b"), Word))
+        while not server.in_flight:
+            await asyncio.sleep(0.005)
+        llm.drain()
+        try:
+            return await asyncio.gather(first, second, return_exceptions=True)
+        finally:
+            await llm.aclose()
+
+    with ChatServer(reply, delay_seconds=0.2) as server:
+        first, second = asyncio.run(run(server))
+        assert first.value.word == "a" and isinstance(second, NotAttempted) and len(server.received) == 1
+
+
+def batch_reply(body: dict[str, Any]) -> str:
+    """Answers each keyed question; leaves out the one that asks for nothing, spoils the one that asks for noise."""
+    text = body["messages"][1]["content"]
+    if not text.startswith("[1]"):
+        return reply(body)
+    found = []
+    for part in text.split("\n\n"):
+        key, asked = part.split("\n", 1)
+        word = asked.split()[-1]
+        if word == "nothing":
+            continue
+        found.append({"key": key.strip("[]"), "answer": {"word": word} if word != "noise" else {"sound": word}})
+    return json.dumps({"answers": found[::-1]})
+
+
+def test_a_batch_is_one_call_and_its_answers_are_kept_as_if_asked_alone(tmp_path: Path) -> None:
+    cache = tmp_path / "c.sqlite"
+    asked = [question(f"say {word}") for word in ("rain", "snow", "hail")]
+    with ChatServer(batch_reply) as server:
+        answers, _ = ask(server, *asked, cache=cache, batch_size=3)
+        assert words(answers) == ["rain", "snow", "hail"] and len(server.received) == 1
+        assert server.received[0].body["max_tokens"] == 150
+        alone, llm = ask(server, *asked, cache=cache)
+        assert words(alone) == ["rain", "snow", "hail"] and len(server.received) == 1 and llm.usage.cached == 3
+
+
+def test_what_a_batch_does_not_answer_is_asked_alone() -> None:
+    asked = [question(f"say {word}") for word in ("rain", "nothing", "noise", "hail")]
+    with ChatServer(batch_reply) as server:
+        answers, _ = ask(server, *asked, batch_size=4)
+        assert words(answers) == ["rain", "nothing", "noise", "hail"] and len(server.received) == 3
+
+
+@pytest.mark.parametrize("fault", ["malformed", "empty", "wrong-schema", "truncated"])
+def test_a_failed_batch_is_asked_one_by_one(fault: str) -> None:
+    with ChatServer(batch_reply, script=[fault]) as server:
+        answers, _ = ask(server, question("say rain"), question("say snow"), batch_size=2)
+        assert words(answers) == ["rain", "snow"] and len(server.received) == 3
+
+
+def test_a_batch_that_is_not_full_does_not_wait_for_ever_and_candidates_never_meet_in_one() -> None:
+    with ChatServer(batch_reply) as server:
+        answers, _ = ask(server, *(question("say rain", sample_idx=n) for n in range(3)), batch_size=8)
+        assert words(answers) == ["rain"] * 3 and len(server.received) == 3
+
+
+def test_a_bad_key_stops_batches_too() -> None:
+    with ChatServer(batch_reply, keys={"right"}) as server:
+        answers, _ = ask(server, *(question(f"say {n}") for n in range(8)), batch_size=2)
+        assert len(server.received) == 1 and all(isinstance(answer, LsdataError) for answer in answers)
+
+
+def test_two_runs_in_one_process_each_have_their_loop() -> None:
+    with ChatServer(reply) as server:
+        for model in ("hosted_vllm/test", "openai/test"):
+            for _ in range(2):
+                (answer,), _ = ask(server, question(), model=model)
+                assert answer.value.word == "rain"
+
+
+def test_the_pace_adapts_to_a_server_that_allows_few() -> None:
+    numbers = itertools.count()
+    with ChatServer(reply, delay_seconds=0.1, bucket=Bucket(per_second=60, burst=5), retry_after="0.2") as server:
+        answers, _ = ask(
+            server, *(question(f"say {next(numbers)}") for _ in range(120)), max_concurrency=64, retry_cap_seconds=2.0
+        )
+        assert words(answers) == [str(n) for n in range(120)]
+        assert server.statuses[429] < 60
+
+
+def test_the_prompt_is_marked_for_providers_that_bill_cached_prompts() -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def run(server: ChatServer) -> None:
+        llm = LiteLLM("openrouter/anthropic/claude-sonnet-4", settings(server))
+        await llm.ask(question(), Word)
+        await llm.aclose()
+
+    with ChatServer(reply) as server:
+        asyncio.run(run(server))
+        seen = server.received[0].body["messages"]
+    assert "cache_control" in json.dumps(seen[0]) and "cache_control" not in json.dumps(seen[1])
