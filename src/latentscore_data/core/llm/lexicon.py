@@ -124,7 +124,7 @@ _WHOLE = {
     for word, forms in {
         "note": "notes", "hate": "hates hated", "bare": "barest", "tape": "tapes", "hope": "hopes hoped hoping", "bite": "bites biting",
         "kite": "kites", "here": "", "fire": "fires", "robe": "robes", "site": "sites", "tone": "tones", "mode": "modes", "more": "",
-        "hide": "hides hiding", "pane": "panes", "care": "cares",
+        "hide": "hides hiding", "pane": "panes", "care": "cares", "highs": "", "driving": "",
     }.items()
     for form in (word, *forms.split())
 }  # fmt: skip
@@ -163,6 +163,8 @@ class Token(NamedTuple):
 
 
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)*#?|[,.;!?:=()\n—–]")
+_DROPPED = frozenset(("a", "an", "the", "that", "which"))
+"""Words without which a phrase says the same, in the lexicon as in a text."""
 _MARKS = {",": ",", ":": ":", "=": ":", "—": ".", "–": ".", "(": ",", ")": ","}
 
 
@@ -173,6 +175,8 @@ def tokens(text: str) -> list[Token]:
     text = re.sub(r"[-_/]", " ", text)
     found: list[Token] = []
     for match in map(str, _TOKEN.findall(text)):
+        if match in _DROPPED:
+            continue
         if match[0].isalnum():
             word = _NUMBERS.get(match, match)
             found.append(Token(word, stem(word)))
@@ -219,6 +223,18 @@ class Mood:
     colors: tuple[str, ...]
 
 
+def _spellings() -> set[str]:
+    """The words of the tables as they are written, endings included: what a typing slip is compared with."""
+    lists = [
+        *(words for table in (*_read("lexicon.toml")["fields"].values(), _read("lexicon.toml")["register"]) for words in table.values()),
+        *(table["words"] for table in _read("moods.toml").values()),
+        *_read("palette_words.toml"),
+        "very extremely slightly moderately without",
+    ]  # fmt: skip
+    return {word for words in lists for word in re.findall(r"[a-z]{4,}", words.lower())}
+
+
+@cache
 def _read(name: str) -> dict[str, Any]:
     return tomllib.loads(files("latentscore_data.core.llm").joinpath(name).read_text(encoding="utf-8"))
 
@@ -275,6 +291,8 @@ def lexicon() -> Lexicon:
     register = dict(data["register"])
     add_field(REGISTER, register, {key: key for key in register})
 
+    _drop_redundant(senses, heads)
+
     moods: dict[str, Mood] = {}
     mood_words: dict[Phrase, list[str]] = defaultdict(list)
     for name, table in _read("moods.toml").items():
@@ -287,12 +305,11 @@ def lexicon() -> Lexicon:
 
     colors = {stem(word): value for word, value in _read("palette_words.toml").items()}
     vocabulary = frozenset(w for phrase in (*senses, *heads, *mood_words) for w in phrase) | frozenset(colors)
-    vocabulary |= _INTENSE | _MILD | _NEGATIONS | _FILLERS | _COPULAS | _BREAKERS
+    vocabulary |= _INTENSE | _MILD | _MODERATE | _NEGATIONS | _FILLERS | _COPULAS | _BREAKERS
     deletions: dict[str, list[str]] = defaultdict(list)
-    for word in sorted(vocabulary):
-        if len(word) >= 4 and word.isalpha():
-            for shorter in {word, *_deletions(word)}:
-                deletions[shorter].append(word)
+    for word in sorted(_spellings()):
+        for shorter in {word, *_deletions(word)}:
+            deletions[shorter].append(word)
     return Lexicon(
         senses={k: tuple(v) for k, v in senses.items()},
         heads={k: tuple(v) for k, v in heads.items()},
@@ -304,6 +321,24 @@ def lexicon() -> Lexicon:
         vocabulary=vocabulary,
         deletions={k: tuple(v) for k, v in deletions.items()},
     )
+
+
+def _drop_redundant(senses: dict[Phrase, list[Sense]], heads: Mapping[Phrase, list[str]]) -> None:
+    """Forget phrases such as "dark pad" where "dark" beside "pad" says the same.
+
+    A head hears all adjectives around it, a phrase only its own words ("a mournful, dark pad").
+    """
+    for phrase, meanings in list(senses.items()):
+        for sense in [s for s in meanings if s.alone]:
+            for cut in range(1, len(phrase)):
+                word, head = phrase[:cut], phrase[cut:]
+                if sense.field in heads.get(head, ()) and any(
+                    (s.field, s.label) == (sense.field, sense.label) for s in senses.get(word, ())
+                ):
+                    meanings.remove(sense)
+                    break
+        if not meanings:
+            del senses[phrase]
 
 
 # --- small typos -----------------------------------------------------------------------------------------------------
@@ -328,13 +363,9 @@ def corrected(word: str) -> str:
         base = word[: -len(ending)] + ("y" if ending[0] == "i" else "")
         if word.endswith(ending) and len(base) >= 3 and stem(base) in tables.vocabulary:
             return stem(base)
-    # Endings are typed wrong as well ("drfiting"), so the whole word is tried before its stem.
-    for form in dict.fromkeys((own, word)):
-        near = {w for shorter in (form, *_deletions(form)) for w in tables.deletions.get(shorter, ())}
-        best = min((w for w in near if _is_slip(form, w)), key=lambda w: (abs(len(w) - len(form)), w), default=None)
-        if best is not None:
-            return best
-    return own
+    near = {w for shorter in (word, *_deletions(word)) for w in tables.deletions.get(shorter, ())}
+    best = min((w for w in near if _is_slip(word, w)), key=lambda w: (abs(len(w) - len(word)), w), default=None)
+    return stem(best) if best is not None else own
 
 
 def _is_slip(typed: str, meant: str) -> bool:
@@ -361,7 +392,8 @@ _NEGATIONS = _stems("no without not never zero lacking minus nor neither")
 _INTENSE = _stems(
     "very extremely super really ultra incredibly so intensely exceptionally hugely extraordinarily truly"
 )
-_MILD = _stems("slightly somewhat fairly rather moderately faintly mildly bit little pretty relatively")
+_MILD = _stems("slightly somewhat faintly mildly bit little")
+_MODERATE = _stems("moderately fairly reasonably medium relatively averagely")
 _FILLERS = _stems(
     "a an the of any some kind sort its it this that these those and or more quite just only all with sounding like "
     "style too really please make give me i want would like piece music track song soundscape there"
@@ -474,7 +506,7 @@ class _Reader:
                         self._mention(sense.field, sense.label, negated, degree, strength, start, end)
 
     def _before(self, start: int) -> tuple[bool, int]:
-        """(negated, +1 intensified / -1 weakened) by the words just before ``start``."""
+        """(negated, +1 intensified / -1 weakened / -2 moderate) by the words just before ``start``."""
         negated, degree, at = False, 0, start - 1
         for _ in range(3):
             if at < 0 or self.used[at]:
@@ -487,7 +519,9 @@ class _Reader:
                 degree = 1
             elif word in _MILD:
                 degree = -1
-            elif word not in _FILLERS:
+            elif word in _MODERATE:
+                degree = -2
+            elif word not in _FILLERS and word != "be":
                 break
             at -= 1
         return negated, degree
@@ -527,9 +561,10 @@ class _Reader:
                 continue
             if word in _BREAKERS or (word == "and" and not linked):
                 break
-            if word not in _COPULAS and word not in _FILLERS and word not in _INTENSE | _MILD | _NEGATIONS:
+            if word not in _COPULAS and word not in _FILLERS and word not in _INTENSE | _MILD | _MODERATE | _NEGATIONS:
                 skipped += 1
-                if not linked:
+                # "bass jumping in octaves" is about the bass, "bass guitar" and what follows is not.
+                if not linked and not self.tokens[at].text.endswith(("ing", "ed", "s")):
                     break
             linked = linked or word in _COPULAS
             at += 1
@@ -549,7 +584,15 @@ class _Reader:
             senses = [s for s in self.tables.senses.get(phrase, ()) if s.field in fields]
             if not senses and length == 1:
                 senses = list(self._degree(head, fields, phrase[0]))
-            senses = [s for s in senses if s.field not in bound]
+            new = [s for s in senses if s.field not in bound]
+            if backwards and senses and not new:
+                # "slow, gradual motion": the second adjective may say more, but it says nothing about the tempo.
+                negated, degree = self._before(first)
+                for sense in senses:
+                    self._mention(sense.field, sense.label, negated, degree, 2.9, first, last)
+                self.used[first:last] = [True] * length
+                return length
+            senses = new
             if not senses or (not backwards and self._belongs_to_next(last)):
                 continue
             negated, degree = self._before(first)
@@ -573,6 +616,8 @@ class _Reader:
                     return
 
     def _deny(self, head: Phrase, fields: Sequence[str], bound: set[str], at: int, end: int) -> None:
+        if "other" in self.stems[at:end]:
+            return  # "no other drums" is said of the drums that were named
         for name in fields:
             steps = self.tables.degrees.get((head, name))
             spec = FIELDS.get(name)
@@ -590,8 +635,10 @@ class _Reader:
         if spec is not None:
             if degree > 0:
                 label = outward(spec, label)
-            elif degree < 0:
+            elif degree == -1:
                 label = inward(spec, label)
+            elif degree == -2 and spec.ordered and len(spec.labels) > 2:
+                label = spec.labels[len(spec.labels) // 2]
             if negated:
                 other = opposite(spec, label)
                 if other is None:
@@ -612,7 +659,9 @@ def hear(text: str) -> Heard:
     for mention in [*reader.mentions, *_numbers_and_keys(text)]:
         names = _register(mention) if mention.field == REGISTER else [(mention.field, mention.label)]
         for name, label in names:
-            if mention.strength > strengths.get(name, 0.0):
+            if _says_more(name, label, heard.fields.get(name)) or mention.strength > strengths.get(name, 0.0):
+                if _says_more(name, heard.fields.get(name), label):
+                    continue
                 strengths[name] = mention.strength
                 heard.fields[name] = label
                 heard.words[name] = mention.words
@@ -620,6 +669,16 @@ def hear(text: str) -> Heard:
     heard.moods = moods_in(reader.stems)
     heard.colors = [reader.tables.colors[word] for word in reader.stems if word in reader.tables.colors]
     return heard
+
+
+def _says_more(name: str, label: Label | None, before: Label | None) -> bool:
+    """True when ``label`` lies on the same side of an ordered field's middle as ``before``, but farther out."""
+    spec = FIELDS[name]
+    if spec.kind != "scale" or name in _UNIPOLAR or label is None or before is None:
+        return False
+    middle = (len(spec.labels) - 1) / 2
+    new, old = spec.labels.index(label) - middle, spec.labels.index(before) - middle
+    return new * old > 0 and abs(new) > abs(old)
 
 
 def moods_in(stems: Sequence[str]) -> dict[str, float]:
@@ -671,7 +730,8 @@ _LAYERS = re.compile(
 _NOTE = r"([A-Ga-g])\s?(#|♯|b\b|♭|[- ]?sharp\b|[- ]?flat\b)?"
 _MODE = r"(major|minor|maj|min|dorian|mixolydian|ionian|aeolian)"
 _KEY_NAMED = re.compile(
-    rf"\b(?:key|root|tonic|tonal cent(?:er|re)|home note|centred on|centered on|root note)\s*(?:is|of|in|:|=|note)?\s*(?:the note\s*)?{_NOTE}(?![A-Za-z])"
+    r"\b(?:[Kk]ey|[Rr]oot|[Tt]onic|[Tt]onal cent(?:er|re)|[Hh]ome note|[Cc]entred|[Cc]entered)(?:\s+note)?"
+    rf"\s*(?:should be|must be|set to|is|of|in|on|:|=)?\s*(?:the note\s*)?{_NOTE}(?![A-Za-z])"
 )
 _KEY_MODE = re.compile(
     rf"\b{_NOTE}[\s-]+{_MODE}\b(?!\s+(?:key|scale|mode|chord|tonality|third|seventh|feel))", re.IGNORECASE
@@ -686,7 +746,21 @@ _MEASURED = 4.0
 """Strength of a number or key: surer than any word."""
 
 
+@cache
+def _assignments() -> re.Pattern[str]:
+    """``field: label`` and ``field=label`` in the schema's own words."""
+    fields = "|".join(re.escape(name).replace("_", "[ _-]") for name in sorted(FIELDS, key=len, reverse=True))
+    labels = {str(label).lower() for spec in FIELDS.values() for label in spec.labels}
+    choices = "|".join(re.escape(label).replace("_", "[ _-]") for label in sorted(labels, key=len, reverse=True))
+    return re.compile(rf"\b({fields})\s*[:=]\s*[\"']?({choices})(?![\w#])", re.IGNORECASE)
+
+
 def _numbers_and_keys(text: str) -> Iterator[Mention]:
+    for match in _assignments().finditer(text):
+        name, value = (re.sub(r"[ -]", "_", part.lower()) for part in match.groups())
+        for label in FIELDS[name].labels:
+            if str(label).lower() == value:
+                yield Mention(name, label, _MEASURED + 1, match[0])
     if match := _BPM.search(text):
         spec, bpm = FIELDS["tempo"], int(match[1])
         label = min(spec.labels, key=lambda label: abs(beats_per_minute(float(spec.number(label))) - bpm))
