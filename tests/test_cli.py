@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,34 @@ def test_small_formats() -> None:
     assert [money(m) for m in (None, 0.0, 0.00123, 2.5)] == ["unknown price", "$0.00", "$0.0012", "$2.50"]
     assert histogram([0.0, 0.0, 1.0]).startswith("0.000 █")
     assert histogram([1.0, 1.0]) == "1.000 (all 2)"
+
+
+def test_doctor_tells_what_is_there_and_never_a_key(lsdata: Lsdata) -> None:
+    out = lsdata("doctor", "--json", env={"OPENROUTER_API_KEY": "sk-or-topsecretvalue"})
+    assert out.returncode == 0, out.stderr
+    findings = {(finding["subject"], finding["name"]): finding for finding in json.loads(out.stdout)}
+    assert "OPENROUTER_API_KEY set" in findings["keys", "environment and .env"]["detail"]
+    assert "topsecret" not in out.stdout + out.stderr
+    assert findings["weights", "clap"]["state"] == "absent"
+    assert all(finding["fix"] for finding in findings.values() if finding["state"] == "missing")
+
+
+def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata: Lsdata) -> None:
+    out = lsdata("doctor", "--for", "configs", env={"LSDATA_LLM__MODEL": "openrouter/some/model"})
+    assert out.returncode == 3
+    assert "OPENROUTER_API_KEY" in out.stdout
+    assert lsdata("doctor", "--for", "configs").returncode == 0
+    assert lsdata("doctor", "--for", "singing").returncode == 2
+
+
+def test_doctor_warns_of_a_readable_dotenv(lsdata: Lsdata) -> None:
+    Path(".env").write_text("SOME_API_KEY=abcdef\n")
+    Path(".env").chmod(0o644)
+    assert "chmod 600 .env" in lsdata("doctor").stdout
+
+
+def test_status_of_an_empty_folder(lsdata: Lsdata) -> None:
+    out = lsdata("status", "--json")
+    assert out.returncode == 0, out.stderr
+    assert {stage["state"] for stage in json.loads(out.stdout)["stages"]} == {"not run"}
+    assert not Path("data_work").exists()

@@ -177,6 +177,7 @@ register("run-all", "run_all", STAGES)
 register("train", "train", STAGES)
 register("bench", "bench", STAGES)
 register("export", "export", STAGES)
+register("status", "status", HELPERS)
 register("doctor", "doctor", HELPERS)
 
 

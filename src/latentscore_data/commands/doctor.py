@@ -2,32 +2,341 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentscore_data.commands._options import Globals, load
 
+if TYPE_CHECKING:
+    from latentscore_data.core.settings import Settings
+
+
+def _stages() -> list[str]:
+    from latentscore_data.commands.run_all import STAGES
+
+    return list(STAGES)
+
 
 def doctor(
+    for_: Annotated[
+        str | None,
+        typer.Option("--for", metavar="STAGE", help="Check what this stage needs.", autocompletion=_stages),
+    ] = None,
+    fetch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="clap|minilm", help="Download these weights now.", autocompletion=lambda: ["clap", "minilm"]
+        ),
+    ] = None,
     settings: Annotated[
         bool, typer.Option("--settings", help="Each effective setting and where it came from.")
     ] = False,
 ) -> None:
-    """What is installed, which keys and weights are there, what would not work, and the fix."""
+    """What is installed, which keys and weights are there, what would not work, and the fix.
+
+    The exit code is 0 when what was asked for works and 3 when something it needs is missing.
+
+    Examples:
+
+    lsdata doctor
+
+    lsdata doctor --for train
+
+    lsdata doctor --fetch clap
+    """
+    from latentscore_data.core.errors import MissingError
+
+    effective = load()
+    if settings:
+        show_settings()
+        return
+    if fetch is not None:
+        fetch_weights(fetch, effective)
+        return
+    findings = list(examine(effective, for_))
+    show_findings(findings)
+    broken = [finding for finding in findings if finding.state == "missing"]
+    if broken:
+        raise typer.Exit(MissingError.exit_code)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``state`` is ok, absent (not needed for what was asked) or missing (needed)."""
+
+    subject: str
+    name: str
+    state: str
+    detail: str
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "hub": ("datasets", "pyarrow"),
+    "ml": ("torch", "transformers", "sentence_transformers", "trl", "peft", "xgrammar", "gguf"),
+    "modal": ("modal",),
+    "laion-clap": ("laion_clap",),
+}
+KEYS = (
+    "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY", "GROQ_API_KEY", "MISTRAL_API_KEY",
+    "DEEPSEEK_API_KEY", "HF_TOKEN", "MODAL_TOKEN_ID", "WANDB_API_KEY",
+)  # fmt: skip
+
+
+def examine(settings: Settings, stage: str | None) -> Iterator[Finding]:
+    """Look at everything, without network and without cost."""
+    yield from _program()
+    yield from _extras()
+    yield from _keys()
+    yield from _weights(settings)
+    yield from _modal()
+    yield from _disk(settings)
+    yield from _needs(settings, stage)
+
+
+def _version_of(distribution: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _program() -> Iterator[Finding]:
+    import sys
+
+    from latentscore import RENDERER_VERSION
+    from latentscore_data import __version__
+
+    yield Finding(
+        "program", "lsdata", "ok", f"{__version__}, Python {sys.version.split()[0]}, renderer {RENDERER_VERSION}"
+    )
+    for name in ("litellm", "numpy", "scipy", "soundfile"):
+        found = _version_of(name)
+        yield Finding(
+            "program",
+            name,
+            "ok" if found else "missing",
+            found or "not installed",
+            "" if found else f"pip install {name}",
+        )
+    yield from _namesakes()
+
+
+def _namesakes() -> Iterator[Finding]:
+    """Another distribution that installs a ``latentscore`` package would shadow ours, or be shadowed."""
+    from importlib.metadata import packages_distributions
+
+    others = sorted(set(packages_distributions().get("latentscore", [])) - {"latentscore-data"})
+    if others:
+        names = ", ".join(others)
+        yield Finding(
+            "program",
+            "latentscore",
+            "missing",
+            f"{names} installs a package of the same name over ours",
+            f"pip uninstall {' '.join(others)}, then pip install --force-reinstall --no-deps latentscore-data; "
+            "or keep the two in separate environments",
+        )
+
+
+def _extras() -> Iterator[Finding]:
+    from importlib.util import find_spec
+
+    for extra, modules in EXTRAS.items():
+        absent = [module for module in modules if find_spec(module) is None]
+        if absent:
+            yield Finding(
+                "extra", extra, "absent", f"without {', '.join(absent)}", f"pip install 'latentscore-data[{extra}]'"
+            )
+        else:
+            versions = ", ".join(f"{module} {_version_of(module.replace('_', '-'))}" for module in modules)
+            yield Finding("extra", extra, "ok", versions)
+
+
+def _keys() -> Iterator[Finding]:
+    """Which keys are there; never what they are."""
+    import os
+    from pathlib import Path
+
+    from latentscore_data.core.secrets import read_dotenv
+
+    dotenv = Path(".env")
+    if dotenv.is_file() and dotenv.stat().st_mode & 0o077:
+        yield Finding("keys", ".env", "absent", "others on this machine can read it", "chmod 600 .env")
+    read_dotenv()
+    there = [name for name in KEYS if os.environ.get(name)]
+    yield Finding(
+        "keys",
+        "environment and .env",
+        "ok",
+        ", ".join(there) + " set" if there else "none set (none is needed offline)",
+    )
+
+
+def _weights(settings: Settings) -> Iterator[Finding]:
+    from latentscore_data.core.dedupe import minilm_missing
+    from latentscore_data.core.scoring.clap import clap_missing
+
+    clap = clap_missing(settings.scoring)
+    yield Finding(
+        "weights", "clap", "absent" if clap else "ok", clap.message if clap else "there", clap.remedy if clap else ""
+    )
+    minilm = minilm_missing()
+    yield Finding(
+        "weights",
+        "minilm",
+        "absent" if minilm else "ok",
+        minilm or "there",
+        "lsdata doctor --fetch minilm" if minilm else "",
+    )
+
+
+def _modal() -> Iterator[Finding]:
+    import os
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    if find_spec("modal") is None:
+        return
+    set_up = bool(os.environ.get("MODAL_TOKEN_ID")) or Path("~/.modal.toml").expanduser().exists()
+    yield Finding(
+        "modal",
+        "account",
+        "ok" if set_up else "absent",
+        "set up" if set_up else "not set up",
+        "" if set_up else "modal setup",
+    )
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    import os
+    import shutil
+    from pathlib import Path
+
+    from latentscore_data.core.workspace import Workspace
+
+    workspace = Workspace(settings.paths.root)
+    place = workspace.root
+    while not place.exists():
+        place = place.parent
+    free_gb = shutil.disk_usage(place).free / 1e9
+    writable = os.access(place, os.W_OK)
+    state, fix = ("ok", "") if writable and free_gb > 1 else ("missing", "choose another folder with --root")
+    detail = f"{free_gb:.0f} GB free" if writable else f"{place} cannot be written"
+    yield Finding("disk", str(Path(os.path.relpath(workspace.root))), state, detail, fix)
+    if workspace.llm_cache.exists():
+        from latentscore_data.core.llm.cache import AnswerCache
+
+        cache = AnswerCache(workspace.llm_cache)
+        facts = cache.facts()
+        cache.close()
+        yield Finding(
+            "disk",
+            "answer cache",
+            "ok",
+            f"{facts['answers']:,} answers, {facts['bytes'] / 1e6:.1f} MB, {facts['hits']:,} hits",
+        )
+
+
+def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:
+    """What the asked-for stage would miss; without a stage, what the configured chain would miss, as a hint."""
+    from latentscore_data.commands.run_all import STAGES, command_module
+    from latentscore_data.core.errors import InputError
+
+    if stage is not None and stage not in STAGES:
+        raise InputError(f"{stage!r} is no stage", f"stages: {', '.join(STAGES)}")
+    for name in [stage] if stage else STAGES:
+        problems = command_module(name).preflight(settings)
+        for problem in problems:
+            yield Finding("stage", name, "missing" if stage else "absent", problem.message, problem.remedy)
+        if not problems:
+            yield Finding("stage", name, "ok", "can run with these settings")
+
+
+def show_findings(findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from latentscore_data.core.display import OUTPUT, clean, console, print_json
+
+    if OUTPUT.json:
+        print_json([finding.to_dict() for finding in findings])
+        return
+    marks = {"ok": ("ok", "green"), "absent": ("-", "dim"), "missing": ("missing", "red")}
+    table = Table("", "", "", "", box=None, show_header=False)
+    subject = ""
+    for finding in findings:
+        mark, style = marks[finding.state]
+        detail = Text(clean(finding.detail), overflow="fold")
+        if finding.fix:
+            detail.append(f"\n-> {clean(finding.fix)}", style="cyan" if finding.state == "missing" else "dim")
+        table.add_row(
+            Text(finding.subject if finding.subject != subject else "", style="bold"),
+            Text(clean(finding.name)),
+            Text(mark, style=style),
+            detail,
+        )
+        subject = finding.subject
+    console().print(table)
+
+
+def show_settings() -> None:
+    from rich.table import Table
+
     from latentscore_data.core.display import OUTPUT, clean, console, print_json
     from latentscore_data.core.settings import effective
 
-    load()
-    if settings:
-        flags = {"paths": {"root": Globals.root}} if Globals.root else {}
-        rows = list(effective(Globals.config, **flags))
-        if OUTPUT.json:
-            print_json([{"name": name, "value": value, "from": origin} for name, value, origin in rows])
-            return
-        from rich.table import Table
+    flags: dict[str, Any] = {"paths": {"root": Globals.root}} if Globals.root else {}
+    rows = list(effective(Globals.config, **flags))
+    if OUTPUT.json:
+        print_json([{"name": name, "value": value, "from": origin} for name, value, origin in rows])
+        return
+    table = Table("setting", "value", "from", box=None)
+    for name, value, origin in rows:
+        table.add_row(name, clean(value), clean(origin))
+    console().print(table)
 
-        table = Table("setting", "value", "from", box=None)
-        for name, value, origin in rows:
-            table.add_row(name, clean(value), clean(origin))
-        console().print(table)
+
+def fetch_weights(name: str, settings: Settings) -> None:
+    """Download weights, telling how far it is; nothing else in the program fetches weights by itself."""
+    from latentscore.embed import MINILM
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.weights import fetch_model
+
+    models = {"clap": settings.scoring.clap_model, "minilm": MINILM}
+    if name not in models:
+        raise InputError(f"{name!r} cannot be fetched", f"one of: {', '.join(models)}")
+    say(clean(f"fetching {models[name]} ..."))
+    folder = fetch_model(models[name], _fetching())
+    say(clean(f"{name}: in {folder}"))
+
+
+def _fetching() -> Callable[[str, int], None]:
+    """Tells bytes as they arrive: a line that redraws itself in a terminal, one every ten seconds elsewhere."""
+    import sys
+    import time
+
+    from latentscore_data.core.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
+
+    live, said, sums = can_be_live(), time.monotonic(), dict[str, int]()
+
+    def told(name: str, count: int) -> None:
+        nonlocal said
+        sums[name] = sums.get(name, 0) + count
+        line = clean(f"{name}: {sums[name] / 1e6:.1f} MB")
+        if live:
+            sys.stderr.write(f"\r{line:60}")
+        elif time.monotonic() - said > PLAIN_LINE_SECONDS:
+            said = time.monotonic()
+            say(line)
+
+    return told

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 def digest(*parts: object) -> str:
     """SHA-256 (hex) of the parts, unambiguous about where one ends and the next begins."""
-    text = "".join(f"{len(part)}:{part}" for part in map(str, parts))
+    # A set prints in another order in each process; sorted, it has one name.
+    named = (str(sorted(part) if isinstance(part, set | frozenset) else part) for part in parts)
+    text = "".join(f"{len(part)}:{part}" for part in named)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

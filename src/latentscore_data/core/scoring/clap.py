@@ -66,9 +66,6 @@ MOST_ALIKE = 0.9
 """A text tower that finds unrelated captions more alike than this cannot tell vibes apart."""
 
 _HUB_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer_config.json")
-_FETCHED = re.compile(
-    r"^(config|preprocessor_config|tokenizer_config|tokenizer|vocab|special_tokens_map|added_tokens)\.json$|^merges\.txt$|^model\.safetensors$"
-)
 
 
 class Backend(Protocol):
@@ -335,48 +332,9 @@ def fetch_clap(
     ``progress`` is told (file, bytes) as they arrive. Returns the folder. Raises :class:`MissingError` when the hub cannot be
     reached or has no such model.
     """
-    import httpx
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from latentscore_data.core.weights import fetch_model
 
-    model = settings.clap_model
-    if Path(model).exists():
-        raise InputError(f"{model} is a local file or folder", "nothing has to be fetched")
-    try:
-        files = [name for name in HfApi(endpoint=endpoint).list_repo_files(model) if _FETCHED.match(name)]
-        if "model.safetensors" not in files:
-            raise MissingError(f"{model} has no model.safetensors", "choose another scoring.clap_model")
-        paths = [
-            hf_hub_download(model, name, endpoint=endpoint, tqdm_class=_progress_bar(name, progress)) for name in files
-        ]
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        httpx.HTTPError,
-        OSError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MissingError(f"{model} cannot be fetched ({reason})", "check the connection and the name") from None
-    return Path(paths[0]).parent
-
-
-def _progress_bar(name: str, progress: Callable[[str, int], None] | None) -> Any:
-    """A tqdm class that tells us instead of drawing."""
-    from tqdm import tqdm
-
-    class Telling(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            if progress is not None and n:
-                progress(name, int(n))
-            return super().update(n)
-
-    return Telling
+    return fetch_model(settings.clap_model, progress, endpoint)
 
 
 def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:

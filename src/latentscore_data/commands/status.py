@@ -1,0 +1,138 @@
+"""lsdata status: what each stage has done, what is stale and why, what failed, what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentscore_data.commands._options import Globals, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.workspace import StageFiles, Workspace
+
+
+def status(
+    sample: Annotated[bool, typer.Option("--sample", help="The workspace of run-all --sample.")] = False,
+) -> None:
+    """What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing."""
+    from latentscore_data.commands.run_all import sample_flags
+    from latentscore_data.core.display import OUTPUT, print_json, say
+    from latentscore_data.core.workspace import Workspace
+
+    settings = load()
+    if (
+        not sample
+        and Globals.root is None
+        and not _begun(settings.paths.root)
+        and _begun(settings.paths.root / "sample")
+    ):
+        say("status: there are no rows of your own yet; this is the sample workspace")
+        sample = True
+    if sample:
+        settings = load(**sample_flags(Globals.root))
+    workspace = Workspace(settings.paths.root)
+    stages = look(settings, workspace)
+    money = money_spent(workspace)
+    if OUTPUT.json:
+        print_json({"root": str(workspace.root), "stages": [stage.to_dict() for stage in stages], "money": money})
+        return
+    show_status(workspace, stages, money)
+
+
+def _begun(root: Path) -> bool:
+    return any((root / folder).is_dir() for folder in (".outputs", ".vibes", ".processed"))
+
+
+@dataclass
+class StageStatus:
+    """One stage as its manifest and the files beside it tell it."""
+
+    stage: str
+    state: str = "not run"
+    why: list[str] = field(default_factory=list)
+    finished: str = ""
+    rows: int | None = None
+    failed: dict[str, int] = field(default_factory=dict)
+    cost_usd: float | None = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look(settings: Settings, workspace: Workspace) -> list[StageStatus]:
+    """Every stage's state. A stage whose manifest is whole and whose inputs and settings are the same is fresh."""
+    from latentscore_data.commands.run_all import STAGES, command_module
+
+    found: list[StageStatus] = []
+    for stage in STAGES:
+        parts: list[StageFiles] = command_module(stage).stage_files(settings, workspace)
+        found += [_look_at(part, workspace) for part in parts] or [StageStatus(stage)]
+    return found
+
+
+def _look_at(part: StageFiles, workspace: Workspace) -> StageStatus:
+    from latentscore_data.core.workspace import read_manifest, stale_reasons
+
+    seen = StageStatus(part.stage)
+    manifest = read_manifest(part.manifest)
+    if manifest is None:
+        if part.manifest.parent.is_dir() and any(part.manifest.parent.iterdir()):
+            seen.state, seen.why = "begun", ["run the same command again to go on"]
+        return seen
+    seen.why = stale_reasons(part, workspace.root)
+    seen.state = "stale" if seen.why else "fresh"
+    seen.finished = manifest.get("finished", "")
+    counts = [fact.get("rows") for fact in manifest.get("outputs", {}).values()]
+    seen.rows = sum(count for count in counts if count is not None) if any(c is not None for c in counts) else None
+    seen.failed = manifest.get("failed", {})
+    seen.cost_usd = manifest.get("cost_usd", 0.0)
+    seen.details = manifest.get("details", {})
+    return seen
+
+
+def money_spent(workspace: Workspace) -> dict[str, Any]:
+    """What the ledger adds up to, over all runs in this workspace."""
+    from latentscore_data.core.ledger import Usage, totals
+
+    total = Usage()
+    for usage in totals(workspace.ledger).values():
+        total.add(usage)
+    return asdict(total)
+
+
+def show_status(workspace: Workspace, stages: list[StageStatus], money: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from latentscore_data.core.display import clean, console, histogram
+    from latentscore_data.core.display import money as dollars
+
+    out = console()
+    out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)))
+    colors = {"fresh": "green", "stale": "yellow", "begun": "yellow", "not run": "dim"}
+    table = Table("stage", "state", "rows", "failed", "cost", "why", box=None)
+    for seen in stages:
+        failed = ", ".join(f"{count} {kind}" for kind, count in seen.failed.items())
+        why = Text(clean("; ".join(seen.why)), style="dim", overflow="fold")
+        rows = "" if seen.rows is None else f"{seen.rows:,}"
+        cost = dollars(seen.cost_usd) if seen.state in ("fresh", "stale") else ""
+        table.add_row(seen.stage, Text(seen.state, style=colors[seen.state]), rows, failed, cost, why)
+    out.print(table)
+    for seen in stages:
+        scores = seen.details.get("winner_scores")
+        if isinstance(scores, list) and len(scores) > 1:
+            out.print(Text.assemble(("winner scores  ", "dim"), histogram(scores)))
+    if money.get("calls"):
+        out.print(
+            Text.assemble(
+                ("money  ", "dim"),
+                f"{dollars(money.get('cost_usd'))} spent on {money['calls']:,} calls, "
+                f"{dollars(money.get('saved_usd', 0.0))} saved by the cache",
+            )
+        )

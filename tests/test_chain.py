@@ -1,0 +1,140 @@
+"""The owner's chain: from a settings file and a folder of texts to a trained, compared and exported model."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import Lsdata
+from latentscore_data.core.llm.builtin import payload_for, vibes_for
+from servers import Body, ChatServer
+
+SAMPLE = Path(__file__).resolve().parent.parent / "src/latentscore_data/sample/passages.jsonl"
+
+SETTINGS = """
+[llm]
+model = "openai/local"
+api_base = "{url}"
+
+[download]
+datasets = ["texts"]
+
+[vibes]
+max_vibes = 1
+
+[dedupe]
+model = "hashing"
+
+[configs]
+n = 2
+
+[scoring]
+scorers = ["acoustic"]
+seconds = 2.0
+
+[train]
+base_model = "tiny-random"
+recipes = ["sft", "grpo"]
+
+[train.optim]
+max_steps = 2
+
+[train.batch]
+size = 4
+
+[train.grpo]
+generations = 4
+max_completion_tokens = 24
+audio_weight = 0.0
+
+[bench]
+sources = ["dataset:config_payload", "baseline:random", "baseline:keywords"]
+
+[export]
+kinds = ["map", "dataset"]
+"""
+
+
+def answer(body: Body) -> str:
+    """A model that reads as the offline engine does."""
+    text = str(body["messages"][-1]["content"])
+    if body["response_format"]["json_schema"]["name"] == "TextVibes":
+        return vibes_for(text).model_dump_json()
+    vibe = re.search(r"<vibe>(.*?)</vibe>", text, re.DOTALL)
+    seed = len(text)
+    return payload_for(vibe[1] if vibe else text, temperature=0.9, seed=seed, sample_idx=0).model_dump_json()
+
+
+@pytest.fixture
+def texts() -> Path:
+    folder = Path("texts")
+    folder.mkdir()
+    for line in SAMPLE.read_text(encoding="utf-8").splitlines()[:10]:
+        row = json.loads(line)
+        (folder / f"{row['id_in_dataset']}.txt").write_text(row["text"], encoding="utf-8")
+    return folder
+
+
+def run_all(lsdata: Lsdata, *more: str) -> dict:
+    out = lsdata("run-all", "--json", *more, timeout=280)
+    assert out.returncode == 0, out.stderr[-3000:]
+    return json.loads(out.stdout)
+
+
+@pytest.mark.ml
+@pytest.mark.long
+@pytest.mark.usefixtures("texts")
+def test_from_a_settings_file_to_a_model_and_back(lsdata: Lsdata) -> None:
+    with ChatServer(answer) as server:
+        Path("latentscore.toml").write_text(SETTINGS.format(url=server.url))
+
+        plan = json.loads(lsdata("run-all", "--dry-run", "--json").stdout)["plan"]
+        assert [step["stage"] for step in plan] == ["download", "vibes", "configs", "train", "bench", "export"]
+        assert {step["state"] for step in plan} == {"stale"}
+        assert server.received == []
+
+        first = run_all(lsdata)
+        assert [stage["fresh"] for stage in first["stages"]] == [False] * 6
+        asked = len(server.received)
+        assert asked > 0
+        assert Path(first["report"]).exists()
+        assert {path.name.split("-")[0] for path in Path("data_work/.modal_outputs").iterdir() if path.is_dir()} >= {
+            "sft",
+            "grpo",
+        }
+
+        again = run_all(lsdata)
+        assert [stage["fresh"] for stage in again["stages"]] == [True] * 6
+
+        # The benchmark's rows follow from its own settings alone: nothing before it runs again, nothing is bought.
+        path = Path("latentscore.toml")
+        path.write_text(
+            path.read_text().replace('"baseline:keywords"]', '"baseline:keywords", "baseline:most-common"]')
+        )
+        changed = run_all(lsdata)
+        assert [stage["stage"] for stage in changed["stages"] if not stage["fresh"]] == ["bench"]
+        assert len(server.received) == asked
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("texts")
+def test_the_preflight_stops_before_the_first_paid_call(lsdata: Lsdata) -> None:
+    with ChatServer(answer) as server:
+        settings = SETTINGS.format(url=server.url).replace('scorers = ["acoustic"]', 'scorers = ["clap"]')
+        Path("latentscore.toml").write_text(settings)
+        out = lsdata("run-all", "--json", "--skip", "train")
+        assert out.returncode == 3, out.stderr
+        assert "doctor --fetch clap" in json.loads(out.stdout)["remedy"]
+        assert server.received == []
+    assert not Path("data_work/.vibes").exists()
+
+
+def test_a_key_that_is_missing_is_found_before_anything_runs(lsdata: Lsdata, texts: Path) -> None:
+    Path("latentscore.toml").write_text('[llm]\nmodel = "openrouter/some/model"\n[download]\ndatasets = ["texts"]\n')
+    out = lsdata("run-all", "--until", "configs")
+    assert out.returncode == 3
+    assert "OPENROUTER_API_KEY" in out.stderr
+    assert not Path("data_work/.outputs").exists()

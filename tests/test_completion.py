@@ -1,0 +1,56 @@
+"""The Tab key, in a real bash."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import SRC
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Path:
+    """A folder for PATH that holds `lsdata`, as an installation would."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "lsdata"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{SRC}" exec "{sys.executable}" -m latentscore_data "$@"\n')
+    program.chmod(0o755)
+    return folder
+
+
+def completions(shell: Path, words: str) -> list[str]:
+    """What bash offers after the words; a trailing space starts a new one."""
+    script = f"""
+        export PATH="{shell}:$PATH"
+        source <(lsdata --show-completion bash)
+        COMP_WORDS=({words}{" ''" if words.endswith(" ") else ""})
+        COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        COMP_LINE="{words}"
+        $(complete -p lsdata | sed -E 's/.*-F ([^ ]+).*/\\1/') lsdata
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    out = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    return out.stdout.split("\n")[:-1]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_knows_commands_and_values_of_settings_and_workspace(shell: Path) -> None:
+    assert {"run-all", "doctor"} <= set(completions(shell, "lsdata "))
+    assert completions(shell, "lsdata run-") == ["run-all"]
+    assert "--sample" in completions(shell, "lsdata run-all --sa")
+    assert completions(shell, "lsdata doctor --fetch ") == ["clap", "minilm"]
+
+
+@pytest.mark.parametrize("name", ["zsh", "fish"])
+def test_other_shells_get_a_script(shell: Path, name: str) -> None:
+    out = subprocess.run(
+        [str(shell / "lsdata"), "--show-completion", name], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "lsdata" in out.stdout
+    if shutil.which(name):
+        subprocess.run([name, "-n", "/dev/stdin"], input=out.stdout, text=True, check=True, timeout=60)
