@@ -27,6 +27,36 @@ SplitOption = Annotated[
 ]
 
 
+@app.command("model")
+def export_model(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN|PATH", help="A run, or a folder with an adapter or a model (default: newest run)."),
+    ] = None,
+    gguf: Annotated[
+        list[str] | None, typer.Option(help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16. Repeatable.")
+    ] = None,
+    terms: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text of the base model's licence, shipped with the model.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A GGUF of the base model to copy the tokenizer's keys from.")
+    ] = None,
+    out: OutOption = None,
+    overwrite: ReplaceOption = False,
+) -> None:
+    """Merge an adapter into its base, prove that nothing changed, and write safetensors, GGUF files and a card.
+
+    Example: lsdata export model my-run --gguf q8_0
+    """
+    from latentscore_data.core.settings import chosen
+
+    settings = load(export=chosen(model=source, gguf=gguf, terms=terms, tokenizer=tokenizer))
+    with _locked(settings):
+        summary = run_export_model(settings, out=out, overwrite=overwrite)
+    show(summary)
+
+
 @app.command("map")
 def export_map(
     kind: Annotated[str | None, typer.Option(help="Search by the vibe's text or by the winner's audio.")] = None,
@@ -79,6 +109,77 @@ def export_report(
     with _locked(settings):
         summary = run_export_report(settings, out=out, overwrite=overwrite)
     show(summary)
+
+
+def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+    """One run or folder as safetensors and GGUF; every file is loaded again and compared before the folder gets its name."""
+    import time
+
+    from latentscore_data.core.display import say
+    from latentscore_data.core.errors import require
+    from latentscore_data.core.export import cards, gguf, merge, provenance, terms
+    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.jsonl_io import replace_bytes, replace_json
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace
+
+    started = time.monotonic()
+    chosen, workspace = settings.export, Workspace(settings.paths.root)
+    for quantization in chosen.gguf:
+        gguf.check_quantization(quantization)
+    source = merge.find_source(chosen.model, workspace.train_dir)
+    target = out or workspace.export_dir / source.name
+    check_target(target, overwrite)
+    for module in ("torch", "transformers", "peft", *(["gguf"] if chosen.gguf else [])):
+        require(module, "ml", "exporting a model")
+    with new_folder(target, overwrite) as folder:
+        say(f"export model: merging {source.name}")
+        merged = merge.merge(source, workspace.train_dir, folder)
+        files = {}
+        for quantization in chosen.gguf:
+            # In a folder of their own: beside a tokenizer_config.json, transformers would mix the two tokenizers.
+            path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
+            say(f"export model: writing {path.name}")
+            gguf.write_gguf(folder, path, quantization, source.name, chosen.tokenizer)
+            files[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
+        chain = merge.base_chain(merged.base or merge.base_of(source), workspace.train_dir)
+        inherited = terms.terms_of(chain, merged.model_type)
+        missing = terms.ship_terms(folder, inherited, chain, chosen.terms)
+        origin = provenance.of_run(workspace, source.run, chosen.source_licenses)
+        record = source.run.record() if source.run is not None else {}
+        facts = cards.ModelFacts(
+            source.name,
+            chain,
+            inherited.license if inherited else None,
+            merged.parameters,
+            merged.parity,
+            files,
+            record,
+            missing,
+        )
+        replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
+        if record:
+            replace_json(folder / "training.json", record)
+        parity = {name: p.to_dict() for name, p in {"merged": merged.parity, **files}.items() if p is not None}
+        write_record(
+            folder, "model", {"repo_type": "model", "missing_notices": missing, "parity": parity, "base": chain}
+        )
+    worst = max((p.relative_error for p in files.values()), default=0.0)
+    return Summary(
+        "export model",
+        done=1 + len(files),
+        seconds=time.monotonic() - started,
+        details={
+            "source": source.name,
+            "base": " <- ".join(chain),
+            "parameters": merged.parameters,
+            **({"merge error": f"{merged.parity.relative_error:.1e}"} if merged.parity else {}),
+            **({"largest GGUF error": f"{worst:.2g}"} if files else {}),
+            **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
+        },
+        outputs=[str(target)],
+        next_step=f"python -c \"import transformers; print(transformers.pipeline('text-generation', '{target}'))\"",
+    )
 
 
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
@@ -254,7 +355,12 @@ def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
     whole = Summary("export")
-    runs = {"map": run_export_map, "dataset": run_export_dataset, "report": run_export_report}
+    runs = {
+        "map": run_export_map,
+        "dataset": run_export_dataset,
+        "report": run_export_report,
+        "model": run_export_model,
+    }
     # The report comes last, because it lists the other exports.
     for kind in sorted(settings.export.kinds, key=lambda kind: kind == "report"):
         part = runs[kind](settings, overwrite=True)

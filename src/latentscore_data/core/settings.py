@@ -347,6 +347,10 @@ class ExportSettings(Section):
     """Run id or folder of the model to export; empty for the newest finished run."""
     gguf: list[Literal["q8_0", "q5_0", "q4_0", "f16", "bf16"]] = []
     """GGUF files to write beside a model's safetensors."""
+    terms: Path | None = None
+    """File with the text of the base model's licence, which has to travel with a model made from it."""
+    tokenizer: Path | None = None
+    """A GGUF of the base model to take the tokenizer's keys from; empty to make them from the model's tokenizer."""
 
 
 class RunAllSettings(Section):

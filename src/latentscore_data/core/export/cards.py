@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean, quantiles
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts, split_name
 from latentscore_data.core.export.maps import MapFacts
 from latentscore_data.core.export.provenance import Provenance, hub_license, md
+
+if TYPE_CHECKING:
+    from latentscore_data.core.export.merge import Parity
 
 SCORES_PICTURE = "scores-{scorer}.svg"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -292,3 +296,135 @@ def map_card(name: str, kind: str, fingerprint: str, facts: MapFacts, splits: Co
         "configs": [{"config_name": "default", "data_files": "map.jsonl"}],
     }
     return with_header(header, body)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What was exported, as the card tells it."""
+
+    name: str
+    chain: Sequence[str]
+    """The base model and what it started from, the first ancestor last."""
+    license: str | None
+    parameters: int
+    merged: Parity | None
+    """Adapter with base against the merged model; ``None`` for a model that was trained whole."""
+    gguf: Mapping[str, Parity]
+    """GGUF file -> how far it is from the merged model."""
+    record: Mapping[str, Any]
+    """The run's ``run.json``; empty for a model from elsewhere."""
+    missing: Sequence[str]
+
+
+def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
+    """README.md of an exported model, from the run's record."""
+    header: dict[str, Any] = {
+        **({"base_model": facts.chain[-1]} if facts.chain and "/" in facts.chain[-1] else {}),
+        **_model_license(facts.license),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["music", "text-to-music", "latentscore", *(["gguf"] if facts.gguf else [])],
+    }
+    record = facts.record
+    body = [
+        f"# {md(facts.name)}",
+        "",
+        f"A model of {facts.parameters:,} parameters that answers a short text (a *vibe*) with one JSON object: a title, "
+        "three palettes and the 34 fields of an ambient music configuration, which `latentscore` renders.",
+        "",
+        f"Base: {md(' <- '.join(facts.chain) or 'not stated')}. Trained with "
+        f"{md(record.get('kind') or 'an unknown recipe')} ({md(record.get('method') or 'method not stated')}).",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        'answer = pipeline("text-generation", "PATH_OR_REPO", max_new_tokens=8)',
+        'print(answer([{"role": "user", "content": "<vibe>rain on a tin roof</vibe>"}])[0]["generated_text"][-1])',
+        "```",
+        "",
+        "The prompt it was trained on, the schema that keeps its answers valid, and rendering are in "
+        "`lsdata configs --model openai/NAME --api-base URL`, against any server that speaks the OpenAI protocol.",
+        "",
+        *_gguf_section(facts),
+        "## How it was trained",
+        "",
+        *_training_section(record),
+        "",
+        "## Figures",
+        "",
+        *_figures_section(record),
+        "",
+        *_data_section(origin),
+        "## Intended use",
+        "",
+        "Making ambient music from short descriptions of moods, and research on that. The answers are settings of a "
+        "synthesizer; nothing else should be read into them.",
+        "",
+        "## Known limits",
+        "",
+        "- Trained on answers of other models, chosen by a scorer: it inherits their taste and their mistakes.",
+        "- English only, short texts only; anything else is out of its training data.",
+        "- Small models often score near a random configuration; compare with the baselines in the figures above.",
+        "- Without a schema while decoding, an answer may be incomplete JSON.",
+        *(f"- Do not pass it on before this is settled: {md(problem)}." for problem in facts.missing),
+        "",
+    ]
+    return with_header(header, body)
+
+
+def _model_license(identifier: str | None) -> dict[str, str]:
+    return {"license": identifier} if identifier else {"license": "other", "license_name": "unknown"}
+
+
+def _gguf_section(facts: ModelFacts) -> list[str]:
+    lines = ["## Exactness", "", "Logits against the float32 reference, over the tokens of fixed prompts:", ""]
+    rows = [("`model.safetensors` (adapter merged)", facts.merged)] if facts.merged else []
+    rows += [(f"`{name}`", parity) for name, parity in facts.gguf.items()]
+    if not rows:
+        return []
+    figures = [
+        (what, f"{p.max_abs_diff:.2g}", f"{p.relative_error:.2g}", f"{p.top1_agreement:.1%}", f"{p.kl:.2g}")
+        for what, p in rows
+    ]
+    lines += table(("file", "largest difference", "relative error", "same first choice", "KL, nats"), figures)
+    if facts.gguf:
+        lines += ["", "```sh", f"llama-server -m {next(iter(facts.gguf))}", "```"]
+    return [*lines, ""]
+
+
+def _training_section(record: Mapping[str, Any]) -> list[str]:
+    if not record:
+        return ["Nothing is known of its training: it was not exported from a run."]
+    spec = {name: value for name, value in _flat(record.get("spec", {})) if value is not None}
+    known = {
+        "run": record.get("run_id"),
+        "finished": record.get("finished"),
+        "seconds": record.get("seconds"),
+        **spec,
+        **{f"version of {name}": value for name, value in record.get("versions", {}).items() if name != "platform"},
+    }
+    return table(("setting", "value"), [(md(name), md(_figure(v))) for name, v in known.items() if v is not None])
+
+
+def _figures_section(record: Mapping[str, Any]) -> list[str]:
+    figures = dict(_flat(record.get("metrics", {})))
+    evaluation = dict(_flat(record["evaluation"])) if isinstance(record.get("evaluation"), Mapping) else {}
+    lines = table(("figure", "value"), [(md(name), md(_figure(value))) for name, value in figures.items()])
+    if evaluation:
+        lines += ["", "Against the baselines, on rows it was not trained on:", ""]
+        lines += table(("figure", "value"), [(md(name), md(_figure(value))) for name, value in evaluation.items()])
+    elif record:
+        lines += ["", "It was not compared with any baseline (`lsdata train --evaluate` or `lsdata bench` would)."]
+    health = record.get("health") or []
+    return lines + [f"- {md(finding)}" for finding in health]
+
+
+def _data_section(origin: Provenance | None) -> list[str]:
+    if origin is None or not origin.rows_by_dataset:
+        return []
+    rows = (
+        (md(dataset), f"{origin.texts_by_dataset[dataset]:,}", f"{n:,}", _licenses(origin, dataset))
+        for dataset, n in sorted(origin.rows_by_dataset.items())
+    )
+    return ["## Data", "", *table(("source", "texts", "rows", "licence"), rows), ""]

@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentscore_data.core.errors import InputError, MissingError
-from latentscore_data.core.jsonl_io import read_lines
+from latentscore_data.core.jsonl_io import read_lines, read_rows
 from latentscore_data.core.rows import ScoredRow
 from latentscore_data.core.workspace import Workspace, read_manifest
+
+if TYPE_CHECKING:
+    from latentscore_data.core.training.runs import RunFolder
 
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
 UNKNOWN = "unknown"
@@ -101,6 +104,14 @@ def provenance(workspace: Workspace, rows: Iterable[ScoredRow], source_licenses:
     for work, count in works.items():
         texts[work.dataset] += count
     return Provenance(works, rows_by_dataset, texts, stage_manifests(workspace))
+
+
+def of_run(workspace: Workspace, run: RunFolder | None, source_licenses: Sequence[str] = ()) -> Provenance | None:
+    """The origin of the rows that a run was trained on; ``None`` for a model without a run."""
+    if run is None:
+        return None
+    rows = (row for path in sorted((run.path / "data").glob("*.jsonl")) for row in read_rows(path, ScoredRow))
+    return provenance(workspace, rows, source_licenses)
 
 
 def licenses_by_dataset(pairs: Sequence[str]) -> dict[str, str]:

@@ -216,7 +216,7 @@ def _tiny_config(vocabulary: int) -> Any:
         num_hidden_layers=TINY_LAYERS,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=32,
+        head_dim=256,
         max_position_embeddings=8192,
         sliding_window=512,
         bos_token_id=2,

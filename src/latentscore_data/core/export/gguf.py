@@ -1,0 +1,402 @@
+"""A merged model as a GGUF file, for llama.cpp and what is built on it.
+
+Names and shapes of tensors and keys come from the ``gguf`` package; what it leaves to the converter is here: which
+numbers of a config belong under which key, what llama.cpp takes for granted of an architecture (and what must therefore
+be refused), and how a tokenizer's files become ``tokenizer.*`` keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentscore_data.core.errors import InputError, VerificationError, require
+from latentscore_data.core.export.merge import PROBES, Parity, compare, logits, probe_tokens, tensors
+from latentscore_data.core.jsonl_io import writing
+from latentscore_data.core.training.loop import quiet_libraries
+
+if TYPE_CHECKING:
+    import numpy as np
+    from gguf import GGUFWriter
+    from numpy.typing import NDArray
+
+    from latentscore_data.core.export.merge import Logits
+
+QUANTIZATIONS = ("q8_0", "q5_0", "q4_0", "f16", "bf16")
+
+# Largest relative logit error (see Parity) that each type may leave on the probes. Measured on
+# random weights, which are the worst case: f16 0.001, bf16 0.008, q8_0 0.023, q5_0 0.17, q4_0 0.32.
+TOLERANCES: Mapping[str, float] = {"f16": 0.01, "bf16": 0.05, "q8_0": 0.10, "q5_0": 0.40, "q4_0": 0.60}
+
+_BLOCK = 32
+"""Weights per block of the quantised types: a row must be whole blocks."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What llama.cpp needs to know of one family beyond the tensors."""
+
+    name: str
+    keys: Callable[[GGUFWriter, Any], None]
+    norm_offset: float
+    """Added to the weights of norms: Gemma stores them less one, llama.cpp wants them whole."""
+
+
+def write_gguf(
+    model_folder: Path, path: Path, quantization: str, name: str, tokenizer_from: Path | None = None
+) -> None:
+    """Write a saved model (safetensors, config and tokenizer in one folder) as one GGUF file.
+
+    Weights are read and written one at a time. ``tokenizer_from`` is a GGUF of the same family whose tokenizer keys are
+    copied; without it they are made from ``tokenizer.json``. Raises :class:`InputError` for an architecture, shape,
+    tokenizer or quantisation that cannot be written, :class:`MissingError` without the gguf package.
+    """
+    require("gguf", "ml", "writing GGUF")
+    import gguf
+    from transformers import AutoConfig, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(model_folder)
+    architecture = architecture_of(config)
+    check_quantization(quantization)
+    kind = gguf.GGMLQuantizationType[quantization.upper()]
+    writer = gguf.GGUFWriter(None, architecture.name)
+    writer.add_type("model")
+    writer.add_name(name)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantization.upper()}"])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    architecture.keys(writer, config)
+    if tokenizer_from is not None:
+        copy_tokenizer(writer, tokenizer_from, config.vocab_size)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+        add_tokenizer(writer, json.loads(tokenizer.backend_tokenizer.to_str()), tokenizer, config, model_folder)
+    names = gguf.get_tensor_name_map(_model_arch(architecture.name), config.num_hidden_layers)
+
+    plan: list[tuple[str, gguf.GGMLQuantizationType]] = []
+    for hf_name, array in tensors(model_folder):
+        if hf_name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        gguf_name = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
+        if gguf_name is None:
+            raise InputError(f"{hf_name} has no place in a GGUF of {architecture.name}", "export without --gguf")
+        stored = _stored_kind(gguf_name, array, kind)
+        data = _encode(hf_name, array, stored)
+        plan.append((hf_name, stored))
+        writer.add_tensor_info(gguf_name, data.shape, data.dtype, data.nbytes, stored)
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        kinds = dict(plan)
+        for hf_name, array in tensors(model_folder):
+            if hf_name in kinds:
+                offset = architecture.norm_offset if hf_name.endswith("norm.weight") else 0.0
+                writer.write_tensor_data(_encode(hf_name, array + offset if offset else array, kinds[hf_name]))
+        writer.close()
+
+
+def check_quantization(quantization: str) -> None:
+    """Raise :class:`InputError` for a type that is not written here."""
+    if quantization not in QUANTIZATIONS:
+        raise InputError(
+            f"a GGUF of type {quantization!r} cannot be written here",
+            f"choose {', '.join(QUANTIZATIONS)}; K-quants are made from an f16 file by llama.cpp's own llama-quantize",
+        )
+
+
+def _stored_kind(name: str, array: NDArray[np.float32], kind: Any) -> Any:
+    """Vectors stay exact, and the shared embedding and output matrix keeps 8 bits: it is read at both ends."""
+    import gguf
+
+    if array.ndim == 1:
+        return gguf.GGMLQuantizationType.F32
+    if kind in (gguf.GGMLQuantizationType.Q4_0, gguf.GGMLQuantizationType.Q5_0) and name in (
+        "token_embd.weight",
+        "output.weight",
+    ):
+        kind = gguf.GGMLQuantizationType.Q8_0
+    quantised = kind not in (gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.BF16)
+    if quantised and array.shape[-1] % _BLOCK:
+        raise InputError(
+            f"{name} has rows of {array.shape[-1]} weights, and {kind.name.lower()} stores blocks of {_BLOCK}",
+            "choose --gguf f16 or bf16 for this model",
+        )
+    return kind
+
+
+def _encode(name: str, array: NDArray[np.float32], kind: Any) -> NDArray[Any]:
+    import gguf
+    import numpy as np
+
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    if kind == gguf.GGMLQuantizationType.F16 and np.abs(array).max() > np.finfo(np.float16).max:
+        raise InputError(f"{name} holds values too large for f16", "choose --gguf bf16")
+    return gguf.quantize(array, kind)
+
+
+def architecture_of(config: Any) -> Architecture:
+    """What is known of the config's architecture. Raises :class:`InputError` for one that is not written here."""
+    found = ARCHITECTURES.get(config.model_type)
+    if found is None:
+        raise InputError(
+            f"a GGUF of a {config.model_type} model cannot be written here",
+            f"export without --gguf; GGUF is written for {', '.join(sorted(ARCHITECTURES))}",
+        )
+    return found
+
+
+def _model_arch(name: str) -> Any:
+    import gguf
+
+    return next(arch for arch, spelled in gguf.MODEL_ARCH_NAMES.items() if spelled == name)
+
+
+def _common_keys(writer: GGUFWriter, config: Any) -> None:
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+
+
+def _refuse(what: str, value: Any, only: Any) -> None:
+    raise InputError(
+        f"a GGUF cannot say that {what} is {value}: llama.cpp takes it for {only}", "export without --gguf"
+    )
+
+
+GEMMA3_PATTERN = 6
+"""Every sixth layer looks at everything, the others at a window."""
+GEMMA3_LOCAL_THETA = 10_000.0
+
+
+def _gemma3_keys(writer: GGUFWriter, config: Any) -> None:
+    _common_keys(writer, config)
+    layers = [
+        "full_attention" if (i + 1) % GEMMA3_PATTERN == 0 else "sliding_attention"
+        for i in range(config.num_hidden_layers)
+    ]
+    if list(config.layer_types) != layers:
+        _refuse("the pattern of attention layers", config.layer_types, f"one full in {GEMMA3_PATTERN}")
+    if config.query_pre_attn_scalar != config.head_dim:
+        _refuse("query_pre_attn_scalar", config.query_pre_attn_scalar, f"head_dim, {config.head_dim}")
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if getattr(config, name):
+            _refuse(name, getattr(config, name), "absent")
+    rope = config.rope_parameters
+    if (local := rope["sliding_attention"].get("rope_theta", GEMMA3_LOCAL_THETA)) != GEMMA3_LOCAL_THETA:
+        _refuse("the rotary base of sliding layers", local, GEMMA3_LOCAL_THETA)
+    _rope_keys(writer, rope["full_attention"])
+    writer.add_sliding_window(config.sliding_window)
+
+
+def _qwen3_keys(writer: GGUFWriter, config: Any) -> None:
+    _common_keys(writer, config)
+    if getattr(config, "use_sliding_window", False):
+        _refuse("use_sliding_window", True, "absent")
+    _rope_keys(writer, config.rope_parameters)
+
+
+def _rope_keys(writer: GGUFWriter, rope: Mapping[str, Any]) -> None:
+    import gguf
+
+    writer.add_rope_freq_base(rope["rope_theta"])
+    kind = rope.get("rope_type", "default")
+    if kind == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    elif kind != "default":
+        _refuse("the rotary scaling", kind, "default or linear")
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "gemma3_text": Architecture("gemma3", _gemma3_keys, norm_offset=1.0),
+    "qwen3": Architecture("qwen3", _qwen3_keys, norm_offset=0.0),
+}
+
+
+def copy_tokenizer(writer: GGUFWriter, path: Path, vocabulary: int) -> None:
+    """Take every ``tokenizer.*`` key from another GGUF. Raises :class:`InputError` when it is not of this vocabulary."""
+    import gguf
+
+    try:
+        reader = gguf.GGUFReader(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as GGUF ({error})", "check --tokenizer") from None
+    tokens = reader.fields.get("tokenizer.ggml.tokens")
+    if tokens is None or len(tokens.data) != vocabulary:
+        count = len(tokens.data) if tokens is not None else 0
+        raise InputError(f"{path} has {count} tokens, the model {vocabulary}", "name a GGUF of the same base model")
+    for name, field in reader.fields.items():
+        if name.startswith("tokenizer."):
+            sub_type = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub_type)
+
+
+# A ByteLevel tokenizer without a regex of its own splits as GPT-2 does; others are known by a piece of their regex.
+_SPLITS_BY_REGEX = {r"\p{N}{1,3}": "llama-bpe", r"|\p{N}| ?": "qwen2"}
+
+
+def add_tokenizer(writer: GGUFWriter, backend: Mapping[str, Any], tokenizer: Any, config: Any, folder: Path) -> None:
+    """``tokenizer.*`` keys from a ``tokenizer.json``: byte-level BPE, or sentencepiece BPE with byte fallback.
+
+    Raises :class:`InputError` for any other kind, because llama.cpp would split texts in another way.
+    """
+    model = backend["model"]
+    if model["type"] != "BPE":
+        raise InputError(
+            f"a GGUF cannot hold a tokenizer of the kind {model['type']}", "export without --gguf, or use --tokenizer"
+        )
+    if model.get("byte_fallback"):
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_add_space_prefix(_prefixes_space(backend))
+        scores = _merge_scores(model)
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(_split_name(backend))
+        writer.add_token_merges([" ".join(merge) if isinstance(merge, list) else merge for merge in model["merges"]])
+        scores = None
+    _add_tokens(writer, backend, config.vocab_size, scores)
+    _add_special_tokens(writer, tokenizer, folder)
+
+
+def _split_name(backend: Mapping[str, Any]) -> str:
+    """llama.cpp's name for the way a byte-level tokenizer splits words."""
+    regexes = [step["pattern"]["Regex"] for step in _steps(backend.get("pre_tokenizer")) if step["type"] == "Split"]
+    byte_level = [step for step in _steps(backend.get("pre_tokenizer")) if step["type"] == "ByteLevel"]
+    if byte_level and not regexes and byte_level[0].get("use_regex", True):
+        return "gpt-2"
+    for piece, name in _SPLITS_BY_REGEX.items():
+        if any(piece in regex for regex in regexes):
+            return name
+    raise InputError("a GGUF cannot say how this tokenizer splits words", "export without --gguf, or use --tokenizer")
+
+
+def _steps(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    if part is None:
+        return []
+    return list(part.get("pretokenizers") or part.get("normalizers") or [part])
+
+
+def _prefixes_space(backend: Mapping[str, Any]) -> bool:
+    steps = [*_steps(backend.get("normalizer")), *_steps(backend.get("pre_tokenizer"))]
+    return any(
+        step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme") != "never")
+        for step in steps
+    )
+
+
+def _merge_scores(model: Mapping[str, Any]) -> dict[str, float]:
+    """Token -> score. llama.cpp joins the neighbours whose token scores highest first: the order of the merges."""
+    ranks: dict[str, int] = {}
+    for rank, merge in enumerate(model["merges"]):
+        left, right = merge if isinstance(merge, list) else merge.split(" ", 1)
+        ranks.setdefault(left + right, rank)
+    last = len(model["merges"])
+    return {token: -float(ranks.get(token, last)) for token in model["vocab"]}
+
+
+def _add_tokens(writer: GGUFWriter, backend: Mapping[str, Any], size: int, scores: Mapping[str, float] | None) -> None:
+    import gguf
+
+    tokens: list[str] = [f"[PAD{i}]" for i in range(size)]
+    kinds = [int(gguf.TokenType.UNUSED)] * size
+    values = [-1000.0] * size
+    added = {token["id"]: token for token in backend["added_tokens"]}
+    for token, at in backend["model"]["vocab"].items():
+        _require_place(token, at, size)
+        tokens[at], kinds[at] = token, int(gguf.TokenType.NORMAL)
+        values[at] = scores[token] if scores is not None else 0.0
+        if scores is not None and len(token) == 6 and token.startswith("<0x"):
+            kinds[at], values[at] = int(gguf.TokenType.BYTE), 0.0
+    for at, token in added.items():
+        _require_place(token["content"], at, size)
+        kinds[at] = int(gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED)
+        # llama.cpp looks for these in the raw text, where a space is a space.
+        spelled = token["content"] if token["special"] or scores is None else token["content"].replace("▁", " ")
+        tokens[at], values[at] = spelled, -1000.0
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    if scores is not None:
+        writer.add_token_scores(values)
+
+
+def _require_place(token: str, at: int, size: int) -> None:
+    if at >= size:
+        raise InputError(
+            f"the tokenizer has a token {at} ({token!r}), but the model only {size}", "export the model's own tokenizer"
+        )
+
+
+def _add_special_tokens(writer: GGUFWriter, tokenizer: Any, folder: Path) -> None:
+    if tokenizer.bos_token_id is not None:
+        writer.add_bos_token_id(tokenizer.bos_token_id)
+    if tokenizer.eos_token_id is not None:
+        writer.add_eos_token_id(tokenizer.eos_token_id)
+    if tokenizer.unk_token_id is not None:
+        writer.add_unk_token_id(tokenizer.unk_token_id)
+    if tokenizer.pad_token_id is not None:
+        writer.add_pad_token_id(tokenizer.pad_token_id)
+    probe = tokenizer("a")["input_ids"]
+    writer.add_add_bos_token(bool(probe) and probe[0] == tokenizer.bos_token_id)
+    writer.add_add_eos_token(bool(probe) and probe[-1] == tokenizer.eos_token_id)
+    generation = folder / "generation_config.json"
+    ends = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id") if generation.exists() else None
+    turn_ends = [end for end in ends if end != tokenizer.eos_token_id] if isinstance(ends, list) else []
+    if turn_ends:
+        writer.add_eot_token_id(turn_ends[0])
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
+
+
+def verify_gguf(path: Path, quantization: str, reference: list[Logits], tokenizer: Any) -> Parity:
+    """Load the file with transformers, and compare its tokens and its logits with the merged model's.
+
+    Raises :class:`VerificationError` when they are further apart than the quantisation explains.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        # The progress bar of this one path is drawn whatever the library was told.
+        with quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
+            back = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+            ).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise VerificationError(
+            f"{path.name} cannot be read back ({error})", "report this, with the model's config"
+        ) from None
+    for probe in PROBES:
+        # As chat, which also compares the template and the special tokens, and as plain text.
+        same = probe_tokens(back, probe) == probe_tokens(tokenizer, probe)
+        if not same or _plain(back, probe) != _plain(tokenizer, probe):
+            raise VerificationError(
+                f"{path.name} splits {probe!r} into other tokens than the model's tokenizer",
+                "use --tokenizer FILE.gguf",
+            )
+    parity = compare(reference, logits(model, tokenizer))
+    if not parity.relative_error <= TOLERANCES[quantization]:
+        raise VerificationError(
+            f"{path.name} differs from the merged model (relative error {parity.relative_error:.2g}, "
+            f"{TOLERANCES[quantization]:.2g} allowed)",
+            "choose a type with more bits",
+        )
+    return parity
+
+
+def _plain(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,244 @@
+"""An adapter and its base model as one model, with the proof that it is the same one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentscore_data.core.errors import InputError, VerificationError
+from latentscore_data.core.jsonl_io import writing
+from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained
+from latentscore_data.core.training.chat import template_options
+from latentscore_data.core.training.loop import quiet_libraries
+from latentscore_data.core.training.runs import RunFolder, find_run, find_runs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Logits = NDArray[np.float32]
+
+# Short on purpose: with a vocabulary of 262,144 each token of a probe costs a megabyte of logits.
+PROBES = ("rain on a tin roof", "an empty station at four in the morning, one lamp humming", "glad tidings")
+
+SHARD_SIZE = "4GB"
+
+MERGE_TOLERANCE = 0.01
+"""Largest logit error of a merge, as a share of the logits' standard deviation; float32 leaves about 1e-5."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one model's logits are from another's, over all tokens of the probes."""
+
+    tokens: int
+    max_abs_diff: float
+    relative_error: float
+    """Root mean square of the difference, divided by the standard deviation of the reference's logits."""
+    top1_agreement: float
+    """Share of tokens after which both models think the same token the most likely."""
+    kl: float
+    """Mean Kullback-Leibler divergence of the next-token distribution from the reference's, in nats."""
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported: a folder of weights and, where there is one, the run it comes from."""
+
+    name: str
+    weights: Path
+    run: RunFolder | None
+
+
+def find_source(name: str | None, train_dir: Path) -> Source:
+    """A run by its id, a folder with weights or an adapter, or, without a name, the newest finished run.
+
+    Raises :class:`InputError` when there is none, or when the run is not finished.
+    """
+    if name is None:
+        run = next((run for run in find_runs(train_dir) if run.done), None)
+        if run is None:
+            raise InputError(f"no finished run in {train_dir}", "train one with lsdata train sft, or name a folder")
+        return Source(run.run_id, run.final, run)
+    path = Path(name).expanduser()
+    if path.is_dir() and not RunFolder(train_dir / name).spec_file.exists():
+        run = RunFolder(path)
+        if run.spec_file.exists():
+            return _of_run(run)
+        if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):
+            raise InputError(f"{path} holds no model (adapter_config.json or config.json)", "name a run or its final/")
+        return Source(path.resolve().name, path, None)
+    return _of_run(find_run(train_dir, name))
+
+
+def _of_run(run: RunFolder) -> Source:
+    if not run.done:
+        raise InputError(
+            f"run {run.run_id} is {run.record().get('status', 'not finished')}",
+            "finish it with lsdata train, then export",
+        )
+    return Source(run.run_id, run.final, run)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A model that has been written, with what is needed to check copies of it."""
+
+    base: str | None
+    """The adapter's base model; ``None`` for a model that was trained whole."""
+    parity: Parity | None
+    """Adapter with base against the written model; ``None`` for a model that was trained whole."""
+    parameters: int
+    model_type: str
+    tokenizer: Any
+    logits: list[Logits]
+    """Of the written model, on the probes."""
+
+
+def merge(source: Source, runs: Path, folder: Path) -> Merged:
+    """Write the model as safetensors in float32 with its tokenizer into ``folder``, and load it from there again.
+
+    Raises :class:`MissingError` for a base that cannot be loaded, :class:`InputError` for an adapter that does not fit
+    it, and :class:`VerificationError` when what was written is not finite or not the same model.
+    """
+    base = adapter_base(source.weights)
+    model, tokenizer, before = _whole(source) if base is None else _adapter_in_base(source, base, runs)
+    with writing(folder), quiet_libraries():
+        model.save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
+        tokenizer.save_pretrained(str(folder))
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    del model
+    with quiet_libraries():
+        back = load_base(str(folder))
+    after = logits(back.model.eval(), tokenizer)
+    parity = compare(before, after)
+    if not parity.relative_error <= MERGE_TOLERANCE:
+        raise VerificationError(
+            f"the merged model differs from adapter and base (relative error {parity.relative_error:.2g})",
+            "report this: float32 should leave no difference",
+        )
+    return Merged(base, parity if base else None, parameters, back.model.config.model_type, back.tokenizer, after)
+
+
+def _whole(source: Source) -> tuple[Any, Any, list[Logits]]:
+    loaded = load_base(str(source.weights))
+    model = loaded.model.float().eval()
+    _require_finite(model)
+    return model, loaded.tokenizer, logits(model, loaded.tokenizer)
+
+
+def _adapter_in_base(source: Source, base: str, runs: Path) -> tuple[Any, Any, list[Logits]]:
+    import torch
+
+    try:
+        loaded = load_trained(source.weights, runs=runs)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"the adapter {source.name} does not fit its base {base} ({reason})", "name the base it was trained on"
+        ) from None
+    loaded.model.float().eval()
+    _require_finite(loaded.model)
+    before = logits(loaded.model, loaded.tokenizer)
+    try:
+        with torch.no_grad():
+            model = loaded.model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise VerificationError(
+            f"merging {source.name} failed ({error})", "train it again: its weights are broken"
+        ) from None
+    _require_finite(model)
+    return model, loaded.tokenizer, before
+
+
+def _require_finite(model: Any) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise VerificationError(
+                f"{name} holds values that are not finite", "train it again: its weights are broken"
+            )
+
+
+def base_of(source: Source) -> str:
+    """What a model that was trained whole started from: its run's base, or, without a run, the model itself."""
+    spec = source.run.spec() if source.run is not None else None
+    return spec.base_model if spec is not None else str(source.weights)
+
+
+def base_chain(name: str, runs: Path) -> list[str]:
+    """The base model and, where it is a run of ours, what that one started from, down to the first."""
+    chain = [name]
+    while (run := RunFolder(runs / chain[-1])).final.is_dir() and (spec := run.spec()) is not None:
+        if spec.base_model in chain:
+            break
+        chain.append(spec.base_model)
+    return chain
+
+
+def logits(model: Any, tokenizer: Any, probes: Sequence[str] = PROBES) -> list[Logits]:
+    """Next-token logits after every token of each probe, float32, shape (tokens, vocabulary)."""
+    import torch
+
+    found: list[Logits] = []
+    with torch.inference_mode():
+        for probe in probes:
+            ids = torch.tensor([probe_tokens(tokenizer, probe)])
+            found.append(model(input_ids=ids).logits[0].float().numpy())
+    return found
+
+
+def probe_tokens(tokenizer: Any, probe: str) -> list[int]:
+    """A probe as the model will meet it, inside the chat template where there is one."""
+    if not tokenizer.chat_template:
+        return tokenizer(probe)["input_ids"]
+    messages = [{"role": "user", "content": f"<vibe>{probe}</vibe>"}]
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **template_options(tokenizer.chat_template)
+    )
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def compare(reference: Sequence[Logits], other: Sequence[Logits]) -> Parity:
+    """Two models' logits on the same probes. A vocabulary padded in one of them is compared as far as both go."""
+    import numpy as np
+
+    size = min(reference[0].shape[1], other[0].shape[1])
+    a = np.concatenate([part[:, :size] for part in reference])
+    b = np.concatenate([part[:, :size] for part in other])
+    log_p, log_q = _log_softmax(a), _log_softmax(b)
+    return Parity(
+        tokens=len(a),
+        max_abs_diff=float(np.abs(a - b).max()),
+        relative_error=float(np.sqrt(np.mean((a - b) ** 2)) / max(float(a.std()), 1e-12)),
+        top1_agreement=float((a.argmax(axis=1) == b.argmax(axis=1)).mean()),
+        kl=float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean()),
+    )
+
+
+def _log_softmax(values: Logits) -> Logits:
+    import numpy as np
+
+    shifted = values - values.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def tensors(folder: Path) -> Iterator[tuple[str, Any]]:
+    """(name, float32 array) for each tensor of a saved model, one at a time, in a stable order."""
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    else:
+        with safe_open(folder / "model.safetensors", framework="numpy") as file:
+            where = dict.fromkeys(file.keys(), "model.safetensors")
+    for shard in sorted(set(where.values())):
+        with safe_open(folder / shard, framework="numpy") as file:
+            for name in sorted(name for name, at in where.items() if at == shard):
+                yield name, file.get_tensor(name)

@@ -1,0 +1,91 @@
+"""The licence that a model inherits from its base, and the texts that must travel with it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentscore_data.core.errors import InputError
+from latentscore_data.core.jsonl_io import replace_bytes, writing
+from latentscore_data.core.training.spec import TINY_RANDOM
+
+NOTICE_FILE = "NOTICE"
+LICENSE_FILE = "LICENSE"
+_TEXT_NAMES = re.compile(r"^(license|licence|notice|copying|.*terms.*|use_policy.*)(\.(txt|md|html|pdf))?$", re.I)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a family of base models asks of models made from it."""
+
+    license: str
+    """As the hub spells it."""
+    notice: str
+    """A sentence that has to stand in a NOTICE file; empty when none has."""
+
+
+APACHE = Terms("apache-2.0", "")
+GEMMA = Terms(
+    "gemma", "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+)
+
+TERMS_BY_TYPE: Mapping[str, Terms] = {"gemma3_text": GEMMA, "gemma3": GEMMA, "qwen3": APACHE}
+
+
+def terms_of(chain: Sequence[str], model_type: str) -> Terms | None:
+    """The terms of a model whose ancestors are ``chain``, the first one last; ``None`` when they are not known."""
+    # Random weights of a known shape are nobody's but this package's.
+    return APACHE if chain[-1] == TINY_RANDOM else TERMS_BY_TYPE.get(model_type)
+
+
+def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Path | None) -> list[str]:
+    """Put the licence and the notice into ``folder``; returns what is still missing before it may be passed on.
+
+    The licence's text is ``text`` where it is given, else what stands beside the base model's weights, else, for
+    Apache-2.0, our own copy of it.
+    """
+    texts = [_required(text)] if text is not None else _beside(chain[-1])
+    for path in texts:
+        with writing(folder):
+            shutil.copyfile(path, folder / (path.name if text is None else LICENSE_FILE + path.suffix))
+    if not texts and terms is APACHE and (own := _apache_text()) is not None:
+        replace_bytes(folder / LICENSE_FILE, [own.encode()])
+        texts = [folder / LICENSE_FILE]
+    if terms is not None and terms.notice:
+        made = f"Made from {chain[-1]}. The weights have been changed by training.\n"
+        replace_bytes(folder / NOTICE_FILE, [f"{terms.notice}\n{made}".encode()])
+    missing: list[str] = []
+    if terms is None:
+        missing.append(f"the licence of the base model {chain[-1]} is not known")
+    if not texts:
+        missing.append(f"the text of the base model's licence{f' ({terms.license})' if terms else ''} is not here")
+    return missing
+
+
+def _required(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", "name a file with the licence's text: --terms FILE")
+    return path
+
+
+def _beside(base: str) -> list[Path]:
+    """Licence texts in the folder of a local base model."""
+    path = Path(base).expanduser()
+    folder = path if path.is_dir() else path.parent if path.is_file() else None
+    return (
+        sorted(part for part in folder.iterdir() if part.is_file() and _TEXT_NAMES.match(part.name)) if folder else []
+    )
+
+
+def _apache_text() -> str | None:
+    """Our own licence is Apache-2.0: it is installed with the package, and stands in the source tree."""
+    in_source = Path(__file__).resolve().parents[4] / LICENSE_FILE
+    if in_source.is_file():
+        return in_source.read_text(encoding="utf-8")
+    files = importlib.metadata.files("latentscore-data") or []
+    found = next((file for file in files if file.name == LICENSE_FILE), None)
+    return found.read_text(encoding="utf-8") if found is not None else None

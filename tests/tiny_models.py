@@ -1,0 +1,105 @@
+"""Finished runs around tiny models: the files that training leaves, made in a moment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from factories import make_scored
+from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.settings import ScoringSettings, TrainSettings
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.spec import Choices, DataFact, build_spec
+
+
+def finished_run(
+    train_dir: Path, run_id: str, model: Any, tokenizer: Any, *, base_model: str, method: str
+) -> RunFolder:
+    """A run folder as training leaves it, with these weights as its result."""
+    run = RunFolder(train_dir / run_id)
+    settings = TrainSettings.model_validate({"base_model": base_model, "method": method})
+    spec, _ = build_spec(
+        settings, Choices("sft", run_id=run_id), {"train": DataFact(sha256="0" * 64, rows=4)}, ScoringSettings()
+    )
+    run.final.mkdir(parents=True)
+    run.spec_file.write_text(spec.model_dump_json())
+    replace_rows(run.data("train"), [make_scored(n) for n in range(4)])
+    model.save_pretrained(str(run.final))
+    tokenizer.save_pretrained(str(run.final))
+    run.note(
+        run_id=run_id,
+        kind="sft",
+        method=method,
+        base_model=base_model,
+        status="finished",
+        spec=spec.model_dump(mode="json"),
+        metrics={"first_loss": 6.25, "last_loss": 1.5},
+    )
+    run.mark_done()
+    return run
+
+
+def with_adapter(model: Any, base_model: str, seed: int = 1, rank: int = 4) -> Any:
+    """The model with a LoRA adapter that does something: as made, an adapter changes nothing."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            weight.data = torch.randn(weight.shape, generator=generator) * 0.05
+    adapted.peft_config["default"].base_model_name_or_path = base_model
+    return adapted
+
+
+def tiny_qwen3(folder: Path) -> Path:
+    """A Qwen-3-shaped model of random weights with a byte-level tokenizer that splits as Qwen's does."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["rain on a tin roof, an empty station at four in the morning"] * 4, trainer)
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
+    )
+    torch.manual_seed(0)
+    # Rows of the embedding beyond the tokenizer, as real Qwen models have them.
+    config = Qwen3Config(
+        vocab_size=len(tokenizer) + 24,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=128,
+        tie_word_embeddings=False,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
