@@ -25,23 +25,18 @@ def announce(stage: str, model: str, settings: LLMSettings) -> None:
 
 
 def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
-    """A settings file alone may not send a key to an address: the flag or the environment must name the variable.
+    """``--api-key-env`` allows this variable's key to go to the address of the settings.
 
-    Raises :class:`InputError`. A folder that somebody else made must not be able to send a user's keys away.
+    Raises :class:`InputError` when only a settings file wants a key sent to another machine.
     """
-    import os
+    from latentscore_data.core.secrets import grant
 
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.llm.prices import is_loopback
+    if api_key_env:
+        grant(api_key_env)
+    if settings.api_base and settings.api_key_env:
+        from latentscore_data.core.llm.client import BASE_PROVIDERS, route_to
 
-    named = settings.api_key_env
-    if not named or settings.api_base is None or is_loopback(settings.api_base):
-        return
-    if named not in (api_key_env, os.environ.get("LSDATA_LLM__API_KEY_ENV")):
-        raise InputError(
-            f"the settings file wants the key in {named} sent to {settings.api_base}",
-            f"if that is right, say so with --api-key-env {named}",
-        )
+        route_to(f"{BASE_PROVIDERS[0]}/any", settings)
 
 
 def show_plan(plan: Plan) -> None:

@@ -36,6 +36,19 @@ def key_named(variable: str) -> SecretStr:
     return SecretStr(value)
 
 
+_GRANTED: set[str] = set()
+
+
+def grant(variable: str) -> None:
+    """The user has named this variable on the command line: its key may go to the address of the settings."""
+    _GRANTED.add(variable)
+
+
+def granted(variable: str) -> bool:
+    """True when the user, not a file in some folder, says that this variable's key may go to another address."""
+    return variable in _GRANTED or os.environ.get("LSDATA_LLM__API_KEY_ENV") == variable
+
+
 def without(text: str, *secrets: SecretStr | None) -> str:
     """The text with each secret's value taken out."""
     for secret in secrets:

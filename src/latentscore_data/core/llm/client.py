@@ -20,10 +20,10 @@ from latentscore_data.core.errors import InputError, MissingError, StoppedError
 from latentscore_data.core.ledger import Ledger, Usage
 from latentscore_data.core.llm.batch import Asked, Batcher, Together, batch_schema, taken_apart, together
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
-from latentscore_data.core.llm.prices import Price, litellm_version, price_of
+from latentscore_data.core.llm.prices import Price, is_loopback, litellm_version, price_of
 from latentscore_data.core.llm.resilience import Budget, Gate, Trouble, classify, retry_delay
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
-from latentscore_data.core.secrets import key_named, without
+from latentscore_data.core.secrets import granted, key_named, without
 from latentscore_data.core.stage import RowFailure
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ class Route:
 def route_to(model: str, settings: LLMSettings) -> Route:
     """Where calls for ``model`` go and which key goes with them.
 
-    With an ``api_base`` only the key that ``api_key_env`` names is sent, so nobody's settings can send another key away.
+    With an ``api_base`` only the key that ``api_key_env`` names is sent, and to another machine only when a flag or the
+    environment names it: a settings file in somebody else's folder cannot send keys away.
     """
     if settings.api_base is None:
         if settings.api_key_env:
@@ -175,8 +176,15 @@ def route_to(model: str, settings: LLMSettings) -> Route:
                 f"name the model with one of these prefixes: {', '.join(BASE_PROVIDERS)}",
             )
         model = f"hosted_vllm/{model}"
-    key = key_named(settings.api_key_env) if settings.api_key_env else SecretStr(NO_KEY)
-    return Route(model, settings.api_base, key)
+    if not settings.api_key_env:
+        return Route(model, settings.api_base, SecretStr(NO_KEY))
+    if not is_loopback(settings.api_base) and not granted(settings.api_key_env):
+        raise InputError(
+            f"the settings file wants the key in {settings.api_key_env} sent to {settings.api_base}",
+            f"if that is right, say so with --api-key-env {settings.api_key_env} "
+            f"or LSDATA_LLM__API_KEY_ENV={settings.api_key_env}",
+        )
+    return Route(model, settings.api_base, key_named(settings.api_key_env))
 
 
 def check_route(model: str, settings: LLMSettings) -> None:
