@@ -66,7 +66,7 @@ def fifth_drone(bar: Bar) -> Iterator[Note]:
     """Home and its fifth, an open string pair, slightly apart in time."""
     if bar.index % 2 == 0:
         yield bar.note(0, 8.2, _home(bar), 0.74)
-        yield bar.note(0.12, 8.08, _home(bar) + 7, 0.66, sound="fifth")
+        yield bar.note(0.12, 8.08, _home(bar) + 7, 0.78, sound="fifth")
 
 
 def sub_pulse(bar: Bar) -> Iterator[Note]:
@@ -92,7 +92,7 @@ def arp_bass(bar: Bar) -> Iterator[Note]:
         yield bar.note(eighth / 2, 0.45, _root(bar, eighth / 2) + rise, 0.8 if eighth % 4 == 0 else 0.68)
 
 
-SUB = Wave("sine", 400, attack=0.03, sustain=1.0, release=0.25, sway=0.0)
+SUB = Wave("soft", 160, attack=0.03, sustain=1.0, release=0.25, sway=0.0)
 """Under every bass when the config asks for depth."""
 
 STYLES = {
@@ -108,7 +108,7 @@ STYLES = {
         fifth_drone,
         {
             "main": Wave("reed", 520, attack=0.5, sustain=1.0, release=1.0, unison=2, cents=5, spread=0.4),
-            "fifth": Wave("reed", 620, attack=0.7, sustain=1.0, release=1.0, unison=2, cents=6, spread=0.6),
+            "fifth": Wave("reed", 1100, attack=0.7, sustain=1.0, release=1.0, unison=2, cents=6, spread=0.6),
         },
     ),
     "sub_pulse": Style(

@@ -17,6 +17,7 @@ from latentscore.synth import space
 from latentscore.synth.bass import SUB
 from latentscore.synth.score import CLOSING_SECONDS, LAYERS, Piece, Score, compose, style_of
 from latentscore.synth.signal import Stereo, sweep_stereo
+from latentscore.synth.styles import LEVELS_DB
 from latentscore.synth.voices import Studio, movement
 
 TARGET_LUFS = -16.0
@@ -28,13 +29,18 @@ LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 
 # Layers that share the way to echo and reverb are mixed as one: (layers, reverb send, echo send).
 GROUPS: tuple[tuple[tuple[str, ...], float, float], ...] = (
-    (("bass", "rhythm"), 0.14, 0.05),
-    (("pad", "texture"), 0.5, 0.12),
+    (("bass", "rhythm"), 0.25, 0.12),
+    (("pad", "texture"), 0.5, 0.2),
     (("melody", "accent"), 0.5, 0.6),
 )
 
-_LAYER_DB = {"bass": -15.0, "pad": -15.0, "melody": -13.0, "rhythm": -13.0, "texture": -21.0, "accent": -17.0}
-_BACKGROUND_DB = {"melody": -13.0, "rhythm": -12.0, "texture": -10.0, "accent": -10.0}
+SUB_GAIN = 10.0 ** (-10.5 / 20.0)
+
+TARGET_LUFS_OF = {"bass": -25.0, "pad": -25.5, "melody": -23.0, "rhythm": -26.0, "texture": -29.0, "accent": -26.0}
+"""How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
+
+_BACKGROUND_DB = -12.0
+"""Against its place, a layer that density leaves in the background: quiet, never mute."""
 
 
 def render(
@@ -104,20 +110,28 @@ def play_layer(out: Stereo, layer: str, score: Score, studio: Studio) -> None:
     """Add one layer, dry, to ``out``. The pad must come first into its buffer: its filter moves over what is there."""
     piece = score.piece
     style = style_of(layer, getattr(piece.config, layer))
-    decibels = _LAYER_DB[layer] + style.gain_db
-    if layer in _BACKGROUND_DB and piece.presence(layer) < 1.0:
-        missing = LAYERS.index(layer) - piece.config.density
-        decibels += _BACKGROUND_DB[layer] - 1.5 * missing
-    gain = 10.0 ** (decibels / 20.0)
+    label = getattr(piece.config, layer)
+    gain = 10.0 ** ((LEVELS_DB[layer].get(label, 0.0) + _prominence_db(layer, piece.config.density)) / 20.0)
     notes = score.layers[layer]
     for name, sound in style.sounds.items():
         sound.add(out, [note for note in notes if note.sound == name], gain, studio)
     if layer == "bass" and piece.config.depth:
         # The bass an octave lower, but no lower than loudspeakers go.
         deep = [note._replace(pitch=note.pitch - 12 if note.pitch >= 36 else note.pitch) for note in notes]
-        SUB.add(out, deep, 1.1 * 10.0 ** (_LAYER_DB["bass"] / 20.0), studio)
+        SUB.add(out, deep, SUB_GAIN, studio)
     if layer == "pad":
         _sweep(out, piece, studio.sample_rate)
+
+
+def _prominence_db(layer: str, density: int) -> float:
+    """How density places a layer: bass and pad always carry; each step brings one more layer forward, and those that
+    are forward a little further."""
+    rank = LAYERS.index(layer)
+    if rank < 2:
+        return 0.0
+    if rank < density:
+        return 0.8 * (density - rank - 1) - 1.5
+    return _BACKGROUND_DB - 1.5 * (rank - density)
 
 
 def _sweep(out: Stereo, piece: Piece, rate: int) -> None:
@@ -134,7 +148,7 @@ def _sweep(out: Stereo, piece: Piece, rate: int) -> None:
     base = 4200.0 * opening
     cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
     cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
-    swell = (0.55 + 0.45 * tension) * (1.0 - 0.45 * depth * (0.5 - 0.5 * turn))
+    swell = (0.5 + 0.5 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))
     drift = 0.3 * depth * other
     sweep_stereo(out, cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift), 0.8, block, float(rate))
 

@@ -115,7 +115,7 @@ def _walker(bar: Bar) -> Walker:
         low, high = _register(bar)
         start = bar.piece.stream("melody", 0, 1)
         middle = round((low + high) / 2 / 7) * 7
-        bar.memory["walker"] = Walker(middle, [], *(0.5 + 0.4 * start.random(3)))
+        bar.memory["walker"] = Walker(middle, [], 0.5, 0.8, 0.5 + 0.4 * start.random())
     return bar.memory["walker"]  # type: ignore[return-value]
 
 
@@ -148,7 +148,7 @@ def _invent(bar: Bar, manner: Manner, phrase: int) -> list[Step]:
     pattern = config.melody_engine == "pattern"
     rhythm = bar.piece.stream("melody", phrase, 2) if pattern else bar.piece.stream("melody", bar.index, 3)
     chances = rhythm.random(SLOTS)
-    fullness = 1.0 if bar.full else 0.7
+    fullness = 0.5 + 0.1 * config.density
     wanted = NOTES_A_BAR * config.melody_density * manner.notes * fullness
     count = int(wanted + rhythm.random())
     moves = bar.rng.random((SLOTS, 3))

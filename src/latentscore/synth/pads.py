@@ -14,7 +14,8 @@ def _voiced(bar: Bar, chord: Chord, center: float) -> list[int]:
     before = bar.memory.get("voicing", ())
     pitches = voice(chord, bar.piece.key, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
     bar.memory["voicing"] = pitches
-    return pitches
+    # A full piece doubles the lowest voices an octave above.
+    return pitches + [pitch + 12 for pitch in pitches[: max(bar.config.density - 4, 0)] if pitch + 12 not in pitches]
 
 
 def _held(bar: Bar) -> Iterator[tuple[float, float, Chord]]:
@@ -95,30 +96,35 @@ def bright_open(bar: Bar) -> Iterator[Note]:
             yield bar.note(at, length, pitch, 0.66, pan)
 
 
+def _pad(shape: str, cutoff_hz: float, *envelope: float, **more: float) -> Wave:
+    """A pad's sound: its movement comes from the layer's own filter, so notes themselves do not sway."""
+    return Wave(shape, cutoff_hz, *envelope, sway=0.0, **more)  # type: ignore[arg-type]
+
+
 STYLES = {
     "warm_slow": Style(
-        warm_slow, {"main": Wave("saw", 900, 0.9, 4.0, 0.85, 1.6, unison=3, cents=9, spread=0.6, track=0.2)}
+        warm_slow, {"main": _pad("saw", 900, 0.9, 4.0, 0.85, 1.6, unison=3, cents=9, spread=0.6, track=0.2)}
     ),
     "dark_sustained": Style(
-        dark_sustained, {"main": Wave("organ", 450, 0.5, 4.0, 0.95, 1.4, unison=2, cents=4, spread=0.3, track=0.1)}
+        dark_sustained, {"main": _pad("organ", 450, 0.5, 4.0, 0.95, 1.4, unison=2, cents=4, spread=0.3, track=0.1)}
     ),
     "cinematic": Style(
         cinematic,
         {
-            "main": Wave("strings", 1900, 0.6, 4.0, 0.9, 1.2, 3, 14, 0.8, vibrato_cents=7, vibrato_hz=5.4),
-            "high": Wave("strings", 3000, 1.2, 4.0, 0.9, 1.5, 2, 16, 0.9, vibrato_cents=9, vibrato_hz=5.7),
+            "main": _pad("strings", 1900, 0.6, 4.0, 0.9, 1.2, 3, 14, 0.8, vibrato_cents=7, vibrato_hz=5.4),
+            "high": _pad("strings", 3000, 1.2, 4.0, 0.9, 1.5, 2, 16, 0.9, vibrato_cents=9, vibrato_hz=5.7),
         },
     ),
-    "thin_high": Style(thin_high, {"main": Wave("glass", 6000, 0.8, 4.0, 0.9, 1.8, 2, 6, 0.8)}),
+    "thin_high": Style(thin_high, {"main": _pad("glass", 6000, 0.8, 4.0, 0.9, 1.8, 2, 6, 0.8)}),
     "ambient_drift": Style(
-        ambient_drift, {"main": Wave("hollow", 1500, 1.8, 6.0, 0.9, 2.6, 3, 17, 1.0, vibrato_cents=5, vibrato_hz=0.4)}
+        ambient_drift, {"main": _pad("hollow", 1500, 1.8, 6.0, 0.9, 2.6, 3, 17, 1.0, vibrato_cents=5, vibrato_hz=0.4)}
     ),
     "stacked_fifths": Style(
         stacked_fifths,
         {
-            "main": Wave("square", 1100, 0.45, 4.0, 0.85, 1.2, 2, 8, 0.7),
-            "color": Wave("square", 1300, 0.9, 4.0, 0.85, 1.2, 2, 8, 0.7),
+            "main": _pad("square", 1100, 0.45, 4.0, 0.85, 1.2, 2, 8, 0.7),
+            "color": _pad("square", 1300, 0.9, 4.0, 0.85, 1.2, 2, 8, 0.7),
         },
     ),
-    "bright_open": Style(bright_open, {"main": Wave("saw", 3800, 0.3, 3.0, 0.8, 1.0, 3, 12, 1.0)}),
+    "bright_open": Style(bright_open, {"main": _pad("saw", 3800, 0.3, 3.0, 0.8, 1.0, 3, 12, 1.0)}),
 }

@@ -48,11 +48,10 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Style:
-    """A label of a style field: what it plays in one bar, what that sounds like, and its level."""
+    """A label of a style field: what it plays in one bar, and what that sounds like."""
 
     play: Callable[[Bar], Iterable[Note]]
     sounds: Mapping[str, Sound]
-    gain_db: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,15 @@ def struck(
     kept = hz < hit.ceiling
     if not kept.any():
         return np.zeros(8, np.float32)
-    keep = 10.0 ** (-3.0 / (np.array(seconds) * hit.sample_rate))
+    falls = np.array(seconds) * hit.sample_rate
     longest = float(np.array(seconds)[kept].max())
     steps = math.tau * hz / hit.sample_rate
-    return partials(hit.frames(0.8 * longest), steps[kept], 0.5 * amplitude[kept], keep[kept], hit.attack_frames)
+    return partials(hit.frames(0.8 * longest), steps[kept], 0.5 * amplitude[kept], falls[kept], hit.attack_frames)
 
 
 def bell(hit: Hit) -> Mono:
     """A small church bell: hum, prime, a minor third, fifth, octave and the brighter ones."""
-    s = 3.2 * (440.0 / hit.hz) ** 0.3
+    s = min(3.2 * (440.0 / hit.hz) ** 0.3, 1.6 * hit.seconds + 1.0)
     return struck(
         hit,
         (0.5, 1.0, 1.2, 1.5, 2.0, 2.67, 3.01, 4.1),
@@ -175,7 +175,8 @@ def _drum(hit: Hit, *parts: tuple[float, Mono]) -> Mono:
 
 
 def soft_kick(hit: Hit) -> Mono:
-    return _drum(hit, (0.9, _sweep(hit, 95, 48, 0.03, 0.13, 0.5)))
+    beater = _burst(hit, 0.06, 0.012, 900, LOW, salt=18)
+    return _drum(hit, (0.9, _sweep(hit, 95, 48, 0.03, 0.13, 0.5)), (0.3 * hit.edge, beater))
 
 
 def kick(hit: Hit) -> Mono:
@@ -200,7 +201,7 @@ def dub(hit: Hit) -> Mono:
 def click(hit: Hit) -> Mono:
     """A wood block, far away."""
     return _drum(
-        hit, (0.6, _sweep(hit, 1150, 920, 0.006, 0.025, 0.2)), (0.1, _burst(hit, 0.03, 0.008, 2600, BAND, salt=4))
+        hit, (0.6, _sweep(hit, 1150, 920, 0.006, 0.025, 0.2)), (0.45, _burst(hit, 0.06, 0.012, 3600, BAND, salt=4))
     )
 
 

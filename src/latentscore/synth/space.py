@@ -14,6 +14,9 @@ from latentscore.synth.signal import Stereo
 # Delay lines of the reverb in seconds at full size: no two share a divisor at usual rates.
 _LINES = np.array([0.0297, 0.0371, 0.0411, 0.0437, 0.0513, 0.0577, 0.0631, 0.0683])
 
+BLOCK = 32
+"""Frames that the room works on at once."""
+
 _SPACES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.95, 1.0)
 
 
@@ -24,17 +27,17 @@ def reverb_seconds(space: float) -> float:
 
 def reverb_level(space: float) -> float:
     """Gain of the reverb's return."""
-    return float(np.interp(space, _SPACES, (0.05, 0.12, 0.32, 0.5, 0.68, 0.95, 1.0)))
+    return float(np.interp(space, _SPACES, (0.1, 0.2, 0.5, 0.72, 0.9, 1.1, 1.15)))
 
 
 def echo_feedback(echo: float) -> float:
     """Share of each repeat that is repeated: infinite (0.95) needs more than 20 s to fall by 60 dB at any tempo."""
-    return float(np.interp(echo, (0.0, 0.25, 0.5, 0.75, 0.95, 1.0), (0.0, 0.28, 0.5, 0.72, 0.93, 0.95)))
+    return float(np.interp(echo, (0.0, 0.25, 0.5, 0.75, 0.95, 1.0), (0.0, 0.25, 0.52, 0.74, 0.95, 0.96)))
 
 
 def echo_level(echo: float) -> float:
     """Gain of the first repeat."""
-    return float(np.interp(echo, (0.0, 0.25, 0.5, 0.75, 0.95, 1.0), (0.0, 0.32, 0.48, 0.62, 0.7, 0.7)))
+    return float(np.interp(echo, (0.0, 0.25, 0.5, 0.75, 0.95, 1.0), (0.0, 0.28, 0.52, 0.66, 0.8, 0.8)))
 
 
 def width(stereo: float) -> float:
@@ -52,124 +55,142 @@ def mix(
     """
     rt60 = reverb_seconds(config.space)
     size = float(np.interp(rt60, (0.15, 0.6, 2.7, 5.0), (0.3, 0.6, 1.0, 1.25)))
-    lengths = np.maximum((_LINES * size * sample_rate).astype(np.int64) | 1, 3)
-    decays = 10.0 ** (-3.0 * lengths / (rt60 * sample_rate))
-    damping = 1.0 - math.exp(-math.tau * min(5500.0 + 3500.0 * config.brightness, 0.45 * sample_rate) / sample_rate)
+    lengths = (_LINES * size * sample_rate).astype(np.int64) | 1
+    # The mixing matrix is orthogonal once divided by the square root of eight.
+    gains = 10.0 ** (-3.0 * lengths / (rt60 * sample_rate)) / math.sqrt(8.0)
     out = np.empty((groups.shape[1], 2), np.float32)
     _room(
-        groups, out, np.array(reverb_sends), np.array(echo_sends),
-        reverb_level(config.space), lengths, decays, damping,
-        max(round(0.75 * seconds_per_beat * sample_rate), 2), echo_feedback(config.echo), echo_level(config.echo),
-        1.0 - math.exp(-math.tau * min(3800.0, 0.45 * sample_rate) / sample_rate),
-        1.0 - math.exp(-math.tau * 140.0 / sample_rate), width(config.stereo),
+        groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
+        reverb_level(config.space), lengths, gains.astype(np.float32), 0.12 * sample_rate / 48_000.0,
+        max(round(0.75 * seconds_per_beat * sample_rate), BLOCK), echo_feedback(config.echo), echo_level(config.echo),
+        1.0 - math.exp(-math.tau * min(7000.0, 0.45 * sample_rate) / sample_rate),
+        1.0 - math.exp(-math.tau * 70.0 / sample_rate), width(config.stereo),
     )  # fmt: skip
     return out
 
 
 @jit
 def _room(
-    groups, out, reverb_sends, echo_sends, reverb_gain, lengths, decays, damping,
+    groups, out, reverb_sends, echo_sends, reverb_gain, lengths, gains, damping,
     echo_frames, echo_feedback, echo_gain, echo_low, echo_high, side_gain,
 ):  # fmt: skip
+    """In blocks of 32 frames, which is less than any delay: what comes out of a line was written in an earlier block."""
     frames = out.shape[0]
-    lines = np.zeros((8, np.max(lengths)), np.float32)
-    at = np.zeros(8, np.int64)
-    low = np.zeros(8, np.float32)
-    tap = np.zeros(8, np.float32)
-    gains = decays.astype(np.float32)
-    damp = np.float32(damping)
-    echo_line = np.zeros((echo_frames, 2), np.float32)
-    echo_at = 0
-    echo_l = np.float32(0)
-    echo_r = np.float32(0)
-    rumble_l = np.float32(0)
-    rumble_r = np.float32(0)
+    # Rings are whole blocks long, so writing never wraps inside a block; reading may, so the first block is repeated.
+    ring = (np.max(lengths) // BLOCK + 2) * BLOCK
+    lines = np.zeros((8, ring + BLOCK), np.float32)
+    before = np.zeros(8, np.float32)
+    tap = np.zeros((8, BLOCK), np.float32)
+    echo_ring = (echo_frames // BLOCK + 2) * BLOCK
+    echo_line = np.zeros((2, echo_ring + BLOCK), np.float32)
+    repeat = np.zeros((2, BLOCK), np.float32)
+    dry = np.zeros((2, BLOCK), np.float32)
+    to_room = np.zeros((2, BLOCK), np.float32)
+    to_echo = np.zeros((2, BLOCK), np.float32)
+    smooth_l = smooth_r = rumble_l = rumble_r = np.float32(0)
+    keep = np.float32(1.0 - damping)
+    lose = np.float32(damping)
     back = np.float32(echo_feedback)
-    e_low = np.float32(echo_low)
-    e_high = np.float32(echo_high)
-    wet = np.float32(reverb_gain * 0.5)
-    e_gain = np.float32(echo_gain)
-    side = np.float32(0.5 * side_gain)
+    wet = np.float32(0.5 * reverb_gain)
     half = np.float32(0.5)
-    root = np.float32(0.35355339)
-    tiny = np.float32(1e-18)
-    for i in range(frames):
-        dry_l = np.float32(0)
-        dry_r = np.float32(0)
-        to_room_l = tiny
-        to_room_r = tiny
-        to_echo_l = tiny
-        to_echo_r = tiny
+    side = np.float32(0.5 * side_gain)
+    first = np.float32(echo_gain)
+    low = np.float32(echo_low)
+    high = np.float32(echo_high)
+    write = 0
+    echo_write = 0
+    for begin in range(0, frames, BLOCK):
+        size = min(BLOCK, frames - begin)
+        dry[:] = 0.0
+        to_room[:] = 1e-18
+        to_echo[:] = 1e-18
         for g in range(groups.shape[0]):
-            x = groups[g, i, 0]
-            y = groups[g, i, 1]
-            dry_l += x
-            dry_r += y
-            to_room_l += np.float32(reverb_sends[g]) * x
-            to_room_r += np.float32(reverb_sends[g]) * y
-            to_echo_l += np.float32(echo_sends[g]) * x
-            to_echo_r += np.float32(echo_sends[g]) * y
-        # Echo: what comes back on the left goes out again on the right.
-        back_l = echo_line[echo_at, 0]
-        back_r = echo_line[echo_at, 1]
-        echo_l += e_low * (back_l - echo_l)
-        echo_r += e_low * (back_r - echo_r)
-        rumble_l += e_high * (echo_l - rumble_l)
-        rumble_r += e_high * (echo_r - rumble_r)
-        repeat_l = echo_l - rumble_l
-        repeat_r = echo_r - rumble_r
-        # The first repeat is mostly on one side, wherever the note was.
-        echo_line[echo_at, 0] = to_echo_l + half * to_echo_r + back * repeat_r
-        echo_line[echo_at, 1] = half * to_echo_r + back * repeat_l
-        echo_at += 1
-        if echo_at == echo_frames:
-            echo_at = 0
-        repeat_l *= e_gain
-        repeat_r *= e_gain
-        to_room_l += half * repeat_l
-        to_room_r += half * repeat_r
-        # Reverb: eight damped delay lines, mixed by a Hadamard matrix.
+            reverb = reverb_sends[g]
+            echo = echo_sends[g]
+            source = groups[g, begin : begin + size]
+            for j in range(size):
+                x = source[j, 0]
+                y = source[j, 1]
+                dry[0, j] += x
+                dry[1, j] += y
+                to_room[0, j] += reverb * x
+                to_room[1, j] += reverb * y
+                to_echo[0, j] += echo * x
+                to_echo[1, j] += echo * y
+
+        # Echo: what comes back on the left goes out again on the right, without rumble and a little duller.
+        read = (echo_write - echo_frames) % echo_ring
+        past = echo_line[:, read : read + BLOCK]
+        for j in range(BLOCK):
+            smooth_l += low * (past[0, j] - smooth_l)
+            smooth_r += low * (past[1, j] - smooth_r)
+            rumble_l += high * (smooth_l - rumble_l)
+            rumble_r += high * (smooth_r - rumble_r)
+            repeat[0, j] = smooth_l - rumble_l
+            repeat[1, j] = smooth_r - rumble_r
+        now = echo_line[:, echo_write : echo_write + BLOCK]
+        for j in range(BLOCK):
+            # The first repeat is mostly on the left, wherever the note was.
+            now[0, j] = to_echo[0, j] + half * to_echo[1, j] + back * repeat[1, j]
+            now[1, j] = half * to_echo[1, j] + back * repeat[0, j]
+            repeat[0, j] *= first
+            repeat[1, j] *= first
+            to_room[0, j] += half * repeat[0, j]
+            to_room[1, j] += half * repeat[1, j]
+        if echo_write == 0:
+            echo_line[:, echo_ring:] = echo_line[:, :BLOCK]
+        echo_write = (echo_write + BLOCK) % echo_ring
+
+        # Reverb: eight delay lines, each a little duller at every turn, mixed by a Hadamard matrix.
         for k in range(8):
-            low[k] += damp * (lines[k, at[k]] - low[k])
-            tap[k] = low[k]
-        wet_l = tap[0] - tap[2] + tap[4] - tap[6]
-        wet_r = tap[1] - tap[3] + tap[5] - tap[7]
-        for k in range(8):
-            tap[k] *= gains[k] * root
-        a0 = tap[0] + tap[1]
-        a1 = tap[0] - tap[1]
-        a2 = tap[2] + tap[3]
-        a3 = tap[2] - tap[3]
-        a4 = tap[4] + tap[5]
-        a5 = tap[4] - tap[5]
-        a6 = tap[6] + tap[7]
-        a7 = tap[6] - tap[7]
-        b0 = a0 + a2
-        b1 = a1 + a3
-        b2 = a0 - a2
-        b3 = a1 - a3
-        b4 = a4 + a6
-        b5 = a5 + a7
-        b6 = a4 - a6
-        b7 = a5 - a7
-        lines[0, at[0]] = b0 + b4 + to_room_l
-        lines[1, at[1]] = b1 + b5 + to_room_r
-        lines[2, at[2]] = b2 + b6 - to_room_l
-        lines[3, at[3]] = b3 + b7 - to_room_r
-        lines[4, at[4]] = b0 - b4 + to_room_l
-        lines[5, at[5]] = b1 - b5 + to_room_r
-        lines[6, at[6]] = b2 - b6 + to_room_l
-        lines[7, at[7]] = b3 - b7 + to_room_r
-        for k in range(8):
-            at[k] += 1
-            if at[k] == lengths[k]:
-                at[k] = 0
-        left = dry_l + repeat_l + wet * wet_l
-        right = dry_r + repeat_r + wet * wet_r
-        middle = half * (left + right)
-        apart = side * (left - right)
-        out[i, 0] = middle + apart
-        out[i, 1] = middle - apart
+            read = (write - lengths[k]) % ring
+            gain = gains[k]
+            old = lines[k, read : read + BLOCK]
+            fresh = tap[k]
+            fresh[0] = gain * (keep * old[0] + lose * before[k])
+            for j in range(1, BLOCK):
+                fresh[j] = gain * (keep * old[j] + lose * old[j - 1])
+            before[k] = old[BLOCK - 1]
+        space = lines[:, write : write + BLOCK]
+        for j in range(BLOCK):
+            in_l = to_room[0, j]
+            in_r = to_room[1, j]
+            a0 = tap[0, j] + tap[1, j]
+            a1 = tap[0, j] - tap[1, j]
+            a2 = tap[2, j] + tap[3, j]
+            a3 = tap[2, j] - tap[3, j]
+            a4 = tap[4, j] + tap[5, j]
+            a5 = tap[4, j] - tap[5, j]
+            a6 = tap[6, j] + tap[7, j]
+            a7 = tap[6, j] - tap[7, j]
+            b0 = a0 + a2
+            b1 = a1 + a3
+            b2 = a0 - a2
+            b3 = a1 - a3
+            b4 = a4 + a6
+            b5 = a5 + a7
+            b6 = a4 - a6
+            b7 = a5 - a7
+            space[0, j] = b0 + b4 + in_l
+            space[1, j] = b1 + b5 + in_r
+            space[2, j] = b2 + b6 - in_l
+            space[3, j] = b3 + b7 - in_r
+            space[4, j] = b0 - b4 + in_l
+            space[5, j] = b1 - b5 + in_r
+            space[6, j] = b2 - b6 + in_l
+            space[7, j] = b3 - b7 + in_r
+        if write == 0:
+            lines[:, ring:] = lines[:, :BLOCK]
+        write = (write + BLOCK) % ring
+
+        target = out[begin : begin + size]
+        for j in range(size):
+            left = dry[0, j] + repeat[0, j] + wet * (tap[0, j] - tap[2, j] + tap[4, j] - tap[6, j])
+            right = dry[1, j] + repeat[1, j] + wet * (tap[1, j] - tap[3, j] + tap[5, j] - tap[7, j])
+            middle = half * (left + right)
+            apart = side * (left - right)
+            target[j, 0] = middle + apart
+            target[j, 1] = middle - apart
 
 
 # --- the bus ------------------------------------------------------------------------------------------------------
@@ -177,7 +198,8 @@ def _room(
 
 def bus(samples: Stereo, config: MusicConfig, sample_rate: int) -> None:
     """Tone by brightness and drive by grain, in place. Not linear, so stems end before it."""
-    shelf = _high_shelf(2200.0, 22.0 * (config.brightness - 0.5), sample_rate)
+    # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
+    shelf = _high_shelf(700.0, 20.0 * (config.brightness - 0.5), sample_rate)
     cutoff = 1100.0 * 2.0 ** (5.2 * config.brightness)
     low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
     drive, bias, share = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (14.0, 0.1, 0.75)}[config.grain]

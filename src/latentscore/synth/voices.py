@@ -17,10 +17,12 @@ from zlib import crc32
 import numpy as np
 
 from latentscore.synth.score import Note, Piece
-from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_wave, place, table_for
+from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_loop, add_wave, make_loop, place, table_for
 
-_ATTACKS = {"soft": 4.0, "medium": 1.0, "sharp": 0.2}
+# What attack does to a rise time: a factor, and the least it may be in seconds.
+_ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.2, 0.002)}
 _SHOT_ATTACK_SECONDS = {"soft": 0.055, "medium": 0.009, "sharp": 0.0012}
+_MOTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 _EDGE = {"soft": 0.55, "medium": 1.0, "sharp": 1.7}
 
 
@@ -30,6 +32,8 @@ class Studio:
 
     piece: Piece
     sample_rate: int
+    loops: dict[tuple[object, ...], Stereo] = field(default_factory=dict)
+    """Loops of this render's held chords: the same note in the same colour is made once."""
 
     @property
     def open(self) -> float:
@@ -40,15 +44,25 @@ class Studio:
     def seconds_per_beat(self) -> float:
         return 60.0 / self.piece.bpm
 
-    @property
-    def attack(self) -> float:
-        """What the attack field multiplies rise times with."""
-        return _ATTACKS[self.piece.config.attack]
+    def rise(self, seconds: float) -> float:
+        """A sound's own rise time as the attack field has it, in frames."""
+        factor, least = _ATTACKS[self.piece.config.attack]
+        return max(seconds * factor, least) * self.sample_rate
 
     @property
     def edge(self) -> float:
         """What the attack field multiplies the brightness of a beginning with."""
         return _EDGE[self.piece.config.attack]
+
+    @property
+    def looseness(self) -> float:
+        """What motion multiplies detuning with: chords beat slowly when static and fast when chaotic."""
+        return 0.15 + 1.45 * self.piece.config.motion
+
+    def wobble(self, own: tuple[float, float], sway: float) -> tuple[float, float]:
+        """Depth and hertz of tremolo: a sound's own, or the motion field's if that is deeper."""
+        depth, hz = movement(self.piece.config.motion)
+        return (sway * depth, hz) if sway * depth > own[0] else own
 
     @property
     def shot_attack_seconds(self) -> float:
@@ -110,7 +124,51 @@ class Wave:
 
     def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
         for note in notes:
-            self._add_one(out, note, gain, studio)
+            if not self._add_looped(out, note, gain, studio):
+                self._add_one(out, note, gain, studio)
+
+    def _add_looped(self, out: Stereo, note: Note, gain: float, studio: Studio) -> bool:
+        """Play a long note of several voices from a loop that holds a whole number of each voice's cycles.
+
+        Detuned voices come back to where they began after as many cycles as the detuning is a fraction: repeating that
+        is exact. False when the loop would be longer than the note.
+        """
+        rate = studio.sample_rate
+        # A chord's voices are tuned in steps of ten cents, so that the same chord comes from the same loops.
+        hz = hertz(round(note.pitch, 1))
+        start = studio.frame(note.start)
+        if self.unison < 2 or self.bite > 0 or hz > 0.45 * rate or start >= len(out):
+            return False
+        offsets = np.array((-1.0, 1.0) if self.unison == 2 else (-2.0, 0.0, 3.0))
+        apart = 2.0 ** (self.cents * studio.looseness / 1200.0) - 1.0
+        cycles = round(float(offsets[-1]) / apart)
+        frames = round(cycles * rate / hz)
+        held = studio.frames(note.length * studio.seconds_per_beat)
+        release = max(studio.frames(self.release), studio.frames(0.012))
+        if frames > min(held + release, len(out) - start):
+            return False
+        key = (self, hz)
+        if key not in studio.loops:
+            table = table_for(self.shape, hz, self.cutoff_hz * studio.open * (hz / 262.0) ** self.track, rate)
+            pans = np.array([sides(self.spread * place) for place in np.linspace(-1.0, 1.0, self.unison)])
+            pans *= math.sqrt(2.0 / self.unison)
+            turns = round(self.vibrato_hz * frames / rate)
+            # Vibrato as phase: its depth in cycles is the deviation of the frequency over that of the vibrato.
+            deviation = 2.0 ** (self.vibrato_cents / 1200.0) - 1.0
+            sway = deviation * cycles / (math.tau * turns) if turns else 0.0
+            phases = (0.618 * np.arange(self.unison) + 0.137 * round(note.pitch)) % 1.0
+            studio.loops[key] = make_loop(
+                frames, table, cycles + offsets, phases, pans[:, 0].astype(np.float32), pans[:, 1].astype(np.float32),
+                sway, turns,
+            )  # fmt: skip
+        amplitude = 1.414 * gain * self.level * loudness_of(note.velocity)
+        left, right = sides(note.pan)
+        depth, speed = studio.wobble(self.tremolo, self.sway)
+        add_loop(
+            out, start, held, studio.rise(self.attack), self.decay * rate, self.sustain, release,
+            studio.loops[key], amplitude * left, amplitude * right, depth, math.tau * speed * BLOCK / rate,
+        )  # fmt: skip
+        return True
 
     def _add_one(self, out: Stereo, note: Note, gain: float, studio: Studio) -> None:
         rate = studio.sample_rate
@@ -124,22 +182,19 @@ class Wave:
         brighter = table_for(self.shape, hz, cutoff * 4.0, rate) if bite > 0 else duller
 
         places = np.linspace(-1.0, 1.0, self.unison) if self.unison > 1 else np.zeros(1)
-        increments = hz * 2.0 ** (places * self.cents / 1200.0) / rate
+        increments = hz * 2.0 ** (places * self.cents * studio.looseness / 1200.0) / rate
         # Fixed but unrelated phases: chords do not begin as one spike, and equal notes begin alike.
         phases = (0.618 * np.arange(self.unison) + 0.137 * note.pitch) % 1.0
         amplitude = gain * self.level * loudness_of(note.velocity) / math.sqrt(self.unison)
         pans = [sides(note.pan + self.spread * place) for place in places]
-        left = np.array([amplitude * 1.414 * pan[0] for pan in pans])
-        right = np.array([amplitude * 1.414 * pan[1] for pan in pans])
+        left = np.array([amplitude * 1.414 * pan[0] for pan in pans], np.float32)
+        right = np.array([amplitude * 1.414 * pan[1] for pan in pans], np.float32)
 
-        depth, speed = self.tremolo
-        motion_depth, motion_hz = movement(studio.piece.config.motion)
-        if self.sway * motion_depth > depth:
-            depth, speed = self.sway * motion_depth, motion_hz
+        depth, speed = studio.wobble(self.tremolo, self.sway)
         block_seconds = BLOCK / rate
         add_wave(
             out, start, studio.frames(note.length * studio.seconds_per_beat),
-            max(self.attack * studio.attack, 0.002) * rate, self.decay * rate, self.sustain,
+            studio.rise(self.attack), self.decay * rate, self.sustain,
             max(studio.frames(self.release), studio.frames(0.012)), duller, brighter, bite, self.bite_seconds * rate,
             increments, phases, left, right, 2.0 ** (self.vibrato_cents / 1200.0) - 1.0,
             math.tau * self.vibrato_hz * block_seconds, depth, math.tau * speed * block_seconds,
@@ -148,10 +203,8 @@ class Wave:
 
 def movement(motion: float) -> tuple[float, float]:
     """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
-    rate = float(
-        np.exp(np.interp(motion, (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0), np.log((0.05, 0.07, 0.3, 0.9, 2.6, 6.5, 7))))
-    )
-    return float(np.interp(motion, (0.0, 0.1, 0.3, 0.5, 0.7, 0.9), (0.0, 0.04, 0.25, 0.4, 0.55, 0.7))), rate
+    rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.45, 1.1, 2.7, 6.0, 6.5)))))
+    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.45, 0.58, 0.7, 0.85, 0.9))), rate
 
 
 @dataclass(frozen=True)
@@ -186,14 +239,15 @@ class Shot:
     attack: float = 1.0
     """How much of the attack field's rise time applies: drums take little, bells all."""
 
-    name: str = field(default="")
+    tuning: float = 0.05
+    """Step of the pitch in semitones: drums have only a few tunings, so that human looseness does not make each new."""
 
     def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
         places: dict[Hit, list[tuple[int, float, float]]] = defaultdict(list)
         rise = studio.frames(studio.shot_attack_seconds * self.attack)
         for number, note in enumerate(notes):
             start = studio.frame(note.start)
-            hz = hertz(note.pitch)
+            hz = hertz(round(note.pitch / self.tuning) * self.tuning)
             if start >= len(out) or hz > 0.45 * studio.sample_rate:
                 continue
             # Strength and length are rounded, so that like notes are made once; loudness is exact.
@@ -205,7 +259,7 @@ class Shot:
             places[hit].append((start, amplitude * left, amplitude * right))
         for hit, where in places.items():
             starts, left, right = zip(*where, strict=True)
-            place(out, self.make(hit), np.array(starts), np.array(left), np.array(right))
+            place(out, self.make(hit), np.array(starts), np.array(left, np.float32), np.array(right, np.float32))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""Measure how loud each style is on its own, and print the table of levels that brings its layer to its place.
+
+    python benchmarks/levels.py
+
+The output goes into ``src/latentscore/synth/styles.py``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from latentscore.config import MusicConfig
+from latentscore.labels import FIELDS
+from latentscore.loudness import integrated_lufs
+from latentscore.synth import engine
+from latentscore.synth.score import LAYERS, compose
+from latentscore.synth.styles import LEVELS_DB
+from latentscore.synth.voices import Studio
+
+RATE = 24_000
+SECONDS = 16.0
+
+
+def loudness(layer: str, label: str) -> float:
+    """How loud the layer is alone, with its echo and reverb, over four configs and seeds.
+
+    The ear's weighting forgives low drums almost any energy, and then they eat up the loudness of the whole piece: the
+    plain level counts as well, 2 dB less.
+    """
+    found = []
+    for seed, (tempo, mode, engine_name) in enumerate(
+        ((0.5, "minor", "pattern"), (0.3, "major", "procedural"), (0.7, "dorian", "pattern"), (0.5, "major", "pattern"))
+    ):
+        config = MusicConfig(
+            **{layer: label}, density=6, tempo=tempo, mode=mode, melody_engine=engine_name, echo=0.25, space=0.5,
+            melody_density=0.5, tension_curve="waves", root=("c", "e", "g", "a#")[seed],
+        )  # fmt: skip
+        score = compose(config, SECONDS, seed)
+        studio = Studio(score.piece, RATE)
+        group = next(group for group in engine.GROUPS if layer in group[0])
+        alone = engine.mix_layers(score, studio, [((layer,), *group[1:])])
+        plain = 10.0 * math.log10(2.0 * float(np.mean(alone.astype(np.float64) ** 2)) + 1e-12)
+        found.append(max(integrated_lufs(alone, RATE), plain - 2.0))
+    return float(np.mean(found))
+
+
+def main() -> None:
+    for layer in LAYERS:
+        print(f'    "{layer}": {{')
+        for label in FIELDS[layer].labels:
+            if label != "none":
+                measured = loudness(layer, str(label))
+                wanted = LEVELS_DB[layer].get(str(label), 0.0) + engine.TARGET_LUFS_OF[layer] - measured
+                print(f'        "{label}": {wanted:.1f},')
+        print("    },")
+
+
+if __name__ == "__main__":
+    main()
