@@ -19,9 +19,9 @@ TIMES_THE_FLOOR = 10
 
 
 def inaudible(audio: Audio) -> Audio:
-    """The same with noise at -96 dBFS, the last bit of 16."""
+    """The same with noise at -108 dBFS, a quarter of the last bit of 16."""
     noise = np.random.default_rng(0).standard_normal(audio.samples.shape).astype(np.float32)
-    return Audio(audio.samples + noise * 10 ** (-96 / 20), audio.sample_rate)
+    return Audio(audio.samples + noise * 10 ** (-108 / 20), audio.sample_rate)
 
 
 @cache

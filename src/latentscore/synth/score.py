@@ -185,7 +185,8 @@ def compose(config: MusicConfig, seconds: float, seed: int = 0) -> Score:
         style = style_of(layer, getattr(config, layer))
         memory: dict[str, object] = {}
         notes: list[Note] = []
-        for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR)):
+        # One bar more, for what is played a little before its bar.
+        for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR) + 1):
             bar = Bar(piece, layer, index, memory)
             notes += perform(piece, layer, index, style.play(bar))
         layers[layer] = sorted(n for n in notes if n.start < closing - 1e-9)
@@ -227,4 +228,4 @@ def _closing_chord(piece: Piece, at: float) -> list[Note]:
     home = 48 + piece.key
     tones = (home - 12, home, home + piece.scale[4], home + 12 + piece.scale[2])
     length = piece.beats - at
-    return [Note(at, length, float(p), 0.75, pan, "main", at) for p, pan in zip(tones, (0, -0.3, 0.3, 0), strict=True)]
+    return [Note(at, length, float(p), 0.62, pan, "main", at) for p, pan in zip(tones, (0, -0.3, 0.3, 0), strict=True)]

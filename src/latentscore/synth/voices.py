@@ -15,6 +15,7 @@ from typing import Protocol
 from zlib import crc32
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentscore.synth.score import Note, Piece
 from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_loop, add_wave, make_loop, place, table_for
@@ -145,30 +146,44 @@ class Wave:
         frames = round(cycles * rate / hz)
         held = studio.frames(note.length * studio.seconds_per_beat)
         release = max(studio.frames(self.release), studio.frames(0.012))
-        if frames > min(held + release, len(out) - start):
+        if frames > held + release:
             return False
         key = (self, hz)
         if key not in studio.loops:
             table = table_for(self.shape, hz, self.cutoff_hz * studio.open * (hz / 262.0) ** self.track, rate)
-            pans = np.array([sides(self.spread * place) for place in np.linspace(-1.0, 1.0, self.unison)])
-            pans *= math.sqrt(2.0 / self.unison)
+            places, weights = self._voices(note)
+            pans = 1.414 * weights[:, None] * np.array([sides(self.spread * place) for place in places])
             turns = round(self.vibrato_hz * frames / rate)
             # Vibrato as phase: its depth in cycles is the deviation of the frequency over that of the vibrato.
             deviation = 2.0 ** (self.vibrato_cents / 1200.0) - 1.0
             sway = deviation * cycles / (math.tau * turns) if turns else 0.0
-            phases = (0.618 * np.arange(self.unison) + 0.137 * round(note.pitch)) % 1.0
+            phases = (0.23 * np.arange(self.unison) + 0.137 * round(note.pitch)) % 1.0
             studio.loops[key] = make_loop(
                 frames, table, cycles + offsets, phases, pans[:, 0].astype(np.float32), pans[:, 1].astype(np.float32),
                 sway, turns,
             )  # fmt: skip
-        amplitude = 1.414 * gain * self.level * loudness_of(note.velocity)
+        amplitude = gain * self.level * loudness_of(note.velocity)
         left, right = sides(note.pan)
+        left, right = 1.414 * left, 1.414 * right
         depth, speed = studio.wobble(self.tremolo, self.sway)
         add_loop(
             out, start, held, studio.rise(self.attack), self.decay * rate, self.sustain, release,
             studio.loops[key], amplitude * left, amplitude * right, depth, math.tau * speed * BLOCK / rate,
         )  # fmt: skip
         return True
+
+    def _voices(self, note: Note) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where the voices lie, -1 to 1 in tuning and place, and their weights.
+
+        One voice is stronger than the rest, so that slow beating never cancels to nothing; with two, which side is the
+        stronger alternates from pitch to pitch.
+        """
+        if self.unison == 1:
+            return np.zeros(1), np.ones(1)
+        if self.unison == 2:
+            side = 1.0 if round(note.pitch) % 2 else -1.0
+            return np.array([-side, side]), np.array([0.9, 0.4])
+        return np.array([-1.0, 0.0, 1.0]), np.array([0.42, 0.8, 0.42])
 
     def _add_one(self, out: Stereo, note: Note, gain: float, studio: Studio) -> None:
         rate = studio.sample_rate
@@ -181,14 +196,13 @@ class Wave:
         bite = min(self.bite * studio.edge, 1.0)
         brighter = table_for(self.shape, hz, cutoff * 4.0, rate) if bite > 0 else duller
 
-        places = np.linspace(-1.0, 1.0, self.unison) if self.unison > 1 else np.zeros(1)
+        places, weights = self._voices(note)
         increments = hz * 2.0 ** (places * self.cents * studio.looseness / 1200.0) / rate
-        # Fixed but unrelated phases: chords do not begin as one spike, and equal notes begin alike.
-        phases = (0.618 * np.arange(self.unison) + 0.137 * note.pitch) % 1.0
-        amplitude = gain * self.level * loudness_of(note.velocity) / math.sqrt(self.unison)
-        pans = [sides(note.pan + self.spread * place) for place in places]
-        left = np.array([amplitude * 1.414 * pan[0] for pan in pans], np.float32)
-        right = np.array([amplitude * 1.414 * pan[1] for pan in pans], np.float32)
+        # Fixed phases, so equal notes begin alike. Voices begin close together: far apart they would swell by themselves.
+        phases = (0.06 * np.arange(self.unison) + 0.137 * note.pitch) % 1.0
+        amplitude = gain * self.level * loudness_of(note.velocity)
+        pans = 1.414 * amplitude * weights[:, None] * np.array([sides(note.pan + self.spread * p) for p in places])
+        left, right = pans[:, 0].astype(np.float32), pans[:, 1].astype(np.float32)
 
         depth, speed = studio.wobble(self.tremolo, self.sway)
         block_seconds = BLOCK / rate

@@ -1,0 +1,68 @@
+"""The same four arguments give the same bytes: in any process, on any number of threads, in any order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from listening import random_words
+
+import latentscore
+from latentscore import MusicConfigPrompt, render
+
+SOURCE = str(Path(latentscore.__file__).parents[1])
+
+PRINT_DIGEST = """
+import hashlib, sys
+from latentscore import parse_config, render
+import json
+print(hashlib.sha256(render(parse_config(json.loads(sys.argv[1])), 3.0, 7, 22_050).samples.tobytes()).hexdigest())
+"""
+
+
+def digest(number: int) -> str:
+    return hashlib.sha256(
+        render(MusicConfigPrompt(**random_words(number)), 3.0, 7, 22_050).samples.tobytes()
+    ).hexdigest()
+
+
+@pytest.mark.long
+def test_another_process_renders_the_same_bytes() -> None:
+    words = MusicConfigPrompt(**random_words(0)).model_dump_json()
+    for threads in ("1", "4"):
+        environment = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+        done = subprocess.run(
+            [sys.executable, "-c", PRINT_DIGEST, words], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == digest(0)
+
+
+def test_threads_and_orders_do_not_matter() -> None:
+    alone = [digest(number) for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(digest, [3, 1, 0, 2])) == [alone[3], alone[1], alone[0], alone[2]]
+
+
+def test_another_seed_gives_another_piece() -> None:
+    prompt = MusicConfigPrompt(**random_words(1))
+    assert render(prompt, 2.0, 0, 22_050).samples.tobytes() != render(prompt, 2.0, 1, 22_050).samples.tobytes()
+
+
+@pytest.mark.long
+def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    environment = {
+        **os.environ, "PYTHONPATH": SOURCE, "NUMBA_CACHE_DIR": str(blocked / "cache"),
+        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
+    }  # fmt: skip
+    program = "from latentscore import MusicConfig, render; print(len(render(MusicConfig(), 0.5, 0, 8_000).samples))"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "4000"
+    assert "compiling" in done.stderr
