@@ -178,6 +178,7 @@ register("train", "train", STAGES)
 register("bench", "bench", STAGES)
 register("export", "export", STAGES)
 register("status", "status", HELPERS)
+register("render", "render", HELPERS)
 register("doctor", "doctor", HELPERS)
 
 

@@ -95,6 +95,7 @@ def test_motion_raises_the_rate_of_modulation(number: int) -> None:
         **random_words(number),
         "chord_change_bars": "very_slow",
         "tension_curve": "arc",
+        "attack": "soft",
         "space": "small",
         "echo": "none",
     }

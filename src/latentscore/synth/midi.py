@@ -1,0 +1,77 @@
+"""The score as a standard MIDI file: one track for each layer, percussion on channel 10."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latentscore.errors import AudioError
+from latentscore.synth.score import LAYERS, Note, Score
+
+if TYPE_CHECKING:
+    from mido import MidiFile
+
+TICKS_A_BEAT = 480
+
+_CHANNELS = {"bass": 0, "pad": 1, "melody": 2, "rhythm": 9, "texture": 3, "accent": 4}
+_PROGRAMS = {"bass": 38, "pad": 89, "melody": 4, "texture": 98, "accent": 14}
+
+# The drums of the kits as General MIDI knows them.
+_DRUMS = {
+    "kick": 36, "snare": 38, "hat": 42, "open": 46, "ride": 51, "clap": 39, "rim": 37, "click": 76, "tom": 45,
+    "lub": 35, "dub": 36, "tap": 40, "swirl": 69, "bayan": 64, "dayan": 62, "closed": 63,
+}  # fmt: skip
+
+
+def to_midi(score: Score) -> MidiFile:
+    """The notes as played, with tempo, key and layer names; detune below a semitone is rounded away."""
+    from mido import MetaMessage, MidiFile, MidiTrack, bpm2tempo
+
+    file = MidiFile(ticks_per_beat=TICKS_A_BEAT)
+    head = MidiTrack()
+    head.append(MetaMessage("set_tempo", tempo=bpm2tempo(score.piece.bpm)))
+    head.append(MetaMessage("time_signature", numerator=4, denominator=4))
+    head.append(MetaMessage("end_of_track"))
+    file.tracks.append(head)
+    for layer in LAYERS:
+        if score.layers[layer]:
+            file.tracks.append(_track(layer, score))
+    return file
+
+
+def _track(layer: str, score: Score) -> list:
+    from mido import Message, MetaMessage, MidiTrack
+
+    channel = _CHANNELS[layer]
+    track = MidiTrack()
+    track.append(MetaMessage("track_name", name=f"{layer}: {getattr(score.piece.config, layer)}"))
+    if layer in _PROGRAMS:
+        track.append(Message("program_change", channel=channel, program=_PROGRAMS[layer]))
+    events = []
+    for note in score.layers[layer]:
+        pitch = _key(layer, note)
+        begin, end = round(note.start * TICKS_A_BEAT), round((note.start + note.length) * TICKS_A_BEAT)
+        velocity = min(max(round(note.velocity * 127), 1), 127)
+        # At one moment notes end before others begin, or a repeated note would be cut at its start.
+        events.append((begin, 1, Message("note_on", channel=channel, note=pitch, velocity=velocity)))
+        events.append((max(end, begin + 1), 0, Message("note_off", channel=channel, note=pitch)))
+    now = 0
+    for at, _, message in sorted(events, key=lambda event: event[:2]):
+        track.append(message.copy(time=at - now))
+        now = at
+    track.append(MetaMessage("end_of_track"))
+    return track
+
+
+def _key(layer: str, note: Note) -> int:
+    if layer == "rhythm":
+        return _DRUMS[note.sound]
+    return min(max(round(note.pitch), 0), 127)
+
+
+def write_midi(path: Path | str, score: Score) -> None:
+    """Raises :class:`AudioError` when the file cannot be written."""
+    try:
+        to_midi(score).save(path)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be written ({error})") from error

@@ -1,0 +1,137 @@
+"""lsdata render: one vibe or one config to a sound file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from latentscore import Audio, MusicConfig, MusicConfigPrompt
+
+
+ENDINGS = (".wav", ".flac", ".ogg")
+
+
+def render(
+    vibe: Annotated[str | None, typer.Argument(help="A text, answered by the builtin model.")] = None,
+    payload: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON of a payload or a config, in words or numbers; - is stdin."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write: .wav, .flac or .ogg.")
+    ] = Path("vibe.flac"),
+    seconds: Annotated[float, typer.Option(help="Length, 0.5 to 600.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Another seed is another piece of the same config.", min=0)] = 0,
+    sample_rate: Annotated[int, typer.Option(help="Hertz, 8000 to 192000.")] = 48_000,
+    stems: Annotated[bool, typer.Option("--stems", help="Also one file for each layer, before the bus.")] = False,
+    midi: Annotated[Path | None, typer.Option(metavar="FILE", help="Also the notes, as a MIDI file.")] = None,
+) -> None:
+    """Render one config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.
+
+    Examples:
+
+    lsdata render "rain on a tin roof" --out rain.flac
+
+    lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
+    """
+    from latentscore.errors import AudioError, InvalidConfigError
+    from latentscore_data.core.display import OUTPUT, clean, print_json, say
+    from latentscore_data.core.errors import InputError, OutputError
+
+    if (vibe is None) == (payload is None):
+        raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
+    if out.suffix.lower() not in ENDINGS:
+        raise InputError(f"--out {out}: the ending decides the format", f"endings: {', '.join(ENDINGS)}")
+    title, config = answer(vibe, seed) if vibe is not None else read_config(payload)  # type: ignore[arg-type]
+    try:
+        written, audio = render_files(config, title, out, seconds, seed, sample_rate, stems, midi)
+    except InvalidConfigError as error:
+        raise InputError(str(error), "lsdata render --help lists what is allowed") from error
+    except (AudioError, OSError) as error:
+        raise OutputError(str(error), "choose another place with --out") from error
+    facts = {
+        "title": title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
+        "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
+    }  # fmt: skip
+    for finding in config.lint():
+        say(clean(f"render: {finding.field}: {finding.reason}"))
+    if OUTPUT.json:
+        print_json(facts)
+        return
+    say(clean(f"render: {title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS"))
+    for path in written:
+        typer.echo(clean(path))
+
+
+def answer(vibe: str, seed: int) -> tuple[str, MusicConfigPrompt]:
+    """The builtin model's title and config for a vibe."""
+    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.llm.builtin import payload_for
+
+    if not vibe.strip():
+        raise InputError("the vibe is empty", 'lsdata render "rain on a tin roof"')
+    answered = payload_for(vibe, temperature=0.0, seed=seed, sample_idx=0)
+    return answered.title, answered.config
+
+
+def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
+    """Title and config from a JSON file that holds a payload, a row with one, or a config."""
+    import json
+    import sys
+
+    from latentscore import InvalidConfigError, parse_config
+    from latentscore_data.core.errors import InputError
+
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        data: Any = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable JSON file ({error})", "give the JSON of a payload or a config"
+        ) from error
+    if isinstance(data, dict) and isinstance(data.get("config_payload"), dict):
+        data = data["config_payload"]
+    title = "untitled"
+    if isinstance(data, dict) and "config" in data:
+        title, data = str(data.get("title", title)), data["config"]
+    try:
+        return title, parse_config(data)
+    except InvalidConfigError as error:
+        raise InputError(f"{path}: {error}", "the fields and their labels: docs/schema.md") from error
+
+
+def render_files(
+    config: MusicConfig | MusicConfigPrompt, title: str, out: Path, seconds: float, seed: int, sample_rate: int,
+    stems: bool, midi: Path | None,
+) -> tuple[list[Path], Audio]:  # fmt: skip
+    """Render and write; the paths written and the sound. Stems share one gain, so that they still add up."""
+    import numpy as np
+
+    from latentscore import RENDERER_VERSION, Audio, MusicConfigPrompt, compose, write_audio
+    from latentscore import render as render_config
+    from latentscore.synth.midi import write_midi
+
+    audio = render_config(config, seconds, seed, sample_rate, stems=stems)
+    tags = {
+        "title": title,
+        "software": f"latentscore {RENDERER_VERSION}",
+        "comment": {"config": config.model_dump(), "seed": seed, "seconds": seconds, "renderer": RENDERER_VERSION},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_audio(out, audio, tags)
+    written = [out]
+    highest = max((float(np.abs(stem.samples).max()) for stem in audio.stems.values()), default=0.0)
+    for layer, stem in audio.stems.items():
+        path = out.with_name(f"{out.stem}.{layer}{out.suffix}")
+        share = Audio(stem.samples / np.float32(highest), sample_rate) if highest > 1.0 else stem
+        write_audio(path, share, {**tags, "title": f"{title} ({layer})"})
+        written.append(path)
+    if midi is not None:
+        numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
+        midi.parent.mkdir(parents=True, exist_ok=True)
+        write_midi(midi, compose(numbers, seconds, seed))
+        written.append(midi)
+    return written, audio

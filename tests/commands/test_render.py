@@ -1,0 +1,69 @@
+"""lsdata render: a vibe or a payload to files that say what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import Lsdata
+from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render
+from latentscore_data.commands import render as command
+from latentscore_data.core.errors import InputError, OutputError
+
+
+def test_a_vibe_becomes_sound_stems_and_notes(lsdata: Lsdata, tmp_path: Path):
+    out, notes = tmp_path / "new" / "rain.flac", tmp_path / "rain.mid"
+    done = lsdata(
+        "render", "slow rain on a tin roof", "--out", str(out), "--seconds", "2", "--seed", "3", "--sample-rate", "22050",
+        "--stems", "--midi", str(notes), "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["loudness_lufs"] == pytest.approx(-16, abs=0.5)
+    assert len(facts["files"]) == 8
+    with soundfile.SoundFile(out) as file:
+        assert (file.format, file.subtype, file.frames, file.channels) == ("FLAC", "PCM_24", 2 * 22_050, 2)
+        assert file.software.startswith(f"latentscore {RENDERER_VERSION}")
+        said = json.loads(file.comment)
+    again = render(parse_config(said["config"]), said["seconds"], said["seed"], 22_050)
+    assert np.abs(again.samples - read_audio(out).samples).max() < 1e-6
+    names = [track.name for track in mido.MidiFile(notes).tracks]
+    assert any(name.startswith("melody:") for name in names)
+
+
+def test_a_payload_row_and_a_bare_config_are_read_alike(tmp_path: Path):
+    words = MusicConfig().to_prompt().model_dump()
+    for number, data in enumerate(
+        ({"title": "A", "config": words}, {"config_payload": {"title": "A", "config": words}}, words)
+    ):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(data), encoding="utf-8")
+        assert command.read_config(path)[1].model_dump() == words
+
+
+def test_wrong_input_is_refused_with_the_field(tmp_path: Path):
+    path = tmp_path / "payload.json"
+    path.write_text(
+        json.dumps({"config": {**MusicConfig().to_prompt().model_dump(), "tempo": "presto"}}), encoding="utf-8"
+    )
+    with pytest.raises(InputError, match="tempo"):
+        command.read_config(path)
+    for arguments in (
+        {},
+        {"vibe": "a", "payload": path},
+        {"vibe": "a", "out": Path("a.mp3")},
+        {"vibe": "a", "seconds": 0.1},
+    ):
+        with pytest.raises(InputError):
+            command.render(**arguments)
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(OutputError):
+        command.render("calm", out=tmp_path / "file" / "a.wav", seconds=0.5, sample_rate=8_000)
