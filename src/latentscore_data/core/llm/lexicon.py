@@ -55,88 +55,25 @@ _NUMBERS: dict[str, str] = {
     "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
     "ten": "10", "eleven": "11", "twelve": "12",
 }  # fmt: skip
-_NO_ENDING = frozenset(
-    [
-        "winding",
-        "morning",
-        "evening",
-        "wedding",
-        "ceiling",
-        "king",
-        "kings",
-        "thing",
-        "ring",
-        "spring",
-        "string",
-        "strings",
-        "sing",
-        "bring",
-        "during",
-        "nothing",
-        "something",
-        "anything",
-        "everything",
-        "only",
-        "early",
-        "family",
-        "holy",
-        "fly",
-        "lonely",
-        "lovely",
-        "bed",
-        "red",
-        "wed",
-        "led",
-        "need",
-        "speed",
-        "seed",
-        "feed",
-        "indeed",
-        "hundred",
-        "sacred",
-        "being",
-        "going",
-        "bass",
-        "brass",
-        "less",
-        "glass",
-        "grass",
-        "this",
-        "his",
-        "was",
-        "is",
-        "as",
-        "us",
-        "thus",
-        "always",
-        "ring",
-        "rings",
-        "as",
-        "yes",
-        "gas",
-        "plus",
-    ]
-)
 
 
-_WHOLE = {
-    form: word
-    for word, forms in {
-        "note": "notes", "hate": "hates hated", "bare": "barest", "tape": "tapes", "hope": "hopes hoped hoping", "bite": "bites biting",
-        "kite": "kites", "here": "", "fire": "fires", "robe": "robes", "site": "sites", "tone": "tones", "mode": "modes", "more": "",
-        "hide": "hides hiding", "pane": "panes", "care": "cares", "highs": "", "driving": "",
-    }.items()
-    for form in (word, *forms.split())
-}  # fmt: skip
-"""Words whose rough stem would be another word (notes, not; bare, bars)."""
+@cache
+def _whole_words() -> dict[str, str]:
+    """Words whose ending is part of them, and words whose rough stem would be another word (notes, not; bare, bars)."""
+    table = _read("lexicon.toml")["words"]
+    whole = {word: word for word in _split(table["keep"])}
+    for forms in table["families"]:
+        first, *others = _split(forms)
+        whole.update(dict.fromkeys((first, *others), first))
+    return whole
 
 
 @cache
 def stem(word: str) -> str:
     """The word without its ending: rises, rising and rise become one. Rough, but the same for lexicon and text."""
-    if word in _WHOLE:
-        return _WHOLE[word]
-    if word in _NO_ENDING or len(word) <= 3 or not word.isascii():
+    if word in _whole_words():
+        return _whole_words()[word]
+    if len(word) <= 3 or not word.isascii():
         return word
     for ending, instead in (("'s", ""), ("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x")):
         if word.endswith(ending):
@@ -406,7 +343,7 @@ _BREAKERS = _stems("but while under over through within beneath above behind int
 _DEGREES: tuple[frozenset[str], ...] = (
     _stems("no without zero absent lacking none free off missing"),
     _stems(
-        "little light slight subtle gentle faint minimal mild low weak soft touch hint bit few barely small slightly"
+        "little light slight subtle gentle faint minimal mild low weak soft touch hint bit few barely hardly scarcely small slightly"
     ),
     _stems("moderate medium some average normal mid regular balanced moderately"),
     _stems(
@@ -470,7 +407,9 @@ class _Reader:
         heads = list(self._spans(self.tables.heads))
         head_at = {i for start, end in heads for i in range(start, end)}
         self._alone(
-            lambda start, end: end - start >= 3 or (end - start >= 2 and not head_at.isdisjoint(range(start, end)))
+            lambda start, end: (
+                end - start >= 3 or (end - start == 2 and any(start <= first and last <= end for first, last in heads))
+            )
         )
         for start, end in heads:
             if not any(self.used[start:end]):
@@ -552,7 +491,7 @@ class _Reader:
         linked = False
         while at < len(self.stems) and skipped <= 2 and not self.used[at]:
             word = self.stems[at]
-            if word in (",", ".") or (at in head_at and not linked):
+            if word in (",", ".") or (at in head_at and not linked and word not in _COPULAS):
                 break
             length = self._modifier(head, fields, at, end, bound, backwards=False)
             if length:
@@ -563,8 +502,8 @@ class _Reader:
                 break
             if word not in _COPULAS and word not in _FILLERS and word not in _INTENSE | _MILD | _MODERATE | _NEGATIONS:
                 skipped += 1
-                # "bass jumping in octaves" is about the bass, "bass guitar" and what follows is not.
-                if not linked and not self.tokens[at].text.endswith(("ing", "ed", "s")):
+                # One word may come between, as in "bass notes leap in octaves".
+                if not linked and skipped > 1:
                     break
             linked = linked or word in _COPULAS
             at += 1
@@ -596,6 +535,11 @@ class _Reader:
             if not senses or (not backwards and self._belongs_to_next(last)):
                 continue
             negated, degree = self._before(first)
+            if negated and phrase[0] in _DEGREES[3] | _DEGREES[4]:
+                # "Not much reverb" is a little, not none.
+                steps = {s.field: self.tables.degrees.get((head, s.field)) for s in senses}
+                senses = [Sense(name, labels[1], False) for name, labels in steps.items() if labels]
+                negated = False
             for sense in senses:
                 bound.add(sense.field)
                 self._mention(sense.field, sense.label, negated, degree, 3.0 + 0.1 * length, first, last)
@@ -630,6 +574,8 @@ class _Reader:
     def _mention(
         self, name: str, label: Label, negated: bool, degree: int, strength: float, start: int, end: int
     ) -> None:
+        if self.stems[start - 1 : start] == ["as"] and self.stems[end : end + 2] == ["as", stem("possible")]:
+            degree = 1
         said = " ".join(token.text for token in self.tokens[start:end])
         spec = FIELDS.get(name)
         if spec is not None:
@@ -674,7 +620,7 @@ def hear(text: str) -> Heard:
 def _says_more(name: str, label: Label | None, before: Label | None) -> bool:
     """True when ``label`` lies on the same side of an ordered field's middle as ``before``, but farther out."""
     spec = FIELDS[name]
-    if spec.kind != "scale" or name in _UNIPOLAR or label is None or before is None:
+    if spec.kind not in ("scale", "whole") or label is None or before is None:
         return False
     middle = (len(spec.labels) - 1) / 2
     new, old = spec.labels.index(label) - middle, spec.labels.index(before) - middle
