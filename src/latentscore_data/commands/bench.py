@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.workspace import StageFiles, Workspace
 
+LISTENERS = "People listen"
+
 
 def bench(
     source: Annotated[
@@ -55,6 +57,15 @@ def bench(
     baseline: Annotated[str | None, typer.Option(help="Label of the source that the others are compared with.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder (default: made from its choices).")] = None,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
+    human_pack: Annotated[
+        bool, typer.Option("--human-pack", help="Write a blind listening test for people.", rich_help_panel=LISTENERS)
+    ] = False,
+    human_answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Evaluate answers to a listening test. Repeatable.", rich_help_panel=LISTENERS
+        ),
+    ] = None,
     workers: WorkersOption = None,
     on: OnOption = None,
     seed: SeedOption = None,
@@ -102,13 +113,17 @@ def bench(
         ),
     )
     workspace = Workspace(settings.paths.root)
+    if human_answers:
+        show(evaluate_answers(human_answers, workspace))
+        return
     with workspace.lock("bench"):
-        show(run_bench(settings, yes=yes, retry_failed=retry_failed, overwrite=overwrite))
+        show(run_bench(settings, human_pack=human_pack, yes=yes, retry_failed=retry_failed, overwrite=overwrite))
 
 
 def run_bench(
     settings: Settings,
     *,
+    human_pack: bool = False,
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
@@ -151,6 +166,11 @@ def run_bench(
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
     summary = told(asked, heard, table, files)
+    if human_pack:
+        from latentscore_data.core.bench.human import write_pack
+
+        pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
+        summary.outputs.append(str(pack))
     write_manifest(
         a_run(settings, workspace, files), workspace.root, [files.results, files.summary, files.report], summary
     )
@@ -197,6 +217,20 @@ def in_words(source: dict[str, Any], scorer: str) -> str:
     fields = source["fields"]
     asked = f", {fields['mean']:.0%} of {fields['asked']} asked fields" if fields else ""
     return f"{score['mean']:.3f}{interval}, {source['success_rate']:.0%} scored{asked}"
+
+
+def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
+    """What people heard: strengths with intervals, and who was left out for failing the catch trials."""
+    from latentscore_data.core.bench.human import evaluate
+    from latentscore_data.core.stage import Summary
+
+    found = evaluate(answers, workspace.bench_dir)
+    summary = Summary("bench, people", done=found["answers"])
+    summary.details.update({"listeners": found["listeners"], "left_out": found["left_out"]})
+    for player in found["strengths"]:
+        summary.details[player["label"]] = player["in_words"]
+    summary.outputs = [found["written"]]
+    return summary
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:

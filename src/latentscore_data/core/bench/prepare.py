@@ -90,7 +90,9 @@ def choosers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
     return tuple(name for name, _ in found.most_common())
 
 
-def facts(sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequence[ScoredRow]) -> list[SourceFacts]:
+def facts(
+    sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequence[ScoredRow], runs: Path
+) -> list[SourceFacts]:
     """Each source with the scorers that had a say in its answers."""
     found: list[SourceFacts] = []
     for source in sources:
@@ -111,7 +113,7 @@ def facts(sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequenc
         elif source.kind == "baseline" and source.name == "keywords":
             note = KEYWORDS_NOTE
         elif source.kind == "local":
-            chosen_by, note = _trained(source)
+            chosen_by, note = _trained(source, runs)
         found.append(SourceFacts(source.label, source.kind, source.name, chosen_by, note))
     return found
 
@@ -131,11 +133,11 @@ def _most_candidates(rows: Sequence[VibeRow]) -> int:
     return max((len(getattr(row, "config_candidates", None) or []) for row in rows), default=0)
 
 
-def _trained(source: SourceName) -> tuple[tuple[str, ...], str]:
+def _trained(source: SourceName, runs: Path) -> tuple[tuple[str, ...], str]:
     """What a run folder says about how its model was trained."""
     import json
 
-    for folder in (Path(source.name), Path(source.name).parent):
+    for folder in (runs / source.name, Path(source.name), Path(source.name).parent):
         path = folder / "run.json"
         if path.is_file():
             run = json.loads(path.read_text(encoding="utf-8"))
@@ -212,6 +214,7 @@ def make_needs(settings: Settings, workspace: Workspace, rows: Sequence[VibeRow]
         embedder=embedder,
         connect=ask,
         training_rows=lambda: training_rows(workspace),
+        runs=workspace.train_dir,
         max_concurrency=settings.llm.max_concurrency,
         rows=rows,
     )
@@ -236,7 +239,7 @@ def run_facts(
         name=name,
         title=f"{settings.bench.suite} prompts" if settings.bench.suite else f"{settings.bench.split} rows",
         created=datetime.now(UTC).isoformat(timespec="minutes"),
-        sources=facts(sources, rows, training_rows(workspace)),
+        sources=facts(sources, rows, training_rows(workspace), workspace.train_dir),
         scorers=names,
         baseline=baseline,
         seconds=settings.scoring.seconds,

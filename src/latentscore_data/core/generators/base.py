@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from latentscore_data.core.errors import InputError, MissingError
@@ -100,6 +101,8 @@ class Needs:
     connect: Callable[[str], LLM]
     training_rows: Callable[[], list[ScoredRow]]
     """Rows of SFT-Train that have a config."""
+    runs: Path = Path()
+    """The folder of the training runs, whose names are model names, too."""
     max_concurrency: int = 16
     """Most questions in flight to a hosted model."""
     rows: Sequence[VibeRow] = ()
@@ -132,10 +135,23 @@ def _litellm(source: SourceName, needs: Needs) -> AskingGenerator:
     return LLMGenerator(source.label, needs.connect(source.name), needs.configs, needs.max_concurrency)
 
 
+def _local(source: SourceName, needs: Needs) -> Generator:
+    from latentscore_data.core.generators.local import LocalGenerator
+
+    return LocalGenerator(
+        source.label,
+        source.name,
+        batch_size=needs.bench.batch_size,
+        max_new_tokens=needs.bench.max_new_tokens,
+        runs=needs.runs,
+    )
+
+
 GENERATORS: dict[str, Callable[[SourceName, Needs], AnyGenerator]] = {
     "dataset": _dataset,
     "baseline": _baseline,
     "litellm": _litellm,
+    "local": _local,
 }
 """Kinds of sources: what stands before the first colon of ``KIND:NAME[=LABEL]``."""
 
@@ -153,8 +169,8 @@ def parse_source(text: str) -> SourceName:
     if kind not in GENERATORS or not name:
         raise InputError(
             f"unknown source {text}",
-            "sources are written KIND:NAME[=LABEL], such as dataset:config_payload, baseline:random "
-            f"or litellm:provider/model=big; kinds are {', '.join(GENERATORS)}",
+            "sources are written KIND:NAME[=LABEL], such as dataset:config_payload, baseline:random, "
+            f"litellm:provider/model=big or local:path/to/adapter; kinds are {', '.join(GENERATORS)}",
         )
     return SourceName(kind, name, label)
 

@@ -1,0 +1,363 @@
+"""Blind listening by people: a pack of pairs, and what the answers say about the sources.
+
+A pack is a folder that a person opens in a browser: two sounds for one vibe, A or B or no difference. Who is A is in
+``key.json``, which the page never reads. One pair in ten is a catch trial, a piece against itself buried in noise, so
+that a listener who does not listen shows. Answers go through Bradley and Terry's model with Davidson's ties (1970).
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from latentscore_data.core.bench.report import json_for_html
+from latentscore_data.core.errors import InputError, MissingError
+from latentscore_data.core.jsonl_io import replace_bytes, replace_json
+from latentscore_data.core.rows import BenchRow
+from latentscore_data.core.seeds import digest, rng_for, unit_hash
+
+Json = dict[str, Any]
+Choice = str
+"""``a``, ``b`` or ``tie``."""
+
+CHOICES = ("a", "b", "tie")
+CATCH_SHARE = 0.1
+CATCH_NEEDED = 0.75
+"""A listener who gets fewer of the catch trials right is left out."""
+NOISE_OVER_MUSIC = 2.0
+"""A catch trial's bad side: noise with twice the music's effective level over it."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sounds for one vibe. ``catch`` names the side that a listener must prefer in a catch trial."""
+
+    id: str
+    vibe: str
+    document: str
+    a: str
+    b: str
+    audio_a: str
+    audio_b: str
+    catch: Choice | None = None
+
+
+def choose_pairs(rows: Sequence[BenchRow], count: int, seed: int) -> list[Pair]:
+    """Pairs of different sounds for one vibe, all sources meeting about equally often, sides and order by chance."""
+    by_vibe: dict[str, list[BenchRow]] = {}
+    for row in rows:
+        if row.audio_file and row.scores:
+            by_vibe.setdefault(row.row_id, []).append(row)
+    meetings: Counter[tuple[str, str]] = Counter()
+    candidates = [
+        (one, two)
+        for samples in by_vibe.values()
+        for one, two in itertools.combinations(samples, 2)
+        if one.audio_file != two.audio_file
+    ]
+    candidates.sort(key=lambda pair: unit_hash(seed, pair[0].row_id, pair[0].source, pair[1].source))
+    pairs: list[Pair] = []
+    while candidates and len(pairs) < count:
+        at = min(range(len(candidates)), key=lambda i: (meetings[_names(candidates[i])], i))
+        one, two = candidates.pop(at)
+        meetings[_names((one, two))] += 1
+        if unit_hash(seed, one.row_id, one.source, two.source, "side") < 0.5:
+            one, two = two, one
+        pairs.append(
+            Pair(
+                digest(seed, one.row_id, one.source, two.source)[:10],
+                one.vibe_original,
+                one.source_id,
+                one.source,
+                two.source,
+                str(one.audio_file),
+                str(two.audio_file),
+            )
+        )
+    return pairs
+
+
+def _names(pair: tuple[BenchRow, BenchRow]) -> tuple[str, str]:
+    one, two = sorted((pair[0].source, pair[1].source))
+    return one, two
+
+
+def write_pack(rows: Sequence[BenchRow], run_folder: Path, count: int, seed: int) -> Path:
+    """Write ``human/`` in the run's folder: the page, its sounds under names that tell nothing, a sheet and the key.
+
+    Returns the page. Raises :class:`MissingError` when no vibe has two different sounds.
+    """
+    pairs = choose_pairs(rows, count, seed)
+    if not pairs:
+        raise MissingError("there are no two different sounds of one vibe to compare", "name two sources that answer")
+    folder = run_folder / "human"
+    trials = pairs + _catch_trials(pairs, seed)
+    trials.sort(key=lambda pair: unit_hash(seed, pair.id, "order"))
+    shown: list[Json] = []
+    for pair in trials:
+        sides = {"a": pair.audio_a, "b": pair.audio_b}
+        for side, name in sides.items():
+            target = folder / "audio" / f"{pair.id}-{side}.mp3"
+            if pair.catch is not None and side != pair.catch:
+                _write_buried(run_folder / name, target, seed)
+            else:
+                replace_bytes(target, [(run_folder / name).read_bytes()])
+        shown.append({"id": pair.id, "vibe": pair.vibe})
+    replace_json(folder / "key.json", {"run": run_folder.name, "pairs": [pair.__dict__ for pair in trials]})
+    _write_sheet(folder / "answers.csv", trials)
+    page = _page(run_folder.name, shown)
+    replace_bytes(folder / "index.html", [page.encode("utf-8", "replace")])
+    return folder / "index.html"
+
+
+def _catch_trials(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    wanted = max(2, round(len(pairs) * CATCH_SHARE))
+    chosen = sorted(pairs, key=lambda pair: unit_hash(seed, pair.id, "catch"))[:wanted]
+    return [
+        Pair(
+            digest(seed, pair.id, "catch")[:10],
+            pair.vibe,
+            pair.document,
+            pair.a,
+            pair.a,
+            pair.audio_a,
+            pair.audio_a,
+            "a" if unit_hash(seed, pair.id, "catch side") < 0.5 else "b",
+        )
+        for pair in chosen
+    ]
+
+
+def _write_buried(source: Path, target: Path, seed: int) -> None:
+    """The sound under noise, as MP3 of the same kind."""
+    import soundfile
+
+    from latentscore import Audio
+    from latentscore_data.core.bench.clips import write_mp3
+
+    samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
+    level = float(np.sqrt(np.mean(samples**2))) or 0.05
+    hiss = rng_for(seed, target.name).normal(0, level * NOISE_OVER_MUSIC, samples.shape).astype(np.float32)
+    stereo = np.repeat(samples, 2, axis=1)[:, :2] if samples.shape[1] == 1 else samples[:, :2]
+    target.unlink(missing_ok=True)
+    write_mp3(target, Audio(np.clip(stereo + hiss[:, : stereo.shape[1]], -1, 1), rate))
+
+
+def _write_sheet(path: Path, trials: Sequence[Pair]) -> None:
+    """The answer sheet for people without the page: one line per pair, ``choice`` to be filled in with a, b or tie."""
+    lines = ["pair,choice\n", *(f"{pair.id},\n" for pair in trials)]
+    replace_bytes(path, [line.encode() for line in lines])
+
+
+def _page(run: str, trials: Sequence[Json]) -> str:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    template = files("latentscore_data.core.bench").joinpath("human.html.jinja").read_text(encoding="utf-8")
+    data = Markup(json_for_html({"run": run, "trials": list(trials)}))
+    return Environment(autoescape=True).from_string(template).render(data=data, count=len(trials))
+
+
+# --- what the answers say --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One listener's answer to one pair."""
+
+    listener: str
+    pair: str
+    choice: Choice
+
+
+def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
+    """The answers in a file (the page's JSON, or a filled-in sheet) and the run they name.
+
+    A sheet's listener is the file's name. Unanswered lines are skipped. Raises :class:`InputError`.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", "name the file that the listening page saved")
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        if path.suffix == ".json":
+            found = json.loads(text)
+            run, listener = found.get("run"), str(found.get("listener") or path.stem)
+            answers = [(str(item["pair"]), str(item["choice"])) for item in found["answers"]]
+        else:
+            run, listener = None, path.stem
+            answers = [
+                (row["pair"].strip(), row["choice"].strip().lower()) for row in csv.DictReader(text.splitlines())
+            ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} holds no answers ({type(error).__name__}: {error})", "use the file the page saved"
+        ) from None
+    for pair, choice in answers:
+        if choice and choice not in CHOICES:
+            raise InputError(f"{path}: pair {pair} has the answer {choice!r}", f"answers are {', '.join(CHOICES)}")
+    return [Judgement(listener, pair, choice) for pair, choice in answers if choice], run
+
+
+def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples: int = 400) -> Json:
+    """Strengths of the sources from the answers in ``paths``; written to ``human/result.json`` of the run they name."""
+    judgements: list[Judgement] = []
+    named: set[str] = set()
+    for path in paths:
+        found, run = read_answers(path)
+        judgements += found
+        named |= {run} if run else set()
+    keys = _keys(bench_dir, named, {judgement.pair for judgement in judgements})
+    pairs = {pair["id"]: pair for pair in keys["pairs"]}
+    result = judge(judgements, pairs, seed=seed, resamples=resamples)
+    out = bench_dir / keys["run"] / "human" / "result.json"
+    replace_json(out, result)
+    return {**result, "run": keys["run"], "written": str(out)}
+
+
+def _keys(bench_dir: Path, named: set[str], pairs: set[str]) -> Json:
+    """The key of the pack that the answers belong to."""
+    if len(named) > 1:
+        raise InputError(f"the answers are for several runs: {', '.join(sorted(named))}", "evaluate one run at a time")
+    for path in sorted(bench_dir.glob("*/human/key.json")):
+        key = json.loads(path.read_text(encoding="utf-8"))
+        if named and key["run"] not in named:
+            continue
+        if pairs & {pair["id"] for pair in key["pairs"]}:
+            return key
+    raise InputError(f"no listening pack under {bench_dir} has these pairs", "give the --root that wrote the pack")
+
+
+def judge(judgements: Sequence[Judgement], pairs: Mapping[str, Json], *, seed: int = 0, resamples: int = 1000) -> Json:
+    """Who passed the catch trials, and how strong each source is by their answers."""
+    unknown = sorted({j.pair for j in judgements} - set(pairs))
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} answers are for pairs of another pack ({unknown[0]})", "use this pack's answers"
+        )
+    by_listener: dict[str, list[Judgement]] = {}
+    for judgement in {(j.listener, j.pair): j for j in judgements}.values():
+        by_listener.setdefault(judgement.listener, []).append(judgement)
+    caught = {name: _catch_score(answers, pairs) for name, answers in by_listener.items()}
+    left_out = sorted(name for name, share in caught.items() if share is not None and share < CATCH_NEEDED)
+    kept = [
+        judgement
+        for name, answers in by_listener.items()
+        if name not in left_out
+        for judgement in answers
+        if pairs[judgement.pair]["catch"] is None
+    ]
+    if not kept:
+        raise InputError("no answers are left", "nobody passed the catch trials, or nothing was answered")
+    labels = sorted({pairs[j.pair][side] for j in kept for side in ("a", "b")})
+    games = [
+        (labels.index(pairs[j.pair]["a"]), labels.index(pairs[j.pair]["b"]), CHOICES.index(j.choice)) for j in kept
+    ]
+    fitted = bradley_terry(games, len(labels))
+    spread = _resampled(games, [pairs[j.pair]["document"] for j in kept], len(labels), seed, resamples)
+    strengths = []
+    for i in np.argsort(-fitted.strengths):
+        low, high = (None, None) if spread is None else (float(x) for x in np.quantile(spread[:, i], [0.025, 0.975]))
+        record = Counter(_outcome(game, int(i)) for game in games if i in game[:2])
+        interval = f" [{low:+.2f}, {high:+.2f}]" if low is not None and high is not None else ""
+        strengths.append(
+            {
+                "label": labels[i],
+                "strength": float(fitted.strengths[i]),
+                "low": low,
+                "high": high,
+                **{name: record[name] for name in ("won", "lost", "tied")},
+                "in_words": f"{fitted.strengths[i]:+.2f}{interval}, {record['won']} won, {record['lost']} lost, "
+                f"{record['tied']} tied",
+            }
+        )
+    return {
+        "answers": len(kept),
+        "listeners": len(by_listener),
+        "left_out": ", ".join(left_out) or "nobody",
+        "catch_trials": caught,
+        "tie_parameter": fitted.tie,
+        "strengths": strengths,
+    }
+
+
+def _outcome(game: tuple[int, int, int], who: int) -> str:
+    a, _, choice = game
+    if choice == 2:
+        return "tied"
+    return "won" if (choice == 0) == (a == who) else "lost"
+
+
+def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, Json]) -> float | None:
+    trials = [(a.choice, pairs[a.pair]["catch"]) for a in answers if pairs[a.pair]["catch"] is not None]
+    return sum(choice == right for choice, right in trials) / len(trials) if trials else None
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Log strengths with mean zero, and Davidson's tie parameter (0: nobody ever ties)."""
+
+    strengths: NDArray[np.float64]
+    tie: float
+
+
+PRIOR_GAMES = 0.1
+"""Weight of an imagined drawn game between each two that met, so that a source that won every pair has a finite strength."""
+
+
+def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: float = PRIOR_GAMES) -> Strengths:
+    """Maximum-likelihood strengths from games (a, b, outcome), where the outcome is 0 (a), 1 (b) or 2 (tie).
+
+    Davidson (1970): P(a) : P(b) : P(tie) = e^a : e^b : nu e^((a+b)/2).
+    """
+    array = np.asarray(games, dtype=np.int64)
+    tally: Counter[tuple[int, int, int]] = Counter(map(tuple, array.tolist()))
+    rows = np.array(list(tally), dtype=np.int64)
+    weights = np.array(list(tally.values()), dtype=np.float64)
+    met = np.array(sorted({(min(a, b), max(a, b)) for a, b, _ in tally}), dtype=np.int64)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        strengths, log_tie = parameters[:-1], parameters[-1]
+
+        def log_chances(a: Any, b: Any) -> NDArray[np.float64]:
+            logits = np.stack([strengths[a], strengths[b], log_tie + (strengths[a] + strengths[b]) / 2])
+            return logits - np.logaddexp.reduce(logits, axis=0)
+
+        chances = log_chances(rows[:, 0], rows[:, 1])
+        value = -float((weights * chances[rows[:, 2], np.arange(len(rows))]).sum())
+        imagined = log_chances(met[:, 0], met[:, 1])
+        value -= prior / 2 * float((imagined[0] + imagined[1]).sum())
+        # Strengths only mean something relative to each other; this pins their sum without moving them.
+        return value + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * float(log_tie) ** 2
+
+    best = optimize.minimize(loss, np.zeros(players + 1), method="L-BFGS-B", bounds=[(-12, 12)] * (players + 1))
+    strengths = best.x[:-1] - best.x[:-1].mean()
+    return Strengths(strengths, float(np.exp(best.x[-1])))
+
+
+def _resampled(
+    games: Sequence[tuple[int, int, int]], documents: Sequence[str], players: int, seed: int, resamples: int
+) -> NDArray[np.float64] | None:
+    """Strengths of resampled source documents, shape (resamples, players); None below eight documents."""
+    from latentscore_data.core.bench.stats import too_few
+
+    names = sorted(set(documents))
+    if too_few(len(names)):
+        return None
+    of_document = [[game for game, d in zip(games, documents, strict=True) if d == name] for name in names]
+    rng = rng_for(seed, "listeners")
+    found = []
+    for _ in range(resamples):
+        drawn = [game for i in rng.integers(len(names), size=len(names)) for game in of_document[int(i)]]
+        found.append(bradley_terry(drawn, players).strengths)
+    return np.array(found)

@@ -1,0 +1,182 @@
+"""A local Hugging Face model or adapter, held to the payload's schema while it decodes.
+
+Each batch is decoded twice, greedily: once free, to see whether the model can write a valid payload by itself
+(``raw_valid``), and once with a mask that only lets through tokens which the schema allows. The second answer counts.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore.config import TITLE_MAX_WORDS
+from latentscore_data.core.errors import InputError, require
+from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.generators.simple import checked
+from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.rows import VibeRow
+from latentscore_data.core.seeds import digest
+
+if TYPE_CHECKING:
+    from latentscore_data.core.training.base_models import Loaded
+
+TITLE_PATTERN = r'^[^ "\\\x00-\x1f]{1,10}( [^ "\\\x00-\x1f]{1,9}){0,' + str(TITLE_MAX_WORDS - 1) + "}$"
+"""One to six words and at most 60 characters: what the schema's lengths alone cannot say."""
+
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "adapter_config.json", "config.json")
+
+
+class LocalGenerator:
+    """``local:PATH-OR-ID``: a folder, an adapter, a training run, a GGUF file, a hub id or ``tiny-random``.
+
+    Raises :class:`MissingError` without the ml extra or the weights, :class:`InputError` for a model without an answer
+    format that the schema can be compiled for.
+    """
+
+    def __init__(self, label: str, name: str, *, batch_size: int, max_new_tokens: int, runs: Path) -> None:
+        for module in ("torch", "transformers", "xgrammar"):
+            require(module, "ml", f"the source {label}")
+        self.label = label
+        self.batch_size = batch_size
+        self._name, self._runs = name, runs
+        self._max_new_tokens = max_new_tokens
+        self.fingerprint = digest(
+            "local", name, *_weights_facts(self._place), config_prompt_hash(), schema_hash(), max_new_tokens
+        )
+
+    @cached_property
+    def _place(self) -> Path | None:
+        """The folder or file that the name means, or None for a hub id."""
+        for place in (self._runs / self._name / "final", Path(self._name).expanduser()):
+            if place.exists():
+                return place / "final" if (place / "final").is_dir() else place
+        return None
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        from latentscore_data.core.training.base_models import load_base, load_trained, pick_device
+
+        device = pick_device("auto")
+        place = self._place
+        if place is not None and place.is_dir():
+            loaded = load_trained(place, runs=self._runs, device=device)
+        else:
+            loaded = load_base(str(place) if place is not None else self._name, runs=self._runs, device=device)
+        loaded.model.eval()
+        return loaded
+
+    @cached_property
+    def _stop_ids(self) -> list[int]:
+        declared = self._loaded.model.generation_config.eos_token_id
+        return list(declared) if isinstance(declared, list) else [int(declared)]
+
+    @cached_property
+    def _grammar(self) -> Any:
+        import xgrammar
+
+        model = self._loaded.model
+        # Embeddings are often padded beyond the tokenizer: the mask must be as wide as the logits.
+        width = model.get_output_embeddings().weight.shape[0]
+        try:
+            tokens = xgrammar.TokenizerInfo.from_huggingface(
+                self._loaded.tokenizer, vocab_size=width, stop_token_ids=self._stop_ids
+            )
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self._name}: its tokenizer cannot be held to a schema ({error})", "take another model"
+            ) from None
+        return xgrammar.GrammarCompiler(tokens).compile_json_schema(
+            decoding_schema(), any_whitespace=False, separators=(",", ":")
+        )
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        """One payload per row. ``seconds`` is the constrained decoding's share; the free one is not timed."""
+        from latentscore_data.core.training.chat import prompt_messages, template_options
+
+        tokenizer = self._loaded.tokenizer
+        options = template_options(tokenizer.chat_template)
+        prompts = [
+            tokenizer.apply_chat_template(
+                prompt_messages(row.vibe_original), tokenize=False, add_generation_prompt=True, **options
+            )
+            for row in rows
+        ]
+        batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        free = self._decode(batch, constrained=False)
+        started = perf_counter()
+        held = self._decode(batch, constrained=True)
+        seconds = (perf_counter() - started) / len(rows)
+        for row_index, (free_text, _), (text, tokens) in zip(itertools.count(), free, held, strict=False):
+            answer = _read(text, tokens >= self._max_new_tokens)
+            yield Generated(
+                payload=answer.payload,
+                failure=answer.failure,
+                raw_valid=_read(free_text, False).payload is not None,
+                seconds=seconds,
+                tokens_in=int(batch["attention_mask"][row_index].sum()),
+                tokens_out=tokens,
+            )
+
+    def _decode(self, batch: Any, *, constrained: bool) -> list[tuple[str, int]]:
+        """Greedy answers as (text, number of tokens)."""
+        import torch
+        from transformers import LogitsProcessorList
+        from xgrammar.contrib.hf import LogitsProcessor
+
+        model, tokenizer = self._loaded.model, self._loaded.tokenizer
+        # A grammar's matcher has a state, so each call needs its own.
+        processors = LogitsProcessorList([LogitsProcessor(self._grammar)] if constrained else [])
+        with torch.inference_mode():
+            out = model.generate(
+                **{name: tensor.to(model.device) for name, tensor in batch.items() if name != "token_type_ids"},
+                max_new_tokens=self._max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=self._stop_ids,
+                pad_token_id=tokenizer.pad_token_id,
+                logits_processor=processors,
+            )
+        answers = out[:, batch["input_ids"].shape[1] :].tolist()
+        return [self._text(ids) for ids in answers]
+
+    def _text(self, ids: list[int]) -> tuple[str, int]:
+        end = next((i for i, token in enumerate(ids) if token in self._stop_ids), len(ids))
+        return self._loaded.tokenizer.decode(ids[:end], skip_special_tokens=True), end
+
+
+def decoding_schema() -> dict[str, Any]:
+    """The payload's JSON schema, tightened by what it leaves to the validators: the words of a title.
+
+    That the lowest octave must not lie above the highest is left to the check afterwards.
+    """
+    schema = copy.deepcopy(MusicConfigPromptPayload.model_json_schema())
+    schema["properties"]["title"] = {"type": "string", "pattern": TITLE_PATTERN}
+    return schema
+
+
+def _read(text: str, cut: bool) -> Generated:
+    import json
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return Generated(failure="the answer was cut at max_new_tokens" if cut else "the answer is not JSON")
+    if not isinstance(value, dict):
+        return Generated(failure="the answer is not a JSON object")
+    return checked(value)
+
+
+def _weights_facts(place: Path | None) -> list[str]:
+    """Names, sizes and times of the weight files: enough to see that a model was trained again."""
+    if place is None:
+        return []
+    found = [place] if place.is_file() else sorted(p for pattern in WEIGHT_FILES for p in place.glob(pattern))
+    return [f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in found]

@@ -1,0 +1,147 @@
+"""Listening packs: blind, balanced, with catch trials; and strengths against known answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench_fakes import make_result, make_rows
+from latentscore import Audio
+from latentscore_data.core.bench import human
+from latentscore_data.core.bench.clips import write_mp3
+from latentscore_data.core.errors import InputError, MissingError
+
+SOURCES = ("aster", "birch", "cedar")
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "bench" / "run-1"
+    for i, source in enumerate(SOURCES):
+        tone = np.sin(np.arange(9600) / (10 + i)).astype(np.float32) * 0.2
+        write_mp3(folder / "audio" / f"{source}.mp3", Audio(np.stack([tone, tone], axis=1), 48_000))
+    return folder
+
+
+def samples() -> list:
+    return [
+        make_result(row, source, 0.5, audio_file=f"audio/{source}.mp3")
+        for source in SOURCES
+        for row in make_rows(10, 2)
+    ]
+
+
+def test_pairs_are_balanced_blind_and_always_the_same():
+    pairs = human.choose_pairs(samples(), 30, seed=0)
+    assert pairs == human.choose_pairs(samples(), 30, seed=0)
+    meetings = [tuple(sorted((pair.a, pair.b))) for pair in pairs]
+    assert {meetings.count(m) for m in meetings} == {10}
+    first = [pair.a for pair in pairs]
+    assert all(5 <= first.count(source) <= 15 for source in SOURCES)
+
+
+def test_the_same_sound_is_not_compared_with_itself():
+    same = [make_result(row, source, 0.5, audio_file="audio/x.mp3") for source in SOURCES for row in make_rows(3, 1)]
+    assert human.choose_pairs(same, 10, seed=0) == []
+
+
+def test_a_pack_tells_nothing_and_its_catch_trials_have_a_right_answer(run_folder: Path):
+    page = human.write_pack(samples(), run_folder, 20, seed=0)
+    text = page.read_text()
+    key = json.loads((page.parent / "key.json").read_text())
+    assert not any(source in text for source in SOURCES)
+    assert len(key["pairs"]) == 22
+    catches = [pair for pair in key["pairs"] if pair["catch"]]
+    assert len(catches) == 2
+    for pair in key["pairs"]:
+        for side in "ab":
+            sound = page.parent / "audio" / f"{pair['id']}-{side}.mp3"
+            clean = (run_folder / pair[f"audio_{side}"]).read_bytes()
+            buried = pair["catch"] is not None and side != pair["catch"]
+            assert (sound.read_bytes() == clean) is not buried
+    sheet = (page.parent / "answers.csv").read_text().splitlines()
+    assert sheet[0] == "pair,choice"
+    assert len(sheet) == 23
+
+
+def test_a_pack_without_two_sounds_is_refused(tmp_path: Path):
+    with pytest.raises(MissingError, match="no two different sounds"):
+        human.write_pack(
+            [make_result(row, "one", 0.5, audio_file="audio/x.mp3") for row in make_rows(2, 1)], tmp_path, 4, 0
+        )
+
+
+def test_two_players_have_the_closed_form_of_davidson():
+    # 30 wins, 10 losses, 20 ties: strength difference ln(30/10), tie parameter 20 / sqrt(30 * 10).
+    games = [(0, 1, 0)] * 30 + [(0, 1, 1)] * 10 + [(0, 1, 2)] * 20
+    found = human.bradley_terry(games, 2, prior=0.0)
+    assert found.strengths[0] - found.strengths[1] == pytest.approx(np.log(3), abs=1e-3)
+    assert found.tie == pytest.approx(20 / np.sqrt(300), abs=1e-3)
+
+
+def test_sides_do_not_matter_and_strengths_are_found_again():
+    true = np.array([0.8, 0.1, -0.9])
+    draw, games = np.random.default_rng(0), []
+    for _ in range(6000):
+        a, b = draw.choice(3, size=2, replace=False)
+        odds = np.exp([true[a], true[b], np.log(0.5) + (true[a] + true[b]) / 2])
+        games.append((int(a), int(b), int(draw.choice(3, p=odds / odds.sum()))))
+    found = human.bradley_terry(games, 3)
+    assert found.strengths == pytest.approx(true, abs=0.08)
+    assert found.tie == pytest.approx(0.5, abs=0.06)
+    turned = [(b, a, (1, 0, 2)[choice]) for a, b, choice in games]
+    assert human.bradley_terry(turned, 3).strengths == pytest.approx(found.strengths, abs=1e-3)
+
+
+def test_who_wins_every_pair_has_a_finite_strength():
+    found = human.bradley_terry([(0, 1, 0)] * 20, 2)
+    assert 1 < found.strengths[0] < 8
+
+
+def answers(pairs: list, listener: str, careful: bool = True) -> dict:
+    """Prefers aster to birch to cedar; a careless listener always says a."""
+
+    def choice(pair: dict) -> str:
+        if not careful:
+            return "a" if pair["catch"] != "a" else "b"
+        if pair["catch"]:
+            return pair["catch"]
+        return "a" if SOURCES.index(pair["a"]) < SOURCES.index(pair["b"]) else "b"
+
+    return {"run": "run-1", "listener": listener, "answers": [{"pair": p["id"], "choice": choice(p)} for p in pairs]}
+
+
+def test_answers_become_strengths_and_careless_listeners_are_left_out(run_folder: Path, tmp_path: Path):
+    page = human.write_pack(samples(), run_folder, 24, seed=0)
+    pairs = json.loads((page.parent / "key.json").read_text())["pairs"]
+    (tmp_path / "ann.json").write_text(json.dumps(answers(pairs, "ann")))
+    (tmp_path / "bob.json").write_text(json.dumps(answers(pairs, "bob", careful=False)))
+    lines = [f"{p['id']},{a['choice']}" for p, a in zip(pairs, answers(pairs, "x")["answers"], strict=True)]
+    (tmp_path / "cy.csv").write_text("\n".join(["pair,choice", *lines[:-3], *(f"{p['id']}," for p in pairs[-3:])]))
+    files = [tmp_path / name for name in ("ann.json", "bob.json", "cy.csv")]
+    found = human.evaluate(files, run_folder.parent, resamples=50)
+    assert [s["label"] for s in found["strengths"]] == ["aster", "birch", "cedar"]
+    assert found["left_out"] == "bob"
+    assert (found["listeners"], found["catch_trials"]["bob"]) == (3, 0.0)
+    best = found["strengths"][0]
+    assert best["low"] <= best["strength"] <= best["high"]
+    assert best["lost"] == 0
+    assert json.loads(Path(found["written"]).read_text())["answers"] == found["answers"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "match"),
+    [
+        ("not json", "x.json", "holds no answers"),
+        ('{"answers": [{"pair": "p", "choice": "left"}]}', "x.json", "has the answer 'left'"),
+        ("wrong,header\n1,2", "x.csv", "holds no answers"),
+        ("pair,choice\nzzz,a", "x.csv", "no listening pack"),
+    ],
+)
+def test_bad_answer_files_are_one_line(tmp_path: Path, text: str, name: str, match: str):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=match):
+        human.evaluate([tmp_path / name], tmp_path)

