@@ -117,13 +117,23 @@ def bench(
         show(evaluate_answers(human_answers, workspace))
         return
     with workspace.lock("bench"):
-        show(run_bench(settings, human_pack=human_pack, yes=yes, retry_failed=retry_failed, overwrite=overwrite))
+        show(
+            run_bench(
+                settings,
+                human_pack=human_pack,
+                trusted=frozenset(scorer or ()),
+                yes=yes,
+                retry_failed=retry_failed,
+                overwrite=overwrite,
+            )
+        )
 
 
 def run_bench(
     settings: Settings,
     *,
     human_pack: bool = False,
+    trusted: frozenset[str] = frozenset(),
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
@@ -144,8 +154,8 @@ def run_bench(
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
-    with prepare.open_studio(settings, workspace) as studio:
-        needs = prepare.make_needs(settings, workspace, rows)
+    with prepare.open_studio(settings, workspace, trusted) as (studio, cache):
+        needs = prepare.make_needs(settings, workspace, rows, cache)
         generators = [make_generator(source, needs) for source in sources]
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from latentscore_data.core.bench.suites import suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.errors import InputError, LsdataError, MissingError
-from latentscore_data.core.generators.base import Needs, SourceName, parse_sources
+from latentscore_data.core.generators.base import Needs, SoundIndex, SourceName, parse_sources
 from latentscore_data.core.generators.simple import FIRST_VALID
 from latentscore_data.core.jsonl_io import read_rows
 from latentscore_data.core.rows import ScoredRow, VibeRow
@@ -20,6 +21,7 @@ from latentscore_data.core.seeds import digest
 if TYPE_CHECKING:
     from latentscore.embed import Embedder
     from latentscore_data.core.bench.run import Listening
+    from latentscore_data.core.scoring.cache import ScoreCache
     from latentscore_data.core.scoring.studio import Studio
     from latentscore_data.core.settings import BenchSettings, ScoringSettings, Settings
     from latentscore_data.core.workspace import Workspace
@@ -173,13 +175,22 @@ def run_name(bench: BenchSettings, scoring: ScoringSettings, sources: Sequence[S
     return f"{bench.suite or bench.split.lower()}-{what}"
 
 
-def open_studio(settings: Settings, workspace: Workspace) -> Studio:
-    """The studio with the scorers of the settings. Raises :class:`MissingError` where weights, an extra or a key is missing."""
+@contextmanager
+def open_studio(
+    settings: Settings, workspace: Workspace, trusted: frozenset[str] = frozenset()
+) -> Iterator[tuple[Studio, ScoreCache]]:
+    """The studio with the scorers of the settings, and the cache of what was heard.
+
+    ``trusted`` are the custom scorers that may run. Raises :class:`MissingError` where weights, an extra or a key is missing.
+    """
     from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+    from latentscore_data.core.scoring.cache import ScoreCache
     from latentscore_data.core.scoring.studio import Studio
 
-    scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm))
-    return Studio(scorers, settings.scoring, workspace.score_cache)
+    with ScoreCache(workspace.score_cache) as cache:
+        scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm, cache, trusted))
+        with Studio(scorers, settings.scoring, cache) as studio:
+            yield studio, cache
 
 
 def scorer_names(studio: Listening) -> list[str]:
@@ -193,7 +204,7 @@ def floor_source(studio: Listening, baseline: str) -> str | None:
     return None if all(isinstance(scorer, EmbeddingScorer) for scorer in studio.scorers) else baseline
 
 
-def make_needs(settings: Settings, workspace: Workspace, rows: Sequence[VibeRow]) -> Needs:
+def make_needs(settings: Settings, workspace: Workspace, rows: Sequence[VibeRow], cache: ScoreCache) -> Needs:
     """What the generators may draw on; nothing expensive happens before one of them asks for it."""
     from latentscore_data.core.dedupe import choose_embedder, load_embedder
     from latentscore_data.core.llm.client import LLM, connect
@@ -208,10 +219,16 @@ def make_needs(settings: Settings, workspace: Workspace, rows: Sequence[VibeRow]
     def embedder() -> Embedder:
         return load_embedder(choose_embedder(settings.dedupe))
 
+    def sounds() -> SoundIndex:
+        from latentscore_data.core.bench.sounds import ClapIndex
+
+        return ClapIndex(settings.scoring, cache)
+
     return Needs(
         bench=settings.bench,
         configs=settings.configs,
         embedder=embedder,
+        sounds=sounds,
         connect=ask,
         training_rows=lambda: training_rows(workspace),
         runs=workspace.train_dir,

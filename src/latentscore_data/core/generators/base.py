@@ -98,6 +98,7 @@ class Needs:
     bench: BenchSettings
     configs: ConfigsSettings
     embedder: Callable[[], Embedder]
+    sounds: Callable[[], SoundIndex]
     connect: Callable[[str], LLM]
     training_rows: Callable[[], list[ScoredRow]]
     """Rows of SFT-Train that have a config."""
@@ -122,6 +123,7 @@ def _baseline(source: SourceName, needs: Needs) -> Generator:
         "random": lambda: simple.RandomGenerator(source.label, needs.bench.seed),
         "keywords": lambda: simple.KeywordsGenerator(source.label, needs.bench.seed),
         "most-common": lambda: simple.MostCommonGenerator(source.label, needs.training_rows()),
+        "clap-lookup": lambda: lookup.SoundLookup(source.label, needs.training_rows(), needs.sounds()),
         "lookup": lambda: lookup.TextLookup(source.label, needs.training_rows(), needs.embedder()),
     }
     if source.name not in baselines:

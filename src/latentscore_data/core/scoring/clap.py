@@ -150,6 +150,12 @@ class ClapScorer:
         bad = self._bad_sound()
         return [_compare(vector, self._text(vibe), bad) for vibe, vector in zip(vibes, vectors, strict=True)]
 
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of texts, shape (texts, dim)."""
+        import numpy as np
+
+        return np.stack([self._text(text) for text in texts])
+
     def _embed(self, windows: Windows) -> Vectors:
         """Unit vectors of windows."""
         import numpy as np
