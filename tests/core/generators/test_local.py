@@ -39,7 +39,7 @@ def learn_one_answer(folder: Path, steps: int) -> dict:
     told = loaded.tokenizer(chat.answer_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
     ids = torch.tensor([asked + told])
     labels = torch.tensor([[-100] * len(asked) + told])
-    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=6e-3)
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
     loaded.model.train()
     for _ in range(steps):
         loss = loaded.model(input_ids=ids, labels=labels).loss
@@ -57,7 +57,7 @@ def learn_one_answer(folder: Path, steps: int) -> dict:
 @pytest.mark.long
 @pytest.mark.usefixtures("short_prompt")
 def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_schema(tmp_path: Path):
-    payload = learn_one_answer(tmp_path / "tiny", steps=250)
+    payload = learn_one_answer(tmp_path / "tiny", steps=150)
     trained = LocalGenerator("t", "tiny", batch_size=2, max_new_tokens=1500, runs=tmp_path)
     knows, other = trained.generate([make_vibe(vibe=VIBE), make_vibe(2, vibe=VIBE)])
     assert knows.raw_valid
@@ -66,7 +66,7 @@ def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_s
     assert knows.tokens_out is not None
     assert 100 < knows.tokens_out < 1500
 
-    untrained = LocalGenerator("r", "tiny-random", batch_size=1, max_new_tokens=1500, runs=tmp_path)
+    untrained = LocalGenerator("r", "tiny-random", batch_size=1, max_new_tokens=1200, runs=tmp_path)
     (answer,) = untrained.generate([make_vibe(vibe=VIBE)])
     assert answer.raw_valid is False
     assert answer.payload is not None, answer.failure
