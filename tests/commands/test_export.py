@@ -228,3 +228,53 @@ def test_the_report_counts_the_workspace_and_plays_a_sample(root: Path, monkeypa
     audio, rate = soundfile.read(folder / players[0])
     assert len(audio) / rate == pytest.approx(2.0, abs=0.1)
     assert abs(audio).max() > 0.01
+
+
+def test_chat_files_are_what_trainers_read(root: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    workspace = fill(root)
+    run(root, "chat")
+    folder = str(workspace.export_dir / "chat")
+    sft = datasets.load_dataset(folder, "sft", cache_dir=str(tmp_path / "cache"))
+    assert {name: split.num_rows for name, split in sft.items()} == {
+        "SFT_Train": 4, "SFT_Val": 1, "GRPO": 2, "TEST": 2,
+    }  # fmt: skip
+    messages = sft["SFT_Train"][0]["messages"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant"]
+    assert "vibe nubmer 1" in messages[1]["content"]
+    assert json.loads(messages[2]["content"])["title"] == "Title 1"
+
+    pairs = datasets.load_dataset(folder, "preference", cache_dir=str(tmp_path / "cache"))["SFT_Train"]
+    assert len(pairs) == 5
+    row = _rows(workspace, "SFT-Train")[0]
+    assert (pairs[0]["chosen_score"], pairs[0]["rejected_score"]) == (0.1, 0.05)
+    assert json.loads(pairs[0]["chosen"][0]["content"]) == row.config_candidates[0]
+    assert json.loads(pairs[0]["rejected"][0]["content"]) == row.config_candidates[1]
+
+
+def test_rows_whose_candidates_sound_alike_make_no_pair() -> None:
+    from latentscore_data.core.export.chat import best_and_worst
+
+    good, other = make_payload("Good"), make_payload("Other")
+    scored = {"config_candidates": [good, other, None, good], "candidate_scores": {"clap": [0.5, -0.5, None, 0.1]}}
+    assert best_and_worst(make_scored(1, **scored)) == ("clap", (good, 0.5), (other, -0.5))
+    for scores in ([0.5, 0.5], [0.5, None], []):
+        row = make_scored(1, config_candidates=[good, other], candidate_scores={"clap": scores})
+        assert best_and_worst(row) is None
+
+
+@pytest.mark.ml
+def test_trl_applies_a_chat_template_to_the_chat_files(root: Path) -> None:
+    from trl.data_utils import is_conversational, maybe_apply_chat_template
+
+    from latentscore_data.core.training.base_models import load_tokenizer
+
+    workspace = fill(root)
+    run(root, "chat")
+    tokenizer = load_tokenizer("tiny-random")
+    for kind, parts in (("sft", {"text"}), ("preference", {"prompt", "chosen", "rejected"})):
+        line = json.loads((workspace.export_dir / "chat" / kind / "GRPO.jsonl").read_text().splitlines()[0])
+        assert is_conversational(line)
+        made = maybe_apply_chat_template(line, tokenizer)
+        assert parts <= made.keys()
+        assert all(isinstance(made[part], str) and made[part] for part in parts)

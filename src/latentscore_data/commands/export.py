@@ -99,6 +99,24 @@ def export_dataset(
     show(summary)
 
 
+@app.command("chat")
+def export_chat(
+    split: SplitOption = None,
+    out: OutOption = None,
+    overwrite: ReplaceOption = False,
+) -> None:
+    """Write messages and preference pairs as JSON lines for other trainers.
+
+    Example: lsdata export chat --split SFT-Train --split SFT-Val
+    """
+    from latentscore_data.core.settings import chosen
+
+    settings = load(export=chosen(splits=split))
+    with _locked(settings):
+        summary = run_export_chat(settings, out=out, overwrite=overwrite)
+    show(summary)
+
+
 @app.command("report")
 def export_report(
     out: OutOption = None,
@@ -263,6 +281,37 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
         },
         outputs=[str(target)],
         next_step=f"python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
+    )
+
+
+def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
+    """The winners as messages, and the best against the worst candidate as preference pairs."""
+    import time
+
+    from latentscore_data.core.export import cards, chat, dataset, provenance
+    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.jsonl_io import replace_bytes
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace
+
+    started = time.monotonic()
+    workspace = Workspace(settings.paths.root)
+    target = out or workspace.export_dir / "chat"
+    check_target(target, overwrite)
+    splits = dataset.readers(workspace.scored, settings.export.splits)
+    with new_folder(target, overwrite) as folder:
+        facts = chat.write_chat(folder, splits)
+        origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
+        replace_bytes(folder / "README.md", [cards.chat_card(settings.export.name, facts, origin).encode()])
+        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        write_record(folder, "chat", {"messages": facts.messages, "pairs": facts.pairs, **_hub(origin, "dataset")})
+    return Summary(
+        "export chat",
+        done=sum(facts.messages.values()),
+        seconds=time.monotonic() - started,
+        details={"messages": sum(facts.messages.values()), "preference pairs": sum(facts.pairs.values())},
+        outputs=[str(target)],
+        next_step=f"python -c \"import datasets; print(datasets.load_dataset('{target}', 'sft'))\"",
     )
 
 

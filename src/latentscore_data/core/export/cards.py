@@ -14,6 +14,7 @@ from latentscore_data.core.export.maps import MapFacts
 from latentscore_data.core.export.provenance import Provenance, hub_license, md
 
 if TYPE_CHECKING:
+    from latentscore_data.core.export.chat import ChatFacts
     from latentscore_data.core.export.merge import Parity
 
 SCORES_PICTURE = "scores-{scorer}.svg"
@@ -294,6 +295,50 @@ def map_card(name: str, kind: str, fingerprint: str, facts: MapFacts, splits: Co
         **license_header(origin, None),
         "tags": ["music", "retrieval", "latentscore"],
         "configs": [{"config_name": "default", "data_files": "map.jsonl"}],
+    }
+    return with_header(header, body)
+
+
+def chat_card(name: str, facts: ChatFacts, origin: Provenance) -> str:
+    """README.md of exported chat files."""
+    splits = list(facts.messages)
+    body = [
+        f"# {md(name)}: chat files",
+        "",
+        "`sft/` holds `messages` (system, user, assistant): the question and the best of its candidates. `preference/` "
+        "holds `prompt`, `chosen` and `rejected`: the best and the worst candidate by the scorer that chose, for rows "
+        "whose candidates differ in score. Trainers such as TRL's SFTTrainer and DPOTrainer read both as they are.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        f'rows = load_dataset("json", data_files="PATH/sft/{split_name(splits[0])}.jsonl", split="train")',
+        'print([message["role"] for message in rows[0]["messages"]])',
+        "```",
+        "",
+        *table(
+            ("split", "messages", "pairs"),
+            ((split_name(split), f"{facts.messages[split]:,}", f"{facts.pairs.get(split, 0):,}") for split in splits),
+        ),
+        "",
+        "Keep TEST out of training. Sources, licences and authors are in [ATTRIBUTION.md](ATTRIBUTION.md).",
+        "",
+    ]
+    configs = [
+        {
+            "config_name": kind,
+            "data_files": [{"split": split_name(s), "path": f"{kind}/{split_name(s)}.jsonl"} for s in counts],
+        }
+        for kind, counts in (("sft", facts.messages), ("preference", facts.pairs))
+        if counts
+    ]
+    header = {
+        "pretty_name": f"{name}: chat files",
+        **license_header(origin, None),
+        "task_categories": ["text-generation"],
+        "tags": ["music", "latentscore", "dpo"],
+        "configs": configs,
     }
     return with_header(header, body)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from latentscore.lookup import EMBEDDING_FIELDS, JSONL_FILE, MAP_FORMAT, ROWS_FILE, TENSORS_FILE, UNIT_TOLERANCE
-from latentscore_data.core.errors import InputError, MissingError, VerificationError
+from latentscore_data.core.errors import InputError, VerificationError
 from latentscore_data.core.jsonl_io import writing
 from latentscore_data.core.rows import ScoredRow
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from latentscore.embed import Embedder
     from latentscore_data.core.settings import Settings
 
 BATCH = 512
@@ -54,25 +53,19 @@ def embedding_source(kind: str, settings: Settings) -> EmbeddingSource:
 
 
 def _text_source(settings: Settings) -> EmbeddingSource:
-    embedder, why = _text_embedder(settings.export.embedder or settings.dedupe.model)
+    from latentscore_data.core.dedupe import choose_embedder, load_embedder
+
+    # The embedder of a map is chosen as the one for near-duplicates is.
+    chosen = choose_embedder(
+        settings.dedupe.model_copy(update={"model": settings.export.embedder or settings.dedupe.model})
+    )
+    embedder = load_embedder(chosen)
     return EmbeddingSource(
         embedder.fingerprint,
         lambda rows: embedder.embed([row.vibe_original for row in rows]),
         lambda text: embedder.embed([text])[0],
-        why,
+        f"embedding vibes with {chosen.name} ({chosen.why})",
     )
-
-
-def _text_embedder(name: str) -> tuple[Embedder, str]:
-    """The embedder of that name and why it was taken; ``auto`` is MiniLM where it can be loaded, else hashing."""
-    from latentscore.embed import EmbedderError, make_embedder
-
-    try:
-        return make_embedder("minilm" if name == "auto" else name), f"embedding vibes with {name}"
-    except EmbedderError as error:
-        if name != "auto":
-            raise MissingError(str(error), "install and fetch it, or use --embedder hashing") from None
-        return make_embedder("hashing"), f"embedding vibes with hashing, because {error}"
 
 
 EMBEDDING_SOURCES: dict[str, Callable[[Settings], EmbeddingSource]] = {"text": _text_source}

@@ -1,0 +1,85 @@
+"""Chat files for other trainers: what to answer, and which of two answers is the better one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.errors import InputError
+from latentscore_data.core.export.dataset import Rows, split_name
+from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.training.chat import completion_messages, prompt_messages
+
+
+@dataclass
+class ChatFacts:
+    """What was written, per split."""
+
+    messages: dict[str, int] = field(default_factory=dict)
+    pairs: dict[str, int] = field(default_factory=dict)
+
+
+def write_chat(folder: Path, splits: Mapping[str, Rows]) -> ChatFacts:
+    """Write ``sft/<SPLIT>.jsonl`` and ``preference/<SPLIT>.jsonl``; files without lines are left out.
+
+    Raises :class:`InputError` when no row has a config.
+    """
+    facts = ChatFacts()
+    for split, rows in splits.items():
+        for kind, lines, counts in (
+            ("sft", sft_lines(rows()), facts.messages),
+            ("preference", preference_lines(rows()), facts.pairs),
+        ):
+            path = folder / kind / f"{split_name(split)}.jsonl"
+            if count := replace_rows(path, lines):
+                counts[split] = count
+            else:
+                path.unlink()
+    if not facts.messages:
+        raise InputError("no row has a config, so there is nothing to learn from", "run lsdata configs first")
+    return facts
+
+
+def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
+    """``{"messages": [system, user, assistant], "row_id": ...}`` for each row with a winner, in its training wording."""
+    for row in rows:
+        if row.config_payload is not None:
+            messages = [*prompt_messages(row.vibe_for_training), *completion_messages(row.config_payload)]
+            yield {"messages": messages, "row_id": row.row_id}
+
+
+def preference_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
+    """``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the worst
+    candidate of each row, and their scores by the scorer that chose."""
+    for row in rows:
+        if (pair := best_and_worst(row)) is not None:
+            scorer, (best, best_score), (worst, worst_score) = pair
+            yield {
+                "prompt": prompt_messages(row.vibe_for_training),
+                "chosen": completion_messages(best),
+                "rejected": completion_messages(worst),
+                "chosen_score": best_score,
+                "rejected_score": worst_score,
+                "scorer": scorer,
+                "row_id": row.row_id,
+            }
+
+
+def best_and_worst(
+    row: ScoredRow,
+) -> tuple[str, tuple[dict[str, Any], float], tuple[dict[str, Any], float]] | None:
+    """The scorer that chose, and the candidates with its highest and lowest score; ``None`` unless they differ."""
+    scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
+    known = [
+        (candidate, score)
+        for candidate, score in zip(row.config_candidates, scores, strict=False)
+        if candidate is not None and score is not None
+    ]
+    if not known:
+        return None
+    best, worst = max(known, key=lambda pair: pair[1]), min(known, key=lambda pair: pair[1])
+    # The title is part of an answer but not of the sound: equal configs have equal scores and teach nothing.
+    return (scorer, best, worst) if best[1] > worst[1] else None
