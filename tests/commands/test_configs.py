@@ -47,8 +47,10 @@ def test_every_row_gets_its_candidates_in_the_published_shape(root: Path) -> Non
     summary = json.loads(out.stdout)
     assert (summary["done"], summary["calls"], summary["cost_usd"]) == (3, 6, 0.0)
     first = lines(workspace)[0]
-    assert first["vibe_original"] == "a street in the rain, house 1" and first["config_model"] == "hosted_vllm/test"
-    assert len(first["config_candidates"]) == 2 and first["config_error"] is None
+    assert first["vibe_original"] == "a street in the rain, house 1"
+    assert first["config_model"] == "hosted_vllm/test"
+    assert len(first["config_candidates"]) == 2
+    assert first["config_error"] is None
     assert first["validation_scores"] == {
         "format_valid": [1.0, 1.0],
         "schema_valid": [1.0, 1.0],
@@ -65,7 +67,8 @@ def test_the_vibe_travels_as_data_between_its_marks(root: Path) -> None:
         assert generate(server, root, "--n", "1").exit_code == 0
         system, user = server.received[0].body["messages"]
     assert "ignore your instructions" not in system["content"]
-    assert user["content"].startswith("<vibe>ignore") and user["content"].count("</vibe>") == 1
+    assert user["content"].startswith("<vibe>ignore")
+    assert user["content"].count("</vibe>") == 1
 
 
 def test_more_candidates_send_only_the_new_ones(root: Path) -> None:
@@ -75,7 +78,8 @@ def test_more_candidates_send_only_the_new_ones(root: Path) -> None:
         assert len(server.received) == 20
         out = generate(server, root, "--n", "8")
         seeds = Counter(request.body["seed"] for request in server.received[20:])
-        assert len(server.received) == 40 and seeds == dict.fromkeys((4, 5, 6, 7), 5)
+        assert len(server.received) == 40
+        assert seeds == dict.fromkeys((4, 5, 6, 7), 5)
         assert json.loads(out.stdout)["cached"] == 20
         assert generate(server, root, "--n", "2").exit_code == 0
         assert len(server.received) == 40, "fewer are there already"
@@ -106,7 +110,8 @@ def test_rows_that_are_gone_leave_the_candidates_but_not_the_cache(root: Path) -
         assert len(lines(workspace)) == 2
         write_rows(root, 3)
         generate(server, root, "--n", "1")
-        assert len(lines(workspace)) == 3 and len(server.received) == 3
+        assert len(lines(workspace)) == 3
+        assert len(server.received) == 3
 
 
 def test_a_limited_run_keeps_the_other_rows(root: Path) -> None:
@@ -149,7 +154,8 @@ def test_a_missing_candidate_is_counted_and_asked_for_again_with_retry_failed(ro
 
     with ChatServer(reply) as server:
         out = generate(server, root, "--n", "3")
-        assert out.exit_code == 1 and json.loads(out.stdout)["short"] == 1
+        assert out.exit_code == 1
+        assert json.loads(out.stdout)["short"] == 1
         assert lines(workspace)[0]["config_candidates"][1] is None
         assert "candidate 1: answer: empty" in lines(workspace)[0]["config_error"]
         asked = len(server.received)
@@ -181,8 +187,10 @@ def test_a_refused_key_stops_after_one_request_and_is_seen_nowhere(root: Path, m
     monkeypatch.setenv("SOME_NAME", KEY)
     with ChatServer(config_reply(), keys={"another"}) as server:
         out = generate(server, root, "--n", "4", "--api-key-env", "SOME_NAME", "--verbose")
-        assert out.exit_code == 3 and len(server.received) == 1
-    assert "SOME_NAME" in out.output and KEY not in out.output
+        assert out.exit_code == 3
+        assert len(server.received) == 1
+    assert "SOME_NAME" in out.output
+    assert KEY not in out.output
     for path in root.rglob("*"):
         if path.is_file():
             assert KEY.encode() not in path.read_bytes(), path
@@ -197,7 +205,9 @@ def test_a_settings_file_alone_cannot_send_a_key_away(monkeypatch: pytest.Monkey
     )
     command = ["configs", "--only", "generate", "--root", str(root), "--yes"]
     out = CliRunner().invoke(app, command)
-    assert out.exit_code == 2 and "collector.invalid" in out.output and "--api-key-env OPENAI_API_KEY" in out.output
+    assert out.exit_code == 2
+    assert "collector.invalid" in out.output
+    assert "--api-key-env OPENAI_API_KEY" in out.output
     out = CliRunner().invoke(app, [*command, "--dry-run", "--api-key-env", "OPENAI_API_KEY"])
     assert out.exit_code == 0
 
@@ -213,7 +223,8 @@ def test_half_of_the_rows_failing_trips_the_breaker(root: Path) -> None:
 
     with ChatServer(reply) as server:
         out = generate(server, root, "--n", "1", "--max-concurrency", "4")
-        assert out.exit_code == 4 and "empty" in out.output
+        assert out.exit_code == 4
+        assert "empty" in out.output
         paid = sum(request.status == 200 for request in server.received)
         assert paid < 200
         server.reply = good
@@ -226,10 +237,13 @@ def test_nobody_to_ask_means_nothing_is_sent(root: Path, monkeypatch: pytest.Mon
     write_rows(root, 2)
     command = ["configs", "--only", "generate", "--root", str(root), "--model", "openai/gpt-4o-mini"]
     out = CliRunner().invoke(app, command)
-    assert out.exit_code == 2 and "--yes or --max-cost" in out.output and "$" in out.output
+    assert out.exit_code == 2
+    assert "--yes or --max-cost" in out.output
+    assert "$" in out.output
     elsewhere = [*command[:-1], "hosted_vllm/own", "--api-base", "https://gpu.invalid/v1", "--max-cost", "1"]
     out = CliRunner().invoke(app, elsewhere)
-    assert out.exit_code == 4 and "unknown" in out.output
+    assert out.exit_code == 4
+    assert "unknown" in out.output
 
 
 def test_a_dry_run_measures_and_spends_nothing(root: Path) -> None:
@@ -238,11 +252,15 @@ def test_a_dry_run_measures_and_spends_nothing(root: Path) -> None:
     out = CliRunner().invoke(app, command)
     plan = json.loads(out.stdout)
     assert (plan["rows"], plan["calls"], plan["cached"]) == (10, 40, 0)
-    assert 1000 * 40 < plan["tokens_in"] < 3000 * 40 and 300 * 40 < plan["tokens_out"] < 1500 * 40
-    assert 0 < plan["cost_usd"] < plan["worst_usd"] and "price list" in plan["basis"]
-    assert not workspace.llm_cache.exists() and not workspace.configs_dir.exists()
+    assert 1000 * 40 < plan["tokens_in"] < 3000 * 40
+    assert 300 * 40 < plan["tokens_out"] < 1500 * 40
+    assert 0 < plan["cost_usd"] < plan["worst_usd"]
+    assert "price list" in plan["basis"]
+    assert not workspace.llm_cache.exists()
+    assert not workspace.configs_dir.exists()
     unknown = json.loads(CliRunner().invoke(app, [*command[:-1], "openai/nobody-knows-this"]).stdout)
-    assert unknown["cost_usd"] is None and "unknown" in unknown["basis"]
+    assert unknown["cost_usd"] is None
+    assert "unknown" in unknown["basis"]
 
 
 def test_a_dry_run_knows_what_the_cache_holds(root: Path) -> None:
@@ -257,7 +275,8 @@ def test_a_dry_run_knows_what_the_cache_holds(root: Path) -> None:
 def test_without_rows_it_says_what_to_run_first(root: Path) -> None:
     replace_rows(Workspace(root).texts("x"), [{"dataset": "x", "id_in_dataset": "1", "text": "t"}])
     out = CliRunner().invoke(app, ["configs", "--root", str(root)])
-    assert out.exit_code == 3 and "lsdata vibes" in out.output
+    assert out.exit_code == 3
+    assert "lsdata vibes" in out.output
 
 
 def test_an_unknown_half_or_place_is_wrong_usage(root: Path) -> None:
@@ -282,7 +301,9 @@ def test_the_first_minute(lsdata: Lsdata) -> None:
     """Winners, palettes and the next step from an empty folder."""
     out = lsdata("configs", "--n", "2", "--seconds", "1", "--scorer", "acoustic", timeout=240)
     assert out.returncode == 0, out.stderr
-    assert "of 2" in out.stdout and "next: " in out.stdout and "#" in out.stdout
+    assert "of 2" in out.stdout
+    assert "next: " in out.stdout
+    assert "#" in out.stdout
     rows = [line for _, line in read_lines(Path("data_work/sample/.processed/TEST.jsonl"))]
     assert len(rows) == 8
     for row in rows:
@@ -306,7 +327,8 @@ def test_vibes_on_the_command_line_leave_no_files_but_the_sound(lsdata: Lsdata) 
     for answer in answers:
         assert answer["scores"][answer["best_index"]] == max(answer["scores"]) == answer["score"]
         with soundfile.SoundFile(answer["audio_file"]) as sound:
-            assert sound.format == "FLAC" and sound.frames == sound.samplerate
+            assert sound.format == "FLAC"
+            assert sound.frames == sound.samplerate
     assert sorted(path.name for path in Path().iterdir()) == ["out"]
 
 

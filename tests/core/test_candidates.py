@@ -51,4 +51,5 @@ def test_the_winner_is_the_first_of_the_highest(scores: list[float | None]) -> N
         assert winner is None
     else:
         assert winner is not None
-        assert scores[winner] == max(known) and winner == scores.index(max(known))
+        assert scores[winner] == max(known)
+        assert winner == scores.index(max(known))

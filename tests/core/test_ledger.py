@@ -33,7 +33,8 @@ def test_a_run_without_calls_leaves_no_file(tmp_path: Path) -> None:
     book = Ledger(tmp_path / "ledger.jsonl")
     book.add_cached("vibes", "a", 0, 0.0)
     book.close()
-    assert not book.path.exists() and totals(book.path) == {}
+    assert not book.path.exists()
+    assert totals(book.path) == {}
 
 
 def test_a_long_book_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,8 @@ def test_each_input_becomes_one_line_in_order_and_the_second_run_does_nothing(la
     assert (first.done, first.skipped, first.exit_code) == (30, 0, 0)
     assert [line["row_id"] for line in lab.lines()] == WORDS, "compacted into the order of the inputs"
     again = lab.run(WORDS)
-    assert (again.done, again.skipped) == (0, 30) and len(lab.worked) == 30
+    assert (again.done, again.skipped) == (0, 30)
+    assert len(lab.worked) == 30
 
 
 def test_a_changed_fingerprint_runs_again_and_the_newest_line_wins(lab: Lab) -> None:
@@ -81,7 +82,8 @@ def test_a_changed_fingerprint_runs_again_and_the_newest_line_wins(lab: Lab) -> 
     lab.version = "2"
     assert lab.run(WORDS).done == 30
     lines = lab.lines()
-    assert len(lines) == 30 and all(line["input_fingerprint"].startswith("2") for line in lines)
+    assert len(lines) == 30
+    assert all(line["input_fingerprint"].startswith("2") for line in lines)
 
 
 def test_an_incomplete_line_runs_again(lab: Lab) -> None:
@@ -116,7 +118,8 @@ def failing(lab: Lab, kinds: dict[str, str]) -> Work:
 
 def test_failures_are_written_and_only_the_retryable_ones_are_tried_again(lab: Lab) -> None:
     summary = lab.run(WORDS, failing(lab, {"word1": "transient", "word2": "bad request", "word3": "answer"}))
-    assert summary.failed == {"transient": 1, "bad request": 1, "answer": 1} and summary.exit_code == 1
+    assert summary.failed == {"transient": 1, "bad request": 1, "answer": 1}
+    assert summary.exit_code == 1
     written = [json.loads(line) for line in lab.failures.read_text().splitlines()]
     assert {line["row_id"]: (line["kind"], line["status"], line["attempts"]) for line in written} == {
         "word1": ("transient", 500, 3),
@@ -135,7 +138,8 @@ def test_failures_know_their_rows_by_the_line_key(lab: Lab) -> None:
     job = {"line_key": "source_id"}
     lab.run(["a", "b"], failing(lab, {"a": "bad request"}), job=job)
     again = lab.run(["a", "b"], job=job)
-    assert again.failed == {"bad request": 1} and lab.worked == ["b"]
+    assert again.failed == {"bad request": 1}
+    assert lab.worked == ["b"]
 
 
 def test_the_breaker_stops_after_twenty_when_half_have_failed_and_names_the_causes(lab: Lab) -> None:
@@ -167,7 +171,8 @@ def test_an_error_ends_the_run_after_what_is_in_flight(lab: Lab) -> None:
     with pytest.raises(MissingError):
         lab.run(WORDS, work, {"client": client}, max_in_flight=10)
     assert len(lab.lines()) == 5, "the five that were in flight are kept, nothing new was begun"
-    assert client.drained and client.closed == 1
+    assert client.drained
+    assert client.closed == 1
 
 
 def test_a_bug_ends_the_run_too_and_is_raised_as_itself(lab: Lab) -> None:
@@ -188,7 +193,8 @@ def test_a_row_that_was_not_attempted_is_neither_done_nor_failed(lab: Lab) -> No
         return await lab.shout(word)
 
     summary = lab.run(WORDS, work)
-    assert (summary.done, summary.failed) == (29, {}) and not lab.failures.exists()
+    assert (summary.done, summary.failed) == (29, {})
+    assert not lab.failures.exists()
     assert lab.run(WORDS).done == 1
 
 
@@ -275,7 +281,8 @@ def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(lab: Lab, monkeypatc
     assert caught.value.exit_code == 6
     monkeypatch.undo()
     kept = lab.lines()
-    assert kept and len(kept) < 30
+    assert kept
+    assert len(kept) < 30
     assert lab.run(WORDS).done == 30 - len(kept)
     assert [line["row_id"] for line in lab.lines()] == WORDS
 
@@ -296,7 +303,9 @@ def test_ctrl_c_finishes_what_is_in_flight(lab: Lab) -> None:
     with pytest.raises(KeyboardInterrupt):
         lab.run(WORDS, work, {"client": client}, max_in_flight=3)
     timer.join()
-    assert len(lab.lines()) == 3 and client.drained == 1 and client.closed == 1
+    assert len(lab.lines()) == 3
+    assert client.drained == 1
+    assert client.closed == 1
     assert lab.run(WORDS).done == 27
 
 

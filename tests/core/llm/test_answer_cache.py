@@ -53,13 +53,15 @@ def test_the_order_of_names_does_not_change_the_key() -> None:
 def test_answers_come_back_and_negatives_are_never_served(tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path / "c" / "llm.sqlite")
     cache.put_negative("k", "malformed", ENTRY)
-    assert cache.get("k") is None and not cache.has("k")
+    assert cache.get("k") is None
+    assert not cache.has("k")
     cache.put([("k", ENTRY), ("k2", ENTRY)])
     found = cache.get("k")
     assert found is not None
     assert (found.answer, found.finish_reason, found.tokens_out, found.cost_usd) == ('{"a": 1}', "stop", 20, 0.5)
     assert found.created.endswith("Z")
-    assert cache.facts()["answers"] == 2 and cache.facts()["negatives"] == 1
+    assert cache.facts()["answers"] == 2
+    assert cache.facts()["negatives"] == 1
     assert cache.mean_tokens_out("m") == 20
     assert cache.mean_tokens_out("nobody") is None
     cache.close()

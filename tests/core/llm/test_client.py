@@ -84,7 +84,9 @@ def test_a_question_gets_its_object_with_what_it_took(tmp_path: Path) -> None:
         (answer,), llm = ask(server, question(), cache=tmp_path / "c.sqlite")
         assert answer.value == Word(word="rain")
         assert (answer.cached, answer.finish_reason, answer.cost_usd, answer.model) == (False, "stop", 0.0, llm.model)
-        assert answer.tokens_in > 0 and answer.tokens_out > 0 and answer.seconds > 0
+        assert answer.tokens_in > 0
+        assert answer.tokens_out > 0
+        assert answer.seconds > 0
         sent = server.received[0].body
         assert sent["response_format"]["type"] == "json_schema"
         assert sent["response_format"]["json_schema"]["schema"]["properties"] == {
@@ -106,7 +108,8 @@ def test_the_same_question_is_free_and_another_sample_is_not(tmp_path: Path) -> 
 def test_the_same_question_at_the_same_time_is_one_call() -> None:
     with ChatServer(reply, delay_seconds=0.05) as server:
         answers, _ = ask(server, *[question()] * 8)
-        assert words(answers) == ["rain"] * 8 and len(server.received) == 1
+        assert words(answers) == ["rain"] * 8
+        assert len(server.received) == 1
 
 
 def test_a_bad_key_costs_exactly_one_request_and_stops_the_run() -> None:
@@ -118,7 +121,8 @@ def test_a_bad_key_costs_exactly_one_request_and_stops_the_run() -> None:
             del os.environ["WRONG_KEY"]
         assert len(server.received) == 1
         assert all(isinstance(answer, MissingError) for answer in answers)
-        assert answers[0].exit_code == 3 and "WRONG_KEY" in answers[0].remedy
+        assert answers[0].exit_code == 3
+        assert "WRONG_KEY" in answers[0].remedy
         # The server's message repeats the key.
         assert SECRET not in str(answers[0])
 
@@ -127,21 +131,25 @@ def test_a_bad_key_costs_exactly_one_request_and_stops_the_run() -> None:
 def test_auth_and_payment_stop_the_run(status: int) -> None:
     with ChatServer(reply, refuse=(status, {"error": {"message": "no", "type": "x"}})) as server:
         answers, _ = ask(server, question("a"), question("b"))
-        assert len(server.received) == 1 and all(isinstance(answer, MissingError) for answer in answers)
+        assert len(server.received) == 1
+        assert all(isinstance(answer, MissingError) for answer in answers)
 
 
 def test_an_exhausted_quota_stops_the_run_although_it_is_a_429() -> None:
     error = {"error": {"message": "You exceeded your current quota", "type": "insufficient_quota"}}
     with ChatServer(reply, refuse=(429, error)) as server:
         answers, _ = ask(server, question("a"), question("b"))
-        assert len(server.received) == 1 and "add credit" in answers[0].remedy
+        assert len(server.received) == 1
+        assert "add credit" in answers[0].remedy
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_a_bad_request_fails_its_row_without_retry(status: int) -> None:
     with ChatServer(reply, refuse=(status, {"error": {"message": "cannot do that", "type": "x"}})) as server:
         (answer,), _ = ask(server, question())
-        assert isinstance(answer, RowFailure) and answer.kind == "bad request" and answer.status == status
+        assert isinstance(answer, RowFailure)
+        assert answer.kind == "bad request"
+        assert answer.status == status
         assert len(server.received) == 1
 
 
@@ -150,13 +158,15 @@ def test_a_bad_request_fails_its_row_without_retry(status: int) -> None:
 def test_transient_faults_are_tried_again(fault: str, model: str) -> None:
     with ChatServer(reply, script=[fault, fault]) as server:
         (answer,), _ = ask(server, question(), model=model)
-        assert answer.value.word == "rain" and len(server.received) == 3
+        assert answer.value.word == "rain"
+        assert len(server.received) == 3
 
 
 def test_a_hanging_server_is_left_after_the_time_out() -> None:
     with ChatServer(reply, script=["hang"]) as server:
         (answer,), _ = ask(server, question(), timeout_seconds=0.3)
-        assert answer.value.word == "rain" and len(server.received) == 2
+        assert answer.value.word == "rain"
+        assert len(server.received) == 2
 
 
 def test_a_server_that_never_recovers_fails_the_row_after_the_last_attempt() -> None:
@@ -171,7 +181,8 @@ def test_a_server_that_is_not_there_is_transient() -> None:
     with ChatServer(reply) as server:
         pass
     (answer,), _ = ask(server, question(), max_attempts=2)
-    assert isinstance(answer, RowFailure) and answer.kind == "transient"
+    assert isinstance(answer, RowFailure)
+    assert answer.kind == "transient"
 
 
 def test_retry_after_is_kept() -> None:
@@ -189,19 +200,23 @@ def test_a_bad_answer_is_asked_again_with_what_was_wrong_and_kept_as_a_negative(
         (answer,), _ = ask(server, question(), cache=cache)
         assert answer.value.word == "rain"
         first, second = (request.body["messages"] for request in server.received)
-        assert second[: len(first)] == first and len(second) > len(first)
+        assert second[: len(first)] == first
+        assert len(second) > len(first)
         assert any(word in second[-1]["content"] for word in ("cannot be used", "cut off", "no answer"))
         # Tokens of both calls were paid for.
         assert answer.tokens_in > server.received[0].body["max_tokens"] // 4
         assert AnswerCache(cache).facts()["negatives"] == 1
         (again,), _ = ask(server, question(), cache=cache)
-        assert again.cached and len(server.received) == 2
+        assert again.cached
+        assert len(server.received) == 2
 
 
 def test_an_answer_is_asked_for_at_most_twice_more() -> None:
     with ChatServer(reply, script=["empty"] * 9) as server:
         (answer,), _ = ask(server, question())
-        assert isinstance(answer, RowFailure) and answer.kind == "answer" and "empty" in answer.message
+        assert isinstance(answer, RowFailure)
+        assert answer.kind == "answer"
+        assert "empty" in answer.message
         assert len(server.received) == 3
 
 
@@ -209,7 +224,8 @@ def test_a_failed_answer_is_no_hit_the_next_time(tmp_path: Path) -> None:
     with ChatServer(reply, script=["empty"] * 3) as server:
         ask(server, question(), cache=tmp_path / "c.sqlite")
         (answer,), _ = ask(server, question(), cache=tmp_path / "c.sqlite")
-        assert answer.value.word == "rain" and not answer.cached
+        assert answer.value.word == "rain"
+        assert not answer.cached
 
 
 class Picky(ChatServer):
@@ -254,7 +270,9 @@ def test_the_shape_is_asked_for_in_the_strictest_way_that_the_server_takes(
 def test_a_server_that_refuses_every_shape_is_a_bad_request() -> None:
     with Picky("json_schema", "json_object", "text") as server:
         (answer,), _ = ask(server, question())
-        assert isinstance(answer, RowFailure) and answer.kind == "bad request" and len(server.received) == 3
+        assert isinstance(answer, RowFailure)
+        assert answer.kind == "bad request"
+        assert len(server.received) == 3
 
 
 @pytest.mark.parametrize("provider", BASE_PROVIDERS)
@@ -277,7 +295,9 @@ def test_the_key_that_is_named_goes_there(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_key_that_is_named_must_be_there() -> None:
     with ChatServer(reply) as server:
         (answer,), _ = ask(server, question(), api_key_env="NOT_SET_ANYWHERE")
-        assert isinstance(answer, MissingError) and "NOT_SET_ANYWHERE" in str(answer) and not server.received
+        assert isinstance(answer, MissingError)
+        assert "NOT_SET_ANYWHERE" in str(answer)
+        assert not server.received
 
 
 @pytest.mark.parametrize("model", ["bedrock/claude", "vertex_ai/gemini", "azure/gpt"])
@@ -289,7 +309,8 @@ def test_providers_with_credentials_of_their_own_are_not_sent_elsewhere(model: s
 def test_a_bare_model_name_is_enough_for_a_server_of_ones_own() -> None:
     with ChatServer(reply) as server:
         (answer,), _ = ask(server, question(), model="some-org/some-model")
-        assert answer.value.word == "rain" and server.received[0].body["model"] == "some-org/some-model"
+        assert answer.value.word == "rain"
+        assert server.received[0].body["model"] == "some-org/some-model"
 
 
 def test_missing_keys_and_unknown_names_are_found_without_a_call() -> None:
@@ -302,10 +323,13 @@ def test_missing_keys_and_unknown_names_are_found_without_a_call() -> None:
 def test_a_price_is_known_free_or_unknown_but_never_guessed() -> None:
     assert price_of("builtin/keywords", LLMSettings()) == Price(0.0, 0.0, "offline")
     known = price_of("openai/gpt-4o-mini", LLMSettings())
-    assert known is not None and known.per_token_in > 0 and known.per_token_out > known.per_token_in
+    assert known is not None
+    assert known.per_token_in > 0
+    assert known.per_token_out > known.per_token_in
     assert price_of("openai/a-model-that-nobody-knows", LLMSettings()) is None
     local = price_of("openai/gpt-4o-mini", LLMSettings(api_base="http://localhost:8000/v1"))
-    assert local is not None and local.free
+    assert local is not None
+    assert local.free
     assert price_of("hosted_vllm/x", LLMSettings(api_base="https://example.org/v1")) is None
     assert price_of("hosted_vllm/x", LLMSettings(api_base="http://127.0.0.1.example.org/v1")) is None
 
@@ -331,7 +355,8 @@ def test_the_budget_stops_before_it_is_exceeded_and_keeps_what_was_paid(tmp_path
         )
         good = [answer for answer in answers if not isinstance(answer, BaseException)]
         stopped = [answer for answer in answers if isinstance(answer, StoppedError)]
-        assert stopped and stopped[0].exit_code == 4
+        assert stopped
+        assert stopped[0].exit_code == 4
         assert len(good) + sum(isinstance(a, StoppedError | NotAttempted) for a in answers) == 60
         assert 0.02 < llm.usage.cost_usd <= 0.1
         assert totals(ledger)["test", llm.model].cost_usd == pytest.approx(llm.usage.cost_usd)
@@ -344,7 +369,9 @@ def test_the_cost_of_what_the_cache_saved_is_told(tmp_path: Path) -> None:
     with ChatServer(reply) as server:
         (paid,), _ = ask(server, question(), cache=cache, price=price)
         _, llm = ask(server, question(), cache=cache, price=price)
-        assert paid.cost_usd > 0 and llm.usage.saved_usd == pytest.approx(paid.cost_usd) and llm.usage.cost_usd == 0
+        assert paid.cost_usd > 0
+        assert llm.usage.saved_usd == pytest.approx(paid.cost_usd)
+        assert llm.usage.cost_usd == 0
 
 
 def test_a_drained_client_asks_nothing_new() -> None:
@@ -362,7 +389,9 @@ def test_a_drained_client_asks_nothing_new() -> None:
 
     with ChatServer(reply, delay_seconds=0.2) as server:
         first, second = asyncio.run(run(server))
-        assert first.value.word == "a" and isinstance(second, NotAttempted) and len(server.received) == 1
+        assert first.value.word == "a"
+        assert isinstance(second, NotAttempted)
+        assert len(server.received) == 1
 
 
 def batch_reply(body: dict[str, Any]) -> str:
@@ -385,36 +414,43 @@ def test_a_batch_is_one_call_and_its_answers_are_kept_as_if_asked_alone(tmp_path
     asked = [question(f"say {word}") for word in ("rain", "snow", "hail")]
     with ChatServer(batch_reply) as server:
         answers, _ = ask(server, *asked, cache=cache, batch_size=3)
-        assert words(answers) == ["rain", "snow", "hail"] and len(server.received) == 1
+        assert words(answers) == ["rain", "snow", "hail"]
+        assert len(server.received) == 1
         assert server.received[0].body["max_tokens"] == 150
         alone, llm = ask(server, *asked, cache=cache)
-        assert words(alone) == ["rain", "snow", "hail"] and len(server.received) == 1 and llm.usage.cached == 3
+        assert words(alone) == ["rain", "snow", "hail"]
+        assert len(server.received) == 1
+        assert llm.usage.cached == 3
 
 
 def test_what_a_batch_does_not_answer_is_asked_alone() -> None:
     asked = [question(f"say {word}") for word in ("rain", "nothing", "noise", "hail")]
     with ChatServer(batch_reply) as server:
         answers, _ = ask(server, *asked, batch_size=4)
-        assert words(answers) == ["rain", "nothing", "noise", "hail"] and len(server.received) == 3
+        assert words(answers) == ["rain", "nothing", "noise", "hail"]
+        assert len(server.received) == 3
 
 
 @pytest.mark.parametrize("fault", ["malformed", "empty", "wrong-schema", "truncated"])
 def test_a_failed_batch_is_asked_one_by_one(fault: str) -> None:
     with ChatServer(batch_reply, script=[fault]) as server:
         answers, _ = ask(server, question("say rain"), question("say snow"), batch_size=2)
-        assert words(answers) == ["rain", "snow"] and len(server.received) == 3
+        assert words(answers) == ["rain", "snow"]
+        assert len(server.received) == 3
 
 
 def test_a_batch_that_is_not_full_does_not_wait_for_ever_and_candidates_never_meet_in_one() -> None:
     with ChatServer(batch_reply) as server:
         answers, _ = ask(server, *(question("say rain", sample_idx=n) for n in range(3)), batch_size=8)
-        assert words(answers) == ["rain"] * 3 and len(server.received) == 3
+        assert words(answers) == ["rain"] * 3
+        assert len(server.received) == 3
 
 
 def test_a_bad_key_stops_batches_too() -> None:
     with ChatServer(batch_reply, keys={"right"}) as server:
         answers, _ = ask(server, *(question(f"say {n}") for n in range(8)), batch_size=2)
-        assert len(server.received) == 1 and all(isinstance(answer, LsdataError) for answer in answers)
+        assert len(server.received) == 1
+        assert all(isinstance(answer, LsdataError) for answer in answers)
 
 
 def test_two_runs_in_one_process_each_have_their_loop() -> None:
@@ -446,4 +482,5 @@ def test_the_prompt_is_marked_for_providers_that_bill_cached_prompts() -> None:
     with ChatServer(reply) as server:
         asyncio.run(run(server))
         seen = server.received[0].body["messages"]
-    assert "cache_control" in json.dumps(seen[0]) and "cache_control" not in json.dumps(seen[1])
+    assert "cache_control" in json.dumps(seen[0])
+    assert "cache_control" not in json.dumps(seen[1])

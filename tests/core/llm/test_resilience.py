@@ -77,7 +77,9 @@ def test_a_time_out_may_have_been_billed() -> None:
 
 def test_messages_are_one_short_line() -> None:
     trouble = classify(Failed(500, "litellm.InternalServerError: a\n  b" + "c" * 1000))
-    assert trouble.message.startswith("a b") and "\n" not in trouble.message and len(trouble.message) <= 300
+    assert trouble.message.startswith("a b")
+    assert "\n" not in trouble.message
+    assert len(trouble.message) <= 300
 
 
 def test_retry_after_is_seconds_or_a_date_and_nonsense_is_nothing() -> None:
@@ -124,7 +126,8 @@ def test_the_first_call_goes_alone() -> None:
         first = await gate.enter()
         others = [asyncio.create_task(gate.enter()) for _ in range(3)]
         await asyncio.sleep(0)
-        assert gate.in_flight == 1 and not any(task.done() for task in others)
+        assert gate.in_flight == 1
+        assert not any(task.done() for task in others)
         gate.leave(first)
         await asyncio.gather(*others)
         assert gate.in_flight == 3
@@ -254,7 +257,8 @@ def test_the_limit_stays_in_bounds_whatever_happens(outcomes: list[str]) -> None
             clock.now += 0.2
             trouble = {"refused": REFUSED, "broken": Trouble("transient", 500, "oops")}.get(outcome)
             gate.leave(start, trouble)
-            assert 1.0 <= gate.limit <= 8.0 and gate.in_flight == 0
+            assert 1.0 <= gate.limit <= 8.0
+            assert gate.in_flight == 0
 
     asyncio.run(run())
 

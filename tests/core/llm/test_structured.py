@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -70,10 +71,8 @@ def test_the_fault_names_the_field() -> None:
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(BadAnswer):
         SHAPE.read(text, "stop")
-    except BadAnswer:
-        pass
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers()), st.sampled_from(["{} there", "```json\n{}\n```", "x{}y"]))
@@ -87,8 +86,10 @@ def test_a_json_object_is_found_whole(value: dict[str, int], around: str) -> Non
 def test_hosted_providers_get_no_lengths_and_local_servers_do() -> None:
     hosted = json.dumps(Shape(MusicConfigPromptPayload, hosted=True).response_formats["schema"])
     local = json.dumps(Shape(MusicConfigPromptPayload, hosted=False).response_formats["schema"])
-    assert "maxLength" in local and "maxLength" not in hosted
-    assert '"minItems": 5' in hosted and '"enum": ["very_slow"' in hosted
+    assert "maxLength" in local
+    assert "maxLength" not in hosted
+    assert '"minItems": 5' in hosted
+    assert '"enum": ["very_slow"' in hosted
 
 
 def test_a_field_may_be_called_like_a_word_of_the_schema() -> None:

@@ -1,0 +1,214 @@
+"""What a killed process, a faulty server and a full disk leave behind: everything that was paid for, and no lie."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factories import make_vibe
+from latentscore import MusicConfigPromptPayload
+from latentscore_data.core.generation import questions
+from latentscore_data.core.jsonl_io import read_lines, replace_rows
+from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.rows import VibeRow
+from latentscore_data.core.settings import ConfigsSettings, LLMSettings
+from latentscore_data.core.workspace import Workspace
+from servers import Bucket, ChatServer, Faults, Received, config_reply
+
+pytestmark = pytest.mark.long
+
+MODEL = "hosted_vllm/test"
+KEY = "sk-proj-this-must-never-be-seen-0123456789"
+N = 2
+
+
+def rows(count: int) -> list[VibeRow]:
+    return [make_vibe(n, vibe=f"a street in the rain, house {n}") for n in range(1, count + 1)]
+
+
+def start(root: Path, url: str, *options: str, limit_bytes: int | None = None) -> subprocess.Popen[str]:
+    def small_files() -> None:
+        if limit_bytes is not None:
+            # A write beyond the limit then fails like one on a full disk.
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+    command = [sys.executable, "-m", "latentscore_data", "configs", "--root", str(root), "--only", "generate"]
+    return subprocess.Popen(
+        [*command, "--model", MODEL, "--api-base", url, "--n", str(N), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=small_files,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def asked(request: Received) -> tuple[str, int]:
+    return request.user, request.body["seed"]
+
+
+def stored(workspace: Workspace) -> set[str]:
+    """The keys of all answers in the cache."""
+    if not workspace.llm_cache.exists():
+        return set()
+    with sqlite3.connect(workspace.llm_cache) as db:
+        return {key for (key,) in db.execute("SELECT key FROM answers")}
+
+
+def keys_of(made: list[VibeRow], url: str) -> dict[tuple[str, int], str]:
+    """The cache key of each request that the rows can lead to."""
+    llm = LiteLLM(MODEL, LLMSettings(api_base=url))
+    found: dict[tuple[str, int], str] = {}
+    for row in made:
+        for question in questions(row, ConfigsSettings(n=N)):
+            found[str(question.user), int(question.seed or 0)] = llm.key(question, MusicConfigPromptPayload)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def test_killed_ten_times_it_loses_nothing_and_sends_no_stored_call_again(tmp_path: Path) -> None:
+    made = rows(120)
+    rng = random.Random(11)
+    whole, broken = Workspace(tmp_path / "whole"), Workspace(tmp_path / "broken")
+    for workspace in (whole, broken):
+        replace_rows(workspace.vibes("SFT-Train"), made)
+    with ChatServer(config_reply(), delay_seconds=0.05) as server:
+        code, _, err = finish(start(whole.root, server.url))
+        assert code == 0, err
+        names = keys_of(made, server.url)
+        assert stored(whole) == set(names.values())
+        server.received.clear()
+        kills = 0
+        while kills < 10:
+            known, before = stored(broken), len(server.received)
+            process = start(broken.root, server.url, "--max-concurrency", "8")
+            # Each life answers some 24 of the 240 calls; the moment of its death is drawn.
+            aim = before + rng.randrange(1, 40)
+            wait_until(lambda aim=aim: len(server.received) >= aim, process)
+            time.sleep(rng.uniform(0, 0.05))
+            alive = process.poll() is None
+            process.kill()
+            finish(process)
+            kills += 1
+            again = [request for request in server.received[before:] if names[asked(request)] in known]
+            assert not again, "a stored call was sent again"
+            if not alive:
+                break
+        known, before = stored(broken), len(server.received)
+        code, _, err = finish(start(broken.root, server.url))
+        assert code == 0, err
+        assert not [r for r in server.received[before:] if names[asked(r)] in known]
+        assert broken.candidates.read_bytes() == whole.candidates.read_bytes()
+        assert kills >= 3
+        # What was answered but not yet stored when the process died is all that was lost.
+        assert len(server.received) <= len(names) + kills * 8
+
+
+def test_every_fault_in_five_percent_of_the_calls_leaves_rows_done_or_explained(tmp_path: Path) -> None:
+    workspace, made = Workspace(tmp_path), rows(150)
+    replace_rows(workspace.vibes("SFT-Train"), made)
+    shares = dict.fromkeys(("hang", "500", "close", "malformed", "truncated", "empty", "wrong-schema"), 0.05)
+    with ChatServer(config_reply(), delay_seconds=0.01, faults=Faults(shares, seed=3, hang_seconds=30)) as server:
+        Path("latentscore.toml").write_text("[llm]\ntimeout_seconds = 1.5\nretry_cap_seconds = 0.5\n")
+        code, out, err = finish(start(tmp_path, server.url, "--json", "--max-concurrency", "32"), 200)
+        summary = json.loads(out)
+        done = {line["row_id"]: line for _, line in read_lines(workspace.candidates)}
+        failed = {}
+        if workspace.failures("configs").exists():
+            failed = {line["row_id"]: line for _, line in read_lines(workspace.failures("configs"))}
+        assert set(done) | set(failed) == {row.row_id for row in made}
+        assert not set(done) & set(failed)
+        assert all(line["kind"] in ("transient", "answer") and line["message"] for line in failed.values())
+        short = [line for line in done.values() if None in line["config_candidates"]]
+        assert all(line["config_error"] for line in short)
+        assert code == (1 if failed or short else 0), err
+        assert (summary["done"], sum(summary["failed"].values()), summary["short"]) == (
+            len(done),
+            len(failed),
+            len(short),
+        )
+        assert len(done) >= 145, "most faults are mended by asking again"
+        # The same command without faults completes the failed rows; the short ones need to be asked for.
+        server.faults = None
+        code, _, err = finish(start(tmp_path, server.url, "--retry-failed"))
+        assert code == 0, err
+        lines = [line for _, line in read_lines(workspace.candidates)]
+        assert len(lines) == 150
+        assert all(None not in line["config_candidates"] for line in lines)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    workspace, made = Workspace(tmp_path), rows(40)
+    replace_rows(workspace.vibes("SFT-Train"), made)
+    with ChatServer(config_reply()) as server:
+        code, _, err = finish(start(tmp_path, server.url, limit_bytes=150_000))
+        assert code == 6, err
+        assert "free some disk space" in err
+        assert "Traceback" not in err
+        for _ in read_lines(workspace.candidates):
+            pass  # whole lines only
+        code, _, err = finish(start(tmp_path, server.url))
+        assert code == 0, err
+        assert len(list(read_lines(workspace.candidates))) == 40
+
+
+def test_ctrl_c_saves_what_was_in_flight(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    replace_rows(workspace.vibes("SFT-Train"), rows(60))
+    with ChatServer(config_reply(), delay_seconds=0.3) as server:
+        process = start(tmp_path, server.url, "--max-concurrency", "8")
+        wait_until(lambda: len(server.received) >= 12, process)
+        process.send_signal(signal.SIGINT)
+        code, _, err = finish(process, 30)
+        assert code == 130, err
+        assert "what was done is saved" in err
+        answered = sum(request.status == 200 for request in server.received)
+        assert answered == len(server.received) == len(stored(workspace)), "all that was begun was finished and kept"
+
+
+@pytest.mark.parametrize("trouble", ["refused", "crash", "rate"])
+def test_keys_appear_in_no_file_log_or_traceback(trouble: str, tmp_path: Path) -> None:
+    replace_rows(Workspace(tmp_path).vibes("SFT-Train"), rows(3))
+    Path(".env").write_text(f"SERVER_API_KEY={KEY}\n")
+    options: dict[str, Any] = {"keys": {KEY}}
+    if trouble == "refused":
+        options = {"refuse": (403, {"error": {"message": f"key {KEY} is not allowed", "type": "x"}})}
+    elif trouble == "rate":
+        options |= {"bucket": Bucket(1, 1), "script": ["400", "malformed"]}
+    with ChatServer(config_reply(), **options) as server:
+        process = start(tmp_path, server.url, "--api-key-env", "SERVER_API_KEY", "--verbose")
+        if trouble == "crash":
+            wait_until(lambda: len(server.received) > 0, process)
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGINT)
+        code, out, err = finish(process)
+        sent = [request.headers.get("Authorization") for request in server.received]
+    assert sent
+    assert all(header == f"Bearer {KEY}" for header in sent)
+    assert code in {"refused": (3,), "crash": (130, 0), "rate": (0, 1)}[trouble], err
+    assert KEY not in out
+    assert KEY not in err
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
