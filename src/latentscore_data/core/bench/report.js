@@ -10,9 +10,12 @@ let scorer = S.headline;
 
 const $ = (id) => document.getElementById(id);
 const color = (s) => `var(--s${s % 8})`;
-const number = (x, digits = 3) => (x === null || x === undefined ? "–" : x.toFixed(digits));
+const number = (x, digits = 3) => (x === null || x === undefined ? "–" : x.toFixed(digits).replace("-", "−"));
+const plain = (x) => String(x).replace("-", "−");
 const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
 const percent = (x) => `${Math.round(x * 100)} %`;
+const narrow = () => innerWidth < 760;
+const plotWidth = () => (narrow() ? 330 : 520);
 const bySource = (label) => S.sources.find((source) => source.label === label);
 
 function h(tag, props, ...children) {
@@ -67,7 +70,7 @@ function drawBoard() {
   for (const mark of marks) ends.push(mark.low ?? mark.mean, mark.high ?? mark.mean);
   let low = Math.min(...ends), high = Math.max(...ends);
   const margin = (high - low) * 0.07 || 0.1; low -= margin; high += margin;
-  const W = 320, x = (v) => 6 + ((v - low) / (high - low)) * (W - 12);
+  const W = 360, x = (v) => 6 + ((v - low) / (high - low)) * (W - 12);
   const floor = S.floor[scorer], ceiling = S.ceiling[scorer];
   const grid = () => [floor, ceiling].filter(Boolean).map((m) =>
     svg("line", { x1: x(m.mean), x2: x(m.mean), y1: 0, y2: 34, stroke: "var(--soft)", "stroke-dasharray": "2 3", "stroke-width": 1, opacity: 0.75 }));
@@ -76,7 +79,7 @@ function drawBoard() {
     e.low !== null && svg("rect", { x: x(e.low), width: Math.max(1, x(e.high) - x(e.low)), y: 12.5, height: 9, rx: 4.5, fill: paint, opacity: 0.32 }),
     svg("rect", { x: x(e.mean) - 2, width: 4, y: 7, height: 20, rx: 2, fill: paint }));
   const says = (e) => e.low === null ? number(e.mean) : `${number(e.mean)}, 95 % interval ${number(e.low)} to ${number(e.high)}`;
-  const interval = (e) => h("div", null, h("span", { class: "bigger num" }, number(e.mean)), h("span", { class: "soft small num" }, e.low === null ? "" : `  ${number(e.low)} – ${number(e.high)}`));
+  const interval = (e) => h("div", null, h("span", { class: "bigger num" }, number(e.mean)), e.low === null ? null : h("div", { class: "soft small num nowrap" }, `${number(e.low)} to ${number(e.high)}`));
   const suite = S.sources.some((source) => source.fields);
   const timed = S.sources.some((source) => source.generate_seconds), paid = S.sources.some((source) => source.cost_usd !== null);
 
@@ -93,7 +96,7 @@ function drawBoard() {
     const seconds = source.generate_seconds;
     return h("tr", { style: { "--c": color(s) } },
       h("td", null, h("div", { class: "source" }, h("span", { class: "dot" }), h("div", null, h("div", { class: "name" }, source.label), h("div", { class: "about" }, source.note), ...badges))),
-      h("td", { style: { width: "30%" } }, bar(e, color(s), `${source.label}: ${says(e)}`)),
+      h("td", { class: "barcell" }, bar(e, color(s), `${source.label}: ${says(e)}`)),
       h("td", null, interval(e)),
       suite && h("td", { class: "right num", "data-label": "fields as asked" }, source.fields ? h("b", null, percent(source.fields.mean)) : "–"),
       h("td", { class: "right num", "data-label": `against ${S.baseline}` }, ...versus(d)),
@@ -107,7 +110,7 @@ function drawBoard() {
   if (ceiling) body.unshift(scale("Ceiling", S.ceiling_of, ceiling));
   if (floor) body.push(scale("Floor", floor.of, floor));
   const axis = svg("svg", { class: "interval axis", viewBox: `0 0 ${W} 22`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    ...ticks(low, high, 4).flatMap((t) => [svg("line", { x1: x(t), x2: x(t), y1: 0, y2: 4, stroke: "var(--soft)" }), label(Math.min(Math.max(x(t), 12), W - 12), 17, String(t), "middle")]));
+    ...ticks(low, high, 4).flatMap((t) => [svg("line", { x1: x(t), x2: x(t), y1: 0, y2: 4, stroke: "var(--soft)" }), label(Math.min(Math.max(x(t), 12), W - 12), 17, plain(t), "middle")]));
   body.push(h("tr", { class: "axisrow" }, h("td"), h("td", { style: { "border-top": "0", "padding-top": "0" } }, axis), h("td", { colspan: heads.length - 2 })));
   $("board").querySelector("tbody").replaceChildren(...body);
 
@@ -139,17 +142,17 @@ function drawPanels() {
   if (S.sources.some((source) => source.fields)) $("panels").append(askedFields());
 }
 function distributions() {
-  const edges = S.edges[scorer], W = 520, left = 150, band = 46, H = S.sources.length * band + 26;
+  const edges = S.edges[scorer], W = plotWidth(), left = narrow() ? 8 : 160, over = narrow() ? 14 : 0, band = Math.min(92, Math.max(50, 470 / S.sources.length)) + over, H = S.sources.length * band + 26;
   const x = (v) => left + ((v - edges[0]) / (edges[edges.length - 1] - edges[0])) * (W - left - 8);
   const most = Math.max(1, ...S.sources.flatMap((source) => (source.scores[scorer].histogram || []).map((c) => c / source.scored)));
   const plot = svg("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Histograms of the scores of each source" });
   let top = 0;
-  for (const t of ticks(edges[0], edges[edges.length - 1], 5)) plot.append(svg("line", { x1: x(t), x2: x(t), y1: 4, y2: H - 22, stroke: "var(--line)" }), label(x(t), H - 6, String(t), "middle"));
+  for (const t of ticks(edges[0], edges[edges.length - 1], 5)) plot.append(svg("line", { x1: x(t), x2: x(t), y1: 4, y2: H - 22, stroke: "var(--line)" }), label(x(t), H - 6, plain(t), "middle"));
   for (const source of S.sources) {
     const e = source.scores[scorer], base = top + band - 10, paint = color(SOURCES.indexOf(source.label));
-    plot.append(label(0, base - 6, shorter(source.label, 22), "start", true));
+    plot.append(label(0, over ? top + 15 : base - 6, shorter(source.label, over ? 44 : 23), "start", true));
     if (e.histogram) {
-      const height = (c) => (c / source.scored / (most > 1 ? 1 : Math.max(...S.sources.flatMap((o) => (o.scores[scorer].histogram || []).map((n) => n / o.scored))))) * (band - 14);
+      const height = (c) => (c / source.scored / (most > 1 ? 1 : Math.max(...S.sources.flatMap((o) => (o.scores[scorer].histogram || []).map((n) => n / o.scored))))) * (band - 16 - over);
       let path = `M${x(edges[0])},${base}`;
       e.histogram.forEach((c, i) => { path += `L${x(edges[i])},${base - height(c)}L${x(edges[i + 1])},${base - height(c)}`; });
       plot.append(svg("path", { d: path + `L${x(edges[edges.length - 1])},${base}Z`, fill: paint, opacity: 0.4 }));
@@ -170,10 +173,10 @@ function groups() {
     const names = [...seen.keys()].sort((a, b) => LEVELS.indexOf(a) - LEVELS.indexOf(b) || a.localeCompare(b));
     const means = S.sources.flatMap((source) => Object.values(source.scores[scorer][by]).map((g) => g.mean));
     const low = Math.min(...means), high = Math.max(...means), margin = (high - low) * 0.08 || 0.1;
-    const W = 520, left = 118, band = 40, H = names.length * band + 26;
+    const W = plotWidth(), left = 104, band = 40, H = names.length * band + 26;
     const x = (v) => left + ((v - low + margin) / (high - low + 2 * margin)) * (W - left - 10);
     const plot = svg("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Mean score of each source by " + (by === "by_level" ? "level" : "scope") });
-    for (const t of ticks(low - margin, high + margin, 5)) plot.append(svg("line", { x1: x(t), x2: x(t), y1: 4, y2: H - 22, stroke: "var(--line)" }), label(x(t), H - 6, String(t), "middle"));
+    for (const t of ticks(low - margin, high + margin, 5)) plot.append(svg("line", { x1: x(t), x2: x(t), y1: 4, y2: H - 22, stroke: "var(--line)" }), label(x(t), H - 6, plain(t), "middle"));
     names.forEach((name, i) => {
       const y = i * band + 22;
       plot.append(label(0, y + 4, `${name}`, "start", true), label(left - 14, y + 4, `${seen.get(name)} rows`, "end"));
@@ -199,7 +202,7 @@ function scatter() {
   const draw = (kind) => {
     const value = kinds.find(([name]) => name === kind)[2];
     const points = S.sources.map((source) => [source, value(source)]).filter(([, v]) => v !== undefined && v !== null);
-    const W = 520, H = 250, left = 46, bottom = 34, right = 16;
+    const W = plotWidth(), H = 250, left = 46, bottom = 34, right = 16;
     const unit = kind === "cost" ? money : duration;
     const log = (v) => Math.log10(Math.max(v, kind === "cost" ? 1e-7 : 1e-5));
     let a = Math.min(...points.map(([, v]) => log(v))), b = Math.max(...points.map(([, v]) => log(v)));
@@ -208,7 +211,7 @@ function scatter() {
     let low = Math.min(...ends), high = Math.max(...ends); const margin = (high - low) * 0.12 || 0.1; low -= margin; high += margin;
     const x = (v) => left + ((log(v) - a) / (b - a)) * (W - left - right), y = (v) => 10 + ((high - v) / (high - low)) * (H - bottom - 10);
     const plot = svg("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Mean score against " + kind });
-    for (const t of ticks(low, high, 4)) plot.append(svg("line", { x1: left, x2: W - right, y1: y(t), y2: y(t), stroke: "var(--line)" }), label(left - 8, y(t) + 4, String(t), "end"));
+    for (const t of ticks(low, high, 4)) plot.append(svg("line", { x1: left, x2: W - right, y1: y(t), y2: y(t), stroke: "var(--line)" }), label(left - 8, y(t) + 4, plain(t), "end"));
     for (let p = a; p <= b; p += Math.max(1, Math.round((b - a) / 5))) plot.append(svg("line", { x1: x(10 ** p), x2: x(10 ** p), y1: 10, y2: H - bottom, stroke: "var(--line)" }), label(x(10 ** p), H - bottom + 18, kind === "cost" ? "$" + Number((10 ** p).toPrecision(1)) : unit(10 ** p), "middle"));
     const taken = [];
     for (const [source, v] of points) {
@@ -224,7 +227,7 @@ function scatter() {
     if (points.length < S.sources.length) box.append(h("p", { class: "soft small" }, `Not shown, nothing measured: ${S.sources.filter((s) => !points.some(([p]) => p === s)).map((s) => s.label).join(", ")}.`));
   };
   if (there.length) draw(there[0][0]); else box.append(h("p", { class: "soft small" }, "Nothing was timed in this run."));
-  const what = "Median seconds per vibe to generate (or to render), or dollars per vibe; logarithmic.";
+  const what = "Median per vibe, on a logarithmic scale; bars are 95 % intervals.";
   return panel("Score against effort", what, there.length > 1 ? switcher(there.map(([name, text]) => [name, text]), there[0][0], draw, "Effort") : null, box);
 }
 function askedFields() {
@@ -309,8 +312,8 @@ new IntersectionObserver((entries) => { if (entries.some((e) => e.isIntersecting
 const watch = new IntersectionObserver((entries) => { for (const e of entries) if (e.isIntersecting) paint(e.target); });
 
 function vibeCard(row) {
-  const text = h("p", { class: "vibetext" + (row.v.length > 160 ? " long clamped" : "") }, row.v);
-  const more = row.v.length > 230 ? h("button", { class: "more", type: "button", "aria-expanded": "false", on: { click: (event) => {
+  const text = h("p", { class: "vibetext" + (row.v.length > 160 ? " long" : "") + (row.v.length > 260 ? " clamped" : "") }, row.v);
+  const more = row.v.length > 260 ? h("button", { class: "more", type: "button", "aria-expanded": "false", on: { click: (event) => {
     const open = text.classList.toggle("clamped"); event.target.textContent = open ? "Show all" : "Show less"; event.target.setAttribute("aria-expanded", String(!open));
   } } }, "Show all") : null;
   const known = row.x.map((_, s) => scoreOf(row, s)), best = known.filter((v) => v !== null).length > 1 ? Math.max(...known.filter((v) => v !== null)) : null;
@@ -474,7 +477,8 @@ $("theme").textContent = dark() ? "Light" : "Dark";
 try { const kept = localStorage.getItem("lsdata-theme"); if (kept === "dark" || kept === "light") theme(kept); } catch { /* a page from a file may have no storage */ }
 $("theme").addEventListener("click", () => { const name = dark() ? "light" : "dark"; theme(name); try { localStorage.setItem("lsdata-theme", name); } catch { /* as above */ } });
 $("keys").addEventListener("click", () => $("help").showModal());
-addEventListener("resize", () => { for (const canvas of document.querySelectorAll("canvas")) paint(canvas); });
+let wasNarrow = narrow();
+addEventListener("resize", () => { if (S.headline && narrow() !== wasNarrow) { wasNarrow = narrow(); drawPanels(); } for (const canvas of document.querySelectorAll("canvas")) paint(canvas); });
 if (S.headline) {
   if (S.scorers.length > 1) $("scorers").append(switcher(S.scorers.map((name) => [name, name === S.headline ? `${name} (headline)` : name]), scorer, (name) => { scorer = name; drawBoard(); drawPanels(); filter(); }, "Judged by"));
   drawBoard(); drawPanels(); drawFields();

@@ -170,7 +170,7 @@ def in_short(summary: Json) -> str:
     scorer, baseline = summary["headline"], summary["baseline"]
     first = summary["sources"][0]
     score = first["scores"][scorer]
-    text = f"{first['label']} comes first with a mean {scorer} score of {score['mean']:.3f}"
+    text = f"“{first['label']}” comes first with a mean {scorer} score of {score['mean']:.3f}"
     if scorer in first["chosen_by"]:
         text += f" (its answers were chosen by {scorer} itself)"
     difference = first["versus_baseline"][scorer]
