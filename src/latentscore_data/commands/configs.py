@@ -452,12 +452,12 @@ def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.llm.client import check_route
-    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+    from latentscore_data.core.scoring.base import ScorerNeeds, check_scorers
 
     problems: list[LsdataError] = []
     checks = (
         lambda: check_route(model_name(settings), settings.llm),
-        lambda: make_scorers(ScorerNeeds(settings.scoring, settings.llm)),
+        lambda: check_scorers(ScorerNeeds(settings.scoring, settings.llm)),
     )
     for check in checks:
         try:

@@ -352,6 +352,7 @@ class TestLaionBackend:
 
 @pytest.mark.ml
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_the_real_size_fits_into_memory_and_repeats_itself(tmp_path: Path) -> None:
     """Prints clips per second; the weights are random, the shapes and the code are the real ones."""
     import subprocess
@@ -370,15 +371,15 @@ audios = [Audio((rng.standard_normal((480_000, 2)) * 0.1).astype(np.float32), 48
 started = time.perf_counter()
 together = [vector.tobytes() for vector in scorer.listen(audios)]
 seconds = time.perf_counter() - started
-again = [scorer.listen([audio])[0].tobytes() for audio in audios[:2]] + [scorer.listen(audios[::-1])[0].tobytes()]
+again = scorer.listen(audios[7:])[0].tobytes()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({"clips_per_second": 8 / seconds, "gigabytes": peak / 1e9, "same": again == together[:2] + together[-1:]}))
+print(json.dumps({"clips_per_second": 8 / seconds, "gigabytes": peak / 1e9, "same": again == together[7]}))
 """
     from tiny_clap import save_clap
 
     folder = save_clap(tmp_path / "real", small=False)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=250, check=False
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     measured = json.loads(done.stdout.splitlines()[-1])

@@ -12,7 +12,9 @@ reverb as fullness. Use CLAP where weights can be had; use this to get going, of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,35 +29,37 @@ if TYPE_CHECKING:
     from latentscore_data.core.scoring.base import Vectors
 
 AXES: dict[str, dict[str, float]] = {
-    "speed": {"onset_rate": 1.0, "decay": 0.5, "pulse": 0.3, "gaps": -0.2},
-    "light": {"high_share": 1.0, "centroid": 0.8, "flatness": 0.3, "low_share": -0.4},
-    "crowd": {"fullness": 1.0, "onset_rate": 0.7, "bandwidth": 0.4, "gaps": -0.4, "attack": 0.3},
-    "room": {"decay": -1.0, "gaps": -0.5, "width": 0.6, "attack": -0.3},
+    "speed": {"attack": 1.0, "activity": 1.0, "mod_rate": 0.8, "decay": 0.5, "pulse": 0.4},
+    "light": {"high_share": 1.0, "centroid": 0.6, "flatness": 0.4, "filled": 0.4},
+    "crowd": {"fullness": 1.0, "activity": 0.8, "bandwidth": 0.6, "filled": 0.4, "attack": 0.3, "gaps": -0.3},
+    "room": {"drop": -1.0, "decay": -1.0, "width": 1.0, "attack": -0.4},
     "width": {"width": 1.0},
-    "energy": {"onset_rate": 0.8, "attack": 0.7, "decay": 0.5, "movement": 0.3, "flatness": 0.3},
-    "rough": {"roughness": 1.0, "flatness": 0.6, "attack": 0.4, "movement": 0.4},
-    "depth": {"low_share": 1.0, "centroid": -0.7},
+    "energy": {"activity": 1.0, "attack": 0.8, "mod_rate": 0.8, "drop": 0.5, "decay": 0.4},
+    "rough": {"activity": 0.8, "flatness": 0.8, "filled": 0.8, "attack": 0.5, "loudness_range": -0.3},
+    "depth": {"centroid": -1.0, "low_share": 0.8, "high_share": -0.6},
     "mood": {"majorness": 1.0},
 }
 """What each thing that words ask for looks like in the descriptors: weights on their standard scores."""
 
 TYPICAL: dict[str, tuple[float, float]] = {
-    "onset_rate": (3.21, 0.221),
+    "activity": (-1.53, 0.457),
+    "attack": (5.47, 2.06),
+    "mod_rate": (0.653, 0.789),
+    "pulse": (0.298, 0.121),
+    "decay": (6.72, 0.305),
+    "drop": (6.95, 2.3),
+    "gaps": (0.0655, 0.0806),
+    "loudness_range": (14.4, 8.13),
     "centroid": (8.8, 1.79),
-    "bandwidth": (1.1, 0.479),
-    "flatness": (-28.6, 15.9),
+    "bandwidth": (1.1, 0.478),
+    "flatness": (-28.5, 15.7),
     "low_share": (-15.6, 16.1),
     "high_share": (-23.5, 15.7),
-    "loudness_range": (14.5, 8.14),
-    "width": (-14.8, 17.9),
-    "decay": (6.59, 0.225),
-    "attack": (5.26, 1.58),
-    "roughness": (-15, 3.36),
     "fullness": (3.18, 0.574),
-    "gaps": (0.0658, 0.08),
-    "pulse": (0.183, 0.127),
-    "majorness": (-0.00234, 0.145),
-    "movement": (2.72, 1.09),
+    "filled": (0.477, 0.165),
+    "width": (-14.8, 17.9),
+    "majorness": (-0.00956, 0.0837),
+    "movement": (2.5, 0.921),
 }
 """Mean and standard deviation of each descriptor over random configs, 10 s; benchmarks/scoring.py --calibrate prints them."""
 
@@ -182,16 +186,13 @@ class AcousticScorer:
     ) -> Sequence[Outcome]:
         return self.compare(vibes, np.stack(self.listen(audios)))
 
-    def prepare(self) -> None:
-        """Nothing to load."""
-
     def listen(self, audios: Sequence[Audio]) -> list[Vectors]:
         return [descriptors.describe(audio) for audio in audios]
 
     def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
         # One extreme measure must not drown the others.
         standard = np.clip((vectors - self._means) / self._spreads, -3.0, 3.0)
-        heard = np.tanh(standard @ self._weights.T)
+        heard = np.tanh(0.5 * standard @ self._weights.T)
         return [
             self._match(vibe, dict(zip(AXES, map(float, row), strict=True)))
             for vibe, row in zip(vibes, heard, strict=True)
@@ -239,14 +240,40 @@ def lexicon() -> frozenset[str]:
     return frozenset(_entries())
 
 
-def shared_words(vibe: str, others: Collection[str]) -> list[str]:
-    """The words of a vibe that both this scorer and a generator with the lexicon ``others`` know.
+@dataclass(frozen=True)
+class Sharing:
+    """How much of what this scorer reads in some vibes the offline model ``builtin/keywords`` reads too."""
 
-    Where they are many, a good score may only say that both read the same word the same way.
-    """
-    _, known = asked_for(vibe)
-    theirs = {word.lower() for word in others}
-    return [word for word in dict.fromkeys(known) if any(form in theirs for form in _forms(word))]
+    known: int
+    """Words of the vibes that this scorer knows."""
+    shared: int
+    """Those of them that the offline model knows as well."""
+    words: list[str]
+    """The shared ones, the most frequent first."""
+
+    @property
+    def share(self) -> float:
+        return self.shared / self.known if self.known else 0.0
+
+
+def sharing(vibes: Iterable[str]) -> Sharing:
+    """Where the share is high, a good score of ``builtin/keywords`` may only say that both read the same word the same way."""
+    counts = Counter(word for vibe in vibes for word in asked_for(vibe)[1])
+    shared = Counter({word: count for word, count in counts.items() if _keywords_knows(word)})
+    return Sharing(counts.total(), shared.total(), [word for word, _ in shared.most_common()])
+
+
+def shared_words(vibe: str) -> list[str]:
+    """The words of a vibe that both this scorer and the offline model ``builtin/keywords`` know, each once."""
+    return sharing([vibe]).words
+
+
+@cache
+def _keywords_knows(word: str) -> bool:
+    from latentscore_data.core.llm.lexicon import hear
+
+    heard = hear(word)
+    return bool(heard.fields or heard.moods or heard.colors or heard.banned)
 
 
 @cache

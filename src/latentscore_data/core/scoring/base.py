@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from latentscore_data.core.errors import InputError
@@ -52,7 +53,9 @@ Outcome = Score | Unscored
 class Scorer(Protocol):
     """Scores sounds against vibes, pair by pair.
 
-    ``fingerprint`` changes whenever the same pair could get another score: it is part of every cache key.
+    ``fingerprint`` changes whenever the same pair could get another score: it is part of every cache key. Making a
+    scorer is cheap. Three methods may be there: ``check()`` raises what would keep it from scoring and can be known without
+    loading anything, ``prepare()`` loads what it needs, ``close()`` gives it back.
     """
 
     name: str
@@ -77,10 +80,6 @@ class EmbeddingScorer(Scorer, Protocol):
     listener_fingerprint: str
     listen_in_worker: Callable[[Audio], Vectors] | None
 
-    def prepare(self) -> None:
-        """Load what is needed to listen. Called before the first render, so that what is missing costs no work."""
-        ...
-
     def listen(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
         """One vector of shape (dim,), or the reason for none, per sound."""
         ...
@@ -99,6 +98,9 @@ class ScorerNeeds:
     cache: ScoreCache | None = None
     trusted: frozenset[str] = frozenset()
     """Custom scorers that the user named on the command line (or every one, with --trust-settings)."""
+    llm_cache: Path | None = None
+    ledger: Path | None = None
+    """Where the judge keeps its answers and what they cost."""
 
 
 def _acoustic(name: str, needs: ScorerNeeds) -> Scorer:
@@ -113,9 +115,16 @@ def _clap(name: str, needs: ScorerNeeds) -> Scorer:
     return ClapScorer(needs.scoring, needs.cache)
 
 
+def _judge(name: str, needs: ScorerNeeds) -> Scorer:
+    from latentscore_data.core.scoring.judge import JudgeScorer
+
+    return JudgeScorer(name, needs)
+
+
 SCORERS: dict[str, Callable[[str, ScorerNeeds], Scorer]] = {
     "acoustic": _acoustic,
     "clap": _clap,
+    "judge": _judge,
 }
 """The kinds of scorers by name; what stands before the colon in ``judge:MODEL``."""
 
@@ -130,6 +139,10 @@ def make_scorer(name: str, needs: ScorerNeeds) -> Scorer:
     kind = name.partition(":")[0]
     if kind in SCORERS:
         return SCORERS[kind](name, needs)
+    if ":" in name:
+        from latentscore_data.core.scoring.custom import CustomScorer
+
+        return CustomScorer(name, needs)
     raise InputError(
         f"unknown scorer {name}", f"scorers are auto, {', '.join(SCORERS)}, path/to/file.py:fn and module:fn"
     )
@@ -141,6 +154,29 @@ def make_scorers(needs: ScorerNeeds) -> list[Scorer]:
     if not names:
         raise InputError("no scorer is named", "set scoring.scorers or pass --scorer")
     return [make_scorer(name, needs) for name in names]
+
+
+def check_scorers(needs: ScorerNeeds) -> None:
+    """Raises what would keep the scorers of the settings from scoring: a missing extra, weights, key or trust."""
+    for scorer in make_scorers(needs):
+        _call(scorer, "check")
+
+
+def prepare(scorer: Scorer) -> None:
+    """Get a scorer ready, before any work is done for it."""
+    _call(scorer, "check")
+    _call(scorer, "prepare")
+
+
+def close(scorer: Scorer) -> None:
+    """Give back what a scorer holds."""
+    _call(scorer, "close")
+
+
+def _call(scorer: Scorer, method: str) -> None:
+    function = getattr(scorer, method, None)
+    if function is not None:
+        function()
 
 
 def scorer_names(settings: ScoringSettings) -> list[str]:

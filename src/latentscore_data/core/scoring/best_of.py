@@ -87,7 +87,8 @@ def run_scoring(
         raise MissingError("there are no candidates to score", "run: lsdata configs")
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
-            scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm, cache, trusted))
+            needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
+            scorers = make_scorers(needs)
         with Studio(scorers, settings.scoring, cache) as studio:
             total = Summary(
                 "score", details={"scorers": [scorer.name for scorer in scorers], "workers": studio.workers}

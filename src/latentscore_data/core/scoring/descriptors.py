@@ -1,4 +1,4 @@
-"""What can be measured in a sound without a model: speed, colour, width, room, roughness, fullness, mode.
+"""What can be measured in a sound without a model: speed, colour, width, room, fullness, mode.
 
 The measures are chosen so that the ear's everyday words have something to hold on to. Most are logarithms (octaves, decibels),
 because hearing is. They are estimates from a mix, not the textbook quantities of a single instrument.
@@ -17,29 +17,31 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-VERSION = "1"
+VERSION = "2"
 """Goes into the fingerprints: the same audio must give the same numbers while this stays."""
 
 NAMES = (
-    "onset_rate",  # log2 of onsets per second (plus a half)
+    "activity",  # log of the mean rise of the bands' amplitudes from frame to frame, against the loud parts
+    "attack",  # dB, how far the spectrum jumps in the strongest onsets
+    "mod_rate",  # octaves re 1 Hz, mean rate between 0.3 and 20 Hz at which the bands' amplitudes move
+    "pulse",  # 0..1, how regularly the onsets repeat, between 0.25 and 1.5 s
+    "decay",  # log2 of the dB per second at which bands fall, when they fall
+    "drop",  # dB that a band has lost 0.2 s after a peak: dry and plucked is high, reverberant and held is low
+    "gaps",  # share of time more than 20 dB below the loud parts
+    "loudness_range",  # dB, 95th over 10th percentile of the level
     "centroid",  # octaves above 1 Hz of the power-weighted mean frequency
     "bandwidth",  # octaves, spread of the power around the centroid
     "flatness",  # dB, geometric over arithmetic mean of the power between 200 Hz and 12 kHz: tones low, noise high
     "low_share",  # dB, energy below 150 Hz against the whole
     "high_share",  # dB, energy above 3 kHz against the whole
-    "loudness_range",  # dB, 95th over 10th percentile of the level in 50 ms frames
-    "width",  # dB, side against mid
-    "decay",  # log2 of dB per second at which the bands fall when they fall: dry is high
-    "attack",  # dB, how far the spectrum jumps in the strongest onsets
-    "roughness",  # dB, beating between 30 and 150 Hz in the envelopes above 500 Hz against their mean
     "fullness",  # bits, entropy of the long-term spectrum in third-octave bands
-    "gaps",  # share of time more than 20 dB below the loud parts
-    "pulse",  # 0..1, how regularly the onsets repeat, between 0.25 and 1.5 s
-    "majorness",  # correlation of the pitch classes with the best major key minus that with the best minor key
+    "filled",  # share of time and bands within 30 dB of the loud parts
+    "width",  # dB, side against mid
+    "majorness",  # -1..1, how much stronger the major than the minor third is over the likeliest tonic
     "movement",  # dB, how much the spectrum changes from one half second to the next
 )
 
-_FRAME, _HOP = 2048, 512
+_FRAME, _HOP = 2048, 960
 _FLOOR = 1e-10
 
 # Krumhansl and Kessler's tone profiles (1982): how well each pitch class fits a major and a minor key.
@@ -48,42 +50,41 @@ _MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3
 
 
 def describe(audio: Audio) -> Floats:
-    """The descriptors of a sound, in the order of :data:`NAMES`; finite for any finite audio. Shape (16,)."""
+    """The descriptors of a sound, in the order of :data:`NAMES`; finite for any finite audio. Shape (18,)."""
     rate = audio.sample_rate
     mono = audio.mono
     power, frequencies = _spectrogram(mono, rate)
+    frames_per_second = rate / _HOP
     spectrum = power.mean(axis=0)
     total = float(spectrum.sum()) + _FLOOR
     level = 10 * np.log10(power.sum(axis=1) + _FLOOR)
     loud = float(np.percentile(level, 95))
-    heard = frequencies > 30
-    octaves = np.log2(np.maximum(frequencies, 1.0))
-    weights = np.where(heard, spectrum, 0.0) / (spectrum[heard].sum() + _FLOOR)
-    centroid = float((weights * octaves).sum())
-    bandwidth = float(np.sqrt((weights * (octaves - centroid) ** 2).sum()))
+    loud_power = 10 ** (loud / 10)
+    centroid, bandwidth = _centroid(spectrum, frequencies)
     middle = (frequencies > 200) & (frequencies < 12_000)
-    bands = _third_octaves(power, frequencies)
-    band_db = 10 * np.log10(bands + total * 1e-7 + _FLOOR)
-    rises = np.maximum(np.diff(band_db, axis=0), 0.0)
-    flux = rises.mean(axis=1)
-    frames_per_second = rate / _HOP
-    onsets = _peaks(flux, frames_per_second)
+    bands = _third_octaves(power, frequencies) / loud_power
+    band_db = 10 * np.log10(bands + 1e-5)
+    amplitudes = np.sqrt(bands)
+    rises = np.maximum(np.diff(amplitudes, axis=0), 0.0).sum(axis=1)
+    jumps = np.maximum(np.diff(band_db, axis=0), 0.0).mean(axis=1)
     values = (
-        np.log2(len(onsets) / max(audio.seconds, 0.1) + 0.5),
+        np.log(rises.mean() + 1e-4) if len(rises) else -9.0,
+        10 * np.log10(_top(jumps, 0.02) + 0.01),
+        _mod_rate(amplitudes, frames_per_second),
+        _pulse(rises, frames_per_second),
+        _decay(band_db, frames_per_second),
+        _drop_db(band_db, frames_per_second),
+        float((level < loud - 20).mean()),
+        min(loud - float(np.percentile(level, 10)), 60.0),
         centroid,
         bandwidth,
-        float(np.mean(_flatness_db(power[:, middle][level > loud - 30]))) if (level > loud - 30).any() else -60.0,
+        float(_flatness_db(power[:, middle][level > loud - 30]).mean()),
         10 * np.log10(float(spectrum[frequencies < 150].sum()) / total + 1e-6),
         10 * np.log10(float(spectrum[frequencies > 3000].sum()) / total + 1e-6),
-        min(loud - float(np.percentile(level, 10)), 60.0),
-        _width_db(audio.samples),
-        _decay(band_db, frames_per_second),
-        10 * np.log10(float(np.sort(flux)[-max(1, len(flux) // 50) :].mean()) + 0.01) if len(flux) else -20.0,
-        _roughness_db(mono, rate),
         _entropy_bits(bands.mean(axis=0)),
-        float((level < loud - 20).mean()),
-        _pulse(flux, frames_per_second),
-        _majorness(spectrum, frequencies),
+        float((band_db > -30).mean()),
+        _width_db(audio.samples),
+        _majorness(mono, rate),
         _movement_db(band_db, frames_per_second),
     )
     return np.nan_to_num(np.array(values, dtype=np.float32), posinf=60.0, neginf=-60.0)
@@ -108,15 +109,39 @@ def _third_octaves(power: Floats, frequencies: Floats) -> Floats:
     return np.add.reduceat(power, edges, axis=1)[:, :-1]
 
 
-def _peaks(flux: Floats, frames_per_second: float) -> NDArray[np.intp]:
-    """Frames at which something begins: local maxima of the flux well above what surrounds them."""
-    from scipy.ndimage import maximum_filter1d, uniform_filter1d
+def _centroid(spectrum: Floats, frequencies: Floats) -> tuple[float, float]:
+    """(mean, spread) of the power over octaves."""
+    heard = frequencies > 30
+    octaves = np.log2(frequencies[heard])
+    weights = spectrum[heard] / (spectrum[heard].sum() + _FLOOR)
+    centroid = float((weights * octaves).sum())
+    return centroid, float(np.sqrt((weights * (octaves - centroid) ** 2).sum()))
 
-    if len(flux) < 3:
-        return np.zeros(0, dtype=np.intp)
-    around = uniform_filter1d(flux, size=int(frames_per_second), mode="nearest")
-    highest = maximum_filter1d(flux, size=max(3, int(0.06 * frames_per_second)) | 1, mode="nearest")
-    return np.flatnonzero((flux == highest) & (flux > 1.5 * around) & (flux > 0.5))
+
+def _top(values: Floats, share: float) -> float:
+    """The mean of the largest so many."""
+    return float(np.sort(values)[-max(1, int(len(values) * share)) :].mean()) if len(values) else 0.0
+
+
+def _mod_rate(amplitudes: Floats, frames_per_second: float) -> float:
+    if len(amplitudes) < 16:
+        return 0.0
+    moving = (amplitudes - amplitudes.mean(axis=0)) * np.hanning(len(amplitudes))[:, None]
+    energy = (np.abs(np.fft.rfft(moving, axis=0)) ** 2).sum(axis=1)
+    rates = np.fft.rfftfreq(len(amplitudes), 1 / frames_per_second)
+    range_ = (rates > 0.3) & (rates < 20)
+    return float((energy[range_] * np.log2(rates[range_])).sum() / (energy[range_].sum() + 1e-12))
+
+
+def _drop_db(band_db: Floats, frames_per_second: float) -> float:
+    from scipy.ndimage import maximum_filter1d
+
+    later = round(0.2 * frames_per_second)
+    peaks = (band_db == maximum_filter1d(band_db, size=2 * later - 1, axis=0)) & (band_db > -25)
+    frames, bands = np.nonzero(peaks[:-later])
+    if not len(frames):
+        return 0.0
+    return float((band_db[frames, bands] - band_db[frames + later, bands]).mean())
 
 
 def _flatness_db(power: Floats) -> Floats:
@@ -140,29 +165,16 @@ def _decay(band_db: Floats, frames_per_second: float) -> float:
     return float(np.log2(np.percentile(falling, 75) * frames_per_second / step))
 
 
-def _roughness_db(mono: Floats, rate: int) -> float:
-    """Energy of the envelope's beating between 30 and 150 Hz against its mean, for what lies above 500 Hz."""
-    from scipy.signal import butter, sosfilt
-
-    high = np.asarray(sosfilt(butter(2, 500, "highpass", fs=rate, output="sos"), mono))
-    step = 48
-    blocks = np.abs(high[: len(high) // step * step]).reshape(-1, step).mean(axis=1)
-    if len(blocks) < 64:
-        return -40.0
-    beating = np.asarray(sosfilt(butter(2, (30, 150), "bandpass", fs=rate / step, output="sos"), blocks))
-    return 10 * float(np.log10((beating**2).mean() / ((blocks**2).mean() + 1e-12) + 1e-5))
-
-
 def _entropy_bits(bands: Floats) -> float:
     share = bands / (bands.sum() + _FLOOR) + 1e-9
     return float(-(share * np.log2(share)).sum())
 
 
-def _pulse(flux: Floats, frames_per_second: float) -> float:
+def _pulse(rises: Floats, frames_per_second: float) -> float:
     low, high = int(0.25 * frames_per_second), int(1.5 * frames_per_second)
-    if len(flux) <= 2 * high:
+    if len(rises) <= 2 * high:
         return 0.0
-    centred = flux - flux.mean()
+    centred = rises - rises.mean()
     energy = float(centred @ centred)
     if energy <= 0:
         return 0.0
@@ -171,18 +183,28 @@ def _pulse(flux: Floats, frames_per_second: float) -> float:
     return float(max(correlation.max() / energy, 0.0))
 
 
-def _majorness(spectrum: Floats, frequencies: Floats) -> float:
-    """Positive when the pitch classes look like a major key, negative when like a minor one."""
-    range_ = (frequencies > 110) & (frequencies < 2500)
-    pitch = np.round(12 * np.log2(frequencies[range_] / 440.0)).astype(int) % 12
-    chroma = np.bincount(pitch, weights=np.sqrt(spectrum[range_]), minlength=12)
-    if chroma.std() == 0:
+def _majorness(mono: Floats, rate: int) -> float:
+    """The likeliest tonic is that of the best key, major or minor; weak evidence, since modes share their notes."""
+    from scipy.ndimage import median_filter
+    from scipy.signal import welch
+
+    step = 4
+    slow = mono[: len(mono) // step * step].reshape(-1, step).mean(axis=1)
+    frequencies, power = welch(slow, rate / step, nperseg=min(8192, len(slow)))
+    range_ = (frequencies > 60) & (frequencies < 1000)
+    pitch = 12 * np.log2(frequencies[range_] / 440.0)
+    nearest = np.round(pitch)
+    tuned = np.sqrt(power[range_]) * np.exp(-(((pitch - nearest) / 0.2) ** 2))
+    tones = np.maximum(tuned - median_filter(tuned, 25), 0.0)
+    chroma = np.bincount(nearest.astype(int) % 12, weights=tones, minlength=12)
+    if chroma.std() < 1e-12:
         return 0.0
 
-    def best(profile: NDArray[np.float64]) -> float:
-        return max(float(np.corrcoef(np.roll(profile, key), chroma)[0, 1]) for key in range(12))
+    def fit(key: int) -> float:
+        return max(float(np.corrcoef(np.roll(profile, key), chroma)[0, 1]) for profile in (_MAJOR, _MINOR))
 
-    return best(_MAJOR) - best(_MINOR)
+    tonic = max(range(12), key=fit)
+    return float((chroma[(tonic + 4) % 12] - chroma[(tonic + 3) % 12]) / chroma.sum())
 
 
 def _movement_db(band_db: Floats, frames_per_second: float) -> float:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import numpy as np
 
 from latentscore_data.core.errors import LsdataError, OutputError
-from latentscore_data.core.scoring.base import EmbeddingScorer, Outcome, Score, Scorer, Unscored
+from latentscore_data.core.scoring.base import EmbeddingScorer, Outcome, Score, Scorer, Unscored, close, prepare
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.renderer import SAMPLE_RATE, Rendered, make_renderer
 from latentscore_data.core.scoring.workers import WorkerFailure, WorkerPool
@@ -229,9 +229,7 @@ class Studio:
         self._to_score.put(None)
         self._scoring.join(timeout=60)
         for scorer in self.scorers:
-            end = getattr(scorer, "close", None)
-            if callable(end):
-                end()
+            close(scorer)
         if self._owns_cache:
             self._cache.close()
 
@@ -257,8 +255,7 @@ class Studio:
     def _render(self, key: str, pair: _Pair) -> None:
         """Render the pair's config, or wait with those who want the same sound. Called with the lock held."""
         for scorer in self.scorers:
-            if isinstance(scorer, EmbeddingScorer):
-                scorer.prepare()
+            prepare(scorer)
         slot = (key, pair.want_audio)
         if slot in self._waiting:
             self._waiting[slot].pairs.append(pair)

@@ -1,0 +1,171 @@
+"""The user's own scorer: a function in a file or a module, run in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentscore_data.core.errors import InputError
+from latentscore_data.core.scoring.base import Outcome, Score, ScorerNeeds, Unscored
+from latentscore_data.core.scoring.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.seeds import digest
+
+if TYPE_CHECKING:
+    from latentscore import Audio
+
+CALL_SECONDS = 60.0
+"""A call that takes longer is ended, with its process."""
+
+LOAD_SECONDS = 120.0
+"""How long the file or module may take to load: it may read a model."""
+
+
+class CustomScorer:
+    """``path/to/file.py:fn`` or ``module:fn``, called as ``fn(vibe, config, audio)``.
+
+    ``vibe`` is text, ``config`` the dict of the musical fields, ``audio`` a :class:`latentscore.Audio`. It returns a number or a dict of
+    numbers with ``final_score``; higher is better. Whatever else happens (an exception, NaN, a string, more than 60 s) leaves that pair
+    without a score and with a reason. It runs with all rights of the user, so only what the user named runs: on
+    the command line, or by trusting the settings file. The fingerprint covers the one file that holds the function.
+    """
+
+    def __init__(self, name: str, needs: ScorerNeeds, call_seconds: float = CALL_SECONDS) -> None:
+        self.name = name
+        where, _, function = name.rpartition(":")
+        file = _source_file(where)
+        if file is None:
+            raise InputError(f"the scorer {name} is neither a file nor a module that can be found", "check the path")
+        if not function.isidentifier():
+            raise InputError(
+                f"the scorer {name} names no function", "write path/to/file.py:function or module:function"
+            )
+        self.fingerprint = "custom-" + digest(function, hashlib.sha256(file.read_bytes()).hexdigest())[:16]
+        self._trusted = name in needs.trusted
+        self._call_seconds = call_seconds
+        self._source = str(file) if where.endswith(".py") else where
+        self._function = function
+        self._pool: WorkerPool | None = None
+
+    def check(self) -> None:
+        """Raises :class:`InputError` unless the user named this scorer."""
+        if not self._trusted:
+            raise InputError(
+                f"the scorer {self.name} comes from a settings file, and running it runs its code",
+                f"name it yourself with --scorer {self.name}, or pass --trust-settings",
+            )
+
+    def prepare(self) -> None:
+        """Load the function in its process. Raises :class:`InputError` when it cannot be loaded."""
+        self.check()
+        if self._pool is None:
+            self._pool = WorkerPool(
+                make_caller,
+                (self._source, self._function, os.getcwd()),
+                count=1,
+                timeout_seconds=self._call_seconds,
+                start_seconds=LOAD_SECONDS,
+            )
+            try:
+                self._pool.submit(None, None, None, 0).result()
+            except WorkerFailure as failure:
+                self.close()
+                raise self._cannot_load(failure) from None
+
+    def score(
+        self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
+    ) -> Sequence[Outcome]:
+        self.prepare()
+        given = configs or [{} for _ in vibes]
+        pairs = zip(vibes, given, audios, strict=True)
+        return [self._score_one(vibe, config, audio) for vibe, config, audio in pairs]
+
+    def _score_one(self, vibe: str, config: Mapping[str, Any], audio: Audio) -> Outcome:
+        assert self._pool is not None
+        try:
+            final, parts = self._pool.submit(vibe, dict(config), audio.samples, audio.sample_rate).result()
+        except WorkerFailure as failure:
+            if failure.kind == "start":
+                raise self._cannot_load(failure) from None
+            return Unscored("scorer", f"{self.name}: {failure.message}"[:300])
+        return Score(final, parts)
+
+    def _cannot_load(self, failure: WorkerFailure) -> InputError:
+        return InputError(f"the scorer {self.name} cannot be loaded ({failure.message})", "mend it and run again")
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+class NotAScore(Exception):
+    """What a scorer returned is none."""
+
+
+def make_caller(source: str, function: str, folder: str) -> Callable[..., Any]:
+    """Called once in the worker process: load the function, and return what calls it."""
+    from latentscore import Audio
+
+    sys.path.insert(0, folder)
+    if source.endswith(".py"):
+        spec = importlib.util.spec_from_file_location("custom_scorer", source)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["custom_scorer"] = module
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(source)
+    fn = getattr(module, function)
+    if not callable(fn):
+        raise TypeError(f"{function} is no function")
+
+    def call(vibe: str | None, config: dict[str, Any], samples: Any, sample_rate: int) -> Any:
+        if vibe is None:  # asked only whether it has loaded
+            return None
+        return as_score(fn(vibe, config, Audio(samples, sample_rate)))
+
+    return call
+
+
+def as_score(value: Any) -> tuple[float, dict[str, float]]:
+    """(final score, parts) of what a scorer returned. Raises :class:`NotAScore`."""
+    if isinstance(value, Mapping):
+        if "final_score" not in value:
+            raise NotAScore("it returned a dict without final_score")
+        parts = {str(name): _number(part, f"{name} is") for name, part in value.items() if name != "final_score"}
+        return _number(value["final_score"], "final_score is"), parts
+    return _number(value, "it returned"), {}
+
+
+def _number(value: Any, saying: str) -> float:
+    # numpy's numbers have __float__, and so do strings of nothing else; a bool is no score.
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise NotAScore(f"{saying} {type(value).__name__} instead of a number")
+    number = float(value)
+    if not math.isfinite(number):
+        raise NotAScore(f"{saying} {number}")
+    return number
+
+
+def _source_file(where: str) -> Path | None:
+    """The file that ``path/to/file.py`` or ``some.module`` stands for, found without running any of it."""
+    if where.endswith(".py"):
+        path = Path(where).expanduser().resolve()
+        return path if path.is_file() else None
+    search: Sequence[str] | None = [os.getcwd(), *sys.path]
+    spec = None
+    for depth in range(1, where.count(".") + 2):
+        spec = PathFinder.find_spec(".".join(where.split(".")[:depth]), search)
+        if spec is None:
+            return None
+        search = list(spec.submodule_search_locations or [])
+    return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
