@@ -27,8 +27,10 @@ CEILING = 10.0 ** (-1.2 / 20.0)
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 600.0
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 
+Group = tuple[tuple[str, ...], float, float]
+
 # Layers that share the way to echo and reverb are mixed as one: (layers, reverb send, echo send).
-GROUPS: tuple[tuple[tuple[str, ...], float, float], ...] = (
+GROUPS: tuple[Group, ...] = (
     (("bass", "rhythm"), 0.25, 0.12),
     (("pad", "texture"), 0.5, 0.2),
     (("melody", "accent"), 0.5, 0.6),
@@ -69,7 +71,7 @@ def render(
                 for layer in layers:
                     parts[layer] = Audio(mix_layers(score, studio, [((layer,), reverb, echo)]), sample_rate)
         space.bus(mixed, numbers, sample_rate)
-        return Audio(_finish(mixed, sample_rate), sample_rate, parts)
+        return Audio(finish(mixed, sample_rate), sample_rate, parts)
 
 
 def _checked(config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int, sample_rate: int) -> MusicConfig:
@@ -90,16 +92,20 @@ def _checked(config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int,
     return config
 
 
-def mix_layers(score: Score, studio: Studio, groups: Sequence[tuple[tuple[str, ...], float, float]]) -> Stereo:
+def mix_layers(score: Score, studio: Studio, groups: Sequence[Group]) -> Stereo:
     """Play the layers of each group and mix them with echo, reverb, width and the closing fade."""
-    piece = score.piece
-    frames = round(piece.seconds * studio.sample_rate)
+    frames = round(score.piece.seconds * studio.sample_rate)
     dry = np.zeros((len(groups), frames, 2), np.float32)
     for group, (layers, _, _) in zip(dry, groups, strict=True):
         for layer in layers:
             play_layer(group, layer, score, studio)
+    return mix_groups(dry, groups, studio)
+
+
+def mix_groups(dry: Stereo, groups: Sequence[Group], studio: Studio) -> Stereo:
+    """The dry sound of groups, shape (groups, frames, 2), in its room and with the closing fade."""
     mixed = space.mix(
-        dry, [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups], piece.config,
+        dry, [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups], studio.piece.config,
         studio.seconds_per_beat, studio.sample_rate,
     )  # fmt: skip
     _fade_out(mixed, studio.sample_rate)
@@ -160,7 +166,7 @@ def _fade_out(samples: NDArray[np.float32], rate: int) -> None:
     samples[-frames:] *= curve.astype(np.float32)[:, None]
 
 
-def _finish(mixed: Stereo, rate: int) -> Stereo:
+def finish(mixed: Stereo, rate: int) -> Stereo:
     """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added."""
     before = integrated_lufs(mixed, rate)
     if not math.isfinite(before):

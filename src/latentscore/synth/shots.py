@@ -26,7 +26,7 @@ def struck(
     falls = np.array(seconds) * hit.sample_rate
     longest = float(np.array(seconds)[kept].max())
     steps = math.tau * hz / hit.sample_rate
-    return partials(hit.frames(0.8 * longest), steps[kept], 0.5 * amplitude[kept], falls[kept], hit.attack_frames)
+    return partials(hit.frames(0.7 * longest), steps[kept], 0.5 * amplitude[kept], falls[kept], hit.attack_frames)
 
 
 def bell(hit: Hit) -> Mono:

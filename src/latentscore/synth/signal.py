@@ -258,7 +258,7 @@ def partials(frames, steps, amplitudes, seconds_frames, attack):
     """A sum of decaying sines, float32 of shape (frames,).
 
     ``steps`` are radians a frame, ``seconds_frames`` the frames in which each partial falls by 60 dB. The first
-    ``attack`` frames rise and the last 5 per cent fall to zero.
+    ``attack`` frames rise and the last twelfth fall to zero.
     """
     lanes = 16
     out = np.zeros(frames + lanes, np.float32)
@@ -337,14 +337,14 @@ def _edges(out, attack):
     for i in range(rise):
         x = i / rise
         out[i] *= x * x * (3.0 - 2.0 * x)
-    fall = max(frames // 20, 1)
+    fall = max(frames // 12, 1)
     for i in range(fall):
         x = i / fall
         out[frames - 1 - i] *= x * x * (3.0 - 2.0 * x)
 
 
 def edges(out: Mono, attack_frames: int) -> Mono:
-    """``out`` itself, with its first ``attack_frames`` rising from zero and its last 5 per cent falling to zero."""
+    """``out`` itself, with its first ``attack_frames`` rising from zero and its last twelfth falling to zero."""
     _edges(out, int(attack_frames))
     return out
 

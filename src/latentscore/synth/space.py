@@ -63,7 +63,7 @@ def mix(
         groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
         reverb_level(config.space), lengths, gains.astype(np.float32), 0.12 * sample_rate / 48_000.0,
         max(round(0.75 * seconds_per_beat * sample_rate), BLOCK), echo_feedback(config.echo), echo_level(config.echo),
-        1.0 - math.exp(-math.tau * min(7000.0, 0.45 * sample_rate) / sample_rate),
+        0.15 * min(sample_rate / 48_000.0, 2.0),
         1.0 - math.exp(-math.tau * 70.0 / sample_rate), width(config.stereo),
     )  # fmt: skip
     return out
@@ -72,7 +72,7 @@ def mix(
 @jit
 def _room(
     groups, out, reverb_sends, echo_sends, reverb_gain, lengths, gains, damping,
-    echo_frames, echo_feedback, echo_gain, echo_low, echo_high, side_gain,
+    echo_frames, echo_feedback, echo_gain, echo_damping, echo_high, side_gain,
 ):  # fmt: skip
     """In blocks of 32 frames, which is less than any delay: what comes out of a line was written in an earlier block."""
     frames = out.shape[0]
@@ -87,7 +87,8 @@ def _room(
     dry = np.zeros((2, BLOCK), np.float32)
     to_room = np.zeros((2, BLOCK), np.float32)
     to_echo = np.zeros((2, BLOCK), np.float32)
-    smooth_l = smooth_r = rumble_l = rumble_r = np.float32(0)
+    last = np.zeros(2, np.float32)
+    rumble_l = rumble_r = np.float32(0)
     keep = np.float32(1.0 - damping)
     lose = np.float32(damping)
     back = np.float32(echo_feedback)
@@ -95,7 +96,8 @@ def _room(
     half = np.float32(0.5)
     side = np.float32(0.5 * side_gain)
     first = np.float32(echo_gain)
-    low = np.float32(echo_low)
+    echo_lose = np.float32(echo_damping)
+    echo_keep = np.float32(1.0 - echo_damping)
     high = np.float32(echo_high)
     write = 0
     echo_write = 0
@@ -121,13 +123,17 @@ def _room(
         # Echo: what comes back on the left goes out again on the right, without rumble and a little duller.
         read = (echo_write - echo_frames) % echo_ring
         past = echo_line[:, read : read + BLOCK]
+        for c in range(2):
+            # A little duller with each turn; what would build up below 70 Hz is kept out on the way in.
+            repeat[c, 0] = echo_keep * past[c, 0] + echo_lose * last[c]
+            for j in range(1, BLOCK):
+                repeat[c, j] = echo_keep * past[c, j] + echo_lose * past[c, j - 1]
+            last[c] = past[c, BLOCK - 1]
         for j in range(BLOCK):
-            smooth_l += low * (past[0, j] - smooth_l)
-            smooth_r += low * (past[1, j] - smooth_r)
-            rumble_l += high * (smooth_l - rumble_l)
-            rumble_r += high * (smooth_r - rumble_r)
-            repeat[0, j] = smooth_l - rumble_l
-            repeat[1, j] = smooth_r - rumble_r
+            rumble_l += high * (to_echo[0, j] - rumble_l)
+            rumble_r += high * (to_echo[1, j] - rumble_r)
+            to_echo[0, j] -= rumble_l
+            to_echo[1, j] -= rumble_r
         now = echo_line[:, echo_write : echo_write + BLOCK]
         for j in range(BLOCK):
             # The first repeat is mostly on the left, wherever the note was.

@@ -140,12 +140,14 @@ class Wave:
         start = studio.frame(note.start)
         if self.unison < 2 or self.bite > 0 or hz > 0.45 * rate or start >= len(out):
             return False
-        offsets = np.array((-1.0, 1.0) if self.unison == 2 else (-2.0, 0.0, 3.0))
         apart = 2.0 ** (self.cents * studio.looseness / 1200.0) - 1.0
+        offsets = np.array((-1.0, 1.0) if self.unison == 2 else (-2.0, 0.0, 3.0))
+        if self.unison == 3 and 3.0 / apart > 1.5 * hz:
+            # Three voices that are close take long to come round; evenly apart they take a third of the time.
+            offsets = np.array((-1.0, 0.0, 1.0))
         cycles = round(float(offsets[-1]) / apart)
         frames = round(cycles * rate / hz)
-        held = studio.frames(note.length * studio.seconds_per_beat)
-        release = max(studio.frames(self.release), studio.frames(0.012))
+        rise, held, release = self._times(note, studio)
         if frames > held + release:
             return False
         key = (self, hz)
@@ -167,10 +169,19 @@ class Wave:
         left, right = 1.414 * left, 1.414 * right
         depth, speed = studio.wobble(self.tremolo, self.sway)
         add_loop(
-            out, start, held, studio.rise(self.attack), self.decay * rate, self.sustain, release,
+            out, start, held, rise, self.decay * rate, self.sustain, release,
             studio.loops[key], amplitude * left, amplitude * right, depth, math.tau * speed * BLOCK / rate,
         )  # fmt: skip
         return True
+
+    def _times(self, note: Note, studio: Studio) -> tuple[float, int, int]:
+        """Frames of the rise, of the note, and of the release.
+
+        Short notes neither spend themselves in rising nor ring on into the harmony after the next.
+        """
+        held = studio.frames(note.length * studio.seconds_per_beat)
+        release = min(studio.frames(self.release), max(round(0.7 * held), studio.frames(0.15)))
+        return min(studio.rise(self.attack), 0.7 * held), held, max(release, studio.frames(0.012))
 
     def _voices(self, note: Note) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where the voices lie, -1 to 1 in tuning and place, and their weights.
@@ -206,10 +217,9 @@ class Wave:
 
         depth, speed = studio.wobble(self.tremolo, self.sway)
         block_seconds = BLOCK / rate
+        rise, held, release = self._times(note, studio)
         add_wave(
-            out, start, studio.frames(note.length * studio.seconds_per_beat),
-            studio.rise(self.attack), self.decay * rate, self.sustain,
-            max(studio.frames(self.release), studio.frames(0.012)), duller, brighter, bite, self.bite_seconds * rate,
+            out, start, held, rise, self.decay * rate, self.sustain, release, duller, brighter, bite, self.bite_seconds * rate,
             increments, phases, left, right, 2.0 ** (self.vibrato_cents / 1200.0) - 1.0,
             math.tau * self.vibrato_hz * block_seconds, depth, math.tau * speed * block_seconds,
         )  # fmt: skip

@@ -1,0 +1,180 @@
+"""How fast the synthesizer is: a table and one line of JSON.
+
+    python benchmarks/render.py [--configs 40] [--seconds 30] [--no-processes]
+
+One thread, 48 kHz stereo. Nothing is kept from one render to the next but wavetables, and those are emptied too. The
+yardstick is a fixed loop of plain Python and of numpy, timed in the same run, to compare machines and moments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from latentscore import MusicConfig, random_config
+from latentscore.synth import engine, score, signal, space
+from latentscore.synth.voices import Studio
+
+RATE = 48_000
+SEED = 20
+
+
+def yardstick() -> float:
+    """Seconds for a fixed amount of work like ours: passes over 30 s of stereo sound, and a plain loop."""
+    begin = time.perf_counter()
+    sound = np.linspace(-1, 1, 30 * RATE * 2, dtype=np.float32)
+    for _ in range(8):
+        sound = np.sin(sound * np.float32(1.1))
+    total = 0
+    for number in range(600_000):
+        total += number & 7
+    assert total
+    return time.perf_counter() - begin
+
+
+def empty_caches() -> None:
+    """Wavetables are all that outlives a render."""
+    signal.table.cache_clear()
+    signal.spectrum.cache_clear()
+
+
+def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -> float:
+    """One render, in the steps of the engine, each step's seconds added to ``spent``; the seconds of the whole."""
+    begin = last = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        spent[name] += now - last
+        last = now
+
+    piece = score.compose(config, seconds, 0)
+    studio = Studio(piece.piece, RATE)
+    dry = np.zeros((len(engine.GROUPS), round(seconds * RATE), 2), np.float32)
+    lap("score")
+    for group, (layers, _, _) in zip(dry, engine.GROUPS, strict=True):
+        for layer in layers:
+            engine.play_layer(group, layer, piece, studio)
+            lap(layer)
+    mixed = engine.mix_groups(dry, engine.GROUPS, studio)
+    lap("echo, reverb, width")
+    space.bus(mixed, config, RATE)
+    lap("tone and drive")
+    engine.finish(mixed, RATE)
+    lap("loudness and limiter")
+    return time.perf_counter() - begin
+
+
+def whole_render(config: MusicConfig, seconds: float) -> tuple[float, float]:
+    """Seconds on the clock and seconds of work: on a machine that is busy with other things they differ."""
+    begin, work = time.perf_counter(), time.thread_time()
+    engine.render(config, seconds, 0, RATE)
+    return time.perf_counter() - begin, time.thread_time() - work
+
+
+def throughput(work: str) -> tuple[float, float]:
+    """How much faster two processes get through ``work`` each than one: (alone, both) in seconds."""
+    program = f"import runpy, sys; m = runpy.run_path({str(Path(__file__))!r}); m['{work}']()"
+
+    def run(count: int) -> float:
+        workers = [
+            subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+            for _ in range(count)
+        ]
+        for worker in workers:  # each says when it is warm
+            assert worker.stdout is not None
+            worker.stdout.readline()
+        begin = time.perf_counter()
+        for worker in workers:
+            worker.communicate("go\n")
+        return time.perf_counter() - begin
+
+    return run(1), run(2)
+
+
+def worker_renders() -> None:
+    configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(12)]
+    for config in configs:
+        engine.render(config, 0.6, 0, RATE)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for config in configs:
+        engine.render(config, 30.0, 0, RATE)
+
+
+def worker_yardsticks() -> None:
+    yardstick()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(12):
+        yardstick()
+
+
+def cold_start() -> float:
+    """Seconds of a new process that renders one clip of 10 s, with the compiled loops on disk."""
+    begin = time.perf_counter()
+    program = "from latentscore import MusicConfig, render; render(MusicConfig(), 10.0)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", type=int, default=40)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--no-processes", action="store_true", help="leave out cold start and two processes")
+    arguments = parser.parse_args()
+
+    configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(arguments.configs)]
+    for config in configs:  # compile, outside the measurement
+        engine.render(config, 0.6, 0, RATE)
+    spent: dict[str, float] = defaultdict(float)
+    whole, work, sticks = [], [], []
+    for config in configs:
+        empty_caches()
+        clock, cpu = whole_render(config, arguments.seconds)
+        whole.append(clock)
+        work.append(cpu)
+        sticks.append(yardstick())
+    for config in configs:
+        empty_caches()
+        timed_render(config, arguments.seconds, spent)
+
+    count, mean = len(configs), float(np.mean(whole))
+    result = {
+        "configs": count, "seconds": arguments.seconds, "mean_s": round(mean, 4), "median_s": round(float(np.median(whole)), 4),
+        "worst_s": round(max(whole), 4), "cpu_mean_s": round(float(np.mean(work)), 4), "times_real_time": round(arguments.seconds / mean, 1),
+        "yardstick_s": round(float(np.mean(sticks)), 4), "mean_over_yardstick": round(mean / float(np.mean(sticks)), 3),
+        "load": os.getloadavg()[0], "layers_ms": {name: round(1000 * s / count, 1) for name, s in spent.items()},
+    }  # fmt: skip
+    print(f"{'step':22} {'ms':>8} {'x real time':>12}")
+    for name, total in spent.items():
+        print(f"{name:22} {1000 * total / count:8.1f} {arguments.seconds * count / total:12.0f}")
+    print(f"{'whole render':22} {1000 * mean:8.1f} {arguments.seconds / mean:12.0f}")
+    print(f"{'its work (CPU)':22} {1000 * float(np.mean(work)):8.1f}")
+    print(f"{'yardstick':22} {1000 * float(np.mean(sticks)):8.1f}")
+    if not arguments.no_processes:
+        alone, both = throughput("worker_renders")
+        stick_alone, stick_both = throughput("worker_yardsticks")
+        result |= {
+            "cold_start_s": round(cold_start(), 2), "two_processes_gain": round(2 * alone / both, 2),
+            "two_yardsticks_gain": round(2 * stick_alone / stick_both, 2),
+            "gain_share": round((alone / both) / (stick_alone / stick_both), 3),
+        }  # fmt: skip
+        print(f"cold start, 10 s clip  {result['cold_start_s']:8.2f} s")
+        print(
+            f"two processes          {result['two_processes_gain']:8.2f} times one; yardsticks {result['two_yardsticks_gain']}"
+        )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
