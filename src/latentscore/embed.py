@@ -60,23 +60,25 @@ class HashingEmbedder:
         self._words: dict[str, tuple[NDArray[np.intp], NDArray[np.float32]]] = {}
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        for vector, text in zip(vectors, texts, strict=True):
-            self._add(vector, text)
+        if not len(texts):
+            return np.zeros((0, self.dim), dtype=np.float32)
+        places: list[NDArray[np.intp]] = []
+        weights: list[NDArray[np.float32]] = []
+        for row, text in enumerate(texts):
+            words = _WORD.findall(text.lower())
+            for word_places, word_weights in map(self._features, words):
+                places.append(word_places + row * self.dim)
+                weights.append(word_weights)
+            pairs = [self._place(f"{first} {second}") for first, second in pairwise(words)]
+            places.append(np.array([place + row * self.dim for place, _ in pairs], dtype=np.intp))
+            weights.append(np.array([sign * self._PAIR_WEIGHT for _, sign in pairs], dtype=np.float32))
+        sums = np.bincount(np.concatenate(places), np.concatenate(weights), minlength=len(texts) * self.dim)
+        vectors = sums.reshape(len(texts), self.dim).astype(np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         # A text without a word (or whose places cancel out) points nowhere; give all such texts one direction.
         vectors[norms[:, 0] == 0, 0] = 1.0
         norms[norms == 0] = 1.0
         return vectors / norms
-
-    def _add(self, vector: NDArray[np.float32], text: str) -> None:
-        words = _WORD.findall(text.lower())
-        for word in words:
-            places, weights = self._features(word)
-            np.add.at(vector, places, weights)
-        for first, second in pairwise(words):
-            place, sign = self._place(f"{first} {second}")
-            vector[place] += sign * self._PAIR_WEIGHT
 
     def _features(self, word: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         known = self._words.get(word)
@@ -107,10 +109,12 @@ class MiniLMEmbedder:
     def __init__(self, path_or_id: str | Path = MINILM, batch_size: int = 64) -> None:
         try:
             from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging as transformers_logging
         except ImportError:
             raise EmbedderError(
                 f"embedding with {path_or_id} needs sentence-transformers: pip install 'latentscore-data[ml]'"
             ) from None
+        transformers_logging.disable_progress_bar()
         try:
             self._model = SentenceTransformer(
                 str(path_or_id), device="cpu", local_files_only=True, trust_remote_code=False

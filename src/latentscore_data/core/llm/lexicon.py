@@ -12,7 +12,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -596,8 +596,12 @@ class _Reader:
         self.mentions.append(Mention(name, label, strength, said))
 
 
+@lru_cache(maxsize=4096)
 def hear(text: str) -> Heard:
-    """What a vibe says: fields named outright, moods, colours. Any text is only data here."""
+    """What a vibe says: fields named outright, moods, colours. Any text is only data here.
+
+    The result is shared by the N candidates of a vibe; do not change it.
+    """
     reader = _Reader(text)
     reader.read()
     heard = Heard(banned=reader.banned)
@@ -625,6 +629,12 @@ def _says_more(name: str, label: Label | None, before: Label | None) -> bool:
     middle = (len(spec.labels) - 1) / 2
     new, old = spec.labels.index(label) - middle, spec.labels.index(before) - middle
     return new * old > 0 and abs(new) > abs(old)
+
+
+def carries_mood(word: str) -> bool:
+    """True for a word that speaks for a mood or names a colour."""
+    found = corrected(word.lower())
+    return (found,) in lexicon().mood_words or found in lexicon().colors
 
 
 def moods_in(stems: Sequence[str]) -> dict[str, float]:
