@@ -22,6 +22,13 @@ OutOption = Annotated[
     typer.Option("--out", metavar="DIR", help="Where to write (default: below .exports/ of the data root)."),
 ]
 ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote there.")]
+PushOption = Annotated[
+    str | None,
+    typer.Option(
+        "--push", metavar="OWNER/NAME", help="Then upload it to the hub; without --overwrite, what was exported before."
+    ),
+]
+PublicOption = Annotated[bool, typer.Option("--public", help="With --push: a public repository, not a private one.")]
 SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="Take only this split. Repeatable.", metavar="SPLIT")
 ]
@@ -44,6 +51,8 @@ def export_model(
     ] = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
+    push: PushOption = None,
+    public: PublicOption = False,
 ) -> None:
     """Merge an adapter into its base, prove that nothing changed, and write safetensors, GGUF files and a card.
 
@@ -52,9 +61,7 @@ def export_model(
     from latentscore_data.core.settings import chosen
 
     settings = load(export=chosen(model=source, gguf=gguf, terms=terms, tokenizer=tokenizer))
-    with _locked(settings):
-        summary = run_export_model(settings, out=out, overwrite=overwrite)
-    show(summary)
+    show(_export("model", settings, out, overwrite, push, public))
 
 
 @app.command("map")
@@ -66,6 +73,8 @@ def export_map(
     split: SplitOption = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
+    push: PushOption = None,
+    public: PublicOption = False,
 ) -> None:
     """Write vibes, embeddings and configs as a map that finds the config nearest to a text.
 
@@ -74,9 +83,7 @@ def export_map(
     from latentscore_data.core.settings import chosen
 
     settings = load(export=chosen(map_kind=kind, embedder=embedder, splits=split))
-    with _locked(settings):
-        summary = run_export_map(settings, out=out, overwrite=overwrite)
-    show(summary)
+    show(_export("map", settings, out, overwrite, push, public))
 
 
 @app.command("dataset")
@@ -86,6 +93,8 @@ def export_dataset(
     split: SplitOption = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
+    push: PushOption = None,
+    public: PublicOption = False,
 ) -> None:
     """Write the scored rows as a folder that datasets.load_dataset reads, with a card and the sources' notices.
 
@@ -94,9 +103,7 @@ def export_dataset(
     from latentscore_data.core.settings import chosen
 
     settings = load(export=chosen(license=license, splits=split, name=name))
-    with _locked(settings):
-        summary = run_export_dataset(settings, out=out, overwrite=overwrite)
-    show(summary)
+    show(_export("dataset", settings, out, overwrite, push, public))
 
 
 @app.command("chat")
@@ -104,6 +111,8 @@ def export_chat(
     split: SplitOption = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
+    push: PushOption = None,
+    public: PublicOption = False,
 ) -> None:
     """Write messages and preference pairs as JSON lines for other trainers.
 
@@ -112,9 +121,7 @@ def export_chat(
     from latentscore_data.core.settings import chosen
 
     settings = load(export=chosen(splits=split))
-    with _locked(settings):
-        summary = run_export_chat(settings, out=out, overwrite=overwrite)
-    show(summary)
+    show(_export("chat", settings, out, overwrite, push, public))
 
 
 @app.command("report")
@@ -124,9 +131,46 @@ def export_report(
 ) -> None:
     """Write one page over the whole workspace: what was made from what, counts, money, and rows to listen to."""
     settings = load()
-    with _locked(settings):
-        summary = run_export_report(settings, out=out, overwrite=overwrite)
-    show(summary)
+    show(_export("report", settings, out, overwrite, None, False))
+
+
+def _export(
+    kind: str, settings: Settings, out: Path | None, overwrite: bool, push: str | None, public: bool
+) -> Summary:
+    """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
+    from latentscore_data.core.display import say
+    from latentscore_data.core.export.push import can_push, check_push, push_folder
+    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.workspace import Workspace
+
+    if push is not None:
+        check_push(push)
+    workspace = Workspace(settings.paths.root)
+    with workspace.lock("export"):
+        target = target_of(kind, settings, workspace, out)
+        if push is not None and not overwrite and can_push(target):
+            summary = Summary(f"export {kind}", outputs=[str(target)])
+        else:
+            summary = EXPORTS[kind](settings, out=out, overwrite=overwrite)
+        if push is not None:
+            say(f"export {kind}: pushing {target} to {push}")
+            summary.details["pushed to"] = push_folder(target, push, public=public)
+            summary.next_step = ""
+    return summary
+
+
+def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | None) -> Path:
+    """The folder that an export of this kind writes."""
+    if out is not None:
+        return out
+    name = kind
+    if kind == "map":
+        name = f"map-{settings.export.map_kind}"
+    elif kind == "model":
+        from latentscore_data.core.export.merge import find_source
+
+        name = find_source(settings.export.model, workspace.train_dir).name
+    return workspace.export_dir / name
 
 
 def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
@@ -146,7 +190,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
     for quantization in chosen.gguf:
         gguf.check_quantization(quantization)
     source = merge.find_source(chosen.model, workspace.train_dir)
-    target = out or workspace.export_dir / source.name
+    target = target_of("model", settings, workspace, out)
     check_target(target, overwrite)
     for module in ("torch", "transformers", "peft", *(["gguf"] if chosen.gguf else [])):
         require(module, "ml", "exporting a model")
@@ -214,7 +258,7 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
     started = time.monotonic()
     workspace, kind = Workspace(settings.paths.root), settings.export.map_kind
-    target = out or workspace.export_dir / f"map-{kind}"
+    target = target_of("map", settings, workspace, out)
     check_target(target, overwrite)
     splits = dataset.readers(workspace.scored, settings.export.splits)
     source = maps.embedding_source(kind, settings)
@@ -253,7 +297,7 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
 
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
-    target = out or workspace.export_dir / "dataset"
+    target = target_of("dataset", settings, workspace, out)
     check_target(target, overwrite)
     splits = dataset.readers(workspace.scored, settings.export.splits)
     parquet = dataset.wants_parquet(settings.export.parquet)
@@ -296,7 +340,7 @@ def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: b
 
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
-    target = out or workspace.export_dir / "chat"
+    target = target_of("chat", settings, workspace, out)
     check_target(target, overwrite)
     splits = dataset.readers(workspace.scored, settings.export.splits)
     with new_folder(target, overwrite) as folder:
@@ -327,7 +371,7 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
 
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
-    target = out or workspace.export_dir / "report"
+    target = target_of("report", settings, workspace, out)
     check_target(target, overwrite)
     splits = dataset.readers(workspace.scored, SPLITS)
     facts = dataset.count_rows(splits)
@@ -353,10 +397,13 @@ def _hub(origin: Any, repo_type: str) -> dict[str, Any]:
     return {"repo_type": repo_type, "missing_notices": origin.missing_notices()}
 
 
-def _locked(settings: Settings) -> Any:
-    from latentscore_data.core.workspace import Workspace
-
-    return Workspace(settings.paths.root).lock("export")
+EXPORTS = {
+    "map": run_export_map,
+    "dataset": run_export_dataset,
+    "chat": run_export_chat,
+    "model": run_export_model,
+    "report": run_export_report,
+}
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
@@ -404,15 +451,9 @@ def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
     whole = Summary("export")
-    runs = {
-        "map": run_export_map,
-        "dataset": run_export_dataset,
-        "report": run_export_report,
-        "model": run_export_model,
-    }
     # The report comes last, because it lists the other exports.
     for kind in sorted(settings.export.kinds, key=lambda kind: kind == "report"):
-        part = runs[kind](settings, overwrite=True)
+        part = EXPORTS[kind](settings, overwrite=True)
         whole.done += part.done
         whole.outputs += part.outputs
         whole.details[kind] = {name: value for name, value in part.details.items() if isinstance(value, str | int)}

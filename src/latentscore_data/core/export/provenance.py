@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError, MissingError
+from latentscore_data.core.errors import InputError
 from latentscore_data.core.jsonl_io import read_lines, read_rows
 from latentscore_data.core.rows import ScoredRow
 from latentscore_data.core.workspace import Workspace, read_manifest
@@ -180,16 +180,6 @@ def hub_license(license_name: str) -> str | None:
     if found := _CREATIVE_COMMONS.search(text):
         return "-".join(["cc-by", *re.findall(r"sa|nc|nd", found[1]), found[2]])
     return None
-
-
-def refuse_unless_complete(provenance: Provenance) -> None:
-    """Raise :class:`MissingError` when a licence or a notice that must travel with the rows is missing."""
-    problems = provenance.missing_notices()
-    if problems:
-        raise MissingError(
-            f"this cannot be pushed: {'; '.join(problems)}",
-            "name it with export.source_licenses = ['DATASET=LICENCE'], or fill metadata in the texts, and export again",
-        )
 
 
 def attribution(provenance: Provenance) -> str:

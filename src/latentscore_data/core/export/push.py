@@ -1,0 +1,89 @@
+"""Uploading an exported folder to the hub: only when asked, privately unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from latentscore_data.core.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.export.folder import RECORD_FILE, read_record
+from latentscore_data.core.secrets import key_named, read_dotenv
+
+TOKEN_VARIABLE = "HF_TOKEN"
+
+
+def check_push(repo: str) -> None:
+    """What can be known before any work: the name's form and the token. Raises :class:`InputError`, :class:`MissingError`."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo):
+        raise InputError(f"{repo!r} is no repository", "write --push OWNER/NAME")
+    read_dotenv()
+    key_named(TOKEN_VARIABLE)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        raise MissingError("HF_HUB_OFFLINE is set, so nothing can be pushed", "unset it for this command")
+
+
+def push_folder(folder: Path, repo: str, *, public: bool) -> str:
+    """Upload a folder that an export wrote; returns the address of the repository.
+
+    A new repository is private unless ``public``; one that exists and is public is refused without it. What has arrived
+    is not sent again, so that an interrupted push goes on when it is repeated. Raises :class:`MissingError` when a
+    licence or notice is missing or the hub refuses the token, and :class:`StoppedError` when the network gave up.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    record = read_record(folder)
+    refuse_incomplete(record.get("missing_notices", []))
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=key_named(TOKEN_VARIABLE).get_secret_value())
+    kind = record["repo_type"]
+    try:
+        try:
+            known = api.repo_info(repo, repo_type=kind)
+            if not known.private and not public:
+                raise InputError(f"{repo} is public", "add --public to publish there, or push to another repository")
+        except RepositoryNotFoundError:
+            api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
+        message = f"lsdata {record.get('lsdata_version', '')}: export {record['kind']}"
+        api.upload_folder(
+            folder_path=folder,
+            repo_id=repo,
+            repo_type=kind,
+            commit_message=message,
+        )
+    except LsdataError:
+        raise
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        reason = " ".join((error.server_message or str(error)).split())[:160]
+        if status in (401, 403):
+            raise MissingError(
+                f"the hub refuses {repo} ({status}: {reason})", f"check that {TOKEN_VARIABLE} may write there"
+            ) from None
+        raise _stopped(repo, f"{status}: {reason}") from None
+    except (httpx.TransportError, OSError, RuntimeError, ValueError) as error:
+        raise _stopped(repo, " ".join(str(error).split())[:160] or type(error).__name__) from None
+    prefix = "datasets/" if kind == "dataset" else ""
+    return f"{api.endpoint}/{prefix}{repo}"
+
+
+def _stopped(repo: str, reason: str) -> StoppedError:
+    return StoppedError(
+        f"pushing to {repo} stopped ({reason})", "run the same command again; what has arrived is not sent again"
+    )
+
+
+def refuse_incomplete(missing: list[str]) -> None:
+    """Raise :class:`MissingError` when a licence or a notice that must travel along is missing."""
+    if missing:
+        raise MissingError(
+            f"this cannot be pushed: {'; '.join(missing)}",
+            "name licences with export.source_licenses = ['DATASET=LICENCE'] or in the texts' metadata, "
+            "a base model's with --terms FILE, and export again with --overwrite",
+        )
+
+
+def can_push(folder: Path) -> bool:
+    """True for a folder that an export wrote."""
+    return (folder / RECORD_FILE).is_file()

@@ -1,0 +1,129 @@
+"""lsdata export --push, with the real client and a loopback hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Lsdata
+from export_workspace import fill
+from upload_hub import Repository, UploadHub
+
+Push = Callable[..., Any]
+
+
+@pytest.fixture
+def hub() -> Iterator[UploadHub]:
+    with UploadHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def push(lsdata: Lsdata, hub: UploadHub, root: Path, tmp_path: Path) -> Push:
+    def run(*args: str, code: int = 0, **env: str) -> str:
+        known = {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": hub.token,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(tmp_path / "hf"),
+            "LSDATA_EXPORT__PARQUET": "always",
+        }
+        out = lsdata("export", *args, "--root", str(root), env={**known, **env})
+        assert out.returncode == code, out.stdout + out.stderr
+        assert hub.token not in out.stdout + out.stderr
+        return out.stdout + out.stderr
+
+    return run
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_data_set_arrives_whole_in_a_private_repository(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root)
+    assert f"{hub.url}/datasets/me/vibes" in push("dataset", "--push", "me/vibes")
+    repo = hub.repos["datasets/me/vibes"]
+    assert repo.private
+    assert repo.files == files_of(root / ".exports" / "dataset")
+    assert {"data/TEST.parquet", "README.md", "ATTRIBUTION.md"} <= repo.files.keys()
+
+
+def test_nothing_is_pushed_unasked(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root)
+    push("dataset")
+    push("map", "--embedder", "hashing")
+    assert hub.repos == {}
+
+
+def test_public_only_when_told(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root)
+    hub.repos["datasets/me/open"] = Repository(private=False)
+    assert "me/open is public" in push("chat", "--push", "me/open", code=2)
+    assert hub.repos["datasets/me/open"].files == {}
+    push("chat", "--push", "me/open", "--public")
+    assert "sft/GRPO.jsonl" in hub.repos["datasets/me/open"].files
+    push("map", "--embedder", "hashing", "--push", "me/new-open", "--public")
+    assert not hub.repos["datasets/me/new-open"].private
+
+
+def test_an_interrupted_push_goes_on_and_sends_nothing_twice(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root)
+    hub.refuse_after = 2
+    assert "run the same command again" in push("dataset", "--push", "me/vibes", code=4)
+    arrived = set(hub.large)
+    assert len(arrived) == 2
+    assert hub.repos["datasets/me/vibes"].commits == 0
+    before = files_of(root / ".exports" / "dataset")
+    hub.refuse_after = None
+    push("dataset", "--push", "me/vibes")
+    assert hub.repos["datasets/me/vibes"].files == before
+    assert set(hub.puts.values()) == {1}
+    parquet = {hashlib.sha256(data).hexdigest() for name, data in before.items() if name.endswith(".parquet")}
+    assert set(hub.puts) == parquet
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "code", "message"),
+    [
+        ((), {"HF_TOKEN": ""}, 3, "HF_TOKEN is not set"),
+        ((), {"HF_TOKEN": "hf_wrong_token_of_a_test"}, 3, "the hub refuses me/vibes (401"),
+        ((), {"HF_HUB_OFFLINE": "1"}, 3, "HF_HUB_OFFLINE is set"),
+        ((), {"HF_ENDPOINT": "http://127.0.0.1:9"}, 4, "pushing to me/vibes stopped"),
+        (("--push", "no-owner"), {}, 2, "write --push OWNER/NAME"),
+    ],
+)
+def test_what_stops_a_push(
+    push: Push, root: Path, args: tuple[str, ...], env: dict[str, str], code: int, message: str
+) -> None:
+    fill(root)
+    assert message in push("dataset", "--push", "me/vibes", *args, code=code, **env)
+
+
+def test_a_missing_licence_or_notice_stops_a_push(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root, license="")
+    said = push("dataset", "--push", "me/vibes", code=3)
+    assert "the licence of the texts of moby-dick is not known" in said
+    assert hub.repos == {}
+    push(
+        "dataset",
+        "--push",
+        "me/vibes",
+        "--overwrite",
+        LSDATA_EXPORT__SOURCE_LICENSES=json.dumps(["moby-dick=public domain"]),
+    )
+    assert b"public domain" in hub.repos["datasets/me/vibes"].files["ATTRIBUTION.md"]
+
+
+def test_attribution_needs_somebody_to_attribute_to(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root, license="CC BY 4.0", author="")
+    assert "neither author nor address" in push("chat", "--push", "me/chat", code=3)
+    fill(root, license="CC BY 4.0", author="A. Poet")
+    push("chat", "--push", "me/chat", "--overwrite")
+    assert b"license: cc-by-4.0" in hub.repos["datasets/me/chat"].files["README.md"]
