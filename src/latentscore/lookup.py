@@ -202,7 +202,7 @@ def _load_tensors(path: Path) -> VibeMap:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
+            about = _about(file.metadata() or {})
             names = set(file.keys())
     except (SafetensorError, OSError) as error:
         raise MapError(f"{path} cannot be read as safetensors ({error}); export the map again") from None
@@ -215,6 +215,15 @@ def _load_tensors(path: Path) -> VibeMap:
     if not rows_path.is_file():
         raise MapError(f"{rows_path} is missing: a map is {TENSORS_FILE} and {ROWS_FILE} together; copy both")
     return VibeMap(path, about["kind"], embeddings, _Rows(rows_path, ends), about["embedder"])
+
+
+def _about(metadata: dict[str, str]) -> dict[str, str]:
+    """Format, kind and embedder of a map; empty for a file that is no map."""
+    try:
+        about = json.loads(metadata.get("map", "{}"))
+    except ValueError:
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _mapped(path: Path, name: str, dtype: type[np.generic], ndim: int) -> Any:

@@ -145,7 +145,7 @@ def _wrong_shape(folder: Path) -> None:
 
     tensors = {"embedding": np.zeros((4, 8), np.float64), "row_ends": np.arange(1, 5)}
     about = {"format": "latentscore-map/1", "kind": "text", "embedder": "x"}
-    save_file(tensors, folder / "map.safetensors", metadata=about)
+    save_file(tensors, folder / "map.safetensors", metadata={"map": json.dumps(about)})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -100,12 +101,20 @@ class Workspace:
                     f"{self.root} is in use {_holder(note)}", "wait for it, or use another --root"
                 ) from None
         try:
+            self._sweep_drafts()
             replace_json(note, {"pid": os.getpid(), "command": command, "since": _now()})
             with self._logging(command):
                 yield
         finally:
             note.unlink(missing_ok=True)
             lock.release()
+
+    def _sweep_drafts(self) -> None:
+        """Remove the drafts that a killed run left behind; only the holder of the lock makes them."""
+        stages = (self.texts_dir, self.vibes_dir, self.configs_dir, self.train_dir, self.bench_dir, self.export_dir)
+        for folder in (self.root, *stages, *self.bench_dir.glob("*/")):
+            for draft in folder.glob(".*.tmp"):
+                shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _logging(self, command: str) -> Iterator[None]:

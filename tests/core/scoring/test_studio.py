@@ -184,3 +184,18 @@ def test_scores_and_vectors_survive_a_damaged_cache(tmp_path: Path) -> None:
     with open_studio(PeakEmbedder(), cache=cache) as studio:
         assert studio.hear("x", make_payload()).score("peak") is not None
     assert cache.with_suffix(".damaged").exists()
+
+
+def test_a_score_does_not_know_its_company() -> None:
+    """Rounding must not depend on how many others were scored in the same batch."""
+    from latentscore import Audio
+    from latentscore_data.core.scoring.acoustic import AcousticScorer
+
+    scorer = AcousticScorer()
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(40, len(scorer.listen([Audio(np.zeros((48_000, 2), np.float32), 48_000)])[0])))
+    vibes = ["fast dark drums in a vast dry calm bright hall"] * 40
+    together = scorer.compare(vibes, vectors)
+    alone = [scorer.compare([vibe], vector[None])[0] for vibe, vector in zip(vibes, vectors, strict=True)]
+    pairs = [*scorer.compare(vibes[:7], vectors[:7]), *scorer.compare(vibes[7:], vectors[7:])]
+    assert together == alone == pairs

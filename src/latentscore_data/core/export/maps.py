@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -107,7 +108,8 @@ def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vecto
         save_file(
             {"embedding": embeddings, "row_ends": np.cumsum(ends, dtype=np.int64)},
             folder / TENSORS_FILE,
-            metadata={"format": MAP_FORMAT, "kind": kind, "embedder": fingerprint},
+            # One entry: the library writes several in no fixed order, and the same map must be the same bytes.
+            metadata={"map": json.dumps({"format": MAP_FORMAT, "kind": kind, "embedder": fingerprint})},
         )
     return MapFacts(rows=len(embeddings), dim=embeddings.shape[1], without_config=seen - len(embeddings))
 

@@ -11,6 +11,7 @@ reverb as fullness. Use CLAP where weights can be had; use this to get going, of
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -192,10 +193,11 @@ class AcousticScorer:
     def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
         # One extreme measure must not drown the others.
         standard = np.clip((vectors - self._means) / self._spreads, -3.0, 3.0)
-        heard = np.tanh(0.5 * standard @ self._weights.T)
+        # Row by row, not as one matrix product: that rounds by the size of the batch, and a score must not know its company.
+        heard = 0.5 * (standard[:, None, :] * self._weights).sum(axis=2)
         return [
-            self._match(vibe, dict(zip(AXES, map(float, row), strict=True)))
-            for vibe, row in zip(vibes, heard, strict=True)
+            self._match(vibe, {axis: math.tanh(value) for axis, value in zip(AXES, row, strict=True)})
+            for vibe, row in zip(vibes, heard.tolist(), strict=True)
         ]
 
     @staticmethod

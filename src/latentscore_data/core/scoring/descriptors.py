@@ -152,7 +152,7 @@ def _flatness_db(power: Floats) -> Floats:
 def _width_db(samples: Floats) -> float:
     mid = samples[:, 0] + samples[:, 1]
     side = samples[:, 0] - samples[:, 1]
-    return 10 * float(np.log10((side @ side + 1e-12) / (mid @ mid + 1e-9) + 1e-5))
+    return 10 * float(np.log10((np.square(side).sum() + 1e-12) / (np.square(mid).sum() + 1e-9) + 1e-5))
 
 
 def _decay(band_db: Floats, frames_per_second: float) -> float:
@@ -175,7 +175,7 @@ def _pulse(rises: Floats, frames_per_second: float) -> float:
     if len(rises) <= 2 * high:
         return 0.0
     centred = rises - rises.mean()
-    energy = float(centred @ centred)
+    energy = float(np.square(centred).sum())
     if energy <= 0:
         return 0.0
     spectrum = np.fft.rfft(centred, 2 * len(centred))
