@@ -75,7 +75,8 @@ def arrange(
     names = _split_of_rows(facts, kept, sources, places, splits, result, filled)
     result.leakage = leakage(kept, names, sources, threshold, splits.seed)
     if splits.split_by == "source":
-        by_row = splits.model_copy(update={"split_by": "row"})
+        # GRPO and SFT-Train are both trained on, so the comparison need not tell them apart (which would take long).
+        by_row = splits.model_copy(update={"split_by": "row", "grpo": 0.0})
         other = _split_of_rows(facts, kept, sources, places, by_row, Arranged(), None)
         result.leakage_by_row = leakage(kept, other, sources, threshold, splits.seed)
 

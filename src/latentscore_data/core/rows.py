@@ -48,6 +48,15 @@ def escape(part: str) -> str:
     return quote(part, safe="-_./ ")
 
 
+_NEVER_NULL = frozenset(
+    {
+        "row_id", "dataset", "id_in_dataset", "vibe_index", "text_page", "vibe_scope", "vibe_level", "tags_original",
+        "config_candidates", "validation_scores", "candidate_scores", "scores_external",
+    }
+)  # fmt: skip
+"""Fields whose null, in rows from elsewhere, means that they were not given."""
+
+
 class VibeRow(_Row):
     """One wording of one mood in one text."""
 
@@ -69,20 +78,22 @@ class VibeRow(_Row):
     @model_validator(mode="before")
     @classmethod
     def _name_rows_from_elsewhere(cls, data: Any) -> Any:
-        """Rows published without a ``row_id`` get one from their content."""
-        row = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-        if row and not row.get("row_id") and row.get("vibe_original"):
-            row = dict(row)
-            row.setdefault("dataset", "unknown")
-            row.setdefault("id_in_dataset", digest(row["vibe_original"])[:16])
-            row["id_in_dataset"] = str(row["id_in_dataset"])
-            content = digest(*(row.get(name) for name in ("vibe_scope", "character_name", "vibe_original")))[:12]
-            row["row_id"] = (
-                f"{source_id(str(row['dataset']), row['id_in_dataset'])}:{row.get('vibe_index', 0)}:"
-                f"{row.get('vibe_scope', 'scene')}:{content}:{row.get('vibe_level', 'm')}"
-            )
+        """Rows published without a ``row_id`` get one from their content; null stands for "not given" in them."""
+        if not isinstance(data, dict):
+            return data
+        given = cast("dict[str, Any]", data)
+        row = {name: value for name, value in given.items() if value is not None or name not in _NEVER_NULL}
+        if row.get("row_id") or not row.get("vibe_original"):
             return row
-        return cast("Any", data)
+        row.setdefault("dataset", "unknown")
+        row.setdefault("id_in_dataset", digest(row["vibe_original"])[:16])
+        row["id_in_dataset"] = str(row["id_in_dataset"])
+        content = digest(*(row.get(name) for name in ("vibe_scope", "character_name", "vibe_original")))[:12]
+        row["row_id"] = (
+            f"{source_id(str(row['dataset']), row['id_in_dataset'])}:{row.get('vibe_index', 0)}:"
+            f"{row.get('vibe_scope', 'scene')}:{content}:{row.get('vibe_level', 'm')}"
+        )
+        return row
 
     @property
     def source_id(self) -> str:
