@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,18 @@ VIBE = "damp november soul"
 
 
 @pytest.fixture
-def short_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The real prompt is over a thousand tokens long, which makes training on a CPU wait for nothing that is tested here."""
+    import torch
+
     from latentscore_data.core.training import chat
 
     monkeypatch.setattr(chat, "prompt_messages", lambda vibe: [{"role": "user", "content": vibe}])
+    # Two threads on two busy cores spend their time waiting for each other in a model this small.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def learn_one_answer(folder: Path, steps: int) -> dict:
