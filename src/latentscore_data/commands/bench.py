@@ -89,9 +89,12 @@ def bench(
 
     lsdata bench --suite controllability --source baseline:keywords
     """
+    from latentscore_data.core.errors import InputError
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
 
+    if on not in (None, "local"):
+        raise InputError(f"bench cannot run on {on!r}", "use --on local")
     settings = load(
         bench=chosen(
             sources=source,

@@ -144,7 +144,7 @@ def _trained(source: SourceName, runs: Path) -> tuple[tuple[str, ...], str]:
         if path.is_file():
             run = json.loads(path.read_text(encoding="utf-8"))
             kind, base = run.get("kind", "?"), run.get("base_model", "?")
-            scorer = run.get("reward_scorer")
+            scorer = run.get("calibration", {}).get("scorer")
             return ((str(scorer),) if scorer else ()), f"{kind} of {base}"
     return (), ""
 

@@ -1,0 +1,165 @@
+"""lsdata bench as a program: a real run on a few rows, a kill and the same command again, and its one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench_fakes import make_rows
+from conftest import Lsdata
+from factories import make_payload
+from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.rows import BenchRow
+
+VIBES = ("slow dark rain in a vast hall", "a bright busy market", "calm sea at noon", "iron and fury")
+
+
+def write_rows(root: Path, documents: int = 4) -> None:
+    """TEST rows with two candidates of different sound, chosen by acoustic, and the same as SFT-Train."""
+    rows = []
+    for i, row in enumerate(make_rows(documents, 1)):
+        candidates = [
+            make_payload(f"One {i}", tempo="slow"),
+            make_payload(f"Two {i}", tempo="fast", brightness="bright"),
+        ]
+        changes = {
+            "vibe_original": f"{VIBES[i % 4]}, number {i}",
+            "config_candidates": candidates,
+            "config_payload": candidates[1],
+            "candidate_scores": {"acoustic": [0.1, 0.2]},
+        }
+        rows.append(row.model_copy(update=changes))
+    replace_rows(root / ".processed" / "TEST.jsonl", [row.model_dump(mode="json") for row in rows])
+    known = [row.model_copy(update={"row_id": f"{row.row_id}:train", "split": "SFT-Train"}) for row in rows]
+    replace_rows(root / ".processed" / "SFT-Train.jsonl", [row.model_dump(mode="json") for row in known])
+
+
+QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
+
+
+@pytest.mark.long
+def test_the_default_comparison_writes_a_table_and_a_page(lsdata: Lsdata, root: Path):
+    write_rows(root)
+    (root.parent / "latentscore.toml").write_text('[dedupe]\nmodel = "hashing"\n')
+    command = ("bench", "--root", str(root), "--config", str(root.parent / "latentscore.toml"), *QUICK, "--json")
+    out = lsdata(*command, "--human-pack", timeout=280)
+    assert out.returncode == 0, out.stderr
+    told = json.loads(out.stdout)
+    assert told["done"] == 16
+    report = Path(told["outputs"][0])
+    table = json.loads((report.parent / "summary.json").read_text())
+    sources = {source["label"]: source for source in table["sources"]}
+    assert set(sources) == {
+        "dataset:config_payload", "dataset:config_payload (N = 1)", "baseline:random", "baseline:lookup",
+    }  # fmt: skip
+    assert sources["dataset:config_payload"]["chosen_by"] == ["acoustic"]
+    assert sources["dataset:config_payload (N = 1)"]["chosen_by"] == []
+    assert table["baseline"] == "baseline:random"
+    assert "only 4 source documents" in table["few_documents"]
+    assert (
+        table["ceiling"]["acoustic"]["mean"] >= sources["dataset:config_payload"]["scores"]["acoustic"]["mean"] - 1e-9
+    )
+    rows = [BenchRow.model_validate_json(line) for line in (report.parent / "results.jsonl").open()]
+    assert len(rows) == 16
+    assert all((report.parent / str(row.audio_file)).exists() for row in rows)
+    # Look-up knows the very vibe, in another row: the same config, so the same sound and the same score.
+    by = {(row.source, row.id_in_dataset): row for row in rows}
+    for number in range(1, 5):
+        chapter = f"chapter-{number:03d}"
+        assert by["baseline:lookup", chapter].scores == by["dataset:config_payload", chapter].scores
+    assert (report.parent / "human" / "index.html").exists()
+    manifest = json.loads((report.parent / "manifest.json").read_text())
+    assert manifest["stage"] == "bench"
+
+    again = lsdata(*command, timeout=280)
+    assert json.loads(again.stdout)["skipped"] == 16
+    assert (report.parent / "summary.json").read_text().count("mean") == json.dumps(table).count("mean")
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
+    write_rows(root, documents=8)
+    command = ["bench", "--root", str(root), *QUICK, "--source", "baseline:random", "--source", "baseline:keywords"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "latentscore_data", *command, "--name", "killed"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ), start_new_session=True,
+    ) as process:  # fmt: skip
+        results = root / ".benchmarks" / "killed" / "results.jsonl"
+        end = time.monotonic() + 200
+        while (not results.exists() or results.read_bytes().count(b"\n") < 3) and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    before = results.read_bytes()
+    kept = before[: before.rfind(b"\n") + 1].splitlines()
+    out = lsdata(*command, "--name", "killed", "--json", timeout=280)
+    assert out.returncode == 0, out.stderr
+    told = json.loads(out.stdout)
+    assert told["skipped"] == len(kept)
+    assert told["skipped"] + told["done"] == 16
+    whole = lsdata(*command, "--name", "whole", "--json", timeout=280)
+    assert whole.returncode == 0
+    scores = [
+        [(r.row_id, r.source, r.scores) for r in map(BenchRow.model_validate_json, path.open())]
+        for path in (results, root / ".benchmarks" / "whole" / "results.jsonl")
+    ]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--source", "baseline:nothing"), 2, "unknown baseline nothing"),
+        (("--source", "rubbish"), 2, "unknown source rubbish"),
+        (("--source", "baseline:random=a", "--source", "baseline:keywords=a"), 2, "the label a is used twice"),
+        (("--source", "baseline:random", "--baseline", "b"), 2, "no source is called b"),
+        (("--split", "SFT-Val"), 3, "there are no SFT-Val rows"),
+        (("--suite", "controllability", "--source", "dataset:config_payload"), 2, "holds no configs"),
+        (("--on", "mars"), 2, "bench cannot run on 'mars'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_a_remedy(
+    lsdata: Lsdata, root: Path, arguments: tuple[str, ...], code: int, message: str
+):
+    write_rows(root)
+    out = lsdata("bench", "--root", str(root), *QUICK, *arguments)
+    assert out.returncode == code
+    assert message in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 2
+
+
+def test_the_keyword_baseline_gets_four_of_five_asked_fields_right_on_the_half_that_was_kept_aside():
+    from latentscore_data.core.bench.suites import suite_rows
+    from latentscore_data.core.bench.summary import field_hits
+    from latentscore_data.core.generators.simple import KeywordsGenerator
+
+    rows = suite_rows("controllability")
+    hits: dict[str, list[bool]] = {"open": [], "held-out": []}
+    for row, answer in zip(rows, KeywordsGenerator("k", 0).generate(rows), strict=True):
+        result = BenchRow(
+            row_id=row.row_id, source="k", vibe_original=row.vibe_original, valid=True, config_payload=answer.payload,
+            expect=row.expect,  # type: ignore[call-arg, attr-defined]
+        )  # fmt: skip
+        hits[row.half] += field_hits(result).values()  # type: ignore[attr-defined]
+    assert len(hits["open"]) >= 80
+    assert len(hits["held-out"]) >= 80
+    assert sum(hits["held-out"]) / len(hits["held-out"]) >= 0.8
+
+
+def test_every_suite_can_be_read_and_asks_for_what_exists():
+    from latentscore import FIELDS
+    from latentscore_data.core.bench.suites import SUITES, suite_rows
+
+    for suite in SUITES:
+        rows = suite_rows(suite)
+        assert len({row.row_id for row in rows}) == len(rows) >= 20
+        for row in rows:
+            for name, values in (getattr(row, "expect", None) or {}).items():
+                assert set(values) <= set(FIELDS[name].labels), (row.row_id, name)
