@@ -38,7 +38,7 @@ def fill(root: Path, **metadata: Any) -> Workspace:
         workspace.vibes_dir / "manifest.json",
         {
             "stage": "vibes",
-            "settings": {"model": "fake/model", "split_by": "source"},
+            "settings": {"model": "fake/model", "splits.split_by": "source"},
             "versions": {"prompt": "abc123"},
             "done": 10,
             "cost_usd": 0.25,

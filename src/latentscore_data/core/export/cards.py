@@ -143,16 +143,27 @@ def _licenses(origin: Provenance, dataset: str) -> str:
     return md("; ".join(origin.licenses(dataset)))
 
 
+_LEAKAGE_FIGURES = {
+    "mean_nearest": "nearest training row to a TEST row, mean cosine",
+    "highest": "nearest training row to a TEST row, highest cosine",
+    "share_above_threshold": "share of TEST rows with a near-duplicate in training",
+    "share_same_source": "share of TEST rows whose source is trained on",
+}
+
+
 def _leakage(origin: Provenance) -> list[str]:
-    details = origin.manifests.get("vibes", {}).get("details", {})
-    report = details.get("leakage")
-    settings = origin.manifests.get("vibes", {}).get("settings", {})
-    by = settings.get("split_by") or settings.get("splits.split_by")
-    lines = [f"Splits were drawn by {md(by)}."] if by else []
-    if not isinstance(report, Mapping):
-        return [*lines, "How near the splits are to each other was not measured."]
-    figures = [(md(name), md(_figure(value))) for name, value in _flat(report)]
-    return [*lines, "How near the splits are to each other:", "", *table(("figure", "value"), figures)]
+    vibes = origin.manifests.get("vibes", {})
+    found = vibes.get("details", {}).get("leakage")
+    if not isinstance(found, Mapping):
+        return ["How near the splits are to each other was not measured."]
+    by = vibes.get("settings", {}).get("splits.split_by", "source")
+    columns = {f"drawn by {md(by)}": found, "if drawn by row": vibes["details"].get("leakage_if_split_by_row")}
+    reports = {head: report for head, report in columns.items() if isinstance(report, Mapping)}
+    rows = [
+        (what, *(_figure(report[name]) if name in report else "" for report in reports.values()))
+        for name, what in _LEAKAGE_FIGURES.items()
+    ]
+    return ["How near the splits are to each other:", "", *table(("", *reports), rows)]
 
 
 def stages_section(origin: Provenance) -> list[str]:
@@ -177,13 +188,13 @@ def stages_section(origin: Provenance) -> list[str]:
         )
     lines += table(("stage", "done", "failed", "tokens in", "tokens out", "cost", "lsdata"), rows)
     known = [
-        (stage, md(name), md(_figure(value)))
+        (stage, md(name), _code(_figure(value)))
         for stage, manifest in origin.manifests.items()
         for name, value in _flat({**manifest.get("settings", {}), **manifest.get("versions", {})})
         if value is not None
     ]
     lines += ["", "Settings, prompt hashes and fingerprints that decide the result:", ""]
-    return lines + table(("stage", "name", "value"), ((stage, name, f"`{value}`") for stage, name, value in known))
+    return lines + table(("stage", "name", "value"), known)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -192,6 +203,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _code(text: str) -> str:
+    """Untrusted text as code in a table."""
+    return "`" + " ".join(text.split()).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def _figure(value: Any) -> str:
