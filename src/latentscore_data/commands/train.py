@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentscore_data.commands._options import DryRunOption, SeedOption, load, show
+from latentscore_data.commands._options import DryRunOption, OnOption, SeedOption, YesOption, load, show
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
+    from latentscore_data.core.training.runs import RunFolder
     from latentscore_data.core.training.spec import Choices
     from latentscore_data.core.workspace import StageFiles, Workspace
 
@@ -49,6 +51,23 @@ AdapterOption = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
+GpuOption = Annotated[
+    str | None, typer.Option(help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE)
+]
+DetachOption = Annotated[
+    bool, typer.Option("--detach", help="Start on Modal and return; see train status.", rich_help_panel=WHERE)
+]
+ModalCostOption = Annotated[
+    float | None,
+    typer.Option(help="Refuse a remote run that could cost more, in US dollars.", min=0, rich_help_panel=WHERE),
+]
+EvaluateOption = Annotated[
+    bool, typer.Option("--evaluate", help="Then compare it with its base, random and look-up.", rich_help_panel=JUDGE)
+]
+RequireOption = Annotated[
+    bool,
+    typer.Option("--require-improvement", help="Fail (5) unless it beats all of them.", rich_help_panel=JUDGE),
+]
 ResumeOption = Annotated[str, typer.Option(help="auto goes on from the newest checkpoint; never begins again.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Go on although the spec has changed.")]
 
@@ -64,6 +83,13 @@ def sft(
     run_id: RunIdOption = None,
     resume: ResumeOption = "auto",
     force: ForceOption = False,
+    on: OnOption = None,
+    gpu: GpuOption = None,
+    detach: DetachOption = False,
+    max_cost: ModalCostOption = None,
+    yes: YesOption = False,
+    evaluate: EvaluateOption = False,
+    require_improvement: RequireOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Fine-tune a base model on the SFT-Train rows.
@@ -76,9 +102,9 @@ def sft(
     """
     from latentscore_data.core.training.spec import Choices
 
-    settings = _settings(base_model, max_steps, limit, seed)
+    settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
     choices = Choices("sft", run_id, None, preset or [], set_ or [])
-    _start(settings, choices, How(resume, force), dry_run)
+    _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
@@ -93,6 +119,13 @@ def grpo(
     run_id: RunIdOption = None,
     resume: ResumeOption = "auto",
     force: ForceOption = False,
+    on: OnOption = None,
+    gpu: GpuOption = None,
+    detach: DetachOption = False,
+    max_cost: ModalCostOption = None,
+    yes: YesOption = False,
+    evaluate: EvaluateOption = False,
+    require_improvement: RequireOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Reinforce a model on the GRPO rows with the weighted reward: form, fields, sound and title.
@@ -105,9 +138,9 @@ def grpo(
     """
     from latentscore_data.core.training.spec import Choices
 
-    settings = _settings(base_model, max_steps, limit, seed)
+    settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
     choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
-    _start(settings, choices, How(resume, force), dry_run)
+    _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
@@ -123,6 +156,10 @@ def sweep(
     run_id: RunIdOption = None,
     resume: ResumeOption = "auto",
     force: ForceOption = False,
+    on: OnOption = None,
+    gpu: GpuOption = None,
+    max_cost: ModalCostOption = None,
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train every preset of a family, one after the other, and compare them in one table.
@@ -138,7 +175,7 @@ def sweep(
     kind = kind or ("grpo" if family == "grpo_beta" else "sft")
     if kind not in ("sft", "grpo"):
         raise InputError(f"{kind!r} is no kind of training", "kinds are sft and grpo")
-    settings = _settings(base_model, max_steps, limit, seed)
+    settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
     choices = Choices(kind, run_id, adapter if kind == "grpo" else None, [], set_ or [])
     if dry_run:
         plans = plan_sweep(settings, family, choices)
@@ -149,16 +186,99 @@ def sweep(
             _show_plan(plan)
         return
     with _lock(settings, f"train sweep {family}"):
-        summary = run_sweep(settings, family, choices, How(resume, force))
+        summary = run_sweep(settings, family, choices, How(resume, force, yes=yes))
     _show_table(summary.details["runs"])
     show(summary)
 
 
-def _settings(base_model: str | None, max_steps: int | None, limit: int | None, seed: int | None) -> Settings:
+@app.command()
+def status() -> None:
+    """Every run of this workspace: what it is, how far it came, and what Modal says about it."""
+    from latentscore_data.core.display import OUTPUT, clean, console, print_json
+
+    lines = run_lines(load())
+    if OUTPUT.json:
+        print_json(lines)
+        return
+    from rich.table import Table
+
+    table = Table("run", "kind", "base model", "where", "state", "step", "loss", "reward", box=None)
+    for line in lines:
+        numbers = [f"{line[name]:.4g}" if line[name] is not None else "" for name in ("step", "loss", "reward")]
+        table.add_row(*(clean(line[name]) for name in ("run", "kind", "base_model", "where", "state")), *numbers)
+    console().print(table if lines else "no runs yet: lsdata train sft")
+
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as train status lists it.")]
+
+
+@app.command()
+def attach(run: RunArgument) -> None:
+    """Follow a run on Modal until it ends, then fetch it."""
+    from latentscore_data.core.display import say
+    from latentscore_data.core.training import remote
+    from latentscore_data.core.training.runs import find_run
+    from latentscore_data.core.workspace import Workspace
+
+    workspace = Workspace(load().paths.root)
+    folder = find_run(workspace.train_dir, run)
+    remote.require_modal()
+    remote.attach(folder, say)
+    remote.fetch(folder, delete_remote=False, say=say)
+    show(_summary(folder, was_done=False))
+
+
+@app.command()
+def fetch(
+    run: RunArgument,
+    delete_remote: Annotated[
+        bool, typer.Option("--delete-remote", help="Delete it on Modal once every file has been compared.")
+    ] = False,
+) -> None:
+    """Bring a finished run home from Modal and compare every file with the run's own list."""
+    from latentscore_data.core.display import say
+    from latentscore_data.core.training import remote
+    from latentscore_data.core.training.runs import find_run
+    from latentscore_data.core.workspace import Workspace
+
+    workspace = Workspace(load().paths.root)
+    folder = find_run(workspace.train_dir, run)
+    remote.require_modal()
+    files = remote.fetch(folder, delete_remote=delete_remote, say=say)
+    say(f"{files} files arrived as they were written")
+    show(_summary(folder, was_done=False))
+
+
+@app.command()
+def check() -> None:
+    """Start one small container on Modal and compare the code it sees with the code here."""
+    from latentscore_data.core.display import OUTPUT, print_json
+    from latentscore_data.core.training import remote
+
+    load()
+    remote.require_modal()
+    found = remote.check_code()
+    if OUTPUT.json:
+        print_json(found)
+    else:
+        typer.echo(f"Modal sees this code ({found['code'][:12]}) with torch {found['versions'].get('torch')}")
+
+
+def _settings(
+    base_model: str | None,
+    max_steps: int | None,
+    limit: int | None,
+    seed: int | None,
+    on: str | None,
+    gpu: str | None,
+    max_cost: float | None,
+) -> Settings:
     from latentscore_data.core.settings import chosen
 
-    optim = chosen(max_steps=max_steps)
-    return load(train=chosen(base_model=base_model, limit=limit, seed=seed, optim=optim or None))
+    optim, modal = chosen(max_steps=max_steps), chosen(gpu=gpu, max_cost=max_cost)
+    return load(
+        train=chosen(base_model=base_model, limit=limit, seed=seed, on=on, optim=optim or None, modal=modal or None)
+    )
 
 
 def _start(settings: Settings, choices: Choices, how: How, dry_run: bool) -> None:
@@ -223,10 +343,14 @@ def _show_table(lines: list[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True)
 class How:
-    """How a run treats what is already in its folder."""
+    """How a run is started, and what happens after it."""
 
     resume: str = "auto"
     force: bool = False
+    detach: bool = False
+    yes: bool = False
+    evaluate: bool = False
+    require_improvement: bool = False
 
     def __post_init__(self) -> None:
         from latentscore_data.core.errors import InputError
@@ -244,7 +368,7 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
     workspace = Workspace(settings.paths.root)
     total = Summary("train")
     for kind in settings.train.recipes:
-        summary = train_one(settings, Choices(kind), How())
+        summary = train_one(settings, Choices(kind), How(yes=yes))
         total.done += summary.done
         total.skipped += summary.skipped
         total.seconds += summary.seconds
@@ -260,29 +384,112 @@ run_stage_for_chain = run_train
 
 
 def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
-    """Prepare one run, train it, and say what came out."""
+    """Prepare one run, train it here or on Modal, and say what came out."""
     from latentscore_data.core.display import say
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.training import remote
     from latentscore_data.core.training.prepare import prepare
     from latentscore_data.core.training.run import run_training
     from latentscore_data.core.training.runs import open_run
     from latentscore_data.core.workspace import Workspace
 
-    workspace = Workspace(settings.paths.root)
+    workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
+    if how.detach and not on_modal:
+        raise InputError("--detach is for remote runs", "add --on modal")
     run = prepare(settings.train, settings.scoring, workspace, choices, say=say)
+    if on_modal:
+        remote.require_modal()
+        _agree(settings, how, runs=1)
     open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
     run.write_data()
     was_done = run.folder.done
-    say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
-    record = run_training(run.spec, run.folder.path, say=say)
-    summary = Summary(f"train {choices.kind}", done=int(not was_done), skipped=int(was_done))
+    if on_modal and not was_done:
+        if remote.start(run, settings.train.modal, detach=how.detach, say=say) is None:
+            return _detached(run.folder)
+        remote.fetch(run.folder, delete_remote=False, say=say)
+    else:
+        say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
+        run_training(run.spec, run.folder.path, say=say)
+    summary = _summary(run.folder, was_done)
+    if how.evaluate or how.require_improvement:
+        from latentscore_data.core.training.evaluate import evaluate_run
+
+        summary.details.update(evaluate_run(run.folder, settings, require=how.require_improvement, say=say))
+    return summary
+
+
+def _agree(settings: Settings, how: How, runs: int) -> None:
+    """Show what remote runs can cost at most, and ask, unless that was said before."""
+    from latentscore_data.core.display import interactive, say
+    from latentscore_data.core.errors import StoppedError
+    from latentscore_data.core.training.remote import check_cap
+
+    modal = settings.train.modal
+    cap = check_cap(modal, modal.gpu, runs)
+    say(
+        f"{runs} run{'s' if runs > 1 else ''} on {modal.gpu}: at most ${cap:.2f} ({modal.timeout_hours:g} h each x price)"
+    )
+    if how.yes or modal.max_cost is not None:
+        return
+    if not interactive():
+        raise StoppedError("a remote run costs money", "add --yes, or a cap with --max-cost")
+    if not typer.confirm("Start?", err=True):
+        raise StoppedError("nothing was started", "")
+
+
+def _summary(folder: RunFolder, was_done: bool) -> Summary:
+    """What a finished run came to."""
+    from latentscore_data.core.stage import Summary
+
+    record = folder.record()
+    summary = Summary(f"train {record['kind']}", done=int(not was_done), skipped=int(was_done))
     summary.seconds = 0.0 if was_done else float(record["seconds"])
-    summary.details = {"run": run.spec.run_id, "base_model": run.spec.base_model, **record["metrics"]}
+    summary.details = {"run": folder.run_id, "base_model": record["base_model"], **record["metrics"]}
     for number, finding in enumerate(record["health"], 1):
         summary.details[f"warning_{number}"] = finding
-    summary.outputs = [str(run.folder.path)]
-    summary.next_step = f"lsdata bench --source local:{run.folder.final}"
+    summary.outputs = [str(folder.path)]
+    summary.next_step = f"lsdata bench --source local:{folder.final}"
     return summary
+
+
+def _detached(folder: RunFolder) -> Summary:
+    from latentscore_data.core.stage import Summary
+
+    summary = Summary("train on modal", details={"run": folder.run_id, "state": "running"})
+    summary.outputs = [str(folder.path)]
+    summary.next_step = f"lsdata train attach {folder.run_id}"
+    return summary
+
+
+def run_lines(settings: Settings) -> list[dict[str, Any]]:
+    """A line for each run in the workspace, the newest first."""
+    from latentscore_data.core.training import remote
+    from latentscore_data.core.training.runs import find_runs
+    from latentscore_data.core.workspace import Workspace
+
+    lines: list[dict[str, Any]] = []
+    for folder in find_runs(Workspace(settings.paths.root).train_dir):
+        record, history, spec = folder.record(), folder.history(), folder.spec()
+        away = (folder.path / "remote.json").exists()
+        state = record.get("status", "not started")
+        error = record.get("error")
+        if away and not folder.done:
+            remote.require_modal()
+            there = remote.state(folder)
+            state, error = there["state"], there.get("error")
+        last = {name: line[name] for line in history for name in ("step", "loss", "reward") if name in line}
+        lines.append(
+            {
+                "run": folder.run_id,
+                "kind": spec.kind if spec else None,
+                "base_model": spec.base_model if spec else None,
+                "where": "modal" if away else "local",
+                "state": state,
+                "error": error,
+                **{name: last.get(name) for name in ("step", "loss", "reward")},
+            }
+        )
+    return lines
 
 
 def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
@@ -311,6 +518,9 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
 
     total = Summary(f"sweep {family}")
     records: dict[str, dict[str, Any]] = {}
+    if settings.train.on == "modal":
+        _agree(settings, how, runs=len(members(family, choices)))
+        how = replace(how, yes=True)
     for name, member in members(family, choices).items():
         summary = train_one(settings, member, how)
         records[name] = RunFolder(Path(summary.outputs[0])).record()
@@ -339,11 +549,27 @@ def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop training before it starts: a missing extra, a base model that is not there."""
     from latentscore_data.core.errors import LsdataError, require
 
-    problems: list[LsdataError] = []
-    for module in ("torch", "transformers", "trl", "peft", "datasets", "accelerate"):
+    checks = [
+        partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
+    ]
+    if settings.train.on == "modal":
+        from latentscore_data.core.training.remote import require_modal
+
+        checks = [require_modal]
+    for check_one in checks:
         try:
-            require(module, "ml", "training")
+            check_one()
         except LsdataError as error:
-            problems.append(error)
-            break
-    return problems
+            return [error]
+    return []
+
+
+def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """What training can cost: nothing here, time-out x price for each run on Modal."""
+    if settings.train.on != "modal":
+        return {"cost_usd": 0.0, "basis": "trained on this machine"}
+    from latentscore_data.core.training.prices import cap_usd
+
+    modal, runs = settings.train.modal, len(settings.train.recipes)
+    basis = f"at most: {runs} x {modal.timeout_hours:g} h time-out x the price of {modal.gpu}"
+    return {"cost_usd": cap_usd(modal, modal.gpu, runs), "basis": basis}

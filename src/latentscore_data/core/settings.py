@@ -258,8 +258,6 @@ class ModalSettings(Section):
     """Your price of one container-hour in US dollars; empty for the list price we know."""
     secrets: list[str] = []
     """Names of Modal secrets that the containers get (a Hugging Face token for gated models, say)."""
-    app: str = "latentscore-data"
-    """Name of the Modal app; its volumes are named after it."""
 
 
 class TrainSettings(Section):

@@ -26,7 +26,7 @@ from latentscore_data.core.scoring.rewards import (
 from latentscore_data.core.training.audit import Audit, reference_answers
 from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
 from latentscore_data.core.training.chat import prompt_messages, template_options
-from latentscore_data.core.training.loop import OnCheckpoint, Say, Watch, common_arguments, disk_full, run_trainer
+from latentscore_data.core.training.loop import Say, Watch, Watching, common_arguments, disk_full, run_trainer
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.sft import lora_config
 from latentscore_data.core.training.spec import TrainSpec
@@ -50,13 +50,12 @@ def train_grpo(
     rows: dict[str, list[ScoredRow]],
     audit: Audit,
     device: str,
-    say: Say,
-    on_checkpoint: OnCheckpoint | None,
+    watching: Watching,
     reward: Reward | None = None,
 ) -> tuple[Any, Watch]:
     """Train on the vibes of ``train``. ``reward`` replaces the spec's. Returns the trainer and what was watched."""
     rollout = spec.rollout
-    with reward_functions(spec, rows["train"], reward, folder, say) as (functions, weights):
+    with reward_functions(spec, rows["train"], reward, folder, watching.say) as (functions, weights):
         arguments = GRPOConfig(
             **common_arguments(spec, folder, audit.steps, device),
             num_generations=rollout.generations,
@@ -81,7 +80,7 @@ def train_grpo(
                 callbacks=[watch],
             )
 
-        return run_trainer(make, folder, say, on_checkpoint)
+        return run_trainer(make, folder, watching)
 
 
 def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
@@ -152,7 +151,7 @@ def reward_functions(
         return
     weights = {name: weight for name, weight in part_weights(spec.rollout).items() if weight}
     with make_book(spec, rows, say) as book:
-        folder.note(calibration=vars(book.calibration))
+        folder.note(calibration=vars(book.calibration), reward_scorer=book.calibration.scorer)
         yield [_named(name, _part(book, name)) for name in weights], list(weights.values())
 
 
@@ -252,10 +251,12 @@ def _heard(hearing: Any, scorer: str) -> float | None:
 
 def title_similarity(say: Say) -> Similarity:
     """Cosine of the two texts' embeddings: MiniLM where it is here, hashed words elsewhere."""
-    from latentscore.embed import make_embedder
+    from latentscore_data.core.dedupe import choose_embedder, load_embedder
+    from latentscore_data.core.settings import DedupeSettings
 
-    embedder = make_embedder("hashing")
-    say("title reward: hashing")
+    choice = choose_embedder(DedupeSettings(model="auto"))
+    embedder = load_embedder(choice)
+    say(f"title reward: {choice.name} ({choice.why})")
 
     def similarity(pairs: Sequence[tuple[str, str]]) -> list[float]:
         titles, vibes = zip(*pairs, strict=True)

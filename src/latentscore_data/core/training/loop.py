@@ -7,12 +7,13 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from latentscore_data.core.errors import OutputError
+from latentscore_data.core.errors import OutputError, StoppedError
 from latentscore_data.core.jsonl_io import Appender, writing
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
@@ -24,6 +25,15 @@ MOST_STEPS_BETWEEN_CHECKPOINTS = 100
 
 OnCheckpoint = Callable[[Path], None]
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Who is told of a run, and when it must end (Unix time)."""
+
+    say: Say
+    on_checkpoint: OnCheckpoint | None = None
+    deadline: float | None = None
 
 
 def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
@@ -65,11 +75,11 @@ def common_arguments(spec: TrainSpec, folder: RunFolder, steps: int, device: str
 class Watch(TrainerCallback):
     """Writes each logged step to ``metrics.jsonl``, says how it goes, and tells of complete checkpoints."""
 
-    def __init__(self, folder: RunFolder, say: Say, on_checkpoint: OnCheckpoint | None) -> None:
+    def __init__(self, folder: RunFolder, watching: Watching) -> None:
         self.folder = folder
         self.history = folder.history()
         self.findings: list[str] = []
-        self._say, self._on_checkpoint = say, on_checkpoint
+        self._say, self._on_checkpoint, self._deadline = watching.say, watching.on_checkpoint, watching.deadline
         self._out = Appender(folder.metrics)
         self._said = 0.0
 
@@ -93,6 +103,13 @@ class Watch(TrainerCallback):
             reward = f", reward {line['reward']:.3f}" if "reward" in line else ""
             self._say(f"step {state.global_step}/{state.max_steps}, loss {line['loss']:.4f}{reward}")
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._deadline is not None and time.time() > self._deadline:
+            raise StoppedError(
+                f"run {self.folder.run_id} is out of time at step {state.global_step} of {state.max_steps}",
+                "raise train.modal.timeout_hours and start it again; it goes on from its newest checkpoint",
+            )
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._on_checkpoint is not None:
             self._on_checkpoint(self.folder.checkpoints / f"checkpoint-{state.global_step}")
@@ -101,9 +118,7 @@ class Watch(TrainerCallback):
         self._out.close()
 
 
-def run_trainer(
-    make_trainer: Callable[[Watch], Any], folder: RunFolder, say: Say, on_checkpoint: OnCheckpoint | None
-) -> tuple[Any, Watch]:
+def run_trainer(make_trainer: Callable[[Watch], Any], folder: RunFolder, watching: Watching) -> tuple[Any, Watch]:
     """Train from the newest complete checkpoint, or from the start, and save to ``final/``.
 
     Raises :class:`OutputError` when the disk is full.
@@ -111,8 +126,8 @@ def run_trainer(
     checkpoint = folder.newest_checkpoint()
     folder.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     if checkpoint:
-        say(f"going on from {checkpoint.name}")
-    watch = Watch(folder, say, on_checkpoint)
+        watching.say(f"going on from {checkpoint.name}")
+    watch = Watch(folder, watching)
     try:
         with disk_full(folder.path), quiet_libraries():
             trainer = make_trainer(watch)

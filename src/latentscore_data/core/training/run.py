@@ -32,12 +32,14 @@ def run_training(
     *,
     say: Callable[[str], None] = log.info,
     reward: Reward | None = None,
+    deadline: float | None = None,
 ) -> dict[str, Any]:
     """Train as the spec says, in a run folder that ``runs.open_run`` and its ``data/`` have made ready.
 
     Goes on from the newest complete checkpoint; a finished run is left as it is. ``on_checkpoint`` is called with each
     complete checkpoint, and once more with ``out_dir`` at the end. Returns what ``run.json`` holds. ``reward`` replaces
-    the reward of a GRPO spec. Raises children of :class:`LsdataError`.
+    the reward of a GRPO spec; after ``deadline`` (Unix time) the run stops with :class:`StoppedError`. Raises children of
+    :class:`LsdataError`.
     """
     folder = RunFolder(out_dir)
     if folder.done:
@@ -61,7 +63,7 @@ def run_training(
         versions=versions(),
     )
     try:
-        facts = _train(spec, folder, on_checkpoint, say, reward)
+        facts = _train(spec, folder, on_checkpoint, say, reward, deadline)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         if not isinstance(error, OutputError):
@@ -85,10 +87,12 @@ def _train(
     on_checkpoint: Callable[[Path], None] | None,
     say: Callable[[str], None],
     reward: Reward | None,
+    deadline: float | None,
 ) -> dict[str, Any]:
     from latentscore_data.core.training.audit import audit, count_parameters
     from latentscore_data.core.training.base_models import load_base, pick_device
     from latentscore_data.core.training.grpo import load_policy, train_grpo
+    from latentscore_data.core.training.loop import Watching
     from latentscore_data.core.training.sft import train_sft
 
     device = pick_device(spec.device)
@@ -100,10 +104,11 @@ def _train(
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
     folder.note(audit=report.to_dict(), device=device)
+    watching = Watching(say, on_checkpoint, deadline)
     if spec.kind == "sft":
-        trainer, watch = train_sft(spec, folder, loaded, kept, report, device, say, on_checkpoint)
+        trainer, watch = train_sft(spec, folder, loaded, kept, report, device, watching)
     else:
-        trainer, watch = train_grpo(spec, folder, loaded, kept, report, device, say, on_checkpoint, reward)
+        trainer, watch = train_grpo(spec, folder, loaded, kept, report, device, watching, reward)
     save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
 
@@ -117,7 +122,7 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
         if spec.method == "lora":
             model.peft_config["default"].base_model_name_or_path = adapter_base_name(spec, folder)
             # A GRPO run holds a frozen copy of where it started as a second adapter; only the trained one is kept.
-            model.save_pretrained(str(folder.final), selected_adapters=["default"])
+            model.save_pretrained(str(folder.final), selected_adapters=["default"], save_embedding_layers=False)
         else:
             model.save_pretrained(str(folder.final))
         trainer.processing_class.save_pretrained(str(folder.final))

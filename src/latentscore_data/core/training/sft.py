@@ -14,7 +14,7 @@ from latentscore_data.core.rows import ScoredRow
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.base_models import Loaded
 from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
-from latentscore_data.core.training.loop import OnCheckpoint, Say, Watch, common_arguments, run_trainer
+from latentscore_data.core.training.loop import Watch, Watching, common_arguments, run_trainer
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
 
@@ -26,8 +26,7 @@ def train_sft(
     rows: dict[str, list[ScoredRow]],
     audit: Audit,
     device: str,
-    say: Say,
-    on_checkpoint: OnCheckpoint | None,
+    watching: Watching,
 ) -> tuple[Any, Watch]:
     """Train on the rows of ``train``, stop early on those of ``val``. Returns the trainer and what was watched."""
     validating = bool(rows.get("val"))
@@ -58,7 +57,7 @@ def train_sft(
             callbacks=[watch, *stopping],
         )
 
-    return run_trainer(make, folder, say, on_checkpoint)
+    return run_trainer(make, folder, watching)
 
 
 def examples(rows: list[ScoredRow], tokenizer: Any) -> Dataset:

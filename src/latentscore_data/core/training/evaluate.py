@@ -1,0 +1,112 @@
+"""Is a trained model any better? It is compared with its base, with chance and with look-up, as the benchmark does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from latentscore_data.core.bench import prepare, run
+from latentscore_data.core.bench.summary import summarise
+from latentscore_data.core.errors import MissingError, NoImprovementError
+from latentscore_data.core.generators.base import make_generator
+from latentscore_data.core.jsonl_io import replace_json
+from latentscore_data.core.settings import Settings
+from latentscore_data.core.training.prepare import VALIDATION_SPLIT
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.workspace import Workspace
+
+TRAINED = "trained"
+RIVALS = ("base", "random", "look-up")
+
+
+def evaluate_run(folder: RunFolder, settings: Settings, *, require: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Compare a finished run with its rivals on the validation rows, note the result in ``run.json``, say it plainly.
+
+    Returns one line for each rival. Raises :class:`MissingError` without validation rows, and with ``require``
+    :class:`NoImprovementError` when the model did not beat every rival.
+    """
+    workspace = Workspace(settings.paths.root)
+    if not workspace.scored(VALIDATION_SPLIT).exists():
+        raise MissingError(
+            f"there are no {VALIDATION_SPLIT} rows to compare on", f"lsdata configs --split {VALIDATION_SPLIT}"
+        )
+    table = compare(folder, settings, workspace)
+    verdict = judge(table)
+    folder.note(evaluation=verdict)
+    lost = [name for name, rival in verdict["rivals"].items() if not rival["beaten"]]
+    if lost:
+        say(f"{folder.run_id} did not beat {', '.join(lost)}: {verdict['in_words']}")
+    if lost and require:
+        raise NoImprovementError(
+            f"{folder.run_id} did not beat {', '.join(lost)} ({verdict['in_words']})",
+            "train longer or on more rows, or leave --require-improvement out; the run is kept",
+        )
+    return {"evaluation": verdict["in_words"]}
+
+
+def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """The benchmark's table of the trained model and its rivals, without the page."""
+    spec = folder.spec()
+    if spec is None:
+        raise MissingError(f"run {folder.run_id} has no spec", "train it again")
+    bench = settings.bench.model_copy(
+        update={
+            "sources": [
+                f"local:{folder.run_id}={TRAINED}",
+                f"local:{spec.base_model}=base",
+                "baseline:random=random",
+                "baseline:lookup=look-up",
+            ],
+            "split": VALIDATION_SPLIT,
+            "suite": None,
+            "baseline": TRAINED,
+            "name": f"evaluate-{folder.run_id}",
+        }
+    )
+    settings = settings.model_copy(update={"bench": bench})
+    rows = prepare.choose_rows(bench, workspace)
+    sources = prepare.choose_sources(bench, rows)
+    files = run.RunFiles(workspace.bench_dir / prepare.run_name(bench, settings.scoring, sources))
+    with prepare.open_studio(settings, workspace) as (studio, cache):
+        needs = prepare.make_needs(settings, workspace, rows, cache)
+        for source in sources:
+            run.generate(make_generator(source, needs), rows, files)
+        samples = run.answered(files, rows, [source.label for source in sources], bench.seed)
+        run.listen(samples, studio, files, floor_source=prepare.floor_source(studio, TRAINED))
+        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, TRAINED, studio)
+    table = summarise(run.results_in_order(files, samples), facts)
+    replace_json(files.summary, table)
+    return table
+
+
+def judge(table: dict[str, Any]) -> dict[str, Any]:
+    """Who was beaten. A rival is beaten when the model's mean is higher and, where there are documents enough for an
+    interval of the paired difference, that interval does not hold zero."""
+    scorer = table["headline"]
+    by_label = {source["label"]: source for source in table["sources"]}
+    mine = by_label[TRAINED]["scores"][scorer]["mean"]
+    rivals: dict[str, Any] = {}
+    for label in RIVALS:
+        difference = by_label[label]["versus_baseline"][scorer]
+        # The table has the rival minus the model.
+        sure = difference["high"] is None or difference["high"] < 0
+        rivals[label] = {
+            "mean": by_label[label]["scores"][scorer]["mean"],
+            "difference": -difference["mean"],
+            "low": None if difference["high"] is None else -difference["high"],
+            "high": None if difference["low"] is None else -difference["low"],
+            "p_holm": difference["p_holm"],
+            "beaten": difference["mean"] < 0 and sure,
+        }
+    words = ", ".join(f"{label} {rival['mean']:.3f}" for label, rival in rivals.items())
+    note = f"; {table['few_documents']}" if table["few_documents"] else ""
+    return {
+        "scorer": scorer,
+        "rows": table["rows"],
+        "documents": table["documents"],
+        "trained": mine,
+        "raw_valid": by_label[TRAINED].get("raw_valid"),
+        "rivals": rivals,
+        "improved": all(rival["beaten"] for rival in rivals.values()),
+        "in_words": f"{scorer} {mine:.3f} against {words}{note}",
+    }

@@ -1,0 +1,307 @@
+"""Running on Modal, with the real client against a control plane on the loopback."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("modal")
+
+from factories import make_payload
+from latentscore_data.core import training
+from latentscore_data.core.errors import InputError, MissingError, StoppedError, VerificationError
+from latentscore_data.core.settings import ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.training import chat, remote, shards
+from latentscore_data.core.training.prepare import Prepared, prepare
+from latentscore_data.core.training.runs import RunFolder, open_run
+from latentscore_data.core.training.spec import Choices
+from latentscore_data.core.workspace import Workspace
+from modal_loopback import LoopbackModal, serve
+from training_runs import short_question, write_rows
+
+VOLUME = "latentscore-data-outputs"
+QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
+
+
+@pytest.fixture
+def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackModal]:
+    """A control plane that runs what it is sent, with its volumes in a temporary folder."""
+    plane = LoopbackModal(tmp_path / "modal")
+
+    def commit() -> None:
+        plane.calls.append("commit")
+
+    plane.bodies = {
+        "train": lambda text: shards.train_run(text, plane.volume(VOLUME), commit),
+        "score_shard": shards.score_shard,
+        "check": lambda question: json.dumps({"asked": question, **shards.what_is_here()}),
+    }
+    monkeypatch.setattr(shards, "_say", plane.logs.append)
+    monkeypatch.setattr(chat, "config_question", short_question)
+    with serve(plane) as url:
+        for name, value in {
+            "MODAL_SERVER_URL": url,
+            "MODAL_TOKEN_ID": "ak-loopback",
+            "MODAL_TOKEN_SECRET": "as-loopback",
+            "MODAL_CONFIG_PATH": str(tmp_path / "no-such-file"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        from modal.client import _Client
+
+        # The client and the app's volumes remember the server they first met.
+        _Client._set_env_client(None)
+        monkeypatch.delitem(sys.modules, "latentscore_data.core.training.modal_app", raising=False)
+        monkeypatch.delattr(training, "modal_app", raising=False)
+        yield plane
+        _Client._set_env_client(None)
+
+
+@pytest.fixture
+def workspace(root: Path) -> Workspace:
+    workspace = Workspace(root)
+    write_rows(workspace)
+    return workspace
+
+
+def ready(workspace: Workspace, *overrides: str, **start: Any) -> Prepared:
+    choices = Choices("sft", overrides=overrides or QUICK, **start)
+    run = prepare(TrainSettings(base_model="tiny-random"), ScoringSettings(), workspace, choices)
+    open_run(run.folder, run.spec, resume=True, force=False)
+    run.write_data()
+    return run
+
+
+def start(run: Prepared, *, detach: bool = False, **settings: Any) -> tuple[dict[str, Any] | None, list[str]]:
+    said: list[str] = []
+    return remote.start(run, ModalSettings(**settings), detach=detach, say=said.append), said
+
+
+@pytest.mark.ml
+def test_a_run_goes_to_modal_and_comes_home(modal: LoopbackModal, workspace: Workspace) -> None:
+    run = ready(workspace)
+    record, said = start(run, gpu="A100-80GB", timeout_hours=2, retries=3, secrets=["my-hub-token"])
+
+    assert record is not None
+    assert record["status"] == "finished"
+    assert any("at most $" in line for line in said)
+    assert any(line.startswith("step 1/2") for line in said), "the container's log lines are passed on"
+    sent = modal.options[-1]
+    assert sent.resources.gpu_config.gpu_type == "A100-80GB"
+    assert (sent.timeout_secs, sent.retry_policy.retries) == (7200, 3)
+    assert modal.secrets == ["my-hub-token"]
+    (name, (text,)) = modal.sent[-1]
+    assert name == "train"
+    assert json.loads(text)["run_id"] == run.spec.run_id
+    assert "as-loopback" not in text
+    assert modal.calls.count("commit") >= 3  # two checkpoints and the end
+
+    assert not run.folder.done
+    count = remote.fetch(run.folder, delete_remote=False, say=said.append)
+    assert count >= 6
+    assert run.folder.done
+    run.folder.verify()
+    assert run.folder.record()["metrics"]["steps"] == 2
+    assert (run.folder.final / "model.safetensors").stat().st_size > 100_000
+    assert (modal.volume(VOLUME) / run.spec.run_id).is_dir()
+
+    # Asking again is a no-op there, and fetching again is allowed; the second time it is deleted after the comparison.
+    again, said = start(run)
+    assert again == record
+    assert f"run {run.spec.run_id} is on Modal already and goes on there" in said
+    remote.fetch(run.folder, delete_remote=True, say=said.append)
+    assert not (modal.volume(VOLUME) / run.spec.run_id).exists()
+    assert remote.remote_note(run.folder)["state"] == "fetched"
+
+
+@pytest.mark.ml
+def test_a_detached_run_can_be_asked_for_and_attached_to(modal: LoopbackModal, workspace: Workspace) -> None:
+    run = ready(workspace)
+    modal.held.clear()
+    record, _ = start(run, detach=True)
+    assert record is None
+    assert modal.detached == [True]
+    assert remote.state(run.folder)["state"] == "running"
+    with pytest.raises(InputError, match="is not finished on Modal"):
+        remote.fetch(run.folder, delete_remote=False, say=print)
+    said: list[str] = []
+    threading.Timer(0.3, modal.held.set).start()
+    assert remote.attach(run.folder, said.append)["status"] == "finished"
+    assert any("step" in line for line in said)
+    assert remote.state(run.folder)["state"] == "finished"
+    remote.fetch(run.folder, delete_remote=False, say=print)
+    assert run.folder.done
+
+
+@pytest.mark.ml
+def test_a_preempted_run_goes_on_from_its_checkpoint(
+    modal: LoopbackModal, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ready(workspace, "optim.max_steps=4", "checkpoint.every_steps=2", "limit=4")
+    modal.preempt = 1
+    commits = 0
+
+    def commit() -> None:
+        nonlocal commits
+        commits += 1
+        if commits == 1:
+            raise KeyError("the container is taken away")
+
+    modal.bodies["train"] = lambda text: shards.train_run(text, modal.volume(VOLUME), commit)
+    record, said = start(run)
+    assert record is not None
+    assert record["metrics"]["steps"] == 4
+    assert any("going on from checkpoint-2" in line for line in said)
+
+
+@pytest.mark.ml
+def test_what_a_container_raises_arrives_as_it_was_raised(modal: LoopbackModal, workspace: Workspace) -> None:
+    run = ready(workspace, "max_tokens=20")
+    with pytest.raises(InputError, match="longer than max_tokens 20") as error:
+        start(run)
+    assert "max_tokens=" in error.value.remedy
+    assert remote.remote_note(run.folder)["state"] == "failed"
+    assert remote.state(run.folder)["error"].startswith("all 24 rows")
+
+
+@pytest.mark.ml
+def test_nothing_runs_after_the_deadline(modal: LoopbackModal, workspace: Workspace) -> None:
+    run = ready(workspace)
+    remote.upload(run, print)
+    asked = {"run_id": run.spec.run_id, "spec": run.spec.model_dump(mode="json"), "deadline": time.time() - 1}
+    with pytest.raises(StoppedError, match="out of time"):
+        shards.train_run(json.dumps(asked), modal.volume(VOLUME), lambda: None)
+
+
+def test_a_file_that_changed_on_the_way_is_not_accepted(modal: LoopbackModal, workspace: Workspace) -> None:
+    run = ready(workspace)
+    there = RunFolder(modal.volume(VOLUME) / run.spec.run_id)
+    there.final.mkdir(parents=True)
+    (there.final / "adapter_model.safetensors").write_bytes(b"weights")
+    (there.path / "spec.json").write_text("{}")
+    there.note(status="finished")
+    there.mark_done()
+    (there.final / "adapter_model.safetensors").write_bytes(b"weighty")
+    with pytest.raises(VerificationError, match=r"final/adapter_model\.safetensors"):
+        remote.fetch(run.folder, delete_remote=True, say=print)
+    assert not run.folder.done
+    assert there.done, "nothing is deleted that has not arrived"
+    mark = json.loads(there.done_mark.read_text())
+    mark["files"]["../../outside"] = {"sha256": "0" * 64}
+    there.done_mark.write_text(json.dumps(mark))
+    with pytest.raises(VerificationError, match=r"outside|adapter_model"):
+        remote.fetch(run.folder, delete_remote=False, say=print)
+    assert not (run.folder.path.parent.parent / "outside").exists()
+
+
+def test_the_image_is_pinned_and_the_package_data_travels(modal: LoopbackModal) -> None:
+    found = remote.check_code()
+    assert found["asked"] == "what do you see?"
+    commands = "\n".join(command for image in modal.images for command in image.dockerfile_commands)
+    for pin in ("torch==", "transformers==", "trl==1.16.0", "peft=="):
+        assert pin in commands
+    for file in ("presets.toml", "modal_pins.txt", "lexicon.toml", "modal_app.py"):
+        assert any(name.endswith(f"/{file}") for name in modal.mounted)
+    assert not any(name.endswith(".pyc") for name in modal.mounted)
+    train = next(f for f in modal.functions.values() if f.function_name == "train")
+    function = (
+        train.ranked_functions[0].function if hasattr(train, "ranked_functions") and train.ranked_functions else train
+    )
+    assert {mount.mount_path for mount in function.volume_mounts} == {"/outputs", "/models"}
+    assert modal.secrets == []
+
+
+def test_other_code_on_modal_is_noticed(modal: LoopbackModal) -> None:
+    modal.bodies["check"] = lambda question: json.dumps({**shards.what_is_here(), "code": "another"})
+    with pytest.raises(VerificationError, match="does not see the code"):
+        remote.check_code()
+
+
+def test_pins_are_the_versions_that_the_tests_run_with() -> None:
+    from latentscore_data.core.training.modal_app import pins
+
+    root = Path(__file__).resolve().parents[3]
+
+    def canonical(line: str) -> str:
+        return re.sub(r"[-_.]+", "-", line.strip().lower().partition("==")[0]) + "==" + line.strip().partition("==")[2]
+
+    constraints = {canonical(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {canonical(pin) for pin in pins()} <= constraints
+
+
+@pytest.mark.long
+def test_shards_come_back_in_order_and_score_as_here(modal: LoopbackModal) -> None:
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+    from latentscore_data.core.scoring.studio import Studio
+
+    settings = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
+    labels = ("very_dark", "medium", "very_bright")
+    pairs = [("a bright morning", make_payload(brightness=label)["config"]) for label in labels]
+    work = shards.shards_of(pairs, 2, {"scoring": settings.model_dump(mode="json")}, "pairs")
+    assert len(work) == 2
+    parts = [json.loads(part) for part in remote.map_on_modal("score_shard", work, ModalSettings(max_containers=5))]
+    assert modal.options[-1].concurrency_limit in (0, 2)
+    there = [outcome["acoustic"]["score"] for part in parts for outcome in part["outcomes"]]
+    with Studio(make_scorers(ScorerNeeds(settings)), settings) as studio:
+        here = [hearing.score("acoustic").final_score for hearing in studio.hear_all(pairs)]  # type: ignore[union-attr]
+    assert there == here
+    assert len(set(there)) == 3
+
+
+def test_a_failing_shard_ends_the_map_with_its_own_error(modal: LoopbackModal) -> None:
+    modal.bodies["score_shard"] = lambda text: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        list(remote.map_on_modal("score_shard", ["{}"], ModalSettings()))
+
+
+def test_without_a_token_the_remedy_is_modal_setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from modal.config import config
+
+    for name in ("MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(config, "get", lambda *_, **__: None)
+    with pytest.raises(MissingError) as error:
+        remote.require_modal()
+    assert "modal setup" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"max_cost": 0.5}, StoppedError, r"up to \$4\.\d\d .* more than the \$0\.50"),
+        ({"gpu": "RTX"}, InputError, "unknown GPU 'RTX'"),
+    ],
+)
+def test_what_costs_too_much_or_does_not_exist_never_starts(
+    modal: LoopbackModal, workspace: Workspace, settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        start(ready(workspace), **settings)
+    assert modal.sent == []
+
+
+def test_a_base_model_in_a_folder_here_is_refused(modal: LoopbackModal, workspace: Workspace, tmp_path: Path) -> None:
+    run = ready(workspace, *QUICK, f"base_model={tmp_path}")
+    with pytest.raises(InputError, match="which Modal does not see"):
+        start(run)
+
+
+def test_a_refused_token_is_one_line(modal: LoopbackModal) -> None:
+    import grpclib
+
+    async def refuse(self: Any, stream: Any) -> None:
+        await stream.recv_message()
+        raise grpclib.GRPCError(grpclib.Status.UNAUTHENTICATED, "token is not valid")
+
+    with modal.intercept() as context:
+        context.set_responder("AppCreate", refuse)
+        with pytest.raises(MissingError, match="token is not valid") as error:
+            remote.check_code()
+    assert "modal setup" in error.value.remedy

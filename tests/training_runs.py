@@ -1,0 +1,63 @@
+"""Rows and runs for the tests of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from factories import make_payload, make_scored
+from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.llm.client import Question
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.settings import ConfigsSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.training.prepare import Prepared, prepare
+from latentscore_data.core.training.run import run_training
+from latentscore_data.core.training.runs import RunFolder, open_run
+from latentscore_data.core.training.spec import Choices, Kind
+from latentscore_data.core.workspace import Workspace
+
+ROWS = 24
+SFT_STEPS = ("optim.max_steps=30", "checkpoint.every_steps=10")
+
+
+def training_row(number: int, **config: Any) -> ScoredRow:
+    payload = make_payload(title=f"Night Rain {number}", **config)
+    return make_scored(
+        number, vibe_original=f"rain number {number} at night", config_candidates=[payload], config_payload=payload,
+        candidate_scores={"acoustic": [number / ROWS]},
+    )  # fmt: skip
+
+
+def write_rows(workspace: Workspace, **config: Any) -> None:
+    rows = [training_row(number, **config) for number in range(ROWS)]
+    replace_rows(workspace.scored("SFT-Train"), rows)
+    replace_rows(workspace.scored("SFT-Val"), rows[:4])
+    replace_rows(workspace.scored("GRPO"), rows)
+
+
+def short_question(vibe: str, settings: ConfigsSettings, sample_idx: int = 0) -> Question:
+    return Question(system="Answer with JSON.", user=f"<vibe>{vibe}</vibe>")
+
+
+def ready(
+    workspace: Workspace, kind: Kind, *overrides: str, base_model: str = "tiny-random", adapter: str | None = None,
+    run_id: str | None = None,
+) -> Prepared:  # fmt: skip
+    """A run whose folder is ready to train."""
+    choices = Choices(kind, run_id, adapter, overrides=overrides)
+    run = prepare(TrainSettings(base_model=base_model), ScoringSettings(workers=1), workspace, choices)
+    open_run(run.folder, run.spec, resume=True, force=False)
+    run.write_data()
+    return run
+
+
+def train(workspace: Workspace, kind: Kind, *overrides: str, reward: Any = None, **start: Any) -> RunFolder:
+    """A finished run."""
+    run = ready(workspace, kind, *overrides, **start)
+    run_training(run.spec, run.folder.path, reward=reward)
+    return run.folder
+
+
+def quotes(vibes: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """The share of quotation marks: a reward that anyone can check."""
+    return [answer.count('"') / max(len(answer), 1) for answer in answers]
