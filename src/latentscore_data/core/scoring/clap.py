@@ -330,19 +330,6 @@ def clap_folder(model: str) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def fetch_clap(
-    settings: ScoringSettings, progress: Callable[[str, int], None] | None = None, endpoint: str | None = None
-) -> Path:
-    """Fetch the CLAP weights of the settings from the hub; only safetensors and the files beside them.
-
-    ``progress`` is told (file, bytes) as they arrive. Returns the folder. Raises :class:`MissingError` when the hub cannot be
-    reached or has no such model.
-    """
-    from latentscore_data.core.weights import fetch_model
-
-    return fetch_model(settings.clap_model, progress, endpoint)
-
-
 def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:
     """(how to load the model, what its weights are); refuses what is not a whole CLAP model in safetensors."""
     folder = clap_folder(settings.clap_model)
