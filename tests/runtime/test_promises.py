@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 
-from latentscore import InvalidConfigError, MusicConfig, render
+from latentscore import (
+    FIELDS,
+    Audio,
+    AudioError,
+    InvalidConfigError,
+    MusicConfig,
+    compose,
+    read_audio,
+    render,
+    write_audio,
+)
+from latentscore.labels import STYLE_FIELDS
+from latentscore.synth.midi import to_midi
+from latentscore.synth.score import LAYERS
+from latentscore.synth.styles import LEVELS_DB, STYLES
 
 RATE = 22_050
 
@@ -35,3 +56,61 @@ def test_arguments_out_of_range_are_refused_by_name(field: str, arguments: dict)
     with pytest.raises(InvalidConfigError) as caught:
         render(MusicConfig(), **arguments)
     assert caught.value.field == field
+
+
+def test_the_documentation_names_every_field_and_style() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sound.md").read_text(encoding="utf-8")
+    for name in FIELDS:
+        assert name in text
+    for name in STYLE_FIELDS:
+        for label in FIELDS[name].labels:
+            assert f"| `{label}` |" in text
+    for picture in re.findall(r"\]\((sound/[^)]+)\)", text):
+        assert (Path(__file__).parents[2] / "docs" / picture).is_file()
+
+
+def test_every_style_label_has_a_style_and_a_level() -> None:
+    for layer in LAYERS:
+        labels = {str(label) for label in FIELDS[layer].labels}
+        assert set(STYLES[layer]) == labels
+        assert set(LEVELS_DB[layer]) == labels - {"none"}
+
+
+def test_the_package_alone_imports_no_number_cruncher() -> None:
+    program = "import sys, latentscore; print([m for m in ('numpy', 'numba', 'scipy', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac"])
+def test_a_written_file_reads_back_with_its_tags(tmp_path: Path, ending: str) -> None:
+    audio = render(MusicConfig(), 1.0, sample_rate=RATE)
+    path = tmp_path / f"a{ending}"
+    write_audio(path, audio, {"title": "night — sea", "comment": {"seed": 0}})
+    again = read_audio(path)
+    assert again.sample_rate == RATE
+    assert np.abs(again.samples - audio.samples).max() < 2**-22
+    with soundfile.SoundFile(path) as file:
+        assert file.subtype == "PCM_24"
+        assert json.loads(file.comment) == {"seed": 0}
+
+
+def test_what_is_no_sound_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AudioError):
+        Audio(np.zeros(5, np.float32), RATE)
+    with pytest.raises(AudioError):
+        write_audio(tmp_path / "a.xyz", Audio(np.zeros((5, 2), np.float32), RATE))
+    with pytest.raises(AudioError):
+        write_audio(tmp_path / "a.wav", Audio(np.full((5, 2), np.nan, np.float32), RATE))
+    with pytest.raises(AudioError):
+        read_audio(tmp_path / "missing.wav")
+
+
+def test_midi_holds_every_note_and_ends_each() -> None:
+    score = compose(MusicConfig(rhythm="kit_medium"), 8.0, 2)
+    tracks = {track.name.split(":")[0]: track for track in to_midi(score).tracks if track.name}
+    for layer, notes in score.layers.items():
+        if notes:
+            begun = [m for m in tracks[layer] if m.type == "note_on"]
+            assert len(begun) == len(notes)
+            assert len([m for m in tracks[layer] if m.type == "note_off"]) == len(notes)
