@@ -288,8 +288,16 @@ def _lint(config: MusicConfig | MusicConfigPrompt) -> list[LintFinding]:
     def add(field: str, reason: str) -> None:
         findings.append(LintFinding(field=field, reason=reason))
 
-    if numbers.stereo == 0.0 and numbers.motion >= 0.9:
-        add("motion", "movement between left and right cannot be heard in mono")
+    steady = numbers.bass in ("drone", "sustained", "fifth_drone", "walking", "sub_pulse")
+    if (
+        numbers.swing > 0
+        and numbers.syncopation == 0
+        and numbers.melody_density <= 0.3
+        and numbers.rhythm in ("none", "minimal")
+        and steady
+        and numbers.accent in ("none", "bells", "chime", "wind", "brass_hit")
+    ):
+        add("swing", "hardly a note falls off the beat in this piece, so there is little that could come late")
     if numbers.register_min_oct >= 7:
         add("register_min_oct", "a melody that starts in octave 7 is mostly above the range where pitch is clear")
     if numbers.register_max_oct <= 2:

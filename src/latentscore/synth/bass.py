@@ -84,12 +84,12 @@ def octave(bar: Bar) -> Iterator[Note]:
 
 
 def arp_bass(bar: Bar) -> Iterator[Note]:
-    """Root, fifth, octave, tenth and back, eighths."""
+    """Root, fifth, octave, tenth and back, eighths, an octave above the other basses."""
     for eighth, step in enumerate((0, 2, 3, 4, 5, 4, 3, 2)):
         chord = bar.chord(eighth / 2)
         third, fifth = chord.tones[1] - chord.root, chord.tones[2] - chord.root
         rise = (0, third, fifth, 12, 12 + third, 12 + fifth)[step]
-        yield bar.note(eighth / 2, 0.45, _root(bar, eighth / 2) + rise, 0.8 if eighth % 4 == 0 else 0.68)
+        yield bar.note(eighth / 2, 0.45, _root(bar, eighth / 2) + 12 + rise, 0.8 if eighth % 4 == 0 else 0.68)
 
 
 SUB = Wave("soft", 160, attack=0.03, sustain=1.0, release=0.25, sway=0.0)
@@ -101,7 +101,7 @@ STYLES = {
     ),
     "sustained": Style(sustained, {"main": Wave("triangle", 700, attack=0.06, decay=2.5, sustain=0.7, release=0.4)}),
     "pulsing": Style(
-        pulsing, {"main": Wave("pulse", 600, attack=0.006, decay=0.15, sustain=0.45, release=0.06, bite=0.5)}
+        pulsing, {"main": Wave("pulse", 420, attack=0.006, decay=0.15, sustain=0.45, release=0.06, bite=0.5)}
     ),
     "walking": Style(walking, {"main": Shot(bass_string, attack=0.4)}),
     "fifth_drone": Style(
@@ -115,9 +115,9 @@ STYLES = {
         sub_pulse, {"main": Wave("sine", 300, attack=0.012, decay=0.3, sustain=0.4, release=0.12, sway=0.1)}
     ),
     "octave": Style(
-        octave, {"main": Wave("square", 520, attack=0.005, decay=0.2, sustain=0.5, release=0.07, bite=0.3)}
+        octave, {"main": Wave("square", 1500, attack=0.005, decay=0.2, sustain=0.5, release=0.07, bite=0.7)}
     ),
     "arp_bass": Style(
-        arp_bass, {"main": Wave("saw", 650, attack=0.004, decay=0.18, sustain=0.3, release=0.1, bite=0.7)}
+        arp_bass, {"main": Wave("saw", 1100, attack=0.004, decay=0.18, sustain=0.3, release=0.1, bite=0.7)}
     ),
 }

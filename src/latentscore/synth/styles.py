@@ -18,12 +18,12 @@ LEVELS_DB: Mapping[str, Mapping[str, float]] = {
     "bass": {
         "drone": -6.0,
         "sustained": -9.4,
-        "pulsing": -6.2,
+        "pulsing": -5.8,
         "walking": -1.5,
         "fifth_drone": -8.9,
         "sub_pulse": -7.3,
-        "octave": -7.1,
-        "arp_bass": -6.5,
+        "octave": -7.7,
+        "arp_bass": -7.2,
     },
     "pad": {
         "warm_slow": -12.9,
