@@ -91,6 +91,7 @@ function drawBoard() {
     const s = SOURCES.indexOf(source.label), e = source.scores[scorer], d = source.versus_baseline[scorer];
     const badges = [];
     if (source.chosen_by.includes(scorer)) badges.push(h("span", { class: "badge", title: "Its answers were chosen by the scorer that judges here, so it flatters itself." }, `chosen by ${scorer}`));
+    if (scorer === "acoustic" && /keywords/.test(source.name + source.note)) badges.push(h("span", { class: "badge plain", title: "The acoustic scorer listens for many of the words that builtin/keywords reads, so it favours this source." }, "shares words with acoustic"));
     if (source.label === S.baseline) badges.push(h("span", { class: "badge plain" }, "baseline"));
     if (source.raw_valid_rate !== null) badges.push(h("span", { class: "badge plain" }, `free answers valid: ${percent(source.raw_valid_rate)}`));
     const seconds = source.generate_seconds;
