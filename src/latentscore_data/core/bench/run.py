@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -256,7 +256,8 @@ def listen(
         key=lambda sample: sample.id,
         fingerprint=lambda sample: digest(
             sample.row.vibe_original,
-            asdict(sample.answer) if sample.answer else None,
+            # How long the answer took does not change how it sounds.
+            asdict(replace(sample.answer, seconds=None)) if sample.answer else None,
             sample.foreign_vibe if floor_source in (None, sample.source) else None,
             sorted(scorers.items()),
             studio.sound_key({}),
