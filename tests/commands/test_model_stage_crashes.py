@@ -10,21 +10,26 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from factories import make_vibe
+from factories import make_text, make_vibe
 from latentscore import MusicConfigPromptPayload
 from latentscore_data.core.generation import questions
 from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.llm.client import LiteLLM
-from latentscore_data.core.rows import VibeRow
-from latentscore_data.core.settings import ConfigsSettings, LLMSettings
+from latentscore_data.core.llm.client import LiteLLM, Question
+from latentscore_data.core.llm.prompts import vibes_question
+from latentscore_data.core.rows import SourceText, VibeRow
+from latentscore_data.core.settings import ConfigsSettings, LLMSettings, VibesSettings
+from latentscore_data.core.vibe_schema import TextVibes
 from latentscore_data.core.workspace import Workspace
-from servers import Bucket, ChatServer, Faults, Received, config_reply
+from servers import Body, Bucket, ChatServer, Faults, Received, Reply, config_reply
 
 pytestmark = pytest.mark.long
 
@@ -37,16 +42,68 @@ def rows(count: int) -> list[VibeRow]:
     return [make_vibe(n, vibe=f"a street in the rain, house {n}") for n in range(1, count + 1)]
 
 
-def start(root: Path, url: str, *options: str, limit_bytes: int | None = None) -> subprocess.Popen[str]:
+def texts(count: int) -> list[SourceText]:
+    return [make_text(n, text=f"The rain fell on house {n}. " * 20) for n in range(1, count + 1)]
+
+
+def ladder(body: Body) -> str:
+    """A vibe that depends on the text alone."""
+    name = str(zlib.crc32(body["messages"][1]["content"].encode()))
+    wording = {"xl": f"rain\non roof {name}", "lg": f"Rain fell. House {name}.", "m": f"Rain on {name}."}
+    vibe = {
+        "vibe_index": 0,
+        "text_page": 0,
+        "characters": [],
+        "scene_vibes": [{**wording, "sm": f"slow rain on house {name}", "xs": f"rain {name}"}],
+        "tags": ["rain"],
+    }
+    return json.dumps({"vibes": [vibe]})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that asks a model: its input, its command, its questions, its results."""
+
+    options: tuple[str, ...]
+    reply: Callable[[], Reply]
+    prepare: Callable[[Workspace], object]
+    asked: Callable[[], list[Question]]
+    answer_type: type[BaseModel]
+    results: Callable[[Workspace], list[Path]]
+
+
+STAGES = {
+    "configs": Stage(
+        ("configs", "--only", "generate", "--n", str(N)),
+        config_reply,
+        lambda workspace: replace_rows(workspace.vibes("SFT-Train"), rows(120)),
+        lambda: [question for row in rows(120) for question in questions(row, ConfigsSettings(n=N))],
+        MusicConfigPromptPayload,
+        lambda workspace: [workspace.candidates],
+    ),
+    "vibes": Stage(
+        ("vibes", "--dedupe-model", "hashing"),
+        lambda: ladder,
+        lambda workspace: replace_rows(workspace.texts("moby-dick"), texts(240)),
+        lambda: [vibes_question(text.text, VibesSettings()) for text in texts(240)],
+        TextVibes,
+        lambda workspace: [workspace.extracted, *workspace.vibe_files()],
+    ),
+}
+
+
+def start(
+    root: Path, url: str, *options: str, stage: str = "configs", limit_bytes: int | None = None
+) -> subprocess.Popen[str]:
     def small_files() -> None:
         if limit_bytes is not None:
             # A write beyond the limit then fails like one on a full disk.
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
-    command = [sys.executable, "-m", "latentscore_data", "configs", "--root", str(root), "--only", "generate"]
+    command = [sys.executable, "-m", "latentscore_data", *STAGES[stage].options, "--root", str(root)]
     return subprocess.Popen(
-        [*command, "--model", MODEL, "--api-base", url, "--n", str(N), *options],
+        [*command, "--model", MODEL, "--api-base", url, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -71,14 +128,10 @@ def stored(workspace: Workspace) -> set[str]:
         return {key for (key,) in db.execute("SELECT key FROM answers")}
 
 
-def keys_of(made: list[VibeRow], url: str) -> dict[tuple[str, int], str]:
-    """The cache key of each request that the rows can lead to."""
+def keys_of(stage: Stage, url: str) -> dict[tuple[str, int], str]:
+    """The cache key of each request that the stage can make."""
     llm = LiteLLM(MODEL, LLMSettings(api_base=url))
-    found: dict[tuple[str, int], str] = {}
-    for row in made:
-        for question in questions(row, ConfigsSettings(n=N)):
-            found[str(question.user), int(question.seed or 0)] = llm.key(question, MusicConfigPromptPayload)
-    return found
+    return {(str(q.user), int(q.seed or 0)): llm.key(q, stage.answer_type) for q in stage.asked()}
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
@@ -87,42 +140,38 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], se
         time.sleep(0.005)
 
 
-def test_killed_ten_times_it_loses_nothing_and_sends_no_stored_call_again(tmp_path: Path) -> None:
-    made = rows(120)
-    rng = random.Random(11)
+@pytest.mark.parametrize("name", list(STAGES))
+def test_killed_ten_times_it_loses_nothing_and_sends_no_stored_call_again(name: str, tmp_path: Path) -> None:
+    stage, rng = STAGES[name], random.Random(11)
     whole, broken = Workspace(tmp_path / "whole"), Workspace(tmp_path / "broken")
     for workspace in (whole, broken):
-        replace_rows(workspace.vibes("SFT-Train"), made)
-    with ChatServer(config_reply(), delay_seconds=0.05) as server:
-        code, _, err = finish(start(whole.root, server.url))
+        stage.prepare(workspace)
+    with ChatServer(stage.reply(), delay_seconds=0.05) as server:
+        code, _, err = finish(start(whole.root, server.url, stage=name))
         assert code == 0, err
-        names = keys_of(made, server.url)
+        names = keys_of(stage, server.url)
         assert stored(whole) == set(names.values())
         server.received.clear()
-        kills = 0
-        while kills < 10:
+        for _ in range(10):
             known, before = stored(broken), len(server.received)
-            process = start(broken.root, server.url, "--max-concurrency", "8")
-            # Each life answers some 24 of the 240 calls; the moment of its death is drawn.
-            aim = before + rng.randrange(1, 40)
+            process = start(broken.root, server.url, "--max-concurrency", "8", stage=name)
+            # Each life answers a few of the 240 calls; the moment of its death is drawn, mostly in the midst of them.
+            aim = before + rng.randrange(0, 30)
             wait_until(lambda aim=aim: len(server.received) >= aim, process)
             time.sleep(rng.uniform(0, 0.05))
-            alive = process.poll() is None
             process.kill()
-            finish(process)
-            kills += 1
+            assert finish(process)[0] == -signal.SIGKILL
             again = [request for request in server.received[before:] if names[asked(request)] in known]
             assert not again, "a stored call was sent again"
-            if not alive:
-                break
         known, before = stored(broken), len(server.received)
-        code, _, err = finish(start(broken.root, server.url))
+        assert 0 < len(known) < len(names)
+        code, _, err = finish(start(broken.root, server.url, stage=name))
         assert code == 0, err
-        assert not [r for r in server.received[before:] if names[asked(r)] in known]
-        assert broken.candidates.read_bytes() == whole.candidates.read_bytes()
-        assert kills >= 3
-        # What was answered but not yet stored when the process died is all that was lost.
-        assert len(server.received) <= len(names) + kills * 8
+        assert not [request for request in server.received[before:] if names[asked(request)] in known]
+        # What was in flight when a process died is all that was asked twice.
+        assert len(server.received) <= len(names) + 10 * 8
+    for ours, theirs in zip(stage.results(broken), stage.results(whole), strict=True):
+        assert ours.read_bytes() == theirs.read_bytes(), ours.name
 
 
 def test_every_fault_in_five_percent_of_the_calls_leaves_rows_done_or_explained(tmp_path: Path) -> None:

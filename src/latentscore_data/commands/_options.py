@@ -115,9 +115,14 @@ class Globals:
 
 
 def load(**flags: dict[str, Any]) -> Settings:
-    """The effective settings of this run: file, environment, these flags (see ``chosen``), ``--root``."""
+    """The effective settings of this run: file, environment, these flags (see ``chosen``), ``--root``.
+
+    Keys in ``.env`` are put into the environment on the way.
+    """
+    from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import load_settings
 
+    read_dotenv()
     if Globals.root is not None:
         flags["paths"] = {**flags.get("paths", {}), "root": Globals.root}
     return load_settings(Globals.config, **flags)

@@ -84,7 +84,6 @@ def configs(
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
     from latentscore_data.core.errors import InputError
-    from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
 
@@ -96,7 +95,6 @@ def configs(
         raise InputError(
             "--audio goes with vibes on the command line", 'lsdata configs "rain on a tin roof" --audio out/'
         )
-    read_dotenv()
     settings = load(
         configs=chosen(
             model=model, n=n, temperature=temperature, limit=limit, splits=split, batch_size=batch_size, seed=seed

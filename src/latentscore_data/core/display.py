@@ -61,9 +61,11 @@ _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_ID)?$", re.IGNORECA
 
 
 def redact(text: str) -> str:
-    """The text without the values of keys that are in the environment."""
+    """The text without the values of keys that are in the environment, by their names or because they were asked for."""
+    from latentscore_data.core.secrets import NAMED
+
     for name, value in os.environ.items():
-        if _SECRET_VARIABLE.search(name) and len(value) >= 6:
+        if (_SECRET_VARIABLE.search(name) or name in NAMED) and len(value) >= 6:
             text = text.replace(value, f"[{name}]")
     return re.sub(r"(Bearer\s+)[A-Za-z0-9._~+/=-]{8,}", r"\1[redacted]", text)
 

@@ -28,11 +28,16 @@ def read_dotenv(path: Path = Path(".env")) -> list[str]:
     return names
 
 
+NAMED: set[str] = set()
+"""Variables that held a key in this run, whatever they are called."""
+
+
 def key_named(variable: str) -> SecretStr:
     """The key in an environment variable. Raises :class:`MissingError` when it is not set."""
     value = os.environ.get(variable, "")
     if not value:
         raise MissingError(f"{variable} is not set", f"put it into the environment or into .env ({variable}=...)")
+    NAMED.add(variable)
     return SecretStr(value)
 
 

@@ -266,10 +266,6 @@ class LiteLLM:
             self.model, self.settings.api_base, question.messages, schema, question.sampling, question.sample_idx
         )
 
-    def known(self, question: Question, answer_type: type[BaseModel]) -> bool:
-        """True when the cache holds the answer."""
-        return self.cache is not None and self.cache.has(self.key(question, answer_type))
-
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
         key = self.key(question, answer_type)
         stored = self.cache.get(key) if self.cache is not None else None

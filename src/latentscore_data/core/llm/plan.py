@@ -62,23 +62,27 @@ def make_plan(
     cache = AnswerCache(cache_path) if cache_path.exists() else None
     llm = LiteLLM(model, settings, cache=cache)
     counter = _Counter(model)
-    longest = seen = 0
+    longest = 0
+    asked: set[str] = set()
     for questions in rows:
         plan.rows += 1
         for question in questions:
-            if llm.known(question, answer_type):
+            key = llm.key(question, answer_type)
+            if key in asked or (cache is not None and cache.has(key)):
                 plan.cached += 1
                 continue
+            asked.add(key)
             plan.calls += 1
             # In a batch the system message is sent once for all.
             plan.tokens_in += counter(question.system) // batch_size + counter(str(question.user))
             longest += question.max_tokens or 4096
-            seen += 1
     known = cache.mean_tokens_out(model) if cache is not None else None
-    mean_out = known if known is not None else counter(example)
-    plan.tokens_out = round(mean_out * plan.calls)
     if cache is not None:
         cache.close()
+    if not plan.calls:
+        plan.basis = "all of it is in the cache"
+        return plan
+    plan.tokens_out = round((known if known is not None else counter(example)) * plan.calls)
     price = price_of(model, settings)
     out = "mean of this model's answers so far" if known is not None else "a typical answer"
     if price is None:
@@ -95,11 +99,11 @@ class _Counter:
     """Counts tokens; each text once."""
 
     def __init__(self, model: str) -> None:
-        self._litellm, self._model = load_litellm(), model
+        self._model = model
         self._known: dict[str, int] = {}
 
     def __call__(self, text: str) -> int:
         count = self._known.get(text)
         if count is None:
-            count = self._known[text] = int(self._litellm.token_counter(model=self._model, text=text))
+            count = self._known[text] = int(load_litellm().token_counter(model=self._model, text=text))
         return count
