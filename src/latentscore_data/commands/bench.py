@@ -93,8 +93,8 @@ def bench(
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
 
-    if on not in (None, "local"):
-        raise InputError(f"bench cannot run on {on!r}", "use --on local")
+    if on not in (None, "local", "modal"):
+        raise InputError(f"bench cannot run on {on!r}", "places: local, modal (for local: sources)")
     settings = load(
         bench=chosen(
             sources=source,
@@ -124,6 +124,7 @@ def bench(
             run_bench(
                 settings,
                 human_pack=human_pack,
+                on=on,
                 trusted=frozenset(scorer or ()),
                 yes=yes,
                 retry_failed=retry_failed,
@@ -136,6 +137,7 @@ def run_bench(
     settings: Settings,
     *,
     human_pack: bool = False,
+    on: str | None = None,
     trusted: frozenset[str] = frozenset(),
     yes: bool = False,
     retry_failed: bool = False,
@@ -158,7 +160,7 @@ def run_bench(
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
     with prepare.open_studio(settings, workspace, trusted) as (studio, cache):
-        needs = prepare.make_needs(settings, workspace, rows, cache)
+        needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on == "modal")
         generators = [make_generator(source, needs) for source in sources]
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]

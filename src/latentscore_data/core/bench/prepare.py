@@ -204,7 +204,9 @@ def floor_source(studio: Listening, baseline: str) -> str | None:
     return None if all(isinstance(scorer, EmbeddingScorer) for scorer in studio.scorers) else baseline
 
 
-def make_needs(settings: Settings, workspace: Workspace, rows: Sequence[VibeRow], cache: ScoreCache) -> Needs:
+def make_needs(
+    settings: Settings, workspace: Workspace, rows: Sequence[VibeRow], cache: ScoreCache, *, on_modal: bool = False
+) -> Needs:
     """What the generators may draw on; nothing expensive happens before one of them asks for it."""
     from latentscore_data.core.dedupe import choose_embedder, load_embedder
     from latentscore_data.core.llm.client import LLM, connect
@@ -231,6 +233,7 @@ def make_needs(settings: Settings, workspace: Workspace, rows: Sequence[VibeRow]
         sounds=sounds,
         connect=ask,
         training_rows=lambda: training_rows(workspace),
+        modal=settings.train.modal if on_modal else None,
         runs=workspace.train_dir,
         max_concurrency=settings.llm.max_concurrency,
         rows=rows,

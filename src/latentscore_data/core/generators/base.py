@@ -16,7 +16,7 @@ from latentscore_data.core.rows import ScoredRow, VibeRow
 if TYPE_CHECKING:
     from latentscore.embed import Embedder
     from latentscore_data.core.llm.client import LLM
-    from latentscore_data.core.settings import BenchSettings, ConfigsSettings
+    from latentscore_data.core.settings import BenchSettings, ConfigsSettings, ModalSettings
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class Needs:
     connect: Callable[[str], LLM]
     training_rows: Callable[[], list[ScoredRow]]
     """Rows of SFT-Train that have a config."""
+    modal: ModalSettings | None = None
+    """Where local models run on Modal; None for this machine."""
     runs: Path = Path()
     """The folder of the training runs, whose names are model names, too."""
     max_concurrency: int = 16
@@ -138,6 +140,10 @@ def _litellm(source: SourceName, needs: Needs) -> AskingGenerator:
 
 
 def _local(source: SourceName, needs: Needs) -> Generator:
+    if needs.modal is not None:
+        from latentscore_data.core.generators.remote import RemoteGenerator
+
+        return RemoteGenerator(source.label, source.name, needs.bench, needs.modal)
     from latentscore_data.core.generators.local import LocalGenerator
 
     return LocalGenerator(

@@ -1,0 +1,40 @@
+"""Rows in shards to Modal and answers back, through the function that runs in the container."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import pytest
+
+from factories import make_payload, make_vibe
+from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.generators.remote import RemoteGenerator
+from latentscore_data.core.rows import VibeRow
+from latentscore_data.core.settings import BenchSettings, ModalSettings
+from latentscore_data.core.training import remote
+
+
+def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.MonkeyPatch):
+    sent: list[dict] = []
+
+    def map_here(function: str, shards: Sequence[str], modal: ModalSettings) -> Iterator[str]:
+        assert function == "generate_shard"
+        for shard in map(json.loads, shards):
+            sent.append(shard)
+            rows = [VibeRow.model_validate(row) for row in shard["rows"]]
+            answers = [asdict(Generated(make_payload(row.vibe_original), raw_valid=True, seconds=0.5)) for row in rows]
+            yield json.dumps({"fingerprint": "x", "generated": answers})
+
+    monkeypatch.setattr(remote, "map_on_modal", map_here)
+    modal = ModalSettings(shard_rows=2, max_containers=2)
+    generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), modal)
+    rows = [make_vibe(number, vibe=f"vibe {number}") for number in range(5)]
+    answers = list(generator.generate(rows))
+    assert [answer.payload["title"] for answer in answers if answer.payload] == [f"vibe {n}" for n in range(5)]
+    assert answers[0].raw_valid
+    assert [len(shard["rows"]) for shard in sent] == [2, 2, 1]
+    assert sent[0]["source"] == "local:gemma3-270m"
+    assert BenchSettings.model_validate(sent[0]["bench"]) == BenchSettings()
+    assert generator.batch_size == 4
