@@ -13,7 +13,7 @@ def announce(stage: str, model: str, settings: LLMSettings) -> None:
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
     from latentscore_data.core.display import clean, say
 
-    where = ""
+    where = " (offline, for nothing; it reads English)" if model.startswith("builtin/") else ""
     if not model.startswith("builtin/") and settings.api_base:
         from urllib.parse import urlsplit
 
