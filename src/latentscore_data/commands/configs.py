@@ -422,6 +422,7 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
 def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
     """What the first half reads, and what decides its result."""
     from latentscore import schema_hash
+    from latentscore_data.core.generation import model_version
     from latentscore_data.core.llm.prompts import config_prompt_hash
     from latentscore_data.core.workspace import StageFiles
 
@@ -435,7 +436,11 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
             "api_base": settings.llm.api_base,
             **{name: getattr(settings.configs, name) for name in decides},
         },
-        versions={"prompt": config_prompt_hash(), "schema": schema_hash()},
+        versions={
+            "prompt": config_prompt_hash(),
+            "schema": schema_hash(),
+            "model": model_version(model_name(settings)),
+        },
     )
 
 
