@@ -61,7 +61,7 @@ def mix(
     out = np.empty((groups.shape[1], 2), np.float32)
     _room(
         groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
-        reverb_level(config.space), lengths, gains.astype(np.float32), 0.12 * sample_rate / 48_000.0,
+        reverb_level(config.space), lengths, int(lengths.max()), gains.astype(np.float32), 0.12 * sample_rate / 48_000.0,
         max(round(0.75 * seconds_per_beat * sample_rate), BLOCK), echo_feedback(config.echo), echo_level(config.echo),
         0.15 * min(sample_rate / 48_000.0, 2.0),
         1.0 - math.exp(-math.tau * 70.0 / sample_rate), width(config.stereo),
@@ -71,13 +71,13 @@ def mix(
 
 @jit
 def _room(
-    groups, out, reverb_sends, echo_sends, reverb_gain, lengths, gains, damping,
+    groups, out, reverb_sends, echo_sends, reverb_gain, lengths, longest, gains, damping,
     echo_frames, echo_feedback, echo_gain, echo_damping, echo_high, side_gain,
 ):  # fmt: skip
     """In blocks of 32 frames, which is less than any delay: what comes out of a line was written in an earlier block."""
     frames = out.shape[0]
     # Rings are whole blocks long, so writing never wraps inside a block; reading may, so the first block is repeated.
-    ring = (np.max(lengths) // BLOCK + 2) * BLOCK
+    ring = (longest // BLOCK + 2) * BLOCK
     lines = np.zeros((8, ring + BLOCK), np.float32)
     before = np.zeros(8, np.float32)
     tap = np.zeros((8, BLOCK), np.float32)
@@ -144,7 +144,9 @@ def _room(
             to_room[0, j] += half * repeat[0, j]
             to_room[1, j] += half * repeat[1, j]
         if echo_write == 0:
-            echo_line[:, echo_ring:] = echo_line[:, :BLOCK]
+            for j in range(BLOCK):
+                echo_line[0, echo_ring + j] = echo_line[0, j]
+                echo_line[1, echo_ring + j] = echo_line[1, j]
         echo_write = (echo_write + BLOCK) % echo_ring
 
         # Reverb: eight delay lines, each a little duller at every turn, mixed by a Hadamard matrix.
@@ -186,7 +188,9 @@ def _room(
             space[6, j] = b2 - b6 + in_l
             space[7, j] = b3 - b7 + in_r
         if write == 0:
-            lines[:, ring:] = lines[:, :BLOCK]
+            for k in range(8):
+                for j in range(BLOCK):
+                    lines[k, ring + j] = lines[k, j]
         write = (write + BLOCK) % ring
 
         target = out[begin : begin + size]
