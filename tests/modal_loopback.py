@@ -313,11 +313,9 @@ class LoopbackModal(api_grpc.ModalClientBase):
 
     async def FunctionCallFromId(self, s: Any) -> None:
         r = await s.recv_message()
-        function_id = next(iter(self.functions))
+        metadata = api_pb2.FunctionCallHandleMetadata(app_id="ap-1", function_id=next(iter(self.functions)))
         await s.send_message(
-            api_pb2.FunctionCallFromIdResponse(
-                function_call_id=r.function_call_id, num_inputs=1, function_id=function_id, app_id="ap-1"
-            )
+            api_pb2.FunctionCallFromIdResponse(function_call_id=r.function_call_id, num_inputs=1, metadata=metadata)
         )
 
     async def FunctionGetOutputs(self, s: Any) -> None:

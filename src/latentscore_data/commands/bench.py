@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +29,9 @@ from latentscore_data.commands._options import (
 )
 
 if TYPE_CHECKING:
-    from latentscore_data.core.bench.run import RunFiles
+    from latentscore_data.core.bench.run import RunFiles, Sample
     from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.generators.base import AnyGenerator, SourceName
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.workspace import StageFiles, Workspace
@@ -115,6 +116,8 @@ def bench(
             api_key_env=api_key_env,
         ),
     )
+    if on not in (None, "local", "modal"):
+        raise InputError(f"bench cannot run on {on!r}", "use --on local or --on modal")
     workspace = Workspace(settings.paths.root)
     if human_answers:
         show(evaluate_answers(human_answers, workspace))
@@ -129,6 +132,7 @@ def bench(
                 yes=yes,
                 retry_failed=retry_failed,
                 overwrite=overwrite,
+                on_modal=on == "modal",
             )
         )
 
@@ -142,8 +146,13 @@ def run_bench(
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
+    on_modal: bool = False,
 ) -> Summary:
-    """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller."""
+    """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
+
+    With ``on_modal`` local models answer there and scores are made there; hosted models are asked from here, and the
+    clips of the page are rendered here.
+    """
     from latentscore_data.core.bench import prepare, run
     from latentscore_data.core.bench.report import render_report
     from latentscore_data.core.bench.summary import summarise
@@ -162,9 +171,15 @@ def run_bench(
     with prepare.open_studio(settings, workspace, trusted) as (studio, cache):
         needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on == "modal")
         generators = [make_generator(source, needs) for source in sources]
+        if on_modal:
+            generators = away(generators, sources, settings, workspace, len(rows), yes)
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
         samples = run.answered(files, rows, [source.label for source in sources], settings.bench.seed)
+        if on_modal:
+            from latentscore_data.core.training.away import score_on_modal
+
+            score_on_modal(pairs_to_hear(samples), settings, workspace, yes=yes, say=say)
         heard = run.listen(
             samples,
             studio,
@@ -193,6 +208,41 @@ def run_bench(
         # What run-all and status ask about is the run that the settings describe, wherever its folder is.
         write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
     return summary
+
+
+def away(
+    generators: Sequence[AnyGenerator],
+    sources: Sequence[SourceName],
+    settings: Settings,
+    workspace: Workspace,
+    rows: int,
+    yes: bool,
+) -> list[AnyGenerator]:
+    """The generators with the local models among them moved to Modal."""
+    from latentscore_data.core.display import say
+    from latentscore_data.core.generators.local import LocalGenerator
+    from latentscore_data.core.training.away import ModalGenerator, agree
+
+    modal = settings.train.modal
+    moved: list[AnyGenerator] = []
+    for generator, source in zip(generators, sources, strict=True):
+        if isinstance(generator, LocalGenerator):
+            agree(modal, modal.gpu, min(modal.max_containers, -(-rows // modal.shard_rows)), yes, say)
+            text = f"{source.kind}:{source.name}={source.label}"
+            moved.append(ModalGenerator(generator, text, source.name, settings, workspace, say))
+        else:
+            moved.append(generator)
+    return moved
+
+
+def pairs_to_hear(samples: Sequence[Sample]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every answer against its own vibe and, for the floor, against another text's."""
+    for sample in samples:
+        if sample.answer is not None and sample.answer.payload is not None:
+            config = sample.answer.payload["config"]
+            yield sample.row.vibe_original, config
+            if sample.foreign_vibe is not None:
+                yield sample.foreign_vibe, config
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:

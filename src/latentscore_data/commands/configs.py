@@ -89,8 +89,8 @@ def configs(
 
     if only not in (None, "generate", "score"):
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
-    if on not in (None, "local"):
-        raise InputError(f"configs cannot run on {on!r}", "use --on local")
+    if on not in (None, "local", "modal"):
+        raise InputError(f"configs cannot run on {on!r}", "use --on local or --on modal")
     if audio is not None and not vibe:
         raise InputError(
             "--audio goes with vibes on the command line", 'lsdata configs "rain on a tin roof" --audio out/'
@@ -131,6 +131,7 @@ def configs(
             yes=yes,
             retry_failed=retry_failed,
             overwrite=overwrite,
+            on_modal=on == "modal",
         )
     show_winners(summary)
     show(summary)
@@ -168,8 +169,12 @@ def run_configs(
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
+    on_modal: bool = False,
 ) -> Summary:
-    """Candidates for the rows, then the winners. The lock is held by the caller."""
+    """Candidates for the rows, then the winners. The lock is held by the caller.
+
+    Models are asked from here in any case; with ``on_modal`` the candidates are rendered and scored there.
+    """
     from latentscore_data.core.stage import Summary
 
     summary = Summary("configs")
@@ -180,6 +185,11 @@ def run_configs(
     if only == "generate":
         summary.next_step = "lsdata configs --only score"
         return summary
+    if on_modal:
+        from latentscore_data.core.display import say
+        from latentscore_data.core.training.away import candidate_pairs, score_on_modal
+
+        score_on_modal(candidate_pairs(workspace), settings, workspace, yes=yes, say=say)
     return run_score(summary, settings, workspace, trusted=trusted, retry_failed=retry_failed, overwrite=overwrite)
 
 

@@ -255,6 +255,51 @@ def test_shards_come_back_in_order_and_score_as_here(modal: LoopbackModal) -> No
     assert len(set(there)) == 3
 
 
+@pytest.mark.long
+def test_candidates_are_scored_on_modal_and_found_in_the_cache_here(modal: LoopbackModal, root: Path) -> None:
+    from factories import make_scored
+    from latentscore_data.core.jsonl_io import replace_rows
+    from latentscore_data.core.scoring.best_of import run_scoring
+    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.training.away import candidate_pairs, score_on_modal
+
+    workspace = Workspace(root)
+    rows = [make_scored(number, vibe_original=f"a bright morning {number}") for number in range(3)]
+    replace_rows(workspace.vibes("SFT-Train"), rows)
+    replace_rows(workspace.candidates, rows)
+    scoring = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
+    settings = Settings(scoring=scoring, train=TrainSettings(modal=ModalSettings(shard_rows=4)))
+    with pytest.raises(StoppedError, match="cost money"):
+        score_on_modal(candidate_pairs(workspace), settings, workspace, yes=False, say=print)
+    assert score_on_modal(candidate_pairs(workspace), settings, workspace, yes=True, say=print) == 6
+    assert len(modal.sent) == 2
+    assert score_on_modal(candidate_pairs(workspace), settings, workspace, yes=True, say=print) == 0
+    summary = run_scoring(settings, workspace)
+    assert summary.done == 3
+    assert summary.details["renders"] == 0, "every sound was heard on Modal"
+
+
+@pytest.mark.ml
+def test_a_local_model_answers_on_modal_as_it_does_here(modal: LoopbackModal, workspace: Workspace) -> None:
+    from factories import make_vibe
+    from latentscore_data.core.generators.local import LocalGenerator
+    from latentscore_data.core.settings import BenchSettings, Settings
+    from latentscore_data.core.training.away import ModalGenerator
+
+    modal.bodies["generate_shard"] = lambda text: shards.generate_shard(text, modal.volume(VOLUME))
+    bench = BenchSettings(max_new_tokens=64, batch_size=2)
+    settings = Settings(bench=bench, train=TrainSettings(modal=ModalSettings(shard_rows=2, gpu="T4")))
+    here = LocalGenerator("tiny", "tiny-random", batch_size=2, max_new_tokens=64, runs=workspace.train_dir)
+    there = ModalGenerator(here, "local:tiny-random=tiny", "tiny-random", settings, workspace, print)
+    rows = [make_vibe(number, vibe=f"rain {number}") for number in range(3)]
+    answers = list(there.generate(rows))
+    assert [answer.payload for answer in answers] == [answer.payload for answer in here.generate(rows)]
+    assert [answer.failure for answer in answers] == [answer.failure for answer in here.generate(rows)]
+    assert len(answers) == 3
+    assert modal.options[-1].resources.gpu_config.gpu_type == "T4"
+    assert len(modal.sent) == 2
+
+
 def test_a_failing_shard_ends_the_map_with_its_own_error(modal: LoopbackModal) -> None:
     modal.bodies["score_shard"] = lambda text: 1 / 0
     with pytest.raises(ZeroDivisionError):

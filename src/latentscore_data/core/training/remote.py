@@ -191,6 +191,23 @@ def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> N
     batch.put_directory(folder, target)
 
 
+def upload_model(name: str, runs: Path, say: Say) -> None:
+    """Put a model that was trained here onto the volume, unless it is there; a hub id needs nothing.
+
+    Raises :class:`InputError` for a folder that is no run.
+    """
+    from latentscore_data.core.training.modal_app import outputs
+
+    if not (runs / name / "final").is_dir():
+        if is_local(name) and name != TINY_RANDOM:
+            raise InputError(
+                f"{name} is a file on this machine, which Modal does not see", "name a run or a hub id, or --on local"
+            )
+        return
+    with modal_errors(), outputs.batch_upload(force=True) as batch:
+        _upload_model(name, runs, name, batch, say)
+
+
 def remote_files(run_id: str) -> set[str]:
     """The files of a run on the volume, without a leading slash; empty when there is no such run."""
     from modal.exception import NotFoundError
@@ -217,8 +234,8 @@ def follow(folder: RunFolder, call: Any, say: Say) -> dict[str, Any]:
     try:
         with modal_errors():
             record = json.loads(call.get())
-    except LsdataError as error:
-        note_remote(folder, state="failed", error=error.message)
+    except Exception as error:
+        note_remote(folder, state="failed", error=_line(error))
         raise
     note_remote(folder, state="finished")
     return record
@@ -245,19 +262,22 @@ def state(folder: RunFolder) -> dict[str, Any]:
     try:
         with modal_errors():
             FunctionCall.from_id(noted["call_id"]).get(timeout=0)
-    except ModalError:
-        raise
     except TimeoutError:
         return noted
     except LsdataError as error:
-        if isinstance(error.__cause__, modal.exception.OutputExpiredError):
+        cause = error.__cause__
+        if type(cause) is modal.exception.TimeoutError:
+            return noted
+        if isinstance(cause, modal.exception.OutputExpiredError):
             # Modal forgets results after a week; the volume does not.
             there = f"{folder.run_id}/DONE" in remote_files(folder.run_id)
             note_remote(folder, state="finished" if there else "failed", error=None if there else error.message)
-        elif type(error.__cause__) is modal.exception.TimeoutError:
-            return noted
-        else:
+        elif cause is None or isinstance(cause, modal.exception.RemoteError | modal.exception.FunctionTimeoutError):
             note_remote(folder, state="failed", error=error.message)
+        else:
+            raise
+    except Exception as error:  # whatever the run raised in its container is raised here
+        note_remote(folder, state="failed", error=_line(error))
     else:
         note_remote(folder, state="finished")
     return remote_note(folder)

@@ -1,0 +1,86 @@
+"""The real program: a dry run, a run, the same run again, status, GRPO on top of it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latentscore_data.core.workspace import Workspace
+from training_runs import write_rows
+
+QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
+
+
+@pytest.fixture
+def workspace(root: Path) -> Workspace:
+    workspace = Workspace(root)
+    write_rows(workspace)
+    return workspace
+
+
+@pytest.mark.ml
+def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace) -> None:
+    root = ("--root", str(workspace.root), "--json")
+
+    plan = json.loads(lsdata("train", "sft", *QUICK, "--dry-run", *root, timeout=200).stdout)
+    assert plan["spec"]["optim.max_steps"] == [1, "settings"]
+    assert plan["spec"]["method"] == ["full", "recipe tiny-random"]
+    assert plan["audit"]["rows"] == {"train": 4, "val": 4}
+    assert plan["modal"]["cap_usd"] > 0
+    assert not list(workspace.train_dir.glob("*")), "a dry run leaves nothing behind"
+
+    done = lsdata("train", "sft", *QUICK, *root, timeout=200)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["done"], summary["details"]["steps"]) == (1, 1)
+    assert summary["details"]["run"] == plan["run_id"]
+
+    again = json.loads(lsdata("train", "sft", *QUICK, *root, timeout=200).stdout)
+    assert (again["done"], again["skipped"]) == (0, 1)
+
+    grpo = ("--set", "batch.size=4", "--set", "grpo.generations=4", "--set", "grpo.max_completion_tokens=8")
+    done = lsdata("train", "grpo", *QUICK, *grpo, "--set", "grpo.audio_weight=0", *root, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from {plan['run_id']}" in done.stderr
+
+    lines = json.loads(lsdata("train", "status", *root).stdout)
+    assert [(line["kind"], line["where"], line["state"]) for line in lines] == [
+        ("grpo", "local", "finished"),
+        ("sft", "local", "finished"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("sft", "--preset", "lora_rank:r33"), 2, "did you mean"),
+        (("sft", "--set", "optim.learning_rat=1"), 2, "did you mean optim.learning_rate"),
+        (("grpo", "--set", "batch.size=30", "--set", "batch.per_device=2"), 2, "batch.size 24 or 32"),
+        (("grpo", "--adapter", "no-such-run"), 2, "neither a finished run nor a folder"),
+        (("sft", "--run-id", "../up"), 2, "no folder name"),
+        (("sft", "--resume", "maybe"), 2, "take auto or never"),
+        (("sft", "--detach"), 2, "add --on modal"),
+        (("sft", "--on", "modal"), 3, "modal setup"),
+        (("sweep", "lora"), 2, "did you mean lora_rank"),
+        (("attach", "no-such-run"), 2, "no run 'no-such-run'"),
+        (("fetch", "no-such-run"), 2, "no run 'no-such-run'"),
+    ],
+)
+def test_wrong_use_is_one_line_and_a_remedy(
+    lsdata: Any, workspace: Workspace, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    no_token = {"MODAL_CONFIG_PATH": str(tmp_path / "none")}
+    out = lsdata("train", *arguments, "--root", str(workspace.root), env=no_token)
+    assert out.returncode == code, out.stderr
+    assert message in out.stderr
+    assert "Traceback" not in out.stderr
+    assert not list(workspace.train_dir.glob("*"))
+
+
+def test_without_rows_the_command_that_makes_them_is_named(lsdata: Any, root: Path) -> None:
+    out = lsdata("train", "sft", "--root", str(root))
+    assert out.returncode == 3
+    assert "lsdata configs --split SFT-Train" in out.stderr
