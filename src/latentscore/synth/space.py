@@ -240,29 +240,46 @@ def _low_pass(hz: float, rate: int) -> tuple[float, ...]:
 
 @jit
 def _bus(samples, q, dc, drive, bias, share):
-    state = np.zeros((2, 6))
+    # Both sides in one loop, each number in a variable of its own: the processor works on one side while the other waits
+    # for its last result.
+    b0, b1, b2, a1, a2 = q[0], q[1], q[2], q[3], q[4]
+    c0, c1, c2, d1, d2 = q[5], q[6], q[7], q[8], q[9]
     # A cubic that bends and stays flat beyond its knee; the bias makes even harmonics, and what it adds at rest is taken
     # off again.
     rest = bias - bias**3 / 3.0
     makeup = 1.0 / (drive * (1.0 - bias * bias)) if drive > 0 else 0.0
+    l0 = l1 = l2 = l3 = l4 = l5 = 0.0
+    r0 = r1 = r2 = r3 = r4 = r5 = 0.0
     for i in range(samples.shape[0]):
-        for c in range(2):
-            x = samples[i, c] + 1e-18
-            state[c, 4] += dc * (x - state[c, 4])
-            x -= state[c, 4]
-            y = q[0] * x + state[c, 0]
-            state[c, 0] = q[1] * x - q[3] * y + state[c, 1]
-            state[c, 1] = q[2] * x - q[4] * y
-            z = q[5] * y + state[c, 2]
-            state[c, 2] = q[6] * y - q[8] * z + state[c, 3]
-            state[c, 3] = q[7] * y - q[9] * z
-            if drive > 0:
-                v = min(max(drive * z + bias, -1.0), 1.0)
-                bent = (v - v * v * v / 3.0 - rest) * makeup
-                bent = z + share * (bent - z)
-                state[c, 5] += dc * (bent - state[c, 5])
-                z = bent - state[c, 5]
-            samples[i, c] = z
+        x = samples[i, 0] + 1e-18
+        u = samples[i, 1] + 1e-18
+        l0 += dc * (x - l0)
+        r0 += dc * (u - r0)
+        x -= l0
+        u -= r0
+        y = b0 * x + l1
+        v = b0 * u + r1
+        l1 = b1 * x - a1 * y + l2
+        r1 = b1 * u - a1 * v + r2
+        l2 = b2 * x - a2 * y
+        r2 = b2 * u - a2 * v
+        z = c0 * y + l3
+        w = c0 * v + r3
+        l3 = c1 * y - d1 * z + l4
+        r3 = c1 * v - d1 * w + r4
+        l4 = c2 * y - d2 * z
+        r4 = c2 * v - d2 * w
+        if drive > 0:
+            k = min(max(drive * z + bias, -1.0), 1.0)
+            m = min(max(drive * w + bias, -1.0), 1.0)
+            z += share * ((k - k * k * k / 3.0 - rest) * makeup - z)
+            w += share * ((m - m * m * m / 3.0 - rest) * makeup - w)
+            l5 += dc * (z - l5)
+            r5 += dc * (w - r5)
+            z -= l5
+            w -= r5
+        samples[i, 0] = z
+        samples[i, 1] = w
 
 
 @jit
