@@ -178,6 +178,8 @@ def run_configs(
     from latentscore_data.core.stage import Summary
 
     summary = Summary("configs")
+    if only != "generate":
+        check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     if only != "score":
         summary = run_generate(
             settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
@@ -227,6 +229,18 @@ def run_score(
         else "lsdata bench"
     )
     return summary
+
+
+def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes: bool) -> None:
+    """Before anything is asked: whoever listens must be able to, and a judge that costs money must be agreed to."""
+    from latentscore_data.commands._models import confirm_spending
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+    from latentscore_data.core.scoring.judge import judge_plan
+
+    needs = ScorerNeeds(settings.scoring, settings.llm, trusted=trusted)
+    for scorer in make_scorers(needs):
+        if scorer.name.startswith("judge:"):
+            confirm_spending(judge_plan(scorer.name, rows * settings.configs.n, needs), settings.llm, yes)
 
 
 def announce_scorer(settings: Settings) -> None:
@@ -324,6 +338,7 @@ def answer_vibes(
     model = model_name(settings)
     announce("configs", model, settings.llm)
     announce_scorer(settings)
+    check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     if not costs_nothing(model, settings.llm):
         confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
     llm = connect(
@@ -465,12 +480,12 @@ def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.llm.client import check_route
-    from latentscore_data.core.scoring.base import ScorerNeeds, check_scorers
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
 
     problems: list[LsdataError] = []
     checks = (
         lambda: check_route(model_name(settings), settings.llm),
-        lambda: check_scorers(ScorerNeeds(settings.scoring, settings.llm)),
+        lambda: make_scorers(ScorerNeeds(settings.scoring, settings.llm)),
     )
     for check in checks:
         try:

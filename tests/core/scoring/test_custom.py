@@ -102,6 +102,8 @@ def test_only_what_the_user_named_runs(file: Path) -> None:
     with pytest.raises(InputError, match="settings file") as refused:
         scorer.score(["x"], [SOUND])
     assert "--trust-settings" in refused.value.remedy
+    with pytest.raises(InputError, match="settings file"):
+        make_scorers(ScorerNeeds(ScoringSettings(scorers=[name])))
 
 
 def test_what_cannot_be_found_is_an_error_at_once(file: Path) -> None:

@@ -16,7 +16,7 @@ import soundfile
 from latentscore import Audio
 from latentscore_data.core.errors import InputError, MissingError
 from latentscore_data.core.scoring.base import Score, ScorerNeeds, Unscored, make_scorer
-from latentscore_data.core.scoring.judge import JudgeScorer
+from latentscore_data.core.scoring.judge import JudgeScorer, judge_plan
 from latentscore_data.core.settings import LLMSettings, ScoringSettings
 from servers import ChatServer
 
@@ -105,3 +105,16 @@ def test_a_model_has_to_be_named_and_its_key_set() -> None:
     assert isinstance(judge, JudgeScorer)
     with pytest.raises(MissingError, match="OPENAI_API_KEY"):
         judge.check()
+
+
+def test_what_a_judge_would_cost_is_estimated_before_it_is_asked() -> None:
+    needs = ScorerNeeds(ScoringSettings(seconds=10), LLMSettings())
+    plan = judge_plan("judge:openai/gpt-4o", 1000, needs)
+    assert (plan.calls, plan.spends) == (1000, True)
+    assert plan.cost_usd is not None
+    assert 0.5 < plan.cost_usd < 50
+    here = ScorerNeeds(ScoringSettings(), LLMSettings(api_base="http://127.0.0.1:1/v1"))
+    assert not judge_plan("judge:ears/large", 1000, here).spends
+    unknown = judge_plan("judge:nobody/knows-this", 10, needs)
+    assert unknown.cost_usd is None
+    assert unknown.spends

@@ -188,7 +188,8 @@ def open_studio(
     from latentscore_data.core.scoring.studio import Studio
 
     with ScoreCache(workspace.score_cache) as cache:
-        scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm, cache, trusted))
+        needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
+        scorers = make_scorers(needs)
         with Studio(scorers, settings.scoring, cache) as studio:
             yield studio, cache
 

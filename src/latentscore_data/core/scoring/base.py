@@ -149,17 +149,18 @@ def make_scorer(name: str, needs: ScorerNeeds) -> Scorer:
 
 
 def make_scorers(needs: ScorerNeeds) -> list[Scorer]:
-    """The scorers of the settings, in order; the first one chooses. Raises what :func:`make_scorer` raises."""
+    """The scorers of the settings, in order; the first one chooses.
+
+    Raises what :func:`make_scorer` raises, and what would keep one of them from scoring: a key that is not set, a custom scorer
+    that nobody trusted. Loads no model.
+    """
     names = scorer_names(needs.scoring)
     if not names:
         raise InputError("no scorer is named", "set scoring.scorers or pass --scorer")
-    return [make_scorer(name, needs) for name in names]
-
-
-def check_scorers(needs: ScorerNeeds) -> None:
-    """Raises what would keep the scorers of the settings from scoring: a missing extra, weights, key or trust."""
-    for scorer in make_scorers(needs):
+    scorers = [make_scorer(name, needs) for name in names]
+    for scorer in scorers:
         _call(scorer, "check")
+    return scorers
 
 
 def prepare(scorer: Scorer) -> None:

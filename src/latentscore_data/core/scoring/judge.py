@@ -19,8 +19,11 @@ from latentscore_data.core.stage import NotAttempted, RowFailure
 if TYPE_CHECKING:
     from latentscore import Audio
     from latentscore_data.core.llm.client import LLM, Question
+    from latentscore_data.core.llm.plan import Plan
 
 T = TypeVar("T")
+
+AUDIO_TOKENS_PER_SECOND = 32
 
 SENT_RATE = 24_000
 """The sound travels as mono 16-bit WAV at this rate: listening models hear no more, and a request stays small."""
@@ -131,6 +134,22 @@ class JudgeScorer:
             self._llm = None
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._loop = None
+
+
+def judge_plan(name: str, pairs: int, needs: ScorerNeeds) -> Plan:
+    """What ``judge:MODEL`` would ask and cost for so many pairs, none of them cached; a rough figure, and it says so."""
+    from latentscore_data.core.llm.plan import Plan
+    from latentscore_data.core.llm.prices import price_of
+
+    model = name.partition(":")[2]
+    price = price_of(model, needs.llm)
+    tokens_in = pairs * int(300 + AUDIO_TOKENS_PER_SECOND * needs.scoring.seconds)
+    tokens_out = pairs * 80
+    cost = None if price is None else price.of(tokens_in, tokens_out)
+    basis = f"{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at the price of text, which sound often exceeds"
+    return Plan(
+        model, calls=pairs, tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=cost, worst_usd=None, basis=basis
+    )
 
 
 def wav_bytes(audio: Audio) -> bytes:
