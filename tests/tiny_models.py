@@ -40,16 +40,16 @@ def finished_run(
     return run
 
 
-def with_adapter(model: Any, base_model: str, seed: int = 1, rank: int = 4) -> Any:
+def with_adapter(model: Any, base_model: str, seed: int = 1, scale: float = 0.05) -> Any:
     """The model with a LoRA adapter that does something: as made, an adapter changes nothing."""
     import torch
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     generator = torch.Generator().manual_seed(seed)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
-            weight.data = torch.randn(weight.shape, generator=generator) * 0.05
+            weight.data = torch.randn(weight.shape, generator=generator) * scale
     adapted.peft_config["default"].base_model_name_or_path = base_model
     return adapted
 

@@ -239,3 +239,41 @@ def test_trl_applies_a_chat_template_to_the_chat_files(root: Path) -> None:
         made = maybe_apply_chat_template(line, tokenizer)
         assert parts <= made.keys()
         assert all(isinstance(made[part], str) and made[part] for part in parts)
+
+
+@pytest.mark.ml
+def test_a_map_of_sounds_is_asked_with_the_text_half_of_clap(root: Path, tmp_path: Path, monkeypatch) -> None:
+    import numpy as np
+
+    from latentscore import load_map
+    from latentscore_data.core.export.maps import ClapText
+    from latentscore_data.core.settings import load_settings
+    from tiny_clap import save_clap
+
+    monkeypatch.setenv("LSDATA_SCORING__CLAP_MODEL", str(save_clap(tmp_path / "clap")))
+    monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
+    monkeypatch.setenv("LSDATA_SCORING__WORKERS", "1")
+    workspace = fill(root)
+    run(root, "map", "--kind", "audio", "--split", "GRPO", "--split", "TEST")
+    folder = workspace.export_dir / "map-audio"
+    line = json.loads((folder / "map.jsonl").read_text().splitlines()[0])
+    assert np.linalg.norm(line["clap_audio_embedding"]) == pytest.approx(1, abs=1e-5)
+    embedder = ClapText(load_settings(paths={"root": root}))
+    vibe_map = load_map(folder)
+    match = lookup(vibe_map, "a dark sea", embedder=embedder)
+    expected = [float(np.dot(embedder.embed(["a dark sea"])[0], row)) for row in vibe_map.embeddings]
+    assert match.similarity == pytest.approx(max(expected), abs=1e-5)
+    # The same config has the same sound, which was heard once.
+    assert np.array_equal(vibe_map.embeddings[0], vibe_map.embeddings[1])
+
+
+def test_a_map_of_sounds_without_clap_says_what_to_fetch(root: Path, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LSDATA_SCORING__CLAP_MODEL", str(tmp_path / "absent"))
+    fill(root)
+    run(root, "map", "--kind", "audio", code=3)
+    assert not (root / ".exports").exists()
+
+
+def test_an_unknown_kind_of_map_is_refused(root: Path) -> None:
+    fill(root)
+    assert "map_kind" in run(root, "map", "--kind", "smell", code=2)

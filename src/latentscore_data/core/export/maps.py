@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from latentscore_data.core.bench.sounds import ClapIndex
     from latentscore_data.core.settings import Settings
 
 BATCH = 512
@@ -69,7 +70,45 @@ def _text_source(settings: Settings) -> EmbeddingSource:
     )
 
 
-EMBEDDING_SOURCES: dict[str, Callable[[Settings], EmbeddingSource]] = {"text": _text_source}
+class ClapText:
+    """The text half of CLAP, which asks a map of sounds: ``lookup(map, vibe, embedder=ClapText(load_settings()))``.
+
+    Raises :class:`MissingError` where CLAP cannot run.
+    """
+
+    default_dedupe_threshold = 0.95
+
+    def __init__(self, settings: Settings) -> None:
+        self.index = _clap_index(settings)
+        self.fingerprint = self.index.fingerprint
+        self.dim = 0
+        """Known once something has been embedded: the model is loaded when it is first needed."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = self.index.texts(texts)
+        self.dim = vectors.shape[1]
+        return vectors
+
+
+def _clap_index(settings: Settings) -> ClapIndex:
+    from latentscore_data.core.bench.sounds import ClapIndex
+    from latentscore_data.core.scoring.cache import ScoreCache
+    from latentscore_data.core.workspace import Workspace
+
+    return ClapIndex(settings.scoring, ScoreCache(Workspace(settings.paths.root).score_cache))
+
+
+def _audio_source(settings: Settings) -> EmbeddingSource:
+    index = _clap_index(settings)
+    return EmbeddingSource(
+        index.fingerprint,
+        lambda rows: index.sounds([row.config_payload or {} for row in rows]),
+        None,
+        f"embedding the winners' sound with {settings.scoring.clap_model}; what was scored with it is not heard again",
+    )
+
+
+EMBEDDING_SOURCES: dict[str, Callable[[Settings], EmbeddingSource]] = {"text": _text_source, "audio": _audio_source}
 
 
 def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vectors, fingerprint: str) -> MapFacts:
