@@ -363,6 +363,26 @@ def test_the_budget_stops_before_it_is_exceeded_and_keeps_what_was_paid(tmp_path
         assert AnswerCache(cache).facts()["answers"] == len(good) == len(server.received)
 
 
+def test_a_drained_client_with_a_budget_lets_everybody_go() -> None:
+    async def run(server: ChatServer) -> list[Any]:
+        llm = LiteLLM("hosted_vllm/test", settings(server, max_cost=0.06), price=Price(0.0, 0.001, "test"))
+        await llm.ask(question("first"), Word)
+        # One at its worst fits under the cap; the others wait for it with a slot in their hands.
+        tasks = [asyncio.create_task(llm.ask(question(f"say {n}"), Word)) for n in range(4)]
+        while not server.in_flight:
+            await asyncio.sleep(0.005)
+        llm.drain()
+        try:
+            return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+        finally:
+            await llm.aclose()
+
+    with ChatServer(reply, delay_seconds=0.1) as server:
+        answers = asyncio.run(run(server))
+    assert sum(isinstance(answer, NotAttempted) for answer in answers) == 3
+    assert len(server.received) == 2
+
+
 def test_the_cost_of_what_the_cache_saved_is_told(tmp_path: Path) -> None:
     cache = tmp_path / "c.sqlite"
     price = Price(0.001, 0.001, "test")

@@ -21,7 +21,7 @@ from latentscore_data.core.ledger import Ledger, Usage
 from latentscore_data.core.llm.batch import Asked, Batcher, Together, batch_schema, taken_apart, together
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.prices import Price, is_loopback, litellm_version, price_of
-from latentscore_data.core.llm.resilience import Budget, Gate, Trouble, classify, retry_delay
+from latentscore_data.core.llm.resilience import NOT_SENT, Budget, Gate, Trouble, classify, retry_delay
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
 from latentscore_data.core.secrets import granted, key_named, without
 from latentscore_data.core.stage import RowFailure
@@ -372,11 +372,13 @@ class LiteLLM:
         while True:
             attempt += 1
             started = await self._gate.enter(worst_tokens, again=attempt > 1)
+            reserved = 0.0
             try:
                 reserved = await self._budget.reserve(worst)
                 self._gate.check()
             except BaseException:
-                self._gate.leave(started)
+                self._budget.settle(reserved, 0.0)
+                self._gate.leave(started, NOT_SENT)
                 raise
             mode = self._mode
             try:
@@ -384,7 +386,7 @@ class LiteLLM:
                     response = await self._complete(messages, sampling, shape)
             except asyncio.CancelledError:
                 self._budget.settle(reserved, reserved)
-                self._gate.leave(started)
+                self._gate.leave(started, NOT_SENT)
                 raise
             except Exception as error:
                 trouble = classify(error)
@@ -587,8 +589,13 @@ def _asked_again(messages: list[dict[str, Any]], text: str | None, bad: BadAnswe
 
 
 def _rough_tokens(messages: list[dict[str, Any]]) -> int:
-    """An upper guess without a tokenizer: three characters a token."""
-    return sum(len(str(message["content"])) for message in messages) // 3 + 16
+    """An upper guess without a tokenizer: three characters a token, 2000 tokens for a sound or a picture."""
+    count = 16
+    for message in messages:
+        content = message["content"]
+        parts = content if isinstance(content, list) else [{"text": str(content)}]
+        count += sum(len(part["text"]) // 3 if "text" in part else 2000 for part in parts)
+    return count
 
 
 def _key_names(model: str) -> str:

@@ -39,6 +39,9 @@ class Trouble:
         return self.status == 429 or (self.status in (503, 529) and self.retry_after is not None)
 
 
+NOT_SENT = Trouble("transient", None, "not sent")
+"""For a slot that is given back unused: nothing is learned from it."""
+
 # A 429 that waiting does not mend.
 _QUOTA = re.compile(
     r"insufficient_quota|quota exceeded|exceeded your current quota|billing|credit balance|payment", re.IGNORECASE
