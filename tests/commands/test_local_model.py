@@ -14,7 +14,7 @@ from conftest import Lsdata
 from factories import make_text, make_vibe
 from latentscore import parse_payload
 from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.rows import VibeRow
+from latentscore_data.core.vibe_schema import TextVibes
 from latentscore_data.core.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -90,8 +90,9 @@ def test_vibes_are_read_by_a_real_local_model(llama: str, root: Path, lsdata: Ls
     if out.returncode == 0:
         # Such a model may well find no mood at all, in the right shape.
         ((_, line),) = read_lines(workspace.extracted)
-        for row in line["rows"]:
-            VibeRow.model_validate(row)
+        answer = TextVibes.model_validate({"vibes": line["vibes"]})
+        rows = [row for path in workspace.vibe_files() for _, row in read_lines(path)]
+        assert bool(rows) == any(vibe.scene_vibes for vibe in answer.vibes[:1])
     else:
         # Lists without an end are what it likes best; the failure is on file with its kind.
         ((_, failure),) = read_lines(workspace.failures("vibes"))
