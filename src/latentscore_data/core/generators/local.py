@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore import FIELDS, MusicConfigPromptPayload, schema_hash
 from latentscore.config import TITLE_MAX_WORDS
 from latentscore_data.core.errors import InputError, require
 from latentscore_data.core.generators.base import Generated
@@ -153,12 +153,20 @@ class LocalGenerator:
 
 
 def decoding_schema() -> dict[str, Any]:
-    """The payload's JSON schema, tightened by what it leaves to the validators: the words of a title.
-
-    That the lowest octave must not lie above the highest is left to the check afterwards.
-    """
+    """The payload's JSON schema, tightened by what it leaves to the validators: the words of a title, and that the lowest
+    octave is not above the highest (one form of the config for each lowest octave)."""
     schema = copy.deepcopy(MusicConfigPromptPayload.model_json_schema())
     schema["properties"]["title"] = {"type": "string", "pattern": TITLE_PATTERN}
+    config = schema["$defs"]["MusicConfigPrompt"]
+    octaves = FIELDS["register_min_oct"].labels
+    forms: list[dict[str, Any]] = []
+    for at, lowest in enumerate(octaves):
+        form = copy.deepcopy(config)
+        form["properties"]["register_min_oct"] = {"enum": [lowest]}
+        form["properties"]["register_max_oct"] = {"enum": list(octaves[at:])}
+        forms.append(form)
+    schema["properties"]["config"] = {"anyOf": forms}
+    del schema["$defs"]["MusicConfigPrompt"]
     return schema
 
 
