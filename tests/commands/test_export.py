@@ -277,3 +277,25 @@ def test_a_map_of_sounds_without_clap_says_what_to_fetch(root: Path, monkeypatch
 def test_an_unknown_kind_of_map_is_refused(root: Path) -> None:
     fill(root)
     assert "map_kind" in run(root, "map", "--kind", "smell", code=2)
+
+
+def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeypatch) -> None:
+    from latentscore_data.commands import export
+    from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.workspace import stale_reasons
+
+    monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
+    workspace = fill(root)
+    kinds = ["report", "map", "dataset", "chat"]
+    settings = load_settings(paths={"root": root}, export={"kinds": kinds}, dedupe={"model": "hashing"})
+    (stage,) = export.stage_files(settings, workspace)
+    assert stale_reasons(stage, root)
+    summary = export.run_stage_for_chain(settings)
+    assert sorted(Path(path).name for path in summary.outputs) == ["chat", "dataset", "map-text", "report"]
+    assert '<a href="../chat/">chat</a>' in (workspace.export_dir / "report" / "index.html").read_text()
+    assert stale_reasons(stage, root) == []
+    workspace.scored("TEST").unlink()
+    (stage,) = export.stage_files(settings, workspace)
+    assert stale_reasons(stage, root) == ["input .processed/TEST.jsonl is gone"]
+    export.run_stage_for_chain(settings)
+    assert not (workspace.export_dir / "dataset" / "jsonl" / "TEST.jsonl").exists()

@@ -413,6 +413,9 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
     chosen = settings.export.model_dump(mode="json")
     inputs = [path for split in settings.export.splits if (path := workspace.scored(split)).exists()]
+    if "model" in chosen["kinds"]:
+        # A finished run's mark names every file of its result by hash.
+        inputs += sorted(workspace.train_dir.glob("*/DONE"))
     embedder = settings.export.embedder or settings.dedupe.model
     return [
         StageFiles(
