@@ -22,7 +22,9 @@ def workspace(root: Path) -> Workspace:
 
 
 @pytest.mark.ml
-def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace) -> None:
+@pytest.mark.timeout(600)
+def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     root = ("--root", str(workspace.root), "--json")
 
     plan = json.loads(lsdata("train", "sft", *QUICK, "--dry-run", *root, timeout=200).stdout)
