@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from latentscore_data.core.bench.run import RunFiles, Sample
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.generators.base import AnyGenerator, SourceName
+    from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.workspace import StageFiles, Workspace
@@ -90,10 +91,14 @@ def bench(
 
     lsdata bench --suite controllability --source baseline:keywords
     """
+    from latentscore_data.commands._models import show_plan, trust_key_to
+    from latentscore_data.core.display import say
     from latentscore_data.core.errors import InputError
+    from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
 
+    read_dotenv()
     if on not in (None, "local", "modal"):
         raise InputError(f"bench cannot run on {on!r}", "places: local, modal (for local: sources)")
     settings = load(
@@ -118,7 +123,15 @@ def bench(
     )
     if on not in (None, "local", "modal"):
         raise InputError(f"bench cannot run on {on!r}", "use --on local or --on modal")
+    trust_key_to(settings.llm, api_key_env)
     workspace = Workspace(settings.paths.root)
+    if dry_run:
+        asked = plans(settings, workspace)
+        for plan in asked:
+            show_plan(plan)
+        if not asked:
+            say("bench: dry run: none of these sources costs money")
+        return
     if human_answers:
         show(evaluate_answers(human_answers, workspace))
         return
@@ -153,6 +166,7 @@ def run_bench(
     With ``on_modal`` local models answer there and scores are made there; hosted models are asked from here, and the
     clips of the page are rendered here.
     """
+    from latentscore_data.commands._models import confirm_spending
     from latentscore_data.core.bench import prepare, run
     from latentscore_data.core.bench.report import render_report
     from latentscore_data.core.bench.summary import summarise
@@ -166,6 +180,8 @@ def run_bench(
     sources = prepare.choose_sources(settings.bench, rows)
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
+    for plan in plans(settings, workspace):
+        confirm_spending(plan, settings.llm, yes)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
     with prepare.open_studio(settings, workspace, trusted) as (studio, cache):
@@ -243,6 +259,43 @@ def pairs_to_hear(samples: Sequence[Sample]) -> Iterator[tuple[str, dict[str, An
             yield sample.row.vibe_original, config
             if sample.foreign_vibe is not None:
                 yield sample.foreign_vibe, config
+
+
+def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
+    """What each hosted model among the sources would be asked, and what that would cost; nothing for those that are free."""
+    from latentscore import MusicConfigPromptPayload
+    from latentscore_data.core.bench import prepare
+    from latentscore_data.core.generation import example_answer
+    from latentscore_data.core.llm.plan import make_plan
+    from latentscore_data.core.llm.prices import costs_nothing
+    from latentscore_data.core.llm.prompts import config_question
+
+    rows = prepare.choose_rows(settings.bench, workspace)
+    models = [source.name for source in prepare.choose_sources(settings.bench, rows) if source.kind == "litellm"]
+    return [
+        make_plan(
+            model,
+            ([config_question(row.vibe_original, settings.configs, 0)] for row in rows),
+            MusicConfigPromptPayload,
+            example_answer(),
+            settings.llm,
+            workspace.llm_cache,
+        )
+        for model in models
+        if not costs_nothing(model, settings.llm)
+    ]
+
+
+def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """What the hosted models among the sources would cost, for run-all's plan."""
+    found = plans(settings, workspace) if any(s.startswith("litellm:") for s in settings.bench.sources) else []
+    costs = [plan.cost_usd for plan in found]
+    total = None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None)
+    return {
+        "cost_usd": total,
+        "calls": sum(plan.calls for plan in found),
+        "basis": "; ".join(plan.basis for plan in found),
+    }
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
