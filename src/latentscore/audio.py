@@ -76,9 +76,13 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
     if not np.isfinite(audio.samples).all():
         raise AudioError(f"{path.name}: the samples are not finite")
     try:
-        with soundfile.SoundFile(
-            path, "w", audio.sample_rate, 2, "VORBIS" if kind == "OGG" else subtype, format=kind
-        ) as file:
+        # Opened here: soundfile encodes names strictly, and fails on any accent under a locale that is not UTF-8.
+        with (
+            path.open("w+b") as raw,
+            soundfile.SoundFile(
+                raw, "w", audio.sample_rate, 2, "VORBIS" if kind == "OGG" else subtype, format=kind
+            ) as file,
+        ):
             for name, value in (tags or {}).items():
                 setattr(file, name, value if isinstance(value, str) else json.dumps(value, sort_keys=True))
             file.write(audio.samples)
@@ -91,7 +95,8 @@ def read_audio(path: Path | str) -> Audio:
     import soundfile
 
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with Path(path).open("rb") as raw:
+            samples, rate = soundfile.read(raw, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(f"{path}: cannot be read ({error})") from error
     if samples.shape[1] == 1:

@@ -87,6 +87,7 @@ def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
             value = kwargs.pop(option)
             if value != default:
                 setattr(Globals, option, value)
+        kwargs = {option: as_typed(value) for option, value in kwargs.items()}
         with_errors_shown(functools.partial(command, *args, **kwargs), name)
 
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
@@ -94,10 +95,18 @@ def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
     return run
 
 
+def as_typed(value: Any) -> Any:
+    """Text as it was typed: UTF-8, also under a locale that does not know it (Python then leaves half surrogates)."""
+    if isinstance(value, str):
+        return os.fsencode(value).decode("utf-8", "replace")
+    return [as_typed(item) for item in value] if isinstance(value, list) else value
+
+
 def with_errors_shown(work: Callable[[], None], name: str) -> None:
     """Run a command; an error we know becomes one line, its remedy and its exit code, anything else is a bug (70)."""
+    from latentscore.errors import LatentScoreError
     from latentscore_data.core import display
-    from latentscore_data.core.errors import EXIT_BUG, EXIT_INTERRUPTED, LsdataError
+    from latentscore_data.core.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError
 
     display.OUTPUT.json, display.OUTPUT.quiet = Globals.json, Globals.quiet
     display.OUTPUT.verbose, display.OUTPUT.command = Globals.verbose, name
@@ -106,6 +115,8 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         work()
     except LsdataError as error:
         _report(error.message, error.remedy, error.exit_code)
+    except LatentScoreError as error:
+        _report(str(error), "mend the config, the file or the argument that is named", InputError.exit_code)
     except KeyboardInterrupt:
         _report("interrupted; what was done is saved", "run the same command again to go on", EXIT_INTERRUPTED)
     except BrokenPipeError:

@@ -81,7 +81,12 @@ def console(stderr: bool = False) -> Console:
     """A console on stdout, or on stderr when asked or when stdout belongs to the JSON document."""
     from rich.console import Console
 
-    return Console(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False)
+    class Quitting(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would leave with 1; a reader that has seen enough is no error.
+            raise BrokenPipeError
+
+    return Quitting(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False)
 
 
 def say(message: str) -> None:

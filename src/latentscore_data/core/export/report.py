@@ -102,7 +102,8 @@ def _write_mp3(path: Path, audio: Any) -> None:
 
     with writing(path):
         path.parent.mkdir(exist_ok=True)
-    soundfile.write(path, audio.samples, audio.sample_rate, format="MP3", compression_level=MP3_QUALITY)
+    with path.open("w+b") as raw:
+        soundfile.write(raw, audio.samples, audio.sample_rate, format="MP3", compression_level=MP3_QUALITY)
 
 
 def _winner_scores(row: ScoredRow) -> dict[str, str]:

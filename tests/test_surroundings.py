@@ -1,0 +1,103 @@
+"""The program where people run it: narrow and dumb terminals, pipes, old locales, odd folders; and one document for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from conftest import Lsdata
+from latentscore_data.cli import app
+
+ESCAPE = "\x1b"
+VIBE = ("configs", "naïve café ☕ at dusk", "--n", "1", "--seconds", "0.5", "--scorer", "acoustic")
+
+
+def command_paths() -> list[tuple[str, ...]]:
+    paths: list[tuple[str, ...]] = []
+
+    def walk(command: object, path: tuple[str, ...]) -> None:
+        for name, sub in getattr(command, "commands", {}).items():
+            paths.append((*path, name))
+            walk(sub, (*path, name))
+
+    walk(typer.main.get_command(app), ())
+    return paths
+
+
+@pytest.mark.long
+def test_help_fits_sixty_columns_and_has_no_colour_where_none_is_wanted(lsdata: Lsdata) -> None:
+    for path in command_paths():
+        out = lsdata(*path, "--help", env={"COLUMNS": "60", "NO_COLOR": "1", "TERM": "dumb"})
+        assert out.returncode == 0
+        assert ESCAPE not in out.stdout
+        assert max(map(len, out.stdout.splitlines())) <= 60, path
+
+
+@pytest.mark.long
+def test_a_locale_that_is_not_utf8_and_a_folder_with_spaces_and_accents(lsdata: Lsdata, tmp_path: Path) -> None:
+    root = tmp_path / "a spaced földer" / "data"
+    out = lsdata(
+        *VIBE, "--root", str(root), "--audio", str(root / "öut"),
+        env={"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert len(list((root / "öut").glob("*.flac"))) == 1
+
+
+@pytest.mark.long
+def test_piped_output_has_no_colour_and_a_reader_that_leaves_is_no_error(lsdata: Lsdata, root: Path) -> None:
+    piped = lsdata(*VIBE, "--root", str(root))
+    assert ESCAPE not in piped.stdout
+    program = subprocess.Popen(
+        [sys.executable, "-m", "latentscore_data", *VIBE, "--root", str(root)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ,
+    )  # fmt: skip
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()
+    errors = program.stderr.read().decode()
+    program.stderr.close()
+    assert program.wait(timeout=120) == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("doctor",),
+        ("doctor", "--settings"),
+        ("status",),
+        ("download", "--dataset", "builtin", "--sample-size", "3"),
+        VIBE,
+        ("configs", "--dry-run"),
+        ("run-all", "--sample", "--dry-run"),
+        ("render", "a dark drone", "--seconds", "0.5", "--out", "x.wav"),
+        ("train", "status"),
+        ("vibes",),  # no texts: an error is one document, too
+        ("bench",),
+        ("export", "map"),
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_valid_document(lsdata: Lsdata, command: tuple[str, ...]) -> None:
+    out = lsdata(*command, "--json")
+    document = json.loads(out.stdout)
+    if out.returncode not in (0, 1):
+        assert document["exit_code"] == out.returncode, out.stderr
+        assert document["error"]
+        assert out.returncode in (2, 3), out.stderr
+
+
+def test_usage_errors_are_exit_code_2(lsdata: Lsdata) -> None:
+    out = lsdata("configs", "--n", "0")
+    assert out.returncode == 2
+    assert re.search(r"0 is not in the range|not in the range", out.stderr)
+    assert lsdata("sing").returncode == 2
