@@ -38,9 +38,7 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         self.asked.append(self.path)
         if self.path.startswith("/api/models/them/clap"):
-            files = [
-                {"type": "file", "path": name, "size": len(data), "oid": "b" * 40} for name, data in FILES.items()
-            ]
+            files = [{"type": "file", "path": name, "size": len(data), "oid": "b" * 40} for name, data in FILES.items()]
             self.reply(json.dumps(files).encode(), body, {})
             return
         name = self.path.rpartition("/")[2]
