@@ -73,8 +73,8 @@ def same_next_tokens(address: str, model: Any, tokenizer: Any, prompts: Sequence
 
     compared = 0
     for prompt in prompts:
-        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        tokens = ask(address, path="/tokenize", content=prompt, add_special=False, parse_special=True)["tokens"]
+        ids = tokenizer(prompt)["input_ids"]
+        tokens = ask(address, path="/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
         assert tokens == ids
         with torch.inference_mode():
             expected = torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0, -1].float(), dim=-1)
@@ -147,7 +147,7 @@ def test_gemma_270m_is_exported_served_and_makes_rows(root: Path, tmp_path: Path
     assert record["parity"]["merged"]["relative_error"] < 1e-4
     assert record["parity"]["gguf/gemma-q8_0.gguf"]["top1_agreement"] > 0.8
     with llama_server(folder / "gguf" / "gemma-q8_0.gguf") as address:
-        same_next_tokens(address, adapted.eval(), base.tokenizer, PROMPTS, tolerance=0.5)
+        same_next_tokens(address, adapted.eval(), base.tokenizer, PROMPTS, tolerance=1.0)
         workspace = Workspace(root)
         replace_rows(workspace.vibes("TEST"), [make_vibe(n, vibe=vibe, split="TEST") for n, vibe in enumerate(VIBES)])
         out = lsdata(
