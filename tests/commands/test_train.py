@@ -82,6 +82,40 @@ def test_wrong_use_is_one_line_and_a_remedy(
     assert not list(workspace.train_dir.glob("*"))
 
 
+def test_a_reward_in_somebody_elses_settings_file_does_not_run(lsdata: Any, workspace: Workspace) -> None:
+    Path("reward.py").write_text(
+        "from pathlib import Path\nPath('ran').touch()\ndef fn(vibes, answers): return [0.0] * len(vibes)\n"
+    )
+    Path("latentscore.toml").write_text("[train.grpo]\nreward = 'reward.py:fn'\n")
+    out = lsdata("train", "grpo", *QUICK, "--root", str(workspace.root))
+    assert out.returncode == 2, out.stderr
+    assert "--trust-settings" in out.stderr
+    assert lsdata("run-all", "--from", "train", "--until", "train", "--root", str(workspace.root)).returncode == 2
+    assert not Path("ran").exists()
+
+
+@pytest.mark.ml
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_run_that_does_not_beat_its_rivals_says_so_and_fails_when_that_was_required(
+    lsdata: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # One step teaches a random model nothing; what it answers under the schema is noise, as that of its base is.
+    out = lsdata(
+        "train", "sft", *QUICK, "--evaluate", "--require-improvement", "--root", str(workspace.root),
+        env={"LSDATA_SCORING__SCORERS": '["acoustic"]', "LSDATA_SCORING__SECONDS": "1", "LSDATA_BENCH__LIMIT": "2"},
+        timeout=500,
+    )  # fmt: skip
+    assert out.returncode == 5, out.stderr[-3000:]
+    assert "did not beat" in out.stderr
+    (record,) = workspace.train_dir.glob("*/run.json")
+    evaluation = json.loads(record.read_text())["evaluation"]
+    assert set(evaluation["rivals"]) == {"base", "random", "look-up"}
+    assert evaluation["improved"] is False
+    assert evaluation["scorer"] == "acoustic"
+
+
 def test_without_rows_the_command_that_makes_them_is_named(lsdata: Any, root: Path) -> None:
     out = lsdata("train", "sft", "--root", str(root))
     assert out.returncode == 3

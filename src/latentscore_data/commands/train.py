@@ -69,6 +69,9 @@ RequireOption = Annotated[
     typer.Option("--require-improvement", help="Fail (5) unless it beats all of them.", rich_help_panel=JUDGE),
 ]
 ResumeOption = Annotated[str, typer.Option(help="auto goes on from the newest checkpoint; never begins again.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-settings", help="Run a reward that is a file or module named in the settings file.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Go on although the spec has changed.")]
 
 
@@ -126,6 +129,7 @@ def grpo(
     yes: YesOption = False,
     evaluate: EvaluateOption = False,
     require_improvement: RequireOption = False,
+    trust_settings: TrustOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Reinforce a model on the GRPO rows with the weighted reward: form, fields, sound and title.
@@ -139,6 +143,7 @@ def grpo(
     from latentscore_data.core.training.spec import Choices
 
     settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
+    _trust_reward(settings, trust_settings)
     choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
     _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
@@ -160,6 +165,7 @@ def sweep(
     gpu: GpuOption = None,
     max_cost: ModalCostOption = None,
     yes: YesOption = False,
+    trust_settings: TrustOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Train every preset of a family, one after the other, and compare them in one table.
@@ -176,6 +182,7 @@ def sweep(
     if kind not in ("sft", "grpo"):
         raise InputError(f"{kind!r} is no kind of training", "kinds are sft and grpo")
     settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
+    _trust_reward(settings, trust_settings)
     choices = Choices(kind, run_id, adapter if kind == "grpo" else None, [], set_ or [])
     if dry_run:
         plans = plan_sweep(settings, family, choices)
@@ -279,6 +286,21 @@ def _settings(
     return load(
         train=chosen(base_model=base_model, limit=limit, seed=seed, on=on, optim=optim or None, modal=modal or None)
     )
+
+
+def _trust_reward(settings: Settings, trusted: bool) -> None:
+    """Code runs only when somebody named it: with ``--set grpo.reward=...``, or by trusting the settings file.
+
+    A folder that somebody else made must not be able to run its code. Raises :class:`InputError`.
+    """
+    from latentscore_data.core.errors import InputError
+
+    reward = settings.train.grpo.reward
+    if reward != "standard" and not trusted:
+        raise InputError(
+            f"the settings file wants to run the reward {reward}",
+            f"if that is right, say so with --set grpo.reward={reward} or --trust-settings",
+        )
 
 
 def _start(settings: Settings, choices: Choices, how: How, dry_run: bool) -> None:
@@ -556,6 +578,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
         from latentscore_data.core.training.remote import require_modal
 
         checks = [require_modal]
+    checks.append(partial(_trust_reward, settings, False))
     for check_one in checks:
         try:
             check_one()

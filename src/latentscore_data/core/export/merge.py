@@ -112,6 +112,9 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
     with writing(folder), quiet_libraries():
         model.save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(str(folder))
+        # The library writes weights for the owner alone; what is handed over should be as readable as the rest.
+        for weights in folder.glob("*.safetensors"):
+            weights.chmod(0o644)
     parameters = sum(tensor.numel() for tensor in model.parameters())
     del model
     with quiet_libraries():
