@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from conftest import SRC
+
+BY_NAME = "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"
+"""Makes Typer take the shell's name from the command line; otherwise it looks at its parent, which here is pytest."""
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def shell(tmp_path: Path) -> Path:
 def completions(shell: Path, words: str) -> list[str]:
     """What bash offers after the words; a trailing space starts a new one."""
     script = f"""
-        export PATH="{shell}:$PATH"
+        export PATH="{shell}:$PATH" {BY_NAME}=1
         source <(lsdata --show-completion bash)
         COMP_WORDS=({words}{" ''" if words.endswith(" ") else ""})
         COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
@@ -49,8 +53,13 @@ def test_bash_knows_commands_and_values_of_settings_and_workspace(shell: Path) -
 @pytest.mark.parametrize("name", ["zsh", "fish"])
 def test_other_shells_get_a_script(shell: Path, name: str) -> None:
     out = subprocess.run(
-        [str(shell / "lsdata"), "--show-completion", name], capture_output=True, text=True, timeout=60, check=True
+        [str(shell / "lsdata"), "--show-completion", name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, BY_NAME: "1"},
     )
-    assert "lsdata" in out.stdout
+    assert f"complete_{name}" in out.stdout
     if shutil.which(name):
         subprocess.run([name, "-n", "/dev/stdin"], input=out.stdout, text=True, check=True, timeout=60)

@@ -113,11 +113,11 @@ class LocalGenerator:
         held = self._decode(batch, constrained=True)
         seconds = (perf_counter() - started) / len(rows)
         for row_index, (free_text, _), (text, tokens) in zip(itertools.count(), free, held, strict=False):
-            answer = _read(text, tokens >= self._max_new_tokens)
+            answer = _read(text, cut=tokens >= self._max_new_tokens, strict=False)
             yield Generated(
                 payload=answer.payload,
                 failure=answer.failure,
-                raw_valid=_read(free_text, False).payload is not None,
+                raw_valid=_read(free_text, cut=False, strict=True).payload is not None,
                 seconds=seconds,
                 tokens_in=int(batch["attention_mask"][row_index].sum()),
                 tokens_out=tokens,
@@ -170,11 +170,12 @@ def decoding_schema() -> dict[str, Any]:
     return schema
 
 
-def _read(text: str, cut: bool) -> Generated:
+def _read(text: str, *, cut: bool, strict: bool) -> Generated:
+    """The payload in an answer. The grammar lets raw control characters into strings, which ``strict`` JSON does not."""
     import json
 
     try:
-        value = json.loads(text)
+        value = json.loads(text, strict=strict)
     except ValueError:
         return Generated(failure="the answer was cut at max_new_tokens" if cut else "the answer is not JSON")
     if not isinstance(value, dict):
