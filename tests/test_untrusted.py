@@ -74,3 +74,52 @@ def test_the_cache_is_for_its_owner_alone(lsdata: Lsdata, hostile_root: Path) ->
     files = list((hostile_root / ".cache").glob("*.sqlite*"))
     assert files
     assert all(path.stat().st_mode & 0o077 == 0 for path in files)
+
+
+def test_the_table_of_winners_shows_hostile_titles_clean(lsdata: Lsdata, hostile_root: Path) -> None:
+    with ChatServer(answer) as server:
+        out = lsdata(
+            "configs", "--n", "2", "--root", str(hostile_root), "--model", "openai/local", "--api-base", server.url,
+            env={"LSDATA_SCORING__SECONDS": "1", "LSDATA_SCORING__SCORERS": '["acoustic"]', "COLUMNS": "200"},
+        )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    assert "1 of 2" in out.stdout
+    assert "<b>x</b>" in out.stdout
+    assert not set("\x1b\x07\u202e") & set(out.stdout + out.stderr)
+    shown = lsdata("status", "--root", str(hostile_root), env={"COLUMNS": "200"})
+    assert shown.returncode == 0, shown.stderr
+    assert not set("\x1b\x07\u202e") & set(shown.stdout + shown.stderr)
+
+
+HOSTILE_NAME = "\x1b]0;owned\x07[/red]\u202e\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "a JSON object is needed"),
+        (json.dumps({"\x1b[31mno text": 1}), "no column with the text (there are: no text)"),
+    ],
+)
+def test_errors_about_hostile_files_are_clean(lsdata: Lsdata, root: Path, tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / f"{HOSTILE_NAME}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(line + "\n")
+    out = lsdata("download", "--dataset", str(path), "--root", str(root))
+    assert out.returncode == 2, out.stderr
+    assert said in out.stderr
+    assert "[/red]" in out.stderr
+    assert not set("\x1b\x07\u202e") & set(out.stdout + out.stderr)
+
+
+def test_a_data_set_of_a_hostile_name_is_told_clean(lsdata: Lsdata, root: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"{HOSTILE_NAME}.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("Call me Ishmael.")
+    here = str(root / HOSTILE_NAME)
+    for args in (("download", "--dataset", str(path)), ("status",), ("doctor",), ("doctor", "--settings")):
+        out = lsdata(*args, "--root", here, env={"LSDATA_LLM__MODEL": HOSTILE_NAME, "COLUMNS": "300"})
+        assert out.returncode in (0, 3), (args, out.stderr)
+        assert "Traceback" not in out.stderr
+        assert not set("\x1b\x07\u202e") & set(out.stdout + out.stderr), args

@@ -84,10 +84,17 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
             ) as file,
         ):
             for name, value in (tags or {}).items():
-                setattr(file, name, value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+                text = _tag(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+                if text:
+                    setattr(file, name, text)
             file.write(audio.samples)
     except (OSError, soundfile.LibsndfileError, ValueError) as error:
         raise AudioError(f"{path}: cannot be written ({error})") from error
+
+
+def _tag(text: str) -> str:
+    """Text that fits into a tag, which ends at the first NUL, is UTF-8, and must not be empty: such ones are left out."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()
 
 
 def read_audio(path: Path | str) -> Audio:

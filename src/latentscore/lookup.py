@@ -101,6 +101,8 @@ class VibeMap:
         # One pass over memory, which a single thread fills; BLAS would wait for its threads, fifty times as long on a busy
         # machine.
         cosines = np.einsum("ij,j->i", self.embeddings, vector / np.float32(length))
+        if not np.isfinite(cosines).all():
+            raise MapError(f"{self.path}: an embedding is not finite; export the map again")
         k = min(k, len(self))
         best = np.argsort(-cosines, kind="stable")[:k] if k > 1 else [int(np.argmax(cosines))]
         return [Match(float(cosines[i]), int(i), self.rows[int(i)]) for i in best]
@@ -193,8 +195,10 @@ class _Rows(Sequence[Mapping[str, Any]]):
         start = int(self._ends[index - 1]) if index else 0
         try:
             row = json.loads(self._bytes[start : int(self._ends[index])])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MapError(f"{self._path}:{index + 1}: not valid JSON ({error}); export the map again") from None
+        if not isinstance(row, dict) or not {"vibe_original", "config"} <= row.keys():
+            raise MapError(f"{self._path}:{index + 1}: not a row of a map; export the map again")
         return row
 
 
@@ -223,9 +227,10 @@ def _about(metadata: dict[str, str]) -> dict[str, str]:
     """Format, kind and embedder of a map; empty for a file that is no map."""
     try:
         about = json.loads(metadata.get("map", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return about if isinstance(about, dict) else {}
+    whole = isinstance(about, dict) and all(isinstance(about.get(name), str) for name in ("format", "kind", "embedder"))
+    return about if whole else {}
 
 
 def _mapped(path: Path, name: str, dtype: type[np.generic], ndim: int) -> Any:
@@ -266,7 +271,7 @@ def _load_jsonl(path: Path) -> VibeMap:
                 raise MapError(f"{path}:{number}: no embedding ({names}); this is not a map") from None
             except KeyError:
                 raise MapError(f"{path}:{number}: no {EMBEDDING_FIELDS[kind]}, which the first row has") from None
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise MapError(f"{path}:{number}: not a row of a map ({error})") from None
             if missing:
                 raise MapError(f"{path}:{number}: the field {min(missing)} is missing")

@@ -130,7 +130,7 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
             raise
         import traceback
 
-        print(display.redact(traceback.format_exc()), file=sys.stderr, end="")  # noqa: T201
+        print(display.redact(display.clean(traceback.format_exc())), file=sys.stderr, end="")  # noqa: T201
         _report(
             f"this is a bug in lsdata: {display.redact(str(bug))}", "please report it with the lines above", EXIT_BUG
         )

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 ENDINGS = (".wav", ".flac", ".ogg")
+MAX_PAYLOAD_CHARS = 8 * 2**20
+"""A longer file is no payload: reading it would only fill the memory."""
 
 
 def render(
@@ -86,9 +88,15 @@ def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
     from latentscore_data.core.errors import InputError
 
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        if str(path) == "-":
+            text = sys.stdin.read(MAX_PAYLOAD_CHARS + 1)
+        else:
+            with path.open(encoding="utf-8") as file:
+                text = file.read(MAX_PAYLOAD_CHARS + 1)
+        if len(text) > MAX_PAYLOAD_CHARS:
+            raise ValueError(f"it is longer than {MAX_PAYLOAD_CHARS // 2**20} MiB")
         data: Any = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: not a readable JSON file ({error})", "give the JSON of a payload or a config"
         ) from error

@@ -118,7 +118,7 @@ def show_status(workspace: Workspace, stages: list[StageStatus], money: dict[str
     colors = {"fresh": "green", "stale": "yellow", "begun": "yellow", "not run": "dim"}
     table = Table("stage", "state", "rows", "failed", "cost", "why", box=None)
     for seen in stages:
-        failed = ", ".join(f"{count} {kind}" for kind, count in seen.failed.items())
+        failed = clean(", ".join(f"{count} {kind}" for kind, count in seen.failed.items()))
         why = Text(clean("; ".join(seen.why)), style="dim", overflow="fold")
         rows = "" if seen.rows is None else f"{seen.rows:,}"
         cost = dollars(seen.cost_usd) if seen.state in ("fresh", "stale") else ""

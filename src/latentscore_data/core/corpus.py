@@ -105,21 +105,45 @@ def draw_sample(texts: Iterable[SourceText], size: int, seed: int) -> tuple[list
 
 
 def local_files(path: Path) -> list[Path]:
-    """The files that hold texts, in a stable order. Raises :class:`InputError` when there are none."""
+    """The files that hold texts, in a stable order. Raises :class:`InputError` when there are none.
+
+    A folder ends at its own edge: links in it that lead out of it are not followed (:func:`links_out`).
+    """
     if path.is_file():
         if _suffix(path) == "":
             raise InputError(
                 f"{path} is not a text file that can be read", f"known: {', '.join((*TEXT_SUFFIXES, *ROW_SUFFIXES))}"
             )
         return [path]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.is_file() and _suffix(file) and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
+    files = [file for file in _text_files(path) if not _leads_out(file, path)]
     if not files:
+        if links_out(path):
+            raise InputError(f"{path} holds no texts, only links that lead out of it", "name the folder they lead to")
         raise InputError(f"{path} holds no texts", f"known: {', '.join((*TEXT_SUFFIXES, *ROW_SUFFIXES))}")
     return files
+
+
+def links_out(path: Path) -> list[Path]:
+    """The text files of a folder that are links to somewhere else, and the linked folders: neither is read.
+
+    A folder that was fetched or unpacked could otherwise bring any file of this machine into a sample.
+    """
+    if path.is_file():
+        return []
+    folders = [entry for entry in path.rglob("*") if entry.is_symlink() and entry.is_dir()]
+    return sorted(entry for entry in (*_text_files(path), *folders) if _leads_out(entry, path))
+
+
+def _text_files(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and _suffix(file) and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+
+
+def _leads_out(entry: Path, folder: Path) -> bool:
+    return not entry.resolve().is_relative_to(folder.resolve())
 
 
 def _suffix(path: Path) -> str:
@@ -256,6 +280,8 @@ def sample_local(source: Source, size: int, seed: int, text_field: str | None) -
     files = local_files(source.path)
     texts, seen = draw_sample(reader.read(source.path, files), size, seed)
     how = f"uniform: {len(texts)} of {seen} texts with the smallest hash of seed and id, all {len(files)} files read"
+    if outside := len(links_out(source.path)):
+        how += f"; {outside} {'link leads' if outside == 1 else 'links lead'} out of the folder and were not followed"
     return Sample(texts, seen, how, reader.empty)
 
 

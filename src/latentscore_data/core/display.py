@@ -71,10 +71,10 @@ def redact(text: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats log records, tracebacks included, without keys."""
+    """Formats log records, tracebacks included, without keys and without control sequences."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return redact(clean(super().format(record)))
 
 
 def console(stderr: bool = False) -> Console:
@@ -86,7 +86,8 @@ def console(stderr: bool = False) -> Console:
             # rich would leave with 1; a reader that has seen enough is no error.
             raise BrokenPipeError
 
-    return Quitting(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False)
+    # No markup: a path or a setting with brackets in it is text, not a style, a link or a mistake.
+    return Quitting(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def say(message: str) -> None:

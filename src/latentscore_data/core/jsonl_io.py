@@ -131,14 +131,14 @@ class Appender:
     every ``sync_seconds`` and at the end (it survives the death of the machine).
     """
 
-    def __init__(self, path: Path, sync_seconds: float = 5.0) -> None:
+    def __init__(self, path: Path, sync_seconds: float = 5.0, *, mode: int = 0o644) -> None:
         self.path = path
         self._sync_seconds = sync_seconds
         self._last_sync = 0.0
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _end_with_newline(path)
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
 
     def append(self, row: BaseModel | dict[str, Any]) -> None:
         """Write one row. Raises :class:`OutputError` when the disk refuses; the file stays whole lines."""
@@ -194,7 +194,7 @@ def _end_with_newline(path: Path) -> None:
             file.truncate(keep)
 
 
-def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]]) -> int:
+def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]], mode: int = 0o644) -> int:
     """Write a whole file of rows in one move: a reader sees the old file or the new one. Returns the row count."""
     count = 0
 
@@ -204,7 +204,7 @@ def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]]) -> int:
             count += 1
             yield dump_line(row)
 
-    replace_bytes(path, lines())
+    replace_bytes(path, lines(), mode)
     return count
 
 

@@ -11,6 +11,8 @@ from latentscore_data.core.jsonl_io import Appender, read_lines, replace_rows
 
 FLUSH_SECONDS = 1.0
 COMPACT_LINES = 5000
+OWNER_ONLY = 0o600
+"""What was spent on which model is nobody else's business."""
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Ledger:
         if not self._open:
             return
         if self._book is None:
-            self._book = Appender(self.path)
+            self._book = Appender(self.path, mode=OWNER_ONLY)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for (stage, model), usage in self._open.items():
             self._book.append({"time": now, "stage": stage, "model": model, **asdict(usage)})
@@ -74,7 +76,7 @@ class Ledger:
             self._book = None
             lines, totals = _read(self.path)
             if lines > COMPACT_LINES:
-                replace_rows(self.path, [_line(*key, usage) for key, usage in totals.items()])
+                replace_rows(self.path, [_line(*key, usage) for key, usage in totals.items()], OWNER_ONLY)
 
 
 def totals(path: Path) -> dict[tuple[str, str], Usage]:

@@ -199,7 +199,7 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
             answers = [
                 (row["pair"].strip(), row["choice"].strip().lower()) for row in csv.DictReader(text.splitlines())
             ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} holds no answers ({type(error).__name__}: {error})", "use the file the page saved"
         ) from None

@@ -35,6 +35,7 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     record = read_record(folder)
+    refuse_links_out(folder)
     refuse_incomplete(record.get("missing_notices", []))
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=key_named(TOKEN_VARIABLE).get_secret_value())
     kind = record["repo_type"]
@@ -72,6 +73,13 @@ def _stopped(repo: str, reason: str) -> StoppedError:
     return StoppedError(
         f"pushing to {repo} stopped ({reason})", "run the same command again; what has arrived is not sent again"
     )
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Raise :class:`InputError` for a link that leads out of the folder: what it points at would be published."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path} is a link that leads out of the export", "delete it, or export again")
 
 
 def refuse_incomplete(missing: list[str]) -> None:

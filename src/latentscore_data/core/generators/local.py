@@ -176,7 +176,7 @@ def _read(text: str, *, cut: bool, strict: bool) -> Generated:
 
     try:
         value = json.loads(text, strict=strict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Generated(failure="the answer was cut at max_new_tokens" if cut else "the answer is not JSON")
     if not isinstance(value, dict):
         return Generated(failure="the answer is not a JSON object")

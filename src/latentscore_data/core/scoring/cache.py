@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -58,6 +59,10 @@ class ScoreCache:
             ) from None
 
     def _open(self) -> sqlite3.Connection:
+        if self.path is not None:
+            # SQLite gives its side files the permissions of the database, so these must be right before it opens it.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.chmod(self.path, 0o600)
         db = sqlite3.connect(self.path or ":memory:", check_same_thread=False, isolation_level=None, timeout=30)
         try:
             db.execute("PRAGMA journal_mode = WAL")
