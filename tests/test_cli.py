@@ -120,3 +120,9 @@ def test_status_of_an_empty_folder(lsdata: Lsdata) -> None:
     assert out.returncode == 0, out.stderr
     assert {stage["state"] for stage in json.loads(out.stdout)["stages"]} == {"not run"}
     assert not Path("data_work").exists()
+
+
+def test_a_folder_named_like_a_command_is_no_command(lsdata: Lsdata) -> None:
+    out = lsdata("--root", "configs", "status", "--json")
+    assert out.returncode == 0, out.stderr
+    assert json.loads(out.stdout)["root"] == "configs"

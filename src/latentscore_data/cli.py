@@ -16,7 +16,7 @@ import typer
 
 from latentscore_data.commands._options import Globals
 
-app = typer.Typer(
+_program = typer.Typer(
     name="lsdata",
     help="From a sentence to ambient music, and the data and models in between.",
     no_args_is_help=True,
@@ -49,7 +49,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@_program.callback()
 def _everywhere(
     config: ConfigGlobal = None,
     root: RootGlobal = None,
@@ -162,44 +162,74 @@ def _log_to_stderr(verbose: bool) -> None:
     root.propagate = False
 
 
-def register(name: str, module: str, panel: str) -> None:
+STAGES = "Stages, in order"
+HELPERS = "Helpers"
+
+# One line per command: its name, its module, its panel in the help.
+COMMANDS = {
+    "download": ("download", STAGES),
+    "vibes": ("vibes", STAGES),
+    "configs": ("configs", STAGES),
+    "run-all": ("run_all", STAGES),
+    "train": ("train", STAGES),
+    "bench": ("bench", STAGES),
+    "export": ("export", STAGES),
+    "status": ("status", HELPERS),
+    "render": ("render", HELPERS),
+    "doctor": ("doctor", HELPERS),
+}
+
+
+def register(name: str) -> None:
     """Add one command: the function of the same name, or the module's `app` when it has subcommands."""
+    module, panel = COMMANDS[name]
     loaded = importlib.import_module(f"latentscore_data.commands.{module}")
     group: typer.Typer | None = getattr(loaded, "app", None)
     if group is None:
         function = getattr(loaded, module)
-        app.command(name, rich_help_panel=panel)(everywhere(function, name))
+        _program.command(name, rich_help_panel=panel)(everywhere(function, name))
         return
     for command in group.registered_commands:
         if command.callback is not None:
             sub = command.name or command.callback.__name__.replace("_", "-")
             command.callback = everywhere(command.callback, f"{name} {sub}")
-    app.add_typer(group, name=name, rich_help_panel=panel)
+    _program.add_typer(group, name=name, rich_help_panel=panel)
 
 
-STAGES = "Stages, in order"
-HELPERS = "Helpers"
+@functools.cache
+def whole_program() -> typer.Typer:
+    """The program with all its commands."""
+    for name in COMMANDS:
+        register(name)
+    return _program
 
-# One line per command: its name, its module, its panel in the help.
-register("download", "download", STAGES)
-register("vibes", "vibes", STAGES)
-register("configs", "configs", STAGES)
-register("run-all", "run_all", STAGES)
-register("train", "train", STAGES)
-register("bench", "bench", STAGES)
-register("export", "export", STAGES)
-register("status", "status", HELPERS)
-register("render", "render", HELPERS)
-register("doctor", "doctor", HELPERS)
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return whole_program()
+    raise AttributeError(name)
+
+
+def called_command(words: list[str]) -> str:
+    """The first word that is neither an option nor an option's value; empty without one."""
+    for before, word in zip(["", *words], words, strict=False):
+        if not word.startswith("-") and before not in ("--root", "--config"):
+            return word
+    return ""
 
 
 def main() -> None:
-    """The console entry point."""
+    """The console entry point. Of the commands only the one that is called is loaded, which halves the time to its help."""
     for stream in (sys.stdout, sys.stderr):
         # A locale that is not UTF-8 must not turn a vibe into a crash.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(prog_name="lsdata")
+    called = called_command(sys.argv[1:])
+    if called in COMMANDS and "_LSDATA_COMPLETE" not in os.environ:
+        register(called)
+        _program(prog_name="lsdata")
+    else:
+        whole_program()(prog_name="lsdata")
 
 
 if __name__ == "__main__":
