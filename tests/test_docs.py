@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -15,15 +14,6 @@ from latentscore_data.cli import app
 from latentscore_data.core.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def make_documents() -> dict[Path, str]:
-    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "docs" / "make.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.documents()
 
 
 @pytest.mark.parametrize("name", ["latentscore.toml.example", "docs/cli.md", "docs/architecture.md"])

@@ -23,7 +23,7 @@ from latentscore.labels import FIELDS, FieldSpec, Label
 from latentscore_data.core.errors import InputError
 from latentscore_data.core.ledger import Usage
 from latentscore_data.core.llm.client import Answer, Question
-from latentscore_data.core.llm.excerpts import vibes_for
+from latentscore_data.core.llm.excerpts import SMALL_WORDS, vibes_for
 from latentscore_data.core.llm.lexicon import Heard, carries_mood, hear, lexicon
 from latentscore_data.core.seeds import rng_for
 from latentscore_data.core.vibe_schema import TextVibes
@@ -158,41 +158,10 @@ def _thinking(heard: Heard, config: MusicConfigPrompt) -> str:
     return "; ".join(parts)
 
 
-_SMALL = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "and",
-        "or",
-        "with",
-        "for",
-        "from",
-        "by",
-        "is",
-        "are",
-        "was",
-        "were",
-        "it",
-        "its",
-        "this",
-        "that",
-        "as",
-        "but",
-        "into",
-    ]
-)
-
-
 def title_for(vibe: str) -> str:
     """One to four words of the vibe: those that carry a mood first, in their own order."""
     words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", vibe.split("\n")[0])
-    telling = [w for w in words if w.lower() not in _SMALL][:12] or words[:4]
+    telling = [w for w in words if w.lower() not in SMALL_WORDS][:12] or words[:4]
     known = {w for w in telling if carries_mood(w)} if len(telling) > 4 else set(telling)
     rank = sorted(range(len(telling)), key=lambda i: (telling[i] not in known, i))[:4]
     title = " ".join(word[:1].upper() + word[1:] for word in (telling[i] for i in sorted(rank)))

@@ -165,7 +165,7 @@ def _cut(text: str, words: int) -> str:
     return (cut[:comma] if comma > len(cut) // 2 else cut).rstrip(" ,;:—–") + "…"
 
 
-_EDGE = frozenset(
+SMALL_WORDS = frozenset(
     [
         "a",
         "an",
@@ -192,6 +192,12 @@ _EDGE = frozenset(
         "as",
         "but",
         "into",
+    ]
+)
+"""Words that carry a sentence and no meaning of their own."""
+
+_EDGE = SMALL_WORDS | frozenset(
+    [
         "he",
         "she",
         "they",
