@@ -346,3 +346,45 @@ def test_a_typed_vibe_uses_cache_and_ledger_of_the_workspace(root: Path, monkeyp
     assert (summary["calls"], summary["cached"]) == (0, 2)
     assert sorted(path.name for path in root.iterdir()) == [".cache"]
     assert totals(Workspace(root).ledger)["configs", "hosted_vllm/test"].cached == 2
+
+
+@pytest.mark.long
+def test_a_judge_of_typed_vibes_is_not_asked_twice_and_is_in_the_ledger(root: Path) -> None:
+    def reply(body: Body) -> str:
+        if isinstance(body["messages"][-1]["content"], list):  # a sound
+            return json.dumps({"reasoning": "soft", "vibe_match": 0.5, "audio_quality": 0.5})
+        return answer(body)
+
+    answer = config_reply()
+    command = ["configs", "rain", "--n", "2", "--seconds", "1", "--json", "--root", str(root)]
+    command += ["--model", "hosted_vllm/test", "--scorer", "judge:hosted_vllm/ears"]
+    with ChatServer(reply) as server:
+        for _ in range(2):
+            out = CliRunner().invoke(app, [*command, "--api-base", server.url])
+            assert out.exit_code == 0, out.output
+        asked = Counter(isinstance(r.body["messages"][-1]["content"], list) for r in server.received)
+        # Without the answers of the judge, what it said is known from the scores; without the scores, from its answers.
+        Workspace(root).score_cache.unlink()
+        assert CliRunner().invoke(app, [*command, "--api-base", server.url]).exit_code == 0
+        assert len(server.received) == asked.total()
+    assert asked == {False: 2, True: 2}
+    assert json.loads(out.stdout)["details"]["answers"][0]["scores"] == [0.5, 0.5]
+    ledger = totals(Workspace(root).ledger)
+    assert ledger["judge", "hosted_vllm/ears"].calls == 2
+    assert ledger["judge", "hosted_vllm/ears"].cached == 2
+
+
+@pytest.mark.long
+def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: Path) -> None:
+    command = ["configs", "--seconds", "1", "--scorer", "acoustic", "--n", "2", "--root", str(root)]
+    out = CliRunner().invoke(app, [*command, "xyzzy plugh", "bright storm"])
+    assert out.exit_code == 0, out.output
+    assert out.output.count("acoustic knows no word of it") == 1
+    said = " ".join(out.output.split())
+    assert "the first answer that can be played stands" in said
+    assert "--scorer clap" in said
+
+    replace_rows(Workspace(root).vibes("TEST"), [make_vibe(n, vibe=v, split="TEST") for n, v in ((1, "qwrt"), (2, "fast"))])
+    staged = CliRunner().invoke(app, command)
+    assert staged.exit_code == 0, staged.output
+    assert "acoustic knows no word of 1 of 2 vibes" in " ".join(staged.output.split())

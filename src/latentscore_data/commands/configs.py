@@ -205,7 +205,7 @@ def run_score(
     overwrite: bool = False,
 ) -> Summary:
     """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
-    from latentscore_data.core.display import progress
+    from latentscore_data.core.display import progress, say
     from latentscore_data.core.scoring.best_of import run_scoring
 
     announce_scorer(settings)
@@ -222,6 +222,11 @@ def run_score(
         "scorer": ", ".join(scored.details["scorers"]),
         **winners(settings, workspace),
     }
+    if undecided := summary.details.get("without_known_words"):
+        say(
+            f"configs: acoustic knows no word of {undecided} of {len(summary.details['winner_scores'])} vibes; there the "
+            "first answer stands (--scorer clap or judge:MODEL would decide)"
+        )
     in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"
     summary.next_step = (
         'lsdata configs "rain on a tin roof" --audio out/, or the whole chain: lsdata run-all --sample'
@@ -260,6 +265,7 @@ def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
     """The scores of all winners, and the first few winners themselves."""
     from latentscore_data.core.jsonl_io import read_lines
 
+    undecided = 0
     scores: list[float] = []
     first: list[dict[str, Any]] = []
     for split in settings.configs.splits:
@@ -268,6 +274,7 @@ def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
             best = row["best_index"]
             decided_by = next(iter(row["candidate_scores"]))
             scores.append(row["candidate_scores"][decided_by][best])
+            undecided += row["scores_external"].get(decided_by, {}).get("words") == 0
             if len(first) < SHOWN_WINNERS:
                 payload = row["config_payload"]
                 first.append(
@@ -281,7 +288,8 @@ def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
                         "palette": payload["palettes"][0],
                     }
                 )
-    return {"winner_scores": scores, "winners": first}
+    without_words = {"without_known_words": undecided} if undecided else {}
+    return {"winner_scores": scores, "winners": first, **without_words}
 
 
 def show_winners(summary: Summary) -> None:
@@ -349,7 +357,7 @@ def answer_vibes(
         stage="configs",
         batch_size=settings.configs.batch_size,
     )
-    return answer_typed(rows, llm, settings, audio=audio, trusted=trusted, progress=progress())
+    return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
 
 
 def show_answers(summary: Summary) -> None:
@@ -371,6 +379,8 @@ def show_answers(summary: Summary) -> None:
             continue
         won = f"{answer['best_index'] + 1} of {len(answer['scores'])}, {answer['scorer']} {answer['score']:.3f}"
         out.print(Padding(Text.assemble((clean(payload["title"]), "italic"), f"   {won}"), (0, 2)))
+        if answer.get("note"):
+            out.print(Padding(Text(clean(answer["note"]), style="yellow"), (0, 2)))
         for palette in payload["palettes"]:
             out.print(Padding(palette_blocks(palette), (0, 2)))
         words = "  ".join(f"{name} {str(word).lower()}" for name, word in payload["config"].items())

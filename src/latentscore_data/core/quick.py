@@ -13,11 +13,13 @@ from latentscore_data.core.generation import ask_for_candidates, questions
 from latentscore_data.core.llm.client import LLM
 from latentscore_data.core.rows import VibeRow
 from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
-from latentscore_data.core.scoring.best_of import choose
+from latentscore_data.core.scoring.best_of import Choice, choose
+from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.studio import Studio
 from latentscore_data.core.seeds import digest
 from latentscore_data.core.settings import Settings
 from latentscore_data.core.stage import Progress, RowFailure, Summary
+from latentscore_data.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from latentscore import Audio
@@ -29,25 +31,32 @@ def answer_typed(
     rows: list[VibeRow],
     llm: LLM,
     settings: Settings,
+    workspace: Workspace,
     *,
     audio: Path | None = None,
     trusted: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> Summary:
-    """The winners in ``details["answers"]``, in the order of the rows; with ``audio``, their sound in that folder."""
+    """The winners in ``details["answers"]``, in the order of the rows; with ``audio``, their sound in that folder.
+
+    What models answer, candidates and judgements, goes through the workspace's cache and ledger. What was heard is kept
+    where a workspace is there already; a folder is not made one for that.
+    """
     started = time.monotonic()
     progress = progress or Progress()
     summary = Summary("configs", details={"model": llm.model, "answers": []})
-    # What is missing for listening is found out before anything is asked.
-    scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm, trusted=trusted))
-    candidates = asyncio.run(_ask_all(rows, llm, settings))
-    summary.count(llm.usage)
-    progress.start("configs", len(rows))
-    with Studio(scorers, settings.scoring) as studio:
-        for row, answer in zip(rows, candidates, strict=True):
-            summary.details["answers"].append(_best(row, answer, studio, audio, summary))
-            summary.seconds = time.monotonic() - started
-            progress.update(summary, 0)
+    with ScoreCache(workspace.score_cache if workspace.root.is_dir() else None) as cache:
+        needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
+        # What is missing for listening is found out before anything is asked.
+        scorers = make_scorers(needs)
+        candidates = asyncio.run(_ask_all(rows, llm, settings))
+        summary.count(llm.usage)
+        progress.start("configs", len(rows))
+        with Studio(scorers, settings.scoring, cache) as studio:
+            for row, answer in zip(rows, candidates, strict=True):
+                summary.details["answers"].append(_best(row, answer, studio, audio, summary))
+                summary.seconds = time.monotonic() - started
+                progress.update(summary, 0)
     progress.finish(summary)
     return summary
 
@@ -95,10 +104,19 @@ def _best(
         "scores": scores,
         "errors": errors,
     }
+    if (note := _undecided(vibe, choice)) is not None:
+        found["note"] = note
     winner = choice.hearings[best]
     if audio is not None and winner is not None and winner.audio is not None:
         found["audio_file"] = str(_write(winner.audio, audio, vibe, (payloads[best] or {}).get("title", vibe)))
     return found
+
+
+def _undecided(vibe: str, choice: Choice) -> str | None:
+    """What to know where the deciding scorer had nothing to go by."""
+    from latentscore_data.core.scoring.acoustic import nothing_asked
+
+    return nothing_asked(vibe) if choice.scorer == "acoustic" else None
 
 
 def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:

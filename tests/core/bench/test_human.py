@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,49 @@ def test_bad_answer_files_are_one_line(tmp_path: Path, text: str, name: str, mat
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=match):
         human.evaluate([tmp_path / name], tmp_path)
+
+
+def test_the_result_goes_beside_the_key_whatever_the_files_say(run_folder: Path, tmp_path: Path):
+    """A key and the answers come from outside; neither may choose where we write."""
+    page = human.write_pack(samples(), run_folder, 24, seed=0)
+    key_file = page.parent / "key.json"
+    key = json.loads(key_file.read_text())
+    (run_folder.parent.parent / "outside" / "human").mkdir(parents=True)
+    key_file.write_text(json.dumps({**key, "run": "../outside"}))
+    given = {**answers(key["pairs"], "ann"), "run": "../outside"}
+    (tmp_path / "ann.json").write_text(json.dumps(given))
+    found = human.evaluate([tmp_path / "ann.json"], run_folder.parent, resamples=20)
+    assert found["written"] == str(run_folder / "human" / "result.json")
+    assert not list((run_folder.parent.parent / "outside" / "human").iterdir())
+
+
+def test_a_pack_that_is_a_link_is_not_written_into(run_folder: Path, tmp_path: Path):
+    page = human.write_pack(samples(), run_folder, 24, seed=0)
+    pairs = json.loads((page.parent / "key.json").read_text())["pairs"]
+    (tmp_path / "ann.json").write_text(json.dumps(answers(pairs, "ann")))
+    elsewhere = tmp_path / "elsewhere"
+    page.parent.rename(elsewhere)
+    (run_folder / "human").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="no listening pack"):
+        human.evaluate([tmp_path / "ann.json"], run_folder.parent)
+    assert not (elsewhere / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda key: "[" * 100_000,
+        lambda key: json.dumps({"run": "run-1"}),
+        lambda key: json.dumps({**key, "pairs": [{"id": "x"}]}),
+        lambda key: json.dumps({**key, "pairs": [{**pair, "a": 7} for pair in key["pairs"]]}),
+        lambda key: json.dumps({**key, "pairs": [{**pair, "catch": "c"} for pair in key["pairs"]]}),
+    ],
+)
+def test_a_spoilt_key_is_one_line(run_folder: Path, tmp_path: Path, spoil: Callable[[dict], str]):
+    page = human.write_pack(samples(), run_folder, 24, seed=0)
+    key_file = page.parent / "key.json"
+    key = json.loads(key_file.read_text())
+    (tmp_path / "ann.json").write_text(json.dumps(answers(key["pairs"], "ann")))
+    key_file.write_text(spoil(key))
+    with pytest.raises(InputError, match="is not the key of a listening pack"):
+        human.evaluate([tmp_path / "ann.json"], run_folder.parent)

@@ -217,25 +217,45 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
         found, run = read_answers(path)
         judgements += found
         named |= {run} if run else set()
-    keys = _keys(bench_dir, named, {judgement.pair for judgement in judgements})
-    pairs = {pair["id"]: pair for pair in keys["pairs"]}
+    folder, pairs = _pack(bench_dir, named, {judgement.pair for judgement in judgements})
     result = judge(judgements, pairs, seed=seed, resamples=resamples)
-    out = bench_dir / keys["run"] / "human" / "result.json"
+    out = folder / "human" / "result.json"
     replace_json(out, result)
-    return {**result, "run": keys["run"], "written": str(out)}
+    return {**result, "run": folder.name, "written": str(out)}
 
 
-def _keys(bench_dir: Path, named: set[str], pairs: set[str]) -> Json:
-    """The key of the pack that the answers belong to."""
+def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, dict[str, Json]]:
+    """The run folder of the pack that the answers belong to, and its pairs by id.
+
+    Where the result goes is decided by where the key lies, never by what it or the answers say: both come from outside.
+    """
     if len(named) > 1:
         raise InputError(f"the answers are for several runs: {', '.join(sorted(named))}", "evaluate one run at a time")
     for path in sorted(bench_dir.glob("*/human/key.json")):
-        key = json.loads(path.read_text(encoding="utf-8"))
-        if named and key["run"] not in named:
-            continue
-        if pairs & {pair["id"] for pair in key["pairs"]}:
-            return key
+        folder = path.parent.parent
+        if path.resolve() != bench_dir.resolve() / folder.name / "human" / path.name:
+            continue  # a link: the result would be written somewhere else
+        run, pairs = _read_key(path)
+        if (not named or named & {run, folder.name}) and answered & pairs.keys():
+            return folder, pairs
     raise InputError(f"no listening pack under {bench_dir} has these pairs", "give the --root that wrote the pack")
+
+
+def _read_key(path: Path) -> tuple[str, dict[str, Json]]:
+    """(the run a key names, its pairs by id). Raises :class:`InputError` for a file that is no key."""
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))
+        pairs = {pair.id: pair for pair in (Pair(**found) for found in key["pairs"])}
+        for pair in pairs.values():
+            texts = [value for value in pair.__dict__.values() if value is not pair.catch]
+            if not all(isinstance(text, str) for text in texts) or pair.catch not in (None, "a", "b"):
+                raise TypeError(f"pair {pair.id} is not one")
+        return str(key["run"]), {name: pair.__dict__ for name, pair in pairs.items()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not the key of a listening pack ({type(error).__name__}: {error})",
+            "restore it, or write the pack again with --human-pack",
+        ) from None
 
 
 def judge(judgements: Sequence[Judgement], pairs: Mapping[str, Json], *, seed: int = 0, resamples: int = 1000) -> Json:

@@ -205,7 +205,7 @@ class AcousticScorer:
         asked, words = asked_for(vibe)
         weight = sum(abs(value) for value in asked.values())
         if not weight:
-            return Score(0.0, {"words": 0.0})
+            return Score(0.0, {"words": float(len(words))})
         final = sum(value * heard[axis] for axis, value in asked.items()) / weight
         parts = {"words": float(len(words))}
         for axis, value in asked.items():
@@ -235,6 +235,15 @@ def asked_for(vibe: str) -> tuple[dict[str, float], list[str]]:
             if since > 2:  # "not" reaches over "a very", not over half a sentence
                 strength = 1.0
     return {axis: float(np.tanh(value)) for axis, value in sums.items() if abs(value) > 1e-6}, known
+
+
+def nothing_asked(vibe: str) -> str | None:
+    """Why every sound scores 0 against this vibe, in one line with what to do; None where something is asked for."""
+    asked, words = asked_for(vibe)
+    if asked:
+        return None
+    why = f"what acoustic knows of this vibe cancels out ({', '.join(words)})" if words else "acoustic knows no word of it"
+    return f"{why}, so the first answer that can be played stands; use other words, or --scorer clap or judge:MODEL"
 
 
 def lexicon() -> frozenset[str]:
