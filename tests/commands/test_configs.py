@@ -384,7 +384,9 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     assert "the first answer that can be played stands" in said
     assert "--scorer clap" in said
 
-    replace_rows(Workspace(root).vibes("TEST"), [make_vibe(n, vibe=v, split="TEST") for n, v in ((1, "qwrt"), (2, "fast"))])
+    replace_rows(
+        Workspace(root).vibes("TEST"), [make_vibe(n, vibe=v, split="TEST") for n, v in ((1, "qwrt"), (2, "fast"))]
+    )
     staged = CliRunner().invoke(app, command)
     assert staged.exit_code == 0, staged.output
     assert "acoustic knows no word of 1 of 2 vibes" in " ".join(staged.output.split())

@@ -157,7 +157,7 @@ def test_the_result_goes_beside_the_key_whatever_the_files_say(run_folder: Path,
     key_file.write_text(json.dumps({**key, "run": "../outside"}))
     given = {**answers(key["pairs"], "ann"), "run": "../outside"}
     (tmp_path / "ann.json").write_text(json.dumps(given))
-    found = human.evaluate([tmp_path / "ann.json"], run_folder.parent, resamples=20)
+    found = human.evaluate([tmp_path / "ann.json"], run_folder.parent, resamples=2)
     assert found["written"] == str(run_folder / "human" / "result.json")
     assert not list((run_folder.parent.parent / "outside" / "human").iterdir())
 

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,30 @@ def write_page(folder: Path, documents: int = 12, per_document: int = 5) -> tupl
     return render_report(summarise(rows, FACTS), rows, folder / "audio", folder / "report.html"), rows
 
 
+def write_acoustic_page(folder: Path) -> Path:
+    """A page that acoustic judges: a source that reads words, and vibes of which it knows some."""
+    facts = replace(
+        FACTS,
+        scorers=["acoustic", "bright"],
+        baseline="data",
+        sources=[SourceFacts("words", "baseline", "keywords", (), "reads words"), SourceFacts("data", "dataset", "x")],
+    )
+    vibes = ("a bright morning", "bright <b>cellar</b>", "xyzzy plugh")
+    rows = [
+        make_result(row, source, 0.5, vibe_original=vibe, scores={n: {"final_score": 0.5} for n in facts.scorers})
+        for source in ("words", "data")
+        for row, vibe in zip(make_rows(3, 1), vibes, strict=True)
+    ]
+    return render_report(summarise(rows, facts), rows, folder / "audio", folder / "report.html")
+
+
+def page_data(page: Path) -> dict[str, Any]:
+    """The data inside the page."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
 class Tags(HTMLParser):
     """Counts elements and what could fetch something."""
 
@@ -87,9 +112,30 @@ def test_hostile_text_stays_text_and_nothing_is_fetched(tmp_path: Path):
     assert "img" not in tags.tags
     assert set(tags.addresses) <= {"data:,", "#listen"}
     assert "http" not in re.sub(r"http-equiv|http://www.w3.org/2000/svg", "", text)
-    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    data = page_data(page)
     assert data["rows"][0]["v"] == NASTY
     assert data["rows"][0]["x"][0]["t"] == NASTY[:60]
+
+
+def test_the_words_that_acoustic_and_keywords_share_are_listed(tmp_path: Path):
+    page = write_acoustic_page(tmp_path)
+    data = page_data(page)
+    assert data["summary"]["sharing"] == {
+        "known": 4, "shared": 3, "share": 0.75, "words": ["bright", "morning"], "others": ["cellar"],
+    }  # fmt: skip
+    assert [(row["b"], row["o"]) for row in data["rows"]] == [
+        (["bright", "morning"], []),
+        (["bright"], ["cellar"]),
+        ([], []),
+    ]
+    assert "of the 4 words that acoustic knows in these vibes, builtin/keywords knows 3" in page.read_text("utf-8")
+
+
+def test_without_acoustic_nobody_counts_its_words(tmp_path: Path):
+    page, _ = write_page(tmp_path)
+    data = page_data(page)
+    assert data["summary"]["sharing"] is None
+    assert not {"b", "o"} & data["rows"][0].keys()
 
 
 def test_json_cannot_close_its_script():
@@ -222,6 +268,25 @@ class TestInChromium:
         page.emulate_media(color_scheme="light")
         page.keyboard.press("Tab")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+    def test_shared_words_unfold_where_acoustic_judges(self, page: Any, tmp_path: Path):
+        other, errors = page.context.new_page(), []
+        other.on("pageerror", lambda error: errors.append(str(error)))
+        other.goto(write_acoustic_page(tmp_path).as_uri())
+        other.wait_for_selector("html[data-ready]")
+        assert other.locator("#shared summary").inner_text().startswith("Shared words")
+        assert other.locator("#shared .words").count() == 0
+        other.locator("#shared summary").click()
+        until(other, "document.querySelectorAll('#shared tbody tr').length === 3")
+        cells = other.locator("#shared tbody tr").nth(1).locator("th, td").all_inner_texts()
+        assert cells == ["bright <b>cellar</b>", "bright", "cellar"]
+        assert "Here that favours words." in other.locator("#shared .inside").inner_text()
+        other.locator("#scorers button", has_text="bright").click()
+        assert not other.locator("#shared").is_visible()
+        other.locator("#scorers button", has_text="acoustic").click()
+        assert other.locator("#shared tbody tr").count() == 3
+        assert errors == []
+        other.close()
 
 
 CONTRAST = """(() => {

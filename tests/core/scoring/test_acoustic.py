@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from latentscore import Audio, MusicConfig, random_config
 from latentscore_data.core.scoring import descriptors
-from latentscore_data.core.scoring.acoustic import AXES, TYPICAL, AcousticScorer, asked_for, lexicon, sharing
+from latentscore_data.core.scoring.acoustic import (
+    AXES,
+    TYPICAL,
+    AcousticScorer,
+    asked_for,
+    lexicon,
+    nothing_asked,
+    sharing,
+)
 from latentscore_data.core.scoring.base import Score
 from latentscore_data.core.scoring.studio import Studio
 from latentscore_data.core.settings import ScoringSettings
@@ -148,11 +156,19 @@ class TestWords:
         assert {name for weights in AXES.values() for name in weights} <= set(descriptors.NAMES)
 
     def test_what_generator_and_scorer_share_can_be_shown(self) -> None:
-        found = sharing(["bright bright morning", "xyzzy skeletal"])
-        assert "bright" in found.words
-        assert "skeletal" not in found.words or found.share == 1.0
-        assert 0 < found.share <= 1
-        assert found.known >= found.shared >= 2
+        found = sharing(["bright bright morning", "a xyzzy cellar, bright"])
+        assert (found.known, found.shared, found.share) == (5, 4, 0.8)
+        assert (found.words, found.others) == (["bright", "morning"], ["cellar"])
+        assert sharing(["xyzzy"]).share == 0.0
+
+    def test_where_nothing_is_asked_for_the_reason_and_a_remedy_are_said(self) -> None:
+        assert nothing_asked("a slow morning") is None
+        assert "knows no word of it" in str(nothing_asked("xyzzy plugh"))
+        said = str(nothing_asked("fast slow"))
+        assert "cancels out (fast, slow)" in said
+        assert "--scorer clap" in said
+        (outcome,) = AcousticScorer().score(["fast slow"], [Audio(np.zeros((RATE, 2), np.float32), RATE)])
+        assert outcome == Score(0.0, {"words": 2.0})
 
 
 def vibes(name: str) -> list[dict[str, Any]]:

@@ -242,7 +242,11 @@ def nothing_asked(vibe: str) -> str | None:
     asked, words = asked_for(vibe)
     if asked:
         return None
-    why = f"what acoustic knows of this vibe cancels out ({', '.join(words)})" if words else "acoustic knows no word of it"
+    why = (
+        f"what acoustic knows of this vibe cancels out ({', '.join(words)})"
+        if words
+        else "acoustic knows no word of it"
+    )
     return f"{why}, so the first answer that can be played stands; use other words, or --scorer clap or judge:MODEL"
 
 
@@ -260,7 +264,9 @@ class Sharing:
     shared: int
     """Those of them that the offline model knows as well."""
     words: list[str]
-    """The shared ones, the most frequent first."""
+    """The shared ones, each once, the most frequent first."""
+    others: list[str]
+    """Those that only this scorer knows, likewise."""
 
     @property
     def share(self) -> float:
@@ -270,13 +276,10 @@ class Sharing:
 def sharing(vibes: Iterable[str]) -> Sharing:
     """Where the share is high, a good score of ``builtin/keywords`` may only say that both read the same word the same way."""
     counts = Counter(word for vibe in vibes for word in asked_for(vibe)[1])
-    shared = Counter({word: count for word, count in counts.items() if _keywords_knows(word)})
-    return Sharing(counts.total(), shared.total(), [word for word, _ in shared.most_common()])
-
-
-def shared_words(vibe: str) -> list[str]:
-    """The words of a vibe that both this scorer and the offline model ``builtin/keywords`` know, each once."""
-    return sharing([vibe]).words
+    ordered = [word for word, _ in counts.most_common()]
+    shared = [word for word in ordered if _keywords_knows(word)]
+    others = [word for word in ordered if not _keywords_knows(word)]
+    return Sharing(counts.total(), sum(counts[word] for word in shared), shared, others)
 
 
 @cache
