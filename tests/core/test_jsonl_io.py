@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,30 @@ def test_a_torn_last_line_is_dropped_where_we_append(tmp_path: Path) -> None:
     with Appender(path) as out:
         out.append({"a": 2})
     assert path.read_bytes() == b'{"a":1}\n{"a":2}\n'
+
+
+def test_a_disk_slower_than_its_turn_is_not_synced_after_every_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = []
+
+    def slow(fd: int) -> None:
+        syncs.append(fd)
+        time.sleep(0.06)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with Appender(tmp_path / "rows.jsonl", sync_seconds=0.05) as out:
+        for n in range(20):
+            out.append({"n": n})
+    assert len(syncs) < 10
+
+
+def test_appending_says_where_the_line_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    with Appender(path) as out:
+        places = [out.append({"vibe": word}) for word in ("rain", "schöner Regen", "snow")]
+    data = path.read_bytes()
+    assert [json.loads(data[at : at + length])["vibe"] for at, length in places] == ["rain", "schöner Regen", "snow"]
 
 
 @given(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,39 @@ def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(lab: Lab, monkeypatc
     assert len(kept) < 30
     assert lab.run(WORDS).done == 30 - len(kept)
     assert [line["row_id"] for line in lab.lines()] == WORDS
+
+
+def test_a_disk_that_takes_its_time_does_not_hold_up_what_is_in_flight(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps = itertools.chain([0.4, 0.4], itertools.repeat(0))
+    monkeypatch.setattr(os, "fsync", lambda fd: time.sleep(next(naps)))
+
+    async def call(word: str) -> Line:
+        try:
+            async with asyncio.timeout(0.25):
+                # They come back one after the other, so there is always a call in flight while a line is written.
+                await asyncio.sleep(0.02 * (1 + int(word[4:]) % 5))
+        except TimeoutError:
+            raise RowFailure("transient", "the call timed out") from None
+        return await lab.shout(word)
+
+    summary = lab.run(WORDS, call, max_in_flight=5)
+    assert (summary.done, summary.failed) == (30, {})
+    assert [line["row_id"] for line in lab.lines()] == WORDS
+
+
+def test_rows_that_are_done_already_do_not_keep_everything_else_waiting(lab: Lab) -> None:
+    words = [f"w{n}" for n in range(3 * stage_module.SKIPPED_AT_ONCE)]
+    lab.run(words)
+    turns = []
+
+    class Seen(stage_module.Progress):
+        def update(self, summary: stage_module.Summary, in_flight: int) -> None:
+            turns.append(summary.skipped)
+
+    lab.run(words, progress=Seen())
+    assert any(0 < skipped < len(words) for skipped in turns), "the display had a turn on the way"
 
 
 def press_ctrl_c(after: float) -> threading.Timer:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,34 @@ def test_a_completed_stage_is_fresh_until_something_changes(done: Path) -> None:
     assert stale_reasons(stage(done), done) == ["input in.jsonl changed"]
     (done / "out.jsonl").unlink()
     assert "output out.jsonl is gone" in stale_reasons(stage(done), done)
+
+
+def test_dates_decide_nothing(done: Path) -> None:
+    """A clock that was wrong, before or now: files from the future, a manifest from the past."""
+    for days in (-9000, 9000):
+        for path in done.glob("*.json*"):
+            os.utime(path, (time.time() + days * 86400,) * 2)
+        manifest = json.loads((done / "manifest.json").read_text())
+        replace_json(done / "manifest.json", {**manifest, "finished": f"{2026 + days // 365}-01-01T00:00:00+00:00"})
+        assert stale_reasons(stage(done), done) == []
+
+
+def test_a_lock_is_held_by_its_process_whatever_the_clock_says(root: Path) -> None:
+    space = Workspace(root)
+    root.mkdir()
+    # What a run left that died under a wrong clock.
+    for name in (".lock", ".lock.json"):
+        (root / name).write_text("" if name == ".lock" else '{"pid": 1, "command": "vibes", "since": "2999-01-01"}')
+        os.utime(root / name, (time.time() + 9000 * 86400,) * 2)
+    with space.lock("configs"):
+        for path in (root / ".lock", root / ".lock.json"):
+            os.utime(path, (0, 0))
+        code = "import sys; from pathlib import Path; from latentscore_data.core.workspace import Workspace\n"
+        code += "with Workspace(Path(sys.argv[1])).lock('vibes'): pass"
+        other = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=False)
+        assert "is in use by process" in other.stderr
+    with space.lock("configs"):
+        pass
 
 
 def test_failures_that_can_be_tried_again_make_a_stage_stale(done: Path) -> None:

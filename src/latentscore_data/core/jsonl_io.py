@@ -140,8 +140,11 @@ class Appender:
             _end_with_newline(path)
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
 
-    def append(self, row: BaseModel | dict[str, Any]) -> None:
-        """Write one row. Raises :class:`OutputError` when the disk refuses; the file stays whole lines."""
+    def append(self, row: BaseModel | dict[str, Any]) -> tuple[int, int]:
+        """Write one row; returns where it begins and how long it is, in bytes.
+
+        Raises :class:`OutputError` when the disk refuses; the file stays whole lines.
+        """
         import time
 
         line = dump_line(row)
@@ -154,10 +157,11 @@ class Appender:
             except OSError:
                 os.ftruncate(self._fd, before)
                 raise
-            now = time.monotonic()
-            if now - self._last_sync > self._sync_seconds:
+            if time.monotonic() - self._last_sync > self._sync_seconds:
                 os.fsync(self._fd)
-                self._last_sync = now
+                # Counted from its end: a disk that takes longer than that must not sync after every line.
+                self._last_sync = time.monotonic()
+        return before, len(line)
 
     def close(self) -> None:
         with writing(self.path):

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,16 @@ from latentscore_data.core.ledger import Usage
 log = logging.getLogger(__name__)
 
 InT = TypeVar("InT")
+OutT = TypeVar("OutT")
 
 Line = dict[str, Any]
 
 RETRYABLE_KINDS = frozenset({"transient", "answer", "render", "score"})
 """Failures that the next run tries again by itself; the others (bad requests) only with --retry-failed."""
+
+
+SKIPPED_AT_ONCE = 200
+"""So many rows that are done already are passed over before everything else has its turn."""
 
 
 class RowFailure(Exception):
@@ -270,7 +276,12 @@ class _Run(Generic[InT]):
             self.failures.unlink(missing_ok=True)
         self.progress.start(self.job.name, self.total)
         try:
-            with Appender(self.output) as self.out, Appender(self.failures) as self.failed:
+            with (
+                Appender(self.output) as self.out,
+                Appender(self.failures) as self.failed,
+                # A disk that takes seconds must not keep the event loop from the calls whose time is running.
+                ThreadPoolExecutor(1, thread_name_prefix="writing") as self.pen,
+            ):
                 self.entries = index_lines(self.output, self.job.line_key, self.job.complete, self.job.short)
                 self.given_up = {} if self.retry_failed else _given_up(self.failures, self.job.line_key)
                 with self.output.open("rb") as self.lines:
@@ -294,7 +305,11 @@ class _Run(Generic[InT]):
                 return
             key, fingerprint = self.job.key(item), self.job.fingerprint(item)
             self.order.append(key)
-            if not self.done_already(item, key, fingerprint):
+            if await self.done_already(item, key, fingerprint):
+                if len(self.order) % SKIPPED_AT_ONCE == 0:
+                    self.show()
+                    await asyncio.sleep(0)
+            else:
                 self.in_flight += 1
                 try:
                     await self.one(item, key, fingerprint)
@@ -302,7 +317,7 @@ class _Run(Generic[InT]):
                     self.in_flight -= 1
                 self.show()
 
-    def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
+    async def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
         entry = self.entries.get(key)
         if entry is not None and entry.complete and entry.fingerprint == fingerprint:
             self.summary.skipped += 1
@@ -311,7 +326,7 @@ class _Run(Generic[InT]):
                 before = _line_at(self.lines, entry)
                 after = {**self.job.refresh(item, dict(before)), "input_fingerprint": fingerprint}
                 if after != before:
-                    self.append(key, after)
+                    await self.append(key, after)
             return True
         failure = self.given_up.get(key)
         if failure is not None and failure.get("input_fingerprint") == fingerprint:
@@ -324,14 +339,14 @@ class _Run(Generic[InT]):
             line = await self.job.work(item)
             line.setdefault(self.job.line_key, key)
             line["input_fingerprint"] = fingerprint
-            self.append(key, line)
+            await self.append(key, line)
             self.summary.done += 1
             self.summary.short += self.entries[key].short
             self.outcomes.append(True)
         except NotAttempted:
             return
         except RowFailure as failure:
-            self.note(failure, key, fingerprint)
+            await self.note(failure, key, fingerprint)
         except Exception as error:
             # What is in flight may have been paid for, so it is finished before the error ends the run.
             self.halt(error)
@@ -345,19 +360,22 @@ class _Run(Generic[InT]):
                 )
             )
 
-    def append(self, key: str, line: Line) -> None:
-        offset = self.output.stat().st_size
-        self.out.append(line)
-        length = self.output.stat().st_size - offset
+    async def write(self, write: Callable[..., OutT], *given: Any) -> OutT:
+        """Do it in the thread that writes, one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self.pen, write, *given)
+
+    async def append(self, key: str, line: Line) -> None:
+        offset, length = await self.write(self.out.append, line)
         fingerprint = line.get("input_fingerprint")
         self.entries[key] = Entry(fingerprint, offset, length, self.job.complete(line), self.job.short(line))
 
-    def note(self, failure: RowFailure, key: str, fingerprint: str) -> None:
+    async def note(self, failure: RowFailure, key: str, fingerprint: str) -> None:
         self.summary.failed[failure.kind] += 1
         self.causes[f"{failure.kind}: {failure.message}"] += 1
         self.outcomes.append(False)
         try:
-            self.failed.append(
+            await self.write(
+                self.failed.append,
                 {
                     self.job.line_key: key,
                     "input_fingerprint": fingerprint,
@@ -365,7 +383,7 @@ class _Run(Generic[InT]):
                     "status": failure.status,
                     "attempts": failure.attempts,
                     "message": failure.message,
-                }
+                },
             )
         except LsdataError as error:
             self.halt(error)

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from latentscore_data.core.errors import OutputError
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 
-ENTRY = Stored('{"a": 1}', "m", "stop", 10, 20, 0.5, 1.5, litellm_version="1")
+ENTRY = Stored('{"a": 1}', "m", "stop", 10, 20, 0.5, 1.5, litellm_version="1", answer_type="Word")
 
 
 def key(**changes: Any) -> str:
@@ -62,8 +63,9 @@ def test_answers_come_back_and_negatives_are_never_served(tmp_path: Path) -> Non
     assert found.created.endswith("Z")
     assert cache.facts()["answers"] == 2
     assert cache.facts()["negatives"] == 1
-    assert cache.mean_tokens_out("m") == 20
-    assert cache.mean_tokens_out("nobody") is None
+    assert cache.mean_tokens_out("m", "Word") == 20
+    assert cache.mean_tokens_out("m", "Sentence") is None, "answers of another kind have another length"
+    assert cache.mean_tokens_out("nobody", "Word") is None
     cache.close()
     cache.close()
 
@@ -99,6 +101,31 @@ def test_a_stored_answer_survives_a_killed_process(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
     cache = AnswerCache(path)
     assert all(cache.has(str(i)) for i in range(50))
+
+
+def test_a_file_of_before_answers_had_a_type_stays_good(tmp_path: Path) -> None:
+    path = tmp_path / "llm.sqlite"
+    cache = AnswerCache(path)
+    cache.put([("k", ENTRY)])
+    cache.put_negative("k2", "invalid", ENTRY)
+    cache.close()
+    with sqlite3.connect(path) as db:
+        for table in ("answers", "negatives"):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN answer_type")
+    cache = AnswerCache(path)
+    found = cache.get("k")
+    assert found is not None
+    assert (found.answer, found.answer_type) == (ENTRY.answer, "")
+    cache.put([("k3", ENTRY)])
+    assert cache.mean_tokens_out("m", "Word") == 20
+
+
+def test_the_clock_says_nothing_about_what_an_answer_is_worth(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "llm.sqlite")
+    for key, created in (("future", "2999-01-01T00:00:00Z"), ("past", "1970-01-01T00:00:00Z")):
+        cache.put([(key, replace(ENTRY, created=created))])
+        assert cache.has(key)
+        assert cache.get(key) is not None
 
 
 def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from latentscore_data.core.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
 from latentscore_data.core.ledger import Ledger, totals
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import BASE_PROVIDERS, LiteLLM, Question, check_route
@@ -466,11 +467,68 @@ def test_a_batch_that_is_not_full_does_not_wait_for_ever_and_candidates_never_me
         assert len(server.received) == 3
 
 
+def test_a_disk_that_refuses_a_batch_is_told_to_everybody_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: AnswerCache, entries: Any) -> None:
+        raise OutputError("the disk is full", "free some space")
+
+    monkeypatch.setattr(AnswerCache, "put", full)
+    with ChatServer(batch_reply) as server:
+        answers, _ = ask(server, question("say rain"), question("say snow"), cache=tmp_path / "c.sqlite", batch_size=2)
+    assert [type(answer) for answer in answers] == [OutputError, OutputError]
+
+
 def test_a_bad_key_stops_batches_too() -> None:
     with ChatServer(batch_reply, keys={"right"}) as server:
         answers, _ = ask(server, *(question(f"say {n}") for n in range(8)), batch_size=2)
         assert len(server.received) == 1
         assert all(isinstance(answer, LsdataError) for answer in answers)
+
+
+def test_a_slow_disk_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, name in ((AnswerCache, "put"), (Ledger, "record")):
+        write = getattr(kind, name)
+
+        def slow(*given: Any, write: Any = write) -> None:
+            time.sleep(0.2)
+            write(*given)
+
+        monkeypatch.setattr(kind, name, slow)
+
+    def stagger(body: dict[str, Any]) -> str:
+        """The answers come one after the other, so one is under way while another is written down."""
+        time.sleep(0.05)
+        return reply(body)
+
+    with ChatServer(stagger, delay_seconds=0.1) as server:
+        answers, llm = ask(
+            server,
+            *(question(f"say {n}") for n in range(3)),
+            cache=tmp_path / "c.sqlite",
+            ledger=Ledger(tmp_path / "ledger.jsonl"),
+            timeout_seconds=0.35,
+        )
+        assert words(answers) == [str(n) for n in range(3)]
+        assert len(server.received) == 3, "nothing was asked and paid for twice"
+        assert llm.usage.calls == totals(tmp_path / "ledger.jsonl")["test", llm.model].calls == 3
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    day, now = 86400.0, time.time
+    jumps = itertools.cycle([0.0, -400 * day, 400 * day, 30.0, -30.0])
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+    cache, asked = tmp_path / "c.sqlite", [question(f"say {n}") for n in range(12)]
+    with ChatServer(reply, delay_seconds=0.02, script=["500", "429", None, "500"]) as server:
+        started = time.monotonic()
+        answers, llm = ask(
+            server, *asked, cache=cache, ledger=Ledger(tmp_path / "ledger.jsonl"), max_qps=40, max_cost=1.0
+        )
+        assert words(answers) == [str(n) for n in range(12)]
+        assert 14 / 40 < time.monotonic() - started < 5
+        assert llm.usage.calls == totals(tmp_path / "ledger.jsonl")["test", llm.model].calls == 12
+        again, _ = ask(server, *asked, cache=cache)
+        assert all(answer.cached for answer in again)
 
 
 def test_two_runs_in_one_process_each_have_their_loop() -> None:

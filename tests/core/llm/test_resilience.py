@@ -91,6 +91,10 @@ def test_retry_after_is_seconds_or_a_date_and_nonsense_is_nothing() -> None:
         30, abs=1
     )
     assert retry_after_seconds({"retry-after": formatdate(now - 30, usegmt=True)}, lambda: now) == 0
+    # A clock that is a day off: only the server's own two dates count.
+    dates = {"retry-after": formatdate(now + 30, usegmt=True), "date": formatdate(now, usegmt=True)}
+    assert [retry_after_seconds(dates, lambda off=off: now + off) for off in (-86400, 0, 86400)] == [30, 30, 30]
+    assert retry_after_seconds({**dates, "date": "noon"}, lambda: now) == pytest.approx(30, abs=1)
     assert retry_after_seconds({"retry-after": "soon"}) is None
     assert retry_after_seconds({}) is None
 

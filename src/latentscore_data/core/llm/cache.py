@@ -1,6 +1,7 @@
 """Answers that were paid for, by what the model was asked.
 
-One SQLite file, JSON text inside. Written by one connection; readable by any.
+One SQLite file, JSON text inside. Written through one connection and read through another, so that a read never waits for
+a write.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key TEXT PRIMARY KEY, answer TEXT NOT NULL, model TEXT NOT NULL, finish_reason TEXT NOT NULL,
     tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, cost_usd REAL, seconds REAL NOT NULL,
-    created TEXT NOT NULL, litellm_version TEXT NOT NULL
+    created TEXT NOT NULL, litellm_version TEXT NOT NULL, answer_type TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS negatives (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL, reason TEXT NOT NULL, answer TEXT NOT NULL, model TEXT NOT NULL,
     finish_reason TEXT NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, cost_usd REAL,
-    seconds REAL NOT NULL, created TEXT NOT NULL, litellm_version TEXT NOT NULL
+    seconds REAL NOT NULL, created TEXT NOT NULL, litellm_version TEXT NOT NULL, answer_type TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-_COLUMNS = "answer, model, finish_reason, tokens_in, tokens_out, cost_usd, seconds, created, litellm_version"
+_COLUMNS = (
+    "answer, model, finish_reason, tokens_in, tokens_out, cost_usd, seconds, created, litellm_version, answer_type"
+)
 
 
 def cache_key(
@@ -71,12 +74,15 @@ class Stored:
     seconds: float
     created: str = ""
     litellm_version: str = ""
+    answer_type: str = ""
+    """The name of the type it was read as: answers of one kind are alike in length."""
 
 
 class AnswerCache:
     """Valid answers by key; bad ones are kept beside them as evidence and never served.
 
-    A stored answer survives the death of the process (write-ahead log). The file is readable by its owner only.
+    A stored answer survives the death of the process (write-ahead log). The file is readable by its owner only. One thread
+    may write while another reads.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,33 +93,35 @@ class AnswerCache:
             # SQLite gives its side files the permissions of the database, so these must be right before it opens it.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             os.chmod(path, 0o600)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db = _connect(path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_TABLES)
+            _add_answer_type(self._db)
+            self._reading = _connect(path)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(path, error) from None
 
     def get(self, key: str) -> Stored | None:
         """The answer to a question asked before, or None."""
         try:
-            row = self._db.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
+            row = self._reading.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from None
         return Stored(*row) if row else None
 
     def has(self, key: str) -> bool:
-        return self._db.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
+        return self._reading.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
 
     def put(self, entries: Iterable[tuple[str, Stored]]) -> None:
         """Keep answers, all of one call in one step. Raises :class:`OutputError` when the disk refuses."""
         rows = [(key, *_values(entry)) for key, entry in entries]
-        self._write(f"INSERT OR REPLACE INTO answers (key, {_COLUMNS}) VALUES ({', '.join('?' * 10)})", rows)
+        self._write(f"INSERT OR REPLACE INTO answers (key, {_COLUMNS}) VALUES ({', '.join('?' * 11)})", rows)
 
     def put_negative(self, key: str, reason: str, entry: Stored) -> None:
         """Keep an answer that could not be used (``truncated``, ``filtered``, ``empty``, ``invalid``)."""
         self._write(
-            f"INSERT INTO negatives (key, reason, {_COLUMNS}) VALUES ({', '.join('?' * 11)})",
+            f"INSERT INTO negatives (key, reason, {_COLUMNS}) VALUES ({', '.join('?' * 12)})",
             [(key, reason, *_values(entry))],
         )
 
@@ -130,10 +138,11 @@ class AnswerCache:
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from None
 
-    def mean_tokens_out(self, model: str) -> float | None:
-        """How long this model's valid answers were on average, in tokens; None when there are none."""
-        row = self._db.execute(
-            "SELECT AVG(tokens_out) FROM answers WHERE model = ? AND tokens_out > 0", (model,)
+    def mean_tokens_out(self, model: str, answer_type: str) -> float | None:
+        """How long this model's valid answers of one type were on average, in tokens; None when there are none."""
+        row = self._reading.execute(
+            "SELECT AVG(tokens_out) FROM answers WHERE model = ? AND answer_type = ? AND tokens_out > 0",
+            (model, answer_type),
         ).fetchone()
         return row[0]
 
@@ -141,9 +150,9 @@ class AnswerCache:
         """For ``doctor``: answers, negatives, hits so far and bytes on disk."""
 
         def count(table: str) -> int:
-            return int(self._db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+            return int(self._reading.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
-        row = self._db.execute("SELECT value FROM counters WHERE name = 'hits'").fetchone()
+        row = self._reading.execute("SELECT value FROM counters WHERE name = 'hits'").fetchone()
         return {
             "answers": count("answers"),
             "negatives": count("negatives"),
@@ -160,11 +169,23 @@ class AnswerCache:
                     (self.hits, self.hits),
                 )
                 self.hits = 0
+            self._reading.close()
             self._db.close()
         except sqlite3.ProgrammingError:
             pass
         except sqlite3.Error as error:
             raise _unusable(self.path, error) from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+
+
+def _add_answer_type(db: sqlite3.Connection) -> None:
+    """To a file of before there was that column: what was paid for stays good."""
+    for table in ("answers", "negatives"):
+        if "answer_type" not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN answer_type TEXT NOT NULL DEFAULT ''")
 
 
 def _values(entry: Stored) -> tuple[Any, ...]:
@@ -179,6 +200,7 @@ def _values(entry: Stored) -> tuple[Any, ...]:
         entry.seconds,
         created,
         entry.litellm_version,
+        entry.answer_type,
     )
 
 

@@ -8,7 +8,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -256,6 +257,8 @@ class LiteLLM:
         self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
         self._rng = rng or random.Random()
         self._opened = False
+        # A disk that takes seconds must not keep the event loop from the calls whose time is running.
+        self._pen = ThreadPoolExecutor(1, thread_name_prefix="writing")
 
     # -- asking
 
@@ -300,7 +303,8 @@ class LiteLLM:
                 value = shape.read(reply.text, reply.finish_reason)
             except BadAnswer as bad:
                 if self.cache is not None:
-                    self.cache.put_negative(key, bad.reason, self._stored(reply, reply.text or ""))
+                    entry = self._stored(reply, reply.text or "", answer_type)
+                    await self._write(self.cache.put_negative, key, bad.reason, entry)
                 log.debug("%s: unusable answer (%s)", self.model, bad)
                 if bad.reason == "filtered":
                     raise RowFailure("bad request", str(bad), None, attempts) from None
@@ -309,8 +313,8 @@ class LiteLLM:
                 messages = _asked_again(question.messages, reply.text, bad)
                 continue
             if self.cache is not None:
-                entry = self._stored(reply, value.model_dump_json())
-                self.cache.put([(key, entry)])
+                entry = self._stored(reply, value.model_dump_json(), answer_type)
+                await self._write(self.cache.put, [(key, entry)])
             return Answer(value, tokens_in, tokens_out, cost, seconds, reply.finish_reason, False, self.model)
         raise AssertionError("the last round returns or raises")
 
@@ -339,20 +343,16 @@ class LiteLLM:
         except BadAnswer as bad:
             raise RowFailure("answer", str(bad)) from None
         share = reply.share(len(batch))
-        entries: list[tuple[str, Stored]] = []
-        left: list[Asked] = []
-        for asked, value in zip(batch, values, strict=True):
-            if value is None:
-                left.append(asked)
-                continue
-            entries.append((asked.key, self._stored(share, value.model_dump_json())))
+        found = [(asked, value) for asked, value in zip(batch, values, strict=True) if value is not None]
+        if self.cache is not None and found:
+            entries = [(asked.key, self._stored(share, value.model_dump_json(), answer_type)) for asked, value in found]
+            await self._write(self.cache.put, entries)
+        for asked, value in found:
             cost = share.cost_usd
             asked.answer.set_result(
                 Answer(value, share.tokens_in, share.tokens_out, cost, reply.seconds, "stop", False, self.model)
             )
-        if self.cache is not None and entries:
-            self.cache.put(entries)
-        return left
+        return [asked for asked, value in zip(batch, values, strict=True) if value is None]
 
     async def _ask_alone(self, asked: Asked) -> None:
         try:
@@ -400,6 +400,9 @@ class LiteLLM:
                 reply = self._reply(response, time.monotonic() - started, attempt)
                 self._budget.settle(reserved, reply.cost_usd or 0.0)
                 self._gate.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
+                if self.ledger is not None:
+                    booked = (self.stage, self.model, reply.tokens_in, reply.tokens_out, reply.cost_usd)
+                    await self._write(self.ledger.record, *booked)
                 return reply
             if trouble.kind == "auth":
                 raise self._refused_key(trouble) from None
@@ -462,8 +465,6 @@ class LiteLLM:
         self.usage.tokens_out += tokens_out
         self.usage.cost_usd += cost or 0.0
         self.usage.unpriced += cost is None
-        if self.ledger is not None:
-            self.ledger.record(self.stage, self.model, tokens_in, tokens_out, cost)
         text = choice.message.content if choice is not None else None
         return _Reply(
             # Half a surrogate pair is legal in a JSON escape and in no file or database.
@@ -484,6 +485,10 @@ class LiteLLM:
         # LiteLLM has worked it out with cached and reasoning tokens at their own prices.
         known = getattr(response, "_hidden_params", {}).get("response_cost")
         return float(known) if known else self._price.of(tokens_in, tokens_out)
+
+    async def _write(self, write: Callable[..., None], *given: Any) -> None:
+        """Do it in the thread that writes, one after the other."""
+        await asyncio.get_running_loop().run_in_executor(self._pen, write, *given)
 
     # -- what is made once
 
@@ -516,7 +521,7 @@ class LiteLLM:
             shape = self._shapes[answer_type] = Shape(answer_type, self.settings.api_base is None)
         return shape
 
-    def _stored(self, reply: _Reply, text: str) -> Stored:
+    def _stored(self, reply: _Reply, text: str, answer_type: type[BaseModel]) -> Stored:
         return Stored(
             answer=text,
             model=self.model,
@@ -526,6 +531,7 @@ class LiteLLM:
             cost_usd=reply.cost_usd,
             seconds=round(reply.seconds, 4),
             litellm_version=_LITELLM_VERSION(),
+            answer_type=answer_type.__name__,
         )
 
     def _refused_key(self, trouble: Trouble) -> MissingError:
@@ -549,6 +555,7 @@ class LiteLLM:
         self._gate.close()
 
     async def aclose(self) -> None:
+        self._pen.shutdown()
         if self.cache is not None:
             self.cache.close()
         if self.ledger is not None:

@@ -50,7 +50,7 @@ def make_plan(
     """The plan for rows of questions.
 
     Tokens in are measured in the prompts with the model's tokenizer (or the nearest one litellm has). Tokens out are the
-    mean of this model's answers in the cache; where there are none, those of ``example``.
+    mean of this model's answers of that type in the cache; where there are none, those of ``example``.
     """
     plan = Plan(model)
     if model.startswith("builtin/"):
@@ -76,7 +76,7 @@ def make_plan(
             # In a batch the system message is sent once for all.
             plan.tokens_in += counter(question.system) // batch_size + counter(str(question.user))
             longest += question.max_tokens or 4096
-    known = cache.mean_tokens_out(model) if cache is not None else None
+    known = cache.mean_tokens_out(model, answer_type.__name__) if cache is not None else None
     if cache is not None:
         cache.close()
     if not plan.calls:

@@ -103,7 +103,10 @@ def _headers(error: BaseException) -> Any:
 
 
 def retry_after_seconds(headers: Any, now: Callable[[], float] = time.time) -> float | None:
-    """``Retry-After`` as seconds from now; the header holds seconds or a date. None without a usable one."""
+    """``Retry-After`` as seconds from now; the header holds seconds or a date. None without a usable one.
+
+    A date is compared with the server's own ``Date``, where it sent one: our clock may be wrong.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
         if not value:
@@ -112,11 +115,18 @@ def retry_after_seconds(headers: Any, now: Callable[[], float] = time.time) -> f
             return max(0.0, float(value) * unit)
         except ValueError:
             pass
-        try:
-            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now())
-        except ValueError:
-            pass
+        due = _unix_time(value)
+        if due is not None:
+            sent = _unix_time(headers.get("date"))
+            return max(0.0, due - (sent if sent is not None else now()))
     return None
+
+
+def _unix_time(date: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp() if date else None
+    except ValueError:
+        return None
 
 
 def retry_delay(attempt: int, retry_after: float | None, cap: float, rng: random.Random) -> float:
