@@ -1,0 +1,136 @@
+"""lsdata bench with hosted models, through the real client and a loopback server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bench_fakes import make_rows
+from latentscore_data.cli import app
+from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.ledger import totals
+from latentscore_data.core.rows import BenchRow
+from latentscore_data.core.workspace import Workspace
+from servers import Body, ChatServer, config_reply
+
+pytestmark = pytest.mark.long  # the client alone takes seconds to import
+
+MODEL = "openai/gpt-4o-mini"
+QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
+
+
+def write_rows(root: Path, count: int) -> None:
+    """TEST rows, the third of which is a vibe that no model answers as it should."""
+    rows = make_rows(count, 1)
+    vibes = [f"bright rain, number {i}" if i != 2 else "unspeakable rain" for i in range(count)]
+    changed = [row.model_copy(update={"vibe_original": vibe}) for row, vibe in zip(rows, vibes, strict=True)]
+    replace_rows(Workspace(root).scored("TEST"), [row.model_dump(mode="json") for row in changed])
+
+
+def reply(body: Body) -> str:
+    return "I would rather not." if "unspeakable" in json.dumps(body["messages"]) else answers(body)
+
+
+answers = config_reply()
+
+
+def command(root: Path, url: str, name: str) -> list[str]:
+    sources = ["--source", f"litellm:{MODEL}=mini", "--source", "baseline:random"]
+    # Every address of this machine leads to the server; one that is not a loopback address costs what the list says.
+    base = url.replace("127.0.0.1", "0.0.0.0")
+    return ["bench", "--root", str(root), *QUICK, *sources, "--api-base", base, "--name", name, "--yes", "--json"]
+
+
+def bench(root: Path, server: ChatServer, name: str, *more: str) -> dict[str, Any]:
+    out = CliRunner().invoke(app, [*command(root, server.url, name), *more])
+    assert out.exit_code in (0, 1), out.output
+    return json.loads(out.stdout)
+
+
+def results(root: Path, name: str) -> dict[str, BenchRow]:
+    """The model's results by vibe."""
+    path = Workspace(root).bench_dir / name / "results.jsonl"
+    rows = [BenchRow.model_validate_json(line) for line in path.read_text("utf-8").splitlines()]
+    return {row.vibe_original: row for row in rows if row.source == "mini"}
+
+
+def test_a_hosted_model_s_answers_failures_tokens_and_cost(root: Path) -> None:
+    write_rows(root, 4)
+    with ChatServer(reply) as server:
+        told = bench(root, server, "first")
+        found = results(root, "first")
+        assert [row.valid for row in found.values()] == [True, True, False, True]
+        spoilt = found.pop("unspeakable rain")
+        assert str(spoilt.failure).startswith("no valid answer: ")
+        assert spoilt.scores == {}
+        for row in found.values():
+            assert row.scores["acoustic"]
+            assert (row.tokens_in or 0) > 100
+            assert (row.tokens_out or 0) > 100
+            assert row.cost_usd == pytest.approx(0.15e-6 * (row.tokens_in or 0) + 0.6e-6 * (row.tokens_out or 0))
+            assert (row.generate_seconds or 0) > 0
+
+        table = json.loads((Workspace(root).bench_dir / "first" / "summary.json").read_text())
+        mini = next(source for source in table["sources"] if source["label"] == "mini")
+        assert (mini["valid"], mini["success_rate"]) == (3, 0.75)
+        assert list(mini["failures"].values()) == [1]
+        assert mini["cost_usd"] == pytest.approx(sum(row.cost_usd or 0 for row in found.values()))
+        # The answers that could not be used were paid for, too: the run and the ledger know of them.
+        booked = totals(Workspace(root).ledger)["bench", MODEL]
+        assert booked.calls == told["calls"] == len(server.received) > 4
+        assert told["cost_usd"] == pytest.approx(booked.cost_usd)
+        assert booked.cost_usd > mini["cost_usd"]
+
+        asked = len(server.received)
+        again = bench(root, server, "first")
+        assert (again["calls"], again["skipped"], len(server.received)) == (0, 8, asked)
+
+        anew = bench(root, server, "second")
+        assert anew["cached"] == 3
+        assert {vibe_of(r.body) for r in server.received[asked:]} <= {"unspeakable rain"}
+        assert [row.scores for row in results(root, "second").values() if row.valid] == [
+            r.scores for r in found.values()
+        ]
+
+
+def vibe_of(body: Body) -> str:
+    """The vibe that a request asks about."""
+    text = json.dumps(body["messages"])
+    return next(
+        (v for v in ("unspeakable rain", *(f"bright rain, number {i}" for i in range(40))) if f">{v}<" in text), text
+    )
+
+
+def test_a_run_that_was_killed_asks_only_what_it_has_no_answer_to(root: Path) -> None:
+    write_rows(root, 10)
+    with ChatServer(answers, delay_seconds=0.3) as server:
+        options = [*command(root, server.url, "killed"), "--max-concurrency", "2"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "latentscore_data", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            end = time.monotonic() + 120
+            while len(server.received) < 5 and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.02)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        stored = Workspace(root).bench_dir / "killed" / "answers" / "mini.jsonl"
+        kept = [json.loads(line)["row_id"] for line in stored.read_text().splitlines() if line.endswith("}")]
+        assert 2 <= len(kept) < 10
+        before = len(server.received)
+        told = bench(root, server, "killed", "--max-concurrency", "2")
+        assert told["done"] == 20
+        counts = Counter(vibe_of(request.body) for request in server.received)
+    # Two were under way when it died.
+    assert len(counts) == 10
+    assert counts.total() <= 12
+    assert len(server.received) - before <= 10 - len(kept)
+    assert all(row.valid and row.scores for row in results(root, "killed").values())
