@@ -122,7 +122,6 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
         (("--source", "baseline:random", "--baseline", "b"), 2, "no source is called b"),
         (("--split", "SFT-Val"), 3, "there are no SFT-Val rows"),
         (("--suite", "controllability", "--source", "dataset:config_payload"), 2, "holds no configs"),
-        (("--source", "litellm:openai/gpt-4o-mini"), 2, "nobody can be asked"),
         (("--on", "mars"), 2, "bench cannot run on 'mars'"),
     ],
 )

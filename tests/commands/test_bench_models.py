@@ -134,3 +134,23 @@ def test_a_run_that_was_killed_asks_only_what_it_has_no_answer_to(root: Path) ->
     assert counts.total() <= 12
     assert len(server.received) - before <= 10 - len(kept)
     assert all(row.valid and row.scores for row in results(root, "killed").values())
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        (("--source", "litellm:openai/gpt-4o-mini"), 4),
+        # Four answers of one source, the same against other vibes, and two candidates of each row.
+        (("--source", "baseline:random", "--scorer", "judge:openai/gpt-4o"), 4 + 4 + 8),
+    ],
+)
+def test_a_model_that_costs_money_is_not_asked_unless_somebody_said_so(
+    root: Path, options: tuple[str, ...], calls: int
+) -> None:
+    write_rows(root, 4)
+    out = CliRunner().invoke(app, ["bench", "--root", str(root), *QUICK, *options])
+    assert out.exit_code == 2
+    assert f"costs money ({calls} calls" in out.output
+    assert "nobody can be asked" in out.output
+    assert len(out.output.strip().splitlines()) == 2
+    assert not Workspace(root).ledger.exists()

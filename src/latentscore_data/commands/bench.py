@@ -262,7 +262,7 @@ def pairs_to_hear(samples: Sequence[Sample]) -> Iterator[tuple[str, dict[str, An
 
 
 def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
-    """What each hosted model among the sources would be asked, and what that would cost; nothing for those that are free."""
+    """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
     from latentscore import MusicConfigPromptPayload
     from latentscore_data.core.bench import prepare
     from latentscore_data.core.generation import example_answer
@@ -271,19 +271,20 @@ def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
     from latentscore_data.core.llm.prompts import config_question
 
     rows = prepare.choose_rows(settings.bench, workspace)
-    models = [source.name for source in prepare.choose_sources(settings.bench, rows) if source.kind == "litellm"]
-    return [
+    sources = prepare.choose_sources(settings.bench, rows)
+    asked = [
         make_plan(
-            model,
+            source.name,
             ([config_question(row.vibe_original, settings.configs, 0)] for row in rows),
             MusicConfigPromptPayload,
             example_answer(),
             settings.llm,
             workspace.llm_cache,
         )
-        for model in models
-        if not costs_nothing(model, settings.llm)
+        for source in sources
+        if source.kind == "litellm" and not costs_nothing(source.name, settings.llm)
     ]
+    return asked + prepare.judges_plans(settings, rows, sources)
 
 
 def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from latentscore_data.core.seeds import digest
 if TYPE_CHECKING:
     from latentscore.embed import Embedder
     from latentscore_data.core.bench.run import Listening
+    from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.scoring.cache import ScoreCache
     from latentscore_data.core.scoring.studio import Studio
     from latentscore_data.core.settings import BenchSettings, ScoringSettings, Settings
@@ -192,6 +193,21 @@ def open_studio(
         scorers = make_scorers(needs)
         with Studio(scorers, settings.scoring, cache) as studio:
             yield studio, cache
+
+
+def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[SourceName]) -> list[Plan]:
+    """What judges that cost money would be asked: every answer, one source's against other vibes, and every candidate."""
+    from latentscore_data.core.llm.prices import costs_nothing
+    from latentscore_data.core.scoring import base
+    from latentscore_data.core.scoring.judge import judge_plan
+
+    candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
+    pairs = len(rows) * (len(sources) + 1) + candidates
+    needs = base.ScorerNeeds(settings.scoring, settings.llm)
+    judges = [name for name in base.scorer_names(settings.scoring) if name.startswith("judge:")]
+    return [
+        judge_plan(name, pairs, needs) for name in judges if not costs_nothing(name.partition(":")[2], settings.llm)
+    ]
 
 
 def scorer_names(studio: Listening) -> list[str]:
