@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bench_fakes import make_result, make_rows
+from browsing import open_page, until
 from latentscore import Audio
 from latentscore_data.core.bench import human
 from latentscore_data.core.bench.clips import write_mp3
@@ -192,3 +193,42 @@ def test_a_spoilt_key_is_one_line(run_folder: Path, tmp_path: Path, spoil: Calla
     key_file.write_text(spoil(key))
     with pytest.raises(InputError, match="is not the key of a listening pack"):
         human.evaluate([tmp_path / "ann.json"], run_folder.parent)
+
+
+@pytest.mark.browser
+def test_a_listener_answers_in_the_browser_and_the_file_can_be_evaluated(run_folder: Path, tmp_path: Path):
+    """Everything that a person does with a pack, in Chromium."""
+    hostile = "<img src=x onerror=window.hacked=1></script><b>"
+    rows = [row.model_copy(update={"vibe_original": f"{hostile} {row.vibe_original}"}) for row in samples()]
+    page_file = human.write_pack(rows, run_folder, 12, seed=0)
+    pairs = {pair["id"]: pair for pair in json.loads((page_file.parent / "key.json").read_text())["pairs"]}
+    with open_page(page_file) as page:
+        page.fill("#listener", "Ann Onymous")
+        for side in ("b", "a"):
+            page.evaluate(f"document.getElementById('audio-{side}').play()")
+            until(page, f"document.getElementById('audio-{side}').currentTime > 0.02")
+        assert page.evaluate("sides[1].paused"), "one sound at a time"
+        for number in range(len(pairs)):
+            assert page.locator("#vibe").inner_text().startswith(hostile)
+            shown = page.evaluate("trials[at].id")
+            choice = answers([pairs[shown]], "x")["answers"][0]["choice"]
+            page.click(f"[data-choice={choice}]")
+            if number == 2:
+                page.reload()  # what was answered is not lost
+                assert page.evaluate("Object.keys(answers).length") == 3
+                page.evaluate("at = 2; draw()")
+            if number < len(pairs) - 1:
+                page.click("#on")
+        assert page.evaluate("document.getElementById('progress').value") == len(pairs)
+        page.fill("#listener", "Ann Onymous")
+        with page.expect_download() as saved:
+            page.click("#save")
+        assert saved.value.suggested_filename == "answers-Ann_Onymous.json"
+        saved.value.save_as(tmp_path / "ann.json")
+        assert page.evaluate("window.hacked") is None
+        assert page.errors == []
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    found = human.evaluate([tmp_path / "ann.json"], run_folder.parent, resamples=2)
+    assert found["catch_trials"] == {"Ann Onymous": 1.0}
+    assert [strength["label"] for strength in found["strengths"]] == ["aster", "birch", "cedar"]
