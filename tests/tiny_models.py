@@ -101,5 +101,48 @@ def tiny_qwen3(folder: Path) -> Path:
     return folder
 
 
+def sentencepiece_gemma(folder: Path) -> Path:
+    """A tiny Gemma 3 whose tokenizer is a ``tokenizer.model`` alone: BPE with byte fallback, as Gemma's is."""
+    import torch
+    from sentencepiece import sentencepiece_model_pb2
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    normal, unknown, control, user_defined, byte = 1, 2, 3, 4, 6
+    special = ["<pad>", "<eos>", "<bos>"]
+    turns = ["<start_of_turn>", "<end_of_turn>"]
+    joined = "ra in ra|in on ti ti|n ro of ro|of ▁|rain ▁|on ▁|a ▁|tin ▁|roof st st|a sta|tion ti|on".replace(
+        "|", ""
+    ).split()
+    letters = [*"▁abcdefghijklmnopqrstuvwxyz.,:<>/\n0123456789"]
+    pieces = [(piece, control) for piece in special] + [("<unk>", unknown), ("<mask>", user_defined)]
+    pieces += [(piece, user_defined) for piece in turns] + [(f"<0x{i:02X}>", byte) for i in range(256)]
+    pieces += [(piece, normal) for piece in dict.fromkeys([*joined, *letters])]
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+    for rank, (piece, kind) in enumerate(pieces):
+        entry = proto.pieces.add()
+        entry.piece, entry.type, entry.score = piece, kind, -float(rank) if kind == normal else 0.0
+    proto.trainer_spec.model_type = 2
+    proto.trainer_spec.byte_fallback = True
+    proto.normalizer_spec.add_dummy_prefix = False
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.model").write_bytes(proto.SerializeToString())
+    tokens = {
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GemmaTokenizer", **tokens}))
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(pieces), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=256, max_position_embeddings=1024, sliding_window=512,
+        bos_token_id=2, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(str(folder))
+    return folder
+
+
 def change_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

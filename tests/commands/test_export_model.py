@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 from latentscore_data.cli import app
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.workspace import Workspace
-from tiny_models import change_json, finished_run, tiny_qwen3, with_adapter
+from tiny_models import change_json, finished_run, sentencepiece_gemma, tiny_qwen3, with_adapter
 
 # Not importorskip: libraries that are imported while tests are collected read the user's settings.
 EXTRAS = ("torch", "transformers", "peft", "gguf")
@@ -166,6 +168,48 @@ def test_the_card_tells_the_run(root: Path, tiny_run: RunFolder) -> None:
     assert "Apache License" in (folder / "LICENSE").read_text()
 
 
+def test_the_card_shows_what_the_evaluation_found_with_its_intervals(root: Path, tiny_run: RunFolder) -> None:
+    """The verdict is made by the code that ``train --evaluate`` runs, from samples with known means."""
+    from bench_fakes import make_result, make_rows, noise
+    from latentscore_data.core.bench.summary import RunFacts, SourceFacts, summarise
+    from latentscore_data.core.training.evaluate import RIVALS, TRAINED, judge
+
+    means = {TRAINED: 0.5, "base": 0.2, "random": 0.1, "look-up": 0.49}
+    rows = make_rows(12, 1)
+    samples = [
+        make_result(row, label, mean + 0.1 * noise(row.row_id, label), raw_valid=label == TRAINED)
+        for label, mean in means.items()
+        for row in rows
+    ]
+    facts = RunFacts(
+        "e", "rows", "2026-01-01T00:00", [SourceFacts(label, "local", label) for label in means], ["bright"], TRAINED, 5.0, 0,
+        resamples=500,
+    )  # fmt: skip
+    verdict = judge(summarise(samples, facts))
+    assert verdict["raw_valid"] == 1.0
+    tiny_run.note(evaluation=verdict)
+    run(root)
+    card = (root / ".exports" / "tiny-lora" / "README.md").read_text()
+    assert "On 12 validation rows of 12 source documents" in card
+    assert f"judged by bright, its mean score is {verdict['trained']:.3f}." in card
+    shown = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.endswith((" yes |", " no |"))}
+    assert set(shown) == set(RIVALS)
+    rival = verdict["rivals"]["base"]
+    assert f"| {rival['difference']:+.3f} | {rival['low']:+.3f} to {rival['high']:+.3f} | " in shown["base"]
+    assert rival["low"] < rival["difference"] < rival["high"]
+    assert rival["difference"] == pytest.approx(0.3, abs=0.05)
+    assert shown["base"].endswith("| yes |")
+    assert shown["look-up"].endswith("| no |")
+    assert "too few" not in card
+
+    few = judge(summarise([s for s in samples if s.id_in_dataset <= "chapter-004"], facts))
+    tiny_run.note(evaluation=few)
+    run(root, "--overwrite")
+    card = (root / ".exports" / "tiny-lora" / "README.md").read_text()
+    assert "too few source documents for intervals" in card
+    assert "| – | – |" in card
+
+
 def test_the_loading_example_of_the_card_runs(root: Path, tiny_run: RunFolder, capsys) -> None:
     run(root)
     folder = root / ".exports" / "tiny-lora"
@@ -204,6 +248,36 @@ def test_tokenizer_keys_can_be_taken_from_another_gguf(root: Path, tiny_run: Run
     keys = [name for name in a.fields if name.startswith("tokenizer.")]
     assert len(keys) >= 8
     assert all(a.fields[name].contents() == b.fields[name].contents() for name in keys)
+
+
+def test_a_base_whose_tokenizer_is_a_tokenizer_model_alone(root: Path, tmp_path: Path) -> None:
+    """Its pieces become the tokenizer's keys of the GGUF, which splits texts as it does."""
+    import gguf
+    from transformers import AutoTokenizer
+
+    folder = sentencepiece_gemma(tmp_path / "pieces")
+    run(root, str(folder), "--gguf", "f16")
+    exported = root / ".exports" / "pieces"
+    reader = gguf.GGUFReader(exported / "gguf" / "pieces-f16.gguf")
+    assert reader.fields["tokenizer.ggml.model"].contents() == "llama"
+    tokens = reader.fields["tokenizer.ggml.tokens"].contents()
+    scores = dict(zip(tokens, reader.fields["tokenizer.ggml.scores"].contents(), strict=True))
+    assert scores["▁rain"] > scores["a"]
+    kinds = dict(zip(tokens, reader.fields["tokenizer.ggml.token_type"].contents(), strict=True))
+    assert kinds["<0xC3>"] == gguf.TokenType.BYTE
+    assert kinds["<bos>"] == gguf.TokenType.CONTROL
+    back = AutoTokenizer.from_pretrained(exported / "gguf", gguf_file="pieces-f16.gguf")
+    text = "rain on a tin roof, a station\n(café)"
+    assert back(text)["input_ids"] == AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
+    assert "▁rain" not in back.convert_ids_to_tokens(back("rain", add_special_tokens=False)["input_ids"])
+
+
+def test_a_tokenizer_model_without_its_library_names_the_remedy(root: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = sentencepiece_gemma(tmp_path / "pieces")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    said = " ".join(refused(root, str(folder), code=3).split())
+    assert "pieces/tokenizer.model" in said
+    assert "pip install 'latentscore-data[ml]'" in said
 
 
 def refused(root: Path, *args: str, code: int) -> str:
@@ -283,7 +357,84 @@ def test_an_architecture_without_gguf(root: Path, tmp_path: Path, tiny_run: RunF
 
 
 def test_an_unknown_quantisation_names_those_there_are(root: Path, tiny_run: RunFolder) -> None:
-    assert "q8_0" in refused(root, "--gguf", "q4_k_m", code=2)
+    assert "q8_0" in refused(root, "--gguf", "q7_z", code=2)
+
+
+TOOL = """#!{python}
+import shutil, sys
+import gguf, numpy
+source, target, kind = sys.argv[1:]
+print("main: build = 4711 (fa4e)")
+shutil.copy(source, target)
+reader = gguf.GGUFReader(target, "r+")
+field = reader.fields["general.file_type"]
+field.parts[field.data[0]][0] = gguf.LlamaFileType["MOSTLY_" + kind]
+{more}
+"""
+"""Stands in for llama-quantize: leaves the weights as they are, and says that they are of the asked type."""
+
+
+@pytest.fixture
+def quantizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a ``llama-quantize`` on the path that does ``more`` than it should; there is no other one."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+
+    def put(more: str = "", script: str = TOOL) -> None:
+        path = programs / "llama-quantize"
+        path.write_text(script.replace("{python}", sys.executable).replace("{more}", more))
+        path.chmod(0o755)
+
+    return put
+
+
+def test_a_k_quant_is_made_by_llama_quantize_where_it_is_on_the_path(
+    root: Path, tiny_run: RunFolder, quantizer: Callable[..., None]
+) -> None:
+    import gguf
+
+    quantizer()
+    run(root, "--gguf", "q4_k_m", "--gguf", "q8_0")
+    folder = root / ".exports" / "tiny-lora"
+    assert sorted(path.name for path in (folder / "gguf").iterdir()) == ["tiny-lora-q4_k_m.gguf", "tiny-lora-q8_0.gguf"]
+    reader = gguf.GGUFReader(folder / "gguf" / "tiny-lora-q4_k_m.gguf")
+    assert reader.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_Q4_K_M
+    record = json.loads((folder / "export.json").read_text())
+    assert record["tools"] == {"llama-quantize": "4711 (fa4e)"}
+    # The file it started from is exact, so nothing was rounded before the tool rounds.
+    assert record["parity"]["gguf/tiny-lora-q4_k_m.gguf"]["relative_error"] < 1e-5
+    assert "K-quants were made by llama-quantize, 4711 (fa4e)." in (folder / "README.md").read_text()
+
+
+def test_without_llama_quantize_a_k_quant_names_the_remedy(
+    root: Path, tiny_run: RunFolder, quantizer: Callable[..., None]
+) -> None:
+    said = refused(root, "--gguf", "q4_k_m", code=2)
+    assert "llama-quantize, which is not on the path" in said
+    assert "install llama.cpp, or choose q8_0" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        ("print('no such tensor'); sys.exit(3)", 7, "llama-quantize failed with exit code 3 (no such tensor)"),
+        ("import os; os.remove(target)", 7, "llama-quantize failed with exit code 0"),
+        ("open(target, 'wb').write(b'nothing')", 7, "what llama-quantize wrote cannot be read"),
+        ("field.parts[field.data[0]][0] = 0", 7, "was asked for q4_k_m and wrote all_f32"),
+        ("for tensor in reader.tensors: tensor.data[:] = 1.0", 7, "differs from the merged model"),
+    ],
+)
+def test_what_llama_quantize_does_wrong_is_not_kept(
+    root: Path, tiny_run: RunFolder, quantizer: Callable[..., None], more: str, code: int, message: str
+) -> None:
+    quantizer(more)
+    assert message in " ".join(refused(root, "--gguf", "q4_k_m", code=code).split())
+
+
+def test_a_llama_quantize_that_cannot_be_run(root: Path, tiny_run: RunFolder, quantizer: Callable[..., None]) -> None:
+    quantizer(script="#!/no/such/interpreter\n")
+    assert "llama-quantize cannot be run" in " ".join(refused(root, "--gguf", "q6_k", code=2).split())
 
 
 @pytest.mark.parametrize("source", ["no-such-run", "."])

@@ -41,7 +41,10 @@ def export_model(
         typer.Argument(metavar="RUN|PATH", help="A run, or a folder with an adapter or a model (default: newest run)."),
     ] = None,
     gguf: Annotated[
-        list[str] | None, typer.Option(help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16, or q4_k_m and its like with llama-quantize. Repeatable."
+        ),
     ] = None,
     terms: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text of the base model's licence, shipped with the model.")
@@ -179,7 +182,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
 
     from latentscore_data.core.display import say
     from latentscore_data.core.errors import require
-    from latentscore_data.core.export import cards, gguf, merge, provenance, terms
+    from latentscore_data.core.export import cards, gguf, merge, provenance, quantize, terms
     from latentscore_data.core.export.folder import check_target, new_folder, write_record
     from latentscore_data.core.jsonl_io import replace_bytes, replace_json
     from latentscore_data.core.stage import Summary
@@ -188,7 +191,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
     started = time.monotonic()
     chosen, workspace = settings.export, Workspace(settings.paths.root)
     for quantization in chosen.gguf:
-        gguf.check_quantization(quantization)
+        quantize.check_quantization(quantization)
     source = merge.find_source(chosen.model, workspace.train_dir)
     target = target_of("model", settings, workspace, out)
     check_target(target, overwrite)
@@ -197,12 +200,15 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
     with new_folder(target, overwrite) as folder:
         say(f"export model: merging {source.name}")
         merged = merge.merge(source, workspace.train_dir, folder)
-        files = {}
+        files: dict[str, merge.Parity] = {}
+        tools: dict[str, str] = {}
         for quantization in chosen.gguf:
             # In a folder of their own: beside a tokenizer_config.json, transformers would mix the two tokenizers.
             path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
             say(f"export model: writing {path.name}")
-            gguf.write_gguf(folder, path, quantization, source.name, chosen.tokenizer)
+            version = quantize.write_quantized(folder, path, quantization, source.name, chosen.tokenizer)
+            if version is not None:
+                tools[quantize.TOOL] = version
             files[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
         chain = merge.base_chain(merged.base or merge.base_of(source), workspace.train_dir)
         inherited = terms.terms_of(chain, merged.model_type)
@@ -218,13 +224,16 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             files,
             record,
             missing,
+            tools,
         )
         replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
         if record:
             replace_json(folder / "training.json", record)
         parity = {name: p.to_dict() for name, p in {"merged": merged.parity, **files}.items() if p is not None}
         write_record(
-            folder, "model", {"repo_type": "model", "missing_notices": missing, "parity": parity, "base": chain}
+            folder,
+            "model",
+            {"repo_type": "model", "missing_notices": missing, "parity": parity, "base": chain, "tools": tools},
         )
     worst = max((p.relative_error for p in files.values()), default=0.0)
     return Summary(

@@ -343,8 +343,13 @@ class ExportSettings(Section):
     """DATASET=LICENCE for sources whose texts do not say theirs."""
     model: str | None = None
     """Run id or folder of the model to export; empty for the newest finished run."""
-    gguf: list[Literal["q8_0", "q5_0", "q4_0", "f16", "bf16"]] = []
-    """GGUF files to write beside a model's safetensors."""
+    gguf: list[
+        Literal[
+            "q8_0", "q5_0", "q4_0", "f16", "bf16",
+            "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k",
+        ]
+    ] = []  # fmt: skip
+    """GGUF files to write beside a model's safetensors; the K-quants need llama.cpp's llama-quantize on the path."""
     terms: Path | None = None
     """File with the text of the base model's licence, which has to travel with a model made from it."""
     tokenizer: Path | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -375,6 +375,8 @@ class ModelFacts:
     record: Mapping[str, Any]
     """The run's ``run.json``; empty for a model from elsewhere."""
     missing: Sequence[str]
+    tools: Mapping[str, str] = field(default_factory=lambda: {})
+    """Programs of others that made a GGUF file -> their version."""
 
 
 def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
@@ -449,6 +451,7 @@ def _gguf_section(facts: ModelFacts) -> list[str]:
         for what, p in rows
     ]
     lines += table(("file", "largest difference", "relative error", "same first choice", "KL, nats"), figures)
+    lines += ["", *(f"K-quants were made by {md(tool)}, {md(version)}." for tool, version in facts.tools.items())]
     if facts.gguf:
         lines += ["", "```sh", f"llama-server -m {next(iter(facts.gguf))}", "```"]
     return [*lines, ""]
@@ -470,15 +473,38 @@ def _training_section(record: Mapping[str, Any]) -> list[str]:
 
 def _figures_section(record: Mapping[str, Any]) -> list[str]:
     figures = dict(_flat(record.get("metrics", {})))
-    evaluation = dict(_flat(record["evaluation"])) if isinstance(record.get("evaluation"), Mapping) else {}
     lines = table(("figure", "value"), [(md(name), md(_figure(value))) for name, value in figures.items()])
-    if evaluation:
-        lines += ["", "Against the baselines, on rows it was not trained on:", ""]
-        lines += table(("figure", "value"), [(md(name), md(_figure(value))) for name, value in evaluation.items()])
+    evaluation = record.get("evaluation")
+    if isinstance(evaluation, Mapping) and evaluation.get("rivals"):
+        lines += ["", *_evaluation(evaluation)]
     elif record:
         lines += ["", "It was not compared with any baseline (`lsdata train --evaluate` or `lsdata bench` would)."]
     health = record.get("health") or []
     return lines + [f"- {md(finding)}" for finding in health]
+
+
+def _evaluation(found: Mapping[str, Any]) -> list[str]:
+    """What ``lsdata train --evaluate`` noted: the rivals' means, and how far the model is above them."""
+    rows = [
+        (
+            md(name),
+            f"{rival['mean']:.3f}",
+            f"{rival['difference']:+.3f}",
+            "–" if rival["low"] is None else f"{rival['low']:+.3f} to {rival['high']:+.3f}",
+            "–" if rival["p_holm"] is None else f"{rival['p_holm']:.3f}",
+            "yes" if rival["beaten"] else "no",
+        )
+        for name, rival in found["rivals"].items()
+    ]
+    few = any(rival["low"] is None for rival in found["rivals"].values())
+    note = " There were too few source documents for intervals and tests: take it as a hint." if few else ""
+    return [
+        f"On {found['rows']} validation rows of {found['documents']} source documents, none of them trained on, judged by "
+        f"{md(found['scorer'])}, its mean score is {found['trained']:.3f}. Intervals resample source documents; p-values are "
+        f"corrected with Holm's method.{note}",
+        "",
+        *table(("against", "its mean", "difference", "95 % interval", "p", "beaten"), rows),
+    ]
 
 
 def _data_section(origin: Provenance | None) -> list[str]:

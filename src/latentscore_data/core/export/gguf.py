@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,18 @@ if TYPE_CHECKING:
     from latentscore_data.core.export.merge import Logits
 
 QUANTIZATIONS = ("q8_0", "q5_0", "q4_0", "f16", "bf16")
+"""The types that are written here."""
+
+K_QUANTS = ("q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k")
+"""The types that llama.cpp's own tool makes."""
 
 # Largest relative logit error (see Parity) that each type may leave on the probes. Measured on
 # random weights, which are the worst case: f16 0.001, bf16 0.008, q8_0 0.023, q5_0 0.17, q4_0 0.32.
-TOLERANCES: Mapping[str, float] = {"f16": 0.01, "bf16": 0.05, "q8_0": 0.10, "q5_0": 0.40, "q4_0": 0.60}
+TOLERANCES: Mapping[str, float] = {
+    "f16": 0.01, "bf16": 0.05, "q8_0": 0.10, "q5_0": 0.40, "q4_0": 0.60,
+    "q6_k": 0.20, "q5_k_m": 0.40, "q5_k_s": 0.40, "q4_k_m": 0.60, "q4_k_s": 0.60,
+    "q3_k_l": 1.0, "q3_k_m": 1.0, "q3_k_s": 1.0, "q2_k": 1.5,
+}  # fmt: skip
 
 _BLOCK = 32
 """Weights per block of the quantised types: a row must be whole blocks."""
@@ -52,7 +61,7 @@ def write_gguf(
 ) -> None:
     """Write a saved model (safetensors, config and tokenizer in one folder) as one GGUF file.
 
-    Weights are read and written one at a time. ``tokenizer_from`` is a GGUF of the same family whose tokenizer keys are
+    ``quantization`` is one of :data:`QUANTIZATIONS`, or f32. Weights are read and written one at a time. ``tokenizer_from`` is a GGUF of the same family whose tokenizer keys are
     copied; without it they are made from ``tokenizer.json``. Raises :class:`InputError` for an architecture, shape,
     tokenizer or quantisation that cannot be written, :class:`MissingError` without the gguf package.
     """
@@ -62,12 +71,11 @@ def write_gguf(
 
     config = AutoConfig.from_pretrained(model_folder)
     architecture = architecture_of(config)
-    check_quantization(quantization)
     kind = gguf.GGMLQuantizationType[quantization.upper()]
     writer = gguf.GGUFWriter(None, architecture.name)
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantization.upper()}"])
+    writer.add_file_type(gguf.LlamaFileType["ALL_F32" if quantization == "f32" else f"MOSTLY_{quantization.upper()}"])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     architecture.keys(writer, config)
     if tokenizer_from is not None:
@@ -77,7 +85,7 @@ def write_gguf(
         add_tokenizer(writer, json.loads(tokenizer.backend_tokenizer.to_str()), tokenizer, config, model_folder)
     names = gguf.get_tensor_name_map(_model_arch(architecture.name), config.num_hidden_layers)
 
-    plan: list[tuple[str, gguf.GGMLQuantizationType]] = []
+    plan: dict[str, gguf.GGMLQuantizationType] = {}
     for hf_name, array in tensors(model_folder):
         if hf_name == "lm_head.weight" and config.tie_word_embeddings:
             continue
@@ -85,29 +93,20 @@ def write_gguf(
         if gguf_name is None:
             raise InputError(f"{hf_name} has no place in a GGUF of {architecture.name}", "export without --gguf")
         stored = _stored_kind(gguf_name, array, kind)
-        data = _encode(hf_name, array, stored)
-        plan.append((hf_name, stored))
-        writer.add_tensor_info(gguf_name, data.shape, data.dtype, data.nbytes, stored)
+        # Only the sizes: what a weight becomes is worked out once, when it is written.
+        size = math.prod(gguf.quant_shape_to_byte_shape(array.shape, stored))
+        writer.add_tensor_info(gguf_name, array.shape, array.dtype, size, stored)
+        plan[hf_name] = stored
     with writing(path):
         path.parent.mkdir(exist_ok=True)
         writer.write_header_to_file(path)
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        kinds = dict(plan)
         for hf_name, array in tensors(model_folder):
-            if hf_name in kinds:
+            if hf_name in plan:
                 offset = architecture.norm_offset if hf_name.endswith("norm.weight") else 0.0
-                writer.write_tensor_data(_encode(hf_name, array + offset if offset else array, kinds[hf_name]))
+                writer.write_tensor_data(_encode(hf_name, array + offset if offset else array, plan[hf_name]))
         writer.close()
-
-
-def check_quantization(quantization: str) -> None:
-    """Raise :class:`InputError` for a type that is not written here."""
-    if quantization not in QUANTIZATIONS:
-        raise InputError(
-            f"a GGUF of type {quantization!r} cannot be written here",
-            f"choose {', '.join(QUANTIZATIONS)}; K-quants are made from an f16 file by llama.cpp's own llama-quantize",
-        )
 
 
 def _stored_kind(name: str, array: NDArray[np.float32], kind: Any) -> Any:
@@ -121,8 +120,7 @@ def _stored_kind(name: str, array: NDArray[np.float32], kind: Any) -> Any:
         "output.weight",
     ):
         kind = gguf.GGMLQuantizationType.Q8_0
-    quantised = kind not in (gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.BF16)
-    if quantised and array.shape[-1] % _BLOCK:
+    if gguf.GGML_QUANT_SIZES[kind][0] > 1 and array.shape[-1] % _BLOCK:
         raise InputError(
             f"{name} has rows of {array.shape[-1]} weights, and {kind.name.lower()} stores blocks of {_BLOCK}",
             "choose --gguf f16 or bf16 for this model",

@@ -152,6 +152,9 @@ def _auto_tokenizer(where: str) -> Any:
     from transformers import AutoTokenizer
 
     source, options = _source(where)
+    if (Path(source) / "tokenizer.model").is_file() and not (Path(source) / "tokenizer.json").exists() and not options:
+        # Without it the library takes the file for one of another kind, and stumbles over its first byte.
+        require("sentencepiece", "ml", f"reading {Path(source) / 'tokenizer.model'}")
     return AutoTokenizer.from_pretrained(source, **options)
 
 

@@ -105,7 +105,7 @@ def judge(table: dict[str, Any]) -> dict[str, Any]:
         "rows": table["rows"],
         "documents": table["documents"],
         "trained": mine,
-        "raw_valid": by_label[TRAINED].get("raw_valid"),
+        "raw_valid": by_label[TRAINED]["raw_valid_rate"],
         "rivals": rivals,
         "improved": all(rival["beaten"] for rival in rivals.values()),
         "in_words": f"{scorer} {mine:.3f} against {words}{note}",
