@@ -66,3 +66,41 @@ def lsdata() -> Lsdata:
         )
 
     return run
+
+
+@pytest.fixture
+def lsdata_here(monkeypatch: pytest.MonkeyPatch) -> Lsdata:
+    """The same in this process, for what needs none of its own: libraries are loaded once, not once a call."""
+    from typer.testing import CliRunner
+
+    from latentscore_data.cli import app
+
+    def run(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            for name, value in (env or {}).items():
+                patch.setenv(name, value)
+            out = CliRunner().invoke(app, args, prog_name="lsdata")
+        if out.exception is not None and not isinstance(out.exception, SystemExit):
+            raise out.exception
+        return subprocess.CompletedProcess(args, out.exit_code, out.stdout, out.stderr)
+
+    return run
+
+
+Words = tuple[str, ...]
+
+
+def command_paths(leaves_only: bool = False) -> list[Words]:
+    """The words that call the program and each command and subcommand; with ``leaves_only``, those that do something."""
+    import typer
+
+    from latentscore_data.cli import app
+
+    def walk(command: object, path: Words) -> Iterator[Words]:
+        below = getattr(command, "commands", {})
+        if not (leaves_only and below):
+            yield path
+        for name, sub in below.items():
+            yield from walk(sub, (*path, name))
+
+    return list(walk(typer.main.get_command(app), ()))

@@ -13,9 +13,9 @@ from conftest import Lsdata
 from latentscore_data.core.display import RedactingFormatter, clean, duration, histogram, money, redact, shorten
 
 
-def test_global_options_work_on_both_sides_of_the_command(lsdata: Lsdata) -> None:
-    before = lsdata("--json", "--root", "here", "doctor", "--settings")
-    after = lsdata("doctor", "--settings", "--json", "--root", "here")
+def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -> None:
+    before = lsdata_here("--json", "--root", "here", "doctor", "--settings")
+    after = lsdata_here("doctor", "--settings", "--json", "--root", "here")
     assert before.returncode == after.returncode == 0
     assert before.stdout == after.stdout
     values = {row["name"]: row for row in json.loads(before.stdout)}
@@ -29,8 +29,8 @@ def test_an_error_is_one_line_and_its_remedy_on_stderr(lsdata: Lsdata) -> None:
     assert out.stderr.splitlines() == ["lsdata: settings file nope.toml does not exist", "  -> check --config"]
 
 
-def test_an_error_in_json_is_one_document(lsdata: Lsdata) -> None:
-    out = lsdata("doctor", "--config", "nope.toml", "--json")
+def test_an_error_in_json_is_one_document(lsdata_here: Lsdata) -> None:
+    out = lsdata_here("doctor", "--config", "nope.toml", "--json")
     assert json.loads(out.stdout) == {
         "error": "settings file nope.toml does not exist",
         "remedy": "check --config",
@@ -101,28 +101,28 @@ def test_doctor_tells_what_is_there_and_never_a_key(lsdata: Lsdata) -> None:
     assert all(finding["fix"] for finding in findings.values() if finding["state"] == "missing")
 
 
-def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata: Lsdata) -> None:
-    out = lsdata("doctor", "--for", "configs", env={"LSDATA_LLM__MODEL": "openrouter/some/model"})
+def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata_here: Lsdata) -> None:
+    out = lsdata_here("doctor", "--for", "configs", env={"LSDATA_LLM__MODEL": "openrouter/some/model"})
     assert out.returncode == 3
     assert "OPENROUTER_API_KEY" in out.stdout
-    assert lsdata("doctor", "--for", "configs").returncode == 0
-    assert lsdata("doctor", "--for", "singing").returncode == 2
+    assert lsdata_here("doctor", "--for", "configs").returncode == 0
+    assert lsdata_here("doctor", "--for", "singing").returncode == 2
 
 
-def test_doctor_warns_of_a_readable_dotenv(lsdata: Lsdata) -> None:
+def test_doctor_warns_of_a_readable_dotenv(lsdata_here: Lsdata) -> None:
     Path(".env").write_text("SOME_API_KEY=abcdef\n")
     Path(".env").chmod(0o644)
-    assert "chmod 600 .env" in lsdata("doctor").stdout
+    assert "chmod 600 .env" in lsdata_here("doctor").stdout
 
 
-def test_status_of_an_empty_folder(lsdata: Lsdata) -> None:
-    out = lsdata("status", "--json")
+def test_status_of_an_empty_folder(lsdata_here: Lsdata) -> None:
+    out = lsdata_here("status", "--json")
     assert out.returncode == 0, out.stderr
     assert {stage["state"] for stage in json.loads(out.stdout)["stages"]} == {"not run"}
     assert not Path("data_work").exists()
 
 
-def test_a_folder_named_like_a_command_is_no_command(lsdata: Lsdata) -> None:
-    out = lsdata("--root", "configs", "status", "--json")
+def test_a_folder_named_like_a_command_is_no_command(lsdata_here: Lsdata) -> None:
+    out = lsdata_here("--root", "configs", "status", "--json")
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout)["root"] == "configs"

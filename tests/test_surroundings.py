@@ -10,25 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
-from conftest import Lsdata
-from latentscore_data.cli import app
+from conftest import Lsdata, command_paths
 
 ESCAPE = "\x1b"
 VIBE = ("configs", "naïve café ☕ at dusk", "--n", "1", "--seconds", "0.5", "--scorer", "acoustic")
-
-
-def command_paths() -> list[tuple[str, ...]]:
-    paths: list[tuple[str, ...]] = []
-
-    def walk(command: object, path: tuple[str, ...]) -> None:
-        for name, sub in getattr(command, "commands", {}).items():
-            paths.append((*path, name))
-            walk(sub, (*path, name))
-
-    walk(typer.main.get_command(app), ())
-    return paths
 
 
 @pytest.mark.long

@@ -33,6 +33,8 @@ class UploadHub:
     refuse_after: int | None = None
     """Large files that are taken before the hub goes away, once."""
     puts: Counter[str] = field(default_factory=Counter)
+    taking: threading.Lock = field(default_factory=threading.Lock)
+    """Several files come at the same time."""
 
     def __enter__(self) -> Self:
         hub = self
@@ -112,11 +114,12 @@ class UploadHub:
         self.reply(request, 200, {"transfer": "basic", "objects": objects})
 
     def put(self, request: BaseHTTPRequestHandler, oid: str, body: bytes) -> None:
-        if self.refuse_after is not None and len(self.large) >= self.refuse_after:
-            return self.reply(request, 400, {"error": "the line went dead"})
         assert hashlib.sha256(body).hexdigest() == oid
-        self.puts[oid] += 1
-        self.large[oid] = body
+        with self.taking:
+            if self.refuse_after is not None and len(self.large) >= self.refuse_after:
+                return self.reply(request, 400, {"error": "the line went dead"})
+            self.puts[oid] += 1
+            self.large[oid] = body
         return self.reply(request, 200, {})
 
     def commit(self, request: BaseHTTPRequestHandler, repo: Repository, name: str, body: bytes) -> None:

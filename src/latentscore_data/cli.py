@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
+from typer.core import TyperGroup
+from typer.models import OptionInfo
 
 from latentscore_data.commands._options import Globals
 
+
+class InOrder(TyperGroup):
+    """Lists the commands as the table does; Typer puts those with subcommands behind the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name for name in COMMANDS if name in self.commands]
+
+
 _program = typer.Typer(
     name="lsdata",
+    cls=InOrder,
     help="From a sentence to ambient music, and the data and models in between.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -76,6 +88,7 @@ _GLOBAL_OPTIONS = {
 def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
     """The command with the global options added to its own, inside the error boundary."""
     signature = inspect.signature(command, eval_str=True)
+    own = [with_short_metavar(parameter) for parameter in signature.parameters.values()]
     added = [
         inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for option, (kind, default) in _GLOBAL_OPTIONS.items()
@@ -90,9 +103,29 @@ def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
         kwargs = {option: as_typed(value) for option, value in kwargs.items()}
         with_errors_shown(functools.partial(command, *args, **kwargs), name)
 
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
     return run
+
+
+METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+def with_short_metavar(parameter: inspect.Parameter) -> inspect.Parameter:
+    """``--n N [1<=x<=256]`` instead of ``--n <int range> [1<=x<=256]``: leaves the help room for words."""
+    kind, option = [*get_args(parameter.annotation), None, None][:2]
+    metavar = next((METAVARS[leaf] for leaf in _leaves(kind) if leaf in METAVARS), None)
+    if metavar is None or not isinstance(option, OptionInfo) or option.metavar is not None:
+        return parameter
+    option = copy.copy(option)
+    option.metavar = metavar
+    return parameter.replace(annotation=Annotated[kind, option])
+
+
+def _leaves(kind: Any) -> Iterator[Any]:
+    yield kind
+    for inner in get_args(kind):
+        yield from _leaves(inner)
 
 
 def as_typed(value: Any) -> Any:
@@ -170,10 +203,10 @@ COMMANDS = {
     "download": ("download", STAGES),
     "vibes": ("vibes", STAGES),
     "configs": ("configs", STAGES),
-    "run-all": ("run_all", STAGES),
     "train": ("train", STAGES),
     "bench": ("bench", STAGES),
     "export": ("export", STAGES),
+    "run-all": ("run_all", STAGES),
     "status": ("status", HELPERS),
     "render": ("render", HELPERS),
     "doctor": ("doctor", HELPERS),

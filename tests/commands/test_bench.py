@@ -126,10 +126,10 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
     ],
 )
 def test_wrong_usage_is_one_line_and_a_remedy(
-    lsdata: Lsdata, root: Path, arguments: tuple[str, ...], code: int, message: str
+    lsdata_here: Lsdata, root: Path, arguments: tuple[str, ...], code: int, message: str
 ):
     write_rows(root)
-    out = lsdata("bench", "--root", str(root), *QUICK, *arguments)
+    out = lsdata_here("bench", "--root", str(root), *QUICK, *arguments)
     assert out.returncode == code
     assert message in out.stderr
     assert len(out.stderr.strip().splitlines()) == 2

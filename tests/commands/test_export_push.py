@@ -14,6 +14,8 @@ from conftest import Lsdata
 from export_workspace import fill
 from upload_hub import Repository, UploadHub
 
+pytestmark = pytest.mark.long  # each call is a process of its own: the hub's client reads its environment once
+
 Push = Callable[..., Any]
 
 

@@ -72,25 +72,25 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
     ],
 )
 def test_wrong_use_is_one_line_and_a_remedy(
-    lsdata: Any, workspace: Workspace, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+    lsdata_here: Any, workspace: Workspace, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     no_token = {"MODAL_CONFIG_PATH": str(tmp_path / "none")}
-    out = lsdata("train", *arguments, "--root", str(workspace.root), env=no_token)
+    out = lsdata_here("train", *arguments, "--root", str(workspace.root), env=no_token)
     assert out.returncode == code, out.stderr
     assert message in out.stderr
     assert "Traceback" not in out.stderr
     assert not list(workspace.train_dir.glob("*"))
 
 
-def test_a_reward_in_somebody_elses_settings_file_does_not_run(lsdata: Any, workspace: Workspace) -> None:
+def test_a_reward_in_somebody_elses_settings_file_does_not_run(lsdata_here: Any, workspace: Workspace) -> None:
     Path("reward.py").write_text(
         "from pathlib import Path\nPath('ran').touch()\ndef fn(vibes, answers): return [0.0] * len(vibes)\n"
     )
     Path("latentscore.toml").write_text("[train.grpo]\nreward = 'reward.py:fn'\n")
-    out = lsdata("train", "grpo", *QUICK, "--root", str(workspace.root))
+    out = lsdata_here("train", "grpo", *QUICK, "--root", str(workspace.root))
     assert out.returncode == 2, out.stderr
     assert "--trust-settings" in out.stderr
-    assert lsdata("run-all", "--from", "train", "--until", "train", "--root", str(workspace.root)).returncode == 2
+    assert lsdata_here("run-all", "--from", "train", "--until", "train", "--root", str(workspace.root)).returncode == 2
     assert not Path("ran").exists()
 
 
@@ -116,7 +116,7 @@ def test_a_run_that_does_not_beat_its_rivals_says_so_and_fails_when_that_was_req
     assert evaluation["scorer"] == "acoustic"
 
 
-def test_without_rows_the_command_that_makes_them_is_named(lsdata: Any, root: Path) -> None:
-    out = lsdata("train", "sft", "--root", str(root))
+def test_without_rows_the_command_that_makes_them_is_named(lsdata_here: Any, root: Path) -> None:
+    out = lsdata_here("train", "sft", "--root", str(root))
     assert out.returncode == 3
     assert "lsdata configs --split SFT-Train" in out.stderr

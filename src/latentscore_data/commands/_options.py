@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,10 +83,6 @@ MaxQpsOption = Annotated[
     float | None, typer.Option(help="Most calls started per second.", min=0.001, rich_help_panel=MODELS)
 ]
 MaxCostOption = Annotated[float | None, typer.Option(help="Hard stop in US dollars.", min=0, rich_help_panel=MODELS)]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or much is fetched.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
-RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try bad requests again, too.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this stage from nothing; the cache stays.")]
 ApiBaseOption = Annotated[
     str | None, typer.Option(help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS)
 ]
@@ -92,6 +90,10 @@ ApiKeyEnvOption = Annotated[
     str | None,
     typer.Option(help="Environment variable whose key goes to --api-base.", rich_help_panel=MODELS),
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or much is fetched.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try bad requests again, too.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this stage from nothing; the cache stays.")]
 ScorerOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -102,6 +104,33 @@ ScorerOption = Annotated[
 SecondsOption = Annotated[float | None, typer.Option(help="Seconds of audio per candidate.", min=0.5, max=600)]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[str | None, typer.Option(metavar="local|modal", help="Where it runs.", autocompletion=complete_on)]
+
+
+CALL_OPTIONS = {
+    "max_concurrency": MaxConcurrencyOption,
+    "max_qps": MaxQpsOption,
+    "max_cost": MaxCostOption,
+    "api_base": ApiBaseOption,
+    "api_key_env": ApiKeyEnvOption,
+}
+"""The flags of every command that calls models, by the setting in ``llm`` that each overrides."""
+
+
+def calls_models(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the flags of model calls; it gets those that were given as ``calls``, for the section ``llm``."""
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "calls"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in CALL_OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        calls = {name: value for name in CALL_OPTIONS if (value := given.pop(name)) is not None}
+        command(calls=calls, **given)
+
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    return run
 
 
 class Globals:

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentscore_data.commands._options import (
-    ApiBaseOption,
-    ApiKeyEnvOption,
     DryRunOption,
     LimitOption,
-    MaxConcurrencyOption,
-    MaxCostOption,
-    MaxQpsOption,
     OnOption,
     OverwriteOption,
     RetryFailedOption,
@@ -24,6 +19,7 @@ from latentscore_data.commands._options import (
     SeedOption,
     WorkersOption,
     YesOption,
+    calls_models,
     load,
     show,
 )
@@ -40,13 +36,14 @@ if TYPE_CHECKING:
 LISTENERS = "People listen"
 
 
+@calls_models
 def bench(
     source: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND:NAME[=LABEL]",
             help="What is compared: dataset:config_payload, litellm:MODEL, local:PATH, "
-            "baseline:random|keywords|most-common|lookup|clap-lookup. Repeatable.",
+            "baseline:NAME (random, keywords, most-common, lookup, clap-lookup). Repeatable.",
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="SFT-Train, SFT-Val, GRPO or TEST (the default).")] = None,
@@ -71,25 +68,20 @@ def bench(
     workers: WorkersOption = None,
     on: OnOption = None,
     seed: SeedOption = None,
-    max_concurrency: MaxConcurrencyOption = None,
-    max_qps: MaxQpsOption = None,
-    max_cost: MaxCostOption = None,
-    api_base: ApiBaseOption = None,
-    api_key_env: ApiKeyEnvOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
+    *,
+    calls: dict[str, Any],
 ) -> None:
     """Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.
 
     Examples:
 
-    lsdata bench
-
-    lsdata bench --source dataset:config_payload=data --source litellm:openai/gpt-4o-mini=mini --source baseline:random
-
-    lsdata bench --suite controllability --source baseline:keywords
+        lsdata bench
+        lsdata bench --source litellm:openai/gpt-4o-mini=mini --source baseline:random --max-cost 2
+        lsdata bench --suite controllability --source baseline:keywords
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
     from latentscore_data.core.display import say
@@ -99,8 +91,6 @@ def bench(
     from latentscore_data.core.workspace import Workspace
 
     read_dotenv()
-    if on not in (None, "local", "modal"):
-        raise InputError(f"bench cannot run on {on!r}", "places: local, modal (for local: sources)")
     settings = load(
         bench=chosen(
             sources=source,
@@ -113,17 +103,11 @@ def bench(
             seed=seed,
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
-        llm=chosen(
-            max_concurrency=max_concurrency,
-            max_qps=max_qps,
-            max_cost=max_cost,
-            api_base=api_base,
-            api_key_env=api_key_env,
-        ),
+        llm=calls,
     )
     if on not in (None, "local", "modal"):
         raise InputError(f"bench cannot run on {on!r}", "use --on local or --on modal")
-    trust_key_to(settings.llm, api_key_env)
+    trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:
         asked = plans(settings, workspace)

@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentscore_data.commands._options import (
-    ApiBaseOption,
-    ApiKeyEnvOption,
     DryRunOption,
     Globals,
     LimitOption,
-    MaxConcurrencyOption,
-    MaxCostOption,
-    MaxQpsOption,
     ModelOption,
     OnOption,
     OverwriteOption,
@@ -25,6 +20,7 @@ from latentscore_data.commands._options import (
     SeedOption,
     WorkersOption,
     YesOption,
+    calls_models,
     load,
     show,
 )
@@ -39,6 +35,7 @@ if TYPE_CHECKING:
     from latentscore_data.core.workspace import StageFiles, Workspace
 
 
+@calls_models
 def configs(
     vibe: Annotated[list[str] | None, typer.Argument(help="Vibes to answer right here; no rows are written.")] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="Candidates per vibe (default 5).", min=1, max=256)] = None,
@@ -62,25 +59,20 @@ def configs(
         bool, typer.Option("--trust-settings", help="Run scorers that are files or modules named in the settings file.")
     ] = False,
     seed: SeedOption = None,
-    max_concurrency: MaxConcurrencyOption = None,
-    max_qps: MaxQpsOption = None,
-    max_cost: MaxCostOption = None,
-    api_base: ApiBaseOption = None,
-    api_key_env: ApiKeyEnvOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
+    *,
+    calls: dict[str, Any],
 ) -> None:
     """Ask a model for N configs per vibe, render and score them, and keep the best.
 
     Examples:
 
-    lsdata configs --n 8
-
-    lsdata configs "rain on a tin roof" --n 8 --audio out/
-
-    lsdata configs --model openai/gpt-4o-mini --max-cost 5
+        lsdata configs --n 8
+        lsdata configs "rain on a tin roof" --n 8 --audio out/
+        lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
     from latentscore_data.core.errors import InputError
@@ -100,15 +92,9 @@ def configs(
             model=model, n=n, temperature=temperature, limit=limit, splits=split, batch_size=batch_size, seed=seed
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
-        llm=chosen(
-            max_concurrency=max_concurrency,
-            max_qps=max_qps,
-            max_cost=max_cost,
-            api_base=api_base,
-            api_key_env=api_key_env,
-        ),
+        llm=calls,
     )
-    trust_key_to(settings.llm, api_key_env)
+    trust_key_to(settings.llm, calls.get("api_key_env"))
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
     workspace = Workspace(settings.paths.root)
     if vibe:

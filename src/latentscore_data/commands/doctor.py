@@ -41,11 +41,9 @@ def doctor(
 
     Examples:
 
-    lsdata doctor
-
-    lsdata doctor --for train
-
-    lsdata doctor --fetch clap
+        lsdata doctor
+        lsdata doctor --for train
+        lsdata doctor --fetch clap
     """
     from latentscore_data.core.errors import MissingError
 

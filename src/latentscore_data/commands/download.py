@@ -43,11 +43,9 @@ def download(
 
     Examples:
 
-    lsdata download --dataset builtin
-
-    lsdata download --dataset ./my-books --sample-size 200
-
-    lsdata download --dataset common-pile/news_filtered --yes
+        lsdata download --dataset builtin
+        lsdata download --dataset ./my-books --sample-size 200
+        lsdata download --dataset common-pile/news_filtered --yes
     """
     from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import chosen

@@ -59,7 +59,9 @@ def export_model(
 ) -> None:
     """Merge an adapter into its base, prove that nothing changed, and write safetensors, GGUF files and a card.
 
-    Example: lsdata export model my-run --gguf q8_0
+    Example:
+
+        lsdata export model my-run --gguf q8_0
     """
     from latentscore_data.core.settings import chosen
 
@@ -81,7 +83,9 @@ def export_map(
 ) -> None:
     """Write vibes, embeddings and configs as a map that finds the config nearest to a text.
 
-    Example: lsdata export map --kind text --embedder minilm
+    Example:
+
+        lsdata export map --kind text --embedder minilm
     """
     from latentscore_data.core.settings import chosen
 
@@ -101,7 +105,9 @@ def export_dataset(
 ) -> None:
     """Write the scored rows as a folder that datasets.load_dataset reads, with a card and the sources' notices.
 
-    Example: lsdata export dataset --license cc-by-4.0
+    Example:
+
+        lsdata export dataset --license cc-by-4.0
     """
     from latentscore_data.core.settings import chosen
 
@@ -119,7 +125,9 @@ def export_chat(
 ) -> None:
     """Write messages and preference pairs as JSON lines for other trainers.
 
-    Example: lsdata export chat --split SFT-Train --split SFT-Val
+    Example:
+
+        lsdata export chat --split SFT-Train --split SFT-Val
     """
     from latentscore_data.core.settings import chosen
 
@@ -132,7 +140,12 @@ def export_report(
     out: OutOption = None,
     overwrite: ReplaceOption = False,
 ) -> None:
-    """Write one page over the whole workspace: what was made from what, counts, money, and rows to listen to."""
+    """Write one page over the whole workspace: what was made from what, counts, money, and rows to listen to.
+
+    Example:
+
+        lsdata export report --out report/
+    """
     settings = load()
     show(_export("report", settings, out, overwrite, None, False))
 

@@ -35,9 +35,8 @@ def render(
 
     Examples:
 
-    lsdata render "rain on a tin roof" --out rain.flac
-
-    lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
+        lsdata render "rain on a tin roof" --out rain.flac
+        lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
     """
     from latentscore.errors import AudioError, InvalidConfigError
     from latentscore_data.core.display import OUTPUT, clean, print_json, say

@@ -72,9 +72,8 @@ def run_all(
 
     Examples:
 
-    lsdata run-all --sample
-
-    lsdata run-all --until configs --max-cost 5
+        lsdata run-all --sample
+        lsdata run-all --until configs --max-cost 5
     """
     from latentscore_data.core.settings import chosen
 

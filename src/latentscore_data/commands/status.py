@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 def status(
     sample: Annotated[bool, typer.Option("--sample", help="The workspace of run-all --sample.")] = False,
 ) -> None:
-    """What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing."""
+    """What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing.
+
+    Examples:
+
+        lsdata status
+        lsdata status --sample --json
+    """
     from latentscore_data.commands.run_all import sample_flags
     from latentscore_data.core.display import OUTPUT, print_json, say
     from latentscore_data.core.workspace import Workspace

@@ -99,9 +99,8 @@ def sft(
 
     Examples:
 
-    lsdata train sft --base-model tiny-random
-
-    lsdata train sft --preset lora_rank:r64 --set optim.epochs=2
+        lsdata train sft --base-model tiny-random
+        lsdata train sft --preset lora_rank:r64 --set optim.epochs=2
     """
     from latentscore_data.core.training.spec import Choices
 
@@ -136,9 +135,8 @@ def grpo(
 
     Examples:
 
-    lsdata train grpo --base-model tiny-random --max-steps 10
-
-    lsdata train grpo --adapter sft-gemma-3-270m-it-1a2b3c4d --preset grpo_beta:b0.08
+        lsdata train grpo --base-model tiny-random --max-steps 10
+        lsdata train grpo --adapter sft-gemma-3-270m-it-1a2b3c4d --preset grpo_beta:b0.08
     """
     from latentscore_data.core.training.spec import Choices
 
@@ -172,7 +170,7 @@ def sweep(
 
     Example:
 
-    lsdata train sweep lora_rank --base-model gemma3-270m --max-steps 200
+        lsdata train sweep lora_rank --base-model gemma3-270m --max-steps 200
     """
     from latentscore_data.core.display import OUTPUT, print_json
     from latentscore_data.core.errors import InputError
@@ -200,7 +198,12 @@ def sweep(
 
 @app.command()
 def status() -> None:
-    """Every run of this workspace: what it is, how far it came, and what Modal says about it."""
+    """Every run of this workspace: what it is, how far it came, and what Modal says about it.
+
+    Example:
+
+        lsdata train status
+    """
     from latentscore_data.core.display import OUTPUT, clean, console, print_json
 
     lines = run_lines(load())
@@ -221,7 +224,12 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as 
 
 @app.command()
 def attach(run: RunArgument) -> None:
-    """Follow a run on Modal until it ends, then fetch it."""
+    """Follow a run on Modal until it ends, then fetch it.
+
+    Example:
+
+        lsdata train attach sft-gemma-3-270m-it-1a2b3c4d
+    """
     from latentscore_data.core.display import say
     from latentscore_data.core.training import remote
     from latentscore_data.core.training.runs import find_run
@@ -242,7 +250,12 @@ def fetch(
         bool, typer.Option("--delete-remote", help="Delete it on Modal once every file has been compared.")
     ] = False,
 ) -> None:
-    """Bring a finished run home from Modal and compare every file with the run's own list."""
+    """Bring a finished run home from Modal and compare every file with the run's own list.
+
+    Example:
+
+        lsdata train fetch sft-gemma-3-270m-it-1a2b3c4d
+    """
     from latentscore_data.core.display import say
     from latentscore_data.core.training import remote
     from latentscore_data.core.training.runs import find_run
@@ -258,7 +271,12 @@ def fetch(
 
 @app.command()
 def check() -> None:
-    """Start one small container on Modal and compare the code it sees with the code here."""
+    """Start one small container on Modal and compare the code it sees with the code here.
+
+    Example:
+
+        lsdata train check
+    """
     from latentscore_data.core.display import OUTPUT, print_json
     from latentscore_data.core.training import remote
 

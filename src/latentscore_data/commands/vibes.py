@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentscore_data.commands._options import (
-    ApiBaseOption,
-    ApiKeyEnvOption,
     DryRunOption,
-    MaxConcurrencyOption,
-    MaxCostOption,
-    MaxQpsOption,
     ModelOption,
     OverwriteOption,
     RetryFailedOption,
     SeedOption,
     YesOption,
+    calls_models,
     load,
     show,
 )
@@ -34,6 +30,7 @@ if TYPE_CHECKING:
     from latentscore_data.core.workspace import StageFiles, Workspace
 
 
+@calls_models
 def vibes(
     model: ModelOption = None,
     limit: Annotated[int | None, typer.Option(help="Read only the first so many texts.", min=1)] = None,
@@ -52,23 +49,19 @@ def vibes(
     ] = None,
     split_by: Annotated[str | None, typer.Option(help="Draw splits by source or by row.")] = None,
     seed: SeedOption = None,
-    max_concurrency: MaxConcurrencyOption = None,
-    max_qps: MaxQpsOption = None,
-    max_cost: MaxCostOption = None,
-    api_base: ApiBaseOption = None,
-    api_key_env: ApiKeyEnvOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
+    *,
+    calls: dict[str, Any],
 ) -> None:
     """Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise.
 
     Examples:
 
-    lsdata vibes
-
-    lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
+        lsdata vibes
+        lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
     from latentscore_data.core.secrets import read_dotenv
@@ -89,15 +82,9 @@ def vibes(
         noise=chosen(rate=noise_rate, seed=seed),
         dedupe=chosen(threshold=dedupe_threshold, model=dedupe_model),
         splits=chosen(split_by=split_by, seed=seed),
-        llm=chosen(
-            max_concurrency=max_concurrency,
-            max_qps=max_qps,
-            max_cost=max_cost,
-            api_base=api_base,
-            api_key_env=api_key_env,
-        ),
+        llm=calls,
     )
-    trust_key_to(settings.llm, api_key_env)
+    trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:
         show_plan(make_plan_for(settings, workspace))
