@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from conftest import Lsdata
 from latentscore_data.cli import app
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.workspace import Workspace
@@ -280,6 +282,50 @@ def test_a_tokenizer_model_without_its_library_names_the_remedy(root: Path, tmp_
     assert "pip install 'latentscore-data[ml]'" in said
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_model_that_was_really_trained_is_exported_and_read_back(
+    lsdata: Lsdata, root: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """From rows through the program's own training to files that transformers opens."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from latentscore_data.core.training.base_models import load_base, load_trained
+    from training_runs import write_rows
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    workspace = Workspace(root)
+    write_rows(workspace)
+    quick = ("--base-model", "tiny-random", "--max-steps", "2", "--limit", "4", "--set", f"method={method}")
+    trained = lsdata("train", "sft", *quick, "--root", str(root), "--json", timeout=280)
+    assert trained.returncode == 0, trained.stderr[-2000:]
+    name = json.loads(trained.stdout)["details"]["run"]
+    run(root, "--gguf", "q8_0")
+    folder = root / ".exports" / name
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([tokenizer("a storm that has passed", add_special_tokens=False)["input_ids"]])
+    options = {"gguf_file": f"{name}-q8_0.gguf", "quantization_config": GgufConfig(dequantize=True)}
+    with torch.inference_mode():
+        expected = load_trained(RunFolder(workspace.train_dir / name).final).model.eval()(input_ids=ids).logits
+        exported = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(input_ids=ids).logits
+        served = AutoModelForCausalLM.from_pretrained(folder / "gguf", dtype=torch.float32, **options).eval()
+        packed = served(input_ids=ids).logits
+        untrained = load_base("tiny-random").model.eval()(input_ids=ids).logits
+    assert (exported - expected).abs().max() < 1e-4
+    assert (packed - expected).std() < 0.1 * expected.std()
+    assert (untrained - expected).abs().max() > 1e-3, "training changed nothing, so equal logits prove nothing"
+    # The prompt that it was trained with is in the file that a server reads.
+    back = AutoTokenizer.from_pretrained(folder / "gguf", gguf_file=f"{name}-q8_0.gguf")
+    messages = [{"role": "user", "content": "<vibe>rain</vibe>"}]
+    assert back.apply_chat_template(messages, tokenize=False) == tokenizer.apply_chat_template(messages, tokenize=False)
+    card = (folder / "README.md").read_text()
+    assert "| optim.max\\_steps | 2 |" in card
+    assert "steps" in json.loads((folder / "training.json").read_text())["metrics"]
+
+
 def refused(root: Path, *args: str, code: int) -> str:
     """What a refusal says; it must leave nothing behind."""
     before = sorted((root / ".exports").glob("*"))
@@ -405,6 +451,31 @@ def test_a_k_quant_is_made_by_llama_quantize_where_it_is_on_the_path(
     # The file it started from is exact, so nothing was rounded before the tool rounds.
     assert record["parity"]["gguf/tiny-lora-q4_k_m.gguf"]["relative_error"] < 1e-5
     assert "K-quants were made by llama-quantize, 4711 (fa4e)." in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("llama-quantize") is None, reason="needs llama.cpp's llama-quantize on the path")
+def test_the_real_llama_quantize_makes_every_k_quant(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gguf
+
+    from latentscore_data.core.export.gguf import K_QUANTS
+    from latentscore_data.core.training import base_models
+
+    # Rows of 256 weights, which K-quants are made for; with others the tool takes other types.
+    monkeypatch.setattr(base_models, "TINY_HIDDEN", 256)
+    base = base_models.load_base("tiny-random")
+    folder = root / "wide"
+    base.model.save_pretrained(str(folder))
+    base.tokenizer.save_pretrained(str(folder))
+    run(root, str(folder), *(flag for name in K_QUANTS for flag in ("--gguf", name)))
+    exported = root / ".exports" / "wide"
+    for name in K_QUANTS:
+        reader = gguf.GGUFReader(exported / "gguf" / f"wide-{name}.gguf")
+        assert name[:4].upper() in {tensor.tensor_type.name for tensor in reader.tensors}
+    record = json.loads((exported / "export.json").read_text())
+    errors = [record["parity"][f"gguf/wide-{name}.gguf"]["relative_error"] for name in ("q6_k", "q4_k_m", "q2_k")]
+    assert errors == sorted(errors)
+    assert record["tools"]["llama-quantize"] != "unknown"
 
 
 def test_without_llama_quantize_a_k_quant_names_the_remedy(

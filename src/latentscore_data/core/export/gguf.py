@@ -35,11 +35,12 @@ K_QUANTS = ("q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", 
 """The types that llama.cpp's own tool makes."""
 
 # Largest relative logit error (see Parity) that each type may leave on the probes. Measured on
-# random weights, which are the worst case: f16 0.001, bf16 0.008, q8_0 0.023, q5_0 0.17, q4_0 0.32.
+# random weights, which are the worst case: f16 0.001, bf16 0.008, q8_0 0.023, q5_0 0.17, q4_0 0.32;
+# with rows of 256 and llama-quantize q6_k 0.07, q5_k 0.12, q4_k 0.21, q3_k_l 0.30, q3_k_m 0.32, q3_k_s 0.45, q2_k 0.61.
 TOLERANCES: Mapping[str, float] = {
     "f16": 0.01, "bf16": 0.05, "q8_0": 0.10, "q5_0": 0.40, "q4_0": 0.60,
     "q6_k": 0.20, "q5_k_m": 0.40, "q5_k_s": 0.40, "q4_k_m": 0.60, "q4_k_s": 0.60,
-    "q3_k_l": 1.0, "q3_k_m": 1.0, "q3_k_s": 1.0, "q2_k": 1.5,
+    "q3_k_l": 0.75, "q3_k_m": 0.75, "q3_k_s": 0.90, "q2_k": 0.95,
 }  # fmt: skip
 
 _BLOCK = 32
