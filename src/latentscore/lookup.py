@@ -37,6 +37,10 @@ UNIT_TOLERANCE = 1e-3
 """How far from 1 the length of an embedding may be: float16 files are off by about this much."""
 
 
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""A longer line is not a row of a map: reading it would only fill the memory."""
+
+
 @dataclass(frozen=True)
 class Match:
     """A row of a map and how near it is: ``similarity`` is a cosine in [-1, 1]."""
@@ -192,9 +196,11 @@ class _Rows(Sequence[Mapping[str, Any]]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        start = int(self._ends[index - 1]) if index else 0
+        start, end = int(self._ends[index - 1]) if index else 0, int(self._ends[index])
+        if end - start > MAX_LINE_BYTES:
+            raise MapError(f"{self._path}:{index + 1}: {_too_long()}")
         try:
-            row = json.loads(self._bytes[start : int(self._ends[index])])
+            row = json.loads(self._bytes[start:end])
         except (ValueError, RecursionError) as error:
             raise MapError(f"{self._path}:{index + 1}: not valid JSON ({error}); export the map again") from None
         if not isinstance(row, dict) or not {"vibe_original", "config"} <= row.keys():
@@ -250,6 +256,10 @@ def _mapped(path: Path, name: str, dtype: type[np.generic], ndim: int) -> Any:
     return np.memmap(path, dtype, "r", 8 + header_size + entry["data_offsets"][0], shape)
 
 
+def _too_long() -> str:
+    return f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB; this is not a row of a map"
+
+
 def _load_jsonl(path: Path) -> VibeMap:
     import numpy as np
 
@@ -257,7 +267,9 @@ def _load_jsonl(path: Path) -> VibeMap:
     vectors: list[Vectors] = []
     kind, makers = "", set[str | None]()
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
+            if len(line) > MAX_LINE_BYTES:
+                raise MapError(f"{path}:{number}: {_too_long()}")
             if not line.strip():
                 continue
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -220,3 +221,24 @@ def test_a_map_of_sound_says_what_it_needs(tmp_path: Path) -> None:
 def test_the_function_keeps_its_name_when_the_module_of_that_name_is_imported() -> None:
     code = "import latentscore.lookup; import latentscore; assert callable(latentscore.lookup)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_line_without_an_end_is_refused_and_not_read(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "endless.jsonl"
+    with path.open("wb") as file:
+        file.write((folder / "map.jsonl").read_bytes())
+        file.truncate(2**31)  # two gibibytes of nothing, which take no room on the disk
+    code = (
+        "import resource, sys; from latentscore import MapError, load_map\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**29, 3 * 2**29))\n"
+        "try: load_map(sys.argv[1])\nexcept MapError as error: print(error)"
+    )
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False, env=env)
+    assert "endless.jsonl:5: the line is longer than 8 MiB" in done.stdout, done.stderr[-500:]
+
+
+def test_a_row_that_no_row_can_be_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["latentscore.lookup"], "MAX_LINE_BYTES", 100)
+    with pytest.raises(MapError, match=r"rows\.jsonl:1: the line is longer"):
+        load_map(folder).rows[0]
