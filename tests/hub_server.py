@@ -9,15 +9,15 @@ import gzip
 import hashlib
 import json
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from loopback import LoopbackServer
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -27,7 +27,7 @@ def jsonl_gz(rows: list[dict[str, Any]]) -> bytes:
 
 
 @dataclass
-class HubServer:
+class HubServer(LoopbackServer):
     """``files`` of one dataset repository. ``faults`` are used up one by one by requests for file contents."""
 
     repo: str
@@ -39,34 +39,6 @@ class HubServer:
     """After so many requests for file contents, the next ones wait: time to kill a client."""
     requests: Counter[str] = field(default_factory=Counter)
     bytes_sent: int = 0
-
-    def __enter__(self) -> Self:
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            do_HEAD = do_POST = do_GET
-
-            def log_message(self, format: str, *args: Any) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     # -- one request
 
@@ -164,12 +136,5 @@ class HubServer:
     def reply(
         self, request: BaseHTTPRequestHandler, status: int, value: Any, headers: Mapping[str, str] | None = None
     ) -> None:
-        data = json.dumps(value).encode()
         self.requests[str(status)] += 1
-        request.send_response(status)
-        for name, header in {"Content-Type": "application/json", **(headers or {})}.items():
-            request.send_header(name, header)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(data)
+        super().reply(request, status, value, headers)

@@ -6,12 +6,13 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from loopback import LoopbackServer
 
 LARGE = (".parquet", ".safetensors", ".gguf", ".mp3")
 
@@ -24,7 +25,7 @@ class Repository:
 
 
 @dataclass
-class UploadHub:
+class UploadHub(LoopbackServer):
     """``repos`` by kind and name ("datasets/me/x")."""
 
     token: str = "hf_write_token_of_a_test"
@@ -35,32 +36,6 @@ class UploadHub:
     puts: Counter[str] = field(default_factory=Counter)
     taking: threading.Lock = field(default_factory=threading.Lock)
     """Several files come at the same time."""
-
-    def __enter__(self) -> Self:
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                hub.answer(self)
-
-            do_POST = do_PUT = do_HEAD = do_GET
-
-            def log_message(self, format: str, *args: Any) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
@@ -132,15 +107,3 @@ class UploadHub:
                 repo.files[value["path"]] = self.large[value["oid"]]
         repo.commits += 1
         self.reply(request, 200, {"commitUrl": f"{self.url}/{name}/commit/{'1' * 40}", "commitOid": "1" * 40})
-
-    def reply(
-        self, request: BaseHTTPRequestHandler, status: int, value: Any, headers: dict[str, str] | None = None
-    ) -> None:
-        data = json.dumps(value).encode()
-        request.send_response(status)
-        for key, text in {"Content-Type": "application/json", **(headers or {})}.items():
-            request.send_header(key, text)
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(data)
