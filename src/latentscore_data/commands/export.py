@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,28 +192,64 @@ def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | N
     return workspace.export_dir / name
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An export that may begin: its target can be written."""
+
+    kind: str
+    workspace: Workspace
+    target: Path
+    overwrite: bool
+    started: float
+
+    def folder(self) -> AbstractContextManager[Path]:
+        """A draft that takes the target's name when the block ends well."""
+        from latentscore_data.core.export.folder import new_folder
+
+        return new_folder(self.target, self.overwrite)
+
+    def summary(self, done: int, details: dict[str, Any], next_step: str) -> Summary:
+        """What was written; ``{target}`` in ``next_step`` stands for the folder."""
+        from latentscore_data.core.stage import Summary
+
+        return Summary(
+            f"export {self.kind}",
+            done=done,
+            seconds=time.monotonic() - self.started,
+            details=details,
+            outputs=[str(self.target)],
+            next_step=next_step.replace("{target}", str(self.target)),
+        )
+
+
+def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool) -> Opened:
+    """The first step of every export. Raises :class:`OutputError`, before any work, for a target that may not be written."""
+    from latentscore_data.core.export.folder import check_target
+    from latentscore_data.core.workspace import Workspace
+
+    workspace = Workspace(settings.paths.root)
+    target = target_of(kind, settings, workspace, out)
+    check_target(target, overwrite)
+    return Opened(kind, workspace, target, overwrite, time.monotonic())
+
+
 def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """One run or folder as safetensors and GGUF; every file is loaded again and compared before the folder gets its name."""
-    import time
-
     from latentscore_data.core.display import say
     from latentscore_data.core.errors import require
     from latentscore_data.core.export import cards, gguf, merge, provenance, quantize, terms
-    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.export.folder import write_record
     from latentscore_data.core.jsonl_io import replace_bytes, replace_json
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace
 
-    started = time.monotonic()
-    chosen, workspace = settings.export, Workspace(settings.paths.root)
+    chosen = settings.export
     for quantization in chosen.gguf:
         quantize.check_quantization(quantization)
+    export = open_export("model", settings, out, overwrite)
+    workspace = export.workspace
     source = merge.find_source(chosen.model, workspace.train_dir)
-    target = target_of("model", settings, workspace, out)
-    check_target(target, overwrite)
     for module in ("torch", "transformers", "peft", *(["gguf"] if chosen.gguf else [])):
         require(module, "ml", "exporting a model")
-    with new_folder(target, overwrite) as folder:
+    with export.folder() as folder:
         say(f"export model: merging {source.name}")
         merged = merge.merge(source, workspace.train_dir, folder)
         files: dict[str, merge.Parity] = {}
@@ -249,11 +288,9 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             {"repo_type": "model", "missing_notices": missing, "parity": parity, "base": chain, "tools": tools},
         )
     worst = max((p.relative_error for p in files.values()), default=0.0)
-    return Summary(
-        "export model",
-        done=1 + len(files),
-        seconds=time.monotonic() - started,
-        details={
+    return export.summary(
+        1 + len(files),
+        {
             "source": source.name,
             "base": " <- ".join(chain),
             "parameters": merged.parameters,
@@ -261,31 +298,25 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             **({"largest GGUF error": f"{worst:.2g}"} if files else {}),
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
-        outputs=[str(target)],
-        next_step=f"python -c \"import transformers; print(transformers.pipeline('text-generation', '{target}'))\"",
+        "python -c \"import transformers; print(transformers.pipeline('text-generation', '{target}'))\"",
     )
 
 
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
-    import time
     from collections import Counter
 
     from latentscore_data.core.display import clean, say
     from latentscore_data.core.export import cards, dataset, maps, provenance
-    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.export.folder import write_record
     from latentscore_data.core.jsonl_io import replace_bytes
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace
 
-    started = time.monotonic()
-    workspace, kind = Workspace(settings.paths.root), settings.export.map_kind
-    target = target_of("map", settings, workspace, out)
-    check_target(target, overwrite)
+    export = open_export("map", settings, out, overwrite)
+    workspace, kind = export.workspace, settings.export.map_kind
     splits = dataset.readers(workspace.scored, settings.export.splits)
     source = maps.embedding_source(kind, settings)
     say(clean(f"export map: {source.why}"))
-    with new_folder(target, overwrite) as folder:
+    with export.folder() as folder:
         facts = maps.write_map(folder, dataset.all_rows(splits), kind, source.vectors, source.fingerprint)
         maps.verify_map(folder, facts, source.embed_text)
         exported = [row for row in dataset.all_rows(splits) if row.config_payload is not None]
@@ -297,33 +328,24 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
         write_record(
             folder, f"map-{kind}", {"rows": facts.rows, "embedder": source.fingerprint, **_hub(origin, "dataset")}
         )
-    return Summary(
-        "export map",
-        done=facts.rows,
-        seconds=time.monotonic() - started,
-        details={"kind": kind, "embedder": source.fingerprint, "rows without a config": facts.without_config},
-        outputs=[str(target)],
-        next_step=f"python -c \"import latentscore as ls; print(ls.lookup('{target}', 'rain on a tin roof').title)\"",
+    return export.summary(
+        facts.rows,
+        {"kind": kind, "embedder": source.fingerprint, "rows without a config": facts.without_config},
+        "python -c \"import latentscore as ls; print(ls.lookup('{target}', 'rain on a tin roof').title)\"",
     )
 
 
 def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """All scored rows with their splits, as JSONL and Parquet, with card, score pictures and ATTRIBUTION."""
-    import time
-
     from latentscore_data.core.export import cards, dataset, pictures, provenance
-    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.export.folder import write_record
     from latentscore_data.core.jsonl_io import replace_bytes
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace
 
-    started = time.monotonic()
-    workspace = Workspace(settings.paths.root)
-    target = target_of("dataset", settings, workspace, out)
-    check_target(target, overwrite)
+    export = open_export("dataset", settings, out, overwrite)
+    workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
     parquet = dataset.wants_parquet(settings.export.parquet)
-    with new_folder(target, overwrite) as folder:
+    with export.folder() as folder:
         facts = dataset.write_dataset(folder, splits, parquet=parquet)
         dataset.verify_dataset(folder, facts)
         origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
@@ -336,81 +358,60 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
         replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
         write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
     missing = origin.missing_notices()
-    return Summary(
-        "export dataset",
-        done=sum(facts.rows.values()),
-        seconds=time.monotonic() - started,
-        details={
+    return export.summary(
+        sum(facts.rows.values()),
+        {
             "splits": ", ".join(f"{dataset.split_name(split)} {rows}" for split, rows in facts.rows.items()),
             "parquet": "yes" if parquet else "no (pip install 'latentscore-data[hub]' for it)",
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
-        outputs=[str(target)],
-        next_step=f"python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
+        "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
     )
 
 
 def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """The winners as messages, and the best against the worst candidate as preference pairs."""
-    import time
-
     from latentscore_data.core.export import cards, chat, dataset, provenance
-    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.export.folder import write_record
     from latentscore_data.core.jsonl_io import replace_bytes
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace
 
-    started = time.monotonic()
-    workspace = Workspace(settings.paths.root)
-    target = target_of("chat", settings, workspace, out)
-    check_target(target, overwrite)
+    export = open_export("chat", settings, out, overwrite)
+    workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
-    with new_folder(target, overwrite) as folder:
+    with export.folder() as folder:
         facts = chat.write_chat(folder, splits)
         origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
         replace_bytes(folder / "README.md", [cards.chat_card(settings.export.name, facts, origin).encode()])
         replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
         write_record(folder, "chat", {"messages": facts.messages, "pairs": facts.pairs, **_hub(origin, "dataset")})
-    return Summary(
-        "export chat",
-        done=sum(facts.messages.values()),
-        seconds=time.monotonic() - started,
-        details={"messages": sum(facts.messages.values()), "preference pairs": sum(facts.pairs.values())},
-        outputs=[str(target)],
-        next_step=f"python -c \"import datasets; print(datasets.load_dataset('{target}', 'sft'))\"",
+    return export.summary(
+        sum(facts.messages.values()),
+        {"messages": sum(facts.messages.values()), "preference pairs": sum(facts.pairs.values())},
+        "python -c \"import datasets; print(datasets.load_dataset('{target}', 'sft'))\"",
     )
 
 
 def run_export_report(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """The workspace on one page, with the sampled rows' winners rendered as they were scored."""
-    import time
-
     from latentscore_data.core.export import dataset, provenance, report
-    from latentscore_data.core.export.folder import check_target, new_folder, write_record
+    from latentscore_data.core.export.folder import write_record
     from latentscore_data.core.rows import SPLITS
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace
 
-    started = time.monotonic()
-    workspace = Workspace(settings.paths.root)
-    target = target_of("report", settings, workspace, out)
-    check_target(target, overwrite)
+    export = open_export("report", settings, out, overwrite)
+    workspace = export.workspace
     splits = dataset.readers(workspace.scored, SPLITS)
     facts = dataset.count_rows(splits)
     origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
-    with new_folder(target, overwrite) as folder:
+    with export.folder() as folder:
         sample = report.choose_sample(dataset.all_rows(splits))
         players = report.write_report(
             folder, workspace, facts, origin, sample, settings.scoring.seconds, settings.scoring.seed
         )
         write_record(folder, "report", {"players": players})
-    return Summary(
-        "export report",
-        done=players,
-        seconds=time.monotonic() - started,
-        details={"players": players},
-        outputs=[str(target)],
-        next_step=f"open {target / 'index.html'}",
+    return export.summary(
+        players,
+        {"players": players},
+        "open {target}/index.html",
     )
 
 
@@ -468,8 +469,6 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
-    import time
-
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.workspace import Workspace, write_manifest
 
