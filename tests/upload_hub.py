@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
