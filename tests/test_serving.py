@@ -26,7 +26,7 @@ from latentscore_data.core.workspace import Workspace
 NEEDED = ("xllamacpp", "torch", "transformers", "peft", "gguf")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not all(map(find_spec, NEEDED)), reason="needs the ml and slow extras"),
 ]
 
@@ -154,7 +154,7 @@ def test_gemma_270m_is_exported_served_and_makes_rows(root: Path, tmp_path: Path
             "configs", "--only", "generate", "--n", "2", "--model", "hosted_vllm/gemma", "--api-base", f"{address}/v1",
             "--max-concurrency", "1", "--root", str(root), "--yes", "--json",
             env={"LSDATA_LLM__TIMEOUT_SECONDS": "900"},
-            timeout=1500,
+            timeout=3000,
         )  # fmt: skip
     summary = json.loads(out.stdout)
     assert summary["calls"] >= 4, out.stderr

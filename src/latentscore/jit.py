@@ -15,8 +15,9 @@ log = logging.getLogger("latentscore")
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-# Sums may be reordered inside one loop, always in the same way; NaN and infinity keep their meaning.
-_REORDER = {"reassoc", "contract", "nsz", "arcp"}
+# A product and a sum may become one instruction. Nothing is reordered: filters feed back in the order they are written in,
+# which is the order with the shortest wait.
+_FASTMATH = {"contract"}
 
 
 class _OptionalCache(FunctionCache):
@@ -37,7 +38,7 @@ class _OptionalCache(FunctionCache):
 
 def jit(loop: Loop) -> Loop:
     """Compile ``loop`` at its first call. It releases the GIL and runs on one thread, so its bytes never vary."""
-    compiled: Any = numba.njit(nogil=True, fastmath=_REORDER, error_model="numpy")(loop)
+    compiled: Any = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(loop)
     try:
         compiled._cache = _OptionalCache(compiled.py_func)
     except RuntimeError:

@@ -139,10 +139,10 @@ def test_swing_delays_the_offbeats() -> None:
 def impulse(space_label: str, echo_label: str) -> np.ndarray:
     """What one click on the left leaves in 8 s: power per frame after the click."""
     numbers = config(space=space_label, echo=echo_label).to_config()
-    click = np.zeros((1, 8 * RATE, 2), np.float32)
+    click = np.zeros((1, 2, 8 * RATE), np.float32)
     click[0, 0, 0] = 1.0
     wet = space.mix(click, [0.5], [0.6], numbers, 0.5, RATE).astype(np.float64)
-    return (wet[1:] ** 2).sum(axis=1)
+    return (wet[:, 1:] ** 2).sum(axis=0)
 
 
 def rt60(power: np.ndarray) -> float:
@@ -165,9 +165,9 @@ def test_echo_sets_the_energy_after_a_note() -> None:
 
 def test_infinite_echo_rings_for_twenty_seconds() -> None:
     numbers = MusicConfig(echo=0.95, space=0.1)
-    click = np.zeros((1, 24 * RATE, 2), np.float32)
-    click[0, :32] = 1.0
-    power = (space.mix(click, [0.0], [1.0], numbers, 0.5, RATE).astype(np.float64) ** 2).sum(axis=1)
+    click = np.zeros((1, 2, 24 * RATE), np.float32)
+    click[0, :, :32] = 1.0
+    power = (space.mix(click, [0.0], [1.0], numbers, 0.5, RATE).astype(np.float64) ** 2).sum(axis=0)
     first, late = power[RATE // 4 : RATE].max(), power[20 * RATE :].max()
     assert 10 * np.log10(late / first) > -60
 

@@ -12,7 +12,7 @@ from latentscore.audio import Audio
 from latentscore.config import MusicConfig, MusicConfigPrompt
 from latentscore.errors import InvalidConfigError
 from latentscore.jit import announced
-from latentscore.loudness import integrated_lufs, oversampling
+from latentscore.loudness import integrated_lufs, lufs_of_rows, oversampling
 from latentscore.synth import space
 from latentscore.synth.bass import SUB
 from latentscore.synth.score import CLOSING_SECONDS, LAYERS, Piece, Score, compose, style_of
@@ -69,7 +69,8 @@ def render(
         if stems:
             for layers, reverb, echo in GROUPS:
                 for layer in layers:
-                    parts[layer] = Audio(mix_layers(score, studio, [((layer,), reverb, echo)]), sample_rate)
+                    stem = mix_layers(score, studio, [((layer,), reverb, echo)])
+                    parts[layer] = Audio(np.ascontiguousarray(stem.T), sample_rate)
         space.bus(mixed, numbers, sample_rate)
         return Audio(finish(mixed, sample_rate), sample_rate, parts)
 
@@ -95,7 +96,7 @@ def _checked(config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int,
 def mix_layers(score: Score, studio: Studio, groups: Sequence[Group]) -> Stereo:
     """Play the layers of each group and mix them with echo, reverb, width and the closing fade."""
     frames = round(score.piece.seconds * studio.sample_rate)
-    dry = np.zeros((len(groups), frames, 2), np.float32)
+    dry = np.zeros((len(groups), 2, frames), np.float32)
     for group, (layers, _, _) in zip(dry, groups, strict=True):
         for layer in layers:
             play_layer(group, layer, score, studio)
@@ -103,7 +104,7 @@ def mix_layers(score: Score, studio: Studio, groups: Sequence[Group]) -> Stereo:
 
 
 def mix_groups(dry: Stereo, groups: Sequence[Group], studio: Studio) -> Stereo:
-    """The dry sound of groups, shape (groups, frames, 2), in its room and with the closing fade."""
+    """The dry sound of groups, shape (groups, 2, frames), in its room and with the closing fade."""
     mixed = space.mix(
         dry, [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups], studio.piece.config,
         studio.seconds_per_beat, studio.sample_rate,
@@ -143,7 +144,7 @@ def _prominence_db(layer: str, density: int) -> float:
 def _sweep(out: Stereo, piece: Piece, rate: int) -> None:
     """Tension and motion over the pad: its filter opens and closes, its level swells, its sides drift."""
     block = 64
-    seconds = (np.arange(math.ceil(len(out) / block)) + 1) * block / rate
+    seconds = (np.arange(math.ceil(out.shape[1] / block)) + 1) * block / rate
     depth, hertz = movement(piece.config.motion)
     turn = np.sin(math.tau * hertz * seconds)
     other = np.sin(math.tau * hertz * 0.83 * seconds + 1.0)
@@ -159,20 +160,23 @@ def _sweep(out: Stereo, piece: Piece, rate: int) -> None:
     sweep_stereo(out, cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift), 0.8, block, float(rate))
 
 
-def _fade_out(samples: NDArray[np.float32], rate: int) -> None:
+def _fade_out(samples: Stereo, rate: int) -> None:
     """The last 0.85 s fall to zero along a cosine, tails included."""
-    frames = min(round(0.9 * CLOSING_SECONDS * rate), len(samples) // 2)
+    frames = min(round(0.9 * CLOSING_SECONDS * rate), samples.shape[1] // 2)
     curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
-    samples[-frames:] *= curve.astype(np.float32)[:, None]
+    samples[:, -frames:] *= curve.astype(np.float32)
 
 
-def finish(mixed: Stereo, rate: int) -> Stereo:
-    """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added."""
-    before = integrated_lufs(mixed, rate)
+def finish(mixed: Stereo, rate: int) -> NDArray[np.float32]:
+    """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added.
+
+    Shape (2, frames) to (frames, 2), which is what files and players take.
+    """
+    before = lufs_of_rows(mixed, rate)
     if not math.isfinite(before):
-        return mixed
+        return np.ascontiguousarray(mixed.T)
+    out = np.empty((mixed.shape[1], 2), np.float32)
     gain_db = TARGET_LUFS - before
-    out = np.empty_like(mixed)
     for _ in range(5):
         least = space.limit(mixed, out, 10.0 ** (gain_db / 20.0), CEILING, oversampling())
         if least > 0.9:

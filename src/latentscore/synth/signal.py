@@ -1,11 +1,13 @@
 """Oscillators, envelopes, filters and noise: numbers and arrays in, arrays out.
 
-Sound is float32; ``out`` is always stereo of shape (frames, 2) and is added to, never overwritten. Frequencies are in
-hertz, times in seconds unless a name says frames.
+Sound is float32. Stereo is two rows, left and right, shape (2, frames): a row lies in one piece, and loops over it
+become vector instructions. ``out`` is added to, never overwritten. Frequencies are in hertz, times in seconds unless a
+name says frames.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -25,6 +27,9 @@ HARMONICS = 256
 BLOCK = 64
 """Frames between two values of an envelope or of slow movement; straight lines in between."""
 
+AIR_BLOCK = 32
+"""The same for filtered noise, whose cutoff moves faster."""
+
 TINY = 1e-18
 """Added to what enters a feedback loop: numbers too small for normal form are slow to compute with."""
 
@@ -32,27 +37,38 @@ TINY = 1e-18
 # --- wavetables ---------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=256)
-def spectrum(shape: str) -> NDArray[np.float64]:
-    """Amplitudes of harmonics 1..256 of a named shape, before any filter."""
-    k = np.arange(1, HARMONICS + 1, dtype=np.float64)
-    odd = k % 2
-    shapes = {
-        "sine": (k == 1) * 1.0,
-        "saw": 1 / k,
-        "square": odd / k,
-        "triangle": odd / k**2,
-        "soft": 1 / k**2,
-        "pulse": np.abs(np.sin(np.pi * k * 0.2)) / k,
-        "reed": (odd + 0.18 * (1 - odd)) / k**1.15,
-        "organ": np.select([k == 1, k == 2, k == 3, k == 4, k == 6, k == 8], [1, 0.7, 0.35, 0.4, 0.16, 0.12], 0.0),
-        "glass": np.select([k == 1, k == 3, k == 5, k == 8, k == 13], [1, 0.28, 0.2, 0.11, 0.06], 0.0),
-        "brass": k**0.25 / (1 + (k / 5) ** 2.2),
-        "flute": np.select([k == 1, k == 2, k == 3, k == 4], [1, 0.32, 0.12, 0.05], 0.0),
-        "strings": (1 + 0.5 * np.sin(k * 1.9)) / k,
-        "hollow": np.select([k == 1, k == 2, k == 4, k == 5, k == 7], [1, 0.45, 0.25, 0.1, 0.08], 0.0),
-    }
-    return shapes[shape]
+_K = np.arange(1.0, HARMONICS + 1)
+_ODD = _K % 2
+
+
+def _only(levels: dict[int, float]) -> NDArray[np.float64]:
+    amplitudes = np.zeros(HARMONICS)
+    amplitudes[np.array(list(levels)) - 1] = list(levels.values())
+    return amplitudes
+
+
+_SHAPES = {
+    "sine": _only({1: 1.0}),
+    "saw": 1 / _K,
+    "square": _ODD / _K,
+    "triangle": _ODD / _K**2,
+    "soft": 1 / _K**2,
+    "pulse": np.abs(np.sin(np.pi * _K * 0.2)) / _K,
+    "reed": (_ODD + 0.18 * (1 - _ODD)) / _K**1.15,
+    "organ": _only({1: 1.0, 2: 0.7, 3: 0.35, 4: 0.4, 6: 0.16, 8: 0.12}),
+    "glass": _only({1: 1.0, 3: 0.28, 5: 0.2, 8: 0.11, 13: 0.06}),
+    "brass": _K**0.25 / (1 + (_K / 5) ** 2.2),
+    "flute": _only({1: 1.0, 2: 0.32, 3: 0.12, 4: 0.05}),
+    "strings": (1 + 0.5 * np.sin(_K * 1.9)) / _K,
+    "hollow": _only({1: 1.0, 2: 0.45, 4: 0.25, 5: 0.1, 7: 0.08}),
+}
+"""Amplitudes of harmonics 1 to 256 of each shape, before any filter."""
+
+# As they go into a table: RMS 0.35, and partials in different phases, which keeps the peak low and costs nothing in tone.
+_BINS = {
+    shape: np.exp(1j * (_K * _K * 2.399)) * amplitudes * (0.35 * TABLE / 2 / np.sqrt(0.5 * np.sum(amplitudes**2)))
+    for shape, amplitudes in _SHAPES.items()
+}
 
 
 @lru_cache(maxsize=512)
@@ -62,24 +78,21 @@ def table(shape: str, harmonics: int, cutoff_harmonic: float) -> Mono:
     Only ``harmonics`` partials are in it, so nothing folds back. A second-order low-pass at ``cutoff_harmonic`` times
     the fundamental shapes the rest; loudness falls with what it takes away, as with a real filter.
     """
-    amplitudes = spectrum(shape).copy()
-    level = 0.35 / np.sqrt(0.5 * np.sum(amplitudes**2))
-    k = np.arange(1, HARMONICS + 1)
-    amplitudes *= level / np.sqrt(1 + (k / cutoff_harmonic) ** 4)
-    amplitudes[harmonics:] = 0.0
+    ratio = (_K[:harmonics] / cutoff_harmonic) ** 2
     bins = np.zeros(TABLE // 2 + 1, dtype=np.complex128)
-    # Partials in different phases keep the peak low, and cost nothing in tone.
-    bins[1 : HARMONICS + 1] = amplitudes * np.exp(1j * (k * k * 2.399)) * (TABLE / 2)
-    cycle = np.fft.irfft(bins, TABLE)
-    return np.append(cycle, cycle[0]).astype(np.float32)
+    bins[1 : harmonics + 1] = _BINS[shape][:harmonics] / np.sqrt(1.0 + ratio * ratio)
+    cycle = np.empty(TABLE + 1, np.float32)
+    cycle[:TABLE] = np.fft.irfft(bins, TABLE)
+    cycle[TABLE] = cycle[0]
+    return cycle
 
 
 def table_for(shape: str, hz: float, cutoff_hz: float, sample_rate: int) -> Mono:
     """The table for a note at ``hz``: no harmonic above 0.46 of the sample rate, whatever the pitch."""
     harmonics = min(HARMONICS, int(0.46 * sample_rate / hz))
     # Cutoffs are rounded to a sixth of an octave, so that equal notes share a table.
-    cutoff = 2.0 ** (round(6 * np.log2(max(cutoff_hz / hz, 0.5))) / 6)
-    return table(shape, harmonics, float(cutoff))
+    cutoff = 2.0 ** (round(6 * math.log2(max(cutoff_hz / hz, 0.5))) / 6)
+    return table(shape, harmonics, cutoff)
 
 
 @jit
@@ -93,7 +106,7 @@ def add_wave(
     from the duller to the brighter table the note starts at. ``wobble`` is tremolo: depth and radians a block.
     """
     voices = increments.shape[0]
-    total = min(held + release, out.shape[0] - start)
+    total = min(held + release, out.shape[1] - start)
     phase = np.empty(voices, np.uint32)
     for v in range(voices):
         phase[v] = np.uint32(phases[v] * 4294967295.0)
@@ -152,15 +165,17 @@ def add_wave(
             gain_right = right[v]
             for j in range(BLOCK):
                 sum_left[j] += gain_left * value[j]
+            for j in range(BLOCK):
                 sum_right[j] += gain_right * value[j]
             phase[v] = np.uint32(first + np.uint32(size) * step)
         env = np.float32(level)
         slope = np.float32((target - level) / size)
-        target_block = out[start + frame : start + end]
+        out_left = out[0, start + frame : start + end]
+        out_right = out[1, start + frame : start + end]
         for j in range(size):
-            e = env + slope * np.float32(j)
-            target_block[j, 0] += e * sum_left[j]
-            target_block[j, 1] += e * sum_right[j]
+            out_left[j] += (env + slope * np.float32(j)) * sum_left[j]
+        for j in range(size):
+            out_right[j] += (env + slope * np.float32(j)) * sum_right[j]
         level = target
         mix = next_mix
         frame = end
@@ -169,11 +184,11 @@ def add_wave(
 
 @jit
 def make_loop(frames, table, cycles, phases, left, right, sway, turns):
-    """Detuned oscillators that all fit the loop, float32 of shape (frames, 2).
+    """Detuned oscillators that all fit the loop, stereo of shape (2, frames).
 
     Voice v goes through ``cycles[v]`` cycles, a whole number, and its phase sways by ``sway`` cycles, ``turns`` times.
     """
-    out = np.zeros((frames, 2), np.float32)
+    out = np.zeros((2, frames), np.float32)
     place = np.empty(BLOCK, np.int32)
     part = np.empty(BLOCK, np.float32)
     value = np.empty(BLOCK, np.float32)
@@ -197,18 +212,20 @@ def make_loop(frames, table, cycles, phases, left, right, sway, turns):
                 k = np.uint32(place[j])
                 a = table[k]
                 value[j] = a + part[j] * (table[k + np.uint32(1)] - a)
-            target = out[begin : begin + size]
+            out_left = out[0, begin : begin + size]
+            out_right = out[1, begin : begin + size]
             for j in range(size):
-                target[j, 0] += gain_left * value[j]
-                target[j, 1] += gain_right * value[j]
+                out_left[j] += gain_left * value[j]
+            for j in range(size):
+                out_right[j] += gain_right * value[j]
     return out
 
 
 @jit
 def add_loop(out, start, held, attack, decay, sustain, release, loop, left, right, wobble_depth, wobble_step):
-    """Add one note that reads ``loop``, shape (frames, 2), over and over, with the envelope of :func:`add_wave`."""
-    total = min(held + release, out.shape[0] - start)
-    frames = loop.shape[0]
+    """Add one note that reads ``loop``, shape (2, frames), over and over, with the envelope of :func:`add_wave`."""
+    total = min(held + release, out.shape[1] - start)
+    frames = loop.shape[1]
     level = 0.0
     at_release = 1.0
     frame = 0
@@ -235,12 +252,15 @@ def add_loop(out, start, held, attack, decay, sustain, release, loop, left, righ
         done = 0
         while frame + done < end:
             size = min(end - frame - done, frames - read)
-            source = loop[read : read + size]
-            target_block = out[start + frame + done : start + frame + done + size]
+            at = start + frame + done
+            out_left = out[0, at : at + size]
+            loop_left = loop[0, read : read + size]
             for j in range(size):
-                x = np.float32(done + j)
-                target_block[j, 0] += (env_left + slope_left * x) * source[j, 0]
-                target_block[j, 1] += (env_right + slope_right * x) * source[j, 1]
+                out_left[j] += (env_left + slope_left * np.float32(done + j)) * loop_left[j]
+            out_right = out[1, at : at + size]
+            loop_right = loop[1, read : read + size]
+            for j in range(size):
+                out_right[j] += (env_right + slope_right * np.float32(done + j)) * loop_right[j]
             done += size
             read += size
             if read == frames:
@@ -375,18 +395,16 @@ def add_air(out, start, times, levels, cutoffs, resonance, band, gain_left, gain
     ``times`` are frames from ``start``, rising from 0; ``levels`` are amplitudes and ``cutoffs`` hertz at those
     frames. ``band`` is the share of the band-pass output, the rest is low-pass. Left and right are independent noise.
     """
-    total = min(int(times[-1]), out.shape[0] - start)
+    total = min(int(times[-1]), out.shape[1] - start)
     key = np.uint32(np.uint32(seed) * np.uint32(0x9E3779B9) + np.uint32(0x51ED2701))
     k = 1.0 / resonance
-    l1 = 0.0
-    l2 = 0.0
-    r1 = 0.0
-    r2 = 0.0
+    white = np.empty((2, AIR_BLOCK), np.float32)
+    l1 = l2 = r1 = r2 = 0.0
     point = 0
     level = levels[0]
     frame = 0
     while frame < total:
-        end = min(frame + 32, total)
+        end = min(frame + AIR_BLOCK, total)
         while point < times.shape[0] - 2 and end > times[point + 1]:
             point += 1
         x = (end - times[point]) / (times[point + 1] - times[point])
@@ -396,30 +414,38 @@ def add_air(out, start, times, levels, cutoffs, resonance, band, gain_left, gain
         a1 = 1.0 / (1.0 + g * (g + k))
         a2 = g * a1
         a3 = g * a2
+        # The share of each state and of the input in what is heard.
+        from_1 = band * k * a1 + (1.0 - band) * a2
+        from_2 = (1.0 - band) * (1.0 - a3) - band * k * a2
+        from_x = band * k * a2 + (1.0 - band) * a3
         slope = (target - level) / (end - frame)
-        for i in range(frame, end):
-            h = np.uint32(np.uint32(i) + key)
+        for j in range(AIR_BLOCK):
+            h = np.uint32(np.uint32(frame + j) + key)
             h ^= h >> np.uint32(16)
             h = np.uint32(h * np.uint32(0x7FEB352D))
             h ^= h >> np.uint32(15)
             h = np.uint32(h * np.uint32(0x846CA68B))
             h ^= h >> np.uint32(16)
             # Sixteen random bits for each side are plenty under a filter.
-            wl = np.float64(np.int32(h & np.uint32(65535)) - 32768) / 32768.0
-            wr = np.float64(np.int32(h >> np.uint32(16)) - 32768) / 32768.0
-            v3 = wl - l2
-            v1 = a1 * l1 + a2 * v3
-            v2 = l2 + a2 * l1 + a3 * v3
-            l1 = 2.0 * v1 - l1
-            l2 = 2.0 * v2 - l2
-            u3 = wr - r2
-            u1 = a1 * r1 + a2 * u3
-            u2 = r2 + a2 * r1 + a3 * u3
-            r1 = 2.0 * u1 - r1
-            r2 = 2.0 * u2 - r2
-            out[start + i, 0] += gain_left * level * (band * k * v1 + (1.0 - band) * v2)
-            out[start + i, 1] += gain_right * level * (band * k * u1 + (1.0 - band) * u2)
+            white[0, j] = np.float32(np.int32(h & np.uint32(65535)) - 32768) * np.float32(1.0 / 32768.0)
+            white[1, j] = np.float32(np.int32(h >> np.uint32(16)) - 32768) * np.float32(1.0 / 32768.0)
+        out_left = out[0, start + frame : start + end]
+        out_right = out[1, start + frame : start + end]
+        for j in range(end - frame):
+            x = white[0, j]
+            u = white[1, j]
+            out_left[j] += gain_left * level * (from_1 * l1 + from_2 * l2 + from_x * x)
+            out_right[j] += gain_right * level * (from_1 * r1 + from_2 * r2 + from_x * u)
+            l1, l2 = (
+                (2.0 * a1 - 1.0) * l1 - 2.0 * a2 * l2 + 2.0 * a2 * x,
+                2.0 * a2 * l1 + (1.0 - 2.0 * a3) * l2 + 2.0 * a3 * x,
+            )
+            r1, r2 = (
+                (2.0 * a1 - 1.0) * r1 - 2.0 * a2 * r2 + 2.0 * a2 * u,
+                2.0 * a2 * r1 + (1.0 - 2.0 * a3) * r2 + 2.0 * a3 * u,
+            )
             level += slope
+        level = target
         frame = end
 
 
@@ -463,12 +489,9 @@ def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
 @jit
 def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate):
     """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames."""
-    frames = buffer.shape[0]
+    frames = buffer.shape[1]
     k = 1.0 / resonance
-    l1 = 0.0
-    l2 = 0.0
-    r1 = 0.0
-    r2 = 0.0
+    l1 = l2 = r1 = r2 = 0.0
     gl = gains_left[0]
     gr = gains_right[0]
     for b in range(cutoffs_left.shape[0]):
@@ -476,29 +499,28 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
         end = min(begin + block, frames)
         if begin >= end:
             break
+        # Each state is written as what it takes from both states and from the input: two steps a sample instead of four.
         g = np.tan(np.pi * min(cutoffs_left[b] / sample_rate, 0.45))
-        a1 = 1.0 / (1.0 + g * (g + k))
+        a1 = 2.0 / (1.0 + g * (g + k))
         a2 = g * a1
         a3 = g * a2
         h = np.tan(np.pi * min(cutoffs_right[b] / sample_rate, 0.45))
-        b1 = 1.0 / (1.0 + h * (h + k))
+        b1 = 2.0 / (1.0 + h * (h + k))
         b2 = h * b1
         b3 = h * b2
         slope_left = (gains_left[b] - gl) / block
         slope_right = (gains_right[b] - gr) / block
-        for i in range(begin, end):
-            v3 = buffer[i, 0] + 1e-18 - l2
-            v1 = a1 * l1 + a2 * v3
-            v2 = l2 + a2 * l1 + a3 * v3
-            l1 = 2.0 * v1 - l1
-            l2 = 2.0 * v2 - l2
-            u3 = buffer[i, 1] + 1e-18 - r2
-            u1 = b1 * r1 + b2 * u3
-            u2 = r2 + b2 * r1 + b3 * u3
-            r1 = 2.0 * u1 - r1
-            r2 = 2.0 * u2 - r2
-            buffer[i, 0] = gl * v2
-            buffer[i, 1] = gr * u2
+        left = buffer[0, begin:end]
+        right = buffer[1, begin:end]
+        for j in range(end - begin):
+            x = left[j] + 1e-18
+            u = right[j] + 1e-18
+            before_l = l2
+            before_r = r2
+            l1, l2 = (a1 - 1.0) * l1 + a2 * (x - l2), (1.0 - a3) * l2 + a2 * l1 + a3 * x
+            r1, r2 = (b1 - 1.0) * r1 + b2 * (u - r2), (1.0 - b3) * r2 + b2 * r1 + b3 * u
+            left[j] = gl * 0.5 * (before_l + l2)
+            right[j] = gr * 0.5 * (before_r + r2)
             gl += slope_left
             gr += slope_right
 
@@ -507,9 +529,8 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
 def place(out, sample, starts, left, right):
     """Add one mono ``sample`` at each of ``starts`` (frames) with its own gain to either side."""
     for n in range(starts.shape[0]):
-        target = out[starts[n] : starts[n] + sample.shape[0]]
-        gain_left = left[n]
-        gain_right = right[n]
-        for i in range(target.shape[0]):
-            target[i, 0] += gain_left * sample[i]
-            target[i, 1] += gain_right * sample[i]
+        for side in range(2):
+            target = out[side, starts[n] : starts[n] + sample.shape[0]]
+            gain = left[n] if side == 0 else right[n]
+            for i in range(target.shape[0]):
+                target[i] += gain * sample[i]

@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Protocol
 from zlib import crc32
 
@@ -36,12 +37,12 @@ class Studio:
     loops: dict[tuple[object, ...], Stereo] = field(default_factory=dict)
     """Loops of this render's held chords: the same note in the same colour is made once."""
 
-    @property
+    @cached_property
     def open(self) -> float:
         """What brightness multiplies cutoffs with: 1/4 to 4 between very dark and very bright."""
         return 2.0 ** (5.0 * (self.piece.config.brightness - 0.5))
 
-    @property
+    @cached_property
     def seconds_per_beat(self) -> float:
         return 60.0 / self.piece.bpm
 
@@ -50,12 +51,12 @@ class Studio:
         factor, least = _ATTACKS[self.piece.config.attack]
         return max(seconds * factor, least) * self.sample_rate
 
-    @property
+    @cached_property
     def edge(self) -> float:
         """What the attack field multiplies the brightness of a beginning with."""
         return _EDGE[self.piece.config.attack]
 
-    @property
+    @cached_property
     def looseness(self) -> float:
         """What motion multiplies detuning with: chords beat slowly when static and fast when chaotic."""
         return 0.15 + 1.45 * self.piece.config.motion
@@ -65,7 +66,7 @@ class Studio:
         depth, hz = movement(self.piece.config.motion)
         return (sway * depth, hz) if sway * depth > own[0] else own
 
-    @property
+    @cached_property
     def shot_attack_seconds(self) -> float:
         return _SHOT_ATTACK_SECONDS[self.piece.config.attack]
 
@@ -138,14 +139,14 @@ class Wave:
         # A chord's voices are tuned in steps of ten cents, so that the same chord comes from the same loops.
         hz = hertz(round(note.pitch, 1))
         start = studio.frame(note.start)
-        if self.unison < 2 or self.bite > 0 or hz > 0.45 * rate or start >= len(out):
+        if self.unison < 2 or self.bite > 0 or hz > 0.45 * rate or start >= out.shape[1]:
             return False
         apart = 2.0 ** (self.cents * studio.looseness / 1200.0) - 1.0
-        offsets = np.array((-1.0, 1.0) if self.unison == 2 else (-2.0, 0.0, 3.0))
+        offsets = (-1.0, 1.0) if self.unison == 2 else (-2.0, 0.0, 3.0)
         if self.unison == 3 and 3.0 / apart > 1.5 * hz:
             # Three voices that are close take long to come round; evenly apart they take a third of the time.
-            offsets = np.array((-1.0, 0.0, 1.0))
-        cycles = round(float(offsets[-1]) / apart)
+            offsets = (-1.0, 0.0, 1.0)
+        cycles = round(offsets[-1] / apart)
         frames = round(cycles * rate / hz)
         rise, held, release = self._times(note, studio)
         if frames > held + release:
@@ -153,24 +154,21 @@ class Wave:
         key = (self, hz)
         if key not in studio.loops:
             table = table_for(self.shape, hz, self.cutoff_hz * studio.open * (hz / 262.0) ** self.track, rate)
-            places, weights = self._voices(note)
-            pans = 1.414 * weights[:, None] * np.array([sides(self.spread * place) for place in places])
+            left, right = self._gains(note, 0.0, 1.0)
             turns = round(self.vibrato_hz * frames / rate)
             # Vibrato as phase: its depth in cycles is the deviation of the frequency over that of the vibrato.
             deviation = 2.0 ** (self.vibrato_cents / 1200.0) - 1.0
             sway = deviation * cycles / (math.tau * turns) if turns else 0.0
-            phases = (0.23 * np.arange(self.unison) + 0.137 * round(note.pitch)) % 1.0
+            phases = np.array([(0.23 * voice + 0.137 * round(note.pitch)) % 1.0 for voice in range(self.unison)])
             studio.loops[key] = make_loop(
-                frames, table, cycles + offsets, phases, pans[:, 0].astype(np.float32), pans[:, 1].astype(np.float32),
-                sway, turns,
-            )  # fmt: skip
-        amplitude = gain * self.level * loudness_of(note.velocity)
-        left, right = sides(note.pan)
-        left, right = 1.414 * left, 1.414 * right
+                frames, table, np.array([cycles + offset for offset in offsets]), phases, left, right, sway, turns
+            )
+        amplitude = 1.414 * gain * self.level * loudness_of(note.velocity)
+        pan_left, pan_right = sides(note.pan)
         depth, speed = studio.wobble(self.tremolo, self.sway)
         add_loop(
             out, start, held, rise, self.decay * rate, self.sustain, release,
-            studio.loops[key], amplitude * left, amplitude * right, depth, math.tau * speed * BLOCK / rate,
+            studio.loops[key], amplitude * pan_left, amplitude * pan_right, depth, math.tau * speed * BLOCK / rate,
         )  # fmt: skip
         return True
 
@@ -183,38 +181,43 @@ class Wave:
         release = min(studio.frames(self.release), max(round(0.7 * held), studio.frames(0.15)))
         return min(studio.rise(self.attack), 0.7 * held), held, max(release, studio.frames(0.012))
 
-    def _voices(self, note: Note) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where the voices lie, -1 to 1 in tuning and place, and their weights.
+    def _places(self, note: Note) -> tuple[tuple[float, float], ...]:
+        """Each voice's place, -1 to 1 in tuning and from left to right, and its weight.
 
         One voice is stronger than the rest, so that slow beating never cancels to nothing; with two, which side is the
         stronger alternates from pitch to pitch.
         """
         if self.unison == 1:
-            return np.zeros(1), np.ones(1)
+            return ((0.0, 1.0),)
         if self.unison == 2:
             side = 1.0 if round(note.pitch) % 2 else -1.0
-            return np.array([-side, side]), np.array([0.9, 0.4])
-        return np.array([-1.0, 0.0, 1.0]), np.array([0.42, 0.8, 0.42])
+            return ((-side, 0.9), (side, 0.4))
+        return ((-1.0, 0.42), (0.0, 0.8), (1.0, 0.42))
+
+    def _gains(self, note: Note, pan: float, amplitude: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The amplitude of each voice on the left and on the right."""
+        left, right = zip(*(
+            [1.414 * amplitude * weight * gain for gain in sides(pan + self.spread * place)]
+            for place, weight in self._places(note)
+        ), strict=True)  # fmt: skip
+        return np.array(left, np.float32), np.array(right, np.float32)
 
     def _add_one(self, out: Stereo, note: Note, gain: float, studio: Studio) -> None:
         rate = studio.sample_rate
         hz = hertz(note.pitch)
         start = studio.frame(note.start)
-        if hz > 0.45 * rate or start >= len(out):
+        if hz > 0.45 * rate or start >= out.shape[1]:
             return
         cutoff = self.cutoff_hz * studio.open * (hz / 262.0) ** self.track * (0.6 + 0.5 * note.velocity)
         duller = table_for(self.shape, hz, cutoff, rate)
         bite = min(self.bite * studio.edge, 1.0)
         brighter = table_for(self.shape, hz, cutoff * 4.0, rate) if bite > 0 else duller
 
-        places, weights = self._voices(note)
-        increments = hz * 2.0 ** (places * self.cents * studio.looseness / 1200.0) / rate
+        left, right = self._gains(note, note.pan, gain * self.level * loudness_of(note.velocity))
+        detune = self.cents * studio.looseness / 1200.0
+        increments = np.array([hz * 2.0 ** (place * detune) / rate for place, _ in self._places(note)])
         # Fixed phases, so equal notes begin alike. Voices begin close together: far apart they would swell by themselves.
-        phases = (0.06 * np.arange(self.unison) + 0.137 * note.pitch) % 1.0
-        amplitude = gain * self.level * loudness_of(note.velocity)
-        pans = 1.414 * amplitude * weights[:, None] * np.array([sides(note.pan + self.spread * p) for p in places])
-        left, right = pans[:, 0].astype(np.float32), pans[:, 1].astype(np.float32)
-
+        phases = np.array([(0.06 * voice + 0.137 * note.pitch) % 1.0 for voice in range(self.unison)])
         depth, speed = studio.wobble(self.tremolo, self.sway)
         block_seconds = BLOCK / rate
         rise, held, release = self._times(note, studio)
@@ -225,6 +228,7 @@ class Wave:
         )  # fmt: skip
 
 
+@lru_cache(maxsize=64)
 def movement(motion: float) -> tuple[float, float]:
     """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
     rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.45, 1.1, 2.7, 6.0, 6.5)))))
@@ -272,7 +276,7 @@ class Shot:
         for number, note in enumerate(notes):
             start = studio.frame(note.start)
             hz = hertz(round(note.pitch / self.tuning) * self.tuning)
-            if start >= len(out) or hz > 0.45 * studio.sample_rate:
+            if start >= out.shape[1] or hz > 0.45 * studio.sample_rate:
                 continue
             # Strength and length are rounded, so that like notes are made once; loudness is exact.
             strength = max(round(note.velocity * 4), 1) / 4
@@ -304,7 +308,7 @@ class Air:
         for note in notes:
             start = studio.frame(note.start)
             length = studio.frames(note.length * studio.seconds_per_beat)
-            if start >= len(out):
+            if start >= out.shape[1]:
                 continue
             share, level, factor = (np.array(column, dtype=np.float64) for column in zip(*self.shape, strict=True))
             cutoff = hertz(note.pitch) * min(max(studio.open, 0.35), 2.5) * factor

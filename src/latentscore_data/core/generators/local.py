@@ -1,7 +1,8 @@
 """A local Hugging Face model or adapter, held to the payload's schema while it decodes.
 
 Each batch is decoded twice, greedily: once free, to see whether the model can write a valid payload by itself
-(``raw_valid``), and once with a mask that only lets through tokens which the schema allows. The second answer counts.
+(``raw_valid``; given up when it does not begin as a JSON object), and once with a mask that only lets through tokens
+which the schema allows. The second answer counts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from latentscore_data.core.rows import VibeRow
 from latentscore_data.core.seeds import digest
 
 if TYPE_CHECKING:
+    import torch
+
     from latentscore_data.core.training.base_models import Loaded
 
 TITLE_PATTERN = r'^[^ "\\\x00-\x1f]{1,10}( [^ "\\\x00-\x1f]{1,9}){0,' + str(TITLE_MAX_WORDS - 1) + "}$"
@@ -126,12 +129,15 @@ class LocalGenerator:
     def _decode(self, batch: Any, *, constrained: bool) -> list[tuple[str, int]]:
         """Greedy answers as (text, number of tokens)."""
         import torch
-        from transformers import LogitsProcessorList
+        from transformers import LogitsProcessorList, StoppingCriteriaList
         from xgrammar.contrib.hf import LogitsProcessor
 
         model, tokenizer = self._loaded.model, self._loaded.tokenizer
         # A grammar's matcher has a state, so each call needs its own.
         processors = LogitsProcessorList([LogitsProcessor(self._grammar)] if constrained else [])
+        length = batch["input_ids"].shape[1]
+        # What cannot become a JSON object any more need not be written to its end.
+        stopping = StoppingCriteriaList([] if constrained else [lambda ids, _: self._hopeless(ids[:, length:])])
         with torch.inference_mode():
             out = model.generate(
                 **{name: tensor.to(model.device) for name, tensor in batch.items() if name != "token_type_ids"},
@@ -143,9 +149,17 @@ class LocalGenerator:
                 eos_token_id=self._stop_ids,
                 pad_token_id=tokenizer.pad_token_id,
                 logits_processor=processors,
+                stopping_criteria=stopping,
             )
-        answers = out[:, batch["input_ids"].shape[1] :].tolist()
-        return [self._text(ids) for ids in answers]
+        return [self._text(ids) for ids in out[:, length:].tolist()]
+
+    def _hopeless(self, answers: torch.Tensor) -> torch.Tensor:
+        """Which of the answers so far, shape (rows, tokens), do not begin with a brace."""
+        import torch
+
+        beginnings = self._loaded.tokenizer.batch_decode(answers[:, :8], skip_special_tokens=True)
+        hopeless = [bool(text.strip()) and not text.lstrip().startswith("{") for text in beginnings]
+        return torch.tensor(hopeless, device=answers.device)
 
     def _text(self, ids: list[int]) -> tuple[str, int]:
         end = next((i for i, token in enumerate(ids) if token in self._stop_ids), len(ids))
