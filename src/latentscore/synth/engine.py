@@ -12,7 +12,7 @@ from latentscore.audio import Audio
 from latentscore.config import MusicConfig, MusicConfigPrompt
 from latentscore.errors import InvalidConfigError
 from latentscore.jit import announced
-from latentscore.loudness import integrated_lufs, lufs_of_rows, oversampling
+from latentscore.loudness import integrated_lufs, lufs_of_rows
 from latentscore.synth import space
 from latentscore.synth.bass import SUB
 from latentscore.synth.score import CLOSING_SECONDS, LAYERS, Piece, Score, compose, style_of
@@ -178,7 +178,7 @@ def finish(mixed: Stereo, rate: int) -> NDArray[np.float32]:
     out = np.empty((mixed.shape[1], 2), np.float32)
     gain_db = TARGET_LUFS - before
     for _ in range(5):
-        least = space.limit(mixed, out, 10.0 ** (gain_db / 20.0), CEILING, oversampling())
+        least = space.limit(mixed, out, 10.0 ** (gain_db / 20.0), CEILING)
         if least > 0.9:
             break
         missing = TARGET_LUFS - integrated_lufs(out, rate)

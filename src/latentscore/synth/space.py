@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from latentscore.config import MusicConfig
 from latentscore.jit import jit
+from latentscore.loudness import oversampling
 from latentscore.synth.signal import Stereo
 
 # Delay lines of the reverb in seconds at full size: no two share a divisor at usual rates.
@@ -58,13 +59,15 @@ def mix(
     lengths = (_LINES * size * sample_rate).astype(np.int64) | 1
     # The mixing matrix is orthogonal once divided by the square root of eight.
     gains = 10.0 ** (-3.0 * lengths / (rt60 * sample_rate)) / math.sqrt(8.0)
+    echo_frames = max(round(0.75 * seconds_per_beat * sample_rate), 32)
+    block = min(BLOCK, int(lengths.min()), echo_frames) // 32 * 32
     out = np.empty(groups.shape[1:], np.float32)
     _room(
         groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
         reverb_level(config.space), lengths, int(lengths.max()), gains.astype(np.float32), 0.12 * sample_rate / 48_000.0,
-        max(round(0.75 * seconds_per_beat * sample_rate), BLOCK), echo_feedback(config.echo), echo_level(config.echo),
+        echo_frames, echo_feedback(config.echo), echo_level(config.echo),
         0.15 * min(sample_rate / 48_000.0, 2.0),
-        1.0 - math.exp(-math.tau * 70.0 / sample_rate), width(config.stereo),
+        1.0 - math.exp(-math.tau * 70.0 / sample_rate), width(config.stereo), block,
     )  # fmt: skip
     return out
 
@@ -72,14 +75,13 @@ def mix(
 @jit
 def _room(
     groups, out, reverb_sends, echo_sends, reverb_gain, lengths, longest, gains, damping,
-    echo_frames, echo_feedback, echo_gain, echo_damping, echo_high, side_gain,
+    echo_frames, echo_feedback, echo_gain, echo_damping, echo_high, side_gain, block,
 ):  # fmt: skip
-    """In blocks that are shorter than any delay: what comes out of a line was written in an earlier block.
+    """In blocks of ``block`` frames, shorter than any delay: what comes out of a line was written in an earlier block.
 
     Every step is a loop of its own over one or two lines, because that is what a compiler turns into vector instructions.
     """
     frames = out.shape[1]
-    block = min(BLOCK, lengths.min(), echo_frames) // 32 * 32
     # Rings are whole blocks long, so writing never wraps inside a block; reading may, so the first block is repeated.
     ring = (longest // block + 2) * block
     lines = np.zeros((8, ring + block), np.float32)
@@ -112,9 +114,10 @@ def _room(
             straight = dry[c]
             reverb = to_room[c]
             echo = to_echo[c]
-            straight[:] = np.float32(0.0)
-            reverb[:] = np.float32(1e-18)
-            echo[:] = np.float32(1e-18)
+            for j in range(block):
+                straight[j] = np.float32(0.0)
+            for j in range(block):
+                reverb[j] = echo[j] = np.float32(1e-18)
             for g in range(groups.shape[0]):
                 reverb_send = reverb_sends[g]
                 echo_send = echo_sends[g]
@@ -166,7 +169,9 @@ def _room(
             for j in range(block):
                 reverb[j] += half * repeat[j]
         if echo_write == 0:
-            echo_lines[:, echo_ring:] = echo_lines[:, :block]
+            for c in range(2):
+                for j in range(block):
+                    echo_lines[c, echo_ring + j] = echo_lines[c, j]
         echo_write += block
         if echo_write == echo_ring:
             echo_write = 0
@@ -224,7 +229,9 @@ def _room(
             for j in range(block):
                 line[j] = fresh[j] + sign * reverb[j]
         if write == 0:
-            lines[:, ring:] = lines[:, :block]
+            for k in range(8):
+                for j in range(block):
+                    lines[k, ring + j] = lines[k, j]
         write += block
         if write == ring:
             write = 0
@@ -340,22 +347,29 @@ def _bus(samples, feed, poles, dc, drive, bias, share):
                 target[j] = line[j]
 
 
-@jit
-def limit(samples, out, gain, ceiling, oversampling):
+def limit(samples: Stereo, out: NDArray[np.float32], gain: float, ceiling: float) -> float:
     """Write ``samples * gain``, shape (2, frames), to ``out``, shape (frames, 2), held under ``ceiling`` by a gain that
     moves in straight lines.
 
     Peaks between samples count: where a sample comes within 4 dB of the ceiling, three more points up to the next are
-    computed with ``oversampling``, shape (3, 12). Returns the smallest gain applied.
+    computed. Returns the smallest gain applied.
     """
+    near = np.float32(0.63 * ceiling / gain)
+    # Without their sign, the bits of numbers are in order as whole numbers: comparing those takes vector instructions.
+    return _limit(
+        samples, samples.view(np.int32), out.reshape(-1), gain, ceiling, near, near.view(np.int32), oversampling()
+    )
+
+
+@jit
+def _limit(samples, bits, flat, gain, ceiling, near, near_bits, oversampling):
     frames = samples.shape[1]
     blocks = (frames + 31) // 32
     need = np.ones(blocks + 1)
-    near = 0.63 * ceiling / gain
     for b in range(blocks):
-        top = max(_peak(samples[0, 32 * b : 32 * b + 32]), _peak(samples[1, 32 * b : 32 * b + 32]))
-        if top > near:
-            top = max(top, _peak_between(samples, 32 * b, min(32 * b + 32, frames), near, oversampling))
+        highest = max(_highest(bits[0, 32 * b : 32 * b + 32]), _highest(bits[1, 32 * b : 32 * b + 32]))
+        if highest > near_bits:
+            top = _true_peak(samples, 32 * b, min(32 * b + 32, frames), near, oversampling)
             if top * gain > ceiling:
                 need[b] = ceiling / (top * gain)
     # Look ahead and hold for eight blocks (5 ms at 48 kHz), then let go slowly, then smooth over the same eight.
@@ -375,7 +389,6 @@ def limit(samples, out, gain, ceiling, oversampling):
             s += held[min(max(b + k, 0), blocks)]
         smooth[b] = s / 17.0
         least = min(least, smooth[b])
-    flat = out.reshape(out.size)
     for b in range(blocks):
         g = np.float32(smooth[b] * gain)
         slope = np.float32((smooth[b + 1] - smooth[b]) * gain / 32.0)
@@ -390,20 +403,20 @@ def limit(samples, out, gain, ceiling, oversampling):
 
 
 @jit
-def _peak(samples):
-    # Without their sign, the bits of numbers are in order as whole numbers: comparing those takes vector instructions.
-    bits = samples.view(np.int32)
+def _highest(bits):
     top = np.int32(0)
     for j in range(bits.shape[0]):
         top = max(top, bits[j] & np.int32(0x7FFFFFFF))
-    return np.array([top], np.int32).view(np.float32)[0]
+    return top
 
 
 @jit
-def _peak_between(samples, begin, end, near, oversampling):
+def _true_peak(samples, begin, end, near, oversampling):
     top = 0.0
-    for i in range(max(begin, 6), min(end, samples.shape[1] - 6)):
-        if max(abs(samples[0, i]), abs(samples[1, i])) > near:
+    for i in range(begin, end):
+        here = max(abs(samples[0, i]), abs(samples[1, i]))
+        top = max(top, here)
+        if here > near and i >= 6 and i + 6 < samples.shape[1]:
             for c in range(2):
                 for p in range(3):
                     s = 0.0
