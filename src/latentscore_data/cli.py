@@ -150,7 +150,7 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         _report(error.message, error.remedy, error.exit_code)
     except LatentScoreError as error:
         _report(str(error), "mend the config, the file or the argument that is named", InputError.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or the end of input at a question
         _report("interrupted; what was done is saved", "run the same command again to go on", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader went away (`lsdata ... | head`); there is nobody left to tell.
@@ -184,7 +184,17 @@ def _log_to_stderr(verbose: bool) -> None:
 
     from latentscore_data.core.display import RedactingFormatter
 
-    handler = logging.StreamHandler(sys.stderr)
+    class Stderr(logging.StreamHandler[Any]):
+        """Where stderr is when something is said: while a panel is drawn, that is the panel."""
+
+        def __init__(self) -> None:
+            logging.Handler.__init__(self)
+
+        @property
+        def stream(self) -> Any:  # type: ignore[override]
+            return sys.stderr
+
+    handler = Stderr()
     handler.setFormatter(
         RedactingFormatter("%(levelname)s %(name)s: %(message)s" if verbose else "lsdata: %(message)s")
     )

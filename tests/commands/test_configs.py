@@ -310,6 +310,8 @@ def test_the_first_minute(lsdata: Lsdata) -> None:
         scores = row["candidate_scores"]["acoustic"]
         assert row["config_payload"] == row["config_candidates"][row["best_index"]]
         assert scores[row["best_index"]] == max(scores)
+    status = lsdata("status", "--sample")
+    assert "winner scores" in status.stdout
 
 
 @pytest.mark.long

@@ -28,6 +28,7 @@ from latentscore_data.commands._options import (
 if TYPE_CHECKING:
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.generation import Source
+    from latentscore_data.core.llm.client import LLM
     from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.rows import VibeRow
     from latentscore_data.core.settings import Settings
@@ -71,7 +72,7 @@ def configs(
     Examples:
 
         lsdata configs --n 8
-        lsdata configs "rain on a tin roof" --n 8 --audio out/
+        lsdata configs "slow rain on a tin roof" --n 8 --audio out/
         lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
@@ -85,7 +86,7 @@ def configs(
         raise InputError(f"configs cannot run on {on!r}", "use --on local or --on modal")
     if audio is not None and not vibe:
         raise InputError(
-            "--audio goes with vibes on the command line", 'lsdata configs "rain on a tin roof" --audio out/'
+            "--audio goes with vibes on the command line", 'lsdata configs "slow rain on a tin roof" --audio out/'
         )
     settings = load(
         configs=chosen(
@@ -215,7 +216,7 @@ def run_score(
         )
     in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"
     summary.next_step = (
-        'lsdata configs "rain on a tin roof" --audio out/, or the whole chain: lsdata run-all --sample'
+        'lsdata configs "slow rain on a tin roof" --audio out/, or the whole chain: lsdata run-all --sample'
         if in_sample
         else "lsdata bench"
     )
@@ -307,7 +308,7 @@ def typed_rows(texts: list[str]) -> list[VibeRow]:
 
     texts = [text.strip() for text in texts]
     if not all(texts):
-        raise InputError("a vibe is empty", 'lsdata configs "rain on a tin roof"')
+        raise InputError("a vibe is empty", 'lsdata configs "slow rain on a tin roof"')
     return [VibeRow(row_id=text, dataset="typed", id_in_dataset=text, vibe_original=text) for text in texts]
 
 
@@ -321,28 +322,13 @@ def answer_vibes(
     yes: bool,
 ) -> Summary:
     """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
-    from latentscore_data.commands._models import announce, confirm_spending
     from latentscore_data.core.display import progress
-    from latentscore_data.core.ledger import Ledger
-    from latentscore_data.core.llm.client import connect
-    from latentscore_data.core.llm.prices import costs_nothing
     from latentscore_data.core.quick import answer_typed
 
     rows = typed_rows(texts)
-    model = model_name(settings)
-    announce("configs", model, settings.llm)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
-    if not costs_nothing(model, settings.llm):
-        confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
-    llm = connect(
-        model,
-        settings.llm,
-        cache_path=workspace.llm_cache,
-        ledger=Ledger(workspace.ledger),
-        stage="configs",
-        batch_size=settings.configs.batch_size,
-    )
+    llm = agreed_model(rows, settings, workspace, yes=yes)
     return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
 
 
@@ -387,26 +373,11 @@ def run_generate(
     overwrite: bool = False,
 ) -> Summary:
     """The first half: ask for the candidates."""
-    from latentscore_data.commands._models import announce, confirm_spending
     from latentscore_data.core.display import progress
     from latentscore_data.core.generation import generate
-    from latentscore_data.core.ledger import Ledger
-    from latentscore_data.core.llm.client import connect
-    from latentscore_data.core.llm.prices import costs_nothing
     from latentscore_data.core.workspace import write_manifest
 
-    model = model_name(settings)
-    announce("configs", model, settings.llm)
-    if not costs_nothing(model, settings.llm):
-        confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
-    llm = connect(
-        model,
-        settings.llm,
-        cache_path=workspace.llm_cache,
-        ledger=Ledger(workspace.ledger),
-        stage="configs",
-        batch_size=settings.configs.batch_size,
-    )
+    llm = agreed_model(rows, settings, workspace, yes=yes)
     summary = generate(
         rows,
         llm,
@@ -418,9 +389,30 @@ def run_generate(
         progress=progress(),
     )
     summary.outputs = [str(workspace.candidates)]
-    summary.details["model"] = model
+    summary.details["model"] = llm.model
     write_manifest(generate_files(settings, workspace), workspace.root, [workspace.candidates], summary)
     return summary
+
+
+def agreed_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> LLM:
+    """What answers the rows, announced and, where it costs money, agreed to."""
+    from latentscore_data.commands._models import announce, confirm_spending
+    from latentscore_data.core.ledger import Ledger
+    from latentscore_data.core.llm.client import connect
+    from latentscore_data.core.llm.prices import costs_nothing
+
+    model = model_name(settings)
+    announce("configs", model, settings.llm)
+    if not costs_nothing(model, settings.llm):
+        confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
+    return connect(
+        model,
+        settings.llm,
+        cache_path=workspace.llm_cache,
+        ledger=Ledger(workspace.ledger),
+        stage="configs",
+        batch_size=settings.configs.batch_size,
+    )
 
 
 def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:

@@ -154,10 +154,11 @@ class Chain:
             failed = str(sum(summary.failed.values()) or "")
             rows = str(summary.done + summary.skipped)
             table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
-        for stage, why in self.left_out.items():
+        for stage in self.left_out:
             table.add_row(stage, "skipped", "", "", "", "", style="dim")
-            table.caption = Text(clean(f"{stage}: {why}"), style="dim")
         console().print(table)
+        for stage, why in self.left_out.items():
+            console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
         if self.report:
             console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
 

@@ -79,6 +79,10 @@ def look(settings: Settings, workspace: Workspace) -> list[StageStatus]:
     for stage in STAGES:
         parts: list[StageFiles] = command_module(stage).stage_files(settings, workspace)
         found += [_look_at(part, workspace) for part in parts] or [StageStatus(stage)]
+    for seen in found:
+        if seen.stage == "score" and seen.finished:
+            scores: list[float] = command_module("configs").winners(settings, workspace)["winner_scores"]
+            seen.details["winner_scores"] = scores
     return found
 
 

@@ -268,9 +268,9 @@ class LivePanel(Progress):
             self._live = None
 
     def _panel(self, summary: Summary, in_flight: int) -> RenderableType:
-        from rich.console import Group
         from rich.panel import Panel
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         elapsed = time.monotonic() - self._started
@@ -287,7 +287,11 @@ class LivePanel(Progress):
             rows.append(Text(line + (f" · projected {money(projected)}" if projected is not None else ""), style="dim"))
         if summary.failed:
             rows.append(Text(", ".join(f"{n} {kind}" for kind, n in summary.failed.most_common()), style="red"))
-        return Panel(Group(*rows), title=summary.stage, title_align="left", width=min(console(stderr=True).width, 100))
+        # In a grid, since a bar ends without a new line and the text behind it would be cut off.
+        lines = Table.grid(expand=True)
+        for row in rows:
+            lines.add_row(row)
+        return Panel(lines, title=summary.stage, title_align="left", width=min(console(stderr=True).width, 100))
 
 
 def _projected(summary: Summary, total: int | None) -> float | None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 
+from latentscore_data.core.display import say
 from latentscore_data.core.errors import LsdataError, OutputError
 from latentscore_data.core.scoring.base import EmbeddingScorer, Outcome, Score, Scorer, Unscored, close, prepare
 from latentscore_data.core.scoring.cache import ScoreCache
@@ -43,6 +44,10 @@ BATCH = 16
 
 WAIT_SECONDS = 0.5
 """How long a batch that is not full waits for sounds that are being rendered."""
+
+SLOW_START_SECONDS = 4.0
+SLOW_START = "starting the renderers; once on a machine the sound loops are compiled, which takes about ten seconds"
+"""Said when no sound has come by then."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,8 @@ class Studio:
             preload=["latentscore_data.core.scoring.warm"],
             gate=self._gate,
         )
+        self._slow_start = threading.Timer(SLOW_START_SECONDS, say, [SLOW_START])
+        self._slow_start.daemon = True
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, bool], _Sound] = {}
         self._to_score: queue.SimpleQueue[_Sound | None] = queue.SimpleQueue()
@@ -225,6 +232,7 @@ class Studio:
         if self._closed:
             return
         self._closed = True
+        self._slow_start.cancel()
         self._pool.close()
         self._to_score.put(None)
         self._scoring.join(timeout=60)
@@ -263,11 +271,14 @@ class Studio:
         sound = self._waiting[slot] = _Sound(key, [pair])
         # 10 s of sound take milliseconds between processes: they travel only where somebody here needs the samples.
         send_audio = pair.want_audio or self._needs_audio_here
+        if not self._slow_start.is_alive() and not self._slow_start.finished.is_set():
+            self._slow_start.start()
         future = self._pool.submit(dict(pair.config), self._seconds, self._seed, self._worker_listeners, send_audio)
         future.add_done_callback(lambda done: self._rendered(sound, slot, done))
 
     def _rendered(self, sound: _Sound, slot: tuple[str, bool], done: Future[Rendered]) -> None:
         """Called in the thread that watches the worker."""
+        self._slow_start.cancel()
         if done.cancelled():
             with self._lock:
                 self._waiting.pop(slot, None)
