@@ -43,6 +43,18 @@ def test_every_two_labels_of_a_field_can_be_told_apart(field: str) -> None:
     assert not alike
 
 
+@pytest.mark.parametrize("engine", FIELDS["melody_engine"].labels)
+@pytest.mark.parametrize("field", [field for field in FIELDS if field != "melody_engine"])
+def test_every_field_is_heard_with_either_engine(field: str, engine: Label) -> None:
+    labels = FIELDS[field].labels
+    for base in range(len(BASES)):
+        words = {**BASES[base], "melody_engine": engine}
+        first, last = (log_mel(hear(config(words, **{field: label}))) for label in (labels[0], labels[-1]))
+        if distance(first, last) >= TIMES_THE_FLOOR * floor(base):
+            return
+    pytest.fail(f"{field}: {labels[0]} and {labels[-1]} sound alike with the {engine} engine")
+
+
 @cache
 def floor(base: int) -> float:
     """How far apart a sound and the same sound with an inaudible change are."""
