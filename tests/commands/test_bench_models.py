@@ -102,6 +102,32 @@ def test_a_hosted_model_s_answers_failures_tokens_and_cost(root: Path) -> None:
         ]
 
 
+def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> None:
+    def judged(body: Body) -> str:
+        return json.dumps({"reasoning": "rain", "vibe_match": 0.5, "audio_quality": 1.0})
+
+    write_rows(root, 3)
+    options = ["bench", "--root", str(root), "--seconds", "1", "--workers", "1", "--source", "baseline:random"]
+    options += ["--scorer", "judge:openai/gpt-4o", "--yes", "--json"]
+    with ChatServer(judged) as server:
+        base = server.url.replace("127.0.0.1", "0.0.0.0")
+        told = []
+        for name in ("one", "two"):
+            out = CliRunner().invoke(app, [*options, "--api-base", base, "--name", name])
+            assert out.exit_code == 0, out.output
+            told.append(json.loads(out.stdout))
+            asked = len(server.received)
+    booked = totals(Workspace(root).ledger)["judge", "openai/gpt-4o"]
+    # Each answer against its own vibe and another's, and each row's candidates.
+    assert asked == booked.calls == told[0]["calls"] > 6
+    assert told[0]["cost_usd"] == pytest.approx(booked.cost_usd)
+    assert booked.cost_usd > 0
+    assert (told[1]["calls"], told[1]["cost_usd"]) == (0, 0.0)
+    table = json.loads((Workspace(root).bench_dir / "one" / "summary.json").read_text())
+    (source,) = table["sources"]
+    assert source["scores"]["judge:openai/gpt-4o"]["mean"] == pytest.approx(2 / 3)
+
+
 def vibe_of(body: Body) -> str:
     """The vibe that a request asks about."""
     text = json.dumps(body["messages"])

@@ -360,17 +360,23 @@ def test_a_judge_of_typed_vibes_is_not_asked_twice_and_is_in_the_ledger(root: Pa
     answer = config_reply()
     command = ["configs", "rain", "--n", "2", "--seconds", "1", "--json", "--root", str(root)]
     command += ["--model", "hosted_vllm/test", "--scorer", "judge:hosted_vllm/ears"]
+    first: tuple[int, ...] = ()
     with ChatServer(reply) as server:
         for _ in range(2):
             out = CliRunner().invoke(app, [*command, "--api-base", server.url])
             assert out.exit_code == 0, out.output
+            first = first or tuple(json.loads(out.stdout)[name] for name in ("calls", "cached"))
         asked = Counter(isinstance(r.body["messages"][-1]["content"], list) for r in server.received)
         # Without the answers of the judge, what it said is known from the scores; without the scores, from its answers.
         Workspace(root).score_cache.unlink()
         assert CliRunner().invoke(app, [*command, "--api-base", server.url]).exit_code == 0
         assert len(server.received) == asked.total()
     assert asked == {False: 2, True: 2}
-    assert json.loads(out.stdout)["details"]["answers"][0]["scores"] == [0.5, 0.5]
+    told = json.loads(out.stdout)
+    assert told["details"]["answers"][0]["scores"] == [0.5, 0.5]
+    # The second time the candidates came from the cache, and the judge was not even looked up.
+    assert (told["calls"], told["cached"]) == (0, 2)
+    assert first == (4, 0)
     ledger = totals(Workspace(root).ledger)
     assert ledger["judge", "hosted_vllm/ears"].calls == 2
     assert ledger["judge", "hosted_vllm/ears"].cached == 2

@@ -157,6 +157,7 @@ def run_bench(
     from latentscore_data.core.display import progress, say
     from latentscore_data.core.generators.base import make_generator
     from latentscore_data.core.jsonl_io import replace_json
+    from latentscore_data.core.scoring.base import used
     from latentscore_data.core.workspace import Workspace, write_manifest
 
     workspace = Workspace(settings.paths.root)
@@ -190,6 +191,7 @@ def run_bench(
             **again,
         )
         facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, studio)
+        heard.count(used(studio.scorers))
 
     results = run.results_in_order(files, samples)
     table = summarise(results, facts)
@@ -294,14 +296,8 @@ def told(asked: Sequence[Summary], heard: Summary, table: dict[str, Any], files:
     summary.stage = "bench"
     for part in asked:
         summary.seconds += part.seconds
-        summary.calls += part.calls
-        summary.cached += part.cached
-        summary.tokens_in += part.tokens_in
-        summary.tokens_out += part.tokens_out
-        summary.saved_usd += part.saved_usd
+        summary.add_bill(part)
         summary.failed.update(part.failed)
-        if summary.cost_usd is not None:
-            summary.cost_usd = None if part.cost_usd is None else summary.cost_usd + part.cost_usd
     headline = table["headline"]
     summary.details["scorer"] = headline
     for source in table["sources"]:

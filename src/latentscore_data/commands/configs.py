@@ -200,6 +200,7 @@ def run_score(
         settings, workspace, trusted=trusted, progress=progress(), retry_failed=retry_failed, overwrite=overwrite
     )
     summary.done, summary.skipped = scored.done, scored.skipped
+    summary.add_bill(scored)
     summary.failed += scored.failed
     summary.short += scored.short
     summary.seconds += scored.seconds

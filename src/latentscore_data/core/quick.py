@@ -12,7 +12,7 @@ from latentscore_data.core.errors import LsdataError
 from latentscore_data.core.generation import ask_for_candidates, questions
 from latentscore_data.core.llm.client import LLM
 from latentscore_data.core.rows import VibeRow
-from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers, used
 from latentscore_data.core.scoring.best_of import Choice, choose
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.studio import Studio
@@ -50,11 +50,13 @@ def answer_typed(
         # What is missing for listening is found out before anything is asked.
         scorers = make_scorers(needs)
         candidates = asyncio.run(_ask_all(rows, llm, settings))
-        summary.count(llm.usage)
         progress.start("configs", len(rows))
         with Studio(scorers, settings.scoring, cache) as studio:
             for row, answer in zip(rows, candidates, strict=True):
                 summary.details["answers"].append(_best(row, answer, studio, audio, summary))
+                bill = used(scorers)
+                bill.add(llm.usage)
+                summary.count(bill)
                 summary.seconds = time.monotonic() - started
                 progress.update(summary, 0)
     progress.finish(summary)

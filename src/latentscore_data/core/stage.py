@@ -84,6 +84,16 @@ class Summary:
         self.cost_usd = None if usage.unpriced and not usage.cost_usd else usage.cost_usd
         self.saved_usd = usage.saved_usd
 
+    def add_bill(self, other: Summary) -> None:
+        """Add what another part of the run has asked and paid."""
+        self.calls += other.calls
+        self.cached += other.cached
+        self.tokens_in += other.tokens_in
+        self.tokens_out += other.tokens_out
+        self.saved_usd += other.saved_usd
+        if self.cost_usd is not None:
+            self.cost_usd = None if other.cost_usd is None else self.cost_usd + other.cost_usd
+
     @property
     def exit_code(self) -> int:
         return EXIT_SOME_FAILED if self.failed or self.short else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from latentscore_data.core.errors import InputError
+from latentscore_data.core.ledger import Usage
 from latentscore_data.core.settings import LLMSettings, ScoringSettings
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Scorer(Protocol):
 
     ``fingerprint`` changes whenever the same pair could get another score: it is part of every cache key. Making a
     scorer is cheap. Three methods may be there: ``check()`` raises what would keep it from scoring and can be known without
-    loading anything, ``prepare()`` loads what it needs, ``close()`` gives it back.
+    loading anything, ``prepare()`` loads what it needs, ``close()`` gives it back. One that asks models has their
+    :class:`Usage` as ``usage``.
     """
 
     name: str
@@ -172,6 +174,15 @@ def prepare(scorer: Scorer) -> None:
 def close(scorer: Scorer) -> None:
     """Give back what a scorer holds."""
     _call(scorer, "close")
+
+
+def used(scorers: Sequence[Scorer]) -> Usage:
+    """What models were asked by these scorers, and what that cost."""
+    total = Usage()
+    for scorer in scorers:
+        if (usage := getattr(scorer, "usage", None)) is not None:
+            total.add(usage)
+    return total
 
 
 def _call(scorer: Scorer, method: str) -> None:

@@ -14,7 +14,7 @@ from latentscore_data.core.candidates import pick_winner
 from latentscore_data.core.errors import LsdataError, MissingError
 from latentscore_data.core.jsonl_io import read_lines, replace_rows
 from latentscore_data.core.rows import SPLITS, ConfigRow, Split
-from latentscore_data.core.scoring.base import Scorer, ScorerNeeds, make_scorer, make_scorers, scorer_names
+from latentscore_data.core.scoring.base import Scorer, ScorerNeeds, make_scorer, make_scorers, scorer_names, used
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.studio import Hearing, Studio, config_hash, config_of, current_renderer_version
 from latentscore_data.core.seeds import digest
@@ -106,6 +106,7 @@ def run_scoring(
                     progress=progress,
                 )
                 _add(total, part)
+            total.count(used(scorers))
             heard = max(studio.counts.scored.values(), default=0)
             total.details |= studio.counts.to_dict()
             # What models were asked for, where a scorer counts it.

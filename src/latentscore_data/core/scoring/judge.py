@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from latentscore_data.core.errors import InputError
+from latentscore_data.core.ledger import Usage
 from latentscore_data.core.scoring.base import Outcome, Score, ScorerNeeds, Unscored
 from latentscore_data.core.seeds import digest
 from latentscore_data.core.stage import NotAttempted, RowFailure
@@ -64,6 +65,7 @@ class JudgeScorer:
                 "the judge needs a model", "write judge:MODEL, for example judge:openai/gpt-4o-audio-preview"
             )
         self.fingerprint = "judge-" + digest(self.model, needs.llm.api_base, PROMPT, SENT_RATE)[:16]
+        self.usage = Usage()
         self._needs = needs
         self._llm: LLM | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,7 +118,9 @@ class JudgeScorer:
 
         needs = self._needs
         ledger = Ledger(needs.ledger) if needs.ledger is not None else None
-        return connect(self.model, needs.llm, cache_path=needs.llm_cache, ledger=ledger, stage="judge")
+        llm = connect(self.model, needs.llm, cache_path=needs.llm_cache, ledger=ledger, stage="judge")
+        self.usage = llm.usage
+        return llm
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         """Run in a loop of our own, which keeps connections open from one batch to the next."""
