@@ -41,7 +41,7 @@ def write_page(folder: Path) -> Path:
         title="TEST rows",
         created="2026-01-01T00:00+00:00",
         sources=[SourceFacts(f"source {s}", "baseline", "random") for s in range(SOURCES)],
-        scorers=["bright"],
+        scorers=["acoustic"],
         baseline="source 0",
         seconds=10.0,
         seed=0,
@@ -54,7 +54,12 @@ def write_page(folder: Path) -> Path:
             payload = {**(answer.payload or {}), "thinking": "A slow and careful thought. " * 16}
             changes = {"config_payload": payload, "peaks": peaks, "audio_file": f"audio/{peaks[:16]}.mp3"}
             changes["vibe_original"] = f"{row.vibe_original}: " + "rain over the harbour, slow and grey. " * 4
-            samples.append(make_result(row, source.label, noise(row.row_id, source.label), **changes))
+            score = noise(row.row_id, source.label)
+            changes["scores"], changes["shuffled_scores"] = (
+                {"acoustic": {"final_score": score}},
+                {"acoustic": score - 0.5},
+            )
+            samples.append(make_result(row, source.label, score, **changes))
     return render_report(summarise(samples, facts), samples, folder / "audio", folder / "report.html")
 
 

@@ -398,7 +398,9 @@ def test_an_architecture_without_gguf(root: Path, tmp_path: Path, tiny_run: RunF
     )
     LlamaForCausalLM(config).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
-    assert "a GGUF of a llama model cannot be written here" in refused(root, str(folder), "--gguf", "f16", code=2)
+    said = refused(root, str(folder), "--gguf", "f16", code=2)
+    assert "a GGUF of a llama model cannot be written here" in said
+    assert "merging" not in said
     run(root, str(folder))
 
 

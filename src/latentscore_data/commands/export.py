@@ -249,6 +249,9 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
     source = merge.find_source(chosen.model, workspace.train_dir)
     for module in ("torch", "transformers", "peft", *(["gguf"] if chosen.gguf else [])):
         require(module, "ml", "exporting a model")
+    if chosen.gguf:
+        # Merging takes minutes, so what cannot be said in a GGUF is found out before it.
+        gguf.architecture_of(merge.config_of(source, workspace.train_dir))
     with export.folder() as folder:
         say(f"export model: merging {source.name}")
         merged = merge.merge(source, workspace.train_dir, folder)

@@ -9,6 +9,7 @@ import pytest
 from factories import make_payload, make_vibe
 from latentscore_data.core.errors import MissingError
 from latentscore_data.core.jsonl_io import read_lines, read_rows, replace_rows
+from latentscore_data.core.ledger import Usage
 from latentscore_data.core.rows import ConfigRow, ScoredRow
 from latentscore_data.core.scoring import best_of, studio
 from latentscore_data.core.scoring.base import Score, Scorer
@@ -175,6 +176,16 @@ def test_the_work_is_what_it_must_be_and_no_more(workspace: Workspace, rows: int
     assert summary.done == rows
     assert summary.details["renders"] == rows * 5
     assert (peak.listened, peak.compared) == (rows * 5, rows * 5)
+
+
+def test_what_scorers_paid_is_in_the_summary(workspace: Workspace) -> None:
+    paid, free = LoudnessScorer("paid"), LoudnessScorer("free")
+    paid.usage = Usage(calls=3, tokens_in=30, cost_usd=0.25)  # type: ignore[attr-defined]
+    summary = score(workspace, free, paid, rows=[row(1, QUIET, LOUD)])
+    assert (summary.calls, summary.tokens_in, summary.cost_usd) == (3, 30, 0.25)
+    manifest = read_manifest(workspace.configs_dir / "score.manifest.json")
+    assert manifest is not None
+    assert manifest["cost_usd"] == 0.25
 
 
 def test_limit_and_splits_choose_the_rows(workspace: Workspace) -> None:

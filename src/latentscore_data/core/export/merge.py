@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore_data.core.errors import InputError, VerificationError
 from latentscore_data.core.jsonl_io import writing
-from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained
+from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained, model_config
 from latentscore_data.core.training.chat import template_options
 from latentscore_data.core.training.loop import quiet_libraries
 from latentscore_data.core.training.runs import RunFolder, find_run, find_runs
@@ -127,6 +127,12 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
             "report this: float32 should leave no difference",
         )
     return Merged(base, parity if base else None, parameters, back.model.config.model_type, back.tokenizer, after)
+
+
+def config_of(source: Source, runs: Path) -> Any:
+    """The architecture of what would be written, without its weights. Raises :class:`MissingError` for a base that is not there."""
+    base = adapter_base(source.weights)
+    return model_config(base, runs=runs) if base is not None else model_config(str(source.weights))
 
 
 def _whole(source: Source) -> tuple[Any, Any, list[Logits]]:
