@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 
@@ -104,3 +109,49 @@ def command_paths(leaves_only: bool = False) -> list[Words]:
             yield from walk(sub, (*path, name))
 
     return list(walk(typer.main.get_command(app), ()))
+
+
+@pytest.fixture
+def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackModal]:
+    """A control plane of Modal that runs what it is sent in this process, with its volumes in a temporary folder."""
+    pytest.importorskip("modal")
+    from modal.client import _Client
+
+    from latentscore_data.core import training
+    from latentscore_data.core.training import shards
+    from modal_loopback import LoopbackModal, serve
+
+    plane = LoopbackModal(tmp_path / "modal")
+    volume = plane.volume("latentscore-data-outputs")
+    plane.bodies = {
+        "train": lambda text: shards.train_run(text, volume, lambda: plane.calls.append("commit")),
+        "score_shard": shards.score_shard,
+        "generate_shard": lambda text: shards.generate_shard(text, volume),
+        "check": lambda question: json.dumps({"asked": question, **shards.what_is_here()}),
+    }
+    monkeypatch.setattr(shards, "_say", plane.logs.append)
+    with serve(plane) as url:
+        for name, value in {
+            "MODAL_SERVER_URL": url,
+            "MODAL_TOKEN_ID": "ak-loopback",
+            "MODAL_TOKEN_SECRET": "as-loopback",
+            "MODAL_CONFIG_PATH": str(tmp_path / "no-such-file"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        # The client and the app's volumes remember the server they first met.
+        _Client._set_env_client(None)
+        monkeypatch.delitem(sys.modules, "latentscore_data.core.training.modal_app", raising=False)
+        monkeypatch.delattr(training, "modal_app", raising=False)
+        yield plane
+        _Client._set_env_client(None)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tests run beside each other, and threads that wait for each other are slower than one that works."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,12 +1,14 @@
-"""What the stages that call models share: who answers, what it would cost, and the question before money is spent."""
+"""What the stages that cost money share: who answers, what it would cost, and the question before money is spent."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.settings import LLMSettings
+    from latentscore_data.core.settings import LLMSettings, ModalSettings
+    from latentscore_data.core.training.prices import Errand
 
 
 def announce(stage: str, model: str, settings: LLMSettings) -> None:
@@ -98,3 +100,36 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     say(clean(f"{plan.model}: {calls}, {cost} ({plan.basis})"))
     if not typer.confirm("Go on?", err=True):
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
+
+
+def confirm_errands(errands: Sequence[Errand], modal: ModalSettings, yes: bool) -> None:
+    """Show what is mapped over Modal, what it takes and what it can cost at most, and ask.
+
+    Raises :class:`MissingError` without Modal, and :class:`StoppedError` above the cap or when the answer is no.
+    """
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.training.remote import require_modal, within_cap
+
+    require_modal()
+    for errand in errands:
+        say(clean(errand.in_words(modal)))
+    within_cap(modal, sum(errand.cap_usd(modal) for errand in errands), "this work")
+    confirm_remote(modal, yes)
+
+
+def confirm_remote(modal: ModalSettings, yes: bool) -> None:
+    """Ask before containers are hired, unless it was allowed with ``--yes`` or bounded by ``train.modal.max_cost``.
+
+    Raises :class:`StoppedError` where nobody can be asked or the answer is no.
+    """
+    from latentscore_data.core.display import interactive
+    from latentscore_data.core.errors import StoppedError
+
+    if yes or modal.max_cost is not None:
+        return
+    if not interactive():
+        raise StoppedError("containers on Modal cost money", "add --yes, or set a cap: train.modal.max_cost")
+    import typer
+
+    if not typer.confirm("Start?", err=True):
+        raise StoppedError("nothing was started", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,12 +25,12 @@ from latentscore_data.commands._options import (
 )
 
 if TYPE_CHECKING:
-    from latentscore_data.core.bench.run import RunFiles, Sample
+    from latentscore_data.core.bench.run import RunFiles
     from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.generators.base import AnyGenerator, SourceName
     from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
+    from latentscore_data.core.training.prices import Errand
     from latentscore_data.core.workspace import StageFiles, Workspace
 
 LISTENERS = "People listen"
@@ -84,13 +84,15 @@ def bench(
         lsdata bench --suite controllability --source baseline:keywords
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.display import say
+    from latentscore_data.core.display import clean, say
     from latentscore_data.core.errors import InputError
     from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
 
     read_dotenv()
+    if on not in (None, "local", "modal"):
+        raise InputError(f"bench cannot run on {on!r}", "use --on local or --on modal")
     settings = load(
         bench=chosen(
             sources=source,
@@ -105,15 +107,16 @@ def bench(
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
         llm=calls,
     )
-    if on not in (None, "local", "modal"):
-        raise InputError(f"bench cannot run on {on!r}", "use --on local or --on modal")
     trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:
         asked = plans(settings, workspace)
+        away = errands(settings, workspace) if on == "modal" else []
         for plan in asked:
             show_plan(plan)
-        if not asked:
+        for errand in away:
+            say(clean(errand.in_words(settings.train.modal)))
+        if not asked and not away:
             say("bench: dry run: none of these sources costs money")
         return
     if human_answers:
@@ -124,7 +127,6 @@ def bench(
             run_bench(
                 settings,
                 human_pack=human_pack,
-                on=on,
                 trusted=frozenset(scorer or ()),
                 yes=yes,
                 retry_failed=retry_failed,
@@ -138,7 +140,6 @@ def run_bench(
     settings: Settings,
     *,
     human_pack: bool = False,
-    on: str | None = None,
     trusted: frozenset[str] = frozenset(),
     yes: bool = False,
     retry_failed: bool = False,
@@ -147,10 +148,10 @@ def run_bench(
 ) -> Summary:
     """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
 
-    With ``on_modal`` local models answer there and scores are made there; hosted models are asked from here, and the
-    clips of the page are rendered here.
+    With ``on_modal`` local models answer there, and answers are played, scored and made into clips there; hosted models are
+    asked from here.
     """
-    from latentscore_data.commands._models import confirm_spending
+    from latentscore_data.commands._models import confirm_errands, confirm_spending
     from latentscore_data.core.bench import prepare, run
     from latentscore_data.core.bench.report import render_report
     from latentscore_data.core.bench.summary import summarise
@@ -167,26 +168,28 @@ def run_bench(
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
     for plan in plans(settings, workspace):
         confirm_spending(plan, settings.llm, yes)
+    make_studio = None
+    if on_modal:
+        from latentscore_data.core.training.away import stays_here, studio_on_modal
+
+        confirm_errands(errands(settings, workspace), settings.train.modal, yes)
+        if stays_here(settings.scoring) is None:
+            make_studio = studio_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
-    with prepare.open_studio(settings, workspace, trusted) as (studio, cache):
-        needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on == "modal")
+    with prepare.open_studio(settings, workspace, trusted, make_studio) as (studio, cache):
+        needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on_modal)
         generators = [make_generator(source, needs) for source in sources]
-        if on_modal:
-            generators = away(generators, sources, settings, workspace, len(rows), yes)
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
         samples = run.answered(files, rows, [source.label for source in sources], settings.bench.seed)
-        if on_modal:
-            from latentscore_data.core.training.away import score_on_modal
-
-            score_on_modal(pairs_to_hear(samples), settings, workspace, yes=yes, say=say)
         heard = run.listen(
             samples,
             studio,
             files,
             keep_flac=settings.bench.keep_audio,
             floor_source=prepare.floor_source(studio, baseline),
+            max_in_flight=studio.at_once,
             progress=progress(),
             **again,
         )
@@ -212,39 +215,29 @@ def run_bench(
     return summary
 
 
-def away(
-    generators: Sequence[AnyGenerator],
-    sources: Sequence[SourceName],
-    settings: Settings,
-    workspace: Workspace,
-    rows: int,
-    yes: bool,
-) -> list[AnyGenerator]:
-    """The generators with the local models among them moved to Modal."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.generators.local import LocalGenerator
-    from latentscore_data.core.training.away import ModalGenerator, agree
+def errands(settings: Settings, workspace: Workspace) -> list[Errand]:
+    """What ``--on modal`` would do there: the answers of local models, and every sound of the run.
 
-    modal = settings.train.modal
-    moved: list[AnyGenerator] = []
-    for generator, source in zip(generators, sources, strict=True):
-        if isinstance(generator, LocalGenerator):
-            agree(modal, modal.gpu, min(modal.max_containers, -(-rows // modal.shard_rows)), yes, say)
-            text = f"{source.kind}:{source.name}={source.label}"
-            moved.append(ModalGenerator(generator, text, source.name, settings, workspace, say))
-        else:
-            moved.append(generator)
-    return moved
+    Raises :class:`InputError` where nothing of this run can be done there.
+    """
+    from latentscore_data.core.bench import prepare
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.scoring.base import scorer_names
+    from latentscore_data.core.training.away import require_remote_scorers, stays_here
+    from latentscore_data.core.training.prices import answering_errand, scoring_errand
 
-
-def pairs_to_hear(samples: Sequence[Sample]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every answer against its own vibe and, for the floor, against another text's."""
-    for sample in samples:
-        if sample.answer is not None and sample.answer.payload is not None:
-            config = sample.answer.payload["config"]
-            yield sample.row.vibe_original, config
-            if sample.foreign_vibe is not None:
-                yield sample.foreign_vibe, config
+    rows = prepare.choose_rows(settings.bench, workspace)
+    sources = prepare.choose_sources(settings.bench, rows)
+    gpu = settings.train.modal.gpu
+    found = [answering_errand(s.label, len(rows), settings.bench, gpu) for s in sources if s.kind == "local"]
+    if not found:
+        require_remote_scorers(settings.scoring)
+    if (reason := stays_here(settings.scoring)) is not None:
+        say(clean(f"bench: the answers are scored here: {reason}"))
+        return found
+    candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
+    sounds = len(rows) * len(sources) + candidates
+    return [*found, scoring_errand(sounds, settings.scoring, scorer_names(settings.scoring), clips=True)]
 
 
 def plans(settings: Settings, workspace: Workspace) -> list[Plan]:

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from latentscore_data.core.llm.client import LLM
     from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.rows import VibeRow
+    from latentscore_data.core.scoring.studio import MakeStudio
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
+    from latentscore_data.core.training.prices import Errand
     from latentscore_data.core.workspace import StageFiles, Workspace
 
 
@@ -76,6 +78,7 @@ def configs(
         lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
+    from latentscore_data.core.display import clean, say
     from latentscore_data.core.errors import InputError
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
@@ -84,6 +87,8 @@ def configs(
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
     if on not in (None, "local", "modal"):
         raise InputError(f"configs cannot run on {on!r}", "use --on local or --on modal")
+    if on == "modal" and vibe:
+        raise InputError("vibes on the command line are answered here", "leave --on modal out")
     if audio is not None and not vibe:
         raise InputError(
             "--audio goes with vibes on the command line", 'lsdata configs "slow rain on a tin roof" --audio out/'
@@ -107,6 +112,8 @@ def configs(
     workspace, rows = choose_rows(settings, workspace)
     if dry_run:
         show_plan(make_plan_for(rows, settings, workspace))
+        if on == "modal" and only != "generate":
+            say(clean(errand(settings, len(rows)).in_words(settings.train.modal)))
         return
     with workspace.lock("configs"):
         summary = run_configs(
@@ -165,6 +172,7 @@ def run_configs(
     from latentscore_data.core.stage import Summary
 
     summary = Summary("configs")
+    make_studio = studio_away(settings, len(rows), yes=yes) if on_modal and only != "generate" else None
     if only != "generate":
         check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     if only != "score":
@@ -174,12 +182,35 @@ def run_configs(
     if only == "generate":
         summary.next_step = "lsdata configs --only score"
         return summary
-    if on_modal:
-        from latentscore_data.core.display import say
-        from latentscore_data.core.training.away import candidate_pairs, score_on_modal
+    return run_score(
+        summary,
+        settings,
+        workspace,
+        trusted=trusted,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        make_studio=make_studio,
+    )
 
-        score_on_modal(candidate_pairs(workspace), settings, workspace, yes=yes, say=say)
-    return run_score(summary, settings, workspace, trusted=trusted, retry_failed=retry_failed, overwrite=overwrite)
+
+def errand(settings: Settings, rows: int) -> Errand:
+    """What ``--on modal`` would do there. Raises :class:`InputError` for scorers that must listen here."""
+    from latentscore_data.core.scoring.base import scorer_names
+    from latentscore_data.core.training.away import require_remote_scorers
+    from latentscore_data.core.training.prices import scoring_errand
+
+    require_remote_scorers(settings.scoring)
+    return scoring_errand(rows * settings.configs.n, settings.scoring, scorer_names(settings.scoring), clips=False)
+
+
+def studio_away(settings: Settings, rows: int, *, yes: bool) -> MakeStudio:
+    """The studio on Modal, once its cost was shown and agreed to."""
+    from latentscore_data.commands._models import confirm_errands
+    from latentscore_data.core.display import say
+    from latentscore_data.core.training.away import studio_on_modal
+
+    confirm_errands([errand(settings, rows)], settings.train.modal, yes)
+    return studio_on_modal(settings, say)
 
 
 def run_score(
@@ -190,6 +221,7 @@ def run_score(
     trusted: frozenset[str] = frozenset(),
     retry_failed: bool = False,
     overwrite: bool = False,
+    make_studio: MakeStudio | None = None,
 ) -> Summary:
     """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
     from latentscore_data.core.display import progress, say
@@ -197,7 +229,13 @@ def run_score(
 
     announce_scorer(settings)
     scored = run_scoring(
-        settings, workspace, trusted=trusted, progress=progress(), retry_failed=retry_failed, overwrite=overwrite
+        settings,
+        workspace,
+        trusted=trusted,
+        progress=progress(),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        make_studio=make_studio,
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)

@@ -460,8 +460,8 @@ def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
 
 def _agree(settings: Settings, how: How, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
-    from latentscore_data.core.display import interactive, say
-    from latentscore_data.core.errors import StoppedError
+    from latentscore_data.commands._models import confirm_remote
+    from latentscore_data.core.display import say
     from latentscore_data.core.training.remote import check_cap
 
     modal = settings.train.modal
@@ -469,12 +469,7 @@ def _agree(settings: Settings, how: How, runs: int) -> None:
     say(
         f"{runs} run{'s' if runs > 1 else ''} on {modal.gpu}: at most ${cap:.2f} ({modal.timeout_hours:g} h each x price)"
     )
-    if how.yes or modal.max_cost is not None:
-        return
-    if not interactive():
-        raise StoppedError("a remote run costs money", "add --yes, or a cap with --max-cost")
-    if not typer.confirm("Start?", err=True):
-        raise StoppedError("nothing was started", "")
+    confirm_remote(modal, how.yes)
 
 
 def _summary(folder: RunFolder, was_done: bool) -> Summary:

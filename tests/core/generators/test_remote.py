@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from factories import make_payload, make_vibe
+from latentscore_data.core.errors import InputError
 from latentscore_data.core.generators.base import Generated
 from latentscore_data.core.generators.remote import RemoteGenerator
 from latentscore_data.core.rows import VibeRow
@@ -16,20 +19,20 @@ from latentscore_data.core.settings import BenchSettings, ModalSettings
 from latentscore_data.core.training import remote
 
 
-def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.MonkeyPatch):
+def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     sent: list[dict] = []
 
-    def map_here(function: str, shards: Sequence[str], modal: ModalSettings) -> Iterator[str]:
+    def map_here(function: str, shards: Sequence[str], modal: ModalSettings, deadline: float) -> Iterator[str]:
         assert function == "generate_shard"
         for shard in map(json.loads, shards):
             sent.append(shard)
             rows = [VibeRow.model_validate(row) for row in shard["rows"]]
             answers = [asdict(Generated(make_payload(row.vibe_original), raw_valid=True, seconds=0.5)) for row in rows]
-            yield json.dumps({"fingerprint": "x", "generated": answers})
+            yield json.dumps({"generated": answers})
 
     monkeypatch.setattr(remote, "map_on_modal", map_here)
     modal = ModalSettings(shard_rows=2, max_containers=2)
-    generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), modal)
+    generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), modal, tmp_path, print)
     rows = [make_vibe(number, vibe=f"vibe {number}") for number in range(5)]
     answers = list(generator.generate(rows))
     assert [answer.payload["title"] for answer in answers if answer.payload] == [f"vibe {n}" for n in range(5)]
@@ -38,3 +41,10 @@ def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.Monkey
     assert sent[0]["source"] == "local:gemma3-270m"
     assert BenchSettings.model_validate(sent[0]["bench"]) == BenchSettings()
     assert generator.batch_size == 4
+    # Every shard knows when the time that was agreed to is over.
+    assert {round(shard["deadline"] - time.time(), -3) for shard in sent} == {14_000.0}
+
+
+def test_a_folder_here_is_refused_before_anything_is_sent(tmp_path: Path):
+    with pytest.raises(InputError, match="which Modal does not see"):
+        RemoteGenerator("mine", str(tmp_path), BenchSettings(), ModalSettings(), tmp_path / "runs", print)

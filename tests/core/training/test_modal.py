@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,6 @@ import pytest
 pytest.importorskip("modal")
 pytest.importorskip("torch")
 
-from factories import make_payload
-from latentscore_data.core import training
 from latentscore_data.core.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.training import chat, remote, shards
@@ -25,62 +21,16 @@ from latentscore_data.core.training.prepare import Prepared, prepare
 from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.training.spec import Choices
 from latentscore_data.core.workspace import Workspace
-from modal_loopback import LoopbackModal, serve
-from training_runs import short_question, write_rows
+from modal_loopback import LoopbackModal
+from training_runs import short_question
 
 VOLUME = "latentscore-data-outputs"
 QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tests run beside each other, and threads that wait for each other are slower than one that works."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackModal]:
-    """A control plane that runs what it is sent, with its volumes in a temporary folder."""
-    plane = LoopbackModal(tmp_path / "modal")
-
-    def commit() -> None:
-        plane.calls.append("commit")
-
-    plane.bodies = {
-        "train": lambda text: shards.train_run(text, plane.volume(VOLUME), commit),
-        "score_shard": shards.score_shard,
-        "check": lambda question: json.dumps({"asked": question, **shards.what_is_here()}),
-    }
-    monkeypatch.setattr(shards, "_say", plane.logs.append)
+def _short_prompt(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "config_question", short_question)
-    with serve(plane) as url:
-        for name, value in {
-            "MODAL_SERVER_URL": url,
-            "MODAL_TOKEN_ID": "ak-loopback",
-            "MODAL_TOKEN_SECRET": "as-loopback",
-            "MODAL_CONFIG_PATH": str(tmp_path / "no-such-file"),
-        }.items():
-            monkeypatch.setenv(name, value)
-        from modal.client import _Client
-
-        # The client and the app's volumes remember the server they first met.
-        _Client._set_env_client(None)
-        monkeypatch.delitem(sys.modules, "latentscore_data.core.training.modal_app", raising=False)
-        monkeypatch.delattr(training, "modal_app", raising=False)
-        yield plane
-        _Client._set_env_client(None)
-
-
-@pytest.fixture
-def workspace(root: Path) -> Workspace:
-    workspace = Workspace(root)
-    write_rows(workspace)
-    return workspace
 
 
 def ready(workspace: Workspace, *overrides: str, **start: Any) -> Prepared:
@@ -246,70 +196,6 @@ def test_pins_are_the_versions_that_the_tests_run_with() -> None:
 
     constraints = {canonical(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line}
     assert {canonical(pin) for pin in pins()} <= constraints
-
-
-@pytest.mark.long
-def test_shards_come_back_in_order_and_score_as_here(modal: LoopbackModal) -> None:
-    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
-    from latentscore_data.core.scoring.studio import Studio
-
-    settings = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
-    labels = ("very_dark", "medium", "very_bright")
-    pairs = [("a bright morning", make_payload(brightness=label)["config"]) for label in labels]
-    work = shards.shards_of(pairs, 2, {"scoring": settings.model_dump(mode="json")}, "pairs")
-    assert len(work) == 2
-    parts = [json.loads(part) for part in remote.map_on_modal("score_shard", work, ModalSettings(max_containers=5))]
-    assert modal.options[-1].concurrency_limit in (0, 2)
-    there = [outcome["acoustic"]["score"] for part in parts for outcome in part["outcomes"]]
-    with Studio(make_scorers(ScorerNeeds(settings)), settings) as studio:
-        here = [hearing.score("acoustic").final_score for hearing in studio.hear_all(pairs)]  # type: ignore[union-attr]
-    assert there == here
-    assert len(set(there)) == 3
-
-
-@pytest.mark.long
-def test_candidates_are_scored_on_modal_and_found_in_the_cache_here(modal: LoopbackModal, root: Path) -> None:
-    from factories import make_scored
-    from latentscore_data.core.jsonl_io import replace_rows
-    from latentscore_data.core.scoring.best_of import run_scoring
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.training.away import candidate_pairs, score_on_modal
-
-    workspace = Workspace(root)
-    rows = [make_scored(number, vibe_original=f"a bright morning {number}") for number in range(3)]
-    replace_rows(workspace.vibes("SFT-Train"), rows)
-    replace_rows(workspace.candidates, rows)
-    scoring = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
-    settings = Settings(scoring=scoring, train=TrainSettings(modal=ModalSettings(shard_rows=4)))
-    with pytest.raises(StoppedError, match="cost money"):
-        score_on_modal(candidate_pairs(workspace), settings, workspace, yes=False, say=print)
-    assert score_on_modal(candidate_pairs(workspace), settings, workspace, yes=True, say=print) == 6
-    assert len(modal.sent) == 2
-    assert score_on_modal(candidate_pairs(workspace), settings, workspace, yes=True, say=print) == 0
-    summary = run_scoring(settings, workspace)
-    assert summary.done == 3
-    assert summary.details["renders"] == 0, "every sound was heard on Modal"
-
-
-@pytest.mark.ml
-def test_a_local_model_answers_on_modal_as_it_does_here(modal: LoopbackModal, workspace: Workspace) -> None:
-    from factories import make_vibe
-    from latentscore_data.core.generators.local import LocalGenerator
-    from latentscore_data.core.settings import BenchSettings, Settings
-    from latentscore_data.core.training.away import ModalGenerator
-
-    modal.bodies["generate_shard"] = lambda text: shards.generate_shard(text, modal.volume(VOLUME))
-    bench = BenchSettings(max_new_tokens=64, batch_size=2)
-    settings = Settings(bench=bench, train=TrainSettings(modal=ModalSettings(shard_rows=1, gpu="T4")))
-    here = LocalGenerator("tiny", "tiny-random", batch_size=2, max_new_tokens=64, runs=workspace.train_dir)
-    there = ModalGenerator(here, "local:tiny-random=tiny", "tiny-random", settings, workspace, print)
-    rows = [make_vibe(number, vibe=f"rain {number}") for number in range(2)]
-    answers = list(there.generate(rows))
-    assert [answer.payload for answer in answers] == [answer.payload for answer in here.generate(rows)]
-    assert [answer.failure for answer in answers] == [answer.failure for answer in here.generate(rows)]
-    assert len(answers) == 2
-    assert modal.options[-1].resources.gpu_config.gpu_type == "T4"
-    assert len(modal.sent) == 2
 
 
 def test_a_failing_shard_ends_the_map_with_its_own_error(modal: LoopbackModal) -> None:

@@ -27,28 +27,9 @@ from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.workspace import Workspace
 from training_runs import SFT_STEPS, quotes, ready, short_question, train, write_rows
 
-pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("short_prompt")]
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread", "short_prompt")]
 
 Trained = tuple[Workspace, RunFolder]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tests run beside each other, and threads that wait for each other are slower than one that works."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def workspace(root: Path) -> Workspace:
-    """Rows in every split that training reads."""
-    workspace = Workspace(root)
-    write_rows(workspace)
-    return workspace
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +42,9 @@ def short_prompt() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, short_prompt: None) -> tuple[Workspace, RunFolder]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, one_thread: None, short_prompt: None
+) -> tuple[Workspace, RunFolder]:
     """A workspace whose tiny random model was trained for 30 SFT steps, all weights."""
     workspace = Workspace(tmp_path_factory.mktemp("trained"))
     write_rows(workspace)

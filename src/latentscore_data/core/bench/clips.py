@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +25,40 @@ MP3_COMPRESSION = 0.7
 """libsndfile's scale from 0 (large) to 1 (small); 0.7 is near 100 kbit/s for this music."""
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A sound as the page has it, made where it was rendered: the bytes of its files, and its waveform."""
+
+    mp3: bytes
+    peaks: str
+    flac: bytes | None = None
+
+    def write(self, path: Path) -> None:
+        """The MP3 at ``path``, a FLAC beside it."""
+        replace_bytes(path, [self.mp3])
+        if self.flac is not None:
+            replace_bytes(path.with_suffix(".flac"), [self.flac])
+
+
+def make_clip(audio: Audio, *, keep_flac: bool = False) -> Clip:
+    return Clip(mp3_bytes(audio), waveform(audio), flac_bytes(audio) if keep_flac else None)
+
+
 def write_mp3(path: Path, audio: Audio) -> None:
     """The audio as MP3, which every phone plays, in one move. An existing file is left as it is."""
+    if not path.exists():
+        replace_bytes(path, [mp3_bytes(audio)])
+
+
+def write_flac(path: Path, audio: Audio) -> None:
+    """The audio as 24-bit FLAC, in one move. An existing file is left as it is."""
+    if not path.exists():
+        replace_bytes(path, [flac_bytes(audio)])
+
+
+def mp3_bytes(audio: Audio) -> bytes:
     import soundfile
 
-    if path.exists():
-        return
     buffer = io.BytesIO()
     soundfile.write(
         buffer,
@@ -40,18 +69,15 @@ def write_mp3(path: Path, audio: Audio) -> None:
         bitrate_mode="VARIABLE",
         compression_level=MP3_COMPRESSION,
     )
-    replace_bytes(path, [buffer.getvalue()])
+    return buffer.getvalue()
 
 
-def write_flac(path: Path, audio: Audio) -> None:
-    """The audio as 24-bit FLAC, in one move. An existing file is left as it is."""
+def flac_bytes(audio: Audio) -> bytes:
     import soundfile
 
-    if path.exists():
-        return
     buffer = io.BytesIO()
     soundfile.write(buffer, audio.samples, audio.sample_rate, format="FLAC", subtype="PCM_24")
-    replace_bytes(path, [buffer.getvalue()])
+    return buffer.getvalue()
 
 
 def waveform(audio: Audio, bars: int = PEAKS) -> str:

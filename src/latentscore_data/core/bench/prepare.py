@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from latentscore_data.core.bench.run import Listening
     from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.studio import Studio
+    from latentscore_data.core.scoring.studio import MakeStudio, Studio
     from latentscore_data.core.settings import BenchSettings, ScoringSettings, Settings
     from latentscore_data.core.workspace import Workspace
 
@@ -178,11 +178,14 @@ def run_name(bench: BenchSettings, scoring: ScoringSettings, sources: Sequence[S
 
 @contextmanager
 def open_studio(
-    settings: Settings, workspace: Workspace, trusted: frozenset[str] = frozenset()
+    settings: Settings,
+    workspace: Workspace,
+    trusted: frozenset[str] = frozenset(),
+    make_studio: MakeStudio | None = None,
 ) -> Iterator[tuple[Studio, ScoreCache]]:
     """The studio with the scorers of the settings, and the cache of what was heard.
 
-    ``trusted`` are the custom scorers that may run. Raises :class:`MissingError` where weights, an extra or a key is missing.
+    ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises :class:`MissingError` where weights, an extra or a key is missing.
     """
     from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
     from latentscore_data.core.scoring.cache import ScoreCache
@@ -191,7 +194,7 @@ def open_studio(
     with ScoreCache(workspace.score_cache) as cache:
         needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
         scorers = make_scorers(needs)
-        with Studio(scorers, settings.scoring, cache) as studio:
+        with (make_studio or Studio)(scorers, settings.scoring, cache) as studio:
             yield studio, cache
 
 
@@ -226,6 +229,7 @@ def make_needs(
 ) -> Needs:
     """What the generators may draw on; nothing expensive happens before one of them asks for it."""
     from latentscore_data.core.dedupe import choose_embedder, load_embedder
+    from latentscore_data.core.display import say
     from latentscore_data.core.llm.client import LLM, connect
 
     def ask(model: str) -> LLM:
@@ -254,6 +258,7 @@ def make_needs(
         runs=workspace.train_dir,
         max_concurrency=settings.llm.max_concurrency,
         rows=rows,
+        say=say,
     )
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from latentscore_data.core.bench.stats import shuffled_partners
-from latentscore_data.core.generators.base import AnyGenerator, AskingGenerator, Generated, Generator
+from latentscore_data.core.generators.base import AnyGenerator, AskingGenerator, Generated
 from latentscore_data.core.rows import BenchRow, VibeRow
 from latentscore_data.core.seeds import digest, rng_for
 from latentscore_data.core.stage import Client, Job, Progress, Summary, read_newest, run_stage
 from latentscore_data.core.workspace import dataset_slug
 
 if TYPE_CHECKING:
-    from latentscore import Audio
     from latentscore_data.core.scoring.base import Scorer
     from latentscore_data.core.scoring.studio import Hearing
 
@@ -43,9 +42,12 @@ class Listening(Protocol):
 
 
 class Batcher(Generic[InT, OutT]):
-    """Gathers what is asked for at about the same time into one call of a function that prefers many at once."""
+    """Gathers what is asked for at about the same time into one call of a function that prefers many at once.
 
-    def __init__(self, work: Callable[[list[InT]], list[OutT]], size: int, wait_seconds: float = 0.02) -> None:
+    ``work`` gives one answer per item, in order; each answer goes to who waits for it as soon as it is there.
+    """
+
+    def __init__(self, work: Callable[[list[InT]], Iterable[OutT]], size: int, wait_seconds: float = 0.02) -> None:
         self._work, self._size, self._wait = work, size, wait_seconds
         self._waiting: list[tuple[InT, asyncio.Future[OutT]]] = []
         self._running: asyncio.Task[None] | None = None
@@ -63,13 +65,15 @@ class Batcher(Generic[InT, OutT]):
                 await asyncio.sleep(self._wait)
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             try:
-                answers = await asyncio.to_thread(self._work, [item for item, _ in batch])
-            except Exception as error:  # each of them waits for this batch and must learn of it
+                await asyncio.to_thread(self._answer, batch, asyncio.get_running_loop())
+            except Exception as error:  # who still waits for this batch must learn of it
                 for _, future in batch:
-                    future.set_exception(error)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
-                future.set_result(answer)
+                    if not future.done():
+                        future.set_exception(error)
+
+    def _answer(self, batch: list[tuple[InT, asyncio.Future[OutT]]], loop: asyncio.AbstractEventLoop) -> None:
+        for (_, future), answer in zip(batch, self._work([item for item, _ in batch]), strict=True):
+            loop.call_soon_threadsafe(future.set_result, answer)
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def generate(
     if isinstance(generator, AskingGenerator):
         ask = generator.ask
     else:
-        ask = Batcher[VibeRow, Generated](_listed(generator), generator.batch_size)
+        ask = Batcher[VibeRow, Generated](generator.generate, generator.batch_size)
 
     async def answer(row: VibeRow) -> Line:
         return asdict(await ask(row))
@@ -166,10 +170,6 @@ def client_of(generator: AnyGenerator) -> Client | None:
 def unanswered(answers: Path) -> Path:
     """Where the failures of a source go: beside its answers."""
     return answers.with_name(f"{answers.stem}.failures.jsonl")
-
-
-def _listed(generator: Generator) -> Callable[[list[VibeRow]], list[Generated]]:
-    return lambda rows: list(generator.generate(rows))
 
 
 def answered(files: RunFiles, rows: Sequence[VibeRow], sources: Sequence[str], seed: int) -> list[Sample]:
@@ -222,33 +222,43 @@ def listen(
 
     scorers = {scorer.name: scorer.fingerprint for scorer in studio.scorers}
 
-    def keep(name: str, audio: Audio) -> str:
-        write_mp3(files.audio / f"{name}.mp3", audio)
+    def keep(path: Path, hearing: Hearing) -> str | None:
+        """The sound beside the page, and its waveform; None where there is no sound."""
+        if hearing.clip is not None:
+            hearing.clip.write(path)
+            return hearing.clip.peaks
+        if hearing.audio is None:
+            return None
+        write_mp3(path, hearing.audio)
         if keep_flac:
-            write_flac(files.audio / f"{name}.flac", audio)
-        return waveform(audio)
+            write_flac(path.with_suffix(".flac"), hearing.audio)
+        return waveform(hearing.audio)
+
+    def foreign(sample: Sample) -> str | None:
+        return sample.foreign_vibe if floor_source in (None, sample.source) else None
 
     async def hear(sample: Sample) -> Line:
         line = _line(sample)
         answer = sample.answer
         if answer is None or answer.payload is None:
             return line
-        hearing = await asyncio.wrap_future(studio.submit(sample.row.vibe_original, answer.payload, want_audio=True))
-        if hearing.audio is not None:
-            name = studio.sound_key(answer.payload["config"])[:16]
-            line["peaks"] = await asyncio.to_thread(keep, name, hearing.audio)
-            line["audio_file"] = f"audio/{name}.mp3"
+        own = studio.submit(sample.row.vibe_original, answer.payload, want_audio=True)
+        # Asked for at once, so that one sound serves both.
+        other = studio.submit(vibe, answer.payload) if (vibe := foreign(sample)) is not None else None
+        hearing = await asyncio.wrap_future(own)
+        audio_file = f"audio/{studio.sound_key(answer.payload['config'])[:16]}.mp3"
+        if (peaks := await asyncio.to_thread(keep, files.folder / audio_file, hearing)) is not None:
+            line["peaks"], line["audio_file"] = peaks, audio_file
         line["scores"], unscored = _scores(hearing, scorers)
         line["render_seconds"], line["score_seconds"] = hearing.render_seconds, hearing.score_seconds
         if not line["scores"]:
             line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_heard(hearing)
         elif unscored:
             line["unscored"] = unscored
-        if sample.foreign_vibe is not None and line["scores"] and floor_source in (None, sample.source):
-            shuffled = await asyncio.wrap_future(studio.submit(sample.foreign_vibe, answer.payload))
-            line["shuffled_scores"] = {
-                name: score["final_score"] for name, score in _scores(shuffled, scorers)[0].items()
-            }
+        if other is not None:
+            shuffled, _ = _scores(await asyncio.wrap_future(other), scorers)
+            if line["scores"]:
+                line["shuffled_scores"] = {name: score["final_score"] for name, score in shuffled.items()}
         return line
 
     job = Job[Sample](
@@ -258,7 +268,7 @@ def listen(
             sample.row.vibe_original,
             # How long the answer took does not change how it sounds.
             asdict(replace(sample.answer, seconds=None)) if sample.answer else None,
-            sample.foreign_vibe if floor_source in (None, sample.source) else None,
+            foreign(sample),
             sorted(scorers.items()),
             studio.sound_key({}),
             keep_flac,

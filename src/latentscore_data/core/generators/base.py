@@ -110,6 +110,8 @@ class Needs:
     """Most questions in flight to a hosted model."""
     rows: Sequence[VibeRow] = ()
     """The rows that will be asked, for generators that look up what they hold."""
+    say: Callable[[str], None] = lambda message: None
+    """Told what happens on the way to an answer."""
 
 
 def _dataset(source: SourceName, needs: Needs) -> Generator:
@@ -143,7 +145,7 @@ def _local(source: SourceName, needs: Needs) -> Generator:
     if needs.modal is not None:
         from latentscore_data.core.generators.remote import RemoteGenerator
 
-        return RemoteGenerator(source.label, source.name, needs.bench, needs.modal)
+        return RemoteGenerator(source.label, source.name, needs.bench, needs.modal, needs.runs, needs.say)
     from latentscore_data.core.generators.local import LocalGenerator
 
     return LocalGenerator(

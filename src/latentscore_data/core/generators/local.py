@@ -49,17 +49,8 @@ class LocalGenerator:
         self.batch_size = batch_size
         self._name, self._runs = name, runs
         self._max_new_tokens = max_new_tokens
-        self.fingerprint = digest(
-            "local", name, *_weights_facts(self._place), config_prompt_hash(), schema_hash(), max_new_tokens
-        )
-
-    @cached_property
-    def _place(self) -> Path | None:
-        """The folder or file that the name means, or None for a hub id."""
-        for place in (self._runs / self._name / "final", Path(self._name).expanduser()):
-            if place.exists():
-                return place / "final" if (place / "final").is_dir() else place
-        return None
+        self.fingerprint = answers_fingerprint(name, runs, max_new_tokens)
+        self._place = _place_of(name, runs)
 
     @cached_property
     def _loaded(self) -> Loaded:
@@ -195,6 +186,20 @@ def _read(text: str, *, cut: bool, strict: bool) -> Generated:
     if not isinstance(value, dict):
         return Generated(failure="the answer is not a JSON object")
     return checked(value)
+
+
+def answers_fingerprint(name: str, runs: Path, max_new_tokens: int) -> str:
+    """Changes whenever this model could give other answers. Needs none of the libraries that run it."""
+    facts = _weights_facts(_place_of(name, runs))
+    return digest("local", name, *facts, config_prompt_hash(), schema_hash(), max_new_tokens)
+
+
+def _place_of(name: str, runs: Path) -> Path | None:
+    """The folder or file that the name means, or None for a hub id."""
+    for place in (runs / name / "final", Path(name).expanduser()):
+        if place.exists():
+            return place / "final" if (place / "final").is_dir() else place
+    return None
 
 
 def _weights_facts(place: Path | None) -> list[str]:

@@ -16,7 +16,14 @@ from latentscore_data.core.jsonl_io import read_lines, replace_rows
 from latentscore_data.core.rows import SPLITS, ConfigRow, Split
 from latentscore_data.core.scoring.base import Scorer, ScorerNeeds, make_scorer, make_scorers, scorer_names, used
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.studio import Hearing, Studio, config_hash, config_of, current_renderer_version
+from latentscore_data.core.scoring.studio import (
+    Hearing,
+    MakeStudio,
+    Studio,
+    config_hash,
+    config_of,
+    current_renderer_version,
+)
 from latentscore_data.core.seeds import digest
 from latentscore_data.core.settings import ScoringSettings, Settings
 from latentscore_data.core.stage import Job, Line, Progress, RowFailure, Summary, read_newest, run_stage
@@ -75,13 +82,14 @@ def run_scoring(
     progress: Progress | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
+    make_studio: MakeStudio | None = None,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
     The first scorer decides, against ``vibe_original``; what all of them say is stored. Rows that are done for the same
     candidates, scorers, seconds, seed and renderer are skipped; another order of the same scorers costs neither a render
-    nor a call. ``trusted`` are the custom scorers that may run. Raises :class:`MissingError` where there are no candidates, and what
-    :func:`make_scorers` and :func:`run_stage` raise.
+    nor a call. ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises
+    :class:`MissingError` where there are no candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
     """
     if not workspace.candidates.exists():
         raise MissingError("there are no candidates to score", "run: lsdata configs")
@@ -89,7 +97,7 @@ def run_scoring(
         if scorers is None:
             needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
-        with Studio(scorers, settings.scoring, cache) as studio:
+        with (make_studio or Studio)(scorers, settings.scoring, cache) as studio:
             total = Summary(
                 "score", details={"scorers": [scorer.name for scorer in scorers], "workers": studio.workers}
             )
@@ -99,7 +107,7 @@ def run_scoring(
                     itertools.islice(_rows_of(split, workspace), count),
                     workspace.scored(split),
                     workspace.failures("score"),
-                    max_in_flight=ROWS_IN_FLIGHT,
+                    max_in_flight=max(ROWS_IN_FLIGHT, studio.at_once // settings.configs.n),
                     total=count,
                     retry_failed=retry_failed,
                     overwrite=overwrite,

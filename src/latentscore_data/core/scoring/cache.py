@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from latentscore_data.core.errors import OutputError
 from latentscore_data.core.scoring.base import Score
@@ -98,10 +101,39 @@ class ScoreCache:
             (scorer, sound, digest(vibe), score.final_score, json.dumps(score.parts)),
         )
 
+    def dump(self) -> dict[str, list[list[object]]]:
+        """Everything that is held, as plain values for :meth:`merge` of another cache."""
+        with self._lock:
+            vectors = self._db.execute("SELECT kind, key, vector FROM vectors").fetchall()
+            scores = self._db.execute("SELECT scorer, sound, vibe, final_score, parts FROM scores").fetchall()
+        return {
+            "vectors": [[kind, key, base64.b64encode(vector).decode()] for kind, key, vector in vectors],
+            "scores": [list(score) for score in scores],
+        }
+
+    def merge(self, held: Mapping[str, Sequence[Sequence[Any]]]) -> None:
+        """Take over what another cache held, as :meth:`dump` gives it. Nothing is taken unless all of it can be."""
+        vectors = [(kind, key, base64.b64decode(vector)) for kind, key, vector in held["vectors"]]
+        scores = [tuple(score) for score in held["scores"]]
+        with self._writing() as db:
+            db.execute("BEGIN")
+            try:
+                db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", vectors)
+                db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", scores)
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        with self._writing() as db:
+            db.execute(statement, values)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._lock:
-                self._db.execute(statement, values)
+                yield self._db
         except sqlite3.OperationalError as error:
             raise OutputError(
                 f"{self.path} cannot be written ({error})", "free some disk space, then run the same command again"

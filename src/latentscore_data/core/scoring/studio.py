@@ -30,6 +30,7 @@ from latentscore_data.core.settings import ScoringSettings
 
 if TYPE_CHECKING:
     from latentscore import Audio
+    from latentscore_data.core.bench.clips import Clip
     from latentscore_data.core.scoring.base import Vectors
     from latentscore_data.core.scoring.renderer import Render
 
@@ -55,7 +56,8 @@ class Hearing:
     """What came of one (vibe, payload): for each scorer, in order, a score or the reason why there is none.
 
     ``render_seconds`` is None where nothing had to be rendered; ``score_seconds`` is this pair's share of its batch.
-    ``failure`` says why there was nothing to hear. ``audio`` is there when it was asked for and the config could be played.
+    ``failure`` says why there was nothing to hear. ``audio`` is there when it was asked for and the config could be played;
+    a studio elsewhere sends a ``clip`` instead.
     """
 
     outcomes: dict[str, Outcome]
@@ -63,6 +65,7 @@ class Hearing:
     score_seconds: float = 0.0
     failure: Unscored | None = None
     audio: Audio | None = None
+    clip: Clip | None = None
 
     def score(self, scorer: str) -> Score | None:
         outcome = self.outcomes.get(scorer)
@@ -130,6 +133,7 @@ class _Sound:
     key: str
     pairs: list[_Pair]
     rendered: Rendered | None = None
+    clip: Clip | None = None
     error: LsdataError | None = None
     vectors: dict[str, Vectors | Unscored] = field(default_factory=lambda: {})
 
@@ -149,6 +153,9 @@ class Studio:
         with Studio(scorers, settings.scoring, workspace.score_cache) as studio:
             hearing = studio.hear("rain at night", payload)
     """
+
+    at_once: int = 24
+    """Pairs that are best asked for at once: enough to keep renderers busy and batches full, few enough to fit in memory."""
 
     def __init__(
         self,
@@ -265,9 +272,12 @@ class Studio:
         for scorer in self.scorers:
             prepare(scorer)
         slot = (key, pair.want_audio)
-        if slot in self._waiting:
-            self._waiting[slot].pairs.append(pair)
-            return
+        for one in (slot, (key, True)):
+            # Who needs no audio can wait with one who does, but not with one whose scores are known: that sound may be
+            # rendered for its audio alone.
+            if one in self._waiting and (one == slot or not self._waiting[one].pairs[0].outcomes):
+                self._waiting[one].pairs.append(pair)
+                return
         sound = self._waiting[slot] = _Sound(key, [pair])
         # 10 s of sound take milliseconds between processes: they travel only where somebody here needs the samples.
         send_audio = pair.want_audio or self._needs_audio_here
@@ -427,8 +437,13 @@ class Studio:
                 score_seconds=pair.score_seconds,
                 failure=failure,
                 audio=rendered.audio if rendered is not None and pair.want_audio else None,
+                clip=pair.sound.clip if pair.sound is not None and pair.want_audio else None,
             )
         )
+
+
+MakeStudio = Callable[[Sequence[Scorer], ScoringSettings, ScoreCache], Studio]
+"""Makes the studio of a stage: this one, or one elsewhere."""
 
 
 def config_of(payload: Payload | None) -> Mapping[str, Any]:

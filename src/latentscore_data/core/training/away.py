@@ -1,118 +1,192 @@
-"""Rendering, scoring and local-model answers of ``configs`` and ``bench``, done on Modal in shards.
+"""Rendering and scoring of ``configs`` and ``bench``, done on Modal in shards.
 
-The containers run what would run here. Scores go into this machine's score cache, so that the stage itself then finds
-every sound heard already and writes the same rows as always.
+The containers run what would run here: each has a studio of its own. What they heard comes back and goes into this
+machine's score cache, so that the same rows are written as always, and nothing is rendered twice.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError, StoppedError, VerificationError
-from latentscore_data.core.generators.base import Generated, Generator
-from latentscore_data.core.jsonl_io import read_rows
-from latentscore_data.core.rows import ConfigRow, VibeRow
-from latentscore_data.core.scoring.base import Score, ScorerNeeds, make_scorers
+from latentscore_data.core.errors import InputError, VerificationError
+from latentscore_data.core.scoring.base import EmbeddingScorer, Score, Scorer, Unscored, scorer_names
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.studio import Studio, config_of, current_renderer_version
-from latentscore_data.core.settings import BenchSettings, ModalSettings, Settings
-from latentscore_data.core.training.remote import check_cap, map_on_modal, require_modal, upload_model
-from latentscore_data.core.training.shards import shards_of
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.scoring.studio import Hearing, MakeStudio, Studio, current_renderer_version
+from latentscore_data.core.settings import ModalSettings, ScoringSettings, Settings
+from latentscore_data.core.training.remote import map_on_modal
+from latentscore_data.core.training.shards import shards_of, unpack
+
+if TYPE_CHECKING:
+    from latentscore_data.core.scoring.studio import _Pair
 
 Say = Callable[[str], None]
-Pair = tuple[str, Mapping[str, Any]]
-"""A vibe and the config that is to be heard against it."""
 
-REMOTE_SCORERS = ("acoustic", "clap")
-"""Scorers that need neither a key nor code of this machine."""
+GATHER_SECONDS = 0.25
+"""What is asked for within so long of each other goes out together."""
 
 
-def agree(modal: ModalSettings, gpu: str | None, containers: int, yes: bool, say: Say) -> None:
-    """Show what the containers can cost at most. Raises :class:`StoppedError` unless that was agreed to before."""
-    require_modal()
-    cap = check_cap(modal, gpu, containers)
-    say(f"Modal: up to {containers} containers, at most ${cap:.2f} (time-out x price)")
-    if not yes and modal.max_cost is None:
-        raise StoppedError("containers on Modal cost money", "add --yes, or set train.modal.max_cost")
+def stays_here(scoring: ScoringSettings) -> str | None:
+    """Why the scorers of the settings cannot listen on Modal, or None when they can."""
+    for name in scorer_names(scoring):
+        if name.partition(":")[0] == "judge":
+            return f"{name} needs your key, which stays on this machine"
+        if name == "clap":
+            if scoring.clap_backend != "transformers":
+                return f"the {scoring.clap_backend} backend of clap is not in the containers"
+            if Path(scoring.clap_model).exists():
+                return f"the CLAP weights {scoring.clap_model} are on this machine, and Modal does not see them"
+        elif name != "acoustic":
+            return f"{name} is code on this machine, which Modal does not see"
+    return None
 
 
-def candidate_pairs(workspace: Workspace) -> Iterator[Pair]:
-    """What ``configs`` will want to hear: every candidate against its row's vibe."""
-    if workspace.candidates.exists():
-        for row in read_rows(workspace.candidates, ConfigRow, torn="drop"):
-            for candidate in row.config_candidates:
-                if config := config_of(candidate):
-                    yield row.vibe_original, config
+def studio_on_modal(settings: Settings, say: Say, *, keep_flac: bool = False) -> MakeStudio:
+    """Makes the :class:`ModalStudio` of a stage. Raises :class:`InputError` for scorers that must listen here."""
+    require_remote_scorers(settings.scoring)
+    return partial(ModalStudio, modal=settings.train.modal, say=say, keep_flac=keep_flac)
 
 
-def score_on_modal(pairs: Iterable[Pair], settings: Settings, workspace: Workspace, *, yes: bool, say: Say) -> int:
-    """Score the pairs that the cache does not hold. Returns how many were scored there.
-
-    Raises :class:`InputError` for scorers that must stay on this machine, and :class:`VerificationError` when the
-    containers' scorers or renderer are not those of this machine.
-    """
-    with ScoreCache(workspace.score_cache) as cache:
-        scorers = make_scorers(ScorerNeeds(settings.scoring, settings.llm, cache))
-        for scorer in scorers:
-            if scorer.name not in REMOTE_SCORERS:
-                raise InputError(
-                    f"scorer {scorer.name} uses a key or code of this machine, which Modal does not see",
-                    f"take {' or '.join(REMOTE_SCORERS)}, or --on local",
-                )
-        with Studio(scorers, settings.scoring, cache) as studio:
-            missing = [
-                (vibe, config)
-                for vibe, config in {(v, studio.sound_key(c)): (v, c) for v, c in pairs}.values()
-                if any(cache.score(s.fingerprint, studio.sound_key(config), vibe) is None for s in scorers)
-            ]
-            if not missing:
-                return 0
-            modal = settings.train.modal
-            scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
-            scoring["scorers"] = [scorer.name for scorer in scorers]
-            shards = shards_of(missing, modal.shard_rows, {"scoring": scoring}, "pairs")
-            agree(modal, None, min(modal.max_containers, len(shards)), yes, say)
-            here = {scorer.name: scorer.fingerprint for scorer in scorers}
-            waiting, scored = iter(missing), 0
-            for text in map_on_modal("score_shard", shards, modal):
-                part = json.loads(text)
-                if part["fingerprints"] != here or part["renderer"] != current_renderer_version():
-                    raise VerificationError(
-                        "the scorers on Modal are not those of this machine", "lsdata train check; or --on local"
-                    )
-                for outcomes in part["outcomes"]:
-                    vibe, config = next(waiting)
-                    for name, outcome in outcomes.items():
-                        if "score" in outcome:
-                            score = Score(outcome["score"], outcome["parts"])
-                            cache.keep_score(here[name], studio.sound_key(config), vibe, score)
-                            scored += 1
-                say(f"Modal: {scored} of {len(missing) * len(scorers)} scores")
-    return scored
+def require_remote_scorers(scoring: ScoringSettings) -> None:
+    """Raise :class:`InputError` for scorers that must listen here."""
+    if (reason := stays_here(scoring)) is not None:
+        raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on local")
 
 
-class ModalGenerator:
-    """A local model that answers on Modal: all rows at once, in shards, with the same code.
+class ModalStudio(Studio):
+    """A studio whose sounds are made in Modal's containers; what the cache knows is answered here, as in any studio.
 
-    ``generator`` is the same source made here; it names the answers, and its weights are not loaded.
+    Pairs that are asked for at about the same time go out together, one item per sound, so ask for :attr:`at_once` of them. Audio comes back as the page's :class:`Clip`. After ``timeout_hours`` from the first shard on, nothing more is done there.
+    Raises, through the hearings, what a shard raised, and :class:`VerificationError` when the containers' scorers or renderer
+    are not those of this machine.
     """
 
     def __init__(
-        self, generator: Generator, source: str, name: str, settings: Settings, workspace: Workspace, say: Say
+        self,
+        scorers: Sequence[Scorer],
+        settings: ScoringSettings,
+        cache: ScoreCache | Path | None = None,
+        *,
+        modal: ModalSettings,
+        say: Say,
+        keep_flac: bool = False,
     ) -> None:
-        self.label, self.fingerprint = generator.label, generator.fingerprint
-        self.batch_size = 1_000_000
-        self._source, self._name = source, name
-        self._bench: BenchSettings = settings.bench
-        self._modal, self._runs, self._say = settings.train.modal, workspace.train_dir, say
+        super().__init__(scorers, settings, cache)
+        self.at_once = modal.shard_rows * modal.max_containers
+        scoring = settings.model_dump(mode="json", exclude={"workers"})
+        self._common = {"scoring": {**scoring, "scorers": [scorer.name for scorer in scorers]}, "keep_flac": keep_flac}
+        self._modal, self._say = modal, say
+        self._deadline: float | None = None
+        self._error: Exception | None = None
+        self._sent: set[str] = set()
+        self._outbox: queue.SimpleQueue[tuple[str, _Pair] | None] = queue.SimpleQueue()
+        self._sending = threading.Thread(target=self._send_waves, name="sending", daemon=True)
+        self._sending.start()
 
-    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
-        upload_model(self._name, self._runs, self._say)
-        common = {"source": self._source, "bench": self._bench.model_dump(mode="json")}
-        shards = shards_of([row.model_dump(mode="json") for row in rows], self._modal.shard_rows, common, "rows")
-        for text in map_on_modal("generate_shard", shards, self._modal):
-            for answer in json.loads(text)["generated"]:
-                yield Generated(**answer)
+    def close(self) -> None:
+        self._outbox.put(None)
+        # A map that is under way when a second Ctrl-C ends the run is not waited for: Modal ends it with this process.
+        self._sending.join(timeout=5)
+        super().close()
+
+    def _render(self, key: str, pair: _Pair) -> None:
+        self._outbox.put((key, pair))
+
+    def _send_waves(self) -> None:
+        while (first := self._outbox.get()) is not None:
+            wave = [first, *self._gather_more()]
+            try:
+                if self._error is not None:
+                    raise self._error
+                self._send(wave)
+            except Exception as error:  # everyone who still waits must learn of it, and nothing more is sent
+                self._error = error
+                for _, pair in wave:
+                    if not pair.future.done():
+                        pair.future.set_exception(error)
+
+    def _gather_more(self) -> Iterable[tuple[str, _Pair]]:
+        while True:
+            try:
+                item = self._outbox.get(timeout=GATHER_SECONDS)
+            except queue.Empty:
+                return
+            if item is None:
+                self._outbox.put(None)
+                return
+            yield item
+
+    def _send(self, wave: Sequence[tuple[str, _Pair]]) -> None:
+        sounds: dict[str, list[_Pair]] = {}
+        for key, pair in wave:
+            if key in self._sent and not pair.want_audio and self._was_heard(key):
+                # Another row asked for the same sound a moment ago, so it can be compared here.
+                self.submit(pair.vibe, pair.config).add_done_callback(lambda done, of=pair: _pass_on(done, of))
+            else:
+                sounds.setdefault(key, []).append(pair)
+        if not sounds:
+            return
+        self._sent |= sounds.keys()
+        if self._deadline is None:
+            self._deadline = time.time() + self._modal.timeout_hours * 3600
+        items = [
+            {
+                "config": dict(pairs[0].config),
+                "vibes": list(dict.fromkeys(pair.vibe for pair in pairs)),
+                "clip": any(pair.want_audio for pair in pairs),
+            }
+            for pairs in sounds.values()
+        ]
+        shards = shards_of(items, self._modal.shard_rows, {**self._common, "deadline": self._deadline}, "sounds")
+        waiting, heard = iter(sounds.values()), 0
+        for text in map_on_modal("score_shard", shards, self._modal, self._deadline):
+            part = json.loads(text)
+            self._verify(part)
+            self._cache.merge(part["cache"])
+            for hearings in part["sounds"]:
+                heard += 1
+                self._arrived(next(waiting), {vibe: unpack(hearing) for vibe, hearing in hearings.items()})
+            self._say(f"Modal: {heard} of {len(items)} sounds")
+
+    def _was_heard(self, key: str) -> bool:
+        listeners = [scorer for scorer in self.scorers if isinstance(scorer, EmbeddingScorer)]
+        return all(self._cache.vector(scorer.listener_fingerprint, key) is not None for scorer in listeners)
+
+    def _verify(self, part: dict[str, Any]) -> None:
+        here = {scorer.name: scorer.fingerprint for scorer in self.scorers}
+        if part["fingerprints"] != here or part["renderer"] != current_renderer_version():
+            raise VerificationError(
+                "the scorers on Modal are not those of this machine", "lsdata train check; or --on local"
+            )
+
+    def _arrived(self, pairs: Sequence[_Pair], hearings: dict[str, Hearing]) -> None:
+        counts = self.counts
+        counts.renders += 1
+        counts.render_seconds += max(hearing.render_seconds or 0.0 for hearing in hearings.values())
+        for hearing in hearings.values():
+            counts.score_seconds += hearing.score_seconds
+            for name, outcome in hearing.outcomes.items():
+                if isinstance(outcome, Score):
+                    counts.scored[name] += 1
+                    if "penalty" in outcome.parts:
+                        counts.penalised[name] += outcome.parts["penalty"] > 0
+        for pair in pairs:
+            hearing = hearings[pair.vibe]
+            for outcome in hearing.outcomes.values():
+                if isinstance(outcome, Unscored):
+                    counts.unscored[outcome.reason] += 1
+            pair.future.set_result(hearing)
+
+
+def _pass_on(done: Any, pair: _Pair) -> None:
+    error = done.exception()
+    if error is not None:
+        pair.future.set_exception(error)
+    else:
+        pair.future.set_result(done.result())

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import modal
 
+from latentscore_data.core.training.prices import CPU_CORES, MEMORY_GIB
+
 APP_NAME = "latentscore-data"
 OUTPUTS, MODELS = Path("/outputs"), Path("/models")
 PYTHON_VERSION = "3.11"
-CPU_CORES, MEMORY_MIB = 4.0, 16 * 1024
 
 # Package data (prompts, presets, lexicons) must travel as well; by default only .py files do.
 NOT_MOUNTED = ["**/__pycache__/**", "**/*.pyc"]
@@ -36,7 +37,7 @@ image = (
     .env({"HF_HOME": str(MODELS / "huggingface"), "TOKENIZERS_PARALLELISM": "false"})
     .add_local_python_source("latentscore", "latentscore_data", ignore=NOT_MOUNTED)
 )
-_common = {"image": image, "cpu": CPU_CORES, "memory": MEMORY_MIB}
+_common = {"image": image, "cpu": float(CPU_CORES), "memory": MEMORY_GIB * 1024}
 _again = modal.Retries(max_retries=2, initial_delay=10.0)
 
 

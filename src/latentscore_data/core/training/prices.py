@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentscore_data.core.errors import InputError
-from latentscore_data.core.settings import ModalSettings
+from latentscore_data.core.settings import BenchSettings, ModalSettings, ScoringSettings
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.spec import TrainSpec
 
@@ -36,6 +38,60 @@ START_SECONDS = 180.0
 
 DECODE_TOKENS_PER_SECOND = 25.0
 """Tokens that one step of decoding adds to each sequence of a batch, as Python-driven generation on a GPU goes."""
+
+
+SOUND_CPU_SECONDS, CLIP_CPU_SECONDS, CLAP_CPU_SECONDS = 0.010, 0.025, 0.15
+"""Core-seconds for each second of audio: rendering and measuring it, making its clip, and hearing it with CLAP."""
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Work that is mapped over containers: so many items, each so many container-seconds."""
+
+    what: str
+    items: int
+    gpu: str | None
+    low_seconds: float
+    high_seconds: float
+    basis: str
+
+    def containers(self, modal: ModalSettings) -> int:
+        return min(modal.max_containers, math.ceil(self.items / modal.shard_rows))
+
+    def cap_usd(self, modal: ModalSettings) -> float:
+        return cap_usd(modal, self.gpu, self.containers(modal))
+
+    def in_words(self, modal: ModalSettings) -> str:
+        """One line: containers, time and cost as a range, the cap, and what all that rests on."""
+        containers, hourly = self.containers(modal), price_per_hour(modal, self.gpu)
+        low = START_SECONDS / 3 + self.items * self.low_seconds / max(containers, 1)
+        high = START_SECONDS + self.items * self.high_seconds / max(containers, 1)
+        usd = [containers * seconds / 3600 * hourly for seconds in (low, high)]
+        return (
+            f"Modal: {self.items:,} {self.what} in up to {containers} containers, about {low / 60:.0f} to {high / 60:.0f} min and "
+            f"${usd[0]:.2f} to ${usd[1]:.2f} ({self.basis}, start included; ${hourly:.2f} per hour), "
+            f"at most ${self.cap_usd(modal):.2f} (time-out x price)"
+        )
+
+
+def scoring_errand(sounds: int, scoring: ScoringSettings, scorers: Sequence[str], *, clips: bool) -> Errand:
+    """Rendering and scoring so many sounds."""
+    each = SOUND_CPU_SECONDS + (CLIP_CPU_SECONDS if clips else 0.0) + (CLAP_CPU_SECONDS if "clap" in scorers else 0.0)
+    core_seconds = each * scoring.seconds
+    return Errand(
+        "sounds", sounds, None, core_seconds / CPU_CORES, 3 * core_seconds / CPU_CORES,
+        f"{core_seconds:.2f} core-seconds a sound on {CPU_CORES} cores, and thrice that",
+    )  # fmt: skip
+
+
+def answering_errand(label: str, rows: int, bench: BenchSettings, gpu: str) -> Errand:
+    """Letting a local model answer so many rows, twice each: once free and once held to the schema."""
+    decoding = 2 * bench.max_new_tokens / DECODE_TOKENS_PER_SECOND / bench.batch_size
+    return Errand(
+        f"answers of {label}", rows, check_gpu(gpu), decoding / 3, decoding * 3,
+        f"{bench.max_new_tokens} tokens twice for each {bench.batch_size} rows at {DECODE_TOKENS_PER_SECOND:.0f} a second "
+        f"on an {gpu}, a third to thrice that",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

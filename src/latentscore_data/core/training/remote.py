@@ -23,7 +23,7 @@ from latentscore_data.core.errors import (
 )
 from latentscore_data.core.jsonl_io import replace_json, writing
 from latentscore_data.core.settings import ModalSettings
-from latentscore_data.core.training.base_models import is_local
+from latentscore_data.core.training.base_models import adapter_base, is_local
 from latentscore_data.core.training.prepare import Prepared
 from latentscore_data.core.training.prices import cap_usd, check_gpu
 from latentscore_data.core.training.runs import RunFolder
@@ -33,6 +33,8 @@ from latentscore_data.core.workspace import file_fact
 Say = Callable[[str], None]
 
 FETCH_TRIES = 3
+UPLOADED = "UPLOADED"
+"""What the DONE mark of a run that was trained here is called beside the copy of its model on the volume."""
 
 
 class ModalError(MissingError):
@@ -83,10 +85,14 @@ def _line(error: BaseException) -> str:
 
 def check_cap(modal: ModalSettings, gpu: str | None, runs: int = 1) -> float:
     """The most that so many runs can cost: time-out x price each. Raises :class:`StoppedError` above ``max_cost``."""
-    cap = cap_usd(modal, gpu, runs)
+    return within_cap(modal, cap_usd(modal, gpu, runs), "these runs" if runs > 1 else "this run")
+
+
+def within_cap(modal: ModalSettings, cap: float, what: str) -> float:
+    """``cap``, unless it is above ``max_cost``: then :class:`StoppedError`."""
     if modal.max_cost is not None and cap > modal.max_cost:
         raise StoppedError(
-            f"{'these runs' if runs > 1 else 'this run'} could cost up to ${cap:.2f} (time-out x price), more than the "
+            f"{what} could cost up to ${cap:.2f} (time-out x price), more than the "
             f"${modal.max_cost:.2f} that train.modal.max_cost allows",
             "lower train.modal.timeout_hours, take a smaller --gpu, or raise the cap",
         )
@@ -180,8 +186,11 @@ def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> N
     """A run made here goes up beside this one; an adapter from elsewhere becomes its ``start/``."""
     folder = runs / name / "final"
     if folder.is_dir():
-        if any(path.startswith(f"{name}/final/") for path in remote_files(name)):
-            return
+        mark = runs / name / "DONE"
+        if mark.exists():
+            if _weights_listed(mark.read_bytes()) == _weights_there(name):
+                return
+            batch.put_file(mark, f"/{name}/{UPLOADED}")
         target = f"/{name}/final"
     elif Path(name).is_dir():
         folder, target = Path(name), f"/{run_id}/start"
@@ -191,21 +200,44 @@ def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> N
     batch.put_directory(folder, target)
 
 
-def upload_model(name: str, runs: Path, say: Say) -> None:
-    """Put a model that was trained here onto the volume, unless it is there; a hub id needs nothing.
+def _weights_listed(mark: bytes) -> dict[str, str]:
+    """The SHA-256 of each file of ``final/`` that a mark lists."""
+    files = json.loads(mark)["files"]
+    return {name: fact["sha256"] for name, fact in files.items() if name.startswith("final/")}
 
-    Raises :class:`InputError` for a folder that is no run.
+
+def _weights_there(name: str) -> dict[str, str]:
+    """The same of the model of that name on the volume: one that was put there, or trained there. Empty for none."""
+    from latentscore_data.core.training.modal_app import outputs
+
+    there = remote_files(name)
+    for mark in (UPLOADED, "DONE"):
+        if f"{name}/{mark}" in there:
+            return _weights_listed(b"".join(outputs.read_file(f"/{name}/{mark}")))
+    return {}
+
+
+def check_model(name: str, runs: Path) -> None:
+    """Raise :class:`InputError` for a model that is a file or folder here and no run: Modal does not see it."""
+    if name != TINY_RANDOM and is_local(name) and not (runs / name / "final").is_dir():
+        raise InputError(
+            f"{name} is a file on this machine, which Modal does not see", "name a run or a hub id, or --on local"
+        )
+
+
+def upload_model(name: str, runs: Path, say: Say) -> None:
+    """Put a model that was trained here onto the volume with the base that its adapter is put on, unless they are there.
+
+    A hub id needs nothing. Raises what :func:`check_model` raises.
     """
     from latentscore_data.core.training.modal_app import outputs
 
-    if not (runs / name / "final").is_dir():
-        if is_local(name) and name != TINY_RANDOM:
-            raise InputError(
-                f"{name} is a file on this machine, which Modal does not see", "name a run or a hub id, or --on local"
-            )
-        return
-    with modal_errors(), outputs.batch_upload(force=True) as batch:
-        _upload_model(name, runs, name, batch, say)
+    check_model(name, runs)
+    if (runs / name / "final").is_dir():
+        with modal_errors(), outputs.batch_upload(force=True) as batch:
+            _upload_model(name, runs, name, batch, say)
+        if (base := adapter_base(runs / name / "final")) is not None:
+            upload_model(base, runs, say)
 
 
 def remote_files(run_id: str) -> set[str]:
@@ -362,10 +394,14 @@ def check_code() -> dict[str, Any]:
     return there
 
 
-def map_on_modal(function_name: str, shards: Sequence[str], modal: ModalSettings) -> Iterator[str]:
+def map_on_modal(
+    function_name: str, shards: Sequence[str], modal: ModalSettings, deadline: float | None = None
+) -> Iterator[str]:
     """Do shards of work in up to ``max_containers`` containers; results come in the order of the shards.
 
-    ``function_name`` is ``score_shard`` or ``generate_shard``. Raises what a shard raised, as it was raised.
+    ``function_name`` is ``score_shard`` or ``generate_shard``. No container works on after ``deadline`` (Unix time; after
+    ``timeout_hours`` without one), so that what all of them cost stays below the cap. Raises what a shard raised, as it was
+    raised.
     """
     from modal import Retries
 
@@ -374,8 +410,9 @@ def map_on_modal(function_name: str, shards: Sequence[str], modal: ModalSettings
     gpu = modal.gpu if function_name == "generate_shard" else None
     containers = min(modal.max_containers, len(shards))
     check_cap(modal, gpu, containers)
+    seconds = modal.timeout_hours * 3600 if deadline is None else deadline - time.time()
     function = getattr(modal_app, function_name).with_options(
-        timeout=int(modal.timeout_hours * 3600),
+        timeout=max(int(seconds), 1),
         max_containers=containers,
         retries=Retries(max_retries=modal.retries, initial_delay=10.0),
         secrets=_secrets(modal),

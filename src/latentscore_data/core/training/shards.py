@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentscore_data.core.errors import InputError, StoppedError
 from latentscore_data.core.rows import VibeRow
 from latentscore_data.core.settings import ScoringSettings
+from latentscore_data.core.training.prices import CPU_CORES
+
+if TYPE_CHECKING:
+    from latentscore_data.core.scoring.studio import Hearing
 
 
 def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
@@ -48,41 +55,123 @@ def _say(message: str) -> None:
 
 
 def score_shard(shard_json: str) -> str:
-    """Render and score ``{"scoring": {...}, "pairs": [[vibe, config], ...]}``.
+    """Render and score ``{"scoring": {...}, "deadline": ..., "keep_flac": ..., "sounds": [{"config", "vibes", "clip"}]}``.
 
-    Returns ``{"fingerprints": {scorer: ...}, "renderer": ..., "outcomes": [{scorer: {"score": ..., "parts": ...} or
-    {"kind": ..., "reason": ...}}]}``.
+    Each config is rendered once, heard against each of its vibes, and made into a clip where one is wanted. Returns
+    ``{"fingerprints": {scorer: ...}, "renderer": ..., "sounds": [{vibe: hearing}], "cache": {...}}``, with hearings as
+    :func:`unpack` reads them and everything that the studio put into its cache.
     """
-    from latentscore_data.core.scoring.base import Score, ScorerNeeds, make_scorers
+    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+    from latentscore_data.core.scoring.cache import ScoreCache
     from latentscore_data.core.scoring.studio import Studio, current_renderer_version
 
     shard = json.loads(shard_json)
     settings = ScoringSettings.model_validate(shard["scoring"])
-    scorers = make_scorers(ScorerNeeds(settings))
-    with Studio(scorers, settings) as studio:
-        hearings = studio.hear_all([(vibe, config) for vibe, config in shard["pairs"]])
-    outcomes = [
-        {
+    settings = settings.model_copy(update={"workers": min(CPU_CORES, os.cpu_count() or 1)})
+    have_clap(settings)
+    with ScoreCache() as cache:
+        scorers = make_scorers(ScorerNeeds(settings, cache=cache))
+        with Studio(scorers, settings, cache) as studio, ThreadPoolExecutor(CPU_CORES) as encoding:
+
+            def ask(sound: Mapping[str, Any]) -> dict[str, Future[Hearing]]:
+                # One clip is enough, whoever the sound is heard for.
+                wants = [sound["clip"], *[False] * len(sound["vibes"])]
+                return {
+                    vibe: studio.submit(vibe, sound["config"], want_audio=want)
+                    for vibe, want in zip(sound["vibes"], wants, strict=False)
+                }
+
+            def collect(hearings: dict[str, Future[Hearing]]) -> dict[str, Any]:
+                check_deadline(shard["deadline"])
+                return {vibe: pack(hearing.result(), shard["keep_flac"]) for vibe, hearing in hearings.items()}
+
+            collecting = [encoding.submit(collect, ask(sound)) for sound in shard["sounds"]]
+            sounds = [one.result() for one in collecting]
+        return json.dumps(
+            {
+                "fingerprints": {scorer.name: scorer.fingerprint for scorer in scorers},
+                "renderer": current_renderer_version(),
+                "sounds": sounds,
+                "cache": cache.dump(),
+            }
+        )
+
+
+def pack(hearing: Hearing, keep_flac: bool = False) -> dict[str, Any]:
+    """A hearing as plain values; its audio becomes a clip."""
+    from latentscore_data.core.bench.clips import make_clip
+    from latentscore_data.core.scoring.base import Score
+
+    packed: dict[str, Any] = {
+        "outcomes": {
             name: {"score": outcome.final_score, "parts": outcome.parts}
             if isinstance(outcome, Score)
-            else {"kind": outcome.kind, "reason": outcome.reason}
+            else vars(outcome)
             for name, outcome in hearing.outcomes.items()
+        },
+        "render_seconds": hearing.render_seconds,
+        "score_seconds": hearing.score_seconds,
+        "failure": vars(hearing.failure) if hearing.failure is not None else None,
+        "clip": None,
+    }
+    if hearing.audio is not None:
+        clip = make_clip(hearing.audio, keep_flac=keep_flac)
+        packed["clip"] = {
+            "mp3": base64.b64encode(clip.mp3).decode(),
+            "peaks": clip.peaks,
+            "flac": base64.b64encode(clip.flac).decode() if clip.flac is not None else None,
         }
-        for hearing in hearings
-    ]
-    return json.dumps(
+    return packed
+
+
+def unpack(packed: Mapping[str, Any]) -> Hearing:
+    """The hearing that :func:`pack` was given, with a clip for its audio."""
+    from latentscore_data.core.bench.clips import Clip
+    from latentscore_data.core.scoring.base import Score, Unscored
+    from latentscore_data.core.scoring.studio import Hearing
+
+    clip, failure = packed["clip"], packed["failure"]
+    return Hearing(
         {
-            "fingerprints": {scorer.name: scorer.fingerprint for scorer in scorers},
-            "renderer": current_renderer_version(),
-            "outcomes": outcomes,
-        }
+            name: Score(outcome["score"], outcome["parts"]) if "score" in outcome else Unscored(**outcome)
+            for name, outcome in packed["outcomes"].items()
+        },
+        render_seconds=packed["render_seconds"],
+        score_seconds=packed["score_seconds"],
+        failure=Unscored(**failure) if failure is not None else None,
+        clip=None
+        if clip is None
+        else Clip(
+            base64.b64decode(clip["mp3"]),
+            clip["peaks"],
+            base64.b64decode(clip["flac"]) if clip["flac"] is not None else None,
+        ),
     )
 
 
-def generate_shard(shard_json: str, root: Path) -> str:
-    """Answers of a local model to ``{"source": "local:NAME", "bench": {...}, "rows": [...]}``.
+def have_clap(settings: ScoringSettings) -> None:
+    """Fetch CLAP's weights where they are asked for and not there yet: a container's model cache begins empty."""
+    if "clap" in settings.scorers:
+        from latentscore_data.core.scoring.clap import clap_folder
+        from latentscore_data.core.weights import fetch_model
 
-    ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"fingerprint": ..., "generated": [...]}``.
+        if clap_folder(settings.clap_model) is None:
+            fetch_model(settings.clap_model)
+
+
+def check_deadline(deadline: float) -> None:
+    """Raise :class:`StoppedError` once the time that was agreed to is over (Unix time)."""
+    if time.time() > deadline:
+        raise StoppedError(
+            "the work on Modal is out of time",
+            "raise train.modal.timeout_hours and run the same command again; what has arrived is kept",
+        )
+
+
+def generate_shard(shard_json: str, root: Path) -> str:
+    """Answers of a local model to ``{"source": "local:NAME", "bench": {...}, "deadline": ..., "rows": [...]}``.
+
+    ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...]}``.
     """
     from dataclasses import asdict
 
@@ -96,9 +185,11 @@ def generate_shard(shard_json: str, root: Path) -> str:
         source.label, source.name, batch_size=bench.batch_size, max_new_tokens=bench.max_new_tokens, runs=root
     )
     rows = [VibeRow.model_validate(row) for row in shard["rows"]]
-    return json.dumps(
-        {"fingerprint": generator.fingerprint, "generated": [asdict(answer) for answer in generator.generate(rows)]}
-    )
+    generated: list[dict[str, Any]] = []
+    for at in range(0, len(rows), bench.batch_size):
+        check_deadline(shard["deadline"])
+        generated += [asdict(answer) for answer in generator.generate(rows[at : at + bench.batch_size])]
+    return json.dumps({"generated": generated})
 
 
 def what_is_here() -> dict[str, Any]:

@@ -1,0 +1,205 @@
+"""``configs --on modal`` and ``bench --on modal`` as programs, against a control plane on the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("modal")
+
+from bench_fakes import make_rows
+from conftest import Lsdata
+from factories import make_payload, make_vibe
+from latentscore_data.core.jsonl_io import read_lines, replace_rows
+from latentscore_data.core.rows import ConfigRow
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.training import shards
+from latentscore_data.core.workspace import Workspace
+from modal_loopback import LoopbackModal
+
+QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
+SHARDS = {"LSDATA_TRAIN__MODAL__SHARD_ROWS": "3", "LSDATA_BENCH__MAX_NEW_TOKENS": "64"}
+CLOCKS = ("generate_seconds", "render_seconds", "score_seconds")
+"""What differs from run to run wherever it was measured."""
+
+
+def write_rows(root: Path) -> None:
+    """Three TEST rows with two candidates each; the second of the last one cannot be played."""
+    rows = [
+        row.model_copy(
+            update={
+                "config_candidates": [
+                    make_payload(f"One {i}", tempo="slow", brightness=("dark", "medium", "bright")[i]),
+                    make_payload(f"Two {i}", tempo="fast") if i < 2 else None,
+                ],
+                "candidate_scores": {"acoustic": [0.2, 0.1]},
+            }
+        )
+        for i, row in enumerate(make_rows(3, 1))
+    ]
+    rows = [row.model_copy(update={"config_payload": row.config_candidates[0]}) for row in rows]
+    replace_rows(root / ".processed" / "TEST.jsonl", [row.model_dump(mode="json") for row in rows])
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    lines = [line for _, line in read_lines(folder / "results.jsonl")]
+    return [{name: value for name, value in line.items() if name not in CLOCKS} for line in lines]
+
+
+def cached(root: Path) -> dict[str, Any]:
+    with ScoreCache(Workspace(root).score_cache) as cache:
+        return cache.dump()
+
+
+def sounds(modal: LoopbackModal) -> list[int]:
+    return [len(json.loads(text)["sounds"]) for name, (text,) in modal.sent if name == "score_shard"]
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_a_benchmark_on_modal_is_the_benchmark_here(
+    modal: LoopbackModal, lsdata: Lsdata, tmp_path: Path, one_thread: None
+) -> None:
+    sources = (
+        "--source",
+        "dataset:config_payload",
+        "--source",
+        "baseline:random",
+        "--source",
+        "local:tiny-random=tiny",
+    )
+    folders: dict[str, Path] = {}
+    for place in ("local", "modal"):
+        root = tmp_path / place
+        write_rows(root)
+        command = ("bench", "--root", str(root), *sources, *QUICK, "--on", place, "--name", "run", "--json")
+        out = lsdata(*command, "--yes", env={**SHARDS, "OMP_NUM_THREADS": "1"}, timeout=250)
+        # A random model cannot answer in 64 tokens: those rows are failures, here and there.
+        assert out.returncode in (0, 1), out.stderr
+        folders[place] = root / ".benchmarks" / "run"
+        if place == "modal":
+            assert "3 answers of tiny in up to 1 containers" in out.stderr
+            assert "18 sounds in up to 6 containers" in out.stderr
+            assert out.stderr.count("at most $") == 2
+            assert json.loads(out.stdout)["details"]["scorer"] == "acoustic"
+    assert results(folders["modal"]) == results(folders["local"])
+    there = {path.name: path.read_bytes() for path in (folders["modal"] / "audio").iterdir()}
+    assert there == {path.name: path.read_bytes() for path in (folders["local"] / "audio").iterdir()}
+    assert cached(tmp_path / "modal") == cached(tmp_path / "local")
+    tables = [json.loads((folder / "summary.json").read_text()) for folder in folders.values()]
+    assert tables[0]["ceiling"] == tables[1]["ceiling"]
+    assert [source["scores"] for source in tables[0]["sources"]] == [
+        source["scores"] for source in tables[1]["sources"]
+    ]
+    assert [name for name, _ in modal.sent].count("generate_shard") == 1
+    # Six sounds of the answers and the one that only other candidates have: none is asked for twice.
+    assert sum(sounds(modal)) == 7
+
+
+@pytest.mark.long
+def test_a_killed_benchmark_asks_modal_only_for_what_is_missing(
+    modal: LoopbackModal, lsdata: Lsdata, root: Path
+) -> None:
+    write_rows(root)
+    command = ("bench", "--root", str(root), "--source", "dataset:first_valid", "--source", "baseline:random", *QUICK)
+    command += ("--on", "modal", "--name", "run", "--yes")
+    first, blocked = threading.Event(), threading.Event()
+
+    def score(text: str) -> str:
+        if first.is_set():
+            blocked.wait(60)
+        first.set()
+        return shards.score_shard(text)
+
+    modal.bodies["score_shard"] = score
+    environment = {**os.environ, **SHARDS}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "latentscore_data", *command], env=environment, stderr=subprocess.DEVNULL
+    )
+    kept = root / ".benchmarks" / "run" / "results.jsonl"
+    until = time.monotonic() + 100
+    while time.monotonic() < until and not (kept.exists() and kept.read_text().count("\n") == 3):
+        time.sleep(0.1)
+    running.send_signal(signal.SIGKILL)
+    running.wait(10)
+    assert kept.read_text().count("\n") == 3, "the shard that had arrived is kept"
+    blocked.set()
+    modal.sent.clear()
+    out = lsdata(*command, env=SHARDS, timeout=200)
+    assert out.returncode == 0, out.stderr
+    assert len(results(kept.parent)) == 6
+    assert sounds(modal)[0] == 3
+    assert all(line["scores"] and (kept.parent / line["audio_file"]).exists() for line in results(kept.parent))
+
+
+@pytest.mark.long
+def test_configs_on_modal_are_the_configs_here(modal: LoopbackModal, lsdata: Lsdata, tmp_path: Path) -> None:
+    written: dict[str, Any] = {}
+    for place in ("local", "modal"):
+        root = tmp_path / place
+        workspace = Workspace(root)
+        replace_rows(workspace.vibes("SFT-Train"), [make_vibe(n, vibe=f"a dark slow night {n}") for n in range(3)])
+        command = ("configs", "--root", str(root), "--n", "2", *QUICK, "--on", place, "--json")
+        out = lsdata(*command, "--yes", env=SHARDS, timeout=200)
+        assert out.returncode == 0, out.stderr
+        if place == "modal":
+            assert "Modal: 6 sounds in up to 2 containers" in out.stderr
+        written[place] = [line for _, line in read_lines(workspace.scored("SFT-Train"))]
+        assert {name: len(row.config_candidates) for name, row in _rows(workspace)} == dict.fromkeys(
+            [row["row_id"] for row in written[place]], 2
+        )
+    assert written["modal"] == written["local"]
+    assert cached(tmp_path / "modal") == cached(tmp_path / "local")
+
+
+def _rows(workspace: Workspace) -> list[tuple[str, ConfigRow]]:
+    lines = (ConfigRow.model_validate(line) for _, line in read_lines(workspace.candidates))
+    return [(row.row_id, row) for row in lines]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("arguments", "env", "code", "message"),
+    [
+        (("bench",), {}, 4, "add --yes"),
+        (("bench",), {"LSDATA_TRAIN__MODAL__MAX_COST": "0.1"}, 4, "more than the $0.10 that train.modal.max_cost"),
+        (("bench", "--scorer", "judge:openai/gpt-audio"), {}, 2, "needs your key"),
+        (("bench",), {"MODAL_TOKEN_ID": ""}, 3, "modal setup"),
+        (("configs", "--scorer", "mine.py:fn"), {}, 2, "mine.py:fn is code on this machine"),
+        (("configs",), {}, 4, "add --yes"),
+        (("configs", "rain"), {}, 2, "leave --on modal out"),
+    ],
+)
+def test_what_cannot_go_or_was_not_agreed_to_never_starts(
+    modal: LoopbackModal, lsdata: Lsdata, root: Path, arguments: tuple[str, ...], env: dict[str, str], code: int,
+    message: str,
+) -> None:  # fmt: skip
+    write_rows(root)
+    replace_rows(Workspace(root).vibes("SFT-Train"), [make_vibe(1)])
+    scorer = () if "--scorer" in arguments else ("--scorer", "acoustic")
+    out = lsdata(*arguments, *scorer, "--on", "modal", "--root", str(root), env=env)
+    assert out.returncode == code, out.stderr
+    assert message in out.stderr
+    assert "Traceback" not in out.stderr
+    assert modal.sent == []
+    assert not Workspace(root).candidates.exists()
+
+
+@pytest.mark.long
+def test_a_dry_run_says_what_would_be_done_there(modal: LoopbackModal, lsdata: Lsdata, root: Path) -> None:
+    write_rows(root)
+    command = ("bench", "--root", str(root), "--source", "local:gemma3-270m=g", "--scorer", "judge:openai/gpt-audio")
+    out = lsdata(*command, "--on", "modal", "--dry-run")
+    assert out.returncode == 0, out.stderr
+    assert "3 answers of g in up to 1 containers" in out.stderr
+    assert "scored here: judge:openai/gpt-audio needs your key" in out.stderr
+    assert modal.sent == []
