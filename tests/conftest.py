@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from latentscore_data.core.workspace import Workspace
     from modal_loopback import LoopbackModal
 
 SRC = Path(__file__).resolve().parent.parent / "src"
@@ -48,6 +49,17 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 def root(tmp_path: Path) -> Path:
     """A data root."""
     return tmp_path / "data"
+
+
+@pytest.fixture
+def workspace(root: Path) -> Workspace:
+    """A workspace with rows in every split that training reads."""
+    from latentscore_data.core.workspace import Workspace
+    from training_runs import write_rows
+
+    workspace = Workspace(root)
+    write_rows(workspace)
+    return workspace
 
 
 Lsdata = Callable[..., subprocess.CompletedProcess[str]]

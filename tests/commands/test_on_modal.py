@@ -23,6 +23,7 @@ from latentscore_data.core.jsonl_io import read_lines, replace_rows
 from latentscore_data.core.rows import ConfigRow
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.training import shards
+from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
 
@@ -164,6 +165,38 @@ def test_configs_on_modal_are_the_configs_here(modal: LoopbackModal, lsdata: Lsd
 def _rows(workspace: Workspace) -> list[tuple[str, ConfigRow]]:
     lines = (ConfigRow.model_validate(line) for _, line in read_lines(workspace.candidates))
     return [(row.row_id, row) for row in lines]
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_training_on_modal_from_start_to_fetch(modal: LoopbackModal, lsdata: Lsdata, workspace: Workspace) -> None:
+    def train(*arguments: str) -> Any:
+        out = lsdata("train", *arguments, "--root", str(workspace.root), "--json", timeout=200)
+        assert out.returncode == 0, out.stderr
+        return json.loads(out.stdout), out.stderr
+
+    modal.held.clear()
+    quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--gpu", "T4")
+    started, said = train("sft", *quick, "--on", "modal", "--detach", "--yes")
+    run = started["details"]["run"]
+    assert "1 run on T4: at most $" in said
+    assert started["next_step"] == f"lsdata train attach {run}"
+    (line,), _ = train("status")
+    assert (line["run"], line["where"], line["state"]) == (run, "modal", "running")
+
+    modal.held.set()
+    attached, said = train("attach", run)
+    assert "step 1/1" in said, "the log of the container"
+    assert attached["details"]["steps"] == 1
+    folder = RunFolder(workspace.train_dir / run)
+    folder.verify()
+    assert (folder.final / "model.safetensors").exists()
+
+    train("fetch", run, "--delete-remote")
+    assert not (modal.volume("latentscore-data-outputs") / run).exists()
+    again, _ = train("sft", *quick, "--on", "modal", "--yes")
+    assert (again["done"], again["skipped"]) == (0, 1)
+    assert len(modal.sent) == 1
 
 
 @pytest.mark.long

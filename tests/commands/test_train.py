@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
+from latentscore_data.commands.train import How, run_sweep
+from latentscore_data.core.errors import InputError, StoppedError
+from latentscore_data.core.settings import Settings
+from latentscore_data.core.training.spec import Choices, TrainSpec
 from latentscore_data.core.workspace import Workspace
-from training_runs import write_rows
+from modal_loopback import LoopbackModal
+from training_runs import short_question
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
-
-
-@pytest.fixture
-def workspace(root: Path) -> Workspace:
-    workspace = Workspace(root)
-    write_rows(workspace)
-    return workspace
 
 
 @pytest.mark.ml
@@ -120,3 +118,70 @@ def test_without_rows_the_command_that_makes_them_is_named(lsdata_here: Any, roo
     out = lsdata_here("train", "sft", "--root", str(root))
     assert out.returncode == 3
     assert "lsdata configs --split SFT-Train" in out.stderr
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    from latentscore_data.core.training import chat, run
+
+    monkeypatch.setattr(chat, "config_question", short_question)
+    train_really, ill = run.run_training, [8]
+
+    def train_some(spec: TrainSpec, *arguments: Any, **options: Any) -> Any:
+        if spec.batch_size in ill:
+            raise InputError("the GPU has too little memory for this run", "take less")
+        return train_really(spec, *arguments, **options)
+
+    monkeypatch.setattr(run, "run_training", train_some)
+    settings = Settings.model_validate(
+        {
+            "paths": {"root": workspace.root},
+            "train": {"base_model": "tiny-random", "limit": 4, "optim": {"max_steps": 1}},
+        }
+    )
+    first = run_sweep(settings, "batch_size", Choices("sft"), How())
+    assert (first.done, first.skipped, dict(first.failed), first.exit_code) == (3, 0, {"run": 1}, 1)
+    lines = {line["preset"]: line for line in first.details["runs"]}
+    assert {name: line["status"] for name, line in lines.items()} == {
+        "bs4": "finished", "bs8": "failed", "bs16": "finished", "bs32": "finished",
+    }  # fmt: skip
+    assert "too little memory" in lines["bs8"]["error"]
+    assert lines["bs8"]["last_loss"] is None
+    assert len({line["run"] for line in lines.values()}) == 4
+
+    ill.clear()
+    again = run_sweep(settings, "batch_size", Choices("sft"), How())
+    assert (again.done, again.skipped, again.exit_code) == (1, 3, 0)
+    table = json.loads(Path(again.outputs[-1]).read_text())
+    assert table["family"] == "batch_size"
+    assert table["runs"] == again.details["runs"]
+    finished = {line["preset"]: line["best_eval_loss"] for line in table["runs"]}
+    assert table["best"] == min(finished, key=lambda name: finished[name])
+    assert [line["run"] for line in table["runs"] if line["preset"] != "bs8"] == [
+        line["run"] for line in first.details["runs"] if line["preset"] != "bs8"
+    ]
+
+
+def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackModal, workspace: Workspace) -> None:
+    # One run could cost 1 h x 2 USD, four of them 8.
+    remote = {"timeout_hours": 1, "price_per_hour": 2, "max_cost": 7.5}
+    settings = Settings.model_validate(
+        {
+            "paths": {"root": workspace.root},
+            "train": {"base_model": "tiny-random", "on": "modal", "modal": remote},
+        }
+    )
+    with pytest.raises(StoppedError, match=r"these runs could cost up to \$8\.00"):
+        run_sweep(settings, "batch_size", Choices("sft"), How())
+    assert modal.sent == []
+    assert not list(workspace.train_dir.glob("*"))
+
+
+def test_a_sweep_whose_last_member_cannot_be_trained_says_so_before_the_first(workspace: Workspace) -> None:
+    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
+    with pytest.raises(InputError, match=r"batch\.size 4 is not a multiple of batch\.per_device 8"):
+        run_sweep(settings, "batch_size", Choices("sft", overrides=["batch.per_device=8"]), How())
+    assert not list(workspace.train_dir.glob("*"))

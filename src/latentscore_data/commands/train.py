@@ -428,7 +428,7 @@ def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
     from latentscore_data.core.display import say
     from latentscore_data.core.errors import InputError
     from latentscore_data.core.training import remote
-    from latentscore_data.core.training.prepare import prepare
+    from latentscore_data.core.training.prepare import check_lengths, prepare
     from latentscore_data.core.training.run import run_training
     from latentscore_data.core.training.runs import open_run
     from latentscore_data.core.workspace import Workspace
@@ -439,6 +439,7 @@ def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
     run = prepare(settings.train, settings.scoring, workspace, choices, say=say)
     if on_modal:
         remote.require_modal()
+        check_lengths(run, say)
         _agree(settings, how, runs=1)
     open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
     run.write_data()
@@ -545,29 +546,43 @@ def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[s
 
 
 def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Summary:
-    """Train the members of a family one after the other; a finished one is left as it is."""
+    """Train the members of a family one after the other; a finished one is left as it is.
+
+    A member that fails is a line of the table, and the others are trained all the same. The table is written after each.
+    Raises what concerns all of them before the first one starts.
+    """
+    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.errors import InputError
     from latentscore_data.core.stage import Summary
-    from latentscore_data.core.training.runs import RunFolder
-    from latentscore_data.core.training.sweep import best, members, table, write_table
+    from latentscore_data.core.training.prepare import prepare
+    from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
     from latentscore_data.core.workspace import Workspace
 
-    total = Summary(f"sweep {family}")
-    records: dict[str, dict[str, Any]] = {}
+    workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
+    runs = members(family, choices)
+    folders = {name: prepare(settings.train, settings.scoring, workspace, run).folder for name, run in runs.items()}
     if settings.train.on == "modal":
-        _agree(settings, how, runs=len(members(family, choices)))
+        _agree(settings, how, runs=len(runs))
         how = replace(how, yes=True)
-    for name, member in members(family, choices).items():
-        summary = train_one(settings, member, how)
-        records[name] = RunFolder(Path(summary.outputs[0])).record()
-        total.done += summary.done
-        total.skipped += summary.skipped
-        total.seconds += summary.seconds
-        total.outputs += summary.outputs
-    lines = table(records)
-    path = write_table(Workspace(settings.paths.root).train_dir, choices.kind, family, lines)
-    total.details = {"best": best(lines), "runs": lines}
-    total.outputs.append(str(path))
-    return total
+    path = table_file(workspace.train_dir, choices.kind, family)
+    records: dict[str, dict[str, Any]] = {}
+    for name, member in runs.items():
+        try:
+            summary = train_one(settings, member, how)
+        except InputError as error:
+            say(clean(f"{family}:{name} failed: {error.message}"))
+            total.failed["run"] += 1
+            records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": error.message}
+        else:
+            records[name] = folders[name].record()
+            total.done += summary.done
+            total.skipped += summary.skipped
+            total.seconds += summary.seconds
+            total.outputs += summary.outputs
+        lines = table(records)
+        write_table(path, choices.kind, family, lines)
+        total.details = {"best": best(lines), "runs": lines}
+    return replace(total, outputs=[*total.outputs, str(path)])
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:

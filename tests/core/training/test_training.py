@@ -141,8 +141,10 @@ def test_grpo_goes_on_with_an_sft_adapter_and_keeps_its_base(trained: Trained) -
     assert run.record()["adapter"] == sft.run_id  # the newest SFT run of that base, unasked
     assert json.loads((run.final / "adapter_config.json").read_text())["base_model_name_or_path"] == first.run_id
     load_trained(run.final)
+    # Known before anything is written or a GPU is booked.
     with pytest.raises(InputError, match="was trained on sft-first, not on tiny-random"):
-        train(workspace, "grpo", "method=lora", "optim.max_steps=2", adapter=sft.run_id)
+        ready(workspace, "grpo", "method=lora", adapter=sft.run_id, run_id="never")
+    assert not (workspace.train_dir / "never").exists()
 
 
 def test_two_grpo_steps_with_the_real_rewards(trained: Trained) -> None:
@@ -251,6 +253,21 @@ def test_a_full_disk_at_a_checkpoint_is_one_clear_error(trained: Trained, monkey
     with pytest.raises(OutputError, match="no space left") as error:
         run_training(run.spec, run.folder.path)
     assert "checkpoint.keep=1" in error.value.remedy
+
+
+def test_a_full_gpu_is_one_clear_error(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(SFTTrainer, "training_step", full)
+    run = ready(trained[0], "sft", "optim.max_steps=1", "seed=4")
+    with pytest.raises(InputError, match="too little memory") as error:
+        run_training(run.spec, run.folder.path)
+    assert "batch.per_device=1" in error.value.remedy
+    assert run.folder.record()["status"] == "failed"
 
 
 def test_a_run_that_fails_says_so_in_its_record(trained: Trained) -> None:

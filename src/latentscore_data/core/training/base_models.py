@@ -15,6 +15,13 @@ from latentscore_data.core.training.spec import TINY_RANDOM
 
 SHORT_NAMES = {"gemma3-270m": "unsloth/gemma-3-270m-it", "qwen3-600m": "unsloth/Qwen3-0.6B"}
 
+OTHER_BASES = (
+    f"name a folder, a GGUF file, a hub id that can be reached, or one of {', '.join(SHORT_NAMES)}, {TINY_RANDOM}; a gated "
+    "or private model needs HF_TOKEN"
+)
+HUB_SECONDS = 10.0
+"""How long the hub may take to say whether it has a model."""
+
 TINY_VOCABULARY = 1536
 TINY_LAYERS = 2
 TINY_HIDDEN = 64
@@ -114,6 +121,43 @@ def model_config(name: str, *, runs: Path | None = None) -> Any:
         return AutoConfig.from_pretrained(source, **options)
 
 
+def unreachable_hub(repo: str) -> str | None:
+    """Why the hub cannot be asked for this model now, or None when it has it.
+
+    One short question: the libraries would try every file of a model again and again for minutes. Raises
+    :class:`MissingError` for a model that the hub does not have.
+    """
+    import httpx
+    from huggingface_hub import HfApi, is_offline_mode
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    if is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    try:
+        HfApi().model_info(repo, timeout=HUB_SECONDS)
+    except RepositoryNotFoundError as error:
+        raise MissingError(f"the hub has no model {repo}, or it is private", OTHER_BASES) from error
+    except HfHubHTTPError:
+        # It answered; whether that is worth another try is for the library to say.
+        return None
+    except (httpx.HTTPError, OSError) as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return None
+
+
+@cache
+def _only_cached(repo: str) -> bool:
+    """True when the files of a hub model must come from the cache. Raises :class:`MissingError` when they are not in it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    reason = unreachable_hub(repo)
+    if reason is not None and not isinstance(try_to_load_from_cache(repo, "config.json"), str):
+        raise MissingError(
+            f"base model {repo} cannot be loaded: it is not here, and the hub cannot be asked ({reason})", OTHER_BASES
+        )
+    return reason is not None
+
+
 def pick_device(wanted: str) -> str:
     """``cpu`` or ``cuda``. Raises :class:`MissingError` when a GPU was asked for and there is none."""
     import torch
@@ -136,16 +180,15 @@ class _found:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
         if isinstance(error, OSError | ValueError | KeyError):
             reason = str(error).strip().splitlines()[0][:200]
-            raise MissingError(
-                f"base model {self.where} cannot be loaded ({reason})",
-                f"name a folder, a GGUF file, a hub id that can be reached, or one of {', '.join(SHORT_NAMES)}, "
-                f"{TINY_RANDOM}; a gated model needs HF_TOKEN",
-            ) from error
+            raise MissingError(f"base model {self.where} cannot be loaded ({reason})", OTHER_BASES) from error
 
 
-def _source(where: str) -> tuple[str, dict[str, str]]:
+def _source(where: str) -> tuple[str, dict[str, Any]]:
+    """What the library is asked for, and how."""
     path = Path(where)
-    return (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (where, {})
+    if path.suffix == ".gguf":
+        return str(path.parent), {"gguf_file": path.name}
+    return where, {"local_files_only": True} if not path.exists() and _only_cached(where) else {}
 
 
 def _auto_tokenizer(where: str) -> Any:
@@ -162,9 +205,10 @@ def _from_pretrained(where: str, device: str) -> Loaded:
     import torch
     from transformers import AutoModelForCausalLM
 
-    source, options = _source(where)
-    arguments: dict[str, Any] = dict(options)
-    if options:
+    with _found(where):
+        source, options = _source(where)
+    arguments = dict(options)
+    if "gguf_file" in options:
         from transformers import GgufConfig
 
         # Without it the weights stay packed, and can be neither trained nor saved.

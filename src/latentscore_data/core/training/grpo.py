@@ -27,6 +27,7 @@ from latentscore_data.core.training.audit import Audit, reference_answers
 from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
 from latentscore_data.core.training.chat import prompt_messages, template_options
 from latentscore_data.core.training.loop import Say, Watch, Watching, common_arguments, disk_full, run_trainer
+from latentscore_data.core.training.prepare import check_adapter
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.sft import lora_config
 from latentscore_data.core.training.spec import TrainSpec
@@ -115,19 +116,6 @@ def policy_folder(spec: TrainSpec, folder: RunFolder) -> Path | None:
         if path.is_dir():
             return path
     raise InputError(f"{spec.adapter}, where the run should go on from, is not there", "name it with --adapter")
-
-
-def check_adapter(spec: TrainSpec, base: str) -> None:
-    """Raise :class:`InputError` unless an adapter of ``base`` can be trained further by this spec."""
-    if base != spec.base_model:
-        raise InputError(
-            f"adapter {spec.adapter} was trained on {base}, not on {spec.base_model}",
-            f"take --base-model {base}, or another --adapter",
-        )
-    if spec.method != "lora":
-        raise InputError(
-            f"{spec.adapter} is an adapter, and method full trains all weights", "leave --set method=full out"
-        )
 
 
 def prompts(rows: Sequence[ScoredRow]) -> Dataset:

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from latentscore_data.core.errors import OutputError, StoppedError
+from latentscore_data.core.errors import InputError, OutputError, StoppedError
 from latentscore_data.core.jsonl_io import Appender, writing
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
@@ -140,13 +140,18 @@ def run_trainer(make_trainer: Callable[[Watch], Any], folder: RunFolder, watchin
 
 @contextlib.contextmanager
 def disk_full(path: Path) -> Iterator[None]:
-    """Turn a full disk into one clear error; safetensors and torch report it as errors of their own."""
+    """Turn a full disk, and a full GPU, into one clear error; safetensors and torch report them as errors of their own."""
     try:
         with writing(path):
             yield
     except OutputError:
         raise
     except Exception as error:
+        if "out of memory" in str(error):
+            raise InputError(
+                "the GPU has too little memory for this run",
+                "take --set batch.per_device=1, a smaller --set max_tokens=..., or a larger GPU",
+            ) from error
         if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
             raise OutputError(
                 f"{path} cannot be written (no space left on device)",

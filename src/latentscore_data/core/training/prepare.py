@@ -13,6 +13,7 @@ from latentscore_data.core.errors import InputError, MissingError
 from latentscore_data.core.jsonl_io import dump_line, read_rows, replace_bytes
 from latentscore_data.core.rows import ScoredRow
 from latentscore_data.core.settings import ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.training.base_models import adapter_base
 from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
 from latentscore_data.core.training.spec import (
     Choices,
@@ -80,6 +81,9 @@ def prepare(
     if choices.kind == "grpo":
         choices = replace(choices, adapter=starting_point(settings, choices, workspace, say))
     spec, origins = build_spec(settings, choices, data, scoring)
+    for start in (workspace.train_dir / str(spec.adapter) / "final", Path(str(spec.adapter))):
+        if (base := adapter_base(start)) is not None:
+            check_adapter(spec, base)
     return Prepared(spec, origins, RunFolder(workspace.train_dir / spec.run_id), rows, lines)
 
 
@@ -113,6 +117,19 @@ def starting_point(
     return newest.run_id
 
 
+def check_adapter(spec: TrainSpec, base: str) -> None:
+    """Raise :class:`InputError` unless an adapter of ``base`` can be trained further by this spec."""
+    if base != spec.base_model:
+        raise InputError(
+            f"adapter {spec.adapter} was trained on {base}, not on {spec.base_model}",
+            f"take --base-model {base}, or another --adapter",
+        )
+    if spec.method != "lora":
+        raise InputError(
+            f"{spec.adapter} is an adapter, and method full trains all weights", "leave --set method=full out"
+        )
+
+
 def training_files(workspace: Workspace, kind: Kind) -> dict[str, Path]:
     """The files that a kind of training reads, by role; validation rows only where there are any."""
     files = {"train": workspace.scored(SPLIT_OF[kind])}
@@ -134,6 +151,19 @@ def training_rows(workspace: Workspace, kind: Kind) -> dict[str, list[ScoredRow]
         )
     validation = list(read_rows(files["val"], ScoredRow, torn="drop")) if "val" in files else []
     return {"train": train, **({"val": validation} if validation else {})}
+
+
+def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
+    """Raise :class:`InputError` when no row of a remote run would fit; where tokens cannot be counted here, say so."""
+    from latentscore_data.core.training.audit import audit
+    from latentscore_data.core.training.base_models import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(run.spec.base_model, runs=run.folder.path.parent)
+    except MissingError as error:
+        say(f"the rows are measured on Modal: {error.message}")
+        return
+    audit(run.spec, run.limited_rows(), tokenizer)
 
 
 def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:

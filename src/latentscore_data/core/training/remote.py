@@ -23,7 +23,7 @@ from latentscore_data.core.errors import (
 )
 from latentscore_data.core.jsonl_io import replace_json, writing
 from latentscore_data.core.settings import ModalSettings
-from latentscore_data.core.training.base_models import adapter_base, is_local
+from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
 from latentscore_data.core.training.prepare import Prepared
 from latentscore_data.core.training.prices import cap_usd, check_gpu
 from latentscore_data.core.training.runs import RunFolder
@@ -157,6 +157,9 @@ def _check_reachable_base(run: Prepared) -> None:
             f"base model {base} is a file on this machine, which Modal does not see",
             "take a hub id or a short name, or train with --on local",
         )
+    if not is_local(base, run.folder.path.parent):
+        # Whether it can be asked from here does not matter, but what it does not have needs no GPU.
+        unreachable_hub(SHORT_NAMES.get(base, base))
     if run.spec.grpo is not None and run.spec.grpo.reward != "standard":
         raise InputError(
             f"reward {run.spec.grpo.reward} is code on this machine, which Modal does not see",

@@ -38,6 +38,7 @@ def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             **{column: record.get("metrics", {}).get(column) for column in COLUMNS},
             "seconds": record.get("seconds"),
             "warnings": len(record.get("health", [])),
+            "error": record.get("error"),
         }
         for name, record in records.items()
     ]
@@ -52,8 +53,10 @@ def best(lines: Sequence[dict[str, Any]]) -> str | None:
     return None
 
 
-def write_table(train_dir: Path, kind: str, group: str, lines: Sequence[dict[str, Any]]) -> Path:
+def table_file(train_dir: Path, kind: str, group: str) -> Path:
     """Beside the runs, so that the comparison survives the terminal."""
-    path = train_dir / f"sweep-{kind}-{group}.json"
+    return train_dir / f"sweep-{kind}-{group}.json"
+
+
+def write_table(path: Path, kind: str, group: str, lines: Sequence[dict[str, Any]]) -> None:
     replace_json(path, {"kind": kind, "family": group, "best": best(lines), "runs": list(lines)})
-    return path

@@ -1,0 +1,78 @@
+"""Asking the hub for a base model: a short answer instead of minutes of retries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from latentscore_data.core.errors import MissingError
+from latentscore_data.core.training import base_models
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    base_models._only_cached.cache_clear()
+
+
+@pytest.fixture
+def hub_without_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A hub that has nothing, and the paths it was asked for."""
+    asked: list[str] = []
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        yield asked
+        server.shutdown()
+
+
+def test_a_model_that_the_hub_does_not_have_is_refused(hub_without_models: list[str]) -> None:
+    with pytest.raises(MissingError, match="the hub has no model no/such-model") as error:
+        base_models.unreachable_hub("no/such-model")
+    assert "HF_TOKEN" in error.value.remedy
+    assert hub_without_models[-1] == "/api/models/no/such-model"
+
+
+def test_a_hub_that_does_not_answer_costs_no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    assert base_models.unreachable_hub("some/model")
+    with pytest.raises(MissingError, match="it is not here, and the hub cannot be asked"):
+        base_models._only_cached("some/model")
+    # The libraries' own retries would take 23 s for each file.
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.ml
+def test_what_was_fetched_before_is_loaded_without_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    cached = tmp_path / "models--some--model"
+    snapshot = cached / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    base_models.model_config("tiny-random").save_pretrained(snapshot)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    started = time.monotonic()
+    assert base_models.model_config("some/model").num_hidden_layers == 2
+    assert time.monotonic() - started < 20
