@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from pathlib import Path
@@ -184,18 +183,6 @@ def test_other_code_on_modal_is_noticed(modal: LoopbackModal) -> None:
     modal.bodies["check"] = lambda question: json.dumps({**shards.what_is_here(), "code": "another"})
     with pytest.raises(VerificationError, match="does not see the code"):
         remote.check_code()
-
-
-def test_pins_are_the_versions_that_the_tests_run_with() -> None:
-    from latentscore_data.core.training.modal_app import pins
-
-    root = Path(__file__).resolve().parents[3]
-
-    def canonical(line: str) -> str:
-        return re.sub(r"[-_.]+", "-", line.strip().lower().partition("==")[0]) + "==" + line.strip().partition("==")[2]
-
-    constraints = {canonical(line) for line in (root / "constraints.txt").read_text().splitlines() if "==" in line}
-    assert {canonical(pin) for pin in pins()} <= constraints
 
 
 def test_a_failing_shard_ends_the_map_with_its_own_error(modal: LoopbackModal) -> None:

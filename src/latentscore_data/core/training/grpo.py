@@ -23,10 +23,10 @@ from latentscore_data.core.scoring.rewards import (
     finite_rewards,
     part_weights,
 )
-from latentscore_data.core.training.audit import Audit, reference_answers
+from latentscore_data.core.training.audit import reference_answers
 from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
 from latentscore_data.core.training.chat import prompt_messages, template_options
-from latentscore_data.core.training.loop import Say, Watch, Watching, common_arguments, disk_full, run_trainer
+from latentscore_data.core.training.loop import Lesson, Say, Watch, common_arguments, disk_full, run_trainer
 from latentscore_data.core.training.prepare import check_adapter
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.sft import lora_config
@@ -44,23 +44,14 @@ FEWEST_SCORES = 20
 MOST_REFERENCES = 64
 
 
-def train_grpo(
-    spec: TrainSpec,
-    folder: RunFolder,
-    loaded: Loaded,
-    rows: dict[str, list[ScoredRow]],
-    audit: Audit,
-    device: str,
-    watching: Watching,
-    reward: Reward | None = None,
-) -> tuple[Any, Watch]:
+def train_grpo(lesson: Lesson, reward: Reward | None = None) -> tuple[Any, Watch]:
     """Train on the vibes of ``train``. ``reward`` replaces the spec's. Returns the trainer and what was watched."""
-    rollout = spec.rollout
-    with reward_functions(spec, rows["train"], reward, folder, watching.say) as (functions, weights):
+    spec, rollout, loaded, rows = lesson.spec, lesson.spec.rollout, lesson.loaded, lesson.rows["train"]
+    with reward_functions(spec, rows, reward, lesson.folder, lesson.watching.say) as (functions, weights):
         arguments = GRPOConfig(
-            **common_arguments(spec, folder, audit.steps, device),
+            **common_arguments(lesson),
             num_generations=rollout.generations,
-            max_completion_length=audit.max_completion_tokens,
+            max_completion_length=lesson.audit.max_completion_tokens,
             beta=rollout.beta,
             temperature=rollout.temperature,
             top_p=rollout.top_p,
@@ -74,14 +65,14 @@ def train_grpo(
                 model=loaded.model,
                 reward_funcs=[*functions],
                 args=arguments,
-                train_dataset=prompts(rows["train"]),
+                train_dataset=prompts(rows),
                 processing_class=loaded.tokenizer,
                 # An adapter that is trained further brings its own configuration; its start is the frozen reference.
                 peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
                 callbacks=[watch],
             )
 
-        return run_trainer(make, folder, watching)
+        return run_trainer(make, lesson)
 
 
 def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:

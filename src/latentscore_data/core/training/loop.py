@@ -15,6 +15,9 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from latentscore_data.core.errors import InputError, OutputError, StoppedError
 from latentscore_data.core.jsonl_io import Appender, writing
+from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.training.audit import Audit
+from latentscore_data.core.training.base_models import Loaded
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.training.watch import Line, health
@@ -41,12 +44,26 @@ def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
     return spec.checkpoint.every_steps or min(max(steps // CHECKPOINTS_PER_RUN, 1), MOST_STEPS_BETWEEN_CHECKPOINTS)
 
 
-def common_arguments(spec: TrainSpec, folder: RunFolder, steps: int, device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Lesson:
+    """One run, ready for its trainer: the model, and the rows that fit, by role."""
+
+    spec: TrainSpec
+    folder: RunFolder
+    loaded: Loaded
+    rows: dict[str, list[ScoredRow]]
+    audit: Audit
+    device: str
+    watching: Watching
+
+
+def common_arguments(lesson: Lesson) -> dict[str, Any]:
     """The arguments that ``SFTConfig`` and ``GRPOConfig`` have in common."""
     import torch
 
+    spec, steps, device = lesson.spec, lesson.audit.steps, lesson.device
     return {
-        "output_dir": str(folder.checkpoints),
+        "output_dir": str(lesson.folder.checkpoints),
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.optim.schedule,
         "warmup_steps": spec.optim.warmup,
@@ -118,11 +135,12 @@ class Watch(TrainerCallback):
         self._out.close()
 
 
-def run_trainer(make_trainer: Callable[[Watch], Any], folder: RunFolder, watching: Watching) -> tuple[Any, Watch]:
-    """Train from the newest complete checkpoint, or from the start, and save to ``final/``.
+def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[Any, Watch]:
+    """Train from the newest complete checkpoint, or from the start. Returns the trainer and what was watched.
 
-    Raises :class:`OutputError` when the disk is full.
+    Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is.
     """
+    folder, watching = lesson.folder, lesson.watching
     checkpoint = folder.newest_checkpoint()
     folder.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     if checkpoint:

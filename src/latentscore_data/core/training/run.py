@@ -92,7 +92,7 @@ def _train(
     from latentscore_data.core.training.audit import audit, count_parameters
     from latentscore_data.core.training.base_models import load_base, pick_device
     from latentscore_data.core.training.grpo import load_policy, train_grpo
-    from latentscore_data.core.training.loop import Watching
+    from latentscore_data.core.training.loop import Lesson, Watching
     from latentscore_data.core.training.sft import train_sft
 
     device = pick_device(spec.device)
@@ -104,11 +104,8 @@ def _train(
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
     folder.note(audit=report.to_dict(), device=device)
-    watching = Watching(say, on_checkpoint, deadline)
-    if spec.kind == "sft":
-        trainer, watch = train_sft(spec, folder, loaded, kept, report, device, watching)
-    else:
-        trainer, watch = train_grpo(spec, folder, loaded, kept, report, device, watching, reward)
+    lesson = Lesson(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
+    trainer, watch = train_sft(lesson) if spec.kind == "sft" else train_grpo(lesson, reward)
     save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
 

@@ -11,29 +11,19 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.training.audit import Audit
-from latentscore_data.core.training.base_models import Loaded
 from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
-from latentscore_data.core.training.loop import Watch, Watching, common_arguments, run_trainer
-from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.loop import Lesson, Watch, common_arguments, run_trainer
 from latentscore_data.core.training.spec import TrainSpec
 
 
-def train_sft(
-    spec: TrainSpec,
-    folder: RunFolder,
-    loaded: Loaded,
-    rows: dict[str, list[ScoredRow]],
-    audit: Audit,
-    device: str,
-    watching: Watching,
-) -> tuple[Any, Watch]:
+def train_sft(lesson: Lesson) -> tuple[Any, Watch]:
     """Train on the rows of ``train``, stop early on those of ``val``. Returns the trainer and what was watched."""
+    spec, rows, tokenizer = lesson.spec, lesson.rows, lesson.loaded.tokenizer
     validating = bool(rows.get("val"))
-    common = common_arguments(spec, folder, audit.steps, device)
+    common = common_arguments(lesson)
     arguments = SFTConfig(
         **common,
-        max_length=audit.max_tokens,
+        max_length=lesson.audit.max_tokens,
         completion_only_loss=True,
         packing=False,
         eval_strategy="steps" if validating else "no",
@@ -48,16 +38,16 @@ def train_sft(
 
     def make(watch: Watch) -> SFTTrainer:
         return SFTTrainer(
-            model=loaded.model,
+            model=lesson.loaded.model,
             args=arguments,
-            train_dataset=examples(rows["train"], loaded.tokenizer),
-            eval_dataset=examples(rows["val"], loaded.tokenizer) if validating else None,
-            processing_class=loaded.tokenizer,
+            train_dataset=examples(rows["train"], tokenizer),
+            eval_dataset=examples(rows["val"], tokenizer) if validating else None,
+            processing_class=tokenizer,
             peft_config=lora_config(spec),
             callbacks=[watch, *stopping],
         )
 
-    return run_trainer(make, folder, watching)
+    return run_trainer(make, lesson)
 
 
 def examples(rows: list[ScoredRow], tokenizer: Any) -> Dataset:
