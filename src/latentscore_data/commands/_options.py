@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,21 +116,36 @@ CALL_OPTIONS = {
 """The flags of every command that calls models, by the setting in ``llm`` that each overrides."""
 
 
-def calls_models(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the flags of model calls; it gets those that were given as ``calls``, for the section ``llm``."""
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "calls"]
+Command = Callable[..., None]
+
+
+def with_flags(parameter: str, options: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """A command with these flags in the place of its ``parameter``, a dict that gets those that were given."""
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in CALL_OPTIONS.items()
+        for name, kind in options.items()
     ]
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        calls = {name: value for name in CALL_OPTIONS if (value := given.pop(name)) is not None}
-        command(calls=calls, **given)
+    def decorate(command: Command) -> Command:
+        own = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for one in inspect.signature(command, eval_str=True).parameters.values()
+        ]
+        at = [one.name for one in own].index(parameter)
 
-    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    return run
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            flags = {name: value for name in options if (value := given.pop(name)) is not None}
+            command(**{parameter: flags}, **given)
+
+        run.__signature__ = inspect.Signature([*own[:at], *added, *own[at + 1 :]])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+calls_models = with_flags("calls", CALL_OPTIONS)
+"""For commands that call models: the flags that were given become ``calls``, for the section ``llm``."""
 
 
 class Globals:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentscore_data.commands._options import DryRunOption, OnOption, SeedOption, YesOption, load, show
+from latentscore_data.commands._options import DryRunOption, OnOption, SeedOption, YesOption, load, show, with_flags
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -75,21 +75,31 @@ TrustOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Go on although the spec has changed.")]
 
 
+SETTING_FLAGS = {
+    "base_model": BaseModelOption,
+    "max_steps": MaxStepsOption,
+    "limit": LimitRowsOption,
+    "seed": SeedOption,
+    "on": OnOption,
+    "gpu": GpuOption,
+    "max_cost": ModalCostOption,
+}
+"""The flags of every kind of training, by the setting in ``train`` that each overrides."""
+
+SECTION_OF = {"max_steps": "optim", "gpu": "modal", "max_cost": "modal"}
+"""Those of them whose setting lies in a section of its own."""
+
+
 @app.command()
+@with_flags("wanted", SETTING_FLAGS)
 def sft(
-    base_model: BaseModelOption = None,
+    wanted: dict[str, Any],
     preset: PresetOption = None,
     set_: SetOption = None,
-    max_steps: MaxStepsOption = None,
-    limit: LimitRowsOption = None,
-    seed: SeedOption = None,
     run_id: RunIdOption = None,
     resume: ResumeOption = "auto",
     force: ForceOption = False,
-    on: OnOption = None,
-    gpu: GpuOption = None,
     detach: DetachOption = False,
-    max_cost: ModalCostOption = None,
     yes: YesOption = False,
     evaluate: EvaluateOption = False,
     require_improvement: RequireOption = False,
@@ -104,27 +114,22 @@ def sft(
     """
     from latentscore_data.core.training.spec import Choices
 
-    settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
+    settings = _settings(wanted)
     choices = Choices("sft", run_id, None, preset or [], set_ or [])
     _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
+@with_flags("wanted", SETTING_FLAGS)
 def grpo(
-    base_model: BaseModelOption = None,
+    wanted: dict[str, Any],
     adapter: AdapterOption = None,
     preset: PresetOption = None,
     set_: SetOption = None,
-    max_steps: MaxStepsOption = None,
-    limit: LimitRowsOption = None,
-    seed: SeedOption = None,
     run_id: RunIdOption = None,
     resume: ResumeOption = "auto",
     force: ForceOption = False,
-    on: OnOption = None,
-    gpu: GpuOption = None,
     detach: DetachOption = False,
-    max_cost: ModalCostOption = None,
     yes: YesOption = False,
     evaluate: EvaluateOption = False,
     require_improvement: RequireOption = False,
@@ -140,28 +145,23 @@ def grpo(
     """
     from latentscore_data.core.training.spec import Choices
 
-    settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
+    settings = _settings(wanted)
     _trust_reward(settings, trust_settings)
     choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
     _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
+@with_flags("wanted", SETTING_FLAGS)
 def sweep(
+    wanted: dict[str, Any],
     family: Annotated[str, typer.Argument(help="lora_rank, learning_rate, grpo_beta or batch_size.")],
     kind: Annotated[str, typer.Option(help="sft or grpo (default: grpo for grpo_beta, else sft).")] = "",
-    base_model: BaseModelOption = None,
     adapter: AdapterOption = None,
     set_: SetOption = None,
-    max_steps: MaxStepsOption = None,
-    limit: LimitRowsOption = None,
-    seed: SeedOption = None,
     run_id: RunIdOption = None,
     resume: ResumeOption = "auto",
     force: ForceOption = False,
-    on: OnOption = None,
-    gpu: GpuOption = None,
-    max_cost: ModalCostOption = None,
     yes: YesOption = False,
     trust_settings: TrustOption = False,
     dry_run: DryRunOption = False,
@@ -179,7 +179,7 @@ def sweep(
     kind = kind or ("grpo" if family == "grpo_beta" else "sft")
     if kind not in ("sft", "grpo"):
         raise InputError(f"{kind!r} is no kind of training", "kinds are sft and grpo")
-    settings = _settings(base_model, max_steps, limit, seed, on, gpu, max_cost)
+    settings = _settings(wanted)
     _trust_reward(settings, trust_settings)
     choices = Choices(kind, run_id, adapter if kind == "grpo" else None, [], set_ or [])
     if dry_run:
@@ -289,21 +289,13 @@ def check() -> None:
         typer.echo(f"Modal sees this code ({found['code'][:12]}) with torch {found['versions'].get('torch')}")
 
 
-def _settings(
-    base_model: str | None,
-    max_steps: int | None,
-    limit: int | None,
-    seed: int | None,
-    on: str | None,
-    gpu: str | None,
-    max_cost: float | None,
-) -> Settings:
-    from latentscore_data.core.settings import chosen
-
-    optim, modal = chosen(max_steps=max_steps), chosen(gpu=gpu, max_cost=max_cost)
-    return load(
-        train=chosen(base_model=base_model, limit=limit, seed=seed, on=on, optim=optim or None, modal=modal or None)
-    )
+def _settings(wanted: dict[str, Any]) -> Settings:
+    """The settings with the flags of :data:`SETTING_FLAGS` in their places."""
+    train: dict[str, Any] = {}
+    for name, value in wanted.items():
+        section = SECTION_OF.get(name)
+        (train.setdefault(section, {}) if section else train)[name] = value
+    return load(train=train)
 
 
 def _trust_reward(settings: Settings, trusted: bool) -> None:
@@ -499,6 +491,7 @@ def _detached(folder: RunFolder) -> Summary:
 
 def run_lines(settings: Settings) -> list[dict[str, Any]]:
     """A line for each run in the workspace, the newest first."""
+    from latentscore_data.core.errors import MissingError
     from latentscore_data.core.training import remote
     from latentscore_data.core.training.runs import find_runs
     from latentscore_data.core.workspace import Workspace
@@ -510,9 +503,13 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
         state = record.get("status", "not started")
         error = record.get("error")
         if away and not folder.done:
-            remote.require_modal()
-            there = remote.state(folder)
-            state, error = there["state"], there.get("error")
+            try:
+                remote.require_modal()
+                there = remote.state(folder)
+                state, error = there["state"], there.get("error")
+            except MissingError as missing:
+                # The runs of this machine are to be seen all the same.
+                state, error = "unknown", missing.message
         last = {name: line[name] for line in history for name in ("step", "loss", "reward") if name in line}
         lines.append(
             {

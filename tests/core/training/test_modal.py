@@ -223,6 +223,58 @@ def test_a_base_model_in_a_folder_here_is_refused(modal: LoopbackModal, workspac
         start(run)
 
 
+def test_a_tracker_that_the_containers_do_not_have_is_refused(modal: LoopbackModal, workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="wandb is not in the containers"):
+        start(ready(workspace, *QUICK, "tracker=wandb"))
+    assert modal.sent == []
+
+
+def test_a_model_of_this_machine_is_uploaded_with_its_base_and_again_when_it_changed(
+    modal: LoopbackModal, workspace: Workspace
+) -> None:
+    there = modal.volume(VOLUME)
+
+    def trained(run_id: str, weights: str, base: str | None = None) -> None:
+        run = RunFolder(workspace.train_dir / run_id)
+        run.final.mkdir(parents=True, exist_ok=True)
+        (run.final / "weights").write_text(weights)
+        if base is not None:
+            (run.final / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        run.mark_done()
+
+    trained("sft-base", "one")
+    trained("sft-adapter", "two", base="sft-base")
+    said: list[str] = []
+    remote.upload_model("sft-adapter", workspace.train_dir, said.append)
+    assert (there / "sft-adapter" / "final" / "weights").read_text() == "two"
+    assert (there / "sft-base" / "final" / "weights").read_text() == "one"
+    assert len(said) == 2
+
+    remote.upload_model("sft-adapter", workspace.train_dir, said.append)
+    assert len(said) == 2, "what is there stays"
+    trained("sft-adapter", "three", base="sft-base")
+    remote.upload_model("sft-adapter", workspace.train_dir, said.append)
+    assert (there / "sft-adapter" / "final" / "weights").read_text() == "three"
+    assert len(said) == 3
+    # On the volume it is a model, not a run that was trained there.
+    assert not (there / "sft-adapter" / "DONE").exists()
+    with pytest.raises(InputError, match="which Modal does not see"):
+        remote.upload_model(str(workspace.root), workspace.train_dir, said.append)
+
+
+def test_status_lists_the_runs_of_this_machine_without_modal(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentscore_data.commands.train import run_lines
+    from latentscore_data.core.settings import Settings
+
+    run = ready(workspace)
+    remote.note_remote(run.folder, call_id="fc-1", state="running")
+    monkeypatch.setattr(remote, "require_modal", lambda: (_ for _ in ()).throw(MissingError("no Modal", "modal setup")))
+    (line,) = run_lines(Settings.model_validate({"paths": {"root": workspace.root}}))
+    assert (line["run"], line["state"], line["error"]) == (run.spec.run_id, "unknown", "no Modal")
+
+
 def test_a_refused_token_is_one_line(modal: LoopbackModal) -> None:
     import grpclib
 

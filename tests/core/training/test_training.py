@@ -285,6 +285,7 @@ def test_a_run_that_fails_says_so_in_its_record(trained: Trained) -> None:
         ("base_model=no/such-model", MissingError, "base model no/such-model cannot be loaded"),
         ("base_model=missing.gguf", MissingError, "missing.gguf cannot be loaded"),
         ("device=cuda", MissingError, "there is no GPU here"),
+        ("tracker=wandb", MissingError, "train.tracker is wandb, which is not installed"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(

@@ -118,7 +118,7 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say) -> dic
     from latentscore_data.core.training import modal_app
 
     check_gpu(modal.gpu)
-    _check_reachable_base(run)
+    _check_reachable(run)
     cap = check_cap(modal, modal.gpu)
     deadline = time.time() + modal.timeout_hours * 3600
     upload(run, say)
@@ -149,8 +149,8 @@ def _secrets(modal: ModalSettings) -> list[Any]:
     return [Secret.from_name(name) for name in modal.secrets]
 
 
-def _check_reachable_base(run: Prepared) -> None:
-    """A base model that is a folder here is not there."""
+def _check_reachable(run: Prepared) -> None:
+    """What the run needs must be there: a folder or code of this machine is not. Raises :class:`InputError`."""
     base = run.spec.base_model
     if base != TINY_RANDOM and is_local(base) and not (run.folder.path.parent / base / "final").is_dir():
         raise InputError(
@@ -160,6 +160,11 @@ def _check_reachable_base(run: Prepared) -> None:
     if not is_local(base, run.folder.path.parent):
         # Whether it can be asked from here does not matter, but what it does not have needs no GPU.
         unreachable_hub(SHORT_NAMES.get(base, base))
+    if run.spec.tracker != "none":
+        raise InputError(
+            f"{run.spec.tracker} is not in the containers",
+            "take --set tracker=none; metrics.jsonl comes home with the run",
+        )
     if run.spec.grpo is not None and run.spec.grpo.reward != "standard":
         raise InputError(
             f"reward {run.spec.grpo.reward} is code on this machine, which Modal does not see",

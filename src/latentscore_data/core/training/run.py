@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import platform
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core.errors import LsdataError, OutputError, require
+from latentscore_data.core.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.training.watch import draw
@@ -47,6 +48,7 @@ def run_training(
         return folder.record()
     for module in ("torch", "transformers", "trl", "peft"):
         require(module, "ml", "training")
+    check_tracker(spec)
     started = time.monotonic()
     before = float(folder.record().get("seconds", 0.0))
     folder.note(
@@ -108,6 +110,15 @@ def _train(
     trainer, watch = train_sft(lesson) if spec.kind == "sft" else train_grpo(lesson, reward)
     save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
+
+
+def check_tracker(spec: TrainSpec) -> None:
+    """Raise :class:`MissingError` unless the library that gets the metrics is here."""
+    if spec.tracker != "none" and importlib.util.find_spec(spec.tracker) is None:
+        raise MissingError(
+            f"train.tracker is {spec.tracker}, which is not installed",
+            f"pip install {spec.tracker}, or --set tracker=none",
+        )
 
 
 def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
