@@ -85,14 +85,17 @@ class ModalStudio(Studio):
         self._deadline: float | None = None
         self._error: Exception | None = None
         self._sent: set[str] = set()
+        self._wave: list[tuple[str, _Pair]] = []
         self._outbox: queue.SimpleQueue[tuple[str, _Pair] | None] = queue.SimpleQueue()
         self._sending = threading.Thread(target=self._send_waves, name="sending", daemon=True)
         self._sending.start()
 
     def close(self) -> None:
         self._outbox.put(None)
-        # A map that is under way when a second Ctrl-C ends the run is not waited for: Modal ends it with this process.
-        self._sending.join(timeout=5)
+        # When all is heard, the app is still being left. What is under way when a second Ctrl-C ends the run is not waited
+        # for: Modal ends it with this process.
+        heard = all(pair.future.done() for _, pair in self._wave)
+        self._sending.join(timeout=60 if heard else 1)
         super().close()
 
     def _render(self, key: str, pair: _Pair) -> None:
@@ -100,14 +103,14 @@ class ModalStudio(Studio):
 
     def _send_waves(self) -> None:
         while (first := self._outbox.get()) is not None:
-            wave = [first, *self._gather_more()]
+            self._wave = [first, *self._gather_more()]
             try:
                 if self._error is not None:
                     raise self._error
-                self._send(wave)
+                self._send(self._wave)
             except Exception as error:  # everyone who still waits must learn of it, and nothing more is sent
                 self._error = error
-                for _, pair in wave:
+                for _, pair in self._wave:
                     if not pair.future.done():
                         pair.future.set_exception(error)
 
