@@ -166,13 +166,14 @@ def run_bench(
     sources = prepare.choose_sources(settings.bench, rows)
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
+    there = errands(settings, workspace) if on_modal else []
     for plan in plans(settings, workspace):
         confirm_spending(plan, settings.llm, yes)
     make_studio = None
     if on_modal:
         from latentscore_data.core.training.away import stays_here, studio_on_modal
 
-        confirm_errands(errands(settings, workspace), settings.train.modal, yes)
+        confirm_errands(there, settings.train.modal, yes)
         if stays_here(settings.scoring) is None:
             make_studio = studio_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
