@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from latentscore import FIELDS
 from latentscore_data.cli import app
 from latentscore_data.core.settings import Settings, load_settings
 
@@ -23,6 +26,18 @@ def test_documents_made_from_the_code_are_current(name: str) -> None:
         capture_output=True, text=True, cwd=ROOT, check=True, timeout=60,
     ).stdout  # fmt: skip
     assert (ROOT / name).read_text(encoding="utf-8") == made, "run: make docs"
+
+
+def test_documents_count_the_fields_as_the_table_does() -> None:
+    counts = {
+        r"(?:the|dict of|\*\*) (\d+) fields": len(FIELDS),
+        r"(?:config of|turns) (\d+) words": len(FIELDS),
+        r"(\d+) pairs of labels": sum(math.comb(len(spec.labels), 2) for spec in FIELDS.values()),
+    }
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for pattern, count in counts.items():
+            said = re.findall(pattern, path.read_text(encoding="utf-8"))
+            assert {int(number) for number in said} <= {count}, f"{path.name}: {pattern} is {count} now"
 
 
 def test_every_command_and_option_has_help() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentscore import Audio, MusicConfigPrompt, render
+from latentscore import FIELDS, Audio, MusicConfigPrompt, render
 
 HERE = Path(__file__).parent
 SECONDS = 16.0
@@ -24,7 +24,8 @@ SHOWN = (
 
 def named_configs() -> dict[str, MusicConfigPrompt]:
     words = json.loads((HERE / "configs.json").read_text(encoding="utf-8"))
-    return {name: MusicConfigPrompt(**config) for name, config in words.items()}
+    defaults = {name: spec.nearest_label(spec.default) for name, spec in FIELDS.items()}
+    return {name: MusicConfigPrompt(**{**defaults, **config}) for name, config in words.items()}
 
 
 def file_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Music from a config of 34 words.
+"""Music from a config in words.
 
 Importing the package loads no number crunching: sound is imported when it is first asked for.
 """

@@ -142,7 +142,7 @@ else:
         "MusicConfigPrompt",
         __base__=_PromptBase,
         __module__=__name__,
-        __doc__="A music config in words: 34 fields, all required.",
+        __doc__="A music config in words: every field, none left out.",
         **{name: (_word_type(spec), Field(description=spec.meaning)) for name, spec in FIELDS.items()},
     )
     MusicConfig = create_model(

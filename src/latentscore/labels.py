@@ -1,4 +1,4 @@
-"""The 34 fields of a music config, each said once.
+"""The fields of a music config, each said once.
 
 A row of the table holds a field's labels in order, the numbers they stand for, the runtime default and the sentence
 that explains the field to a model. The two config shapes, the JSON schema, the prompts, the validity reward, the random

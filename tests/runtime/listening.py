@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore import Audio, MusicConfigPrompt, Score, compose, random_config, render
+from latentscore import FIELDS, Audio, MusicConfigPrompt, Score, compose, random_config, render
 
 RATE = 22_050
 SECONDS = 8.0
 
 Floats = NDArray[np.floating[Any]]
 
+DEFAULTS = {name: spec.nearest_label(spec.default) for name, spec in FIELDS.items()}
+"""For a field that is newer than what names its words."""
+
 PLAIN = {
+    **DEFAULTS,
     "tempo": "medium", "root": "c", "mode": "minor", "brightness": "medium", "space": "small", "density": 6,
     "bass": "sustained", "pad": "warm_slow", "melody": "procedural", "rhythm": "hats_only", "texture": "crystal",
     "accent": "bells", "motion": "medium", "attack": "medium", "stereo": "medium", "depth": False, "echo": "subtle",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import pickle
 
 import numpy as np
@@ -25,7 +24,7 @@ from latentscore.config import (
     schema_text,
 )
 from latentscore.errors import InvalidConfigError
-from latentscore.labels import FIELDS, ORDERED_FIELDS, STYLE_FIELDS, beats_per_minute
+from latentscore.labels import FIELDS, ORDERED_FIELDS, beats_per_minute
 
 
 @st.composite
@@ -33,13 +32,6 @@ def prompt_configs(draw: st.DrawFn) -> MusicConfigPrompt:
     words = {name: draw(st.sampled_from(spec.labels)) for name, spec in FIELDS.items()}
     low, high = sorted((words["register_min_oct"], words["register_max_oct"]))
     return MusicConfigPrompt(**{**words, "register_min_oct": low, "register_max_oct": high})
-
-
-def test_the_table_has_the_size_it_should() -> None:
-    assert len(FIELDS) == 34
-    assert [sum(spec.kind == kind for spec in FIELDS.values()) for kind in ("scale", "whole", "switch")] == [15, 4, 1]
-    assert sum(len(FIELDS[name].labels) for name in STYLE_FIELDS) == 57
-    assert sum(math.comb(len(spec.labels), 2) for spec in FIELDS.values()) == 527
 
 
 def test_numbers_of_the_ordered_words() -> None:
@@ -161,7 +153,7 @@ def test_the_schema_for_providers_is_closed_and_complete() -> None:
     assert schema["properties"]["palettes"]["minItems"] == schema["properties"]["palettes"]["maxItems"] == 3
     assert config["properties"]["tempo"]["enum"] == ["very_slow", "slow", "medium", "fast", "very_fast"]
     assert len(schema_hash()) == 64
-    assert len(schema_text().splitlines()) == 34
+    assert len(schema_text().splitlines()) == len(FIELDS)
 
 
 def test_random_configs_cover_every_label_and_depend_on_the_seed_alone() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from listening import RATE, mel_bank, spectrogram
+from listening import DEFAULTS, RATE, mel_bank, spectrogram
 
 from latentscore import RENDERER_VERSION, MusicConfigPrompt, render
 
@@ -23,7 +23,10 @@ TOLERANCE_DB = 0.5
 
 
 def named_configs() -> dict[str, MusicConfigPrompt]:
-    return {name: MusicConfigPrompt(**words) for name, words in json.loads(CONFIGS.read_text(encoding="utf-8")).items()}
+    return {
+        name: MusicConfigPrompt(**{**DEFAULTS, **words})
+        for name, words in json.loads(CONFIGS.read_text(encoding="utf-8")).items()
+    }
 
 
 def fingerprint(config: MusicConfigPrompt) -> list[list[float]]:

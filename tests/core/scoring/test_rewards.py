@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factories import make_palette, make_payload
+from latentscore import FIELDS
 from latentscore.embed import HashingEmbedder
 from latentscore_data.core.scoring.rewards import (
     PARTS,
@@ -113,13 +114,18 @@ def test_format_by_how_far_the_parser_came(text: str, low: float, high: float) -
     assert low <= read_answer(text).format <= high
 
 
+COUNTED = len(FIELDS) + 3
+
+
 def test_schema_counts_fields_and_palettes() -> None:
     payload = make_payload()
     assert schema_part(payload) == 1.0
     fewer = {name: value for name, value in payload["config"].items() if name not in ("tempo", "root")}
-    assert schema_part({**payload, "config": fewer}) == pytest.approx(35 / 37)
-    assert schema_part({**payload, "config": {**payload["config"], "tempo": "presto"}}) == pytest.approx(36 / 37)
-    assert schema_part({**payload, "palettes": [make_palette()]}) == pytest.approx(35 / 37)
+    assert schema_part({**payload, "config": fewer}) == pytest.approx((COUNTED - 2) / COUNTED)
+    assert schema_part({**payload, "config": {**payload["config"], "tempo": "presto"}}) == pytest.approx(
+        (COUNTED - 1) / COUNTED
+    )
+    assert schema_part({**payload, "palettes": [make_palette()]}) == pytest.approx((COUNTED - 2) / COUNTED)
     assert schema_part({**payload, "mood": 1}) == pytest.approx(0.95)
     assert schema_part({**payload, "palettes": [make_palette()] * 5}) == pytest.approx(0.9)
     assert schema_part({str(i): i for i in range(100)}) == 0.0
@@ -130,7 +136,9 @@ def test_schema_counts_fields_and_palettes() -> None:
 )
 def test_schema_knows_types_and_the_order_of_registers(field: str, value: object) -> None:
     payload = make_payload()
-    assert schema_part({**payload, "config": {**payload["config"], field: value}}) == pytest.approx(36 / 37)
+    assert schema_part({**payload, "config": {**payload["config"], field: value}}) == pytest.approx(
+        (COUNTED - 1) / COUNTED
+    )
 
 
 def test_audio_maps_the_middle_of_the_data_to_the_whole_range() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
+from latentscore import FIELDS
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts, split_name
 from latentscore_data.core.export.maps import MapFacts
@@ -393,7 +394,7 @@ def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
         f"# {md(facts.name)}",
         "",
         f"A model of {facts.parameters:,} parameters that answers a short text (a *vibe*) with one JSON object: a title, "
-        "three palettes and the 34 fields of an ambient music configuration, which `latentscore` renders.",
+        f"three palettes and the {len(FIELDS)} fields of an ambient music configuration, which `latentscore` renders.",
         "",
         f"Base: {md(' <- '.join(facts.chain) or 'not stated')}. Trained with "
         f"{md(record.get('kind') or 'an unknown recipe')} ({md(record.get('method') or 'method not stated')}).",

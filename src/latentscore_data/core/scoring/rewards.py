@@ -95,7 +95,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def schema_part(data: Mapping[str, Any] | None) -> float:
-    """The share of the 34 fields and 3 palettes that are present and valid, minus 0.05 for each unknown key; at least 0."""
+    """The share of the fields and 3 palettes that are present and valid, minus 0.05 for each unknown key; at least 0."""
     if data is None:
         return 0.0
     raw_config, raw_palettes = data.get("config"), data.get("palettes")
