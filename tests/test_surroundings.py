@@ -54,32 +54,59 @@ def test_piped_output_has_no_colour_and_a_reader_that_leaves_is_no_error(lsdata:
     assert "Traceback" not in errors
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("doctor",),
-        ("doctor", "--settings"),
-        ("status",),
-        ("download", "--dataset", "builtin", "--sample-size", "3"),
-        VIBE,
-        ("configs", "--dry-run"),
-        ("run-all", "--sample", "--dry-run"),
-        ("render", "a dark drone", "--seconds", "0.5", "--out", "x.wav"),
-        ("train", "status"),
-        ("vibes",),  # no texts: an error is one document, too
-        ("bench",),
-        ("export", "map"),
-    ],
-    ids=" ".join,
+AT_WORK = (
+    ("download", "--dataset", "builtin", "--sample-size", "3"),
+    VIBE,
+    ("configs", "--dry-run"),
+    ("run-all", "--sample", "--dry-run"),
+    ("render", "a dark drone", "--seconds", "0.5", "--out", "x.wav"),
+    ("doctor",),
+    ("doctor", "--settings"),
+    ("status",),
+    ("train", "status"),
 )
-def test_json_is_one_valid_document(lsdata: Lsdata, command: tuple[str, ...]) -> None:
-    out = lsdata(*command, "--json")
+"""Commands that do something in an empty folder."""
+
+REFUSED = (
+    ("vibes",),  # there are no texts yet, no rows, no runs, no account: an error is one document, too
+    ("bench",),
+    ("train", "sft", "--base-model", "tiny-random"),
+    ("train", "grpo", "--base-model", "tiny-random"),
+    ("train", "sweep", "lora_rank", "--base-model", "tiny-random"),
+    ("train", "attach", "some-run"),
+    ("train", "fetch", "some-run"),
+    ("train", "check"),
+    ("export", "model", "some-run"),
+    ("export", "map"),
+    ("export", "dataset"),
+    ("export", "chat"),
+    ("export", "report"),
+)
+"""Commands that need something an empty folder does not have."""
+
+
+def test_the_lists_above_name_every_command() -> None:
+    for path in command_paths(leaves_only=True):
+        assert any(command[: len(path)] == path for command in (*AT_WORK, *REFUSED)), path
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", AT_WORK, ids=" ".join)
+def test_json_is_one_valid_document(lsdata_here: Lsdata, command: tuple[str, ...]) -> None:
+    out = lsdata_here(*command, "--json")
+    assert out.returncode == 0, out.stderr
+    assert isinstance(json.loads(out.stdout), dict | list)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", REFUSED, ids=" ".join)
+def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: Path, command: tuple[str, ...]) -> None:
+    out = lsdata_here(*command, "--json", env={"MODAL_CONFIG_PATH": str(tmp_path / "none")})
     document = json.loads(out.stdout)
-    if out.returncode not in (0, 1):
-        assert document["exit_code"] == out.returncode, out.stderr
-        assert document["error"]
-        assert out.returncode in (2, 3), out.stderr
+    assert document["exit_code"] == out.returncode, out.stderr
+    assert out.returncode in (2, 3), out.stderr
+    assert document["error"]
+    assert document["remedy"]
 
 
 def test_usage_errors_are_exit_code_2(lsdata: Lsdata) -> None:
