@@ -3,7 +3,7 @@
 What it can: tell a bright from a dark piece, fast from slow, full from bare, vast from dry, calm from wild, wide from narrow,
 smooth from rough, deep from light, and a little of glad from sad, when the vibe says so in common English words.
 
-What it cannot: it knows some 700 words and looks at each alone, apart from "not" and "very". It does not understand metaphors, names,
+What it cannot: it knows some 870 words and looks at each alone, apart from "not" and "very". It does not understand metaphors, names,
 other languages or irony, nor which instrument plays, nor whether the music is good. A vibe without a word it knows
 gets 0 from every candidate, and says so (``words`` is 0). It measures a mix, so a shaker counts as brightness and a long
 reverb as fullness. Use CLAP where weights can be had; use this to get going, offline, and as a second opinion.
