@@ -128,6 +128,20 @@ def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> N
     assert source["scores"]["judge:openai/gpt-4o"]["mean"] == pytest.approx(2 / 3)
 
 
+def test_one_cap_holds_for_every_source_and_the_judge(root: Path) -> None:
+    write_rows(root, 3)
+    with ChatServer(answers) as server:
+        base = server.url.replace("127.0.0.1", "0.0.0.0")
+        sources = [f"--source=litellm:openai/{model}" for model in ("gpt-4o", "gpt-4o-2024-11-20")]
+        options = ["bench", "--root", str(root), *QUICK, *sources, "--api-base", base, "--name", "capped"]
+        out = CliRunner().invoke(app, [*options, "--max-cost", "0.054", "--max-concurrency", "1"])
+        assert out.exit_code == 4, out.output
+        assert "over --max-cost 0.054" in out.output
+        booked = totals(Workspace(root).ledger)
+        assert booked["bench", "openai/gpt-4o"].calls == 3
+        assert sum(usage.cost_usd for usage in booked.values()) <= 0.054
+
+
 def vibe_of(body: Body) -> str:
     """The vibe that a request asks about."""
     text = json.dumps(body["messages"])

@@ -82,7 +82,9 @@ MaxConcurrencyOption = Annotated[
 MaxQpsOption = Annotated[
     float | None, typer.Option(help="Most calls started per second.", min=0.001, rich_help_panel=MODELS)
 ]
-MaxCostOption = Annotated[float | None, typer.Option(help="Hard stop in US dollars.", min=0, rich_help_panel=MODELS)]
+MaxCostOption = Annotated[
+    float | None, typer.Option(help="Hard stop in US dollars for the whole run.", min=0, rich_help_panel=MODELS)
+]
 ApiBaseOption = Annotated[
     str | None, typer.Option(help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS)
 ]

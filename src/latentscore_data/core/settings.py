@@ -11,10 +11,11 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -42,6 +43,14 @@ class PathsSettings(Section):
     """The data root: every stage reads and writes below it."""
 
 
+@dataclass
+class Purse:
+    """What one run has spent and has in flight, in US dollars, whoever of it asked: sources, judges, stages of a chain."""
+
+    spent: float = field(default=0.0, compare=False)
+    in_flight: float = field(default=0.0, compare=False)
+
+
 class LLMSettings(Section):
     model: str = BUILTIN_MODEL
     """Which model answers: builtin/keywords (offline, free) or a LiteLLM name such as provider/model."""
@@ -56,13 +65,21 @@ class LLMSettings(Section):
     max_tokens_per_minute: int | None = Field(default=None, gt=0)
     """Most tokens (in and out) per minute; empty for no limit."""
     max_cost: float | None = Field(default=None, ge=0)
-    """Hard stop in US dollars for one run, counting what is in flight; empty to be asked before money is spent."""
+    """Hard stop in US dollars for one run with all its models, counting what is in flight; empty to be asked before money is
+    spent."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
     """How long one call may take."""
     max_attempts: int = Field(default=6, ge=1, le=50)
     """How often a call is tried when the server or the network is at fault."""
     retry_cap_seconds: float = Field(default=60.0, gt=0)
     """The longest wait before another try, also when the server asks for more."""
+
+    _purse: Purse = PrivateAttr(default_factory=Purse)
+
+    @property
+    def purse(self) -> Purse:
+        """What everybody who was handed these settings has spent: ``max_cost`` is one cap for all of them."""
+        return self._purse
 
 
 class DownloadSettings(Section):

@@ -21,6 +21,7 @@ from latentscore_data.core.llm.resilience import (
     retry_after_seconds,
     retry_delay,
 )
+from latentscore_data.core.settings import LLMSettings
 from latentscore_data.core.stage import NotAttempted
 
 REFUSED = Trouble("transient", 429, "too fast", retry_after=1.0)
@@ -319,6 +320,23 @@ def test_a_budget_counts_what_is_in_flight() -> None:
         assert budget.spent == pytest.approx(0.7)
 
     asyncio.run(run())
+
+
+def test_one_cap_holds_for_all_models_of_a_run() -> None:
+    settings = LLMSettings(max_cost=1.0)
+    copies = (settings, settings.model_copy(update={"max_concurrency": 2}))
+
+    async def spend(budget: Budget, worst: float, cost: float) -> None:
+        budget.settle(await budget.reserve(worst), cost)
+
+    one, two = (Budget(each.max_cost, each.purse) for each in copies)
+    asyncio.run(spend(one, 0.6, 0.5))
+    asyncio.run(spend(two, 0.4, 0.4))
+    for budget in (one, two):
+        with pytest.raises(StoppedError, match=r"spent \$0.9000"):
+            asyncio.run(spend(budget, 0.2, 0.2))
+    assert settings == LLMSettings(max_cost=1.0), "what was spent is no setting"
+    assert Budget(1.0, LLMSettings().purse).spent == 0.0
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 1)), max_size=50), st.floats(0, 5))

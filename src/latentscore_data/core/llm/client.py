@@ -251,7 +251,7 @@ class LiteLLM:
         self._price = price
         self._mode: Mode = MODES[0]
         self._gate = Gate(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
-        self._budget = Budget(settings.max_cost)
+        self._budget = Budget(settings.max_cost, settings.purse)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from latentscore_data.core.errors import StoppedError
+from latentscore_data.core.settings import Purse
 from latentscore_data.core.stage import NotAttempted
 
 Kind = Literal["auth", "bad request", "transient"]
@@ -318,20 +319,25 @@ class Gate:
 class Budget:
     """A hard stop in dollars that counts what is in flight.
 
-    A call may start only when everything spent, everything in flight at its worst, and this call at its worst fit.
+    A call may start only when everything spent, everything in flight at its worst, and this call at its worst fit. With a
+    ``purse`` the other models of a run count as well; what they have in flight is taken as spent, and not waited for.
     """
 
-    def __init__(self, cap: float | None) -> None:
+    def __init__(self, cap: float | None, purse: Purse | None = None) -> None:
         self.cap = cap
-        self.spent = 0.0
+        self._purse = purse or Purse()
         self._reserved = 0.0
         self._settled = asyncio.Event()
+
+    @property
+    def spent(self) -> float:
+        return self._purse.spent
 
     async def reserve(self, worst: float) -> float:
         """Wait until the call fits. Raises :class:`StoppedError` when it cannot fit any more."""
         if self.cap is None:
             return 0.0
-        while self.spent + self._reserved + worst > self.cap + 1e-12:
+        while self.spent + self._purse.in_flight + worst > self.cap + 1e-12:
             if self._reserved <= 1e-12:
                 raise StoppedError(
                     f"the next call could take the cost over --max-cost {self.cap:g} (spent ${self.spent:.4f})",
@@ -341,10 +347,12 @@ class Budget:
             self._settled.clear()
             await self._settled.wait()
         self._reserved += worst
+        self._purse.in_flight += worst
         return worst
 
     def settle(self, reserved: float, cost: float) -> None:
         """The call has come back and did cost so much."""
         self._reserved = max(0.0, self._reserved - reserved)
-        self.spent += cost
+        self._purse.in_flight = max(0.0, self._purse.in_flight - reserved)
+        self._purse.spent += cost
         self._settled.set()
