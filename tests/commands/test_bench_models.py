@@ -128,6 +128,25 @@ def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> N
     assert source["scores"]["judge:openai/gpt-4o"]["mean"] == pytest.approx(2 / 3)
 
 
+def test_the_chain_s_plan_knows_what_sources_and_judges_cost_and_that_it_cannot_know_yet(root: Path) -> None:
+    from latentscore_data.commands.bench import estimate
+    from latentscore_data.core.settings import load_settings
+
+    settings = load_settings(
+        bench={"sources": ["baseline:random", "litellm:openai/gpt-4o-mini"]},
+        scoring={"scorers": ["judge:openai/gpt-4o"]},
+    )
+    early = estimate(settings, Workspace(root))
+    assert (early["cost_usd"], early["calls"]) == (None, 0)
+    assert "there are no TEST rows" in early["basis"]
+    write_rows(root, 4)
+    known = estimate(settings, Workspace(root))
+    assert known["calls"] == 4 + (4 * 3 + 8)
+    assert known["cost_usd"] > 0.01
+    free = load_settings(bench={"sources": ["baseline:random"]}, scoring={"scorers": ["acoustic"]})
+    assert estimate(free, Workspace(root / "nowhere"))["cost_usd"] == 0
+
+
 def test_one_cap_holds_for_every_source_and_the_judge(root: Path) -> None:
     write_rows(root, 3)
     with ChatServer(answers) as server:
