@@ -63,3 +63,14 @@ def test_other_shells_get_a_script(shell: Path, name: str) -> None:
     assert f"complete_{name}" in out.stdout
     if shutil.which(name):
         subprocess.run([name, "-n", "/dev/stdin"], input=out.stdout, text=True, check=True, timeout=60)
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish")
+def test_fish_knows_commands_and_options(shell: Path) -> None:
+    script = f"""
+        set -x PATH {shell} $PATH; set -x {BY_NAME} 1
+        lsdata --show-completion fish | source
+        complete -C "lsdata run-"; complete -C "lsdata run-all --sa"
+    """
+    out = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert [line.split("\t")[0] for line in out.stdout.splitlines()] == ["run-all", "--sample"]

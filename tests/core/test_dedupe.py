@@ -60,6 +60,17 @@ def test_farthest_points_are_those_of_the_plain_loop(count, clusters, wanted, mo
     assert farthest_points(vectors, wanted) == expected
 
 
+def test_what_takes_minutes_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    farthest_points(unit_rows(400, 24, 3), 100)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(dedupe, "CANDIDATES", 5)
+    monkeypatch.setattr(dedupe, "SAY_EVERY_SECONDS", -1.0)
+    farthest_points(unit_rows(400, 24, 3), 100)
+    assert "of 400: 1 of 100\n" in capsys.readouterr().err
+
+
 def test_nearest_similarity_is_the_best_of_all_pairs():
     rows, others = unit_rows(30, 8, 1), unit_rows(50, 8, 2)
     assert nearest_similarity(rows, others) == pytest.approx((rows @ others.T).max(axis=1), abs=1e-6)

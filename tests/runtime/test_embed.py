@@ -54,6 +54,7 @@ def test_another_process_gets_the_same_vectors():
     assert other.stdout.strip() == hashlib.sha256(HashingEmbedder().embed([RAIN]).tobytes()).hexdigest()
 
 
+@pytest.mark.ml
 def test_weights_that_are_not_there_are_an_error_that_says_how_to_get_them():
     pytest.importorskip("sentence_transformers")
     with pytest.raises(EmbedderError, match="doctor --fetch minilm"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentscore.embed import MINILM, Embedder, EmbedderError, make_embedder
+from latentscore_data.core.display import say
 from latentscore_data.core.errors import MissingError
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ BLOCK_ROWS = 1024
 """Rows compared at once; with CHUNK_ROWS it bounds the memory beyond the vectors themselves (32 MiB)."""
 CHUNK_ROWS = 8192
 EMBED_ROWS = 512
+
+SAY_EVERY_SECONDS = 10.0
 
 
 # --- which embedder --------------------------------------------------------------------------------------------------
@@ -128,7 +132,7 @@ def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
 
     The first is the one least similar to the mean of all. Exact: many are chosen between two passes over all rows,
     because a row's similarity to the chosen ones only grows, so a candidate that beats every other row's old value
-    beats its new one.
+    beats its new one. Minutes for 100,000 rows, so it says how far it is.
     """
     total = len(vectors)
     count = min(count, total)
@@ -138,7 +142,11 @@ def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
     chosen = [first]
     nearest = vectors @ vectors[first]
     nearest[first] = np.inf
+    said = time.monotonic()
     while len(chosen) < count:
+        if time.monotonic() - said > SAY_EVERY_SECONDS:
+            said = time.monotonic()
+            say(f"choosing the most different of {total:,}: {len(chosen):,} of {count:,}")
         size = min(CANDIDATES, total - len(chosen))
         ranked = np.argpartition(nearest, size)[: size + 1] if size < total else np.arange(total)
         ranked = ranked[np.lexsort((ranked, nearest[ranked]))]
