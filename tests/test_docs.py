@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,42 @@ def test_documents_count_the_fields_as_the_table_does() -> None:
         for pattern, count in counts.items():
             said = re.findall(pattern, path.read_text(encoding="utf-8"))
             assert {int(number) for number in said} <= {count}, f"{path.name}: {pattern} is {count} now"
+
+
+def commands_in(path: Path) -> Iterator[str]:
+    """Each call of the program in a document: a line of a code block, or a piece of code in the text."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for found in re.finditer(r"^ *(?:\$ |- run: )?(lsdata [^\n]*)$|`(lsdata [^`\n]+)`", text, re.MULTILINE):
+        command = re.split(r" [|>] | \|\| ", found[1] or found[2])[0]
+        # Headings and usage lines of the reference are made from the program itself.
+        if "[OPTIONS]" not in command and not (path.name == "cli.md" and found[2]):
+            yield command
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def what_is_wrong(words: list[str]) -> str:
+    """Why the program does not understand the words; empty when it does, or when only more of them are needed."""
+    step = typer.main.get_command(app)
+    try:
+        context = step.make_context("lsdata", words)
+        while hasattr(step, "commands"):
+            name, step, words = step.resolve_command(context, [*context._protected_args, *context.args])
+            context = step.make_context(name, words, parent=context)
+    except Exception as error:
+        # The text may speak of a command without all that it needs.
+        known = ("Exit", "NoArgsIsHelpError", "MissingParameter")
+        return "" if type(error).__name__ in known else str(error)
+    return ""
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_can_be_typed(path: Path) -> None:
+    for command in commands_in(path):
+        words = shlex.split(command, comments=True)[1:]
+        if not any("|" in word for word in words[:2]):  # "export map|dataset" names several
+            assert what_is_wrong(words) == "", command
 
 
 def test_every_command_and_option_has_help() -> None:
