@@ -63,6 +63,7 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
         (("sft", "--run-id", "../up"), 2, "no folder name"),
         (("sft", "--resume", "maybe"), 2, "take auto or never"),
         (("sft", "--detach"), 2, "add --on modal"),
+        (("sft", "--gpu", "A100-80GB"), 2, "add --on modal"),
         (("sft", "--on", "modal"), 3, "modal setup"),
         (("sweep", "lora"), 2, "did you mean lora_rank"),
         (("attach", "no-such-run"), 2, "no run 'no-such-run'"),

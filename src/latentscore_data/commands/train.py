@@ -114,7 +114,7 @@ def sft(
     """
     from latentscore_data.core.training.spec import Choices
 
-    settings = _settings(wanted)
+    settings = _settings(wanted, dry_run)
     choices = Choices("sft", run_id, None, preset or [], set_ or [])
     _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
@@ -145,7 +145,7 @@ def grpo(
     """
     from latentscore_data.core.training.spec import Choices
 
-    settings = _settings(wanted)
+    settings = _settings(wanted, dry_run)
     _trust_reward(settings, trust_settings)
     choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
     _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
@@ -179,7 +179,7 @@ def sweep(
     kind = kind or ("grpo" if family == "grpo_beta" else "sft")
     if kind not in ("sft", "grpo"):
         raise InputError(f"{kind!r} is no kind of training", "kinds are sft and grpo")
-    settings = _settings(wanted)
+    settings = _settings(wanted, dry_run)
     _trust_reward(settings, trust_settings)
     choices = Choices(kind, run_id, adapter if kind == "grpo" else None, [], set_ or [])
     if dry_run:
@@ -289,13 +289,24 @@ def check() -> None:
         typer.echo(f"Modal sees this code ({found['code'][:12]}) with torch {found['versions'].get('torch')}")
 
 
-def _settings(wanted: dict[str, Any]) -> Settings:
-    """The settings with the flags of :data:`SETTING_FLAGS` in their places."""
+def _settings(wanted: dict[str, Any], dry_run: bool) -> Settings:
+    """The settings with the flags of :data:`SETTING_FLAGS` in their places.
+
+    Raises :class:`InputError` when a GPU is named for a run on this machine; a dry run may ask for its price.
+    """
+    from latentscore_data.core.errors import InputError
+
     train: dict[str, Any] = {}
     for name, value in wanted.items():
         section = SECTION_OF.get(name)
         (train.setdefault(section, {}) if section else train)[name] = value
-    return load(train=train)
+    settings = load(train=train)
+    if "gpu" in wanted and settings.train.on != "modal" and not dry_run:
+        raise InputError(
+            "--gpu is for remote runs",
+            "add --on modal; here a GPU is taken where there is one (--set device=cuda insists)",
+        )
+    return settings
 
 
 def _trust_reward(settings: Settings, trusted: bool) -> None:

@@ -14,13 +14,14 @@ pytest.importorskip("modal")
 pytest.importorskip("torch")
 
 from latentscore_data.core.errors import InputError, MissingError, StoppedError, VerificationError
-from latentscore_data.core.settings import ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.settings import ModalSettings
 from latentscore_data.core.training import chat, remote, shards
-from latentscore_data.core.training.prepare import Prepared, prepare
-from latentscore_data.core.training.runs import RunFolder, open_run
+from latentscore_data.core.training.prepare import Prepared
+from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import Choices
 from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
+from training_runs import ready as ready_to_train
 from training_runs import short_question
 
 VOLUME = "latentscore-data-outputs"
@@ -32,12 +33,8 @@ def _short_prompt(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat, "config_question", short_question)
 
 
-def ready(workspace: Workspace, *overrides: str, **start: Any) -> Prepared:
-    choices = Choices("sft", overrides=overrides or QUICK, **start)
-    run = prepare(TrainSettings(base_model="tiny-random"), ScoringSettings(), workspace, choices)
-    open_run(run.folder, run.spec, resume=True, force=False)
-    run.write_data()
-    return run
+def ready(workspace: Workspace, *overrides: str) -> Prepared:
+    return ready_to_train(workspace, "sft", *(overrides or QUICK))
 
 
 def start(run: Prepared, *, detach: bool = False, **settings: Any) -> tuple[dict[str, Any] | None, list[str]]:
@@ -221,6 +218,31 @@ def test_a_base_model_in_a_folder_here_is_refused(modal: LoopbackModal, workspac
     run = ready(workspace, *QUICK, f"base_model={tmp_path}")
     with pytest.raises(InputError, match="which Modal does not see"):
         start(run)
+
+
+def test_a_base_model_that_the_hub_does_not_have_books_no_gpu(
+    modal: LoopbackModal, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(repo: str) -> None:
+        raise MissingError(f"the hub has no model {repo}", "name another")
+
+    monkeypatch.setattr(remote, "unreachable_hub", ask)
+    with pytest.raises(MissingError, match="no model unsloth/gemma-3-270m-it"):
+        start(ready(workspace, *QUICK, "base_model=gemma3-270m"))
+    assert modal.sent == []
+
+
+@pytest.mark.ml
+def test_rows_that_are_all_too_long_book_no_gpu(modal: LoopbackModal, workspace: Workspace) -> None:
+    from latentscore_data.commands.train import How, train_one
+    from latentscore_data.core.settings import Settings
+
+    train = {"base_model": "tiny-random", "on": "modal", "max_tokens": 20}
+    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": train})
+    with pytest.raises(InputError, match="all 24 rows are longer than max_tokens 20"):
+        train_one(settings, Choices("sft"), How(yes=True))
+    assert modal.sent == []
+    assert not list(workspace.train_dir.glob("*"))
 
 
 def test_a_tracker_that_the_containers_do_not_have_is_refused(modal: LoopbackModal, workspace: Workspace) -> None:

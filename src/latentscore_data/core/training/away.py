@@ -62,9 +62,10 @@ def require_remote_scorers(scoring: ScoringSettings) -> None:
 class ModalStudio(Studio):
     """A studio whose sounds are made in Modal's containers; what the cache knows is answered here, as in any studio.
 
-    Pairs that are asked for at about the same time go out together, one item per sound, so ask for :attr:`at_once` of them. Audio comes back as the page's :class:`Clip`. After ``timeout_hours`` from the first shard on, nothing more is done there.
-    Raises, through the hearings, what a shard raised, and :class:`VerificationError` when the containers' scorers or renderer
-    are not those of this machine.
+    Pairs that are asked for at about the same time go out together, one item per sound, so ask for :attr:`at_once` of
+    them. Audio comes back as the page's :class:`Clip`. After ``timeout_hours`` from the first shard on, nothing more is
+    done there. Raises, through the hearings, what a shard raised, and :class:`VerificationError` when the containers'
+    scorers or renderer are not those of this machine.
     """
 
     def __init__(
