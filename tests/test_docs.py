@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from conftest import Lsdata
 from latentscore import FIELDS
 from latentscore_data.cli import app
 from latentscore_data.core.settings import Settings, load_settings
@@ -53,6 +54,18 @@ def commands_in(path: Path) -> Iterator[str]:
 
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.long
+def test_the_screen_in_the_readme_is_what_one_sees(lsdata: Lsdata) -> None:
+    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
+    command, *shown = next(block for block in blocks if block.startswith("text\n$ lsdata")).strip().splitlines()[1:]
+    out = lsdata(
+        *shlex.split(command)[2:], env={"COLUMNS": "88", "NO_COLOR": "1", "LSDATA_SCORING__SCORERS": '["acoustic"]'}
+    )
+    seen = [line.rstrip() for line in out.stdout.splitlines() if line.strip()]
+    assert seen == shown[-len(seen) :]
+    assert shown[1] in out.stderr
 
 
 def what_is_wrong(words: list[str]) -> str:
