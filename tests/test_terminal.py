@@ -133,6 +133,8 @@ def test_the_panel_counts_and_leaves_nothing_behind(root: Path) -> None:
         assert terminal.exit_code() == 0, terminal.text
     finally:
         terminal.close()
+    assert "bundled sample vibes" in " ".join(terminal.text.split())
+    assert all(len(line) < 100 for line in terminal.text.splitlines() if line.startswith("configs: "))
     panels = [line for line in terminal.text.splitlines() if "in flight" in line]
     assert any(re.search(r"│ \d/8 · \d in flight", line) for line in panels), "how far it is, in words"
     assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l"), "the cursor is there again"

@@ -94,7 +94,17 @@ def say(message: str) -> None:
     """A line for people, on stderr and in the log; not shown with --quiet. Untrusted parts must have been cleaned."""
     log.info("%s", message)
     if not OUTPUT.quiet:
-        print(message, file=sys.stderr)  # noqa: T201
+        print(wrapped(message) if sys.stderr.isatty() else message, file=sys.stderr)  # noqa: T201
+
+
+def wrapped(message: str) -> str:
+    """The message broken between words for the terminal's width; paths and addresses stay whole."""
+    import shutil
+    import textwrap
+
+    width = max(shutil.get_terminal_size().columns - 1, 20)
+    lines = (textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in message.split("\n"))
+    return "\n".join(lines)
 
 
 def interactive() -> bool:
