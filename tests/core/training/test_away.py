@@ -126,6 +126,7 @@ def test_scorers_that_are_not_those_of_this_machine_are_noticed(modal: LoopbackM
         assert len(modal.sent) == 1
 
 
+@pytest.mark.long
 def test_nothing_is_heard_after_the_time_that_was_agreed_to(
     modal: LoopbackModal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
