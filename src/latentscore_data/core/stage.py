@@ -8,8 +8,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,11 +18,11 @@ import orjson
 from latentscore_data.core.errors import EXIT_SOME_FAILED, LsdataError, StoppedError
 from latentscore_data.core.jsonl_io import Appender, read_lines, replace_bytes, replace_rows
 from latentscore_data.core.ledger import Usage
+from latentscore_data.core.pen import Pen
 
 log = logging.getLogger(__name__)
 
 InT = TypeVar("InT")
-OutT = TypeVar("OutT")
 
 Line = dict[str, Any]
 
@@ -289,8 +288,7 @@ class _Run(Generic[InT]):
             with (
                 Appender(self.output) as self.out,
                 Appender(self.failures) as self.failed,
-                # A disk that takes seconds must not keep the event loop from the calls whose time is running.
-                ThreadPoolExecutor(1, thread_name_prefix="writing") as self.pen,
+                closing(Pen()) as self.pen,
             ):
                 self.entries = index_lines(self.output, self.job.line_key, self.job.complete, self.job.short)
                 self.given_up = {} if self.retry_failed else _given_up(self.failures, self.job.line_key)
@@ -370,12 +368,8 @@ class _Run(Generic[InT]):
                 )
             )
 
-    async def write(self, write: Callable[..., OutT], *given: Any) -> OutT:
-        """Do it in the thread that writes, one after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self.pen, write, *given)
-
     async def append(self, key: str, line: Line) -> None:
-        offset, length = await self.write(self.out.append, line)
+        offset, length = await self.pen.write(self.out.append, line)
         fingerprint = line.get("input_fingerprint")
         self.entries[key] = Entry(fingerprint, offset, length, self.job.complete(line), self.job.short(line))
 
@@ -384,7 +378,7 @@ class _Run(Generic[InT]):
         self.causes[f"{failure.kind}: {failure.message}"] += 1
         self.outcomes.append(False)
         try:
-            await self.write(
+            await self.pen.write(
                 self.failed.append,
                 {
                     self.job.line_key: key,

@@ -8,8 +8,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.prices import Price, is_loopback, litellm_version, price_of
 from latentscore_data.core.llm.resilience import NOT_SENT, Budget, Gate, Trouble, classify, retry_delay
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
+from latentscore_data.core.pen import Pen
 from latentscore_data.core.secrets import granted, key_named, without
 from latentscore_data.core.stage import RowFailure
 
@@ -257,8 +257,7 @@ class LiteLLM:
         self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
         self._rng = rng or random.Random()
         self._opened = False
-        # A disk that takes seconds must not keep the event loop from the calls whose time is running.
-        self._pen = ThreadPoolExecutor(1, thread_name_prefix="writing")
+        self._pen = Pen()
 
     # -- asking
 
@@ -304,7 +303,7 @@ class LiteLLM:
             except BadAnswer as bad:
                 if self.cache is not None:
                     entry = self._stored(reply, reply.text or "", answer_type)
-                    await self._write(self.cache.put_negative, key, bad.reason, entry)
+                    await self._pen.write(self.cache.put_negative, key, bad.reason, entry)
                 log.debug("%s: unusable answer (%s)", self.model, bad)
                 if bad.reason == "filtered":
                     raise RowFailure("bad request", str(bad), None, attempts) from None
@@ -314,7 +313,7 @@ class LiteLLM:
                 continue
             if self.cache is not None:
                 entry = self._stored(reply, value.model_dump_json(), answer_type)
-                await self._write(self.cache.put, [(key, entry)])
+                await self._pen.write(self.cache.put, [(key, entry)])
             return Answer(value, tokens_in, tokens_out, cost, seconds, reply.finish_reason, False, self.model)
         raise AssertionError("the last round returns or raises")
 
@@ -346,7 +345,7 @@ class LiteLLM:
         found = [(asked, value) for asked, value in zip(batch, values, strict=True) if value is not None]
         if self.cache is not None and found:
             entries = [(asked.key, self._stored(share, value.model_dump_json(), answer_type)) for asked, value in found]
-            await self._write(self.cache.put, entries)
+            await self._pen.write(self.cache.put, entries)
         for asked, value in found:
             cost = share.cost_usd
             asked.answer.set_result(
@@ -402,7 +401,7 @@ class LiteLLM:
                 self._gate.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
                 if self.ledger is not None:
                     booked = (self.stage, self.model, reply.tokens_in, reply.tokens_out, reply.cost_usd)
-                    await self._write(self.ledger.record, *booked)
+                    await self._pen.write(self.ledger.record, *booked)
                 return reply
             if trouble.kind == "auth":
                 raise self._refused_key(trouble) from None
@@ -486,10 +485,6 @@ class LiteLLM:
         known = getattr(response, "_hidden_params", {}).get("response_cost")
         return float(known) if known else self._price.of(tokens_in, tokens_out)
 
-    async def _write(self, write: Callable[..., None], *given: Any) -> None:
-        """Do it in the thread that writes, one after the other."""
-        await asyncio.get_running_loop().run_in_executor(self._pen, write, *given)
-
     # -- what is made once
 
     def _open(self) -> None:
@@ -555,7 +550,7 @@ class LiteLLM:
         self._gate.close()
 
     async def aclose(self) -> None:
-        self._pen.shutdown()
+        self._pen.close()
         if self.cache is not None:
             self.cache.close()
         if self.ledger is not None:
