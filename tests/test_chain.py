@@ -138,3 +138,64 @@ def test_a_key_that_is_missing_is_found_before_anything_runs(lsdata: Lsdata, tex
     assert out.returncode == 3
     assert "OPENROUTER_API_KEY" in out.stderr
     assert not Path("data_work/.outputs").exists()
+
+
+PAID = '[llm]\nmodel = "openai/gpt-4o-mini"\n[download]\ndatasets = ["texts"]\nsample_size = 50\n[configs]\nn = 2\n'
+
+
+def test_the_plan_foresees_what_texts_and_vibes_that_are_not_there_yet_will_cost(
+    lsdata_here: Lsdata, texts: Path
+) -> None:
+    Path("latentscore.toml").write_text(PAID)
+    out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
+    download, vibes, configs = json.loads(out.stdout)["plan"]
+    assert download.get("cost_usd", 0.0) == 0.0
+    assert vibes["calls"] == 50
+    assert "no texts yet: 50 as download is set" in vibes["basis"]
+    assert configs["calls"] == 50 * 3 * 5 * 2 * 2  # texts, vibes of each, lengths, scene and characters, candidates
+    assert configs["cost_usd"] > vibes["cost_usd"] > 0.01
+
+
+def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
+    lsdata_here: Lsdata, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import typer
+
+    from latentscore_data.core import display
+
+    Path("latentscore.toml").write_text(PAID)
+    words, key = ("run-all", "--until", "configs"), {"OPENAI_API_KEY": "none"}
+    nobody = lsdata_here(*words, env=key)
+    assert nobody.returncode == 2
+    assert "nobody can be asked" in nobody.stderr
+    assert "--max-cost USD" in nobody.stderr
+
+    asked: list[str] = []
+
+    def refuse(question: str, **_: object) -> bool:
+        asked.append(question)
+        return False
+
+    monkeypatch.setattr(display, "interactive", lambda: True)
+    monkeypatch.setattr(typer, "confirm", refuse)
+    no = lsdata_here(*words, env=key)
+    assert no.returncode == 4
+    assert "nothing was spent" in no.stderr
+    assert len(asked) == 1
+    assert not Path("data_work/.outputs").exists()
+
+
+def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import typer
+
+    from latentscore_data.commands.run_all import agree
+    from latentscore_data.core import display
+    from latentscore_data.core.settings import load_settings
+
+    monkeypatch.setattr(display, "interactive", lambda: True)
+    monkeypatch.setattr(typer, "confirm", lambda *_, **__: True)
+    paid = [{"stage": "vibes", "cost_usd": None, "basis": "unknown"}]
+    free = [{"stage": "vibes", "cost_usd": 0.0, "basis": ""}]
+    assert agree(paid, load_settings(), yes=False)
+    assert not agree(free, load_settings(), yes=False)
+    assert not agree(paid, load_settings(llm={"max_cost": 1.0}), yes=False)  # the cap asks and stops by itself

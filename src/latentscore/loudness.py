@@ -13,6 +13,9 @@ from latentscore.jit import jit
 HOP_SECONDS = 0.1
 BLOCK_HOPS = 4
 
+TINY = 1e-18
+"""Added to what enters a feedback loop: numbers too small for normal form are slow to compute with."""
+
 
 @lru_cache(maxsize=16)
 def _k_weighting(rate: int) -> NDArray[np.float64]:
@@ -56,7 +59,7 @@ def _hop_energies(samples, q, hop):
             line = past[c]
             out = fed[c]
             for j in range(hop):
-                line[j + 4] = source[j] + 1e-18
+                line[j + 4] = source[j] + TINY
             for j in range(hop):
                 out[j] = f0 * line[j + 4] + f1 * line[j + 3] + f2 * line[j + 2] + f3 * line[j + 1] + f4 * line[j]
             for j in range(4):

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench_fakes import make_rows
+from factories import make_vibe
 from latentscore_data.cli import app
 from latentscore_data.core.jsonl_io import replace_rows
 from latentscore_data.core.ledger import totals
@@ -145,6 +146,18 @@ def test_the_chain_s_plan_knows_what_sources_and_judges_cost_and_that_it_cannot_
     assert known["cost_usd"] > 0.01
     free = load_settings(bench={"sources": ["baseline:random"]}, scoring={"scorers": ["acoustic"]})
     assert estimate(free, Workspace(root / "nowhere"))["cost_usd"] == 0
+
+
+def test_the_chain_s_plan_counts_the_judge_of_configs_too(root: Path) -> None:
+    from latentscore_data.commands.configs import estimate
+    from latentscore_data.core.settings import load_settings
+
+    replace_rows(Workspace(root).vibes("TEST"), [make_vibe(n, vibe=f"vibe {n}", split="TEST") for n in range(3)])
+    hosted = {"model": "openai/gpt-4o-mini", "n": 2}
+    asked = estimate(load_settings(configs=hosted, scoring={"scorers": ["acoustic"]}), Workspace(root))
+    judged = estimate(load_settings(configs=hosted, scoring={"scorers": ["judge:openai/gpt-4o"]}), Workspace(root))
+    assert (asked["calls"], judged["calls"]) == (3 * 2, 3 * 2 + 3 * 2)
+    assert judged["cost_usd"] > asked["cost_usd"] > 0
 
 
 def test_one_cap_holds_for_every_source_and_the_judge(root: Path) -> None:

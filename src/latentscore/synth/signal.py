@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.jit import jit
+from latentscore.loudness import TINY
 
 Mono = NDArray[np.float32]
 Stereo = NDArray[np.float32]
@@ -29,9 +30,6 @@ BLOCK = 64
 
 AIR_BLOCK = 32
 """The same for filtered noise, whose cutoff moves faster."""
-
-TINY = 1e-18
-"""Added to what enters a feedback loop: numbers too small for normal form are slow to compute with."""
 
 
 # --- wavetables ---------------------------------------------------------------------------------------------------
@@ -339,7 +337,7 @@ def pluck(frames, period, keep, brightness, position, excitation, attack):
         if b < 0:
             b += size
         x = line[a] * (1.0 - part) + line[b] * part
-        y = keep * (x * (1.0 - damp) + last * damp) + 1e-18
+        y = keep * (x * (1.0 - damp) + last * damp) + TINY
         last = x
         out[i] = x
         line[write] = y
@@ -470,7 +468,7 @@ def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
         a2 = g * a1
         a3 = g * a2
         for i in range(frame, end):
-            v0 = x[i] + 1e-18
+            v0 = x[i] + TINY
             v3 = v0 - s2
             v1 = a1 * s1 + a2 * v3
             v2 = s2 + a2 * s1 + a3 * v3
@@ -513,8 +511,8 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
         left = buffer[0, begin:end]
         right = buffer[1, begin:end]
         for j in range(end - begin):
-            x = left[j] + 1e-18
-            u = right[j] + 1e-18
+            x = left[j] + TINY
+            u = right[j] + TINY
             before_l = l2
             before_r = r2
             l1, l2 = (a1 - 1.0) * l1 + a2 * (x - l2), (1.0 - a3) * l2 + a2 * l1 + a3 * x

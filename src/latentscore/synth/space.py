@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from latentscore.config import MusicConfig
 from latentscore.jit import jit
-from latentscore.loudness import oversampling
+from latentscore.loudness import TINY, oversampling
 from latentscore.synth.signal import Stereo
 
 # Delay lines of the reverb in seconds at full size: no two share a divisor at usual rates.
@@ -117,7 +117,7 @@ def _room(
             for j in range(block):
                 straight[j] = np.float32(0.0)
             for j in range(block):
-                reverb[j] = echo[j] = np.float32(1e-18)
+                reverb[j] = echo[j] = np.float32(TINY)
             for g in range(groups.shape[0]):
                 reverb_send = reverb_sends[g]
                 echo_send = echo_sends[g]
@@ -302,7 +302,7 @@ def _bus(samples, feed, poles, dc, drive, bias, share):
             line = past[c]
             fed = toned[c]
             for j in range(size):
-                line[j + 5] = source[j] + 1e-18
+                line[j + 5] = source[j] + TINY
             for j in range(size):
                 fed[j] = (
                     f0 * line[j + 5]

@@ -270,19 +270,14 @@ def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
 def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
     """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows."""
     from latentscore_data.core.errors import MissingError
+    from latentscore_data.core.llm.plan import added_up
 
     named = [*settings.bench.sources, *settings.scoring.scorers]
     try:
         found = plans(settings, workspace) if any(name.startswith(("litellm:", "judge:")) for name in named) else []
     except MissingError as missing:
         return {"cost_usd": None, "calls": 0, "basis": missing.message}
-    costs = [plan.cost_usd for plan in found]
-    total = None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None)
-    return {
-        "cost_usd": total,
-        "calls": sum(plan.calls for plan in found),
-        "basis": "; ".join(plan.basis for plan in found),
-    }
+    return added_up(found)
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:

@@ -523,10 +523,19 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
-    """Calls and cost of this stage as things stand."""
-    from latentscore_data.core.generation import VibeRows
+    """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
+    no vibes, of as many as there may be."""
+    from latentscore_data.core.generation import VibeRows, sample_rows
+    from latentscore_data.core.llm.plan import added_up, expected_vibes
+    from latentscore_data.core.scoring.base import ScorerNeeds
+    from latentscore_data.core.scoring.judge import judges_plans
 
-    return make_plan_for(VibeRows(workspace, settings.configs), settings, workspace).to_dict()
+    plan = make_plan_for(VibeRows(workspace, settings.configs), settings, workspace)
+    if not plan.rows:
+        one = make_plan_for(sample_rows(settings.configs)[:1], settings, workspace)
+        plan = one.times(*expected_vibes(settings, workspace))
+    judges = judges_plans(plan.rows * settings.configs.n, ScorerNeeds(settings.scoring, settings.llm))
+    return {**plan.to_dict(), **added_up([plan, *judges])}
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:

@@ -23,6 +23,8 @@ from latentscore_data.commands._options import DryRunOption, Globals, MaxCostOpt
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.table import Table
+
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.settings import Settings
     from latentscore_data.core.stage import Summary
@@ -142,11 +144,10 @@ class Chain:
         from rich.text import Text
 
         if self.plan:
-            table = Table("stage", "state", "why", "cost", box=None)
+            console().print(plan_table(self.plan))
             for step in self.plan:
-                cost = step.get("cost_usd", 0.0)
-                table.add_row(step["stage"], step["state"], Text(clean("; ".join(step["why"]))), money(cost))
-            console().print(table)
+                if step.get("cost_usd", 0.0) != 0.0:
+                    console().print(Text(clean(f"{step['stage']}: {step['basis']}"), style="dim"))
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
@@ -161,6 +162,47 @@ class Chain:
             console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
         if self.report:
             console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
+
+
+def plan_table(plan: Sequence[dict[str, Any]]) -> Table:
+    """What each stage would do and cost."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from latentscore_data.core.display import clean, money
+
+    table = Table("stage", "state", "why", "cost", box=None)
+    for step in plan:
+        why = "; ".join(dict.fromkeys(step["why"]))
+        table.add_row(step["stage"], step["state"], Text(clean(why)), money(step.get("cost_usd", 0.0)))
+    return table
+
+
+def agree(plan: Sequence[dict[str, Any]], settings: Settings, yes: bool) -> bool:
+    """Ask once, before the first stage, whether all that the chain would spend may be spent: nobody is there to answer hours
+    later. Returns whether the stages need not ask again.
+
+    Raises :class:`InputError` where nobody can be asked and :class:`StoppedError` when the answer is no.
+    """
+    from latentscore_data.core.display import clean, interactive, money, say
+    from latentscore_data.core.errors import InputError, StoppedError
+
+    costs = {step["stage"]: step.get("cost_usd", 0.0) for step in plan}
+    spending = [f"{stage} {money(cost)}" for stage, cost in costs.items() if cost != 0.0]
+    if yes or not spending or settings.llm.max_cost is not None:
+        return yes
+    if not interactive():
+        raise InputError(
+            f"this costs money ({', '.join(spending)}) and nobody can be asked", "say --yes or --max-cost USD"
+        )
+    import typer
+
+    for step in plan:
+        if step.get("cost_usd", 0.0) != 0.0:
+            say(clean(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})"))
+    if not typer.confirm("Go on with all of it?", err=True):
+        raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
+    return True
 
 
 def run_stages(
@@ -178,9 +220,11 @@ def run_stages(
     chain = Chain()
     stages = [stage for stage in stages if not _cannot_run(stage, settings, sample, chain)]
     check_first(settings, stages)
+    plan = [_plan(stage, settings, workspace, force) for stage in stages]
     if dry_run:
-        chain.plan = [_plan(stage, settings, workspace) for stage in stages]
+        chain.plan = plan
         return chain
+    yes = agree(plan, settings, yes)
     started = time.monotonic()
     with workspace.lock("run-all"):
         for stage in stages:
@@ -245,8 +289,8 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
     return True
 
 
-def _plan(stage: str, settings: Settings, workspace: Workspace) -> dict[str, Any]:
-    why = stale(stage, settings, workspace)
+def _plan(stage: str, settings: Settings, workspace: Workspace, force: bool) -> dict[str, Any]:
+    why = ["forced"] if force else stale(stage, settings, workspace)
     step: dict[str, Any] = {"stage": stage, "state": "stale" if why else "fresh", "why": why}
     estimate = getattr(command_module(stage), "estimate", None)
     if why and estimate is not None:

@@ -19,7 +19,7 @@ from latentscore_data.commands._options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from latentscore_data.core.arrange import Arranged
     from latentscore_data.core.errors import LsdataError
@@ -222,6 +222,10 @@ def report(arranged: Arranged) -> None:
 
 def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
     """What the model would be asked and what it would cost."""
+    return _plan_of((text.text for text in texts(settings, workspace)), settings, workspace)
+
+
+def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> Plan:
     from latentscore_data.core.llm.builtin import vibes_for
     from latentscore_data.core.llm.plan import make_plan
     from latentscore_data.core.llm.prompts import vibes_question
@@ -231,7 +235,7 @@ def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
     example = vibes_for(next(sample_texts()).text, max_vibes=settings.vibes.max_vibes)
     return make_plan(
         model_name(settings),
-        ([vibes_question(text.text, settings.vibes)] for text in texts(settings, workspace)),
+        ([vibes_question(text, settings.vibes)] for text in read),
         TextVibes,
         example.model_dump_json(),
         settings.llm,
@@ -287,8 +291,14 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
-    """Calls and cost of this stage as things stand."""
-    return make_plan_for(settings, workspace).to_dict()
+    """Calls and cost of this stage as things stand; while there are no texts, of as many as there will be."""
+    from latentscore_data.core.llm.plan import expected_texts
+
+    plan = make_plan_for(settings, workspace)
+    if not plan.rows:
+        longest = "word " * settings.vibes.max_input_words
+        plan = _plan_of([longest], settings, workspace).times(*expected_texts(settings, workspace))
+    return plan.to_dict()
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:

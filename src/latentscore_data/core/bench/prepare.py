@@ -200,17 +200,12 @@ def open_studio(
 
 def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[SourceName]) -> list[Plan]:
     """What judges that cost money would be asked: every answer, one source's against other vibes, and every candidate."""
-    from latentscore_data.core.llm.prices import costs_nothing
-    from latentscore_data.core.scoring import base
-    from latentscore_data.core.scoring.judge import judge_plan
+    from latentscore_data.core.scoring import judge
+    from latentscore_data.core.scoring.base import ScorerNeeds
 
     candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
     pairs = len(rows) * (len(sources) + 1) + candidates
-    needs = base.ScorerNeeds(settings.scoring, settings.llm)
-    judges = [name for name in base.scorer_names(settings.scoring) if name.startswith("judge:")]
-    return [
-        judge_plan(name, pairs, needs) for name in judges if not costs_nothing(name.partition(":")[2], settings.llm)
-    ]
+    return judge.judges_plans(pairs, ScorerNeeds(settings.scoring, settings.llm))
 
 
 def scorer_names(studio: Listening) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import LiteLLM, Question, load_litellm
 from latentscore_data.core.llm.prices import price_of
-from latentscore_data.core.settings import LLMSettings
+from latentscore_data.core.rows import LEVELS
+from latentscore_data.core.settings import LLMSettings, Settings
+from latentscore_data.core.workspace import Workspace
 
 
 @dataclass
@@ -33,6 +35,14 @@ class Plan:
     def spends(self) -> bool:
         """True when calls would be made that cost something, or might."""
         return self.calls > 0 and self.cost_usd != 0.0
+
+    def times(self, count: int, basis: str) -> Plan:
+        """The plan of so many rows, each like all of this one's together; ``basis`` says where the count comes from."""
+        cost, worst = (None if usd is None else usd * count for usd in (self.cost_usd, self.worst_usd))
+        return Plan(
+            self.model, count, self.calls * count, 0, self.tokens_in * count, self.tokens_out * count, cost, worst,
+            f"{basis}; {self.basis}",
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,6 +103,36 @@ def make_plan(
         plan.worst_usd = price.of(plan.tokens_in, longest)
         plan.basis = f"{price.basis}; tokens measured in the prompts, answers as {out}"
     return plan
+
+
+def expected_texts(settings: Settings, workspace: Workspace) -> tuple[int, str]:
+    """How many texts ``vibes`` will read, and how that is known: those that are there, or as many as ``download`` is to get."""
+    from latentscore_data.core.record_builder import read_texts
+
+    there = sum(1 for _ in read_texts(workspace.text_files(), settings.vibes.limit))
+    if there:
+        return there, f"{there:,} texts"
+    wanted = len(settings.download.datasets) * settings.download.sample_size
+    wanted = min(wanted, settings.vibes.limit or wanted)
+    return wanted, f"no texts yet: {wanted:,} as download is set, each as long as vibes.max_input_words allows"
+
+
+def expected_vibes(settings: Settings, workspace: Workspace) -> tuple[int, str]:
+    """The most rows that ``configs`` will get while there are none, and what that rests on."""
+    texts, basis = expected_texts(settings, workspace)
+    each = settings.vibes.max_vibes * len(LEVELS) * (2 if settings.vibes.characters else 1)
+    rows = min(texts * each, settings.configs.limit or texts * each)
+    return rows, f"no vibes yet: at most {rows:,}, before what is alike is dropped ({basis})"
+
+
+def added_up(plans: Sequence[Plan]) -> dict[str, Any]:
+    """Calls and money of several plans as one; the cost is None where one of them is unknown."""
+    costs = [plan.cost_usd for plan in plans]
+    return {
+        "cost_usd": None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
+        "calls": sum(plan.calls for plan in plans),
+        "basis": "; ".join(plan.basis for plan in plans),
+    }
 
 
 class _Counter:

@@ -156,6 +156,15 @@ def judge_plan(name: str, pairs: int, needs: ScorerNeeds) -> Plan:
     )
 
 
+def judges_plans(pairs: int, needs: ScorerNeeds) -> list[Plan]:
+    """What each judge among the scorers that costs money would be asked for so many pairs."""
+    from latentscore_data.core.llm.prices import costs_nothing
+    from latentscore_data.core.scoring.base import scorer_names
+
+    judges = [name for name in scorer_names(needs.scoring) if name.startswith("judge:")]
+    return [judge_plan(name, pairs, needs) for name in judges if not costs_nothing(name.partition(":")[2], needs.llm)]
+
+
 def wav_bytes(audio: Audio) -> bytes:
     """Mono, 16 bits, 24 kHz."""
     import math
