@@ -106,6 +106,11 @@ def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata_here: Lsdata) -> Non
     assert out.returncode == 3
     assert "OPENROUTER_API_KEY" in out.stdout
     assert lsdata_here("doctor", "--for", "configs").returncode == 0
+    out = lsdata_here("doctor", "--for", "train", env={"HF_HUB_OFFLINE": "1"})
+    assert out.returncode == 3
+    here = lsdata_here("doctor", "--for", "train", env={"LSDATA_TRAIN__BASE_MODEL": "tiny-random"})
+    assert here.returncode in (0, 3)
+    assert "base model" not in here.stdout
     assert lsdata_here("doctor", "--for", "singing").returncode == 2
 
 

@@ -614,6 +614,8 @@ def preflight(settings: Settings) -> list[LsdataError]:
         from latentscore_data.core.training.remote import require_modal
 
         checks = [require_modal]
+    else:
+        checks.append(partial(_check_base, settings))
     checks.append(partial(_trust_reward, settings, False))
     for check_one in checks:
         try:
@@ -621,6 +623,13 @@ def preflight(settings: Settings) -> list[LsdataError]:
         except LsdataError as error:
             return [error]
     return []
+
+
+def _check_base(settings: Settings) -> None:
+    from latentscore_data.core.training.base_models import check_base
+    from latentscore_data.core.workspace import Workspace
+
+    check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
 
 
 def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:

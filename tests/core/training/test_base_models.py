@@ -62,6 +62,19 @@ def test_a_hub_that_does_not_answer_costs_no_retries(monkeypatch: pytest.MonkeyP
     assert time.monotonic() - started < 10
 
 
+def test_a_base_model_is_here_or_to_be_had_or_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub_without_models: list[str]
+) -> None:
+    (tmp_path / "gemma").mkdir()
+    base_models.check_base(str(tmp_path / "gemma"))
+    base_models.check_base("tiny-random")
+    assert hub_without_models == []
+    with pytest.raises(MissingError, match="the hub has no model no/such-model"):
+        base_models.check_base("no/such-model")
+    with pytest.raises(MissingError, match="cannot be loaded"):
+        base_models.check_base("./no/such/folder")
+
+
 @pytest.mark.ml
 def test_what_was_fetched_before_is_loaded_without_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("transformers")

@@ -145,6 +145,18 @@ def unreachable_hub(repo: str) -> str | None:
     return None
 
 
+def check_base(name: str, *, runs: Path | None = None) -> None:
+    """Raise :class:`MissingError` for a base model that is neither here nor to be had from the hub. Nothing is fetched."""
+    if is_local(name, runs):
+        return
+    from huggingface_hub import try_to_load_from_cache
+
+    repo = SHORT_NAMES.get(name, name)
+    with _found(repo):
+        if not isinstance(try_to_load_from_cache(repo, "config.json"), str):
+            _only_cached(repo)
+
+
 @cache
 def _only_cached(repo: str) -> bool:
     """True when the files of a hub model must come from the cache. Raises :class:`MissingError` when they are not in it."""
