@@ -614,9 +614,9 @@ def preflight(settings: Settings) -> list[LsdataError]:
         from latentscore_data.core.training.remote import require_modal
 
         checks = [require_modal]
-    else:
-        checks.append(partial(_check_base, settings))
     checks.append(partial(_trust_reward, settings, False))
+    if settings.train.on != "modal":
+        checks.append(partial(_check_base, settings))
     for check_one in checks:
         try:
             check_one()
