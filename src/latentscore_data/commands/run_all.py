@@ -12,7 +12,7 @@ What the module of each stage offers to this one and to ``status``:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,9 +145,8 @@ class Chain:
 
         if self.plan:
             console().print(plan_table(self.plan))
-            for step in self.plan:
-                if step.get("cost_usd", 0.0) != 0.0:
-                    console().print(Text(clean(f"{step['stage']}: {step['basis']}"), style="dim"))
+            for step in spending_steps(self.plan):
+                console().print(Text(clean(f"{step['stage']}: {step['basis']}"), style="dim"))
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
@@ -178,28 +177,30 @@ def plan_table(plan: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def agree(plan: Sequence[dict[str, Any]], settings: Settings, yes: bool) -> bool:
+def spending_steps(plan: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages of a plan that cost something, or may."""
+    return [step for step in plan if step.get("cost_usd", 0.0) != 0.0]
+
+
+def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool:
     """Ask once, before the first stage, whether all that the chain would spend may be spent: nobody is there to answer hours
-    later. Returns whether the stages need not ask again.
+    later. Returns whether the stages need not ask again. Where nothing is to be asked, ``plan`` is not even looked at.
 
     Raises :class:`InputError` where nobody can be asked and :class:`StoppedError` when the answer is no.
     """
     from latentscore_data.core.display import clean, interactive, money, say
     from latentscore_data.core.errors import InputError, StoppedError
 
-    costs = {step["stage"]: step.get("cost_usd", 0.0) for step in plan}
-    spending = [f"{stage} {money(cost)}" for stage, cost in costs.items() if cost != 0.0]
-    if yes or not spending or settings.llm.max_cost is not None:
+    if yes or settings.llm.max_cost is not None:
         return yes
+    spending = spending_steps(plan)
+    if not spending:
+        return False
     if not interactive():
-        raise InputError(
-            f"this costs money ({', '.join(spending)}) and nobody can be asked", "say --yes or --max-cost USD"
-        )
-    import typer
-
-    for step in plan:
-        if step.get("cost_usd", 0.0) != 0.0:
-            say(clean(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})"))
+        costs = ", ".join(f"{step['stage']} {money(step['cost_usd'])}" for step in spending)
+        raise InputError(f"this costs money ({costs}) and nobody can be asked", "say --yes or --max-cost USD")
+    for step in spending:
+        say(clean(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})"))
     if not typer.confirm("Go on with all of it?", err=True):
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
     return True
@@ -220,9 +221,9 @@ def run_stages(
     chain = Chain()
     stages = [stage for stage in stages if not _cannot_run(stage, settings, sample, chain)]
     check_first(settings, stages)
-    plan = [_plan(stage, settings, workspace, force) for stage in stages]
+    plan = (_plan(stage, settings, workspace, force) for stage in stages)
     if dry_run:
-        chain.plan = plan
+        chain.plan = list(plan)
         return chain
     yes = agree(plan, settings, yes)
     started = time.monotonic()
