@@ -61,6 +61,9 @@ class Terminal:
             self.raw += some.decode("utf-8", "replace")
 
     def type(self, keys: str) -> None:
+        """Press keys as a person would: not within the instant between a question's last letter and the wait for an answer,
+        where Python notes a Ctrl-C but goes on waiting until the next key."""
+        time.sleep(0.5)
         os.write(self._ours, keys.encode())
 
     def exit_code(self) -> int:
@@ -89,7 +92,7 @@ def asked_to_pay(server: ChatServer, root: Path) -> Iterator[Terminal]:
         "--seconds", "0.5", "--root", str(root), env=env,
     )  # fmt: skip
     try:
-        terminal.until("Go on? [y/N]:")
+        terminal.until("Go on? [y/N]: ")
         yield terminal
     finally:
         terminal.close()
