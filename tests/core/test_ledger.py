@@ -57,3 +57,19 @@ def test_a_torn_line_loses_itself_only(tmp_path: Path) -> None:
     book.record("vibes", "a", 1, 1, 0.5)
     book.close()
     assert totals(book.path)["vibes", "a"].calls == 2
+
+
+def test_what_another_process_sums_up_meanwhile_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "COMPACT_LINES", 5)
+    path = tmp_path / "ledger.jsonl"
+    long_run = Ledger(path)
+    for _ in range(6):
+        long_run.record("configs", "m", 1, 1, 1.0)
+    typed = Ledger(path)  # lsdata configs "a vibe": no lock of the workspace, and at its end the book is summed up
+    typed.record("configs", "m", 1, 1, 1.0)
+    typed.close()
+    assert len(path.read_text().splitlines()) == 1
+    for _ in range(3):
+        long_run.record("configs", "m", 1, 1, 1.0)
+    long_run.close()
+    assert totals(path)["configs", "m"].cost_usd == 10.0

@@ -163,6 +163,14 @@ class Appender:
                 self._last_sync = time.monotonic()
         return before, len(line)
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another file is at the path by now, so that what is appended here would be lost."""
+        try:
+            return not os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except FileNotFoundError:
+            return True
+
     def close(self) -> None:
         with writing(self.path):
             try:

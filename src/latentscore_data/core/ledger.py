@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.jsonl_io import Appender, read_lines, replace_rows
+from latentscore_data.core.jsonl_io import Appender, read_lines, replace_rows, writing
 
 FLUSH_SECONDS = 1.0
 COMPACT_LINES = 5000
@@ -35,7 +38,8 @@ class Usage:
 class Ledger:
     """A workspace's account book: one file that every run adds lines to, so that it adds up across resumes.
 
-    A call that cost money is written at once; free ones are gathered for a second.
+    A call that cost money is written at once; free ones are gathered for a second. Several processes may keep the same
+    book: ``lsdata configs "a vibe"`` takes no lock of the workspace.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,11 +64,15 @@ class Ledger:
         """Write what has been booked since the last time."""
         if not self._open:
             return
-        if self._book is None:
-            self._book = Appender(self.path, mode=OWNER_ONLY)
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        for (stage, model), usage in self._open.items():
-            self._book.append({"time": now, "stage": stage, "model": model, **asdict(usage)})
+        with self._alone():
+            if self._book is not None and self._book.replaced:
+                self._book.close()
+                self._book = None
+            if self._book is None:
+                # Synced at its end only: a sync takes as long as the disk likes, and answers wait to be kept meanwhile.
+                self._book = Appender(self.path, sync_seconds=math.inf, mode=OWNER_ONLY)
+            for (stage, model), usage in self._open.items():
+                self._book.append(_line(stage, model, usage))
         self._open.clear()
         self._written = time.monotonic()
 
@@ -74,9 +82,24 @@ class Ledger:
         if self._book is not None:
             self._book.close()
             self._book = None
-            lines, totals = _read(self.path)
-            if lines > COMPACT_LINES:
-                replace_rows(self.path, [_line(*key, usage) for key, usage in totals.items()], OWNER_ONLY)
+            with self._alone():
+                lines, totals = _read(self.path)
+                if lines > COMPACT_LINES:
+                    replace_rows(self.path, [_line(*key, usage) for key, usage in totals.items()], OWNER_ONLY)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process writes in the book or sums it up."""
+        from filelock import FileLock
+
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path.with_suffix(".lock"), mode=OWNER_ONLY)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def totals(path: Path) -> dict[tuple[str, str], Usage]:

@@ -562,3 +562,47 @@ def test_the_prompt_is_marked_for_providers_that_bill_cached_prompts() -> None:
         seen = server.received[0].body["messages"]
     assert "cache_control" in json.dumps(seen[0])
     assert "cache_control" not in json.dumps(seen[1])
+
+
+class FullLedger(Ledger):
+    """An account book on a disk that is full, while the cache still has room."""
+
+    def record(self, *booked: Any) -> None:
+        raise OutputError("ledger.jsonl cannot be written", "free some disk space")
+
+
+def test_an_answer_is_kept_before_it_is_booked(tmp_path: Path) -> None:
+    cache = tmp_path / "c.sqlite"
+    asked = [question("say rain"), question("say snow")]
+    with ChatServer(reply) as server:
+        first, _ = ask(server, *asked, cache=cache, ledger=FullLedger(tmp_path / "ledger.jsonl"))
+        assert all(isinstance(answer, OutputError) for answer in first)
+        again, _ = ask(server, *asked, cache=cache)
+        assert words(again) == ["rain", "snow"]
+        assert len(server.received) == 2, "nothing is bought twice"
+
+
+def test_the_cap_reserves_enough_for_other_scripts_and_for_sound() -> None:
+    from latentscore_data.core.llm.client import _rough_tokens
+
+    def reserved(content: Any) -> tuple[int, int]:
+        return _rough_tokens([{"role": "user", "content": content}])
+
+    assert reserved("rain on a tin roof " * 100) == (16 + 1900 // 3, 0)
+    assert reserved("夜雨敲打着铁皮屋顶" * 100)[0] >= 900 * 1.5  # what OpenAI's older tokenizers make of it
+    minute = "A" * (60 * 24_000 * 2 * 4 // 3)
+    assert reserved([{"type": "input_audio", "input_audio": {"data": minute}}])[1] >= 60 * 32
+
+
+def test_sound_has_a_price_of_its_own() -> None:
+    price = price_of("openai/gpt-audio", LLMSettings())
+    assert price is not None
+    assert price.per_audio_token_in is not None
+    assert price.of(0, 0, 1000) == pytest.approx(1000 * price.per_audio_token_in)
+    assert price.of(0, 0, 1000) > 5 * price.of(1000, 0)
+    assert Price(1e-6, 2e-6, "").of(10, 10, 10) == pytest.approx(4e-5), "as text where no price of sound is known"
+
+
+def test_an_address_in_a_model_name_is_refused() -> None:
+    with pytest.raises(InputError, match="api-base"):
+        check_route("oobabooga/http://elsewhere.example/v1", LLMSettings())

@@ -165,6 +165,8 @@ def route_to(model: str, settings: LLMSettings) -> Route:
     With an ``api_base`` only the key that ``api_key_env`` names is sent, and to another machine only when a flag or the
     environment names it: a settings file in somebody else's folder cannot send keys away.
     """
+    if "://" in model:  # some providers of litellm take an address there, past all that is asked of an api_base
+        raise InputError(f"{model} has an address in its name", "give the address with --api-base URL")
     if settings.api_base is None:
         if settings.api_key_env:
             return Route(model, None, key_named(settings.api_key_env))
@@ -301,9 +303,8 @@ class LiteLLM:
             try:
                 value = shape.read(reply.text, reply.finish_reason)
             except BadAnswer as bad:
-                if self.cache is not None:
-                    entry = self._stored(reply, reply.text or "", answer_type)
-                    await self._pen.write(self.cache.put_negative, key, bad.reason, entry)
+                entry = self._stored(reply, reply.text or "", answer_type)
+                await self._pen.write(self._keep_unusable, reply, key, bad.reason, entry)
                 log.debug("%s: unusable answer (%s)", self.model, bad)
                 if bad.reason == "filtered":
                     raise RowFailure("bad request", str(bad), None, attempts) from None
@@ -311,9 +312,8 @@ class LiteLLM:
                     raise RowFailure("answer", str(bad), None, attempts) from None
                 messages = _asked_again(question.messages, reply.text, bad)
                 continue
-            if self.cache is not None:
-                entry = self._stored(reply, value.model_dump_json(), answer_type)
-                await self._pen.write(self.cache.put, [(key, entry)])
+            entry = self._stored(reply, value.model_dump_json(), answer_type)
+            await self._pen.write(self._keep, reply, [(key, entry)])
             return Answer(value, tokens_in, tokens_out, cost, seconds, reply.finish_reason, False, self.model)
         raise AssertionError("the last round returns or raises")
 
@@ -340,18 +340,39 @@ class LiteLLM:
         try:
             values = taken_apart(shape.read(reply.text, reply.finish_reason), len(batch), answer_type)
         except BadAnswer as bad:
+            await self._pen.write(self._book, reply)
             raise RowFailure("answer", str(bad)) from None
         share = reply.share(len(batch))
         found = [(asked, value) for asked, value in zip(batch, values, strict=True) if value is not None]
-        if self.cache is not None and found:
-            entries = [(asked.key, self._stored(share, value.model_dump_json(), answer_type)) for asked, value in found]
-            await self._pen.write(self.cache.put, entries)
+        entries = [(asked.key, self._stored(share, value.model_dump_json(), answer_type)) for asked, value in found]
+        await self._pen.write(self._keep, reply, entries)
         for asked, value in found:
             cost = share.cost_usd
             asked.answer.set_result(
                 Answer(value, share.tokens_in, share.tokens_out, cost, reply.seconds, "stop", False, self.model)
             )
         return [asked for asked, value in zip(batch, values, strict=True) if value is None]
+
+    # What the pen writes for a reply: first what was paid for, then what it cost. A ledger that cannot be written must not
+    # keep an answer from being kept.
+
+    def _keep(self, reply: _Reply, entries: Sequence[tuple[str, Stored]]) -> None:
+        try:
+            if self.cache is not None and entries:
+                self.cache.put(entries)
+        finally:
+            self._book(reply)
+
+    def _keep_unusable(self, reply: _Reply, key: str, reason: str, entry: Stored) -> None:
+        try:
+            if self.cache is not None:
+                self.cache.put_negative(key, reason, entry)
+        finally:
+            self._book(reply)
+
+    def _book(self, reply: _Reply) -> None:
+        if self.ledger is not None:
+            self.ledger.record(self.stage, self.model, reply.tokens_in, reply.tokens_out, reply.cost_usd)
 
     async def _ask_alone(self, asked: Asked) -> None:
         try:
@@ -362,11 +383,12 @@ class LiteLLM:
     # -- calling
 
     async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
-        """One answer from the model, tried again while the server or the network is at fault."""
+        """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
         self._open()
-        tokens = _rough_tokens(messages)
-        worst_tokens = tokens + sampling.get("max_tokens", 4096)
-        worst = self._price.of(tokens, worst_tokens - tokens) if self._price is not None else 0.0
+        tokens_in, audio_in = _rough_tokens(messages)
+        tokens_out = sampling.get("max_tokens", 4096)
+        worst_tokens = tokens_in + audio_in + tokens_out
+        worst = self._price.of(tokens_in, tokens_out, audio_in) if self._price is not None else 0.0
         attempt = 0
         while True:
             attempt += 1
@@ -399,9 +421,6 @@ class LiteLLM:
                 reply = self._reply(response, time.monotonic() - started, attempt)
                 self._budget.settle(reserved, reply.cost_usd or 0.0)
                 self._gate.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
-                if self.ledger is not None:
-                    booked = (self.stage, self.model, reply.tokens_in, reply.tokens_out, reply.cost_usd)
-                    await self._pen.write(self.ledger.record, *booked)
                 return reply
             if trouble.kind == "auth":
                 raise self._refused_key(trouble) from None
@@ -590,14 +609,20 @@ def _asked_again(messages: list[dict[str, Any]], text: str | None, bad: BadAnswe
     return [*messages, *said, {"role": "user", "content": wish}]
 
 
-def _rough_tokens(messages: list[dict[str, Any]]) -> int:
-    """An upper guess without a tokenizer: three characters a token, 2000 tokens for a sound or a picture."""
-    count = 16
+def _rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
+    """An upper guess of (text tokens, tokens of sound) without a tokenizer: of ASCII three characters a token, of anything
+    else a token a byte; of sound 32 tokens a second of what the judge sends, 2000 at least.
+    """
+    text, audio = 16, 0
     for message in messages:
         content = message["content"]
-        parts = content if isinstance(content, list) else [{"text": str(content)}]
-        count += sum(len(part["text"]) // 3 if "text" in part else 2000 for part in parts)
-    return count
+        for part in content if isinstance(content, list) else [{"text": str(content)}]:
+            if "text" in part:
+                ascii_bytes = len(part["text"].encode("ascii", "ignore"))
+                text += ascii_bytes // 3 + len(part["text"].encode("utf-8", "replace")) - ascii_bytes
+            else:
+                audio += max(2000, len(str(part)) // 2000)
+    return text, audio
 
 
 def _key_names(model: str) -> str:

@@ -19,18 +19,21 @@ _OLLAMA = ("ollama/", "ollama_chat/")
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per token, and where the figure comes from."""
+    """US dollars per token, and where the figure comes from. Sound has a price of its own with some models."""
 
     per_token_in: float
     per_token_out: float
     basis: str
+    per_audio_token_in: float | None = None
 
-    def of(self, tokens_in: float, tokens_out: float) -> float:
-        return tokens_in * self.per_token_in + tokens_out * self.per_token_out
+    def of(self, tokens_in: float, tokens_out: float, audio_tokens_in: float = 0) -> float:
+        """US dollars for so many tokens; those of sound are not among ``tokens_in``."""
+        per_audio = self.per_token_in if self.per_audio_token_in is None else self.per_audio_token_in
+        return tokens_in * self.per_token_in + audio_tokens_in * per_audio + tokens_out * self.per_token_out
 
     @property
     def free(self) -> bool:
-        return self.per_token_in == 0 and self.per_token_out == 0
+        return not (self.per_token_in or self.per_token_out or self.per_audio_token_in)
 
 
 def is_loopback(address: str | None) -> bool:
@@ -66,7 +69,13 @@ def price_of(model: str, settings: LLMSettings) -> Price | None:
     tokens_in, tokens_out = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
     if tokens_in is None or tokens_out is None:
         return None
-    return Price(float(tokens_in), float(tokens_out), f"litellm {litellm_version()} price list")
+    audio_in = entry.get("input_cost_per_audio_token")
+    return Price(
+        float(tokens_in),
+        float(tokens_out),
+        f"litellm {litellm_version()} price list",
+        None if audio_in is None else float(audio_in),
+    )
 
 
 def _mapped(litellm: Any, model: str) -> dict[str, Any] | None:

@@ -62,7 +62,7 @@ class JudgeScorer:
         self.model = name.partition(":")[2]
         if not self.model:
             raise InputError(
-                "the judge needs a model", "write judge:MODEL, for example judge:openai/gpt-4o-audio-preview"
+                "the judge needs a model", "write judge:MODEL, for example judge:openai/gpt-audio"
             )
         self.fingerprint = "judge-" + digest(self.model, needs.llm.api_base, PROMPT, SENT_RATE)[:16]
         self.usage = Usage()
@@ -147,12 +147,20 @@ def judge_plan(name: str, pairs: int, needs: ScorerNeeds) -> Plan:
 
     model = name.partition(":")[2]
     price = price_of(model, needs.llm)
-    tokens_in = pairs * int(300 + AUDIO_TOKENS_PER_SECOND * needs.scoring.seconds)
+    text_in, audio_in = pairs * 300, pairs * int(AUDIO_TOKENS_PER_SECOND * needs.scoring.seconds)
     tokens_out = pairs * 80
-    cost = None if price is None else price.of(tokens_in, tokens_out)
-    basis = f"{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at the price of text, which sound often exceeds"
+    cost = None if price is None else price.of(text_in, tokens_out, audio_in)
+    listed = price is not None and price.per_audio_token_in is not None
+    at = "its listed price" if listed else "the price of text, which sound often exceeds"
+    basis = f"{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
     return Plan(
-        model, calls=pairs, tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=cost, worst_usd=None, basis=basis
+        model,
+        calls=pairs,
+        tokens_in=text_in + audio_in,
+        tokens_out=tokens_out,
+        cost_usd=cost,
+        worst_usd=None,
+        basis=basis,
     )
 
 
