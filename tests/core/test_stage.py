@@ -369,3 +369,44 @@ def test_it_runs_outside_the_main_thread(lab: Lab) -> None:
 def test_retryable_kinds_are_those_of_the_table() -> None:
     assert {"transient", "answer"} <= stage_module.RETRYABLE_KINDS
     assert "bad request" not in stage_module.RETRYABLE_KINDS
+
+
+def test_an_error_beside_the_work_also_lets_what_is_in_flight_finish(lab: Lab) -> None:
+    lab.run(["done"])
+
+    async def slow(word: str) -> Line:
+        await asyncio.sleep(0.05)
+        return await lab.shout(word)
+
+    def broken(word: str, line: Line) -> Line:
+        raise OutputError("the line cannot be written", "free some disk space")
+
+    client = Client()
+    with pytest.raises(OutputError):
+        lab.run(["a", "b", "done", "c"], slow, {"refresh": broken, "client": client})
+    assert {line["row_id"] for line in lab.lines()} == {"done", "a", "b"}
+    assert client.drained
+    assert client.closed
+
+
+def test_ctrl_c_is_dealt_with_by_the_loop_not_in_the_middle_of_a_step(lab: Lab) -> None:
+    steps: list[str] = []
+
+    class Watching(Client):
+        def drain(self) -> None:
+            steps.append("drained")
+
+    async def work(word: str) -> Line:
+        if word == "b":
+            os.kill(os.getpid(), signal.SIGINT)
+            steps.append("the step goes on")
+            for _ in range(1000):  # the interpreter looks for signals between these
+                pass
+            steps.append("the step ends")
+        return await lab.shout(word)
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.run([*WORDS[:1], "b", *WORDS[1:]], work, {"client": Watching()}, max_in_flight=1)
+    assert steps[:2] == ["the step goes on", "the step ends"]
+    assert "drained" in steps
+    assert len(lab.lines()) < 10

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -246,6 +246,8 @@ def run_stage(
         asyncio.run(run.to_the_end())
     if run.stop:
         raise run.stop[0]
+    if run.interrupted:  # too late to stop anything
+        raise KeyboardInterrupt
     return run.summary
 
 
@@ -275,11 +277,14 @@ class _Run(Generic[InT]):
         self.outcomes: deque[bool] = deque(maxlen=job.breaker_window)
         self.causes: Counter[str] = Counter()
         self.stop: list[BaseException] = []
+        self.interrupted = False
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.order: list[str] = []
         self.in_flight = 0
         self.started = time.monotonic()
 
     async def to_the_end(self) -> None:
+        self.loop = asyncio.get_running_loop()
         if self.overwrite:
             self.output.unlink(missing_ok=True)
             self.failures.unlink(missing_ok=True)
@@ -308,22 +313,26 @@ class _Run(Generic[InT]):
 
     async def work_on(self) -> None:
         """One of the workers that share the inputs."""
-        for item in self.waiting:
-            if self.stop:
-                return
-            key, fingerprint = self.job.key(item), self.job.fingerprint(item)
-            self.order.append(key)
-            if await self.done_already(item, key, fingerprint):
-                if len(self.order) % SKIPPED_AT_ONCE == 0:
+        try:
+            for item in self.waiting:
+                if self.stop:
+                    return
+                key, fingerprint = self.job.key(item), self.job.fingerprint(item)
+                self.order.append(key)
+                if await self.done_already(item, key, fingerprint):
+                    if len(self.order) % SKIPPED_AT_ONCE == 0:
+                        self.show()
+                        await asyncio.sleep(0)
+                else:
+                    self.in_flight += 1
+                    try:
+                        await self.one(item, key, fingerprint)
+                    finally:
+                        self.in_flight -= 1
                     self.show()
-                    await asyncio.sleep(0)
-            else:
-                self.in_flight += 1
-                try:
-                    await self.one(item, key, fingerprint)
-                finally:
-                    self.in_flight -= 1
-                self.show()
+        except Exception as error:
+            # What is in flight may have been paid for, so it is finished before the error ends the run.
+            self.halt(error)
 
     async def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
         entry = self.entries.get(key)
@@ -356,7 +365,6 @@ class _Run(Generic[InT]):
         except RowFailure as failure:
             await self.note(failure, key, fingerprint)
         except Exception as error:
-            # What is in flight may have been paid for, so it is finished before the error ends the run.
             self.halt(error)
         bad = self.outcomes.count(False)
         if len(self.outcomes) >= self.job.breaker_at_least and bad * 2 >= len(self.outcomes) and not self.stop:
@@ -399,10 +407,13 @@ class _Run(Generic[InT]):
             self.job.client.drain()
 
     def interrupt(self) -> None:
-        if any(isinstance(reason, KeyboardInterrupt) for reason in self.stop):
+        """Called by the signal, between any two steps of whatever runs: what stops is done by the loop, in its turn."""
+        if self.interrupted or self.loop is None:
             raise KeyboardInterrupt
+        self.interrupted = True
         log.warning("finishing what is in flight; press Ctrl-C again to stop now")
-        self.halt(KeyboardInterrupt())
+        with suppress(RuntimeError):  # the loop has ended already
+            self.loop.call_soon_threadsafe(self.halt, KeyboardInterrupt())
 
     def count(self) -> None:
         self.summary.seconds = time.monotonic() - self.started
