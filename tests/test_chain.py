@@ -151,9 +151,50 @@ def test_the_plan_foresees_what_texts_and_vibes_that_are_not_there_yet_will_cost
     download, vibes, configs = json.loads(out.stdout)["plan"]
     assert download.get("cost_usd", 0.0) == 0.0
     assert vibes["calls"] == 50
-    assert "no texts yet: 50 as download is set" in vibes["basis"]
+    assert "50 texts as download is set" in vibes["basis"]
     assert configs["calls"] == 50 * 3 * 5 * 2 * 2  # texts, vibes of each, lengths, scene and characters, candidates
     assert configs["cost_usd"] > vibes["cost_usd"] > 0.01
+
+
+def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_are_now(
+    lsdata_here: Lsdata, texts: Path
+) -> None:
+    """A laxer threshold makes more vibes, and each of them is paid for: that is said before, not after vibes has run."""
+    offline = '[llm]\nmodel = "builtin/keywords"\n[download]\ndatasets = ["texts"]\n[vibes]\nmax_vibes = 1\n'
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.5\n[configs]\nn = 1\n')
+    assert lsdata_here("run-all", "--until", "vibes").returncode == 0
+    paid = '[configs]\nn = 1\nmodel = "openai/gpt-4o-mini"\n'
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.95\n' + paid)
+    out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
+    _, vibes, configs = json.loads(out.stdout)["plan"]
+    assert vibes["state"] == configs["state"] == "stale"
+    assert "vibes" in configs["basis"]
+    texts_read = sum(1 for path in Path("data_work/.outputs").glob("*.jsonl") for _ in path.open())
+    assert configs["calls"] == texts_read * 5 * 2, "vibes of each text, before what is alike is dropped"
+
+
+def test_no_setting_can_make_the_sample_spend_money_or_touch_other_rows(lsdata_here: Lsdata) -> None:
+    Path("latentscore.toml").write_text(
+        '[paths]\nroot = "mine"\n[llm]\nmax_cost = 5.0\n[vibes]\nmodel = "openai/gpt-4o"\n'
+        '[configs]\nmodel = "openai/gpt-4o"\n[train]\non = "modal"\n[bench]\nsuite = "short"\nname = "mine"\n'
+    )
+    for words in ((), ("--root", "elsewhere")):
+        out = lsdata_here("run-all", "--sample", "--dry-run", "--json", *words, env={"OPENAI_API_KEY": "none"})
+        assert out.returncode == 0, out.stderr
+        assert all(step.get("cost_usd", 0.0) == 0.0 for step in json.loads(out.stdout)["plan"])
+    out = lsdata_here("run-all", "--sample", "--until", "download", "--json", "--root", "elsewhere")
+    assert out.returncode == 0, out.stderr
+    assert sorted(path.name for path in Path("elsewhere").iterdir()) == ["sample"]
+    status = lsdata_here("status", "--sample", "--root", "elsewhere", "--json")
+    assert json.loads(status.stdout)["root"].endswith("elsewhere/sample")
+
+
+def test_a_chain_without_vibes_does_not_work_on_the_sample(lsdata_here: Lsdata) -> None:
+    Path("latentscore.toml").write_text('[llm]\nmodel = "builtin/keywords"\n')
+    out = lsdata_here("run-all", "--from", "configs", "--until", "configs")
+    assert out.returncode == 3
+    assert "lsdata vibes" in out.stderr
+    assert not Path("data_work/sample").exists()
 
 
 def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(

@@ -51,7 +51,7 @@ def run(root: Path, *more: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    root = tmp_path_factory.mktemp("journey") / "peace"
+    root = tmp_path_factory.mktemp("journey") / "sample"
     return root, run(root)
 
 
@@ -95,7 +95,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_rows(
     uninterrupted: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     peace, _ = uninterrupted
-    root = tmp_path / "killed"
+    root = tmp_path / "sample"
     killed = {name: kill_when(root, moment) for name, moment in MOMENTS.items()}
     run(root)
     assert sum(killed.values()) >= 5, killed
@@ -159,7 +159,7 @@ def test_changing_one_setting_reruns_only_what_follows(
 ) -> None:
     """The sample's settings are fixed, so a changed score input stands for a changed setting: the splits by hand."""
     peace, _ = uninterrupted
-    root = tmp_path / "copy"
+    root = tmp_path / "copy" / "sample"
     shutil.copytree(peace, root)
     manifest = root / ".processed/score.manifest.json"
     values = json.loads(manifest.read_text())

@@ -170,7 +170,7 @@ def load(**flags: dict[str, Any]) -> Settings:
 
     read_dotenv()
     if Globals.root is not None:
-        flags["paths"] = {**flags.get("paths", {}), "root": Globals.root}
+        flags["paths"] = {"root": Globals.root, **flags.get("paths", {})}
     return load_settings(Globals.config, **flags)
 
 

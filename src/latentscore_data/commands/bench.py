@@ -267,14 +267,19 @@ def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
     return asked + prepare.judges_plans(settings, rows, sources)
 
 
-def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
-    """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows."""
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+    """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
+    ``behind`` a stage that makes them anew."""
     from latentscore_data.core.errors import MissingError
     from latentscore_data.core.llm.plan import added_up
 
     named = [*settings.bench.sources, *settings.scoring.scorers]
+    if not any(name.startswith(("litellm:", "judge:")) for name in named):
+        return added_up([])
+    if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
+        return {"cost_usd": None, "calls": 0, "basis": f"{behind} runs before it: its rows are not there yet"}
     try:
-        found = plans(settings, workspace) if any(name.startswith(("litellm:", "judge:")) for name in named) else []
+        found = plans(settings, workspace)
     except MissingError as missing:
         return {"cost_usd": None, "calls": 0, "basis": missing.message}
     return added_up(found)

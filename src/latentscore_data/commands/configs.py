@@ -9,7 +9,6 @@ import typer
 
 from latentscore_data.commands._options import (
     DryRunOption,
-    Globals,
     LimitOption,
     ModelOption,
     OnOption,
@@ -140,14 +139,13 @@ def choose_rows(settings: Settings, workspace: Workspace) -> tuple[Workspace, So
     """The vibe rows to work on and where; the bundled sample rows, in a place of their own, where there are none yet."""
     from latentscore_data.core.display import say
     from latentscore_data.core.generation import VibeRows, require_rows, sample_rows
-    from latentscore_data.core.workspace import Workspace
+    from latentscore_data.core.workspace import Workspace, sample_root
 
-    if workspace.vibe_files() or workspace.text_files():
+    if workspace.vibe_files() or workspace.text_files() or "TEST" not in settings.configs.splits:
         rows = VibeRows(workspace, settings.configs)
         require_rows(rows, settings.configs)
         return workspace, rows
-    if Globals.root is None:
-        workspace = Workspace(workspace.root / "sample")
+    workspace = Workspace(sample_root(workspace.root))
     rows = sample_rows(settings.configs)
     say(f"configs: there are no vibe rows yet, so here are the {len(rows)} bundled sample vibes ({workspace.root})")
     return workspace, rows
@@ -522,25 +520,29 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
     """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
-    no vibes, of as many as there may be."""
+    no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
     from latentscore_data.core.generation import VibeRows, sample_rows
     from latentscore_data.core.llm.plan import added_up, expected_vibes
     from latentscore_data.core.scoring.base import ScorerNeeds
     from latentscore_data.core.scoring.judge import judges_plans
 
-    plan = make_plan_for(VibeRows(workspace, settings.configs), settings, workspace)
+    rows = [] if behind else VibeRows(workspace, settings.configs)
+    plan = make_plan_for(rows, settings, workspace)
     if not plan.rows:
         one = make_plan_for(sample_rows(settings.configs)[:1], settings, workspace)
-        plan = one.times(*expected_vibes(settings, workspace))
+        plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
     judges = judges_plans(plan.rows * settings.configs.n, ScorerNeeds(settings.scoring, settings.llm))
     return {**plan.to_dict(), **added_up([plan, *judges])}
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
-    """The whole stage for run-all, under the lock that it holds."""
+    """The whole stage for run-all, under the lock that it holds. Raises :class:`MissingError` when there are no vibes."""
+    from latentscore_data.core.generation import VibeRows, require_rows
     from latentscore_data.core.workspace import Workspace
 
-    workspace, rows = choose_rows(settings, Workspace(settings.paths.root))
+    workspace = Workspace(settings.paths.root)
+    rows = VibeRows(workspace, settings.configs)
+    require_rows(rows, settings.configs)
     return run_configs(settings, workspace=workspace, rows=rows, yes=yes)

@@ -6,13 +6,14 @@ What the module of each stage offers to this one and to ``status``:
   (configs has two parts, generate and score); it works before any input exists;
 - ``preflight(settings) -> list[LsdataError]``: keys, extras and weights that are missing, found without network or cost;
 - ``run_stage_for_chain(settings, yes=...) -> Summary``: the whole stage, under the lock that is already held;
-- where it costs money, ``estimate(settings, workspace) -> {"cost_usd": ..., "calls": ..., "basis": ...}``.
+- where it costs money, ``estimate(settings, workspace, behind=...) -> {"cost_usd": ..., "calls": ..., "basis": ...}``;
+  ``behind`` names the first stage that runs before it, empty for none: its rows are then not those that are there now.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,12 +36,16 @@ STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "llm": {"model": "builtin/keywords"},
     "download": {"datasets": ["builtin"], "sample_size": 16},
-    "vibes": {"max_vibes": 1, "characters": False},
+    "vibes": {"model": "builtin/keywords", "max_vibes": 1, "characters": False},
     "dedupe": {"model": "hashing"},
-    "configs": {"n": 4},
+    "configs": {"model": "builtin/keywords", "n": 4},
     "scoring": {"scorers": ["acoustic"], "seconds": 5.0},
-    "train": {"base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},
-    "bench": {"sources": ["dataset:config_payload", "baseline:random", "baseline:keywords"]},
+    "train": {"on": "local", "base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},
+    "bench": {
+        "sources": ["dataset:config_payload", "baseline:random", "baseline:keywords"],
+        "suite": None,
+        "name": None,
+    },
     "export": {"kinds": ["map", "dataset", "report"]},
 }
 """What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
@@ -48,11 +53,11 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
 
 def sample_flags(root: Path | None) -> dict[str, dict[str, Any]]:
     """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
-    flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
-    if root is None:
-        from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.workspace import sample_root
 
-        flags["paths"] = {"root": load_settings(Globals.config).paths.root / "sample"}
+    flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
+    flags["paths"] = {"root": sample_root(root or load_settings(Globals.config).paths.root)}
     return flags
 
 
@@ -79,14 +84,8 @@ def run_all(
     """
     from latentscore_data.core.settings import chosen
 
-    flags: dict[str, dict[str, Any]] = (
-        {name: dict(values) for name, values in SAMPLE_SETTINGS.items()} if sample else {}
-    )
+    flags = sample_flags(Globals.root) if sample else {}
     flags["llm"] = {**flags.get("llm", {}), **chosen(max_cost=max_cost)}
-    if sample and Globals.root is None:
-        from pathlib import Path
-
-        flags["paths"] = {"root": Path("data_work") / "sample"}
     settings = load(**flags)
     stages = selected(from_, until, [*(skip or []), *settings.run_all.skip])
     chain = run_stages(settings, stages, force=force, dry_run=dry_run, yes=yes, sample=sample)
@@ -212,7 +211,7 @@ def run_stages(
     """Check everything first, then run what is stale, one stage after the other, under one lock."""
     import time
 
-    from latentscore_data.core.display import say
+    from latentscore_data.core.display import clean, say
     from latentscore_data.core.errors import EXIT_SOME_FAILED
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.workspace import Workspace
@@ -221,7 +220,7 @@ def run_stages(
     chain = Chain()
     stages = [stage for stage in stages if not _cannot_run(stage, settings, sample, chain)]
     check_first(settings, stages)
-    plan = (_plan(stage, settings, workspace, force) for stage in stages)
+    plan = planned(stages, settings, workspace, force)
     if dry_run:
         chain.plan = list(plan)
         return chain
@@ -235,13 +234,13 @@ def run_stages(
                 chain.summaries.append(Summary(stage, fresh=True))
                 say(f"{stage}: fresh")
                 continue
-            say(f"{stage}: {'forced' if force else why[0]}")
+            say(clean(f"{stage}: {'forced' if force else why[0]}"))
             summary = module.run_stage_for_chain(settings, yes=yes)
             chain.summaries.append(summary)
             if summary.exit_code > EXIT_SOME_FAILED:
                 break
-    reports = sorted(workspace.bench_dir.glob("*/report.html"))
-    chain.report = str(reports[-1].resolve()) if reports else ""
+    if "bench" in stages:
+        chain.report = report_of(command_module("bench").stage_files(settings, workspace)[0], workspace)
     chain.seconds = time.monotonic() - started
     return chain
 
@@ -257,6 +256,15 @@ def stale(stage: str, settings: Settings, workspace: Workspace) -> list[str]:
 
     parts: list[StageFiles] = command_module(stage).stage_files(settings, workspace)
     return [reason for part in parts for reason in stale_reasons(part, workspace.root)]
+
+
+def report_of(bench: StageFiles, workspace: Workspace) -> str:
+    """The page of the benchmark that these settings ask for; empty while there is none."""
+    from latentscore_data.core.workspace import read_manifest
+
+    outputs: dict[str, Any] = (read_manifest(bench.manifest) or {}).get("outputs", {})
+    pages = {(workspace.root / name).parent / "report.html" for name in outputs}
+    return next((str(page.resolve()) for page in pages if page.exists()), "")
 
 
 def check_first(settings: Settings, stages: Sequence[str]) -> None:
@@ -290,10 +298,18 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
     return True
 
 
-def _plan(stage: str, settings: Settings, workspace: Workspace, force: bool) -> dict[str, Any]:
-    why = ["forced"] if force else stale(stage, settings, workspace)
-    step: dict[str, Any] = {"stage": stage, "state": "stale" if why else "fresh", "why": why}
-    estimate = getattr(command_module(stage), "estimate", None)
-    if why and estimate is not None:
-        step.update(estimate(settings, workspace))
-    return step
+def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, force: bool) -> Iterator[dict[str, Any]]:
+    """Each stage with its state, why, and what it can cost. Behind a stage that runs, those after it get other rows than
+    there are now, so that they may run as well; what they may cost is reckoned without what is there."""
+    before = ""
+    for stage in stages:
+        why = ["forced"] if force else stale(stage, settings, workspace)
+        if not why and before:
+            why = [f"{before} runs before it"]
+        step: dict[str, Any] = {"stage": stage, "state": "stale" if why else "fresh", "why": why}
+        estimate = getattr(command_module(stage), "estimate", None)
+        if why and estimate is not None:
+            step.update(estimate(settings, workspace, behind=before))
+        if why and not before:
+            before = stage
+        yield step

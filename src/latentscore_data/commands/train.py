@@ -632,8 +632,8 @@ def _check_base(settings: Settings) -> None:
     check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
 
 
-def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
-    """What training can cost: nothing here, time-out x price for each run on Modal."""
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+    """What training can cost, whatever the rows: nothing here, time-out x price for each run on Modal."""
     if settings.train.on != "modal":
         return {"cost_usd": 0.0, "basis": "trained on this machine"}
     from latentscore_data.core.training.prices import cap_usd

@@ -290,15 +290,16 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace) -> dict[str, Any]:
-    """Calls and cost of this stage as things stand; while there are no texts, of as many as there will be."""
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+    """Calls and cost of this stage as things stand; while there are no texts, or ``behind`` a stage that fetches them
+    anew, of as many as there will be."""
     from latentscore_data.core.llm.plan import expected_texts
 
-    plan = make_plan_for(settings, workspace)
-    if not plan.rows:
-        longest = "word " * settings.vibes.max_input_words
-        plan = _plan_of([longest], settings, workspace).times(*expected_texts(settings, workspace))
-    return plan.to_dict()
+    if not behind and (plan := make_plan_for(settings, workspace)).rows:
+        return plan.to_dict()
+    longest = "word " * settings.vibes.max_input_words
+    texts = expected_texts(settings, workspace, new_texts=bool(behind))
+    return _plan_of([longest], settings, workspace).times(*texts).to_dict()
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:

@@ -36,6 +36,11 @@ def dataset_slug(name: str) -> str:
     return slug if slug == name else f"{slug}-{digest(name)[:8]}"
 
 
+def sample_root(root: Path) -> Path:
+    """Where the bundled samples are worked on, apart from everybody's own rows."""
+    return root if root.name == "sample" else root / "sample"
+
+
 class Workspace:
     """The files under one data root."""
 

@@ -105,24 +105,25 @@ def make_plan(
     return plan
 
 
-def expected_texts(settings: Settings, workspace: Workspace) -> tuple[int, str]:
-    """How many texts ``vibes`` will read, and how that is known: those that are there, or as many as ``download`` is to get."""
+def expected_texts(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:
+    """How many texts ``vibes`` will read, and how that is known: those that are there, or as many as ``download`` is to get
+    where there are none or it gets ``new_texts``."""
     from latentscore_data.core.record_builder import read_texts
 
-    there = sum(1 for _ in read_texts(workspace.text_files(), settings.vibes.limit))
+    there = 0 if new_texts else sum(1 for _ in read_texts(workspace.text_files(), settings.vibes.limit))
     if there:
         return there, f"{there:,} texts"
     wanted = len(settings.download.datasets) * settings.download.sample_size
     wanted = min(wanted, settings.vibes.limit or wanted)
-    return wanted, f"no texts yet: {wanted:,} as download is set, each as long as vibes.max_input_words allows"
+    return wanted, f"{wanted:,} texts as download is set, each as long as vibes.max_input_words allows"
 
 
-def expected_vibes(settings: Settings, workspace: Workspace) -> tuple[int, str]:
-    """The most rows that ``configs`` will get while there are none, and what that rests on."""
-    texts, basis = expected_texts(settings, workspace)
+def expected_vibes(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:
+    """The most rows that ``configs`` will get from vibes that are not there yet, and what that rests on."""
+    texts, basis = expected_texts(settings, workspace, new_texts=new_texts)
     each = settings.vibes.max_vibes * len(LEVELS) * (2 if settings.vibes.characters else 1)
     rows = min(texts * each, settings.configs.limit or texts * each)
-    return rows, f"no vibes yet: at most {rows:,}, before what is alike is dropped ({basis})"
+    return rows, f"at most {rows:,} vibes, before what is alike is dropped ({basis})"
 
 
 def added_up(plans: Sequence[Plan]) -> dict[str, Any]:
