@@ -240,3 +240,12 @@ def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.Monke
     assert agree(paid, load_settings(), yes=False)
     assert not agree(free, load_settings(), yes=False)
     assert not agree(paid, load_settings(llm={"max_cost": 1.0}), yes=False)  # the cap asks and stops by itself
+
+
+def test_a_model_nobody_knows_is_said_before_money_is_asked_for(lsdata_here: Lsdata) -> None:
+    unknown = lsdata_here("configs", "rain", "--model", "foo")
+    assert unknown.returncode == 2
+    assert "no provider is known for the model foo" in unknown.stderr
+    no_key = lsdata_here("configs", "rain", "--model", "openai/gpt-4o-mini")
+    assert no_key.returncode == 3
+    assert "OPENAI_API_KEY" in no_key.stderr

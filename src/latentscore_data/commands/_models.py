@@ -72,14 +72,16 @@ def show_plan(plan: Plan) -> None:
 def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     """Ask before money is spent, unless it was allowed with ``--yes`` or bounded with ``--max-cost``.
 
-    Raises :class:`InputError` where nobody can be asked, :class:`StoppedError` when the answer is no or a cap was given
-    for a model whose price is unknown.
+    Raises :class:`InputError` where nobody can be asked or no provider is known, :class:`MissingError` for a key that is
+    not there, :class:`StoppedError` when the answer is no or a cap was given for a model whose price is unknown.
     """
     from latentscore_data.core.display import clean, interactive, money, say
     from latentscore_data.core.errors import InputError, StoppedError
+    from latentscore_data.core.llm.client import check_route
 
     if not plan.spends:
         return
+    check_route(plan.model, settings)  # nobody should agree to what cannot be asked
     if settings.max_cost is not None:
         if plan.cost_usd is None:
             raise StoppedError(
