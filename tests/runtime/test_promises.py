@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from mido import MidiFile
 
 from latentscore import (
     FIELDS,
@@ -24,7 +27,7 @@ from latentscore import (
     write_audio,
 )
 from latentscore.labels import STYLE_FIELDS
-from latentscore.synth.midi import to_midi
+from latentscore.synth.midi import to_midi, write_midi
 from latentscore.synth.score import LAYERS
 from latentscore.synth.styles import LEVELS_DB, STYLES
 
@@ -104,6 +107,59 @@ def test_what_is_no_sound_is_refused(tmp_path: Path) -> None:
         write_audio(tmp_path / "a.wav", Audio(np.full((5, 2), np.nan, np.float32), RATE))
     with pytest.raises(AudioError):
         read_audio(tmp_path / "missing.wav")
+
+
+def test_a_long_ogg_is_written_whole(tmp_path: Path) -> None:
+    """In a process of its own: an encoder that is given too much at once takes the process with it."""
+    program = (
+        "import sys, numpy as np; from latentscore import Audio, write_audio;"
+        "noise = np.random.default_rng(0).uniform(-0.1, 0.1, (90 * 48_000, 2)).astype(np.float32);"
+        "write_audio(sys.argv[1], Audio(noise, 48_000))"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "a.ogg"], check=True)
+    assert soundfile.info(tmp_path / "a.ogg").frames == 90 * 48_000
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"subtype": "FLOAT"}, {"tags": {"comment": {1, 2}}}, {"tags": {"comment": {1: "a", "b": 2}}}]
+)
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, arguments: dict) -> None:
+    path, audio = tmp_path / "a.flac", Audio(np.zeros((500, 2), np.float32), RATE)
+    write_audio(path, audio)
+    before = path.read_bytes()
+    with pytest.raises(AudioError, match=r"a\.flac: .*cannot be written"):
+        write_audio(path, audio, **arguments)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.flac", before)]
+
+
+def test_midi_that_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, score = tmp_path / "a.mid", compose(MusicConfig(), 2.0)
+    write_midi(path, score)
+    before = path.read_bytes()
+
+    def full(self: MidiFile, filename: Path) -> None:
+        Path(filename).write_bytes(b"MThd")
+        raise OSError(errno.ENOSPC, "No space left on device", str(filename))
+
+    monkeypatch.setattr(MidiFile, "save", full)
+    with pytest.raises(AudioError, match=r"a\.mid: cannot be written \(No space left on device\)"):
+        write_midi(path, score)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.mid", before)]
+
+
+def test_writing_goes_through_links_and_into_pipes(tmp_path: Path) -> None:
+    link, audio = tmp_path / "link.wav", Audio(np.zeros((500, 2), np.float32), RATE)
+    link.symlink_to(tmp_path / "real.wav")
+    write_audio(link, audio)
+    assert link.is_symlink()
+    assert len(read_audio(tmp_path / "real.wav").samples) == 500
+    pipe = tmp_path / "pipe.mid"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_midi(pipe, compose(MusicConfig(), 0.5))
+    assert os.read(reader, 4) == b"MThd"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_midi_holds_every_note_and_ends_each() -> None:

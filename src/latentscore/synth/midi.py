@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentscore.errors import AudioError
+from latentscore.audio import cannot_be_written, replacing
 from latentscore.synth.score import LAYERS, Note, Score
 
 if TYPE_CHECKING:
@@ -70,8 +70,10 @@ def _key(layer: str, note: Note) -> int:
 
 
 def write_midi(path: Path | str, score: Score) -> None:
-    """Raises :class:`AudioError` when the file cannot be written."""
+    """An existing file is replaced only by a whole one. Raises :class:`AudioError` when the file cannot be written."""
+    path = Path(path)
     try:
-        to_midi(score).save(path)
+        with replacing(path) as draft:
+            to_midi(score).save(draft)
     except OSError as error:
-        raise AudioError(f"{path}: cannot be written ({error})") from error
+        raise cannot_be_written(path, error) from error
