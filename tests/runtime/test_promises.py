@@ -52,13 +52,34 @@ def test_a_render_is_stereo_at_the_promised_loudness() -> None:
         ("seconds", {"seconds": 601}),
         ("sample_rate", {"seconds": 1, "sample_rate": 4_000}),
         ("sample_rate", {"seconds": 1, "sample_rate": 200_000}),
+        ("seconds", {"seconds": 10**4500}),
+        ("sample_rate", {"seconds": 1, "sample_rate": 10**4500}),
         ("seed", {"seconds": 1, "seed": -1}),
+        ("seed", {"seconds": 1, "seed": 2**64}),
+        ("seed", {"seconds": 1, "seed": 10**4500}),
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(field: str, arguments: dict) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         render(MusicConfig(), **arguments)
     assert caught.value.field == field
+
+
+def test_numbers_of_numpy_are_the_numbers_they_say() -> None:
+    expected = render(MusicConfig(), 3, 7, 16_000).samples
+    for numbers in (np.int16(3), np.int16(7), np.int16(16_000)), (np.float16(3), np.uint8(7), np.uint16(16_000)):
+        assert np.array_equal(render(MusicConfig(), *numbers).samples, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"register_min_oct": 7}, "register_max_oct"), ({"tempo": 9.0}, "tempo"), ({"bass": "tuba"}, "bass")],
+)
+def test_a_config_that_nobody_has_checked_is_refused_by_name(change: dict, field: str) -> None:
+    for config in (MusicConfig().model_copy(update=change), MusicConfig.model_construct(**change)):
+        with pytest.raises(InvalidConfigError) as caught:
+            render(config, 1.0)
+        assert caught.value.field == field
 
 
 def test_the_documentation_names_every_field_and_style() -> None:
