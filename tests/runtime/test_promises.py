@@ -65,10 +65,11 @@ def test_arguments_out_of_range_are_refused_by_name(field: str, arguments: dict)
     assert caught.value.field == field
 
 
-def test_numbers_of_numpy_are_the_numbers_they_say() -> None:
-    expected = render(MusicConfig(), 3, 7, 16_000).samples
-    for numbers in (np.int16(3), np.int16(7), np.int16(16_000)), (np.float16(3), np.uint8(7), np.uint16(16_000)):
-        assert np.array_equal(render(MusicConfig(), *numbers).samples, expected)
+@pytest.mark.parametrize(
+    "numbers", [(np.int16(3), np.int16(7), np.int16(16_000)), (np.float16(3), np.uint8(7), np.uint16(16_000))]
+)
+def test_numbers_of_numpy_are_the_numbers_they_say(numbers: tuple) -> None:
+    assert np.array_equal(render(MusicConfig(), *numbers).samples, render(MusicConfig(), 3, 7, 16_000).samples)
 
 
 @pytest.mark.parametrize(

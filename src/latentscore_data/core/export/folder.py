@@ -76,6 +76,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The record of an exported folder. Raises :class:`OutputError` for a folder without one."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if not isinstance(record, dict):
+            raise TypeError("no record")
+    except (OSError, ValueError, TypeError, RecursionError):
         raise OutputError(f"{folder} is not an export of lsdata", "write it with: lsdata export") from None
     return record
