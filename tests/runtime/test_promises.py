@@ -30,6 +30,7 @@ from latentscore.labels import STYLE_FIELDS
 from latentscore.synth.midi import to_midi, write_midi
 from latentscore.synth.score import LAYERS
 from latentscore.synth.styles import LEVELS_DB, STYLES
+from latentscore.synth.theory import ROOTS, SCALES
 
 RATE = 22_050
 
@@ -192,3 +193,20 @@ def test_midi_holds_every_note_and_ends_each() -> None:
             begun = [m for m in tracks[layer] if m.type == "note_on"]
             assert len(begun) == len(notes)
             assert len([m for m in tracks[layer] if m.type == "note_off"]) == len(notes)
+
+
+SHARPS = {
+    "C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "F#": 6, "F": -1, "Bb": -2, "Eb": -3, "Ab": -4, "Db": -5,
+    "Am": 0, "Em": 1, "Bm": 2, "F#m": 3, "C#m": 4, "G#m": 5, "Dm": -1, "Gm": -2, "Cm": -3, "Fm": -4, "Bbm": -5, "Ebm": -6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", SCALES)
+@pytest.mark.parametrize("root", ROOTS)
+def test_midi_says_the_key_it_is_in(tmp_path: Path, root: str, mode: str) -> None:
+    write_midi(tmp_path / "a.mid", compose(MusicConfig(root=root, mode=mode), 1.0))
+    head = {message.type: message for message in MidiFile(tmp_path / "a.mid").tracks[0]}
+    # Each sharp is a key a fifth up, each flat one a fifth down.
+    written = {(7 * SHARPS[head["key_signature"].key] + note) % 12 for note in SCALES["major"]}
+    assert written == {(ROOTS[root] + note) % 12 for note in SCALES[mode]}
+    assert head["text"].text == f"key: {root} {mode}"

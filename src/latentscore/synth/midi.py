@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 TICKS_A_BEAT = 480
 
+# Key signatures have no other modes: each stands as the major or minor key whose accidentals it has, the mode in words.
+# By pitch class, in the spelling with the fewest accidentals.
+_MAJOR = ["C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"]
+_MINOR = ["Cm", "C#m", "Dm", "Ebm", "Em", "Fm", "F#m", "Gm", "G#m", "Am", "Bbm", "Bm"]
+_SIGNATURES = {"major": (_MAJOR, 0), "minor": (_MINOR, 0), "dorian": (_MINOR, 7), "mixolydian": (_MAJOR, 5)}
+
 _CHANNELS = {"bass": 0, "pad": 1, "melody": 2, "rhythm": 9, "texture": 3, "accent": 4}
 _PROGRAMS = {"bass": 38, "pad": 89, "melody": 4, "texture": 98, "accent": 14}
 
@@ -24,13 +30,20 @@ _DRUMS = {
 
 
 def to_midi(score: Score) -> MidiFile:
-    """The notes as played, with tempo, key and layer names; detune below a semitone is rounded away."""
+    """The notes as played, with tempo, key and layer names; detune below a semitone is rounded away.
+
+    A dorian or mixolydian piece has the key signature with the same accidentals; the key itself is a text beside it.
+    """
     from mido import MetaMessage, MidiFile, MidiTrack, bpm2tempo
 
     file = MidiFile(ticks_per_beat=TICKS_A_BEAT)
     head = MidiTrack()
     head.append(MetaMessage("set_tempo", tempo=bpm2tempo(score.piece.bpm)))
     head.append(MetaMessage("time_signature", numerator=4, denominator=4))
+    config = score.piece.config
+    keys, above = _SIGNATURES[config.mode]
+    head.append(MetaMessage("key_signature", key=keys[(score.piece.key + above) % 12]))
+    head.append(MetaMessage("text", text=f"key: {config.root} {config.mode}"))
     head.append(MetaMessage("end_of_track"))
     file.tracks.append(head)
     for layer in LAYERS:
