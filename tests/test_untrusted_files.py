@@ -69,6 +69,20 @@ def test_what_is_logged_has_no_control_sequences(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "lsdata: texts: dropped a torn last line\n"
 
 
+def test_what_is_said_and_summed_up_has_no_control_sequences(capsys: pytest.CaptureFixture[str]) -> None:
+    from latentscore_data.core.display import print_summary, say
+    from latentscore_data.core.stage import Summary
+
+    evil = "\x1b]0;owned\x07\x1b[2Jaster\u202e"
+    say(f"bench: {evil}\nand more")
+    print_summary(Summary("bench", details={evil: f"won {evil}"}, next_step=f"lsdata bench {evil}"))
+    shown = capsys.readouterr()
+    assert shown.err == "bench: aster\nand more\n"
+    assert "won aster" in shown.out
+    assert "next: lsdata bench aster" in shown.out
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown.out)
+
+
 def test_the_traceback_of_a_bug_has_no_control_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     import typer
 

@@ -51,6 +51,8 @@ class UploadHub(LoopbackServer):
             return self.put(request, found[1], body)
         if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
             return self.batch(request, json.loads(body))
+        if found := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/main/(.+)", path):
+            return self.send(request, self.repos[found[1]].files[found[2]])
         found = re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(preupload|commit|revision)/[^/]+)?", path)
         name = found and ("" if found[1] == "models" else "datasets/") + found[2]
         if not found or name not in self.repos:
@@ -60,7 +62,19 @@ class UploadHub(LoopbackServer):
             return self.preupload(request, repo, json.loads(body))
         if found[3] == "commit":
             return self.commit(request, repo, str(name), body)
-        return self.reply(request, 200, {"id": found[2], "private": repo.private, "sha": "0" * 40, "siblings": []})
+        siblings = [{"rfilename": name} for name in repo.files]
+        return self.reply(
+            request, 200, {"id": found[2], "private": repo.private, "sha": "0" * 40, "siblings": siblings}
+        )
+
+    def send(self, request: BaseHTTPRequestHandler, data: bytes) -> None:
+        request.send_response(200)
+        request.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        request.send_header("X-Repo-Commit", "0" * 40)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(data)
 
     def create(self, request: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
         prefix = "datasets/" if asked.get("type") == "dataset" else ""
@@ -106,5 +120,7 @@ class UploadHub(LoopbackServer):
                 repo.files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 repo.files[value["path"]] = self.large[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del repo.files[value["path"]]
         repo.commits += 1
         self.reply(request, 200, {"commitUrl": f"{self.url}/{name}/commit/{'1' * 40}", "commitOid": "1" * 40})

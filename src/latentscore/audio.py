@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+import os
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +20,9 @@ from latentscore.errors import AudioError
 Samples = NDArray[np.float32]
 
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+
+PIECE_FRAMES = 65_536
+"""How much libsndfile is given at once: its Vorbis encoder puts the whole of it on the stack, which a minute overflows."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,9 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
     """Write WAV, FLAC or OGG by the file's ending.
 
     ``tags`` may hold ``title``, ``artist``, ``comment``, ``software`` and ``date``; values that are no text are written
-    as JSON. Raises :class:`AudioError` for an unknown ending, samples that are not finite, or a file that cannot be
-    written.
+    as JSON. An existing file is replaced only by a whole one. Raises :class:`AudioError` for an unknown ending, samples
+    that are not finite, a tag that JSON cannot hold, or a file that cannot be written.
     """
-    import json
-
     import soundfile
 
     path = Path(path)
@@ -75,25 +79,56 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
         raise AudioError(f"{path.name}: the ending must be one of {', '.join(FORMATS)}")
     if not np.isfinite(audio.samples).all():
         raise AudioError(f"{path.name}: the samples are not finite")
+    texts = {name: _tag(path, name, value) for name, value in (tags or {}).items()}
     try:
         # Opened here: soundfile encodes names strictly, and fails on any accent under a locale that is not UTF-8.
         with (
-            path.open("w+b") as raw,
+            replacing(path) as draft,
+            draft.open("w+b") as raw,
             soundfile.SoundFile(
                 raw, "w", audio.sample_rate, 2, "VORBIS" if kind == "OGG" else subtype, format=kind
             ) as file,
         ):
-            for name, value in (tags or {}).items():
-                text = _tag(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+            for name, text in texts.items():
                 if text:
                     setattr(file, name, text)
-            file.write(audio.samples)
+            for start in range(0, len(audio.samples), PIECE_FRAMES):
+                file.write(audio.samples[start : start + PIECE_FRAMES])
     except (OSError, soundfile.LibsndfileError, ValueError) as error:
-        raise AudioError(f"{path}: cannot be written ({error})") from error
+        raise cannot_be_written(path, error) from error
 
 
-def _tag(text: str) -> str:
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden draft beside ``path`` that takes its name when the block ends well, and is deleted when it does not."""
+    if path.exists() and not path.is_file():
+        # A pipe or a device has nothing to lose, and must not become a file.
+        yield path
+        return
+    # A link stays one: what it points at is replaced.
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".latentscore-{uuid.uuid4().hex}.tmp")
+    try:
+        yield draft
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def cannot_be_written(path: Path, error: Exception) -> AudioError:
+    """The error for a file that could not be written; the system's own message would name the draft."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return AudioError(f"{path}: cannot be written ({reason})")
+
+
+def _tag(path: Path, name: str, value: Any) -> str:
     """Text that fits into a tag, which ends at the first NUL, is UTF-8, and must not be empty: such ones are left out."""
+    import json
+
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AudioError(f"{path.name}: the tag {name} cannot be written as JSON ({error}); give it as text") from error
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8").strip()
 
 

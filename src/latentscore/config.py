@@ -126,7 +126,8 @@ class _PromptBase(_ConfigBase):
 class _NumberBase(_ConfigBase):
     def to_prompt(self) -> MusicConfigPrompt:
         """Numbers to the nearest words: for reading, not an exact inverse between labels."""
-        return MusicConfigPrompt(**{name: spec.nearest_label(getattr(self, name)) for name, spec in FIELDS.items()})
+        words = {name: spec.nearest_label(getattr(self, name)) for name, spec in FIELDS.items()}
+        return _parse(MusicConfigPrompt, words)
 
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ else:
         __module__=__name__,
         __doc__="A music config in numbers, ready to be rendered; every field has a default.",
         **{
-            name: (_number_type(spec), Field(default=spec.default, description=spec.meaning))
+            # Defaults are checked too: the highest octave that was left out may be below the lowest that was given.
+            name: (_number_type(spec), Field(default=spec.default, description=spec.meaning, validate_default=True))
             for name, spec in FIELDS.items()
         },
     )

@@ -283,7 +283,7 @@ def _load_jsonl(path: Path) -> VibeMap:
                 raise MapError(f"{path}:{number}: no embedding ({names}); this is not a map") from None
             except KeyError:
                 raise MapError(f"{path}:{number}: no {EMBEDDING_FIELDS[kind]}, which the first row has") from None
-            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
                 raise MapError(f"{path}:{number}: not a row of a map ({error})") from None
             if missing:
                 raise MapError(f"{path}:{number}: the field {min(missing)} is missing")

@@ -155,6 +155,31 @@ def test_a_folder_of_somebody_else_is_never_replaced(root: Path, tmp_path: Path)
     assert (mine / "chapter.tex").read_text() == "x"
 
 
+def test_the_current_folder_is_not_replaced(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(root)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    args = ("chat", "--root", str(root.resolve()))
+    assert "is the current folder" in run(root, *args, "--out", ".", code=6)
+    run(root, *args, "--out", "chat")
+    monkeypatch.chdir(here / "chat")
+    assert "is the current folder" in run(root, *args, "--out", str(here / "chat"), "--overwrite", code=6)
+    assert sorted(path.name for path in here.iterdir()) == ["chat"]
+
+
+def test_a_target_that_is_a_link_stays_one(root: Path, tmp_path: Path) -> None:
+    fill(root)
+    link, real = tmp_path / "link", tmp_path / "elsewhere" / "real"
+    link.symlink_to(real)
+    for more in ((), ("--overwrite",)):
+        run(root, "chat", "--out", str(link), *more)
+        assert link.is_symlink()
+        assert (real / "export.json").is_file()
+        assert [path.name for path in real.parent.iterdir()] == ["real"]
+        assert not list(tmp_path.glob(".*"))
+
+
 def test_nothing_half_written_is_left_when_an_export_fails(root: Path, monkeypatch) -> None:
     workspace = fill(root)
     run(root, "map", "--embedder", "hashing")

@@ -91,6 +91,35 @@ def test_an_interrupted_push_goes_on_and_sends_nothing_twice(push: Push, hub: Up
     assert set(hub.puts) == parquet
 
 
+def test_a_push_brings_what_was_exported_and_takes_away_what_no_longer_is(
+    push: Push, hub: UploadHub, root: Path
+) -> None:
+    fill(root)
+    push("dataset", "--push", "me/vibes")
+    repo = hub.repos["datasets/me/vibes"]
+    assert "data/GRPO.parquet" in repo.files
+    repo.files |= {".gitattributes": b"*.parquet", "mine.txt": b"put there by hand"}
+    push("dataset", "--split", "TEST", "--overwrite")
+    folder = root / ".exports" / "dataset"
+    exported = files_of(folder)
+    (folder / ".env").write_text("SECRET=1")
+    push("dataset", "--push", "me/vibes")
+    assert "data/GRPO.parquet" not in exported
+    assert repo.files == {**exported, ".gitattributes": b"*.parquet", "mine.txt": b"put there by hand"}
+    assert repo.commits == 2
+    (folder / "README.md").unlink()
+    assert "README.md is missing from the export" in push("dataset", "--push", "me/vibes", code=2)
+    assert "README.md" in repo.files
+
+
+def test_a_record_of_somebody_else_deletes_nothing(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root)
+    theirs = {"notes.txt": b"theirs", "export.json": b'{"files": {"notes.txt": {}}}'}
+    hub.repos["datasets/me/vibes"] = Repository(private=True, files=theirs)
+    push("dataset", "--push", "me/vibes")
+    assert hub.repos["datasets/me/vibes"].files["notes.txt"] == b"theirs"
+
+
 @pytest.mark.parametrize(
     ("args", "env", "code", "message"),
     [

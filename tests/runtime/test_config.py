@@ -110,6 +110,17 @@ def test_numbers_outside_their_range_and_nan_are_refused() -> None:
         parse_config({"register_min_oct": 5, "register_max_oct": 2})
 
 
+def test_registers_are_in_order_where_only_one_is_given() -> None:
+    for alone in ({"register_min_oct": 7}, {"register_max_oct": 3}):
+        with pytest.raises(InvalidConfigError, match="swap them") as caught:
+            parse_config(alone)
+        assert caught.value.field == "register_max_oct"
+    with pytest.raises(ValidationError, match="swap them"):
+        MusicConfig(register_min_oct=7)
+    with pytest.raises(InvalidConfigError, match="swap them"):
+        MusicConfig.model_construct(register_min_oct=7).to_prompt()
+
+
 def test_long_thinking_is_cut_and_titles_are_tidied_and_bounded() -> None:
     payload = parse_payload(make_payload(thinking="x" * 5000, title="  Rain \n on  Tin "))
     assert len(payload.thinking) == 1000

@@ -174,6 +174,7 @@ def test_a_damaged_map_is_refused_with_a_reason(folder: Path, damage, message: s
         ('{"embedding": [1, 0], "vibe_original": "a", "config": {}}\n{"embedding": [1], "vibe_original": "b", "config": {}}', ":2: an embedding of"),
         ('{"embedding": [0, 0], "vibe_original": "a", "config": {}}', "empty or not finite"),
         ('{"embedding": ["x"], "vibe_original": "a", "config": {}}', "not a row of a map"),
+        ('{"embedding": [1%s], "vibe_original": "a", "config": {}}' % ("0" * 400), "not a row of a map"),
         ("", "is an empty map"),
     ],
 )  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from mido import MidiFile
 
 from latentscore import (
     FIELDS,
@@ -24,9 +27,10 @@ from latentscore import (
     write_audio,
 )
 from latentscore.labels import STYLE_FIELDS
-from latentscore.synth.midi import to_midi
+from latentscore.synth.midi import to_midi, write_midi
 from latentscore.synth.score import LAYERS
 from latentscore.synth.styles import LEVELS_DB, STYLES
+from latentscore.synth.theory import ROOTS, SCALES
 
 RATE = 22_050
 
@@ -49,13 +53,35 @@ def test_a_render_is_stereo_at_the_promised_loudness() -> None:
         ("seconds", {"seconds": 601}),
         ("sample_rate", {"seconds": 1, "sample_rate": 4_000}),
         ("sample_rate", {"seconds": 1, "sample_rate": 200_000}),
+        ("seconds", {"seconds": 10**4500}),
+        ("sample_rate", {"seconds": 1, "sample_rate": 10**4500}),
         ("seed", {"seconds": 1, "seed": -1}),
+        ("seed", {"seconds": 1, "seed": 2**64}),
+        ("seed", {"seconds": 1, "seed": 10**4500}),
     ],
 )
 def test_arguments_out_of_range_are_refused_by_name(field: str, arguments: dict) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         render(MusicConfig(), **arguments)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "numbers", [(np.int16(3), np.int16(7), np.int16(16_000)), (np.float16(3), np.uint8(7), np.uint16(16_000))]
+)
+def test_numbers_of_numpy_are_the_numbers_they_say(numbers: tuple) -> None:
+    assert np.array_equal(render(MusicConfig(), *numbers).samples, render(MusicConfig(), 3, 7, 16_000).samples)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"register_min_oct": 7}, "register_max_oct"), ({"tempo": 9.0}, "tempo"), ({"bass": "tuba"}, "bass")],
+)
+def test_a_config_that_nobody_has_checked_is_refused_by_name(change: dict, field: str) -> None:
+    for config in (MusicConfig().model_copy(update=change), MusicConfig.model_construct(**change)):
+        with pytest.raises(InvalidConfigError) as caught:
+            render(config, 1.0)
+        assert caught.value.field == field
 
 
 def test_the_documentation_names_every_field_and_style() -> None:
@@ -106,6 +132,59 @@ def test_what_is_no_sound_is_refused(tmp_path: Path) -> None:
         read_audio(tmp_path / "missing.wav")
 
 
+def test_a_long_ogg_is_written_whole(tmp_path: Path) -> None:
+    """In a process of its own: an encoder that is given too much at once takes the process with it."""
+    program = (
+        "import sys, numpy as np; from latentscore import Audio, write_audio;"
+        "noise = np.random.default_rng(0).uniform(-0.1, 0.1, (90 * 48_000, 2)).astype(np.float32);"
+        "write_audio(sys.argv[1], Audio(noise, 48_000))"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path / "a.ogg"], check=True)
+    assert soundfile.info(tmp_path / "a.ogg").frames == 90 * 48_000
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"subtype": "FLOAT"}, {"tags": {"comment": {1, 2}}}, {"tags": {"comment": {1: "a", "b": 2}}}]
+)
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, arguments: dict) -> None:
+    path, audio = tmp_path / "a.flac", Audio(np.zeros((500, 2), np.float32), RATE)
+    write_audio(path, audio)
+    before = path.read_bytes()
+    with pytest.raises(AudioError, match=r"a\.flac: .*cannot be written"):
+        write_audio(path, audio, **arguments)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.flac", before)]
+
+
+def test_midi_that_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, score = tmp_path / "a.mid", compose(MusicConfig(), 2.0)
+    write_midi(path, score)
+    before = path.read_bytes()
+
+    def full(self: MidiFile, filename: Path) -> None:
+        Path(filename).write_bytes(b"MThd")
+        raise OSError(errno.ENOSPC, "No space left on device", str(filename))
+
+    monkeypatch.setattr(MidiFile, "save", full)
+    with pytest.raises(AudioError, match=r"a\.mid: cannot be written \(No space left on device\)"):
+        write_midi(path, score)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.mid", before)]
+
+
+def test_writing_goes_through_links_and_into_pipes(tmp_path: Path) -> None:
+    link, audio = tmp_path / "link.wav", Audio(np.zeros((500, 2), np.float32), RATE)
+    link.symlink_to(tmp_path / "real.wav")
+    write_audio(link, audio)
+    assert link.is_symlink()
+    assert len(read_audio(tmp_path / "real.wav").samples) == 500
+    pipe = tmp_path / "pipe.mid"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_midi(pipe, compose(MusicConfig(), 0.5))
+    assert os.read(reader, 4) == b"MThd"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_midi_holds_every_note_and_ends_each() -> None:
     score = compose(MusicConfig(rhythm="kit_medium"), 8.0, 2)
     tracks = {track.name.split(":")[0]: track for track in to_midi(score).tracks if track.name}
@@ -114,3 +193,20 @@ def test_midi_holds_every_note_and_ends_each() -> None:
             begun = [m for m in tracks[layer] if m.type == "note_on"]
             assert len(begun) == len(notes)
             assert len([m for m in tracks[layer] if m.type == "note_off"]) == len(notes)
+
+
+SHARPS = {
+    "C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "F#": 6, "F": -1, "Bb": -2, "Eb": -3, "Ab": -4, "Db": -5,
+    "Am": 0, "Em": 1, "Bm": 2, "F#m": 3, "C#m": 4, "G#m": 5, "Dm": -1, "Gm": -2, "Cm": -3, "Fm": -4, "Bbm": -5, "Ebm": -6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", SCALES)
+@pytest.mark.parametrize("root", ROOTS)
+def test_midi_says_the_key_it_is_in(tmp_path: Path, root: str, mode: str) -> None:
+    write_midi(tmp_path / "a.mid", compose(MusicConfig(root=root, mode=mode), 1.0))
+    head = {message.type: message for message in MidiFile(tmp_path / "a.mid").tracks[0]}
+    # Each sharp is a key a fifth up, each flat one a fifth down.
+    written = {(7 * SHARPS[head["key_signature"].key] + note) % 12 for note in SCALES["major"]}
+    assert written == {(ROOTS[root] + note) % 12 for note in SCALES[mode]}
+    assert head["text"].text == f"key: {root} {mode}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.audio import Audio
-from latentscore.config import MusicConfig, MusicConfigPrompt
+from latentscore.config import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore.errors import InvalidConfigError
 from latentscore.jit import announced
 from latentscore.loudness import integrated_lufs, lufs_of_rows
@@ -26,6 +26,7 @@ CEILING = 10.0 ** (-1.2 / 20.0)
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 600.0
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
+HIGHEST_SEED = 2**64 - 1
 
 Group = tuple[tuple[str, ...], float, float]
 
@@ -54,13 +55,13 @@ def render(
 ) -> Audio:
     """The piece that a config, a seed and a length stand for: always the same bytes for the same four arguments.
 
-    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz. The result is stereo at -16 LUFS with a true peak
+    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at -16 LUFS with a true peak
     under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb, by name; they add up to
     the mix before tone, loudness and limiter.
 
     Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate" or "seed".
     """
-    numbers = _checked(config, seconds, seed, sample_rate)
+    numbers, seconds, seed, sample_rate = _checked(config, seconds, seed, sample_rate)
     with announced("compiling the sound loops, once on this machine (about ten seconds) ..."):
         score = compose(numbers, seconds, seed)
         studio = Studio(score.piece, sample_rate)
@@ -75,22 +76,27 @@ def render(
         return Audio(finish(mixed, sample_rate), sample_rate, parts)
 
 
-def _checked(config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int, sample_rate: int) -> MusicConfig:
+def _checked(
+    config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int, sample_rate: int
+) -> tuple[MusicConfig, float, int, int]:
+    """The arguments in Python's own numbers: those of numpy wrap around and lose digits in the arithmetic to come."""
+    if not isinstance(config, MusicConfig | MusicConfigPrompt):
+        raise InvalidConfigError("config", f"a MusicConfig or MusicConfigPrompt is needed, not {type(config).__name__}")
+    # Once more: model_copy and model_construct make configs that nobody has looked at.
+    config = parse_config(dict(config))
     if isinstance(config, MusicConfigPrompt):
         config = config.to_config()
-    if not isinstance(config, MusicConfig):
-        raise InvalidConfigError("config", f"a MusicConfig or MusicConfigPrompt is needed, not {type(config).__name__}")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.floating | np.integer):
         raise InvalidConfigError("seconds", f"a number is needed, not {type(seconds).__name__}")
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
-        raise InvalidConfigError("seconds", f"{seconds} is not between {SHORTEST_SECONDS} and {LONGEST_SECONDS:g}")
+        raise InvalidConfigError("seconds", f"a number from {SHORTEST_SECONDS} to {LONGEST_SECONDS:g} is needed")
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | np.integer):
         raise InvalidConfigError("sample_rate", "a whole number of hertz is needed")
-    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise InvalidConfigError("sample_rate", f"{sample_rate} is not between {LOWEST_RATE} and {HIGHEST_RATE} Hz")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InvalidConfigError("seed", "a whole number, 0 or more, is needed")
-    return config
+    if not LOWEST_RATE <= int(sample_rate) <= HIGHEST_RATE:
+        raise InvalidConfigError("sample_rate", f"a number from {LOWEST_RATE} to {HIGHEST_RATE} Hz is needed")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) <= HIGHEST_SEED:
+        raise InvalidConfigError("seed", "a whole number from 0 to 2**64 - 1 is needed")
+    return config, float(seconds), int(seed), int(sample_rate)
 
 
 def mix_layers(score: Score, studio: Studio, groups: Sequence[Group]) -> Stereo:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentscore.errors import AudioError
+from latentscore.audio import cannot_be_written, replacing
 from latentscore.synth.score import LAYERS, Note, Score
 
 if TYPE_CHECKING:
     from mido import MidiFile
 
 TICKS_A_BEAT = 480
+
+# Key signatures have no other modes: each stands as the major or minor key whose accidentals it has, the mode in words.
+# By pitch class, in the spelling with the fewest accidentals.
+_MAJOR = ["C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"]
+_MINOR = ["Cm", "C#m", "Dm", "Ebm", "Em", "Fm", "F#m", "Gm", "G#m", "Am", "Bbm", "Bm"]
+_SIGNATURES = {"major": (_MAJOR, 0), "minor": (_MINOR, 0), "dorian": (_MINOR, 7), "mixolydian": (_MAJOR, 5)}
 
 _CHANNELS = {"bass": 0, "pad": 1, "melody": 2, "rhythm": 9, "texture": 3, "accent": 4}
 _PROGRAMS = {"bass": 38, "pad": 89, "melody": 4, "texture": 98, "accent": 14}
@@ -24,13 +30,20 @@ _DRUMS = {
 
 
 def to_midi(score: Score) -> MidiFile:
-    """The notes as played, with tempo, key and layer names; detune below a semitone is rounded away."""
+    """The notes as played, with tempo, key and layer names; detune below a semitone is rounded away.
+
+    A dorian or mixolydian piece has the key signature with the same accidentals; the key itself is a text beside it.
+    """
     from mido import MetaMessage, MidiFile, MidiTrack, bpm2tempo
 
     file = MidiFile(ticks_per_beat=TICKS_A_BEAT)
     head = MidiTrack()
     head.append(MetaMessage("set_tempo", tempo=bpm2tempo(score.piece.bpm)))
     head.append(MetaMessage("time_signature", numerator=4, denominator=4))
+    config = score.piece.config
+    keys, above = _SIGNATURES[config.mode]
+    head.append(MetaMessage("key_signature", key=keys[(score.piece.key + above) % 12]))
+    head.append(MetaMessage("text", text=f"key: {config.root} {config.mode}"))
     head.append(MetaMessage("end_of_track"))
     file.tracks.append(head)
     for layer in LAYERS:
@@ -70,8 +83,10 @@ def _key(layer: str, note: Note) -> int:
 
 
 def write_midi(path: Path | str, score: Score) -> None:
-    """Raises :class:`AudioError` when the file cannot be written."""
+    """An existing file is replaced only by a whole one. Raises :class:`AudioError` when the file cannot be written."""
+    path = Path(path)
     try:
-        to_midi(score).save(path)
+        with replacing(path) as draft:
+            to_midi(score).save(draft)
     except OSError as error:
-        raise AudioError(f"{path}: cannot be written ({error})") from error
+        raise cannot_be_written(path, error) from error

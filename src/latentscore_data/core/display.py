@@ -91,7 +91,8 @@ def console(stderr: bool = False) -> Console:
 
 
 def say(message: str) -> None:
-    """A line for people, on stderr and in the log; not shown with --quiet. Untrusted parts must have been cleaned."""
+    """A line for people, cleaned, on stderr and in the log; not shown with --quiet."""
+    message = clean(message)
     log.info("%s", message)
     if not OUTPUT.quiet:
         print(wrapped(message) if sys.stderr.isatty() else message, file=sys.stderr)  # noqa: T201
@@ -155,13 +156,13 @@ def print_summary(summary: Summary) -> None:
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in _facts(summary):
-            table.add_row(Text(name), Text(clean(value)))
+            table.add_row(Text(clean(name)), Text(clean(value)))
         out.print(table)
         scores = summary.details.get("winner_scores")
         if isinstance(scores, list) and len(scores) > 1:
             out.print(Text("winner scores  ", style="dim") + Text(histogram(scores)))
     if summary.next_step:
-        out.print(Text.assemble(("next: ", "dim"), summary.next_step))
+        out.print(Text.assemble(("next: ", "dim"), clean(summary.next_step)))
 
 
 def _facts(summary: Summary) -> Iterable[tuple[str, str]]:

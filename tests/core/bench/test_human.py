@@ -134,6 +134,33 @@ def test_answers_become_strengths_and_careless_listeners_are_left_out(run_folder
     assert json.loads(Path(found["written"]).read_text())["answers"] == found["answers"]
 
 
+def test_listeners_without_a_name_are_told_apart_by_their_files(run_folder: Path, tmp_path: Path):
+    page = human.write_pack(samples(), run_folder, 24, seed=0)
+    pairs = json.loads((page.parent / "key.json").read_text())["pairs"]
+    files = [tmp_path / name for name in ("l1/answers.json", "l2/answers.json", "l1/answers.csv", "l2/answers.csv")]
+    given = answers(pairs, "anonymous")
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        rows = [f"{a['pair']},{a['choice']}" for a in given["answers"]]
+        file.write_text(json.dumps(given) if file.suffix == ".json" else "\n".join(["pair,choice", *rows]))
+    twice = [*files, tmp_path / "l1" / ".." / "l1" / "answers.json"]
+    found = human.evaluate(twice, run_folder.parent, resamples=2)
+    assert (found["listeners"], found["answers"]) == (4, 4 * 24)
+    assert f"anonymous ({files[1]})" in found["catch_trials"]
+
+
+def test_a_listener_of_two_files_may_not_contradict_herself(run_folder: Path, tmp_path: Path):
+    page = human.write_pack(samples(), run_folder, 24, seed=0)
+    pairs = json.loads((page.parent / "key.json").read_text())["pairs"]
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    one.write_text(json.dumps(answers(pairs[:15], "ann")))
+    two.write_text(json.dumps(answers(pairs[10:], "ann")))
+    assert human.evaluate([one, two], run_folder.parent, resamples=2)["listeners"] == 1
+    two.write_text(json.dumps(answers(pairs, "ann", careful=False)))
+    with pytest.raises(InputError, match=r"ann answers pair \w+ with \w+ in .*one\.json and \w+ in .*two\.json"):
+        human.evaluate([one, two], run_folder.parent)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "match"),
     [

@@ -32,6 +32,9 @@ Choice = str
 """``a``, ``b`` or ``tie``."""
 
 CHOICES = ("a", "b", "tie")
+SHEET_FILE = "answers.csv"
+NAMELESS = "anonymous"
+"""What the page calls a listener who gave no name."""
 CATCH_SHARE = 0.1
 CATCH_NEEDED = 0.75
 """A listener who gets fewer of the catch trials right is left out."""
@@ -115,7 +118,7 @@ def write_pack(rows: Sequence[BenchRow], run_folder: Path, count: int, seed: int
                 replace_bytes(target, [(run_folder / name).read_bytes()])
         shown.append({"id": pair.id, "vibe": pair.vibe})
     replace_json(folder / "key.json", {"run": run_folder.name, "pairs": [pair.__dict__ for pair in trials]})
-    _write_sheet(folder / "answers.csv", trials)
+    _write_sheet(folder / SHEET_FILE, trials)
     page = _page(run_folder.name, shown)
     replace_bytes(folder / "index.html", [page.encode("utf-8", "replace")])
     return folder / "index.html"
@@ -184,7 +187,8 @@ class Judgement:
 def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
     """The answers in a file (the page's JSON, or a filled-in sheet) and the run they name.
 
-    A sheet's listener is the file's name. Unanswered lines are skipped. Raises :class:`InputError`.
+    A sheet's listener is the file's name. Who gave none is known by the whole path, so that two of them stay two.
+    Unanswered lines are skipped. Raises :class:`InputError`.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist", "name the file that the listening page saved")
@@ -192,10 +196,10 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
     try:
         if path.suffix == ".json":
             found = json.loads(text)
-            run, listener = found.get("run"), str(found.get("listener") or path.stem)
+            run, listener = found.get("run"), str(found.get("listener") or "").strip()
             answers = [(str(item["pair"]), str(item["choice"])) for item in found["answers"]]
         else:
-            run, listener = None, path.stem
+            run, listener = None, path.stem if path.name != SHEET_FILE else ""
             answers = [
                 (row["pair"].strip(), row["choice"].strip().lower()) for row in csv.DictReader(text.splitlines())
             ]
@@ -203,6 +207,8 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
         raise InputError(
             f"{path} holds no answers ({type(error).__name__}: {error})", "use the file the page saved"
         ) from None
+    if listener.casefold() in ("", NAMELESS):
+        listener = f"{NAMELESS} ({path})"
     for pair, choice in answers:
         if choice and choice not in CHOICES:
             raise InputError(f"{path}: pair {pair} has the answer {choice!r}", f"answers are {', '.join(CHOICES)}")
@@ -213,8 +219,17 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     """Strengths of the sources from the answers in ``paths``; written to ``human/result.json`` of the run they name."""
     judgements: list[Judgement] = []
     named: set[str] = set()
-    for path in paths:
+    heard: dict[tuple[str, str], tuple[Choice, Path]] = {}
+    # A file that is given twice is still one listener.
+    for path in {path.resolve(): path for path in paths}.values():
         found, run = read_answers(path)
+        for answer in found:
+            choice, before = heard.setdefault((answer.listener, answer.pair), (answer.choice, path))
+            if choice != answer.choice and before != path:
+                raise InputError(
+                    f"{answer.listener} answers pair {answer.pair} with {choice} in {before} and {answer.choice} in {path}",
+                    "leave one of the files out, or give each listener a name of their own",
+                )
         judgements += found
         named |= {run} if run else set()
     folder, pairs = _pack(bench_dir, named, {judgement.pair for judgement in judgements})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     false, or when it exists and was not written by an export: somebody else's files are never replaced.
     """
     check_target(target, overwrite)
+    # A link stays one: what it points at is replaced.
+    target = Path(os.path.realpath(target))
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     old = draft.with_suffix(".old")
     try:
@@ -49,12 +52,25 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
 
 def check_target(target: Path, overwrite: bool) -> None:
     """Refuse, before any work, a target that may not be written."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if not target.exists():
         return
-    if not (target / RECORD_FILE).is_file():
-        raise OutputError(f"{target} exists and is not an export of lsdata", "move it away, or choose another --out")
-    if not overwrite:
-        raise OutputError(f"{target} exists", "add --overwrite to replace it, or choose another --out")
+    if not target.is_dir() or any(target.iterdir()):
+        if not (target / RECORD_FILE).is_file():
+            raise OutputError(
+                f"{target} exists and is not an export of lsdata", "move it away, or choose another --out"
+            )
+        if not overwrite:
+            raise OutputError(f"{target} exists", "add --overwrite to replace it, or choose another --out")
+    if _stand_in(target):
+        # The folder would be replaced under the shell that is in it, which is nowhere then.
+        raise OutputError(f"{target} is the current folder", "go out of it, or choose another --out, a folder in it")
+
+
+def _stand_in(folder: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(os.path.realpath(folder))
+    except FileNotFoundError:  # the current folder is gone already
+        return False
 
 
 def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
@@ -76,6 +92,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The record of an exported folder. Raises :class:`OutputError` for a folder without one."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if not isinstance(record, dict):
+            raise TypeError("no record")
+    except (OSError, ValueError, TypeError, RecursionError):
         raise OutputError(f"{folder} is not an export of lsdata", "write it with: lsdata export") from None
     return record

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
 from latentscore_data.core.export.folder import RECORD_FILE, read_record
 from latentscore_data.core.secrets import key_named, read_dotenv
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 TOKEN_VARIABLE = "HF_TOKEN"
 
@@ -24,32 +29,41 @@ def check_push(repo: str) -> None:
 
 
 def push_folder(folder: Path, repo: str, *, public: bool) -> str:
-    """Upload a folder that an export wrote; returns the address of the repository.
+    """Upload what an export wrote, and nothing else that lies in its folder; returns the address of the repository.
 
-    A new repository is private unless ``public``; one that exists and is public is refused without it. What has arrived
-    is not sent again, so that an interrupted push goes on when it is repeated. Raises :class:`MissingError` when a
-    licence or notice is missing or the hub refuses the token, and :class:`StoppedError` when the network gave up.
+    Files of the push before that are no longer part of the export are deleted there, in the same commit; files that no
+    push of ours brought are left alone. A new repository is private unless ``public``; one that exists and is public is
+    refused without it. What has arrived is not sent again, so that an interrupted push goes on when it is repeated.
+    Raises :class:`MissingError` when a licence or notice is missing or the hub refuses the token, and
+    :class:`StoppedError` when the network gave up.
     """
     import httpx
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     record = read_record(folder)
     refuse_links_out(folder)
+    names = recorded_files(folder, record)
     refuse_incomplete(record.get("missing_notices", []))
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=key_named(TOKEN_VARIABLE).get_secret_value())
-    kind = record["repo_type"]
+    kind, stale = record["repo_type"], set[str]()
     try:
         try:
             known = api.repo_info(repo, repo_type=kind)
             if not known.private and not public:
                 raise InputError(f"{repo} is public", "add --public to publish there, or push to another repository")
+            there = {sibling.rfilename for sibling in getattr(known, "siblings", None) or []}
+            stale = (there & _brought(api, repo, kind, there)) - set(names)
         except RepositoryNotFoundError:
             api.create_repo(repo, repo_type=kind, private=not public, exist_ok=True)
         message = f"lsdata {record.get('lsdata_version', '')}: export {record['kind']}"
-        api.upload_folder(
-            folder_path=folder,
-            repo_id=repo,
+        # One commit, and its files by name: whoever loads the repository finds the old export or the new one.
+        api.create_commit(
+            repo,
+            [
+                *(CommitOperationDelete(name, is_folder=False) for name in sorted(stale)),
+                *(CommitOperationAdd(name, folder / name) for name in names),
+            ],
             repo_type=kind,
             commit_message=message,
         )
@@ -67,6 +81,29 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
         raise _stopped(repo, " ".join(str(error).split())[:160] or type(error).__name__) from None
     prefix = "datasets/" if kind == "dataset" else ""
     return f"{api.endpoint}/{prefix}{repo}"
+
+
+def recorded_files(folder: Path, record: dict[str, Any]) -> list[str]:
+    """The files that the export wrote, by their names in the folder. Raises :class:`InputError` when one is not there."""
+    names = [*sorted(record.get("files", {})), RECORD_FILE]
+    here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if missing := [name for name in names if name not in here]:
+        raise InputError(f"{folder / missing[0]} is missing from the export", "export again with --overwrite")
+    return names
+
+
+def _brought(api: HfApi, repo: str, kind: str, there: set[str]) -> set[str]:
+    """The files that the last push brought, by the record that it left; none where there is no record of ours."""
+    if RECORD_FILE not in there:
+        return set()
+    with tempfile.TemporaryDirectory() as folder:
+        api.hf_hub_download(repo, RECORD_FILE, repo_type=kind, local_dir=folder)
+        try:
+            record = read_record(Path(folder))
+        except OutputError:
+            return set()
+    # The file is a stranger's until it looks like ours.
+    return set(record["files"]) if "lsdata_version" in record and isinstance(record.get("files"), dict) else set()
 
 
 def _stopped(repo: str, reason: str) -> StoppedError:
