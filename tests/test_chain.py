@@ -249,3 +249,25 @@ def test_a_model_nobody_knows_is_said_before_money_is_asked_for(lsdata_here: Lsd
     no_key = lsdata_here("configs", "rain", "--model", "openai/gpt-4o-mini")
     assert no_key.returncode == 3
     assert "OPENAI_API_KEY" in no_key.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('[bench]\nsources = ["baseline:foo"]', "unknown baseline foo"),
+        ('[bench]\nsources = ["litellm:foo"]', "no provider is known"),
+        ('[bench]\nbaseline = "nope"', "no source is called nope"),
+        ('[export]\nkinds = ["model"]\nterms = "gone.txt"', "gone.txt does not exist"),
+        ('[export]\nsource_licenses = ["x"]', "DATASET=LICENCE"),
+        pytest.param('[train]\npresets = ["lora_rank:r33"]', "r33", marks=pytest.mark.ml),
+    ],
+)
+def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(
+    lsdata_here: Lsdata, texts: Path, setting: str, said: str
+) -> None:
+    with_train = "" if "[train]" in setting else "[train]\nskip = true\n"
+    Path("latentscore.toml").write_text(f'{with_train}[download]\ndatasets = ["texts"]\n{setting}\n')
+    out = lsdata_here("run-all")
+    assert out.returncode in (2, 3)
+    assert said in out.stderr
+    assert not Path("data_work/.outputs").exists()

@@ -55,9 +55,9 @@ def render(
 ) -> Audio:
     """The piece that a config, a seed and a length stand for: always the same bytes for the same four arguments.
 
-    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at -16 LUFS with a true peak
-    under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb, by name; they add up to
-    the mix before tone, loudness and limiter.
+    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at
+    -16 LUFS with a true peak under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb,
+    by name; they add up to the mix before tone, loudness and limiter.
 
     Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate" or "seed".
     """

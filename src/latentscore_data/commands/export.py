@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -455,16 +457,22 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """Extras and weights that the chosen kinds need and that are missing."""
+    """Extras and files that the chosen kinds need and that are missing, and licences that cannot be read."""
     from latentscore_data.core.errors import LsdataError, require
+    from latentscore_data.core.export.provenance import licenses_by_dataset
+    from latentscore_data.core.export.terms import required
 
     problems: list[LsdataError] = []
+    checks: list[Callable[[], object]] = [lambda: licenses_by_dataset(settings.export.source_licenses)]
     needs = [("pyarrow", "hub", "writing Parquet")] if settings.export.parquet == "always" else []
     if "model" in settings.export.kinds:
         needs += [(name, "ml", "exporting a model") for name in ("torch", "transformers", "peft")]
-    for module, extra, what in needs:
+        if (text := settings.export.terms) is not None:
+            checks.append(lambda: required(text))
+    checks += [partial(require, *need) for need in needs]
+    for check in checks:
         try:
-            require(module, extra, what)
+            check()
         except LsdataError as problem:
             problems.append(problem)
     return problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -604,16 +605,18 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop training before it starts: a missing extra, a base model that is not there."""
+    """What would stop training before it starts: a missing extra, a preset nobody knows, a base model that is not there."""
     from latentscore_data.core.errors import LsdataError, require
+    from latentscore_data.core.training.spec import Choices, effective_settings
 
-    checks = [
+    checks: list[Callable[[], object]] = [
         partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
     ]
     if settings.train.on == "modal":
         from latentscore_data.core.training.remote import require_modal
 
         checks = [require_modal]
+    checks += [partial(effective_settings, settings.train, Choices(kind)) for kind in settings.train.recipes]
     checks.append(partial(_trust_reward, settings, False))
     if settings.train.on != "modal":
         checks.append(partial(_check_base, settings))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from latentscore_data.core.workspace import Workspace
 
 WINNERS = "config_payload"
+BESIDE_WINNERS = " (N = 1)"
+"""How the label of the first valid candidates ends, which are shown beside winners that a scorer chose."""
 """The column of the answers that Best-of-N chose."""
 
 
@@ -78,7 +80,7 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
     named = {(source.kind, source.name) for source in sources}
     if winners is not None and choosers(rows) and ("dataset", FIRST_VALID) not in named:
         at = sources.index(winners) + 1
-        sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label} (N = 1)"))
+        sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
     return sources
 
 
@@ -295,12 +297,24 @@ def run_facts(
 
 
 def missing(settings: Settings) -> list[LsdataError]:
-    """Wrong sources, and scorers that cannot run."""
+    """Wrong sources or a wrong baseline, hosted models that cannot be asked, and scorers that cannot run."""
+    from latentscore_data.core.llm.client import check_route
     from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
+
+    def check_sources() -> None:
+        for source in parse_sources(settings.bench.sources):
+            if source.kind == "litellm":
+                check_route(source.name, settings.llm)
+
+    def check_baseline() -> None:
+        # The label of the answers beside winners is known only once there are rows.
+        if not (settings.bench.baseline or "").endswith(BESIDE_WINNERS):
+            baseline_label(settings.bench, choose_sources(settings.bench, []))
 
     found: list[LsdataError] = []
     checks: tuple[Callable[[], object], ...] = (
-        lambda: parse_sources(settings.bench.sources),
+        check_sources,
+        check_baseline,
         lambda: make_scorers(ScorerNeeds(settings.scoring, settings.llm)),
     )
     for check in checks:

@@ -48,7 +48,7 @@ def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Pa
     The licence's text is ``text`` where it is given, else what stands beside the base model's weights, else, for
     Apache-2.0, our own copy of it.
     """
-    texts = [_required(text)] if text is not None else _beside(chain[-1])
+    texts = [required(text)] if text is not None else _beside(chain[-1])
     for path in texts:
         with writing(folder):
             shutil.copyfile(path, folder / (path.name if text is None else LICENSE_FILE + path.suffix))
@@ -66,7 +66,8 @@ def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Pa
     return missing
 
 
-def _required(path: Path) -> Path:
+def required(path: Path) -> Path:
+    """The file with a licence's text. Raises :class:`InputError` when it is not there."""
     if not path.is_file():
         raise InputError(f"{path} does not exist", "name a file with the licence's text: --terms FILE")
     return path

@@ -120,19 +120,29 @@ def _dataset(source: SourceName, needs: Needs) -> Generator:
     return DatasetGenerator(source.label, source.name, needs.rows)
 
 
+BASELINES = ("random", "keywords", "most-common", "lookup", "clap-lookup")
+
+
 def _baseline(source: SourceName, needs: Needs) -> Generator:
     from latentscore_data.core.generators import lookup, simple
 
-    baselines: dict[str, Callable[[], Generator]] = {
-        "random": lambda: simple.RandomGenerator(source.label, needs.bench.seed),
-        "keywords": lambda: simple.KeywordsGenerator(source.label, needs.bench.seed),
-        "most-common": lambda: simple.MostCommonGenerator(source.label, needs.training_rows()),
-        "clap-lookup": lambda: lookup.SoundLookup(source.label, needs.training_rows(), needs.sounds()),
-        "lookup": lambda: lookup.TextLookup(source.label, needs.training_rows(), needs.embedder()),
-    }
-    if source.name not in baselines:
-        raise InputError(f"unknown baseline {source.name}", f"baselines are {', '.join(baselines)}")
-    return baselines[source.name]()
+    match source.name:
+        case "random":
+            return simple.RandomGenerator(source.label, needs.bench.seed)
+        case "keywords":
+            return simple.KeywordsGenerator(source.label, needs.bench.seed)
+        case "most-common":
+            return simple.MostCommonGenerator(source.label, needs.training_rows())
+        case "clap-lookup":
+            return lookup.SoundLookup(source.label, needs.training_rows(), needs.sounds())
+        case "lookup":
+            return lookup.TextLookup(source.label, needs.training_rows(), needs.embedder())
+        case _:
+            raise _unknown_baseline(source.name)
+
+
+def _unknown_baseline(name: str) -> InputError:
+    return InputError(f"unknown baseline {name}", f"baselines are {', '.join(BASELINES)}")
 
 
 def _litellm(source: SourceName, needs: Needs) -> AskingGenerator:
@@ -169,7 +179,7 @@ GENERATORS: dict[str, Callable[[SourceName, Needs], AnyGenerator]] = {
 def parse_source(text: str) -> SourceName:
     """``kind:name=label`` taken apart; without a label the source is called ``kind:name``.
 
-    Raises :class:`InputError` for an unknown kind or an empty name.
+    Raises :class:`InputError` for an unknown kind or baseline, or an empty name.
     """
     named, _, label = text.rpartition("=")
     # A path may hold an equals sign, but a label holds no slash.
@@ -182,6 +192,8 @@ def parse_source(text: str) -> SourceName:
             "sources are written KIND:NAME[=LABEL], such as dataset:config_payload, baseline:random, "
             f"litellm:provider/model=big or local:path/to/adapter; kinds are {', '.join(GENERATORS)}",
         )
+    if kind == "baseline" and name not in BASELINES:
+        raise _unknown_baseline(name)
     return SourceName(kind, name, label)
 
 

@@ -61,9 +61,7 @@ class JudgeScorer:
         self.name = name
         self.model = name.partition(":")[2]
         if not self.model:
-            raise InputError(
-                "the judge needs a model", "write judge:MODEL, for example judge:openai/gpt-audio"
-            )
+            raise InputError("the judge needs a model", "write judge:MODEL, for example judge:openai/gpt-audio")
         self.fingerprint = "judge-" + digest(self.model, needs.llm.api_base, PROMPT, SENT_RATE)[:16]
         self.usage = Usage()
         self._needs = needs
