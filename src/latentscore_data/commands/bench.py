@@ -183,21 +183,22 @@ def run_bench(
         generators = [make_generator(source, needs) for source in sources]
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
-        samples = run.answered(files, rows, [source.label for source in sources], settings.bench.seed)
+        samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
+        floor = prepare.floor_source(studio, baseline)
         heard = run.listen(
             samples,
             studio,
             files,
             keep_flac=settings.bench.keep_audio,
-            floor_source=prepare.floor_source(studio, baseline),
+            floor_source=floor,
             max_in_flight=studio.at_once,
             progress=progress(),
             **again,
         )
+        results = run.results_in_order(files, samples, studio, keep_flac=settings.bench.keep_audio, floor_source=floor)
         facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, studio)
         heard.count(used(studio.scorers))
 
-    results = run.results_in_order(files, samples)
     table = summarise(results, facts)
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
