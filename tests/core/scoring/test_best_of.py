@@ -157,6 +157,17 @@ def test_a_scorer_that_does_not_decide_may_fail(workspace: Workspace) -> None:
     assert summary.short == 1
 
 
+def test_where_the_new_scorer_fails_the_old_one_s_choice_does_not_stay(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET, LOUD, vibe="sea"), row(2, MIDDLE, vibe="fog"), row(3, LOUD, vibe="rain")])
+    odd = OddScorer(sea=[], fog=Score(0.5))
+    summary = score(workspace, odd, configs={"limit": 2})
+    assert summary.failed == {"score": 1}
+    assert [(r.vibe_original, list(r.candidate_scores)) for r in scored(workspace)] == [
+        ("fog", ["odd"]),
+        ("rain", ["loudness"]),
+    ], "a row that was not asked for keeps what it has"
+
+
 @pytest.mark.parametrize("rows", [1, 12])
 def test_the_work_is_what_it_must_be_and_no_more(workspace: Workspace, rows: int) -> None:
     """R rows with N valid candidates: exactly R*N renders and R*N listens; the winner is not scored twice."""
