@@ -111,6 +111,15 @@ def test_noise_and_tags_of_a_finished_row_are_brought_up_to_date(workspace: Work
     assert (first.vibe_noisy, first.best_index) == ("dmap soul", 1)
 
 
+def test_the_winner_is_the_candidate_also_where_only_its_words_are_new(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET, LOUD)])
+    renamed = {**LOUD, "title": "Iron Sky"}
+    summary = score(workspace, rows=[row(1, QUIET, renamed)])
+    assert (summary.skipped, summary.details["renders"]) == (1, 0)
+    (first,) = scored(workspace)
+    assert first.config_payload == first.config_candidates[first.best_index] == renamed
+
+
 def test_a_row_that_moved_or_went_leaves_its_old_split(workspace: Workspace) -> None:
     score(workspace, rows=[row(1, QUIET), row(2, LOUD), row(3, MIDDLE)])
     score(workspace, rows=[row(1, QUIET, split="TEST"), row(3, MIDDLE)])

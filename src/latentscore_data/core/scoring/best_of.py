@@ -155,7 +155,8 @@ def scoring_job(studio: Studio, settings: ScoringSettings) -> Job[ConfigRow]:
         return any(sum(s is not None for s in scores) < answers for scores in line["candidate_scores"].values())
 
     def refresh(row: ConfigRow, line: Line) -> Line:
-        return {**line, **_carried(row)}
+        # What is heard is the config alone; its title, palettes and thoughts may have changed around it.
+        return {**line, **_carried(row), "config_payload": row.config_candidates[line["best_index"]]}
 
     return Job("score", lambda row: row.row_id, fingerprint, work, short=short, refresh=refresh)
 
