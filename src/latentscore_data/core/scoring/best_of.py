@@ -101,16 +101,20 @@ def run_scoring(
             total = Summary(
                 "score", details={"scorers": [scorer.name for scorer in scorers], "workers": studio.workers}
             )
+            if overwrite:
+                # Once: all splits share it, and the failures of one must outlive the next.
+                workspace.failures("score").unlink(missing_ok=True)
             for split, count in _rows_to_score(settings, workspace):
+                if overwrite:
+                    workspace.scored(split).unlink(missing_ok=True)
                 part = run_stage(
-                    scoring_job(studio, settings.scoring),
+                    scoring_job(studio, settings.scoring, retry_failed=retry_failed),
                     itertools.islice(_rows_of(split, workspace), count),
                     workspace.scored(split),
                     workspace.failures("score"),
                     max_in_flight=max(ROWS_IN_FLIGHT, studio.at_once // settings.configs.n),
                     total=count,
                     retry_failed=retry_failed,
-                    overwrite=overwrite,
                     progress=progress,
                 )
                 _add(total, part)
@@ -129,8 +133,8 @@ def run_scoring(
     return total
 
 
-def scoring_job(studio: Studio, settings: ScoringSettings) -> Job[ConfigRow]:
-    """One row: its candidates are rendered, heard and compared."""
+def scoring_job(studio: Studio, settings: ScoringSettings, *, retry_failed: bool = False) -> Job[ConfigRow]:
+    """One row: its candidates are rendered, heard and compared; with ``retry_failed`` also where a score is missing."""
     names = [scorer.name for scorer in studio.scorers]
     made_by = digest(
         *(scorer.fingerprint for scorer in studio.scorers), settings.seconds, settings.seed, current_renderer_version()
@@ -158,7 +162,15 @@ def scoring_job(studio: Studio, settings: ScoringSettings) -> Job[ConfigRow]:
         # What is heard is the config alone; its title, palettes and thoughts may have changed around it.
         return {**line, **_carried(row), "config_payload": row.config_candidates[line["best_index"]]}
 
-    return Job("score", lambda row: row.row_id, fingerprint, work, short=short, refresh=refresh)
+    return Job(
+        "score",
+        lambda row: row.row_id,
+        fingerprint,
+        work,
+        complete=lambda line: not (retry_failed and short(line)),
+        short=short,
+        refresh=refresh,
+    )
 
 
 def _carried(row: ConfigRow) -> Line:
