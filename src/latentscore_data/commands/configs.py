@@ -422,6 +422,7 @@ def run_generate(
         llm,
         settings.configs,
         workspace,
+        api_base=settings.llm.base_for(llm.model),
         max_concurrency=settings.llm.max_concurrency,
         retry_failed=retry_failed,
         overwrite=overwrite,

@@ -252,6 +252,7 @@ def make_needs(
         modal=settings.train.modal if on_modal else None,
         runs=workspace.train_dir,
         max_concurrency=settings.llm.max_concurrency,
+        base_for=settings.llm.base_for,
         rows=rows,
         say=say,
     )
