@@ -132,6 +132,7 @@ def bench(
                 retry_failed=retry_failed,
                 overwrite=overwrite,
                 on_modal=on == "modal",
+                of_the_chain=name is None,
             )
         )
 
@@ -145,11 +146,13 @@ def run_bench(
     retry_failed: bool = False,
     overwrite: bool = False,
     on_modal: bool = False,
+    of_the_chain: bool = True,
 ) -> Summary:
     """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
 
     With ``on_modal`` local models answer there, and answers are played, scored and made into clips there; hosted models are
-    asked from here.
+    asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
+    name of its own.
     """
     from latentscore_data.commands._models import confirm_errands, confirm_spending
     from latentscore_data.core.bench import prepare, run
@@ -211,7 +214,7 @@ def run_bench(
     write_manifest(
         a_run(settings, workspace, files), workspace.root, [files.results, files.summary, files.report], summary
     )
-    if settings.bench.name is None:
+    if of_the_chain:
         # What run-all and status ask about is the run that the settings describe, wherever its folder is.
         write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
     return summary
@@ -344,13 +347,18 @@ def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFil
 
 def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
     from latentscore import RENDERER_VERSION, schema_hash
-    from latentscore_data.core.bench.prepare import rows_file
+    from latentscore_data.core.bench.prepare import rows_file, sources_decide
+    from latentscore_data.core.scoring.base import ScorerNeeds
+    from latentscore_data.core.scoring.best_of import scorer_versions
 
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
-    versions = {"renderer": RENDERER_VERSION, "schema": schema_hash()}
-    return [path for path in inputs if path is not None and path.exists()], {**bench, "scoring": scoring}, versions
+    of_sources, versions = sources_decide(settings, workspace)
+    versions |= {"renderer": RENDERER_VERSION, "schema": schema_hash()}
+    versions |= scorer_versions(ScorerNeeds(settings.scoring, settings.llm))
+    found = [path for path in inputs if path is not None and path.exists()]
+    return found, {**bench, **of_sources, "scoring": scoring}, versions
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

@@ -223,9 +223,14 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
         },
         versions={
             "renderer": current_renderer_version(),
-            **{f"scorer {name}": _fingerprint(name, needs) for name in scorer_names(settings.scoring)},
+            **scorer_versions(needs),
         },
     )
+
+
+def scorer_versions(needs: ScorerNeeds) -> dict[str, str]:
+    """What the scorers of the settings are now, for a manifest."""
+    return {f"scorer {name}": _fingerprint(name, needs) for name in scorer_names(needs.scoring)}
 
 
 def _fingerprint(name: str, needs: ScorerNeeds) -> str:
