@@ -141,6 +141,22 @@ def test_a_model_that_was_trained_again_and_a_scorer_that_was_edited_make_the_st
     assert len(stale_reasons(stage_of(settings), root)) == 2
 
 
+@pytest.mark.long
+def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(lsdata_here: Lsdata, root: Path):
+    write_rows(root, 2)
+    scorer, config = root.parent / "my\x1b[31mear.py", root.parent / "latentscore.toml"
+    scorer.write_text("def loud(vibe, config, audio):\n    return 0.5\n")
+    config.write_text(f"[scoring]\nscorers = [{json.dumps(str(scorer) + ':loud')}]\nseconds = 1.0\nworkers = 1\n")
+    command = ("bench", "--root", str(root), "--config", str(config), "--source", "baseline:random")
+    refused = lsdata_here(*command)
+    assert refused.returncode == 2
+    assert "--trust-settings" in refused.stderr
+    out = lsdata_here(*command, "--trust-settings")
+    assert out.returncode == 0, out.stderr
+    assert "judged by" in out.stderr
+    assert "\x1b" not in out.stderr
+
+
 def stage_of(settings: Settings) -> StageFiles:
     return bench.stage_files(settings, Workspace(settings.paths.root))[0]
 

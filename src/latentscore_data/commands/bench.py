@@ -17,6 +17,7 @@ from latentscore_data.commands._options import (
     ScorerOption,
     SecondsOption,
     SeedOption,
+    TrustScorersOption,
     WorkersOption,
     YesOption,
     calls_models,
@@ -53,7 +54,7 @@ def bench(
     limit: LimitOption = None,
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
-    baseline: Annotated[str | None, typer.Option(help="Label of the source that the others are compared with.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Label of the source to compare the others with.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder (default: made from its choices).")] = None,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
     human_pack: Annotated[
@@ -67,6 +68,7 @@ def bench(
     ] = None,
     workers: WorkersOption = None,
     on: OnOption = None,
+    trust_settings: TrustScorersOption = False,
     seed: SeedOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
@@ -127,7 +129,7 @@ def bench(
             run_bench(
                 settings,
                 human_pack=human_pack,
-                trusted=frozenset(scorer or ()),
+                trusted=frozenset(settings.scoring.scorers if trust_settings else scorer or ()),
                 yes=yes,
                 retry_failed=retry_failed,
                 overwrite=overwrite,
@@ -158,7 +160,7 @@ def run_bench(
     from latentscore_data.core.bench import prepare, run
     from latentscore_data.core.bench.report import render_report
     from latentscore_data.core.bench.summary import summarise
-    from latentscore_data.core.display import progress, say
+    from latentscore_data.core.display import clean, progress, say
     from latentscore_data.core.generators.base import make_generator
     from latentscore_data.core.jsonl_io import replace_json
     from latentscore_data.core.scoring.base import used
@@ -184,7 +186,8 @@ def run_bench(
     with prepare.open_studio(settings, workspace, trusted, make_studio) as (studio, cache):
         needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on_modal)
         generators = [make_generator(source, needs) for source in sources]
-        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
+        judges = clean(", ".join(prepare.scorer_names(studio)))
+        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
         samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
         floor = prepare.floor_source(studio, baseline)
