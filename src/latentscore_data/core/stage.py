@@ -236,9 +236,10 @@ def run_stage(
     """Do the job for every input that is not done yet, appending one line per input to ``output``.
 
     Failures go to ``failures``, one line each. When the stage completes, both files are compacted: the newest line of
-    each key, in the order of the inputs, without those that a failed input had under another fingerprint. Raises :class:`StoppedError` when at least half of the last 40 final outcomes
-    failed (20 seen at least); raises what ``work`` raises unless it is a :class:`RowFailure`; everything already
-    appended stays. The first Ctrl-C drains what is in flight before KeyboardInterrupt is raised; a second one stops now.
+    each key, in the order of the inputs, without those that a failed input had under another fingerprint. Raises
+    :class:`StoppedError` when at least half of the last 40 final outcomes failed (20 seen at least); raises what ``work``
+    raises unless it is a :class:`RowFailure`; everything already appended stays. The first Ctrl-C drains what is in flight
+    before KeyboardInterrupt is raised; a second one stops now.
     """
     run = _Run(job, inputs, output, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
     # Around the event loop, not inside it: then asyncio leaves Ctrl-C to us.
