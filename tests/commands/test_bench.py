@@ -9,14 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench_fakes import make_rows
 from conftest import Lsdata
 from factories import make_payload
+from latentscore_data.commands import bench
 from latentscore_data.core.jsonl_io import replace_rows
 from latentscore_data.core.rows import BenchRow
+from latentscore_data.core.settings import Settings, load_settings
+from latentscore_data.core.stage import Summary
+from latentscore_data.core.workspace import StageFiles, Workspace, stale_reasons, write_manifest
 
 VIBES = ("slow dark rain in a vast hall", "a bright busy market", "calm sea at noon", "iron and fury")
 
@@ -81,6 +86,79 @@ def test_the_default_comparison_writes_a_table_and_a_page(lsdata: Lsdata, root: 
     again = lsdata(*command, timeout=280)
     assert json.loads(again.stdout)["skipped"] == 16
     assert (report.parent / "summary.json").read_text().count("mean") == json.dumps(table).count("mean")
+
+
+@pytest.mark.long
+def test_the_run_of_the_settings_is_fresh_afterwards_also_under_a_name_of_its_own(root: Path):
+    write_rows(root, 2)
+    workspace = Workspace(root)
+    given: dict[str, Any] = {"paths": {"root": root}, "scoring": {"scorers": ["acoustic"], "seconds": 1, "workers": 1}}
+    given["bench"] = {"name": "mine", "sources": ["baseline:random", "baseline:keywords"], "resamples": 200}
+    settings = load_settings(None, **given)
+    bench.run_bench(settings)
+    assert stale_reasons(bench.stage_files(settings, workspace)[0], root) == []
+    (workspace.bench_dir / "manifest.json").unlink()
+    bench.run_bench(settings, of_the_chain=False)
+    assert stale_reasons(bench.stage_files(settings, workspace)[0], root) == ["it has not been completed yet"]
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "reason"),
+    [
+        ("litellm:hosted_vllm/m=m", {"configs": {"temperature": 0.1}}, "setting configs.temperature"),
+        ("litellm:hosted_vllm/m=m", {"configs": {"seed": 7}}, "setting configs.seed"),
+        ("litellm:hosted_vllm/m=m", {"llm": {"api_base": "http://127.0.0.1:1/v1"}}, "setting api_base of m"),
+        ("litellm:builtin/keywords", {"llm": {"api_base": "http://127.0.0.1:1/v1"}}, None),
+        ("baseline:lookup", {"dedupe": {"model": "minilm"}}, "setting dedupe.model"),
+        ("baseline:random", {"dedupe": {"model": "minilm"}, "configs": {"temperature": 0.1}}, None),
+        ("rubbish", {}, None),
+    ],
+)
+def test_what_decides_an_answer_makes_the_stage_stale(
+    root: Path, source: str, change: dict[str, Any], reason: str | None
+):
+    given = {"paths": {"root": root}, "bench": {"sources": [source]}, "dedupe": {"model": "hashing"}}
+    stage = stage_of(load_settings(None, **given))
+    write_manifest(stage, root, [], Summary("bench"))
+    assert stale_reasons(stage, root) == []
+    found = stale_reasons(stage_of(load_settings(None, **{**given, **change})), root)
+    assert [why.partition(" changed")[0] for why in found] == ([reason] if reason else [])
+
+
+def test_a_model_that_was_trained_again_and_a_scorer_that_was_edited_make_the_stage_stale(root: Path):
+    weights = Workspace(root).train_dir / "final-model" / "final" / "model.safetensors"
+    scorer = root.parent / "mine.py"
+    for path in (weights, scorer):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+    scoring = {"scorers": [f"{scorer}:mine"]}
+    settings = load_settings(None, paths={"root": root}, scoring=scoring, bench={"sources": ["local:final-model=m"]})
+    write_manifest(stage_of(settings), root, [], Summary("bench"))
+    assert stale_reasons(stage_of(settings), root) == []
+    weights.write_bytes(b"22")
+    assert stale_reasons(stage_of(settings), root) == ["source m changed"]
+    scorer.write_bytes(b"2")
+    assert len(stale_reasons(stage_of(settings), root)) == 2
+
+
+@pytest.mark.long
+def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(lsdata_here: Lsdata, root: Path):
+    write_rows(root, 2)
+    scorer, config = root.parent / "my\x1b[31mear.py", root.parent / "latentscore.toml"
+    scorer.write_text("def loud(vibe, config, audio):\n    return 0.5\n")
+    config.write_text(f"[scoring]\nscorers = [{json.dumps(str(scorer) + ':loud')}]\nseconds = 1.0\nworkers = 1\n")
+    command = ("bench", "--root", str(root), "--config", str(config), "--source", "baseline:random")
+    refused = lsdata_here(*command)
+    assert refused.returncode == 2
+    assert "--trust-settings" in refused.stderr
+    out = lsdata_here(*command, "--trust-settings")
+    assert out.returncode == 0, out.stderr
+    assert "judged by" in out.stderr
+    assert "\x1b" not in out.stderr
+
+
+def stage_of(settings: Settings) -> StageFiles:
+    return bench.stage_files(settings, Workspace(settings.paths.root))[0]
 
 
 @pytest.mark.long

@@ -103,6 +103,14 @@ def test_a_hosted_model_s_answers_failures_tokens_and_cost(root: Path) -> None:
         ]
 
 
+def test_another_server_answers_the_same_comparison_anew(root: Path) -> None:
+    write_rows(root, 2)
+    with ChatServer(reply) as one, ChatServer(reply) as other:
+        for server in (one, other, one):
+            bench(root, server, "where")
+        assert (len(one.received), len(other.received)) == (2, 2)
+
+
 def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> None:
     def judged(body: Body) -> str:
         return json.dumps({"reasoning": "rain", "vibe_match": 0.5, "audio_quality": 1.0})

@@ -182,6 +182,17 @@ def test_the_stage_is_fresh_until_something_that_matters_changes(root: Path) -> 
     assert "setting n" in stale_reasons(generate_files(load_settings(None, **given), workspace), root)[0]
 
 
+def test_another_server_is_asked_anew_and_the_first_one_s_answers_cost_nothing_again(root: Path) -> None:
+    workspace = write_rows(root, 2)
+    with ChatServer(config_reply()) as one, ChatServer(config_reply()) as other:
+        for server in (one, other, one):
+            assert generate(server, root, "--n", "1").exit_code == 0
+            manifest = json.loads((workspace.configs_dir / "generate.manifest.json").read_text())
+            assert manifest["settings"]["api_base"] == server.url
+            assert manifest["done"] == 2
+        assert (len(one.received), len(other.received)) == (2, 2)
+
+
 def test_a_refused_key_stops_after_one_request_and_is_seen_nowhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rows(root, 40)
     monkeypatch.setenv("SOME_NAME", KEY)

@@ -14,7 +14,7 @@ from latentscore_data.commands import download, vibes
 from latentscore_data.core.errors import MissingError
 from latentscore_data.core.jsonl_io import read_rows, replace_rows
 from latentscore_data.core.llm import builtin
-from latentscore_data.core.record_builder import rows_of
+from latentscore_data.core.record_builder import rows_of, text_fingerprint
 from latentscore_data.core.rows import LEVELS, SPLITS, VibeRow
 from latentscore_data.core.settings import Settings, VibesSettings, load_settings
 from latentscore_data.core.workspace import Workspace, stale_reasons
@@ -83,6 +83,16 @@ def test_a_second_run_asks_nothing_and_writes_the_same(sampled: Path, asked: Cou
     summary = vibes.run_vibes(settings_for(sampled))
     assert (summary.skipped, summary.done, asked["all"]) == (16, 0, 16)
     assert {path.name: path.read_bytes() for path in Workspace(sampled).vibe_files()} == before
+
+
+def test_another_server_means_other_answers_but_not_for_the_model_that_asks_none(sampled: Path, asked: Counter[str]):
+    vibes.run_vibes(settings_for(sampled))
+    summary = vibes.run_vibes(settings_for(sampled, llm={"api_base": "http://127.0.0.1:1/v1"}))
+    assert (summary.skipped, asked["all"]) == (16, 16)
+    text, settings = next(sample_texts()), VibesSettings()
+    places = [text_fingerprint(text, "vllm/mine", settings, base) for base in (None, "http://one/v1", "http://two/v1")]
+    assert len(set(places)) == 3
+    assert places[0] == text_fingerprint(text, "vllm/mine", settings)
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,49 @@ def test_lines_of_keys_that_were_not_asked_for_stay(lab: Lab) -> None:
     assert [line["row_id"] for line in lab.lines()] == ["c", "a", "b"]
 
 
+def test_a_failed_input_loses_the_line_it_had_before_it_changed(lab: Lab) -> None:
+    async def picky(word: str) -> Line:
+        if word in "ab":
+            raise RowFailure("transient" if word == "a" else "bad request", "no")
+        return await lab.shout(word)
+
+    lab.run(["a", "b", "c", "d"])
+    assert lab.run(["a", "b"], picky).skipped == 2
+    lab.version = "2"
+    assert dict(lab.run(["a", "b", "c"], picky).failed) == {"transient": 1, "bad request": 1}
+    assert [(line["row_id"], line["input_fingerprint"]) for line in lab.lines()] == [("c", "2c"), ("d", "1d")]
+    # One that is not even tried again has failed all the same.
+    lab.version = "1"
+    lab.run(["b"])
+    lab.version = "2"
+    lab.run(["b", "c"], picky)
+    assert [line["row_id"] for line in lab.lines()] == ["c", "d"]
+
+
+def test_a_failed_input_keeps_the_incomplete_line_of_the_same_question(lab: Lab) -> None:
+    async def never(word: str) -> Line:
+        raise RowFailure("transient", "no")
+
+    lab.run(["a"])
+    assert lab.run(["a"], never, {"complete": lambda line: False}).failed == {"transient": 1}
+    assert [line["row_id"] for line in lab.lines()] == ["a"]
+
+
+def test_what_a_stopped_run_did_not_reach_or_ended_in_the_middle_of_stays(lab: Lab) -> None:
+    async def refuse(word: str) -> Line:
+        if word == "c":
+            raise MissingError("the key was refused", "check it")
+        raise RowFailure("transient", "no") if word == "a" else NotAttempted
+
+    lab.run(["a", "b", "c", "d"])
+    lab.version = "2"
+    with pytest.raises(MissingError):
+        lab.run(["a", "b", "c", "d"], refuse, max_in_flight=1)
+    assert [line["input_fingerprint"] for line in lab.lines()] == ["1a", "1b", "1c", "1d"]
+    lab.run(["b"], refuse)
+    assert len(lab.lines()) == 4, "a row that was not attempted has not failed"
+
+
 def test_lines_are_found_by_their_place_in_the_file(lab: Lab) -> None:
     lab.run(["a", "b", "c"])
     assert [line["loud"] for line in read_newest(lab.output, "row_id", ["c", "x", "a"])] == ["C", "A"]

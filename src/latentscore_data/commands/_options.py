@@ -103,6 +103,9 @@ ScorerOption = Annotated[
         autocompletion=complete_scorer,
     ),
 ]
+TrustScorersOption = Annotated[
+    bool, typer.Option("--trust-settings", help="Run scorer code that the settings file names.")
+]
 SecondsOption = Annotated[float | None, typer.Option(help="Seconds of audio per candidate.", min=0.5, max=600)]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[str | None, typer.Option(metavar="local|modal", help="Where it runs.", autocompletion=complete_on)]

@@ -17,6 +17,7 @@ from latentscore_data.commands._options import (
     ScorerOption,
     SecondsOption,
     SeedOption,
+    TrustScorersOption,
     WorkersOption,
     YesOption,
     calls_models,
@@ -53,7 +54,7 @@ def bench(
     limit: LimitOption = None,
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
-    baseline: Annotated[str | None, typer.Option(help="Label of the source that the others are compared with.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Label of the source to compare the others with.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder (default: made from its choices).")] = None,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
     human_pack: Annotated[
@@ -67,6 +68,7 @@ def bench(
     ] = None,
     workers: WorkersOption = None,
     on: OnOption = None,
+    trust_settings: TrustScorersOption = False,
     seed: SeedOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
@@ -127,11 +129,12 @@ def bench(
             run_bench(
                 settings,
                 human_pack=human_pack,
-                trusted=frozenset(scorer or ()),
+                trusted=frozenset(settings.scoring.scorers if trust_settings else scorer or ()),
                 yes=yes,
                 retry_failed=retry_failed,
                 overwrite=overwrite,
                 on_modal=on == "modal",
+                of_the_chain=name is None,
             )
         )
 
@@ -145,17 +148,19 @@ def run_bench(
     retry_failed: bool = False,
     overwrite: bool = False,
     on_modal: bool = False,
+    of_the_chain: bool = True,
 ) -> Summary:
     """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
 
     With ``on_modal`` local models answer there, and answers are played, scored and made into clips there; hosted models are
-    asked from here.
+    asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
+    name of its own.
     """
     from latentscore_data.commands._models import confirm_errands, confirm_spending
     from latentscore_data.core.bench import prepare, run
     from latentscore_data.core.bench.report import render_report
     from latentscore_data.core.bench.summary import summarise
-    from latentscore_data.core.display import progress, say
+    from latentscore_data.core.display import clean, progress, say
     from latentscore_data.core.generators.base import make_generator
     from latentscore_data.core.jsonl_io import replace_json
     from latentscore_data.core.scoring.base import used
@@ -181,23 +186,25 @@ def run_bench(
     with prepare.open_studio(settings, workspace, trusted, make_studio) as (studio, cache):
         needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on_modal)
         generators = [make_generator(source, needs) for source in sources]
-        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
+        judges = clean(", ".join(prepare.scorer_names(studio)))
+        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
-        samples = run.answered(files, rows, [source.label for source in sources], settings.bench.seed)
+        samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
+        floor = prepare.floor_source(studio, baseline)
         heard = run.listen(
             samples,
             studio,
             files,
             keep_flac=settings.bench.keep_audio,
-            floor_source=prepare.floor_source(studio, baseline),
+            floor_source=floor,
             max_in_flight=studio.at_once,
             progress=progress(),
             **again,
         )
+        results = run.results_in_order(files, samples, studio, keep_flac=settings.bench.keep_audio, floor_source=floor)
         facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, studio)
         heard.count(used(studio.scorers))
 
-    results = run.results_in_order(files, samples)
     table = summarise(results, facts)
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
@@ -210,7 +217,7 @@ def run_bench(
     write_manifest(
         a_run(settings, workspace, files), workspace.root, [files.results, files.summary, files.report], summary
     )
-    if settings.bench.name is None:
+    if of_the_chain:
         # What run-all and status ask about is the run that the settings describe, wherever its folder is.
         write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
     return summary
@@ -348,13 +355,18 @@ def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFil
 
 def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
     from latentscore import RENDERER_VERSION, schema_hash
-    from latentscore_data.core.bench.prepare import rows_file
+    from latentscore_data.core.bench.prepare import rows_file, sources_decide
+    from latentscore_data.core.scoring.base import ScorerNeeds
+    from latentscore_data.core.scoring.best_of import scorer_versions
 
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
-    versions = {"renderer": RENDERER_VERSION, "schema": schema_hash()}
-    return [path for path in inputs if path is not None and path.exists()], {**bench, "scoring": scoring}, versions
+    of_sources, versions = sources_decide(settings, workspace)
+    versions |= {"renderer": RENDERER_VERSION, "schema": schema_hash()}
+    versions |= scorer_versions(ScorerNeeds(settings.scoring, settings.llm))
+    found = [path for path in inputs if path is not None and path.exists()]
+    return found, {**bench, **of_sources, "scoring": scoring}, versions
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

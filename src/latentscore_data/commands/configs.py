@@ -17,6 +17,7 @@ from latentscore_data.commands._options import (
     ScorerOption,
     SecondsOption,
     SeedOption,
+    TrustScorersOption,
     WorkersOption,
     YesOption,
     calls_models,
@@ -57,9 +58,7 @@ def configs(
     audio: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With VIBE: write the winners' sound here, as FLAC.")
     ] = None,
-    trust_settings: Annotated[
-        bool, typer.Option("--trust-settings", help="Run scorers that are files or modules named in the settings file.")
-    ] = False,
+    trust_settings: TrustScorersOption = False,
     seed: SeedOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
@@ -420,6 +419,7 @@ def run_generate(
         llm,
         settings.configs,
         workspace,
+        api_base=settings.llm.base_for(llm.model),
         max_concurrency=settings.llm.max_concurrency,
         retry_failed=retry_failed,
         overwrite=overwrite,

@@ -148,6 +148,7 @@ def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed
     from latentscore_data.core.stage import Job, run_stage
 
     model = model_name(settings)
+    base = settings.llm.base_for(model)
     announce("vibes", model, settings.llm)
     if not costs_nothing(model, settings.llm):
         confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
@@ -155,7 +156,7 @@ def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed
     job: Job[SourceText] = Job(
         name="vibes",
         key=text_key,
-        fingerprint=lambda text: text_fingerprint(text, model, settings.vibes),
+        fingerprint=lambda text: text_fingerprint(text, model, settings.vibes, base),
         work=partial(ask_for_vibes, llm=llm, settings=settings.vibes),
         client=llm,
         line_key="source_id",
@@ -181,7 +182,8 @@ def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
     from latentscore_data.core.record_builder import extracted_rows, text_fingerprint, text_key
 
     model = model_name(settings)
-    wanted = {text_key(t): text_fingerprint(t, model, settings.vibes) for t in texts(settings, workspace)}
+    base = settings.llm.base_for(model)
+    wanted = {text_key(t): text_fingerprint(t, model, settings.vibes, base) for t in texts(settings, workspace)}
     return arrange(
         lambda: extracted_rows(workspace.extracted, wanted, settings.vibes),
         workspace,

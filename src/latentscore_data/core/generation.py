@@ -80,8 +80,11 @@ def model_version(model: str) -> str:
     return builtin.FINGERPRINT if model == builtin.MODEL else model
 
 
-def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings) -> str:
-    """Says which answers a row would get: the vibe, the model, the words that ask, the schema, the sampling."""
+def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None) -> str:
+    """Says which answers a row would get: the vibe, the model and where it runs, the words that ask, the schema, the sampling.
+
+    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    """
     return digest(
         row.vibe_original,
         model_version(model),
@@ -91,6 +94,7 @@ def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings) -> str:
         settings.top_p,
         settings.max_tokens,
         settings.seed,
+        *([api_base] if api_base else []),
     )[:32]
 
 
@@ -100,12 +104,16 @@ def generate(
     settings: ConfigsSettings,
     workspace: Workspace,
     *,
+    api_base: str | None = None,
     max_concurrency: int = 16,
     retry_failed: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Ask for the candidates of every row that does not have them yet, and append them to ``candidates.jsonl``."""
+    """Ask for the candidates of every row that does not have them yet, and append them to ``candidates.jsonl``.
+
+    ``api_base`` is where the model runs, if not at its provider's: the same name elsewhere may be another model.
+    """
 
     def complete(line: Line) -> bool:
         found = line.get("config_candidates") or []
@@ -114,7 +122,7 @@ def generate(
     job: Job[VibeRow] = Job(
         name="configs",
         key=lambda row: row.row_id,
-        fingerprint=lambda row: fingerprint(row, llm.model, settings),
+        fingerprint=lambda row: fingerprint(row, llm.model, settings, api_base),
         work=lambda row: _answer(row, llm, settings),
         complete=complete,
         short=lambda line: _missing(line, settings.n) > 0,

@@ -22,8 +22,11 @@ def text_key(text: SourceText) -> str:
     return source_id(text.dataset, text.id_in_dataset)
 
 
-def text_fingerprint(text: SourceText, model: str, settings: VibesSettings) -> str:
-    """Says which answer a text would get: its words, the model, the words that ask, the schema, the sampling."""
+def text_fingerprint(text: SourceText, model: str, settings: VibesSettings, api_base: str | None = None) -> str:
+    """Says which answer a text would get: its words, the model and where it runs, the words that ask, the schema, the sampling.
+
+    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    """
     return digest(
         text.text,
         FINGERPRINT if model.startswith(BUILTIN_PREFIX) else model,
@@ -35,6 +38,7 @@ def text_fingerprint(text: SourceText, model: str, settings: VibesSettings) -> s
         settings.temperature,
         settings.max_tokens,
         settings.seed,
+        *([api_base] if api_base else []),
     )[:32]
 
 

@@ -76,6 +76,10 @@ class LLMSettings(Section):
 
     _purse: Purse = PrivateAttr(default_factory=Purse)
 
+    def base_for(self, model: str) -> str | None:
+        """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""
+        return None if model.startswith("builtin/") else self.api_base
+
     @property
     def purse(self) -> Purse:
         """What everybody who was handed these settings has spent: ``max_cost`` is one cap for all of them."""

@@ -236,9 +236,10 @@ def run_stage(
     """Do the job for every input that is not done yet, appending one line per input to ``output``.
 
     Failures go to ``failures``, one line each. When the stage completes, both files are compacted: the newest line of
-    each key, in the order of the inputs. Raises :class:`StoppedError` when at least half of the last 40 final outcomes
-    failed (20 seen at least); raises what ``work`` raises unless it is a :class:`RowFailure`; everything already
-    appended stays. The first Ctrl-C drains what is in flight before KeyboardInterrupt is raised; a second one stops now.
+    each key, in the order of the inputs, without those that a failed input had under another fingerprint. Raises
+    :class:`StoppedError` when at least half of the last 40 final outcomes failed (20 seen at least); raises what ``work``
+    raises unless it is a :class:`RowFailure`; everything already appended stays. The first Ctrl-C drains what is in flight
+    before KeyboardInterrupt is raised; a second one stops now.
     """
     run = _Run(job, inputs, output, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
     # Around the event loop, not inside it: then asyncio leaves Ctrl-C to us.
@@ -280,6 +281,8 @@ class _Run(Generic[InT]):
         self.interrupted = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self.order: list[str] = []
+        self.failing: dict[str, str] = {}
+        """The inputs without an answer, and which answer they would get."""
         self.in_flight = 0
         self.started = time.monotonic()
 
@@ -348,6 +351,7 @@ class _Run(Generic[InT]):
         failure = self.given_up.get(key)
         if failure is not None and failure.get("input_fingerprint") == fingerprint:
             self.summary.failed[str(failure.get("kind"))] += 1
+            self.failing[key] = fingerprint
             return True
         return False
 
@@ -383,6 +387,7 @@ class _Run(Generic[InT]):
 
     async def note(self, failure: RowFailure, key: str, fingerprint: str) -> None:
         self.summary.failed[failure.kind] += 1
+        self.failing[key] = fingerprint
         self.causes[f"{failure.kind}: {failure.message}"] += 1
         self.outcomes.append(False)
         try:
@@ -430,7 +435,14 @@ class _Run(Generic[InT]):
             await asyncio.sleep(0.5)
 
     def compact(self) -> None:
-        """The newest line of each key, in the order of the inputs; lines of keys not asked for stay, behind them."""
+        """The newest line of each key, in the order of the inputs; lines of keys not asked for stay, behind them.
+
+        An input that failed loses its line from before it changed: what answers another question must not go on among
+        the answers to this one.
+        """
+        for key, fingerprint in self.failing.items():
+            if key in self.entries and self.entries[key].fingerprint != fingerprint:
+                del self.entries[key]
         wanted = list(dict.fromkeys(key for key in self.order if key in self.entries))
         asked_for = set(wanted)
         keys = wanted + [key for key in self.entries if key not in asked_for]

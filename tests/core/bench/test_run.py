@@ -26,9 +26,9 @@ def files(tmp_path: Path) -> run.RunFiles:
 def results(files: run.RunFiles, generators: list, rows: list, studio: FakeStudio) -> list[BenchRow]:
     for generator in generators:
         run.generate(generator, rows, files)
-    samples = run.answered(files, rows, [generator.label for generator in generators], seed=0)
+    samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
     run.listen(samples, studio, files)
-    return run.results_in_order(files, samples)
+    return run.results_in_order(files, samples, studio)
 
 
 def test_every_source_answers_every_row_in_batches(files: run.RunFiles):
@@ -98,9 +98,10 @@ def test_the_floor_can_be_limited_to_one_source(files: run.RunFiles):
     generators = [CountingGenerator("a"), CountingGenerator("b", brightness="dark")]
     for generator in generators:
         run.generate(generator, rows, files)
-    samples = run.answered(files, rows, ["a", "b"], seed=0)
-    run.listen(samples, FakeStudio(), files, floor_source="b")
-    found = run.results_in_order(files, samples)
+    samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
+    studio = FakeStudio()
+    run.listen(samples, studio, files, floor_source="b")
+    found = run.results_in_order(files, samples, studio, floor_source="b")
     assert [hasattr(row, "shuffled_scores") for row in found] == [False] * 3 + [True] * 3
 
 
@@ -137,13 +138,41 @@ def test_a_model_s_bad_answer_is_its_own_failure_and_the_network_s_is_tried_agai
     generator = LLMGenerator("talker", llm, ConfigsSettings(), max_concurrency=2)
     summary = run.generate(generator, rows, files)
     assert (summary.done, dict(summary.failed), llm.closed) == (2, {"transient": 1}, True)
-    rain, broken, offline = run.answered(files, rows, ["talker"], seed=0)
+    rain, broken, offline = run.answered(files, rows, {"talker": generator.fingerprint}, seed=0)
     assert rain.answer is not None
     assert (rain.answer.tokens_out, rain.answer.cost_usd, rain.answer.seconds) == (20, 0.001, 0.5)
     assert broken.answer == Generated(failure="no valid answer: no JSON after 3 tries")
     assert offline.answer == Generated(failure="transient: connection reset")
     run.generate(LLMGenerator("talker", llm, ConfigsSettings(), max_concurrency=2), rows, files)
     assert llm.asked == 4
+
+
+def test_an_answer_to_an_older_question_stands_in_for_no_failed_one(files: run.RunFiles):
+    rows = [row.model_copy(update={"vibe_original": vibe}) for row, vibe in zip(make_rows(2, 1), "ab", strict=True)]
+    results(files, [CountingGenerator("hosted")], rows, FakeStudio())
+    offline = make_rows(1, 1)[0].model_copy(update={"vibe_original": "offline"})
+    llm = TalkingLLM()
+    now = LLMGenerator("hosted", llm, ConfigsSettings(temperature=0.2), max_concurrency=1)
+    # Nothing was asked yet under the new settings: the old answers are not the new source's.
+    assert [s.answer for s in run.answered(files, rows, {"hosted": now.fingerprint}, seed=0)] == [
+        Generated(failure="missing: no answer")
+    ] * 2
+    asked = [offline, rows[1]]
+    run.generate(now, asked, files)
+    failed, answer = run.answered(files, asked, {"hosted": now.fingerprint}, seed=0)
+    assert failed.answer == Generated(failure="transient: connection reset")
+    assert answer.answer is not None
+    assert answer.answer.cost_usd == 0.001
+
+
+def test_what_was_heard_of_another_answer_does_not_count(files: run.RunFiles):
+    rows, studio = make_rows(2, 1), FakeStudio()
+    results(files, [CountingGenerator()], rows, studio)
+    other = run.answered(files, rows, {"counting": "another"}, seed=0)
+    assert [row.scores for row in run.results_in_order(files, other, studio)] == [{}, {}]
+    samples = run.answered(files, rows, {"counting": "1"}, seed=0)
+    studio.scorers[0].fingerprint = "bright-2"
+    assert [row.failure for row in run.results_in_order(files, samples, studio)] == ["missing: not heard"] * 2
 
 
 def test_the_ceiling_is_the_best_candidate_of_each_row():

@@ -49,10 +49,23 @@ def row(number: int, *candidates: dict | None, split: str = "SFT-Train", **chang
     return {**vibe.model_dump(mode="json"), "config_candidates": list(candidates), "config_model": "fake/model"}
 
 
-def score(workspace: Workspace, *scorers: Scorer, rows: list[dict] | None = None, **changes: Any) -> Summary:
+def score(
+    workspace: Workspace,
+    *scorers: Scorer,
+    rows: list[dict] | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Summary:
     if rows is not None:
         replace_rows(workspace.candidates, rows)
-    return run_scoring(settings(**changes), workspace, scorers=scorers or [LoudnessScorer()])
+    return run_scoring(
+        settings(**changes),
+        workspace,
+        scorers=scorers or [LoudnessScorer()],
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+    )
 
 
 def scored(workspace: Workspace, split: str = "SFT-Train") -> list[ScoredRow]:
@@ -111,6 +124,15 @@ def test_noise_and_tags_of_a_finished_row_are_brought_up_to_date(workspace: Work
     assert (first.vibe_noisy, first.best_index) == ("dmap soul", 1)
 
 
+def test_the_winner_is_the_candidate_also_where_only_its_words_are_new(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET, LOUD)])
+    renamed = {**LOUD, "title": "Iron Sky"}
+    summary = score(workspace, rows=[row(1, QUIET, renamed)])
+    assert (summary.skipped, summary.details["renders"]) == (1, 0)
+    (first,) = scored(workspace)
+    assert first.config_payload == first.config_candidates[first.best_index] == renamed
+
+
 def test_a_row_that_moved_or_went_leaves_its_old_split(workspace: Workspace) -> None:
     score(workspace, rows=[row(1, QUIET), row(2, LOUD), row(3, MIDDLE)])
     score(workspace, rows=[row(1, QUIET, split="TEST"), row(3, MIDDLE)])
@@ -155,6 +177,36 @@ def test_a_scorer_that_does_not_decide_may_fail(workspace: Workspace) -> None:
     assert first.best_index == 1
     assert first.candidate_scores["odd"] == [None, None]
     assert summary.short == 1
+
+
+def test_a_scorer_that_failed_is_asked_again_with_retry_failed(workspace: Workspace) -> None:
+    rows = [row(1, QUIET, LOUD, vibe="sea"), row(2, LOUD, vibe="fog")]
+    score(workspace, LoudnessScorer(), OddScorer(sea=[], fog=Score(0.5)), rows=rows)
+    mended = OddScorer(sea=Score(0.25), fog=RuntimeError("it has answered before"))
+    assert score(workspace, LoudnessScorer(), mended).short == 1, "not by itself"
+    summary = score(workspace, LoudnessScorer(), mended, retry_failed=True)
+    assert (summary.done, summary.skipped, summary.short) == (1, 1, 0)
+    assert [r.candidate_scores["odd"] for r in scored(workspace)] == [[0.25, 0.25], [0.5]]
+
+
+def test_beginning_again_keeps_the_failures_of_every_split(workspace: Workspace) -> None:
+    rows = [row(1, None), row(2, LOUD), row(3, LOUD, split="TEST"), row(4, None, split="TEST")]
+    score(workspace, rows=rows)
+    summary = score(workspace, overwrite=True)
+    assert (summary.done, summary.failed) == (2, {"answer": 2})
+    failures = [line["row_id"] for _, line in read_lines(workspace.failures("score"))]
+    assert failures == [make_vibe(1).row_id, make_vibe(4).row_id]
+
+
+def test_where_the_new_scorer_fails_the_old_one_s_choice_does_not_stay(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, QUIET, LOUD, vibe="sea"), row(2, MIDDLE, vibe="fog"), row(3, LOUD, vibe="rain")])
+    odd = OddScorer(sea=[], fog=Score(0.5))
+    summary = score(workspace, odd, configs={"limit": 2})
+    assert summary.failed == {"score": 1}
+    assert [(r.vibe_original, list(r.candidate_scores)) for r in scored(workspace)] == [
+        ("fog", ["odd"]),
+        ("rain", ["loudness"]),
+    ], "a row that was not asked for keeps what it has"
 
 
 @pytest.mark.parametrize("rows", [1, 12])

@@ -32,6 +32,9 @@ BESIDE_WINNERS = " (N = 1)"
 """How the label of the first valid candidates ends, which are shown beside winners that a scorer chose."""
 """The column of the answers that Best-of-N chose."""
 
+SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
+"""The settings of configs that hosted models are asked with here, too."""
+
 
 def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
     """The file the rows come from: the scored rows of the split, else its vibes; None for a suite."""
@@ -82,6 +85,39 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
         at = sources.index(winners) + 1
         sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
     return sources
+
+
+def sources_decide(settings: Settings, workspace: Workspace) -> tuple[dict[str, object], dict[str, str]]:
+    """The settings and the versions that decide what these sources answer, each only where a source depends on it.
+
+    Nothing is loaded and nothing need exist: this is also asked before there are rows or models.
+    """
+    from latentscore_data.core.dedupe import choose_embedder
+    from latentscore_data.core.generation import model_version
+    from latentscore_data.core.generators.local import answers_fingerprint
+    from latentscore_data.core.llm import builtin
+    from latentscore_data.core.llm.prompts import config_prompt_hash
+
+    try:
+        sources = parse_sources(settings.bench.sources)
+    except InputError:  # the run itself says so
+        return {}, {}
+    decide: dict[str, object] = {}
+    versions: dict[str, str] = {}
+    for source in sources:
+        if source.kind == "litellm":
+            decide |= {f"configs.{name}": getattr(settings.configs, name) for name in SAMPLING}
+            decide[f"api_base of {source.label}"] = settings.llm.base_for(source.name)
+            versions |= {"prompt": config_prompt_hash(), f"source {source.label}": model_version(source.name)}
+        elif source.kind == "local":
+            # A model that was trained again has the same name but other weights.
+            weights = answers_fingerprint(source.name, workspace.train_dir, settings.bench.max_new_tokens)
+            versions[f"source {source.label}"] = weights
+        elif source.name == "lookup":
+            decide["dedupe.model"] = choose_embedder(settings.dedupe).name
+        elif source.name == "keywords":
+            versions["builtin"] = builtin.FINGERPRINT
+    return decide, versions
 
 
 def choosers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
@@ -254,6 +290,7 @@ def make_needs(
         modal=settings.train.modal if on_modal else None,
         runs=workspace.train_dir,
         max_concurrency=settings.llm.max_concurrency,
+        base_for=settings.llm.base_for,
         rows=rows,
         say=say,
     )

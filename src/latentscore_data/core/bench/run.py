@@ -145,7 +145,7 @@ def generate(
     job = Job[VibeRow](
         name=f"bench: {generator.label}",
         key=lambda row: row.row_id,
-        fingerprint=lambda row: digest(generator.fingerprint, row.row_id, row.vibe_original),
+        fingerprint=lambda row: answer_fingerprint(generator.fingerprint, row),
         work=answer,
         client=client_of(generator),
     )
@@ -162,6 +162,11 @@ def generate(
     )
 
 
+def answer_fingerprint(source: str, row: VibeRow) -> str:
+    """Says which answer the source of that fingerprint would give to a row."""
+    return digest(source, row.row_id, row.vibe_original)
+
+
 def client_of(generator: AnyGenerator) -> Client | None:
     """The model client that the loop tells to stop, asks for its bill and closes."""
     return generator.llm if isinstance(generator, AskingGenerator) else None
@@ -172,26 +177,33 @@ def unanswered(answers: Path) -> Path:
     return answers.with_name(f"{answers.stem}.failures.jsonl")
 
 
-def answered(files: RunFiles, rows: Sequence[VibeRow], sources: Sequence[str], seed: int) -> list[Sample]:
-    """Every row for every source with its answer, by source and in the order of the rows.
+def answered(files: RunFiles, rows: Sequence[VibeRow], sources: Mapping[str, str], seed: int) -> list[Sample]:
+    """Every row for every source (label -> fingerprint) with its answer, by source and in the order of the rows.
 
     An answer that could not be had (the network, a refused request) is a failure like any other: the row stays in the
-    comparison and counts with the floor.
+    comparison and counts with the floor. So does a row whose only answer is one to an older question: what a source said
+    under other settings is not what is compared.
     """
     names = list(Generated.__dataclass_fields__)
     foreign = foreign_vibes(rows, seed)
     samples: list[Sample] = []
-    for source in sources:
+    for source, fingerprint in sources.items():
         lines = _newest(files.answers(source), "row_id")
         causes = _newest(unanswered(files.answers(source)), "row_id")
         for row, other in zip(rows, foreign, strict=True):
-            if row.row_id in lines:
-                answer = Generated(**{name: lines[row.row_id].get(name) for name in names})
+            wanted = answer_fingerprint(fingerprint, row)
+            if (line := _current(lines.get(row.row_id), wanted)) is not None:
+                answer = Generated(**{name: line.get(name) for name in names})
             else:
-                cause = causes.get(row.row_id, {})
+                cause = _current(causes.get(row.row_id), wanted) or {}
                 answer = Generated(failure=f"{cause.get('kind', 'missing')}: {cause.get('message', 'no answer')}"[:300])
             samples.append(Sample(row, source, answer, other))
     return samples
+
+
+def _current(line: Line | None, fingerprint: str) -> Line | None:
+    """The line, unless it came of another question."""
+    return line if line is not None and line.get("input_fingerprint") == fingerprint else None
 
 
 def foreign_vibes(rows: Sequence[VibeRow], seed: int) -> list[str | None]:
@@ -235,7 +247,7 @@ def listen(
         return waveform(hearing.audio)
 
     def foreign(sample: Sample) -> str | None:
-        return sample.foreign_vibe if floor_source in (None, sample.source) else None
+        return _foreign(sample, floor_source)
 
     async def hear(sample: Sample) -> Line:
         line = _line(sample)
@@ -264,15 +276,7 @@ def listen(
     job = Job[Sample](
         name="bench: listen",
         key=lambda sample: sample.id,
-        fingerprint=lambda sample: digest(
-            sample.row.vibe_original,
-            # How long the answer took does not change how it sounds.
-            asdict(replace(sample.answer, seconds=None)) if sample.answer else None,
-            foreign(sample),
-            sorted(scorers.items()),
-            studio.sound_key({}),
-            keep_flac,
-        ),
+        fingerprint=lambda sample: hearing_fingerprint(sample, studio, keep_flac, floor_source),
         work=hear,
         complete=lambda line: _audio_is_there(line, files.folder, keep_flac),
         line_key=KEY,
@@ -287,6 +291,23 @@ def listen(
         progress=progress,
         **loop,
     )
+
+
+def hearing_fingerprint(sample: Sample, studio: Listening, keep_flac: bool, floor_source: str | None) -> str:
+    """Says which result a sample would get now: its vibes, its answer, who listens, and how it sounds."""
+    return digest(
+        sample.row.vibe_original,
+        # How long the answer took does not change how it sounds.
+        asdict(replace(sample.answer, seconds=None)) if sample.answer else None,
+        _foreign(sample, floor_source),
+        sorted((scorer.name, scorer.fingerprint) for scorer in studio.scorers),
+        studio.sound_key({}),
+        keep_flac,
+    )
+
+
+def _foreign(sample: Sample, floor_source: str | None) -> str | None:
+    return sample.foreign_vibe if floor_source in (None, sample.source) else None
 
 
 def _line(sample: Sample) -> Line:
@@ -362,15 +383,26 @@ def _newest(path: Path, key: str) -> dict[str, Line]:
     return {str(line[key]): line for line in read_newest(path, key)}
 
 
-def results_in_order(files: RunFiles, samples: Sequence[Sample]) -> list[BenchRow]:
-    """One result per sample, by source and in the order of the rows; a sample that could not be heard is a failure."""
+def results_in_order(
+    files: RunFiles,
+    samples: Sequence[Sample],
+    studio: Listening,
+    *,
+    keep_flac: bool = False,
+    floor_source: str | None = None,
+) -> list[BenchRow]:
+    """One result per sample, by source and in the order of the rows; a sample that could not be heard is a failure.
+
+    The last three say what :func:`listen` was asked for: what was heard of another answer, or by others, does not count.
+    """
     lines = _newest(files.results, KEY)
     causes = _newest(files.unheard, KEY)
     found: list[BenchRow] = []
     for sample in samples:
-        line = lines.get(sample.id)
+        wanted = hearing_fingerprint(sample, studio, keep_flac, floor_source)
+        line = _current(lines.get(sample.id), wanted)
         if line is None:
-            cause = causes.get(sample.id, {})
+            cause = _current(causes.get(sample.id), wanted) or {}
             line = {
                 **_line(sample),
                 "failure": f"{cause.get('kind', 'missing')}: {cause.get('message', 'not heard')}"[:300],

@@ -108,6 +108,8 @@ class Needs:
     """The folder of the training runs, whose names are model names, too."""
     max_concurrency: int = 16
     """Most questions in flight to a hosted model."""
+    base_for: Callable[[str], str | None] = lambda model: None
+    """Where a model runs, if not at its provider's."""
     rows: Sequence[VibeRow] = ()
     """The rows that will be asked, for generators that look up what they hold."""
     say: Callable[[str], None] = lambda message: None
@@ -148,7 +150,13 @@ def _unknown_baseline(name: str) -> InputError:
 def _litellm(source: SourceName, needs: Needs) -> AskingGenerator:
     from latentscore_data.core.generators.models import LLMGenerator
 
-    return LLMGenerator(source.label, needs.connect(source.name), needs.configs, needs.max_concurrency)
+    return LLMGenerator(
+        source.label,
+        needs.connect(source.name),
+        needs.configs,
+        needs.max_concurrency,
+        needs.base_for(source.name),
+    )
 
 
 def _local(source: SourceName, needs: Needs) -> Generator:

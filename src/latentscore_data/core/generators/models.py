@@ -15,13 +15,17 @@ from latentscore_data.core.stage import RowFailure
 class LLMGenerator:
     """A hosted model (or ``builtin/...``) asked the question that ``lsdata configs`` asks, once for each row."""
 
-    def __init__(self, label: str, llm: LLM, settings: ConfigsSettings, max_concurrency: int) -> None:
+    def __init__(
+        self, label: str, llm: LLM, settings: ConfigsSettings, max_concurrency: int, api_base: str | None = None
+    ) -> None:
         self.label = label
         self.llm = llm
         self.batch_size = max_concurrency
         self._settings = settings
         sampling = (settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
-        self.fingerprint = digest("litellm", llm.model, config_prompt_hash(), schema_hash(), sampling)
+        # The same name at another address may be another model.
+        where = [api_base] if api_base else []
+        self.fingerprint = digest("litellm", llm.model, config_prompt_hash(), schema_hash(), sampling, *where)
 
     async def ask(self, row: VibeRow) -> Generated:
         """The answer to one row. An answer that never became valid is the model's own failure, not the run's."""

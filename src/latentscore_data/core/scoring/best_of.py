@@ -101,16 +101,20 @@ def run_scoring(
             total = Summary(
                 "score", details={"scorers": [scorer.name for scorer in scorers], "workers": studio.workers}
             )
+            if overwrite:
+                # Once: all splits share it, and the failures of one must outlive the next.
+                workspace.failures("score").unlink(missing_ok=True)
             for split, count in _rows_to_score(settings, workspace):
+                if overwrite:
+                    workspace.scored(split).unlink(missing_ok=True)
                 part = run_stage(
-                    scoring_job(studio, settings.scoring),
+                    scoring_job(studio, settings.scoring, retry_failed=retry_failed),
                     itertools.islice(_rows_of(split, workspace), count),
                     workspace.scored(split),
                     workspace.failures("score"),
                     max_in_flight=max(ROWS_IN_FLIGHT, studio.at_once // settings.configs.n),
                     total=count,
                     retry_failed=retry_failed,
-                    overwrite=overwrite,
                     progress=progress,
                 )
                 _add(total, part)
@@ -129,8 +133,8 @@ def run_scoring(
     return total
 
 
-def scoring_job(studio: Studio, settings: ScoringSettings) -> Job[ConfigRow]:
-    """One row: its candidates are rendered, heard and compared."""
+def scoring_job(studio: Studio, settings: ScoringSettings, *, retry_failed: bool = False) -> Job[ConfigRow]:
+    """One row: its candidates are rendered, heard and compared; with ``retry_failed`` also where a score is missing."""
     names = [scorer.name for scorer in studio.scorers]
     made_by = digest(
         *(scorer.fingerprint for scorer in studio.scorers), settings.seconds, settings.seed, current_renderer_version()
@@ -155,9 +159,18 @@ def scoring_job(studio: Studio, settings: ScoringSettings) -> Job[ConfigRow]:
         return any(sum(s is not None for s in scores) < answers for scores in line["candidate_scores"].values())
 
     def refresh(row: ConfigRow, line: Line) -> Line:
-        return {**line, **_carried(row)}
+        # What is heard is the config alone; its title, palettes and thoughts may have changed around it.
+        return {**line, **_carried(row), "config_payload": row.config_candidates[line["best_index"]]}
 
-    return Job("score", lambda row: row.row_id, fingerprint, work, short=short, refresh=refresh)
+    return Job(
+        "score",
+        lambda row: row.row_id,
+        fingerprint,
+        work,
+        complete=lambda line: not (retry_failed and short(line)),
+        short=short,
+        refresh=refresh,
+    )
 
 
 def _carried(row: ConfigRow) -> Line:
@@ -210,9 +223,14 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
         },
         versions={
             "renderer": current_renderer_version(),
-            **{f"scorer {name}": _fingerprint(name, needs) for name in scorer_names(settings.scoring)},
+            **scorer_versions(needs),
         },
     )
+
+
+def scorer_versions(needs: ScorerNeeds) -> dict[str, str]:
+    """What the scorers of the settings are now, for a manifest."""
+    return {f"scorer {name}": _fingerprint(name, needs) for name in scorer_names(needs.scoring)}
 
 
 def _fingerprint(name: str, needs: ScorerNeeds) -> str:

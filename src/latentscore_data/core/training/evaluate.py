@@ -69,12 +69,17 @@ def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(bench, settings.scoring, sources))
     with prepare.open_studio(settings, workspace) as (studio, cache):
         needs = prepare.make_needs(settings, workspace, rows, cache)
+        fingerprints: dict[str, str] = {}
         for source in sources:
-            run.generate(make_generator(source, needs), rows, files)
-        samples = run.answered(files, rows, [source.label for source in sources], bench.seed)
-        run.listen(samples, studio, files, floor_source=prepare.floor_source(studio, TRAINED))
+            generator = make_generator(source, needs)
+            run.generate(generator, rows, files)
+            fingerprints[source.label] = generator.fingerprint
+        samples = run.answered(files, rows, fingerprints, bench.seed)
+        floor = prepare.floor_source(studio, TRAINED)
+        run.listen(samples, studio, files, floor_source=floor)
+        results = run.results_in_order(files, samples, studio, floor_source=floor)
         facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, TRAINED, studio)
-    table = summarise(run.results_in_order(files, samples), facts)
+    table = summarise(results, facts)
     replace_json(files.summary, table)
     return table
 
