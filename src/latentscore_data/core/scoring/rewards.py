@@ -65,16 +65,25 @@ def read_answer(text: str) -> Parsed:
     parser came towards a whole answer.
     """
     bare = text.strip()
-    data, _ = _load(bare)
+    data, reached = _load(bare)
     if data is not None:
         return Parsed(1.0, data)
-    fenced = re.fullmatch(r"```[A-Za-z]*\s*\n(.*?)\n?\s*```", bare, re.DOTALL)
-    if fenced:
-        inside, _ = _load(fenced[1].strip())
-        if inside is not None:
-            return Parsed(FENCED, inside)
-    _, reached = _load(bare)
+    inside, _ = _load(_inside_fence(bare))
+    if inside is not None:
+        return Parsed(FENCED, inside)
     return Parsed(MOST_UNPARSED * min(reached / max(len(bare), WHOLE_ANSWER_CHARS), 1.0), None)
+
+
+def _inside_fence(text: str) -> str:
+    """What a Markdown fence holds when it is all there is, else nothing.
+
+    Without a regular expression: answers that wander are to be expected, and some would keep one busy for minutes.
+    """
+    if not (text.startswith("```") and text.endswith("```")):
+        return ""
+    language, _, inside = text[3:-3].partition("\n")
+    language = language.rstrip()
+    return inside.strip() if not language or (language.isascii() and language.isalpha()) else ""
 
 
 def _load(text: str) -> tuple[dict[str, Any] | None, int]:
