@@ -240,6 +240,34 @@ def test_early_stopping_ends_a_run_that_no_longer_learns(trained: Trained) -> No
     assert run.record()["metrics"]["steps"] < 20
 
 
+def test_a_run_that_diverges_says_so_and_goes_on_after_a_kill(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    really = SFTTrainer.compute_loss
+
+    def diverging(self: Any, *arguments: Any, **options: Any) -> Any:
+        loss = really(self, *arguments, **options)
+        return loss * math.nan if self.state.global_step >= 2 and not isinstance(loss, tuple) else loss
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", diverging)
+    run = ready(trained[0], "sft", "optim.max_steps=6", "checkpoint.every_steps=2", "limit=4", "seed=5")
+
+    def kill(path: Path) -> None:
+        if path.name == "checkpoint-4":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(run.spec, run.folder.path, kill)
+    said: list[str] = []
+    record = run_training(run.spec, run.folder.path, say=said.append)
+    assert "going on from checkpoint-4" in said
+    assert [math.isfinite(loss) for loss in losses(run.folder)] == [True] * 2 + [False] * 4
+    assert "not a number" in record["health"][0]
+    assert "last_loss" not in record["metrics"]
+
+
 def test_a_full_disk_at_a_checkpoint_is_one_clear_error(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     from trl.trainer.sft_trainer import SFTTrainer
 

@@ -74,6 +74,8 @@ def common_arguments(lesson: Lesson) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.accumulation,
         "activation_checkpointing": False,
         "logging_steps": 1,
+        # By default a loss that is not a number is logged as 0, the best there is.
+        "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": steps_between_checkpoints(spec, steps),
         "save_total_limit": spec.checkpoint.keep,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from latentscore_data import __version__
 from latentscore_data.core.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
-from latentscore_data.core.training.watch import draw
+from latentscore_data.core.training.watch import draw, finite
 
 log = logging.getLogger(__name__)
 
@@ -146,16 +147,17 @@ def adapter_base_name(spec: TrainSpec, folder: RunFolder) -> str:
 
 
 def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The run in a few numbers: first and last loss, best validation loss, reward at either end."""
+    """The run in a few numbers: first and last loss, best validation loss, reward at either end; all of them finite."""
     found: dict[str, float] = {}
     for name in ("loss", "reward", "entropy"):
-        values = [line[name] for line in history if name in line]
+        values = finite(history, name)
         if values:
             tail = max(1, min(5, len(values) // 4))
             found[f"first_{name}"] = sum(values[:tail]) / tail
-            found[f"last_{name}"] = sum(values[-tail:]) / tail
-    validated = [line["eval_loss"] for line in history if "eval_loss" in line]
-    if validated:
+            # A run that diverged has no last value: that of its good days would make it look like the others.
+            if math.isfinite(next(line[name] for line in reversed(history) if name in line)):
+                found[f"last_{name}"] = sum(values[-tail:]) / tail
+    if validated := finite(history, "eval_loss"):
         found["best_eval_loss"] = min(validated)
     found["steps"] = max((line["step"] for line in history), default=0)
     return found

@@ -14,6 +14,7 @@ DONE             written last; lists the files of final/ with their SHA-256
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -109,8 +110,9 @@ class RunFolder:
         return list(read_rows(path, ScoredRow)) if path.exists() else []
 
     def history(self) -> list[dict[str, Any]]:
-        """The logged steps so far."""
-        return [line for _, line in read_lines(self.metrics, torn="drop")] if self.metrics.exists() else []
+        """The logged steps so far. JSON knows no NaN: a number that was none is written as null and is NaN again here."""
+        lines = read_lines(self.metrics, torn="drop") if self.metrics.exists() else ()
+        return [{name: math.nan if value is None else value for name, value in line.items()} for _, line in lines]
 
     def forget_after(self, step: int) -> None:
         """Drop the logged steps that a resumed run will do again."""
