@@ -240,3 +240,4 @@ def test_no_answer_makes_a_reward_that_is_no_number(answer: str, vibe: str) -> N
 def test_rewards_of_others_are_made_finite_with_a_floor_below_all() -> None:
     assert finite_rewards([0.5, None, math.nan, "2", "x"]) == [0.5, -0.5, -0.5, 2.0, -0.5]
     assert finite_rewards([None]) == [-1.0]
+    assert finite_rewards([0.5, 10**400, -(10**400), 1e300]) == [0.5, 1e15, -1e15, 1e15]

@@ -357,6 +357,29 @@ def test_own_reward_from_a_file(trained: Trained, tmp_path: Path) -> None:
     assert run.history()[0]["rewards/own/mean"] == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [1.0]", "returned 1 rewards for 4 answers"),
+        ("pass", "returned nothing for 4 answers"),
+        ("return 1 / 0", r"failed \(ZeroDivisionError: division by zero\)"),
+        ("return 0.5", r"failed \(TypeError: "),
+    ],
+)
+def test_own_reward_that_fails_is_named(tmp_path: Path, workspace: Workspace, body: str, message: str) -> None:
+    from latentscore_data.core.training.grpo import reward_functions
+
+    file = tmp_path / "mine.py"
+    file.write_text(f"def reward(vibes, answers):\n    {body}\n")
+    run = ready(workspace, "grpo", f"grpo.reward={file}:reward")
+    with (
+        reward_functions(run.spec, run.rows["train"], None, run.folder, print) as ((own,), _),
+        pytest.raises(InputError, match=message) as error,
+    ):
+        own(completions=["{}"] * 4, vibe=["rain"] * 4)
+    assert f"reward {file}:reward" in error.value.message
+
+
 @pytest.mark.parametrize("name", ["nonsense", "no_such_module:fn", "json:no_such_function", "/no/such/file.py:fn"])
 def test_own_reward_that_is_not_there(name: str) -> None:
     from latentscore_data.core.training.grpo import own_reward

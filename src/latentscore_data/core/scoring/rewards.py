@@ -42,6 +42,9 @@ UNKNOWN_KEY_COST = 0.05
 LEAST_PLAYABLE = 0.05
 """Audio of a config that can be played but sounds as unlike the vibe as the worst of the data."""
 
+LARGEST_REWARD = 1e15
+"""The trainer takes the square of a reward in float32, where there is nothing above 3e38."""
+
 PARTS = ("format", "schema", "audio", "title", "penalty")
 
 Ear = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], Sequence[float | None]]
@@ -313,7 +316,10 @@ def total(parts: Mapping[str, float], settings: GrpoSettings) -> float:
 
 
 def finite_rewards(values: Sequence[Any]) -> list[float]:
-    """Rewards of a function that is not ours: what is no number gets one below every number there is."""
+    """Rewards of a function that is not ours: what is no number gets one below every number there is.
+
+    What is too large is made ``LARGEST_REWARD``.
+    """
     numbers = [_number(value) for value in values]
     floor = min((number for number in numbers if number is not None), default=0.0) - 1.0
     return [floor if number is None else number for number in numbers]
@@ -324,4 +330,6 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    except OverflowError:
+        number = LARGEST_REWARD if value > 0 else -LARGEST_REWARD
+    return min(max(number, -LARGEST_REWARD), LARGEST_REWARD) if math.isfinite(number) else None
