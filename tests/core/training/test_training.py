@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -426,3 +427,17 @@ def test_a_run_id_with_another_spec_is_refused_unless_forced(workspace: Workspac
     assert not first.folder.metrics.exists()
     with pytest.raises(InputError, match="no folder name"):
         ready(workspace, "sft", run_id="../mine")
+
+
+def test_a_run_that_is_forced_onto_other_rows_trains_on_them(workspace: Workspace) -> None:
+    from latentscore_data.core.training.runs import open_run
+
+    old = ready(workspace, "sft", run_id="mine")
+    write_rows(workspace, tempo="very_fast")
+    new = ready(workspace, "sft", run_id="other")
+    new = replace(new, folder=old.folder, spec=new.spec.model_copy(update={"run_id": "mine"}))
+    open_run(old.folder, new.spec, resume=True, force=True)
+    new.write_data()
+    assert all((row.config_payload or {})["config"]["tempo"] == "very_fast" for row in old.folder.rows("train"))
+    assert new.folder.other_rows(new.spec) == []
+    assert new.folder.other_rows(old.spec) == ["train", "val"]

@@ -109,6 +109,15 @@ class RunFolder:
         path = self.data(role)
         return list(read_rows(path, ScoredRow)) if path.exists() else []
 
+    def other_rows(self, spec: TrainSpec) -> list[str]:
+        """The roles whose rows are not here, or are not those of the spec."""
+        paths = {role: self.data(role) for role in spec.data}
+        return [
+            role
+            for role, path in paths.items()
+            if not path.exists() or file_fact(path).sha256 != spec.data[role].sha256
+        ]
+
     def history(self) -> list[dict[str, Any]]:
         """The logged steps so far. JSON knows no NaN: a number that was none is written as null and is NaN again here."""
         lines = read_lines(self.metrics, torn="drop") if self.metrics.exists() else ()
