@@ -448,7 +448,8 @@ def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
     run.write_data()
     was_done = run.folder.done
     if on_modal and not was_done:
-        if remote.start(run, settings.train.modal, detach=how.detach, say=say) is None:
+        resume = how.resume == "auto"
+        if remote.start(run, settings.train.modal, detach=how.detach, say=say, resume=resume) is None:
             return _detached(run.folder)
         remote.fetch(run.folder, delete_remote=False, say=say)
     else:
