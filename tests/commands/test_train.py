@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from latentscore_data.commands.train import How, run_sweep
-from latentscore_data.core.errors import InputError, StoppedError
+from latentscore_data.core.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.settings import Settings
+from latentscore_data.core.stage import Summary
+from latentscore_data.core.training.remote import ModalError, RemoteRunError
 from latentscore_data.core.training.spec import Choices, TrainSpec
 from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
@@ -164,6 +166,52 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
     assert [line["run"] for line in table["runs"] if line["preset"] != "bs8"] == [
         line["run"] for line in first.details["runs"] if line["preset"] != "bs8"
     ]
+
+
+def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Summary:
+    """A sweep whose first member fails."""
+    from latentscore_data.commands import train
+
+    started: list[str] = []
+
+    def train_some(settings: Settings, choices: Choices, how: How) -> Summary:
+        started.append(choices.presets[0])
+        if len(started) == 1:
+            raise error
+        return Summary("train", done=1)
+
+    monkeypatch.setattr(train, "train_one", train_some)
+    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
+    return run_sweep(settings, "batch_size", Choices("sft"), How())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoppedError("the run on Modal was out of time", "raise train.modal.timeout_hours"),
+        VerificationError("model.safetensors does not arrive as it was written", "fetch it again"),
+        MissingError("base model x cannot be loaded", "name another"),
+        RemoteRunError("the run on Modal failed", "see lsdata train attach"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+)
+def test_a_sweep_survives_whatever_is_wrong_with_one_member(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    total = swept(workspace, monkeypatch, error)
+    assert (total.done, dict(total.failed)) == (3, {"run": 1})
+    lines = json.loads(Path(total.outputs[-1]).read_text())["runs"]
+    assert str(getattr(error, "message", error)) in lines[0]["error"]
+
+
+@pytest.mark.parametrize(
+    "error", [OutputError("no space left on device", "free some"), ModalError("Modal cannot be reached", "try again")]
+)
+def test_a_sweep_ends_with_what_concerns_all_its_members(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with pytest.raises(type(error)):
+        swept(workspace, monkeypatch, error)
 
 
 def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackModal, workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from latentscore_data.core.training.runs import RunFolder
     from latentscore_data.core.training.spec import Choices
     from latentscore_data.core.workspace import StageFiles, Workspace
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(help="Rows to a model: SFT, GRPO and ablations, here or on Modal.", no_args_is_help=True)
 
@@ -558,10 +561,11 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
     """Train the members of a family one after the other; a finished one is left as it is.
 
     A member that fails is a line of the table, and the others are trained all the same. The table is written after each.
-    Raises what concerns all of them before the first one starts.
+    Raises what concerns all of them: before the first one starts where that can be known, and a full disk or a Modal that
+    cannot be asked when it happens.
     """
     from latentscore_data.core.display import clean, say
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.training.prepare import prepare
     from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
@@ -578,10 +582,14 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
     for name, member in runs.items():
         try:
             summary = train_one(settings, member, how)
-        except InputError as error:
-            say(clean(f"{family}:{name} failed: {error.message}"))
+        except Exception as error:
+            if _concerns_all(error):
+                raise
+            log.debug("%s:%s failed", family, name, exc_info=True)
+            why = error.message if isinstance(error, LsdataError) else f"{type(error).__name__}: {error}"[:500]
+            say(clean(f"{family}:{name} failed: {why}"))
             total.failed["run"] += 1
-            records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": error.message}
+            records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": why}
         else:
             records[name] = folders[name].record()
             total.done += summary.done
@@ -592,6 +600,14 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
         write_table(path, choices.kind, family, lines)
         total.details = {"best": best(lines), "runs": lines}
     return replace(total, outputs=[*total.outputs, str(path)])
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether the other members of a sweep would fail like this one."""
+    from latentscore_data.core.errors import OutputError
+    from latentscore_data.core.training.remote import ModalError, RemoteRunError
+
+    return isinstance(error, ModalError | OutputError) and not isinstance(error, RemoteRunError)
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:

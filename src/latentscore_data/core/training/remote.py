@@ -43,6 +43,10 @@ class ModalError(MissingError):
     """Modal is not set up, refuses, or cannot be reached."""
 
 
+class RemoteRunError(OutputError):
+    """A run failed on Modal; the next one may not."""
+
+
 def require_modal() -> None:
     """Raise :class:`MissingError` unless the extra is installed and a token is there. Asks no network."""
     require("modal", "modal", "running on Modal")
@@ -78,7 +82,7 @@ def modal_errors() -> Iterator[None]:
     except modal.exception.NotFoundError as error:
         raise InputError(f"Modal does not know it ({_line(error)})", "see lsdata train status") from error
     except modal.exception.Error as error:
-        raise OutputError(f"the run on Modal failed ({_line(error)})", "see lsdata train attach RUN") from error
+        raise RemoteRunError(f"the run on Modal failed ({_line(error)})", "see lsdata train attach RUN") from error
 
 
 def _line(error: BaseException) -> str:
