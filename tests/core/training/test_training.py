@@ -347,6 +347,34 @@ def test_rows_are_measured_and_the_long_ones_left_out(workspace: Workspace) -> N
     assert all("endless" not in row.vibe_original for row in kept["train"])
 
 
+@pytest.mark.parametrize(("limit", "fits"), [(6, 48), (3, 24)])
+def test_too_few_rows_for_one_grpo_step_are_refused_with_a_size_that_fits(
+    workspace: Workspace, limit: int, fits: int
+) -> None:
+    from latentscore_data.core.training.audit import audit
+    from latentscore_data.core.training.base_models import load_tokenizer
+
+    given = ["grpo.generations=8", "batch.size=64", "batch.per_device=16"]
+    run = ready(workspace, "grpo", *given, f"limit={limit}")
+    tokenizer = load_tokenizer("tiny-random")
+    with pytest.raises(InputError, match=f"{limit} usable rows are fewer than the 8 prompts of one step") as error:
+        audit(run.spec, run.limited_rows(), tokenizer)
+    assert f"batch.size={fits}" in error.value.remedy
+    remedy = [word.rstrip(",") for word in error.value.remedy.split() if word.startswith("batch.")]
+    run = ready(workspace, "grpo", *given, f"limit={limit}", *remedy, run_id="mended")
+    assert audit(run.spec, run.limited_rows(), tokenizer)[0].rows["train"] == limit
+
+
+def test_a_run_without_a_step_is_not_finished(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    monkeypatch.setattr(SFTTrainer, "train", lambda *_, **__: None)
+    run = ready(workspace, "sft", "optim.max_steps=2")
+    with pytest.raises(InputError, match="before the first of its 2 steps"):
+        run_training(run.spec, run.folder.path)
+    assert not run.folder.done
+
+
 def test_own_reward_from_a_file(trained: Trained, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def reward(vibes, answers):\n    return [None if i else 1.0 for i in range(len(answers))]\n")

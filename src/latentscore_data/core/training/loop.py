@@ -140,7 +140,7 @@ class Watch(TrainerCallback):
 def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[Any, Watch]:
     """Train from the newest complete checkpoint, or from the start. Returns the trainer and what was watched.
 
-    Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is.
+    Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is or nothing was trained.
     """
     folder, watching = lesson.folder, lesson.watching
     checkpoint = folder.newest_checkpoint()
@@ -155,6 +155,11 @@ def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[A
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         watch.close()
+    if trainer.state.global_step == 0 < lesson.audit.steps:
+        raise InputError(
+            f"run {folder.run_id} ended before the first of its {lesson.audit.steps} steps",
+            "take a smaller --set batch.size=..., or more rows",
+        )
     return trainer, watch
 
 
