@@ -78,6 +78,15 @@ def test_a_run_folder_holds_what_was_asked_and_what_came_out(trained: Trained) -
     run.verify()
 
 
+def test_a_run_notes_the_scorer_that_chose_what_it_learned(workspace: Workspace) -> None:
+    quick = ("optim.max_steps=1", "checkpoint.every_steps=1", "limit=4")
+    assert train(workspace, "sft", *quick).record()["chosen_by"] == []
+    rows = ready(workspace, "sft").rows["train"]
+    two = {"config_candidates": [make_payload(), make_payload()], "candidate_scores": {"clap": [0.4, 0.2]}}
+    replace_rows(workspace.scored("SFT-Train"), [row.model_copy(update=two) for row in rows])
+    assert train(workspace, "sft", *quick).record()["chosen_by"] == ["clap"]
+
+
 def test_asking_again_for_a_finished_run_does_nothing(trained: Trained) -> None:
     _, run = trained
     before = run.record_file.stat().st_mtime_ns

@@ -92,6 +92,7 @@ def _train(
     reward: Reward | None,
     deadline: float | None,
 ) -> dict[str, Any]:
+    from latentscore_data.core.bench.prepare import choosers
     from latentscore_data.core.training.audit import audit, count_parameters
     from latentscore_data.core.training.base_models import load_base, pick_device
     from latentscore_data.core.training.grpo import load_policy, train_grpo
@@ -106,7 +107,9 @@ def _train(
     rows = {role: folder.rows(role)[: spec.limit if role == "train" else None] for role in spec.data}
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
-    folder.note(audit=report.to_dict(), device=device)
+    # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
+    chosen_by = choosers(kept["train"]) if spec.kind == "sft" else ()
+    folder.note(audit=report.to_dict(), device=device, chosen_by=chosen_by)
     lesson = Lesson(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
     trainer, watch = train_sft(lesson) if spec.kind == "sft" else train_grpo(lesson, reward)
     save_final(trainer, spec, folder)
