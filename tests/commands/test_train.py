@@ -10,13 +10,14 @@ import pytest
 
 from latentscore_data.commands.train import How, run_sweep
 from latentscore_data.core.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
-from latentscore_data.core.settings import Settings
+from latentscore_data.core.settings import ScoringSettings, Settings, TrainSettings
 from latentscore_data.core.stage import Summary
+from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.remote import ModalError, RemoteRunError
 from latentscore_data.core.training.spec import Choices, TrainSpec
 from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
-from training_runs import short_question
+from training_runs import ready, short_question
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
 
@@ -53,6 +54,26 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
         ("grpo", "local", "finished"),
         ("sft", "local", "finished"),
     ]
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, workspace: Workspace) -> None:
+    ready(workspace, "sft", run_id="good")
+    for name in ("old", "broken"):
+        ready(workspace, "sft", run_id=name)
+        (workspace.train_dir / name / "DONE").write_text("{}")
+    (workspace.train_dir / "old" / "spec.json").write_text('{"kind": "sft", "from": "another version"}')
+    (workspace.train_dir / "broken" / "run.json").write_text("{")
+
+    out = lsdata_here("train", "status", "--root", str(workspace.root), "--json")
+    assert {line["run"]: line["state"] for line in json.loads(out.stdout)} == {
+        "good": "not started", "old": "unreadable", "broken": "unreadable",
+    }  # fmt: skip
+    assert lsdata_here("train", "status", "--root", str(workspace.root)).returncode == 0
+    (workspace.train_dir / "broken" / "spec.json").unlink()
+    said: list[str] = []
+    grpo = prepare(TrainSettings(base_model="tiny-random"), ScoringSettings(), workspace, Choices("grpo"), said.append)
+    assert grpo.spec.adapter is None
+    assert any("run old is passed over" in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -505,16 +505,23 @@ def _detached(folder: RunFolder) -> Summary:
 
 
 def run_lines(settings: Settings) -> list[dict[str, Any]]:
-    """A line for each run in the workspace, the newest first."""
-    from latentscore_data.core.errors import MissingError
+    """A line for each run in the workspace, the newest first; one that cannot be read has the state ``unreadable``."""
+    from latentscore_data.core.errors import InputError, MissingError
     from latentscore_data.core.training import remote
     from latentscore_data.core.training.runs import find_runs
     from latentscore_data.core.workspace import Workspace
 
     lines: list[dict[str, Any]] = []
     for folder in find_runs(Workspace(settings.paths.root).train_dir):
-        record, history, spec = folder.record(), folder.history(), folder.spec()
         away = (folder.path / "remote.json").exists()
+        try:
+            record, history, spec = folder.record(), folder.history(), folder.spec()
+        except (InputError, ValueError) as broken:
+            why = broken.message if isinstance(broken, InputError) else f"{folder.record_file} is not JSON ({broken})"
+            unknown = dict.fromkeys(("kind", "base_model", "step", "loss", "reward"))
+            where = "modal" if away else "local"
+            lines.append({**unknown, "run": folder.run_id, "where": where, "state": "unreadable", "error": why})
+            continue
         state = record.get("status", "not started")
         error = record.get("error")
         if away and not folder.done:

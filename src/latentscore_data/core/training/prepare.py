@@ -110,7 +110,7 @@ def starting_point(
             f"finished runs: {', '.join(known) or 'none yet; run lsdata train sft first'}",
         )
     base_model = effective_settings(settings, choices)[0].base_model
-    newest = newest_finished(workspace.train_dir, "sft", base_model)
+    newest = newest_finished(workspace.train_dir, "sft", base_model, say)
     if newest is None:
         say(f"no finished SFT run of {base_model}: GRPO starts from the base model, which has not seen the format")
         return None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,11 +183,17 @@ def find_run(train_dir: Path, run_id: str) -> RunFolder:
     return folder
 
 
-def newest_finished(train_dir: Path, kind: str, base_model: str) -> RunFolder | None:
-    """The newest finished run of a kind on a base model."""
+def newest_finished(train_dir: Path, kind: str, base_model: str, say: Callable[[str], None]) -> RunFolder | None:
+    """The newest finished run of a kind on a base model; one that cannot be read is told of and passed over."""
     for run in find_runs(train_dir):
-        spec = run.spec()
-        if run.done and spec is not None and spec.kind == kind and spec.base_model == base_model:
+        if not run.done:
+            continue
+        try:
+            spec = run.spec()
+        except InputError as error:
+            say(f"run {run.run_id} is passed over: {error.message}")
+            continue
+        if spec is not None and spec.kind == kind and spec.base_model == base_model:
             return run
     return None
 
