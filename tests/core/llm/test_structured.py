@@ -83,6 +83,12 @@ def test_a_json_object_is_found_whole(value: dict[str, int], around: str) -> Non
     assert find_json(around.replace("{}", text)) == text
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("mark", ["<think>", "```json\n", "```", "\n", "</think>", "{"])
+def test_an_answer_that_repeats_itself_is_read_at_once(mark: str) -> None:
+    assert find_json("```" + mark * 100_000 + "x") is None
+
+
 def test_hosted_providers_get_no_lengths_and_local_servers_do() -> None:
     hosted = json.dumps(Shape(MusicConfigPromptPayload, hosted=True).response_formats["schema"])
     local = json.dumps(Shape(MusicConfigPromptPayload, hosted=False).response_formats["schema"])

@@ -101,6 +101,10 @@ def test_broken_json_earns_less_than_any_json_and_more_the_further_it_comes() ->
         ('  {"a": 1}\n', 1, 1),
         ('```json\n{"a": 1}\n```', 0.6, 0.6),
         ('```\n{"a": 1}\n```', 0.6, 0.6),
+        ('```JSON \r\n\n{"a": "`` ```"}```', 0.6, 0.6),
+        ('```json {"a": 1}```', 0, 0),
+        ('```json5\n{"a": 1}\n```', 0, 0),
+        ('```json\n{"a": 1}', 0, 0),
         ('Here it is: {"a": 1}', 0, 0),
         ('{"a": 1} and more', 0.001, 0.3),
         ("[1, 2]", 0, 0),
@@ -112,6 +116,13 @@ def test_broken_json_earns_less_than_any_json_and_more_the_further_it_comes() ->
 )
 def test_format_by_how_far_the_parser_came(text: str, low: float, high: float) -> None:
     assert low <= read_answer(text).format <= high
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("filling", ["\n", " ", " \n", "a\n", "```\n"])
+def test_an_answer_that_wanders_is_read_at_once(filling: str) -> None:
+    assert read_answer("```" + filling * 20_000 + "x") == (0, None)
+    assert read_answer("```json\n" + filling * 20_000 + "```") == (0, None)
 
 
 COUNTED = len(FIELDS) + 3
@@ -229,3 +240,4 @@ def test_no_answer_makes_a_reward_that_is_no_number(answer: str, vibe: str) -> N
 def test_rewards_of_others_are_made_finite_with_a_floor_below_all() -> None:
     assert finite_rewards([0.5, None, math.nan, "2", "x"]) == [0.5, -0.5, -0.5, 2.0, -0.5]
     assert finite_rewards([None]) == [-1.0]
+    assert finite_rewards([0.5, 10**400, -(10**400), 1e300]) == [0.5, 1e15, -1e15, 1e15]

@@ -13,8 +13,10 @@ import pytest
 pytest.importorskip("modal")
 pytest.importorskip("torch")
 
+from latentscore_data.commands.train import How, train_one
 from latentscore_data.core.errors import InputError, MissingError, StoppedError, VerificationError
-from latentscore_data.core.settings import ModalSettings
+from latentscore_data.core.settings import ModalSettings, Settings
+from latentscore_data.core.stage import Summary
 from latentscore_data.core.training import chat, remote, shards
 from latentscore_data.core.training.prepare import Prepared
 from latentscore_data.core.training.runs import RunFolder
@@ -22,7 +24,7 @@ from latentscore_data.core.training.spec import Choices
 from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
 from training_runs import ready as ready_to_train
-from training_runs import short_question
+from training_runs import short_question, write_rows
 
 VOLUME = "latentscore-data-outputs"
 QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
@@ -96,6 +98,55 @@ def test_a_detached_run_can_be_asked_for_and_attached_to(modal: LoopbackModal, w
     assert remote.state(run.folder)["state"] == "finished"
     remote.fetch(run.folder, delete_remote=False, say=print)
     assert run.folder.done
+
+
+def once(workspace: Workspace, how: How, steps: int = 2) -> Summary:
+    """``lsdata train sft --on modal --run-id mine``."""
+    train = {"base_model": "tiny-random", "on": "modal", "limit": 4, "optim": {"max_steps": steps}}
+    settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": train})
+    return train_one(settings, Choices("sft", "mine"), how)
+
+
+@pytest.mark.ml
+@pytest.mark.parametrize("tempo", ["medium", "very_fast"])
+def test_a_run_that_begins_again_begins_again_on_modal(modal: LoopbackModal, workspace: Workspace, tempo: str) -> None:
+    there = RunFolder(modal.volume(VOLUME) / "mine")
+    once(workspace, How(yes=True))
+    (there.path / "left-over").touch()
+    write_rows(workspace, tempo=tempo)
+    modal.logs.clear()
+
+    again = once(workspace, How(resume="never", yes=True))
+    assert (again.done, again.skipped, again.details["steps"]) == (1, 0, 2)
+    assert not any("is finished" in line or "going on" in line for line in modal.logs)
+    assert not (there.path / "left-over").exists()
+    assert {(row.config_payload or {})["config"]["tempo"] for row in there.rows("train")} == {tempo}
+
+
+@pytest.mark.ml
+def test_a_run_that_is_forced_goes_on_modal_with_the_new_spec_and_rows(
+    modal: LoopbackModal, workspace: Workspace
+) -> None:
+    there = RunFolder(modal.volume(VOLUME) / "mine")
+    once(workspace, How(yes=True))
+    write_rows(workspace, tempo="very_fast")
+    modal.logs.clear()
+
+    forced = once(workspace, How(force=True, yes=True), steps=4)
+    assert (forced.done, forced.details["steps"]) == (1, 4)
+    assert "going on from checkpoint-2" in modal.logs
+    assert {(row.config_payload or {})["config"]["tempo"] for row in there.rows("train")} == {"very_fast"}
+    spec = there.spec()
+    assert spec is not None
+    assert there.other_rows(spec) == []
+
+
+def test_rows_that_are_not_those_of_the_spec_are_not_trained_on(modal: LoopbackModal, workspace: Workspace) -> None:
+    run = ready(workspace)
+    remote.upload(run, print)
+    RunFolder(modal.volume(VOLUME) / run.spec.run_id).data("train").write_text("{}")
+    with pytest.raises(InputError, match=r"the train rows of run .* are not those of its spec"):
+        start(run)
 
 
 @pytest.mark.ml
@@ -234,9 +285,6 @@ def test_a_base_model_that_the_hub_does_not_have_books_no_gpu(
 
 @pytest.mark.ml
 def test_rows_that_are_all_too_long_book_no_gpu(modal: LoopbackModal, workspace: Workspace) -> None:
-    from latentscore_data.commands.train import How, train_one
-    from latentscore_data.core.settings import Settings
-
     train = {"base_model": "tiny-random", "on": "modal", "max_tokens": 20}
     settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": train})
     with pytest.raises(InputError, match="all 24 rows are longer than max_tokens 20"):

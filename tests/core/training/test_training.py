@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ def test_a_run_folder_holds_what_was_asked_and_what_came_out(trained: Trained) -
     assert run.picture.read_bytes().startswith(b"\x89PNG")
     assert json.loads(run.done_mark.read_text())["files"]["final/model.safetensors"]["bytes"] > 100_000
     run.verify()
+
+
+def test_a_run_notes_the_scorer_that_chose_what_it_learned(workspace: Workspace) -> None:
+    quick = ("optim.max_steps=1", "checkpoint.every_steps=1", "limit=4")
+    assert train(workspace, "sft", *quick).record()["chosen_by"] == []
+    rows = ready(workspace, "sft").rows["train"]
+    two = {"config_candidates": [make_payload(), make_payload()], "candidate_scores": {"clap": [0.4, 0.2]}}
+    replace_rows(workspace.scored("SFT-Train"), [row.model_copy(update=two) for row in rows])
+    assert train(workspace, "sft", *quick).record()["chosen_by"] == ["clap"]
 
 
 def test_asking_again_for_a_finished_run_does_nothing(trained: Trained) -> None:
@@ -240,6 +250,34 @@ def test_early_stopping_ends_a_run_that_no_longer_learns(trained: Trained) -> No
     assert run.record()["metrics"]["steps"] < 20
 
 
+def test_a_run_that_diverges_says_so_and_goes_on_after_a_kill(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    really = SFTTrainer.compute_loss
+
+    def diverging(self: Any, *arguments: Any, **options: Any) -> Any:
+        loss = really(self, *arguments, **options)
+        return loss * math.nan if self.state.global_step >= 2 and not isinstance(loss, tuple) else loss
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", diverging)
+    run = ready(trained[0], "sft", "optim.max_steps=6", "checkpoint.every_steps=2", "limit=4", "seed=5")
+
+    def kill(path: Path) -> None:
+        if path.name == "checkpoint-4":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(run.spec, run.folder.path, kill)
+    said: list[str] = []
+    record = run_training(run.spec, run.folder.path, say=said.append)
+    assert "going on from checkpoint-4" in said
+    assert [math.isfinite(loss) for loss in losses(run.folder)] == [True] * 2 + [False] * 4
+    assert "not a number" in record["health"][0]
+    assert "last_loss" not in record["metrics"]
+
+
 def test_a_full_disk_at_a_checkpoint_is_one_clear_error(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -318,6 +356,34 @@ def test_rows_are_measured_and_the_long_ones_left_out(workspace: Workspace) -> N
     assert all("endless" not in row.vibe_original for row in kept["train"])
 
 
+@pytest.mark.parametrize(("limit", "fits"), [(6, 48), (3, 24)])
+def test_too_few_rows_for_one_grpo_step_are_refused_with_a_size_that_fits(
+    workspace: Workspace, limit: int, fits: int
+) -> None:
+    from latentscore_data.core.training.audit import audit
+    from latentscore_data.core.training.base_models import load_tokenizer
+
+    given = ["grpo.generations=8", "batch.size=64", "batch.per_device=16"]
+    run = ready(workspace, "grpo", *given, f"limit={limit}")
+    tokenizer = load_tokenizer("tiny-random")
+    with pytest.raises(InputError, match=f"{limit} usable rows are fewer than the 8 prompts of one step") as error:
+        audit(run.spec, run.limited_rows(), tokenizer)
+    assert f"batch.size={fits}" in error.value.remedy
+    remedy = [word.rstrip(",") for word in error.value.remedy.split() if word.startswith("batch.")]
+    run = ready(workspace, "grpo", *given, f"limit={limit}", *remedy, run_id="mended")
+    assert audit(run.spec, run.limited_rows(), tokenizer)[0].rows["train"] == limit
+
+
+def test_a_run_without_a_step_is_not_finished(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    monkeypatch.setattr(SFTTrainer, "train", lambda *_, **__: None)
+    run = ready(workspace, "sft", "optim.max_steps=2")
+    with pytest.raises(InputError, match="before the first of its 2 steps"):
+        run_training(run.spec, run.folder.path)
+    assert not run.folder.done
+
+
 def test_own_reward_from_a_file(trained: Trained, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def reward(vibes, answers):\n    return [None if i else 1.0 for i in range(len(answers))]\n")
@@ -327,6 +393,29 @@ def test_own_reward_from_a_file(trained: Trained, tmp_path: Path) -> None:
     )  # fmt: skip
     # One answer earns 1; the others earn nothing that is a number, so they get one below it.
     assert run.history()[0]["rewards/own/mean"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [1.0]", "returned 1 rewards for 4 answers"),
+        ("pass", "returned nothing for 4 answers"),
+        ("return 1 / 0", r"failed \(ZeroDivisionError: division by zero\)"),
+        ("return 0.5", r"failed \(TypeError: "),
+    ],
+)
+def test_own_reward_that_fails_is_named(tmp_path: Path, workspace: Workspace, body: str, message: str) -> None:
+    from latentscore_data.core.training.grpo import reward_functions
+
+    file = tmp_path / "mine.py"
+    file.write_text(f"def reward(vibes, answers):\n    {body}\n")
+    run = ready(workspace, "grpo", f"grpo.reward={file}:reward")
+    with (
+        reward_functions(run.spec, run.rows["train"], None, run.folder, print) as ((own,), _),
+        pytest.raises(InputError, match=message) as error,
+    ):
+        own(completions=["{}"] * 4, vibe=["rain"] * 4)
+    assert f"reward {file}:reward" in error.value.message
 
 
 @pytest.mark.parametrize("name", ["nonsense", "no_such_module:fn", "json:no_such_function", "/no/such/file.py:fn"])
@@ -375,3 +464,17 @@ def test_a_run_id_with_another_spec_is_refused_unless_forced(workspace: Workspac
     assert not first.folder.metrics.exists()
     with pytest.raises(InputError, match="no folder name"):
         ready(workspace, "sft", run_id="../mine")
+
+
+def test_a_run_that_is_forced_onto_other_rows_trains_on_them(workspace: Workspace) -> None:
+    from latentscore_data.core.training.runs import open_run
+
+    old = ready(workspace, "sft", run_id="mine")
+    write_rows(workspace, tempo="very_fast")
+    new = ready(workspace, "sft", run_id="other")
+    new = replace(new, folder=old.folder, spec=new.spec.model_copy(update={"run_id": "mine"}))
+    open_run(old.folder, new.spec, resume=True, force=True)
+    new.write_data()
+    assert all((row.config_payload or {})["config"]["tempo"] == "very_fast" for row in old.folder.rows("train"))
+    assert new.folder.other_rows(new.spec) == []
+    assert new.folder.other_rows(old.spec) == ["train", "val"]

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from latentscore_data.core.jsonl_io import replace_rows
 from latentscore_data.core.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.training.audit import Audit, percentiles
 from latentscore_data.core.training.prices import cap_usd, estimate_run
+from latentscore_data.core.training.run import figures
+from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import Choices, DataFact, build_spec
 from latentscore_data.core.training.sweep import best, members, table
-from latentscore_data.core.training.watch import health
+from latentscore_data.core.training.watch import draw, health
 
 
 def history(steps: int = 20, **values: Any) -> list[dict[str, Any]]:
@@ -29,9 +33,10 @@ def test_a_healthy_run_has_nothing_to_say() -> None:
         ({"frac_reward_zero_std": 0.9}, "grpo.temperature"),
         ({"completions/clipped_ratio": 0.6}, "grpo.max_completion_tokens"),
         ({"loss": math.nan}, "optim.learning_rate"),
+        ({"eval_loss": math.inf}, "optim.learning_rate"),
     ],
 )
-def test_health_names_what_to_change(values: dict[str, float], what_to_change: str) -> None:
+def test_health_names_what_to_change(values: dict[str, Any], what_to_change: str) -> None:
     findings = health(history(**values))
     assert len(findings) == 1
     assert what_to_change in findings[0]
@@ -99,3 +104,20 @@ def test_a_sweep_has_one_run_per_member_and_names_the_best() -> None:
     )
     assert best(lines) == "r8"
     assert lines[0]["last_reward"] is None
+    lines[1]["best_eval_loss"] = math.nan
+    assert best(lines) == "r16"
+
+
+def test_what_is_no_number_is_read_back_and_left_out_of_the_figures(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    logged = [{"step": 1, "loss": 2.0, "eval_loss": 3.0}, {"step": 2, "loss": math.nan, "eval_loss": math.nan}]
+    replace_rows(run.metrics, logged)
+    read = run.history()
+    assert math.isnan(read[1]["loss"])
+    assert any("not a number" in finding for finding in health(read))
+    # Its last loss is not that of the step before it diverged.
+    assert figures(read) == {"first_loss": 2.0, "best_eval_loss": 3.0, "steps": 2}
+    draw(read, "diverged", run.picture)
+    draw(read[1:], "nothing to see", run.picture)
+    run.forget_after(2)
+    assert math.isnan(run.history()[1]["loss"])

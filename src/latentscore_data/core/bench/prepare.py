@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latentscore_data.core.bench.suites import suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
@@ -124,8 +124,9 @@ def choosers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
     """The scorers that chose the winners of these rows: the first one named when they were scored."""
     found: Counter[str] = Counter()
     for row in rows:
-        scores: dict[str, object] = getattr(row, "candidate_scores", None) or {}
-        candidates = getattr(row, "config_candidates", None) or []
+        scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
+        # The rows in a run's folder hold the scores of their candidates, not the candidates.
+        candidates: Any = getattr(row, "config_candidates", None) or next(iter(scores.values()), [])
         if scores and sum(candidate is not None for candidate in candidates) > 1:
             found[next(iter(scores))] += 1
     return tuple(name for name, _ in found.most_common())
@@ -176,16 +177,36 @@ def _most_candidates(rows: Sequence[VibeRow]) -> int:
 
 def _trained(source: SourceName, runs: Path) -> tuple[tuple[str, ...], str]:
     """What a run folder says about how its model was trained."""
+    record = _run_record(source.name, runs)
+    if not record:
+        return (), ""
+    return _taught_by(source.name, runs), f"{record.get('kind', '?')} of {record.get('base_model', '?')}"
+
+
+def _run_record(name: str, runs: Path) -> dict[str, Any]:
+    """What ``run.json`` holds, for a run's id or a path to its folder or model; empty where there is none."""
     import json
 
-    for folder in (runs / source.name, Path(source.name), Path(source.name).parent):
+    named = Path(name).expanduser()
+    for folder in (runs / name, *((named, named.parent) if named.exists() else ())):
         path = folder / "run.json"
         if path.is_file():
-            run = json.loads(path.read_text(encoding="utf-8"))
-            kind, base = run.get("kind", "?"), run.get("base_model", "?")
-            scorer = run.get("calibration", {}).get("scorer")
-            return ((str(scorer),) if scorer else ()), f"{kind} of {base}"
-    return (), ""
+            return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
+def _taught_by(name: str, runs: Path) -> tuple[str, ...]:
+    """The scorers that chose what a model learned from or rewarded it, and those of the runs that it goes on from."""
+    found: dict[str, None] = {}
+    names = [name]
+    for one in names:
+        record = _run_record(one, runs)
+        found |= dict.fromkeys(record.get("chosen_by", []))
+        if (scorer := record.get("calibration", {}).get("scorer", "none")) != "none":
+            found[str(scorer)] = None
+        before = [str(record[key]) for key in ("adapter", "base_model") if record.get(key)]
+        names += [start for start in before if start not in names]
+    return tuple(found)
 
 
 def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:

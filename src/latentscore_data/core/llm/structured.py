@@ -101,18 +101,26 @@ def _without(schema: Any, names: tuple[str, ...]) -> Any:
     return kept
 
 
-_THINK = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
-_FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
+_THINK_START, _THINK_END = (re.compile(mark, re.IGNORECASE) for mark in ("<think>", "</think>"))
 
 
 def find_json(text: str) -> str | None:
-    """The JSON object in a chatty answer: thoughts removed, a fenced block before bare braces; None without one."""
-    text = _THINK.sub("", text)
-    # Some servers cut the opening mark off.
-    text = text.rsplit("</think>", 1)[-1]
-    for block in reversed(_FENCE.findall(text)):
-        if block.strip().startswith("{"):
-            return block.strip()
+    """The JSON object in a chatty answer: thoughts removed, a fenced block before bare braces; None without one.
+
+    Marks are looked for one by one: an expression for a whole block tries every start against every end, which takes
+    minutes on an answer that repeats one mark.
+    """
+    said = ""
+    *before_ends, rest = _THINK_END.split(text)
+    for piece in before_ends:
+        kept, *thought = _THINK_START.split(piece, maxsplit=1)
+        # Some servers cut the opening mark off: then all that came before is a thought.
+        said = said + kept if thought else ""
+    text = said + rest
+    for block in reversed(text.split("```")[1:-1:2]):
+        inside = (block[4:] if block[:4].lower() == "json" else block).strip()
+        if inside.startswith("{"):
+            return inside
     start, end = text.find("{"), text.rfind("}")
     return text[start : end + 1] if 0 <= start < end else None
 

@@ -42,6 +42,9 @@ UNKNOWN_KEY_COST = 0.05
 LEAST_PLAYABLE = 0.05
 """Audio of a config that can be played but sounds as unlike the vibe as the worst of the data."""
 
+LARGEST_REWARD = 1e15
+"""The trainer takes the square of a reward in float32, where there is nothing above 3e38."""
+
 PARTS = ("format", "schema", "audio", "title", "penalty")
 
 Ear = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], Sequence[float | None]]
@@ -65,16 +68,25 @@ def read_answer(text: str) -> Parsed:
     parser came towards a whole answer.
     """
     bare = text.strip()
-    data, _ = _load(bare)
+    data, reached = _load(bare)
     if data is not None:
         return Parsed(1.0, data)
-    fenced = re.fullmatch(r"```[A-Za-z]*\s*\n(.*?)\n?\s*```", bare, re.DOTALL)
-    if fenced:
-        inside, _ = _load(fenced[1].strip())
-        if inside is not None:
-            return Parsed(FENCED, inside)
-    _, reached = _load(bare)
+    inside, _ = _load(_inside_fence(bare))
+    if inside is not None:
+        return Parsed(FENCED, inside)
     return Parsed(MOST_UNPARSED * min(reached / max(len(bare), WHOLE_ANSWER_CHARS), 1.0), None)
+
+
+def _inside_fence(text: str) -> str:
+    """What a Markdown fence holds when it is all there is, else nothing.
+
+    Without a regular expression: answers that wander are to be expected, and some would keep one busy for minutes.
+    """
+    if not (text.startswith("```") and text.endswith("```")):
+        return ""
+    language, _, inside = text[3:-3].partition("\n")
+    language = language.rstrip()
+    return inside.strip() if not language or (language.isascii() and language.isalpha()) else ""
 
 
 def _load(text: str) -> tuple[dict[str, Any] | None, int]:
@@ -304,7 +316,10 @@ def total(parts: Mapping[str, float], settings: GrpoSettings) -> float:
 
 
 def finite_rewards(values: Sequence[Any]) -> list[float]:
-    """Rewards of a function that is not ours: what is no number gets one below every number there is."""
+    """Rewards of a function that is not ours: what is no number gets one below every number there is.
+
+    What is too large is made ``LARGEST_REWARD``.
+    """
     numbers = [_number(value) for value in values]
     floor = min((number for number in numbers if number is not None), default=0.0) - 1.0
     return [floor if number is None else number for number in numbers]
@@ -315,4 +330,6 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    except OverflowError:
+        number = LARGEST_REWARD if value > 0 else -LARGEST_REWARD
+    return min(max(number, -LARGEST_REWARD), LARGEST_REWARD) if math.isfinite(number) else None

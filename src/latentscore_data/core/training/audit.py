@@ -95,7 +95,7 @@ def audit(
 ) -> tuple[Audit, dict[str, list[ScoredRow]]]:
     """Measure the rows of a run and keep those that fit. ``rows`` is by role: ``train`` and ``val``.
 
-    Raises :class:`InputError` when nothing is left to learn from.
+    Raises :class:`InputError` when too little is left to learn from.
     """
     report = Audit()
     dropped: Counter[str] = Counter()
@@ -127,6 +127,16 @@ def audit(
         )
     report.rows = {role: len(some) for role, some in fits.items()}
     report.dropped = dict(dropped)
+    if spec.kind == "grpo" and report.rows["train"] < spec.prompts_per_step:
+        # The trainer leaves the last, smaller step of an epoch out, which here is every step.
+        size = report.rows["train"] * spec.rollout.generations
+        smaller = math.gcd(size, spec.per_device)
+        raise InputError(
+            f"{report.rows['train']} usable rows are fewer than the {spec.prompts_per_step} prompts of one step",
+            f"take --set batch.size={size}"
+            + (f" --set batch.per_device={smaller}" if smaller != spec.per_device else "")
+            + ", or make more rows",
+        )
     report.steps = spec.steps(report.rows["train"])
     return report, {role: [m.row for m in some] for role, some in fits.items()}
 

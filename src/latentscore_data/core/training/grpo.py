@@ -126,12 +126,31 @@ def reward_functions(
     """The functions that the trainer calls, and their weights: one's own, or the parts of the standard reward."""
     own = reward or own_reward(spec.rollout.reward)
     if own is not None:
-        yield [_named("own", lambda vibes, answers: finite_rewards(own(vibes, answers)))], [1.0]
+        name = spec.rollout.reward if reward is None else getattr(reward, "__name__", repr(reward))
+        yield [_named("own", _checked(own, name))], [1.0]
         return
     weights = {name: weight for name, weight in part_weights(spec.rollout).items() if weight}
     with make_book(spec, rows, say) as book:
         folder.note(calibration=vars(book.calibration), reward_scorer=book.calibration.scorer)
         yield [_named(name, _part(book, name)) for name in weights], list(weights.values())
+
+
+def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
+    """One's own reward, which raises :class:`InputError` under its name when it fails or does not reward each answer."""
+    remedy = "mend the function: it takes (vibes, answers) and returns a number for each answer"
+
+    def score(vibes: Sequence[str], answers: Sequence[str]) -> list[float]:
+        try:
+            values: Any = own(vibes, answers)
+            found = None if values is None else finite_rewards([*values])
+        except Exception as error:
+            raise InputError(f"reward {name} failed ({type(error).__name__}: {error})", remedy) from error
+        if found is None or len(found) != len(answers):
+            returned = "nothing" if found is None else f"{len(found)} rewards"
+            raise InputError(f"reward {name} returned {returned} for {len(answers)} answers", remedy)
+        return found
+
+    return score
 
 
 def _part(book: RewardBook, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:

@@ -74,6 +74,8 @@ def common_arguments(lesson: Lesson) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.accumulation,
         "activation_checkpointing": False,
         "logging_steps": 1,
+        # By default a loss that is not a number is logged as 0, the best there is.
+        "logging_nan_inf_filter": False,
         "save_strategy": "steps",
         "save_steps": steps_between_checkpoints(spec, steps),
         "save_total_limit": spec.checkpoint.keep,
@@ -138,7 +140,7 @@ class Watch(TrainerCallback):
 def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[Any, Watch]:
     """Train from the newest complete checkpoint, or from the start. Returns the trainer and what was watched.
 
-    Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is.
+    Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is or nothing was trained.
     """
     folder, watching = lesson.folder, lesson.watching
     checkpoint = folder.newest_checkpoint()
@@ -153,6 +155,11 @@ def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[A
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         watch.close()
+    if trainer.state.global_step == 0 < lesson.audit.steps:
+        raise InputError(
+            f"run {folder.run_id} ended before the first of its {lesson.audit.steps} steps",
+            "take a smaller --set batch.size=..., or more rows",
+        )
     return trainer, watch
 
 

@@ -52,11 +52,12 @@ class Prepared:
         return {role: some[: self.spec.limit if role == "train" else None] for role, some in self.rows.items()}
 
     def write_data(self) -> None:
-        """Put the rows into the run folder, so that a resumed run sees the rows it began with."""
-        for role, lines in self.lines.items():
-            path = self.folder.data(role)
-            if not path.exists():
-                replace_bytes(path, lines)
+        """Put the rows into the run folder, so that a resumed run sees the rows it began with.
+
+        Other rows there are those of a spec that ``--force`` has replaced.
+        """
+        for role in self.folder.other_rows(self.spec):
+            replace_bytes(self.folder.data(role), self.lines[role])
 
 
 def prepare(
@@ -109,7 +110,7 @@ def starting_point(
             f"finished runs: {', '.join(known) or 'none yet; run lsdata train sft first'}",
         )
     base_model = effective_settings(settings, choices)[0].base_model
-    newest = newest_finished(workspace.train_dir, "sft", base_model)
+    newest = newest_finished(workspace.train_dir, "sft", base_model, say)
     if newest is None:
         say(f"no finished SFT run of {base_model}: GRPO starts from the base model, which has not seen the format")
         return None

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from latentscore_data.core.errors import (
     InputError,
     LsdataError,
@@ -27,7 +29,7 @@ from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base
 from latentscore_data.core.training.prepare import Prepared
 from latentscore_data.core.training.prices import cap_usd, check_gpu
 from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TINY_RANDOM
+from latentscore_data.core.training.spec import TINY_RANDOM, TrainSpec
 from latentscore_data.core.workspace import file_fact
 
 Say = Callable[[str], None]
@@ -39,6 +41,10 @@ UPLOADED = "UPLOADED"
 
 class ModalError(MissingError):
     """Modal is not set up, refuses, or cannot be reached."""
+
+
+class RemoteRunError(OutputError):
+    """A run failed on Modal; the next one may not."""
 
 
 def require_modal() -> None:
@@ -76,7 +82,7 @@ def modal_errors() -> Iterator[None]:
     except modal.exception.NotFoundError as error:
         raise InputError(f"Modal does not know it ({_line(error)})", "see lsdata train status") from error
     except modal.exception.Error as error:
-        raise OutputError(f"the run on Modal failed ({_line(error)})", "see lsdata train attach RUN") from error
+        raise RemoteRunError(f"the run on Modal failed ({_line(error)})", "see lsdata train attach RUN") from error
 
 
 def _line(error: BaseException) -> str:
@@ -108,10 +114,11 @@ def _app_running(detach: bool) -> Iterator[Any]:
         yield app
 
 
-def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say) -> dict[str, Any] | None:
+def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume: bool = True) -> dict[str, Any] | None:
     """Upload a run's folder and train it on Modal. Returns its record, or None for a detached run.
 
-    A run that is on the volume already goes on there. Raises children of :class:`LsdataError`.
+    A run that is on the volume already goes on there, or with ``resume`` off is deleted first. Raises children of
+    :class:`LsdataError`.
     """
     from modal import Retries
 
@@ -121,7 +128,7 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say) -> dic
     _check_reachable(run)
     cap = check_cap(modal, modal.gpu)
     deadline = time.time() + modal.timeout_hours * 3600
-    upload(run, say)
+    upload(run, say, resume=resume)
     function = modal_app.train.with_options(
         gpu=modal.gpu,
         timeout=int(modal.timeout_hours * 3600),
@@ -172,15 +179,26 @@ def _check_reachable(run: Prepared) -> None:
         )
 
 
-def upload(run: Prepared, say: Say) -> None:
-    """Put spec, rows and the models that the run goes on from onto the volume; what is there already stays."""
+def upload(run: Prepared, say: Say, *, resume: bool = True) -> None:
+    """Put spec, rows and the models that the run goes on from onto the volume.
+
+    A run of the same spec is left there as it is; one of another spec keeps its checkpoints, but is no longer finished and
+    gets the new rows. Without ``resume`` it is deleted.
+    """
     from latentscore_data.core.training.modal_app import outputs
 
     run_id, runs = run.spec.run_id, run.folder.path.parent
     with modal_errors():
         there = remote_files(run_id)
+        if there and not resume:
+            outputs.remove_file(f"/{run_id}", recursive=True)
+            there = set[str]()
         if f"{run_id}/data/train.jsonl" in there:
             say(f"run {run_id} is on Modal already and goes on there")
+        if f"{run_id}/spec.json" in there and not _same_spec(run, b"".join(outputs.read_file(f"/{run_id}/spec.json"))):
+            if f"{run_id}/DONE" in there:
+                outputs.remove_file(f"/{run_id}/DONE")
+            there = set[str]()
         with outputs.batch_upload(force=True) as batch:
             batch.put_file(run.folder.spec_file, f"/{run_id}/spec.json")
             for role in run.lines:
@@ -188,6 +206,13 @@ def upload(run: Prepared, say: Say) -> None:
                     batch.put_file(run.folder.data(role), f"/{run_id}/data/{role}.jsonl")
             for needed in {run.spec.adapter, run.spec.base_model} - {None, TINY_RANDOM}:
                 _upload_model(str(needed), runs, run_id, batch, say)
+
+
+def _same_spec(run: Prepared, there: bytes) -> bool:
+    try:
+        return TrainSpec.model_validate_json(there) == run.spec
+    except ValidationError:
+        return False
 
 
 def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> None:

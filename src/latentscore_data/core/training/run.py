@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from latentscore_data import __version__
 from latentscore_data.core.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
-from latentscore_data.core.training.watch import draw
+from latentscore_data.core.training.watch import draw, finite
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ def _train(
     reward: Reward | None,
     deadline: float | None,
 ) -> dict[str, Any]:
+    from latentscore_data.core.bench.prepare import choosers
     from latentscore_data.core.training.audit import audit, count_parameters
     from latentscore_data.core.training.base_models import load_base, pick_device
     from latentscore_data.core.training.grpo import load_policy, train_grpo
@@ -105,7 +107,9 @@ def _train(
     rows = {role: folder.rows(role)[: spec.limit if role == "train" else None] for role in spec.data}
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
-    folder.note(audit=report.to_dict(), device=device)
+    # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
+    chosen_by = choosers(kept["train"]) if spec.kind == "sft" else ()
+    folder.note(audit=report.to_dict(), device=device, chosen_by=chosen_by)
     lesson = Lesson(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
     trainer, watch = train_sft(lesson) if spec.kind == "sft" else train_grpo(lesson, reward)
     save_final(trainer, spec, folder)
@@ -146,16 +150,17 @@ def adapter_base_name(spec: TrainSpec, folder: RunFolder) -> str:
 
 
 def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The run in a few numbers: first and last loss, best validation loss, reward at either end."""
+    """The run in a few numbers: first and last loss, best validation loss, reward at either end; all of them finite."""
     found: dict[str, float] = {}
     for name in ("loss", "reward", "entropy"):
-        values = [line[name] for line in history if name in line]
+        values = finite(history, name)
         if values:
             tail = max(1, min(5, len(values) // 4))
             found[f"first_{name}"] = sum(values[:tail]) / tail
-            found[f"last_{name}"] = sum(values[-tail:]) / tail
-    validated = [line["eval_loss"] for line in history if "eval_loss" in line]
-    if validated:
+            # A run that diverged has no last value: that of its good days would make it look like the others.
+            if math.isfinite(next(line[name] for line in reversed(history) if name in line)):
+                found[f"last_{name}"] = sum(values[-tail:]) / tail
+    if validated := finite(history, "eval_loss"):
         found["best_eval_loss"] = min(validated)
     found["steps"] = max((line["step"] for line in history), default=0)
     return found

@@ -14,8 +14,9 @@ DONE             written last; lists the files of final/ with their SHA-256
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,19 @@ class RunFolder:
         path = self.data(role)
         return list(read_rows(path, ScoredRow)) if path.exists() else []
 
+    def other_rows(self, spec: TrainSpec) -> list[str]:
+        """The roles whose rows are not here, or are not those of the spec."""
+        paths = {role: self.data(role) for role in spec.data}
+        return [
+            role
+            for role, path in paths.items()
+            if not path.exists() or file_fact(path).sha256 != spec.data[role].sha256
+        ]
+
     def history(self) -> list[dict[str, Any]]:
-        """The logged steps so far."""
-        return [line for _, line in read_lines(self.metrics, torn="drop")] if self.metrics.exists() else []
+        """The logged steps so far. JSON knows no NaN: a number that was none is written as null and is NaN again here."""
+        lines = read_lines(self.metrics, torn="drop") if self.metrics.exists() else ()
+        return [{name: math.nan if value is None else value for name, value in line.items()} for _, line in lines]
 
     def forget_after(self, step: int) -> None:
         """Drop the logged steps that a resumed run will do again."""
@@ -172,11 +183,17 @@ def find_run(train_dir: Path, run_id: str) -> RunFolder:
     return folder
 
 
-def newest_finished(train_dir: Path, kind: str, base_model: str) -> RunFolder | None:
-    """The newest finished run of a kind on a base model."""
+def newest_finished(train_dir: Path, kind: str, base_model: str, say: Callable[[str], None]) -> RunFolder | None:
+    """The newest finished run of a kind on a base model; one that cannot be read is told of and passed over."""
     for run in find_runs(train_dir):
-        spec = run.spec()
-        if run.done and spec is not None and spec.kind == kind and spec.base_model == base_model:
+        if not run.done:
+            continue
+        try:
+            spec = run.spec()
+        except InputError as error:
+            say(f"run {run.run_id} is passed over: {error.message}")
+            continue
+        if spec is not None and spec.kind == kind and spec.base_model == base_model:
             return run
     return None
 

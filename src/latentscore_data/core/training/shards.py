@@ -42,8 +42,11 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
         raise StoppedError(
             f"run {folder.run_id} is out of time", "raise train.modal.timeout_hours and start it again; it goes on"
         )
-    if not folder.data("train").exists():
-        raise InputError(f"run {folder.run_id} has no rows on the volume", "start it again with lsdata train")
+    if wrong := folder.other_rows(spec):
+        raise InputError(
+            f"the {' and '.join(wrong)} rows of run {folder.run_id} on the volume are not those of its spec",
+            "start it again with lsdata train ... --resume never",
+        )
     open_run(folder, spec, resume=True, force=True)
     record = run_training(spec, folder.path, lambda _: commit(), say=_say, deadline=asked["deadline"])
     commit()

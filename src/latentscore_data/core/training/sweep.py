@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def table(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def best(lines: Sequence[dict[str, Any]]) -> str | None:
     """The member with the highest reward, or else the lowest validation (or training) loss."""
     for column, sign in (("last_reward", -1), ("best_eval_loss", 1), ("last_loss", 1)):
-        known = [line for line in lines if line.get(column) is not None]
+        known = [line for line in lines if line.get(column) is not None and math.isfinite(line[column])]
         if known:
             return min(known, key=lambda line: sign * line[column])["preset"]
     return None

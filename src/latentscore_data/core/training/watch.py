@@ -20,7 +20,7 @@ def health(history: Sequence[Line]) -> list[str]:
     """
     findings: list[str] = []
     train = [line for line in history if "loss" in line]
-    if any(not math.isfinite(line["loss"]) for line in train):
+    if any(not math.isfinite(line[name]) for line in history for name in ("loss", "eval_loss") if name in line):
         findings.append("the loss is not a number: lower optim.learning_rate or optim.max_grad_norm")
     recent = train[-WINDOW:]
     if len(recent) == WINDOW:
@@ -43,8 +43,13 @@ def health(history: Sequence[Line]) -> list[str]:
     return findings
 
 
+def finite(lines: Sequence[Line], name: str) -> list[float]:
+    """The values of one column, without those of steps that lack it or where it was no number."""
+    return [line[name] for line in lines if math.isfinite(line.get(name, math.nan))]
+
+
 def _mean(lines: Sequence[Line], name: str) -> float:
-    values = [line[name] for line in lines if name in line]
+    values = finite(lines, name)
     return sum(values) / len(values) if values else 0.0
 
 
@@ -54,15 +59,15 @@ def draw(history: Sequence[Line], title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = [("loss", "training loss"), ("eval_loss", "validation loss"), ("reward", "reward")]
-    shown = [(name, label) for name, label in curves if any(name in line for line in history)]
+    shown = [(name, label) for name, label in curves if finite(history, name)]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left = figure.add_subplot()
     left.set(title=title, xlabel="step", ylabel="loss")
     for name, label in shown:
         axes = left.twinx() if name == "reward" else left
-        steps = [line["step"] for line in history if name in line]
-        values = [line[name] for line in history if name in line]
+        steps = [line["step"] for line in history if math.isfinite(line.get(name, math.nan))]
+        values = finite(history, name)
         color = {"loss": "#324A5F", "eval_loss": "#C1666B", "reward": "#4B8F8C"}[name]
         axes.plot(steps, values, label=label, color=color, marker="o" if len(values) < 30 else None, markersize=3)
         if name == "reward":
