@@ -67,3 +67,18 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError):
         command.render("calm", out=tmp_path / "file" / "a.wav", seconds=0.5, sample_rate=8_000)
+
+
+def test_each_file_has_a_place_of_its_own(tmp_path: Path):
+    for name, stems in (("a.wav", False), ("a.bass.wav", True)):
+        with pytest.raises(InputError, match="--midi"):
+            command.render("calm", out=tmp_path / "a.wav", midi=tmp_path / "sub" / ".." / name, stems=stems)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_the_notes_cannot_have_is_named_before_there_is_sound(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    for midi in (tmp_path / "file" / "a.mid", tmp_path):
+        with pytest.raises(OutputError, match="with --midi"):
+            command.render("calm", out=tmp_path / "a.wav", midi=midi, seconds=0.5, sample_rate=8_000)
+    assert not (tmp_path / "a.wav").exists()
