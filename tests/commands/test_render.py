@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import mido
@@ -61,6 +62,17 @@ def test_wrong_input_is_refused_with_the_field(tmp_path: Path):
     ):
         with pytest.raises(InputError):
             command.render(**arguments)
+
+
+def test_what_is_wrong_in_a_payload_is_told_before_what_is_missing(tmp_path: Path):
+    path = tmp_path / "payload.json"
+    path.write_text(json.dumps({"tempo": "slow", "bogus": 1}), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        command.read_config(path)
+    assert "no field is called bogus; a config in words needs every field" in caught.value.message
+    places = re.findall(r"docs/\S+\.md", caught.value.remedy)
+    assert places
+    assert all((Path(__file__).parents[2] / place).is_file() for place in places)
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from latentscore import Audio, MusicConfig, MusicConfigPrompt
+    from latentscore import Audio, InvalidConfigError, MusicConfig, MusicConfigPrompt
 
 
 ENDINGS = (".wav", ".flac", ".ogg")
@@ -147,7 +147,24 @@ def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
     try:
         return title, parse_config(data)
     except InvalidConfigError as error:
-        raise InputError(f"{path}: {error}", "the fields and their labels: docs/schema.md") from error
+        raise InputError(
+            f"{path}: {_at_fault(error)}",
+            'fields and labels: docs/sound.md; a whole config to start from: lsdata configs "slow rain" --json',
+        ) from error
+
+
+def _at_fault(error: InvalidConfigError) -> str:
+    """What is wrong before what is missing: one word of a config in words makes all its other fields needed."""
+    missing = [field for field, reason in error.problems if reason == "Field required"]
+    said = [
+        f"no field is called {field}" if reason == "Extra inputs are not permitted" else f"{field}: {reason}"
+        for field, reason in error.problems
+        if reason != "Field required"
+    ][:3]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        said.append(f"a config in words needs every field, and {', '.join(missing[:3])}{more} are not there")
+    return "; ".join(said)
 
 
 def render_files(
