@@ -131,3 +131,21 @@ def test_a_folder_named_like_a_command_is_no_command(lsdata_here: Lsdata) -> Non
     out = lsdata_here("--root", "configs", "status", "--json")
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout)["root"] == "configs"
+
+
+def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsdata, root: Path) -> None:
+    def train() -> dict[str, object]:
+        stages = json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["stages"]
+        return next(stage for stage in stages if stage["stage"] == "train")
+
+    for run in ("one", "two"):
+        (root / ".modal_outputs" / run).mkdir(parents=True)
+    assert train()["state"] == "begun"
+    (root / ".modal_outputs" / "one" / "DONE").touch()
+    assert (train()["state"], train()["why"]) == (
+        "begun", ["1 finished, none by run-all", "1 begun: run the same command again to go on"],
+    )  # fmt: skip
+    (root / ".modal_outputs" / "two" / "DONE").touch()
+    assert (train()["state"], train()["why"]) == ("finished", ["2 finished, none by run-all"])
+    shown = lsdata_here("status", "--root", str(root))
+    assert "finished" in shown.stdout
