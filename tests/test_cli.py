@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata
-from latentscore_data.core.display import RedactingFormatter, clean, duration, histogram, money, redact, shorten
+from latentscore_data.core.display import (
+    RedactingFormatter,
+    clean,
+    duration,
+    histogram,
+    money,
+    print_summary,
+    redact,
+    shorten,
+)
+from latentscore_data.core.stage import Summary
 
 
 def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -> None:
@@ -149,3 +159,10 @@ def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsda
     assert (train()["state"], train()["why"]) == ("finished", ["2 finished, none by run-all"])
     shown = lsdata_here("status", "--root", str(root))
     assert "finished" in shown.stdout
+
+
+def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(Summary("bench", details={"dataset:config_payload": "0.2", "my_model": "0.1"}))
+    print_summary(Summary("configs", details={"best_of": 4}))
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("dataset:config_payload", "my_model", "best of"))
