@@ -124,6 +124,13 @@ def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata_here: Lsdata) -> Non
     assert lsdata_here("doctor", "--for", "singing").returncode == 2
 
 
+def test_doctor_tells_the_same_kind_of_fix_in_the_same_words(lsdata_here: Lsdata) -> None:
+    found = {finding["name"]: finding for finding in json.loads(lsdata_here("doctor", "--json").stdout)}
+    for name in ("clap", "minilm"):
+        assert found[name]["fix"] in (f"lsdata doctor --fetch {name}", "pip install 'latentscore-data[ml]'")
+        assert found[name]["fix"] not in found[name]["detail"]
+
+
 def test_doctor_warns_of_a_readable_dotenv(lsdata_here: Lsdata) -> None:
     Path(".env").write_text("SOME_API_KEY=abcdef\n")
     Path(".env").chmod(0o644)
