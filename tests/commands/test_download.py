@@ -60,6 +60,22 @@ def test_what_is_there_is_not_drawn_again_unless_it_would_come_out_differently(r
     assert forced.done == 6
 
 
+def test_a_file_that_was_cut_off_is_drawn_anew(root: Path, capsys: pytest.CaptureFixture[str]):
+    settings = settings_for(root, "builtin", sample_size=4)
+    download.run_download(settings)
+    file = Workspace(root).texts("builtin")
+    whole = file.read_bytes()
+    for damaged in (whole[:-40], b"".join(whole.splitlines(keepends=True)[:-1]), b""):
+        file.write_bytes(damaged)
+        assert download.run_download(settings).done == 4
+        assert file.read_bytes() == whole
+        assert "download: builtin again: its file holds" in capsys.readouterr().err
+    corrected = whole.replace(b"the", b"THE")
+    file.write_bytes(corrected)
+    assert download.run_download(settings).skipped == 4
+    assert file.read_bytes() == corrected
+
+
 def test_a_data_set_without_texts_is_an_error(root: Path, tmp_path: Path):
     (tmp_path / "x.jsonl").write_text('{"text": " "}\n', encoding="utf-8")
     with pytest.raises(MissingError, match="holds no texts"):

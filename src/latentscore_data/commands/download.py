@@ -86,7 +86,8 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
             summary.skipped += int(facts["texts"])
             say(clean(f"download: {source.name} is there ({facts['texts']} texts)"))
         else:
-            say(clean(f"download: {source.name} ..."))
+            damage = _damage(source, settings.download, workspace)
+            say(clean(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}"))
             sample = take_sample(source, settings.download, workspace, plans, overwrite)
             if not sample.texts:
                 raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
@@ -163,8 +164,25 @@ def read_facts(source: Source, workspace: Workspace) -> dict[str, Any]:
 
 
 def _is_there(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
-    facts = read_facts(source, workspace)
-    return workspace.texts(source.name).exists() and facts.get("fingerprint") == fingerprint(source, settings)
+    return _is_drawn(source, settings, workspace) and _damage(source, settings, workspace) is None
+
+
+def _is_drawn(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
+    drawn = read_facts(source, workspace).get("fingerprint") == fingerprint(source, settings)
+    return drawn and workspace.texts(source.name).exists()
+
+
+def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) -> str | None:
+    """Why a finished sample is no longer whole, or None. Its description alone would call it there.
+
+    Only lines are counted: a text that somebody corrected in its place is theirs, and stays.
+    """
+    from latentscore_data.core.workspace import file_fact
+
+    if not _is_drawn(source, settings, workspace):
+        return None
+    lines, texts = file_fact(workspace.texts(source.name)).rows, read_facts(source, workspace).get("texts")
+    return None if lines == texts else f"its file holds {lines} whole lines, and {texts} texts were drawn"
 
 
 def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> dict[str, HubPlan]:
