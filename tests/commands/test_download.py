@@ -76,6 +76,19 @@ def test_a_file_that_was_cut_off_is_drawn_anew(root: Path, capsys: pytest.Captur
     assert file.read_bytes() == corrected
 
 
+def test_texts_that_no_setting_names_are_told_of_and_stay(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "one.txt").write_text("A storm", encoding="utf-8")
+    download.run_download(settings_for(root, "builtin", sample_size=4))
+    assert "not named" not in capsys.readouterr().err
+    download.run_download(settings_for(root, str(tmp_path / "one.txt")))
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "not named" in line]
+    assert f"builtin.jsonl (to drop: rm {Workspace(root).texts('builtin')})" in told
+    assert "one.txt" not in told
+    assert len(texts_of(root, "builtin")) == 4
+
+
 def test_a_data_set_without_texts_is_an_error(root: Path, tmp_path: Path):
     (tmp_path / "x.jsonl").write_text('{"text": " "}\n', encoding="utf-8")
     with pytest.raises(MissingError, match="holds no texts"):

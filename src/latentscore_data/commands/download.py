@@ -9,7 +9,7 @@ import typer
 from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from latentscore_data.core.corpus import Sample, Source
@@ -111,8 +111,25 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     summary.seconds = time.monotonic() - started
     summary.next_step = "lsdata vibes"
     outputs = [workspace.texts(source.name) for source in sources]
+    _tell_of_others(outputs, workspace)
     write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, summary)
     return summary
+
+
+def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
+    """The next stage reads every file of texts. One that no setting names may lie there on purpose, so it is only named."""
+    import shlex
+
+    from latentscore_data.core.display import clean, say
+
+    others = [path for path in workspace.text_files() if path not in named]
+    if others:
+        names, drop = ", ".join(path.name for path in others), shlex.join(map(str, others))
+        say(
+            clean(
+                f"download: not named by these settings, but read by vibes all the same: {names} (to drop: rm {drop})"
+            )
+        )
 
 
 def take_sample(
