@@ -139,6 +139,7 @@ def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:
 
     slug = re.sub(r"[^a-z0-9]+", "-", vibe.lower()).strip("-")[:48] or "vibe"
     path = folder / f"{slug}-{digest(vibe)[:6]}.flac"
+    _make_folder(folder)
     try:
         write_audio(path, sound, {"title": title, "comment": vibe})
     except AudioError as error:
