@@ -44,6 +44,10 @@ def test_the_file_in_the_working_folder_is_read() -> None:
         ("[bogus]\nn = 3\n", "unknown section bogus (known: paths, "),
         ("[train.optim]\nlr = 1\n", "unknown setting train.optim.lr (did you mean learning_rate?)"),
         ("[configs]\nsplits = ['sft-train']\n", "configs.splits.0: input should be 'SFT-Train', "),
+        (
+            "[splits]\ntest = 0.9\nval = 0.5\n",
+            "splits: test, val and grpo are shares of all sources and add up to 1.65",
+        ),
         ("[configs]\nn = 'three'\n", "configs.n: input should be a valid integer"),
         ("[configs]\nn = 0\n", "configs.n: input should be greater than or equal to 1"),
         ("[configs\nn = 0\n", "line 1"),

@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -140,6 +140,13 @@ class SplitsSettings(Section):
     """Share of sources for GRPO, the most different ones first."""
     seed: int = 0
     """Seed of the draw."""
+
+    @model_validator(mode="after")
+    def _are_shares_of_one_whole(self) -> Self:
+        total = self.test + self.val + self.grpo
+        if total > 1 + 1e-9:
+            raise ValueError(f"test, val and grpo are shares of all sources and add up to {total:g}, more than 1")
+        return self
 
 
 class NoiseSettings(Section):
