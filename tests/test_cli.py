@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata
-from latentscore_data.core.display import RedactingFormatter, clean, duration, histogram, money, redact, shorten
+from latentscore_data.core.display import (
+    RedactingFormatter,
+    clean,
+    duration,
+    histogram,
+    money,
+    print_summary,
+    redact,
+    shorten,
+)
+from latentscore_data.core.stage import Summary
 
 
 def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -> None:
@@ -114,6 +124,13 @@ def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata_here: Lsdata) -> Non
     assert lsdata_here("doctor", "--for", "singing").returncode == 2
 
 
+def test_doctor_tells_the_same_kind_of_fix_in_the_same_words(lsdata_here: Lsdata) -> None:
+    found = {finding["name"]: finding for finding in json.loads(lsdata_here("doctor", "--json").stdout)}
+    for name in ("clap", "minilm"):
+        assert found[name]["fix"] in (f"lsdata doctor --fetch {name}", "pip install 'latentscore-data[ml]'")
+        assert found[name]["fix"] not in found[name]["detail"]
+
+
 def test_doctor_warns_of_a_readable_dotenv(lsdata_here: Lsdata) -> None:
     Path(".env").write_text("SOME_API_KEY=abcdef\n")
     Path(".env").chmod(0o644)
@@ -131,3 +148,28 @@ def test_a_folder_named_like_a_command_is_no_command(lsdata_here: Lsdata) -> Non
     out = lsdata_here("--root", "configs", "status", "--json")
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout)["root"] == "configs"
+
+
+def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsdata, root: Path) -> None:
+    def train() -> dict[str, object]:
+        stages = json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["stages"]
+        return next(stage for stage in stages if stage["stage"] == "train")
+
+    for run in ("one", "two"):
+        (root / ".modal_outputs" / run).mkdir(parents=True)
+    assert train()["state"] == "begun"
+    (root / ".modal_outputs" / "one" / "DONE").touch()
+    assert (train()["state"], train()["why"]) == (
+        "begun", ["1 finished, none by run-all", "1 begun: run the same command again to go on"],
+    )  # fmt: skip
+    (root / ".modal_outputs" / "two" / "DONE").touch()
+    assert (train()["state"], train()["why"]) == ("finished", ["2 finished, none by run-all"])
+    shown = lsdata_here("status", "--root", str(root))
+    assert "finished" in shown.stdout
+
+
+def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(Summary("bench", details={"dataset:config_payload": "0.2", "my_model": "0.1"}))
+    print_summary(Summary("configs", details={"best_of": 4}))
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("dataset:config_payload", "my_model", "best of"))

@@ -213,6 +213,19 @@ def test_wrong_usage_is_one_line_and_a_remedy(
     assert len(out.stderr.strip().splitlines()) == 2
 
 
+def test_a_dry_run_is_one_json_document(lsdata_here: Lsdata, root: Path):
+    write_rows(root)
+    for hosted in ((), ("openai/gpt-4o-mini",), ("openai/gpt-4o-mini", "openai/gpt-4o")):
+        sources = [word for name in hosted for word in ("--source", f"litellm:{name}")]
+        out = lsdata_here(
+            "bench", "--root", str(root), "--source", "baseline:random", *sources, *QUICK, "--dry-run", "--json"
+        )
+        assert out.returncode == 0, out.stderr
+        told = json.loads(out.stdout)
+        assert told["dry_run"]
+        assert [plan["model"] for plan in told["plans"]] == list(hosted)
+
+
 def test_the_keyword_baseline_gets_four_of_five_asked_fields_right_on_the_half_that_was_kept_aside():
     from latentscore_data.core.bench.suites import suite_rows
     from latentscore_data.core.bench.summary import field_hits

@@ -345,6 +345,17 @@ def test_vibes_on_the_command_line_leave_no_files_but_the_sound(lsdata: Lsdata) 
     assert sorted(path.name for path in Path().iterdir()) == ["out"]
 
 
+def test_a_file_in_the_place_of_the_sound_is_refused_before_anything_is_asked(root: Path) -> None:
+    Path("taken").write_text("a file", encoding="utf-8")
+    with ChatServer(lambda body: json.dumps(make_payload())) as server:
+        command = ["configs", "rain", "--n", "1", "--model", "hosted_vllm/test", "--api-base", server.url]
+        for place in ("taken", "taken/below"):
+            out = CliRunner().invoke(app, [*command, "--root", str(root), "--audio", place])
+            assert out.exit_code == 6, out.output
+            assert f"--audio {place}" in out.stderr
+        assert server.received == []
+
+
 def test_a_typed_vibe_uses_cache_and_ledger_of_the_workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from latentscore_data.core import quick
 

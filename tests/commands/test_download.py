@@ -60,6 +60,66 @@ def test_what_is_there_is_not_drawn_again_unless_it_would_come_out_differently(r
     assert forced.done == 6
 
 
+def test_a_file_that_was_cut_off_is_drawn_anew(root: Path, capsys: pytest.CaptureFixture[str]):
+    settings = settings_for(root, "builtin", sample_size=4)
+    download.run_download(settings)
+    file = Workspace(root).texts("builtin")
+    whole = file.read_bytes()
+    for damaged in (whole[:-40], b"".join(whole.splitlines(keepends=True)[:-1]), b""):
+        file.write_bytes(damaged)
+        assert download.run_download(settings).done == 4
+        assert file.read_bytes() == whole
+        assert "download: builtin again: its file holds" in capsys.readouterr().err
+    corrected = whole.replace(b"the", b"THE")
+    file.write_bytes(corrected)
+    assert download.run_download(settings).skipped == 4
+    assert file.read_bytes() == corrected
+
+
+def test_texts_that_no_setting_names_are_told_of_and_stay(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "one.txt").write_text("A storm", encoding="utf-8")
+    download.run_download(settings_for(root, "builtin", sample_size=4))
+    assert "not named" not in capsys.readouterr().err
+    download.run_download(settings_for(root, str(tmp_path / "one.txt")))
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "not named" in line]
+    assert f"builtin.jsonl (to drop: rm {Workspace(root).texts('builtin')})" in told
+    assert "one.txt" not in told
+    assert len(texts_of(root, "builtin")) == 4
+
+
+def test_a_jsonl_file_keeps_its_name_and_shares_it_with_nothing(root: Path, tmp_path: Path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "A storm"}\n', encoding="utf-8")
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.txt").write_text("A calm", encoding="utf-8")
+    with pytest.raises(InputError, match=r"rows\.jsonl holds the texts of"):
+        download.run_download(settings_for(root, str(rows), str(tmp_path / "rows")))
+    download.run_download(settings_for(root, str(rows)))
+    assert [path.name for path in Workspace(root).text_files()] == ["rows.jsonl"]
+    with pytest.raises(InputError, match=r"rows\.jsonl holds the texts of rows\.jsonl, not of rows"):
+        download.run_download(settings_for(root, str(tmp_path / "rows")))
+    assert [text.text for text in texts_of(root, "rows.jsonl")] == ["A storm"]
+
+
+def test_a_file_that_an_older_version_named_twice_is_still_that_data_set_s(root: Path, tmp_path: Path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "A storm"}\n', encoding="utf-8")
+    (root / ".outputs").mkdir(parents=True)
+    (root / ".outputs" / "rows.jsonl.jsonl").touch()
+    download.run_download(settings_for(root, str(rows)))
+    assert [path.name for path in Workspace(root).text_files()] == ["rows.jsonl.jsonl"]
+
+
+def test_no_data_set_is_an_error_that_names_the_setting(root: Path):
+    nothing = settings_for(root)
+    for refused in (download.run_download, lambda it: download.show_plan(it, Workspace(root))):
+        with pytest.raises(InputError, match=r"download\.datasets is empty"):
+            refused(nothing)
+    assert [type(problem) for problem in download.preflight(nothing)] == [InputError]
+
+
 def test_a_data_set_without_texts_is_an_error(root: Path, tmp_path: Path):
     (tmp_path / "x.jsonl").write_text('{"text": " "}\n', encoding="utf-8")
     with pytest.raises(MissingError, match="holds no texts"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import mido
@@ -63,7 +64,33 @@ def test_wrong_input_is_refused_with_the_field(tmp_path: Path):
             command.render(**arguments)
 
 
+def test_what_is_wrong_in_a_payload_is_told_before_what_is_missing(tmp_path: Path):
+    path = tmp_path / "payload.json"
+    path.write_text(json.dumps({"tempo": "slow", "bogus": 1}), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        command.read_config(path)
+    assert "no field is called bogus; a config in words needs every field" in caught.value.message
+    places = re.findall(r"docs/\S+\.md", caught.value.remedy)
+    assert places
+    assert all((Path(__file__).parents[2] / place).is_file() for place in places)
+
+
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError):
         command.render("calm", out=tmp_path / "file" / "a.wav", seconds=0.5, sample_rate=8_000)
+
+
+def test_each_file_has_a_place_of_its_own(tmp_path: Path):
+    for name, stems in (("a.wav", False), ("a.bass.wav", True)):
+        with pytest.raises(InputError, match="--midi"):
+            command.render("calm", out=tmp_path / "a.wav", midi=tmp_path / "sub" / ".." / name, stems=stems)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_the_notes_cannot_have_is_named_before_there_is_sound(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    for midi in (tmp_path / "file" / "a.mid", tmp_path):
+        with pytest.raises(OutputError, match="with --midi"):
+            command.render("calm", out=tmp_path / "a.wav", midi=midi, seconds=0.5, sample_rate=8_000)
+    assert not (tmp_path / "a.wav").exists()

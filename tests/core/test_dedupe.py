@@ -9,7 +9,23 @@ from hypothesis import strategies as st
 
 from factories import unit_rows
 from latentscore_data.core import dedupe
-from latentscore_data.core.dedupe import embed_stream, farthest_points, first_of_each, nearest_similarity
+from latentscore_data.core.dedupe import (
+    EmbedderChoice,
+    embed_stream,
+    farthest_points,
+    first_of_each,
+    load_embedder,
+    nearest_similarity,
+)
+from latentscore_data.core.errors import MissingError
+
+
+@pytest.mark.ml
+def test_a_model_that_is_not_there_is_not_answered_with_the_fetching_of_another() -> None:
+    pytest.importorskip("sentence_transformers")
+    with pytest.raises(MissingError, match="foo is neither") as caught:
+        load_embedder(EmbedderChoice("foo", "named in the settings"))
+    assert "--fetch minilm" not in str(caught.value)
 
 
 def plain_greedy(vectors: np.ndarray, threshold: float) -> list[int]:

@@ -41,6 +41,13 @@ def test_the_file_in_the_working_folder_is_read() -> None:
     [
         ("[configs]\nnn = 3\n", "unknown setting configs.nn (did you mean n?)"),
         ("[config]\nn = 3\n", "unknown section config (did you mean configs?)"),
+        ("[bogus]\nn = 3\n", "unknown section bogus (known: paths, "),
+        ("[train.optim]\nlr = 1\n", "unknown setting train.optim.lr (did you mean learning_rate?)"),
+        ("[configs]\nsplits = ['sft-train']\n", "configs.splits.0: input should be 'SFT-Train', "),
+        (
+            "[splits]\ntest = 0.9\nval = 0.5\n",
+            "splits: test, val and grpo are shares of all sources and add up to 1.65",
+        ),
         ("[configs]\nn = 'three'\n", "configs.n: input should be a valid integer"),
         ("[configs]\nn = 0\n", "configs.n: input should be greater than or equal to 1"),
         ("[configs\nn = 0\n", "line 1"),
@@ -58,6 +65,14 @@ def test_what_is_wrong_in_the_file_is_one_line_with_a_remedy(tmp_path: Path, tex
     assert "latentscore.toml" in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.remedy
+
+
+def test_an_item_of_a_list_comes_from_where_the_list_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"^flag: configs\.splits\.0"):
+        load_settings(settings_file(tmp_path, "[configs]\nn = 2\n"), configs={"splits": ["x"]})
+    monkeypatch.setenv("LSDATA_CONFIGS__SPLITS", '["x"]')
+    with pytest.raises(InputError, match=r"^LSDATA_CONFIGS__SPLITS: configs\.splits\.0"):
+        load_settings()
 
 
 def test_a_key_in_the_file_is_not_repeated_in_the_message(tmp_path: Path) -> None:

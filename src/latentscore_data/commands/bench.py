@@ -85,8 +85,10 @@ def bench(
         lsdata bench --source litellm:openai/gpt-4o-mini=mini --source baseline:random --max-cost 2
         lsdata bench --suite controllability --source baseline:keywords
     """
+    from dataclasses import asdict
+
     from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import OUTPUT, clean, print_json, say
     from latentscore_data.core.errors import InputError
     from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import chosen
@@ -114,6 +116,10 @@ def bench(
     if dry_run:
         asked = plans(settings, workspace)
         away = errands(settings, workspace) if on == "modal" else []
+        if OUTPUT.json:
+            there = [{**asdict(errand), "cap_usd": errand.cap_usd(settings.train.modal)} for errand in away]
+            print_json({"dry_run": True, "plans": [plan.to_dict() for plan in asked], "on_modal": there})
+            return
         for plan in asked:
             show_plan(plan)
         for errand in away:

@@ -183,18 +183,11 @@ def _weights(settings: Settings) -> Iterator[Finding]:
     from latentscore_data.core.dedupe import minilm_missing
     from latentscore_data.core.scoring.clap import clap_missing
 
-    clap = clap_missing(settings.scoring)
-    yield Finding(
-        "weights", "clap", "absent" if clap else "ok", clap.message if clap else "there", clap.remedy if clap else ""
-    )
-    minilm = minilm_missing()
-    yield Finding(
-        "weights",
-        "minilm",
-        "absent" if minilm else "ok",
-        minilm or "there",
-        "lsdata doctor --fetch minilm" if minilm else "",
-    )
+    for name, why in (("clap", clap_missing(settings.scoring)), ("minilm", minilm_missing())):
+        if why is None:
+            yield Finding("weights", name, "ok", "there")
+        else:
+            yield Finding("weights", name, "absent", why.message, why.remedy)
 
 
 def _modal() -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import typer
 from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from latentscore_data.core.corpus import Sample, Source
@@ -65,7 +65,6 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     """Every data set that is not there yet, one file each. The lock is held by the caller."""
     import time
 
-    from latentscore_data.core.corpus import find_sources
     from latentscore_data.core.display import clean, say
     from latentscore_data.core.errors import MissingError
     from latentscore_data.core.jsonl_io import replace_json, replace_rows
@@ -76,7 +75,8 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     started = time.monotonic()
     summary = Summary("download")
     described: dict[str, Any] = {}
-    sources = find_sources(settings.download.datasets)
+    sources = chosen_sources(settings)
+    _refuse_shared_files(sources, workspace)
     waiting = [source for source in sources if overwrite or not _is_there(source, settings.download, workspace)]
     plans = _agree_on_fetching(waiting, settings.download, yes)
     for source in sources:
@@ -86,7 +86,8 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
             summary.skipped += int(facts["texts"])
             say(clean(f"download: {source.name} is there ({facts['texts']} texts)"))
         else:
-            say(clean(f"download: {source.name} ..."))
+            damage = _damage(source, settings.download, workspace)
+            say(clean(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}"))
             sample = take_sample(source, settings.download, workspace, plans, overwrite)
             if not sample.texts:
                 raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
@@ -110,8 +111,50 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     summary.seconds = time.monotonic() - started
     summary.next_step = "lsdata vibes"
     outputs = [workspace.texts(source.name) for source in sources]
+    _tell_of_others(outputs, workspace)
     write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, summary)
     return summary
+
+
+def chosen_sources(settings: Settings) -> list[Source]:
+    """The data sets of the settings. Raises :class:`InputError` where they name none."""
+    from latentscore_data.core.corpus import find_sources
+    from latentscore_data.core.errors import InputError
+
+    if not settings.download.datasets:
+        raise InputError(
+            "download.datasets is empty: no data set is named",
+            "name one there or with --dataset builtin; for texts that are there already: lsdata run-all --skip download",
+        )
+    return find_sources(settings.download.datasets)
+
+
+def _refuse_shared_files(sources: list[Source], workspace: Workspace) -> None:
+    """A folder rows and a file rows.jsonl are two data sets, and would be written to one file."""
+    from latentscore_data.core.errors import InputError
+
+    owners: dict[Path, str] = {}
+    for source in sources:
+        path = workspace.texts(source.name)
+        there = read_facts(source, workspace).get("dataset", source.name) if path.exists() else source.name
+        if (owner := owners.setdefault(path, there)) != source.name:
+            raise InputError(f"{path} holds the texts of {owner}, not of {source.name}", f"rename {source.name}")
+
+
+def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
+    """The next stage reads every file of texts. One that no setting names may lie there on purpose, so it is only named."""
+    import shlex
+
+    from latentscore_data.core.display import clean, say
+
+    others = [path for path in workspace.text_files() if path not in named]
+    if others:
+        names, drop = ", ".join(path.name for path in others), shlex.join(map(str, others))
+        say(
+            clean(
+                f"download: not named by these settings, but read by vibes all the same: {names} (to drop: rm {drop})"
+            )
+        )
 
 
 def take_sample(
@@ -163,8 +206,25 @@ def read_facts(source: Source, workspace: Workspace) -> dict[str, Any]:
 
 
 def _is_there(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
-    facts = read_facts(source, workspace)
-    return workspace.texts(source.name).exists() and facts.get("fingerprint") == fingerprint(source, settings)
+    return _is_drawn(source, settings, workspace) and _damage(source, settings, workspace) is None
+
+
+def _is_drawn(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
+    drawn = read_facts(source, workspace).get("fingerprint") == fingerprint(source, settings)
+    return drawn and workspace.texts(source.name).exists()
+
+
+def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) -> str | None:
+    """Why a finished sample is no longer whole, or None. Its description alone would call it there.
+
+    Only lines are counted: a text that somebody corrected in its place is theirs, and stays.
+    """
+    from latentscore_data.core.workspace import file_fact
+
+    if not _is_drawn(source, settings, workspace):
+        return None
+    lines, texts = file_fact(workspace.texts(source.name)).rows, read_facts(source, workspace).get("texts")
+    return None if lines == texts else f"its file holds {lines} whole lines, and {texts} texts were drawn"
 
 
 def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> dict[str, HubPlan]:
@@ -209,12 +269,11 @@ def size(count: int) -> str:
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
     """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
-    from latentscore_data.core.corpus import find_sources
     from latentscore_data.core.display import OUTPUT, clean, console, print_json
     from latentscore_data.core.hub import plan
 
     steps: list[dict[str, Any]] = []
-    for source in find_sources(settings.download.datasets):
+    for source in chosen_sources(settings):
         step: dict[str, Any] = {"dataset": source.name, "kind": source.kind}
         step["there"] = _is_there(source, settings.download, workspace)
         if source.kind == "hub" and not step["there"]:
@@ -251,12 +310,11 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """Data sets that cannot be: paths that do not exist, the missing hub extra."""
-    from latentscore_data.core.corpus import find_sources
+    """Data sets that cannot be: none, paths that do not exist, the missing hub extra."""
     from latentscore_data.core.errors import LsdataError, require
 
     try:
-        for source in find_sources(settings.download.datasets):
+        for source in chosen_sources(settings):
             if source.kind == "hub":
                 require("datasets", "hub", f"downloading {source.name}")
     except LsdataError as error:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from latentscore import Audio, MusicConfig, MusicConfigPrompt
+    from latentscore import Audio, InvalidConfigError, MusicConfig, MusicConfigPrompt
 
 
 ENDINGS = (".wav", ".flac", ".ogg")
@@ -38,21 +41,20 @@ def render(
         lsdata render "rain on a tin roof" --out rain.flac
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
     """
-    from latentscore.errors import AudioError, InvalidConfigError
+    from latentscore.errors import InvalidConfigError
     from latentscore_data.core.display import OUTPUT, clean, print_json, say
-    from latentscore_data.core.errors import InputError, OutputError
+    from latentscore_data.core.errors import InputError
 
     if (vibe is None) == (payload is None):
         raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
     if out.suffix.lower() not in ENDINGS:
         raise InputError(f"--out {out}: the ending decides the format", f"endings: {', '.join(ENDINGS)}")
     title, config = answer(vibe, seed) if vibe is not None else read_config(payload)  # type: ignore[arg-type]
+    check_places(out, midi, stems)
     try:
         written, audio = render_files(config, title, out, seconds, seed, sample_rate, stems, midi)
     except InvalidConfigError as error:
         raise InputError(str(error), "lsdata render --help lists what is allowed") from error
-    except (AudioError, OSError) as error:
-        raise OutputError(str(error), "choose another place with --out") from error
     facts = {
         "title": title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
         "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
@@ -65,6 +67,44 @@ def render(
     say(clean(f"render: {title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS"))
     for path in written:
         typer.echo(clean(path))
+
+
+def check_places(out: Path, midi: Path | None, stems: bool) -> None:
+    """Before any work: every file has a place of its own that can be written.
+
+    Raises :class:`InputError` where one would overwrite another, :class:`OutputError` for a place that takes no file.
+    """
+    from latentscore.synth.score import LAYERS
+    from latentscore_data.core.errors import InputError
+
+    sounds = [out, *(_stem_path(out, layer) for layer in LAYERS)] if stems else [out]
+    if midi is not None and midi.resolve() in (path.resolve() for path in sounds):
+        raise InputError(f"--midi {midi}: the sound would be written there, too", "choose another place with --midi")
+    for option, path in (("--out", out), ("--midi", midi)):
+        if path is not None:
+            with _writing(option):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_dir():
+                    raise IsADirectoryError(21, "it is a folder", str(path))
+                if not os.access(path.parent, os.W_OK):
+                    raise PermissionError(13, "Permission denied", str(path))
+
+
+@contextlib.contextmanager
+def _writing(option: str) -> Iterator[None]:
+    """What goes wrong while a file is written names the option that chose its place."""
+    from latentscore.errors import AudioError
+    from latentscore_data.core.errors import OutputError
+
+    try:
+        yield
+    except (AudioError, OSError) as error:
+        reason = f"{error.filename}: cannot be written ({error.strerror})" if isinstance(error, OSError) else error
+        raise OutputError(str(reason), f"choose another place with {option}") from error
+
+
+def _stem_path(out: Path, layer: str) -> Path:
+    return out.with_name(f"{out.stem}.{layer}{out.suffix}")
 
 
 def answer(vibe: str, seed: int) -> tuple[str, MusicConfigPrompt]:
@@ -107,7 +147,24 @@ def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
     try:
         return title, parse_config(data)
     except InvalidConfigError as error:
-        raise InputError(f"{path}: {error}", "the fields and their labels: docs/schema.md") from error
+        raise InputError(
+            f"{path}: {_at_fault(error)}",
+            'fields and labels: docs/sound.md; a whole config to start from: lsdata configs "slow rain" --json',
+        ) from error
+
+
+def _at_fault(error: InvalidConfigError) -> str:
+    """What is wrong before what is missing: one word of a config in words makes all its other fields needed."""
+    missing = [field for field, reason in error.problems if reason == "Field required"]
+    said = [
+        f"no field is called {field}" if reason == "Extra inputs are not permitted" else f"{field}: {reason}"
+        for field, reason in error.problems
+        if reason != "Field required"
+    ][:3]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        said.append(f"a config in words needs every field, and {', '.join(missing[:3])}{more} are not there")
+    return "; ".join(said)
 
 
 def render_files(
@@ -127,18 +184,19 @@ def render_files(
         "software": f"latentscore {RENDERER_VERSION}",
         "comment": {"config": config.model_dump(), "seed": seed, "seconds": seconds, "renderer": RENDERER_VERSION},
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(out, audio, tags)
+    with _writing("--out"):
+        write_audio(out, audio, tags)
     written = [out]
     highest = max((float(np.abs(stem.samples).max()) for stem in audio.stems.values()), default=0.0)
     for layer, stem in audio.stems.items():
-        path = out.with_name(f"{out.stem}.{layer}{out.suffix}")
+        path = _stem_path(out, layer)
         share = Audio(stem.samples / np.float32(highest), sample_rate) if highest > 1.0 else stem
-        write_audio(path, share, {**tags, "title": f"{title} ({layer})"})
+        with _writing("--out"):
+            write_audio(path, share, {**tags, "title": f"{title} ({layer})"})
         written.append(path)
     if midi is not None:
         numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
-        midi.parent.mkdir(parents=True, exist_ok=True)
-        write_midi(midi, compose(numbers, seconds, seed))
+        with _writing("--midi"):
+            write_midi(midi, compose(numbers, seconds, seed))
         written.append(midi)
     return written, audio

@@ -93,7 +93,7 @@ def _look_at(part: StageFiles, workspace: Workspace) -> StageStatus:
     manifest = read_manifest(part.manifest)
     if manifest is None:
         if part.manifest.parent.is_dir() and any(part.manifest.parent.iterdir()):
-            seen.state, seen.why = "begun", ["run the same command again to go on"]
+            seen.state, seen.why = _without_manifest(part)
         return seen
     seen.why = stale_reasons(part, workspace.root)
     seen.state = "stale" if seen.why else "fresh"
@@ -104,6 +104,23 @@ def _look_at(part: StageFiles, workspace: Workspace) -> StageStatus:
     seen.cost_usd = manifest.get("cost_usd", 0.0)
     seen.details = manifest.get("details", {})
     return seen
+
+
+FINISHED_MARKS = {"train": "DONE", "bench": "manifest.json", "export": "export.json"}
+"""The file that says, in a run's own folder, that the run is finished."""
+
+
+def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
+    """The chain's manifest is missing, but runs by hand have folders of their own, and a mark in each that is finished."""
+    mark = FINISHED_MARKS.get(part.stage)
+    folders = [path for path in part.manifest.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    finished = sum((folder / mark).is_file() for folder in folders) if mark else 0
+    if finished == 0:
+        return "begun", ["run the same command again to go on"]
+    why = [f"{finished} finished, none by run-all"]
+    if begun := len(folders) - finished:
+        why.append(f"{begun} begun: run the same command again to go on")
+    return "begun" if begun else "finished", why
 
 
 def money_spent(workspace: Workspace) -> dict[str, Any]:
@@ -125,7 +142,7 @@ def show_status(workspace: Workspace, stages: list[StageStatus], money: dict[str
 
     out = console()
     out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)))
-    colors = {"fresh": "green", "stale": "yellow", "begun": "yellow", "not run": "dim"}
+    colors = {"fresh": "green", "finished": "green", "stale": "yellow", "begun": "yellow", "not run": "dim"}
     table = Table("stage", "state", "rows", "failed", "cost", "why", box=None)
     for seen in stages:
         failed = clean(", ".join(f"{count} {kind}" for kind, count in seen.failed.items()))

@@ -288,7 +288,9 @@ def preflight(settings: Settings) -> list[LsdataError]:
     except LsdataError as error:
         problems.append(error)
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):
-        problems.append(MissingError(f"dedupe.model is minilm, but {why}", "or set dedupe.model = 'hashing'"))
+        problems.append(
+            MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'hashing'")
+        )
     return problems
 
 

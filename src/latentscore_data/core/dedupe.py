@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from latentscore.embed import MINILM, Embedder, EmbedderError, make_embedder
 from latentscore_data.core.display import say
-from latentscore_data.core.errors import MissingError
+from latentscore_data.core.errors import MissingError, require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,20 +43,22 @@ def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
     if settings.model != "auto":
         return EmbedderChoice(settings.model, "named in the settings")
     missing = minilm_missing()
-    return EmbedderChoice("hashing", missing) if missing else EmbedderChoice("minilm", "installed and fetched")
+    if missing is None:
+        return EmbedderChoice("minilm", "installed and fetched")
+    return EmbedderChoice("hashing", f"{missing.message} ({missing.remedy})")
 
 
-def minilm_missing() -> str:
-    """Why MiniLM cannot run here; empty when it can."""
-    from importlib.util import find_spec
-
-    if find_spec("sentence_transformers") is None:
-        return "MiniLM needs the ml extra"
+def minilm_missing() -> MissingError | None:
+    """Why MiniLM cannot run here; None when it can."""
     from huggingface_hub import try_to_load_from_cache
 
+    try:
+        require("sentence_transformers", "ml", "MiniLM")
+    except MissingError as missing:
+        return missing
     if not isinstance(try_to_load_from_cache(MINILM, "modules.json"), str):
-        return "MiniLM is not fetched (lsdata doctor --fetch minilm)"
-    return ""
+        return MissingError("MiniLM is not fetched", "lsdata doctor --fetch minilm")
+    return None
 
 
 def load_embedder(choice: EmbedderChoice) -> Embedder:
@@ -63,6 +66,11 @@ def load_embedder(choice: EmbedderChoice) -> Embedder:
     try:
         return make_embedder(choice.name)
     except EmbedderError as error:
+        if choice.name not in ("minilm", MINILM) and find_spec("sentence_transformers") is not None:
+            raise MissingError(
+                f"{choice.name} is neither a folder with a sentence-transformers model nor a hub model that was fetched before",
+                "name a folder, minilm or hashing with --dedupe-model",
+            ) from None
         raise MissingError(str(error), "install and fetch it, or set dedupe.model = 'hashing'") from None
 
 

@@ -182,7 +182,9 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "cost", money(summary.cost_usd) + (f", saved {money(summary.saved_usd)}" if summary.saved_usd else "")
     for name, value in summary.details.items():
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            yield name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value)
+            # A benchmark's details are named by its sources' labels, which are typed again as they stand here.
+            label = name if ":" in name or summary.stage == "bench" else name.replace("_", " ")
+            yield label, f"{value:.3f}" if isinstance(value, float) else str(value)
     yield "time", duration(summary.seconds)
     for path in summary.outputs:
         yield "wrote", path

@@ -61,6 +61,12 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
+def in_a_sentence(message: str) -> str:
+    """Pydantic's message inside ours. Only the first letter is lowered: the values it names must be typed as they are."""
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:] if message[1:2].islower() else message
+
+
 def require(module: str, extra: str, what: str) -> None:
     """Raise :class:`MissingError` unless ``module`` can be imported. Nothing is imported."""
     from importlib.util import find_spec

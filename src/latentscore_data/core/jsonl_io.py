@@ -15,7 +15,7 @@ from typing import IO, Any, Literal, Self, TypeVar, cast
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from latentscore_data.core.errors import InputError, OutputError
+from latentscore_data.core.errors import InputError, OutputError, in_a_sentence
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> It
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "row"
             raise InputError(
-                f"{path}:{number}: field {field}: {first['msg'].lower()}", f"mend the field {field} in that line"
+                f"{path}:{number}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
             ) from None
 
 

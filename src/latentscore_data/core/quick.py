@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import LsdataError
+from latentscore_data.core.errors import LsdataError, OutputError
 from latentscore_data.core.generation import ask_for_candidates, questions
 from latentscore_data.core.llm.client import LLM
 from latentscore_data.core.rows import VibeRow
@@ -45,6 +46,8 @@ def answer_typed(
     started = time.monotonic()
     progress = progress or Progress()
     summary = Summary("configs", details={"model": llm.model, "answers": []})
+    if audio is not None:
+        _make_folder(audio)
     with ScoreCache(workspace.score_cache if workspace.root.is_dir() else None) as cache:
         needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
         # What is missing for listening is found out before anything is asked.
@@ -61,6 +64,16 @@ def answer_typed(
                 progress.update(summary, 0)
     progress.finish(summary)
     return summary
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror or error
+        raise OutputError(f"--audio {folder} is no folder for sound ({reason})", "name another folder") from None
 
 
 async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Candidates | RowFailure]:
@@ -122,10 +135,13 @@ def _undecided(vibe: str, choice: Choice) -> str | None:
 
 
 def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:
-    from latentscore import write_audio
+    from latentscore import AudioError, write_audio
 
     slug = re.sub(r"[^a-z0-9]+", "-", vibe.lower()).strip("-")[:48] or "vibe"
     path = folder / f"{slug}-{digest(vibe)[:6]}.flac"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_audio(path, sound, {"title": title, "comment": vibe})
+    _make_folder(folder)
+    try:
+        write_audio(path, sound, {"title": title, "comment": vibe})
+    except AudioError as error:
+        raise OutputError(str(error), "choose another folder with --audio") from None
     return path

@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from latentscore_data.core.errors import InputError
+from latentscore_data.core.errors import InputError, in_a_sentence
 
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
@@ -144,6 +144,13 @@ class SplitsSettings(Section):
     """Share of sources for GRPO, the most different ones first."""
     seed: int = 0
     """Seed of the draw."""
+
+    @model_validator(mode="after")
+    def _are_shares_of_one_whole(self) -> Self:
+        total = self.test + self.val + self.grpo
+        if total > 1 + 1e-9:
+            raise ValueError(f"test, val and grpo are shares of all sources and add up to {total:g}, more than 1")
+        return self
 
 
 class NoiseSettings(Section):
@@ -552,14 +559,20 @@ def _input_error(error: ValidationError, layers: list[tuple[str, Values]]) -> In
     first = error.errors()[0]
     parts = [str(part) for part in first["loc"]]
     name = ".".join(parts)
-    where = _origin(name, layers)
+    where = _origin(_given(parts, layers), layers)
     if first["type"] == "extra_forbidden":
         known = _known_names(parts[:-1])
         what = "section" if len(parts) == 1 else "setting"
         return InputError(f"{where}: unknown {what} {name}{_nearest(parts[-1], known)}", "see latentscore.toml.example")
     return InputError(
-        f"{where}: {name}: {first['msg'].lower()} (got {first['input']!r})", "see latentscore.toml.example"
+        f"{where}: {name}: {in_a_sentence(first['msg'])} (got {first['input']!r})", "see latentscore.toml.example"
     )
+
+
+def _given(parts: list[str], layers: list[tuple[str, Values]]) -> str:
+    """As much of the name as somebody wrote: pydantic also counts the items of a list, and the members of a union."""
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if any(_lookup(values, name) for _, values in layers)), ".".join(parts))
 
 
 def _known_names(sections: list[str]) -> list[str]:
@@ -574,5 +587,6 @@ def _known_names(sections: list[str]) -> list[str]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = [other for other in known if "_" in other and "".join(word[:1] for word in other.split("_")) == name]
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})" if known else ""

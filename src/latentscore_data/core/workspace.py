@@ -61,7 +61,12 @@ class Workspace:
         self.ledger = self.cache_dir / "ledger.jsonl"
 
     def texts(self, dataset: str) -> Path:
-        return self.texts_dir / f"{dataset_slug(dataset)}.jsonl"
+        slug = dataset_slug(dataset)
+        twice, stem = self.texts_dir / f"{slug}.jsonl", slug.removesuffix(".jsonl")
+        # A file rows.jsonl stays rows.jsonl, but where an older version doubled its ending, or its name means something here.
+        if twice.exists() or stem in ("", "manifest") or stem.endswith(".failures"):
+            return twice
+        return self.texts_dir / f"{stem}.jsonl"
 
     def text_files(self) -> list[Path]:
         """The sampled texts, one file per data set, in a stable order."""

@@ -306,12 +306,12 @@ def clap_missing(settings: ScoringSettings) -> MissingError | None:
         )
     folder = clap_folder(settings.clap_model)
     if folder is None:
-        return MissingError(f"the weights of {settings.clap_model} are not there", "run: lsdata doctor --fetch clap")
+        return MissingError(f"the weights of {settings.clap_model} are not there", "lsdata doctor --fetch clap")
     absent = [name for name in _HUB_FILES if not (folder / name).is_file()]
     if absent:
         return MissingError(
             f"the CLAP weights in {folder} lack {', '.join(absent)}",
-            "run: lsdata doctor --fetch clap" if not Path(settings.clap_model).is_dir() else "complete the folder",
+            "lsdata doctor --fetch clap" if not Path(settings.clap_model).is_dir() else "complete the folder",
         )
     return None
 
