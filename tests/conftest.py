@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from latentscore_data.core.workspace import Workspace
     from modal_loopback import LoopbackModal
 
 SRC = Path(__file__).resolve().parent.parent / "src"
+
+# Processes share cores and a disk here: how long a single example took says nothing of the code.
+settings.register_profile("unhurried", settings(), deadline=None)
+settings.load_profile("unhurried")
 
 _KEY_MARKS = ("_KEY", "_TOKEN", "_SECRET")
 
