@@ -20,6 +20,7 @@ from latentscore_data.core.display import (
     redact,
     shorten,
 )
+from latentscore_data.core.errors import install
 from latentscore_data.core.stage import Summary
 
 
@@ -129,6 +130,13 @@ def test_doctor_tells_the_same_kind_of_fix_in_the_same_words(lsdata_here: Lsdata
     for name in ("clap", "minilm"):
         assert found[name]["fix"] in (f"lsdata doctor --fetch {name}", "pip install 'latentscore-data[ml]'")
         assert found[name]["fix"] not in found[name]["detail"]
+
+
+def test_an_extra_goes_where_the_program_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert install("ml") == "pip install 'latentscore-data[ml]'"
+    (tmp_path / "pipx_metadata.json").touch()
+    assert install("ml") == "pipx runpip latentscore-data install 'latentscore-data[ml]'"
 
 
 def test_doctor_warns_of_a_readable_dotenv(lsdata_here: Lsdata) -> None:

@@ -148,12 +148,12 @@ def _namesakes() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     from importlib.util import find_spec
 
+    from latentscore_data.core.errors import install
+
     for extra, modules in EXTRAS.items():
         absent = [module for module in modules if find_spec(module) is None]
         if absent:
-            yield Finding(
-                "extra", extra, "absent", f"without {', '.join(absent)}", f"pip install 'latentscore-data[{extra}]'"
-            )
+            yield Finding("extra", extra, "absent", f"without {', '.join(absent)}", install(extra))
         else:
             versions = ", ".join(f"{module} {_version_of(module.replace('_', '-'))}" for module in modules)
             yield Finding("extra", extra, "ok", versions)

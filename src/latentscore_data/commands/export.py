@@ -342,6 +342,7 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
 def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """All scored rows with their splits, as JSONL and Parquet, with card, score pictures and ATTRIBUTION."""
+    from latentscore_data.core.errors import install
     from latentscore_data.core.export import cards, dataset, pictures, provenance
     from latentscore_data.core.export.folder import write_record
     from latentscore_data.core.jsonl_io import replace_bytes
@@ -367,7 +368,7 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
         sum(facts.rows.values()),
         {
             "splits": ", ".join(f"{dataset.split_name(split)} {rows}" for split, rows in facts.rows.items()),
-            "parquet": "yes" if parquet else "no (pip install 'latentscore-data[hub]' for it)",
+            "parquet": "yes" if parquet else f"no ({install('hub')} for it)",
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
         "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",

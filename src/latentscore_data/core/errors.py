@@ -67,9 +67,18 @@ def in_a_sentence(message: str) -> str:
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
 
 
+def install(extra: str) -> str:
+    """The command that adds an extra to this very installation; pipx has a pip of its own for each program."""
+    import sys
+    from pathlib import Path
+
+    pip = "pipx runpip latentscore-data" if (Path(sys.prefix) / "pipx_metadata.json").exists() else "pip"
+    return f"{pip} install 'latentscore-data[{extra}]'"
+
+
 def require(module: str, extra: str, what: str) -> None:
     """Raise :class:`MissingError` unless ``module`` can be imported. Nothing is imported."""
     from importlib.util import find_spec
 
     if find_spec(module) is None:
-        raise MissingError(f"{what} needs the {extra} extra", f"pip install 'latentscore-data[{extra}]'")
+        raise MissingError(f"{what} needs the {extra} extra", install(extra))
