@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from latentscore_data.core.errors import InputError
+from latentscore_data.core.errors import InputError, in_a_sentence
 from latentscore_data.core.seeds import digest
 from latentscore_data.core.settings import (
     BatchSettings,
@@ -196,7 +196,7 @@ def effective_settings(settings: TrainSettings, choices: Choices) -> tuple[Train
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise InputError(
-            f"{origins.get(name, 'training')}: {name}: {first['msg'].lower()}", "see docs/training.md"
+            f"{origins.get(name, 'training')}: {name}: {in_a_sentence(first['msg'])}", "see docs/training.md"
         ) from None
 
 
