@@ -68,7 +68,9 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
     assert {line["run"]: line["state"] for line in json.loads(out.stdout)} == {
         "good": "not started", "old": "unreadable", "broken": "unreadable",
     }  # fmt: skip
-    assert lsdata_here("train", "status", "--root", str(workspace.root)).returncode == 0
+    narrow = lsdata_here("train", "status", "--root", str(workspace.root), env={"COLUMNS": "60"})
+    assert narrow.stdout.count("unreadable") == 2, "names and states stay whole"
+    assert "not a training spec" in " ".join(narrow.stdout.split())
     (workspace.train_dir / "broken" / "spec.json").unlink()
     said: list[str] = []
     grpo = prepare(TrainSettings(base_model="tiny-random"), ScoringSettings(), workspace, Choices("grpo"), said.append)

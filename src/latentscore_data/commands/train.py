@@ -214,12 +214,16 @@ def status() -> None:
     if OUTPUT.json:
         print_json(lines)
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("run", "kind", "base model", "where", "state", "step", "loss", "reward", box=None)
+    # The run's name is typed again after this, so it stays whole and the rest gives way.
+    table = Table(Column("run", no_wrap=True), Column("state", no_wrap=True), Column("what", overflow="fold"), box=None)
     for line in lines:
-        numbers = [f"{line[name]:.4g}" if line[name] is not None else "" for name in ("step", "loss", "reward")]
-        table.add_row(*(clean(line[name]) for name in ("run", "kind", "base_model", "where", "state")), *numbers)
+        what = [f"{line['kind']} of {line['base_model']}"] if line["kind"] else []
+        what.append("on Modal" if line["where"] == "modal" else "here")
+        what += [f"{name} {line[name]:.4g}" for name in ("step", "loss", "reward") if line[name] is not None]
+        what += [line["error"]] if line["error"] else []
+        table.add_row(clean(line["run"]), clean(line["state"]), clean(", ".join(what)))
     console().print(table if lines else "no runs yet: lsdata train sft")
 
 
