@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from latentscore_data.core.errors import MissingError
+from latentscore_data.core.errors import InputError, MissingError
 from latentscore_data.core.training import base_models
 
 
@@ -60,6 +60,24 @@ def test_a_hub_that_does_not_answer_costs_no_retries(monkeypatch: pytest.MonkeyP
         base_models._only_cached("some/model")
     # The libraries' own retries would take 23 s for each file.
     assert time.monotonic() - started < 10
+
+
+def test_a_run_that_is_not_finished_is_no_base_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_without_models: list[str]
+) -> None:
+    final = tmp_path / "half" / "final"
+    final.mkdir(parents=True)
+    base_models.check_base("half", runs=tmp_path)
+    (final.parent / "spec.json").write_text("{}")
+    monkeypatch.chdir(final.parent)
+    for name, runs in (("half", tmp_path), (str(final), None), ("final", None)):
+        with pytest.raises(InputError, match="run half is not finished"):
+            base_models.check_base(name, runs=runs)
+    for mark in ("UPLOADED", "DONE"):
+        (final.parent / mark).write_text("{}")
+        base_models.check_base("half", runs=tmp_path)
+        base_models.check_base("final")
+        (final.parent / mark).unlink()
 
 
 def test_a_base_model_is_here_or_to_be_had_or_missing(

@@ -24,7 +24,7 @@ from latentscore_data.core.jsonl_io import replace_rows
 from latentscore_data.core.training import chat
 from latentscore_data.core.training.base_models import load_base, load_trained
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.workspace import Workspace
 from training_runs import SFT_STEPS, quotes, ready, short_question, train, write_rows
 
@@ -250,6 +250,65 @@ def test_early_stopping_ends_a_run_that_no_longer_learns(trained: Trained) -> No
     assert run.record()["metrics"]["steps"] < 20
 
 
+@pytest.mark.parametrize("killed", ["before it had waited long enough", "after its last step"])
+def test_a_resumed_run_stops_where_it_would_have_stopped(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    from safetensors.torch import load_file
+
+    from latentscore_data.core.training import run as running
+
+    workspace, first = trained
+    given = (
+        "optim.learning_rate=1e-9", "optim.max_steps=20", "checkpoint.every_steps=1",
+        "checkpoint.early_stopping_patience=2", "limit=4",
+    )  # fmt: skip
+    straight = workspace.train_dir / "straight"
+    if not (straight / "DONE").exists():
+        train(workspace, "sft", *given, base_model=first.run_id, run_id="straight")
+    stopped = RunFolder(straight).record()["metrics"]["steps"]
+    assert 3 <= stopped < 20
+
+    run = ready(workspace, "sft", *given, base_model=first.run_id, run_id=killed.replace(" ", "-"))
+
+    def kill(path: Path) -> None:
+        if killed.startswith("before") and path.name == f"checkpoint-{stopped - 1}":
+            raise KeyboardInterrupt
+
+    def kill_at_the_end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(running, "save_final", kill_at_the_end)
+        run_training(run.spec, run.folder.path, kill)
+    record = run_training(run.spec, run.folder.path)
+    assert record["metrics"]["steps"] == stopped
+    assert [line["step"] for line in run.folder.history() if "loss" in line] == list(range(1, stopped + 1))
+    saved, expected = (load_file(path / "final" / "adapter_model.safetensors") for path in (run.folder.path, straight))
+    assert all(saved[name].equal(expected[name]) for name in expected)
+
+    faster = run.spec.optim.model_copy(update={"learning_rate": 1e-2})
+    spec = run.spec.model_copy(update={"optim": faster})
+    open_run(run.folder, spec, resume=True, force=True)
+    assert run_training(spec, run.folder.path)["metrics"]["steps"] > stopped
+
+
+def test_a_run_that_was_killed_at_its_last_step_makes_no_other(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three steps are one and a half epochs here.
+    run = ready(workspace, "sft", "optim.max_steps=3", "batch.size=4", "limit=8")
+
+    def kill(path: Path) -> None:
+        if path.name == "checkpoint-3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(run.spec, run.folder.path, kill)
+    assert run_training(run.spec, run.folder.path)["metrics"]["steps"] == 3
+    assert (run.folder.final / "model.safetensors").exists()
+
+
 def test_a_run_that_diverges_says_so_and_goes_on_after_a_kill(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,8 +509,6 @@ def test_rows_of_an_empty_workspace_are_asked_for_by_name(root: Path) -> None:
 
 
 def test_a_run_id_with_another_spec_is_refused_unless_forced(workspace: Workspace) -> None:
-    from latentscore_data.core.training.runs import open_run
-
     first = ready(workspace, "sft", run_id="mine")
     (first.folder.path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     with pytest.raises(InputError, match=r"run mine exists with another spec \(lora\.rank 32 -> 8\)"):
@@ -467,8 +524,6 @@ def test_a_run_id_with_another_spec_is_refused_unless_forced(workspace: Workspac
 
 
 def test_a_run_that_is_forced_onto_other_rows_trains_on_them(workspace: Workspace) -> None:
-    from latentscore_data.core.training.runs import open_run
-
     old = ready(workspace, "sft", run_id="mine")
     write_rows(workspace, tempo="very_fast")
     new = ready(workspace, "sft", run_id="other")

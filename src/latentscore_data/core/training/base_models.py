@@ -11,6 +11,7 @@ from typing import Any
 from latentscore_data.core.errors import InputError, MissingError, require
 from latentscore_data.core.seeds import rng_for
 from latentscore_data.core.training.chat import answer_text, prompt_messages
+from latentscore_data.core.training.runs import finished_final
 from latentscore_data.core.training.spec import TINY_RANDOM
 
 SHORT_NAMES = {"gemma3-270m": "unsloth/gemma-3-270m-it", "qwen3-600m": "unsloth/Qwen3-0.6B"}
@@ -41,11 +42,14 @@ def is_local(name: str, runs: Path | None = None) -> bool:
 
 
 def _folder(name: str, runs: Path | None) -> Path | None:
-    """The folder or GGUF file that a name means, if it means one: a path, or a finished run of full training."""
+    """The folder or GGUF file that a name means, if it means one: a path, or a finished run of full training.
+
+    Raises :class:`InputError` for a run that is not finished.
+    """
     if runs is not None and (final := runs / name / "final").is_dir():
-        return final
+        return finished_final(final)
     path = Path(name).expanduser()
-    return path if path.exists() else None
+    return finished_final(path) if path.exists() else None
 
 
 def adapter_base(folder: Path) -> str | None:

@@ -9,9 +9,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from latentscore_data.core.errors import InputError, OutputError, StoppedError
 from latentscore_data.core.jsonl_io import Appender, writing
@@ -152,7 +159,11 @@ def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[A
         with disk_full(folder.path), quiet_libraries():
             trainer = make_trainer(watch)
             trainer.remove_callback(PrinterCallback)
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            if checkpoint and _had_ended(trainer, checkpoint, lesson):
+                watching.say(f"training had ended at {checkpoint.name}")
+                watch.findings += health(watch.history)
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         watch.close()
     if trainer.state.global_step == 0 < lesson.audit.steps:
@@ -161,6 +172,30 @@ def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[A
             "take a smaller --set batch.size=..., or more rows",
         )
     return trainer, watch
+
+
+def _had_ended(trainer: Any, checkpoint: Path, lesson: Lesson) -> bool:
+    """Whether training had come to its end at ``checkpoint``; if so, the trainer gets the model that it had then.
+
+    The trainer itself would go on from there for a step or more: it forgets how long it has waited for progress, which is
+    given back to it here, unless ``--force`` has given it another spec since.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    ended = state.global_step >= lesson.audit.steps
+    changed = lesson.folder.record().get("changed_after") == checkpoint.name
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, EarlyStoppingCallback) and not changed:
+            noted = cast("dict[str, Any]", state.stateful_callbacks).get("EarlyStoppingCallback", {})
+            waited = noted.get("attributes", {}).get("early_stopping_patience_counter", 0)
+            callback.early_stopping_patience_counter = waited
+            ended = ended or waited >= callback.early_stopping_patience
+    if ended:
+        trainer.state = state
+        best = checkpoint.parent / Path(state.best_model_checkpoint or checkpoint).name
+        trainer._load_from_checkpoint(
+            str(best if trainer.args.load_best_model_at_end and best.is_dir() else checkpoint)
+        )
+    return ended
 
 
 @contextlib.contextmanager

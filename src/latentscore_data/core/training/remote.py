@@ -35,8 +35,6 @@ from latentscore_data.core.workspace import file_fact
 Say = Callable[[str], None]
 
 FETCH_TRIES = 3
-UPLOADED = "UPLOADED"
-"""What the DONE mark of a run that was trained here is called beside the copy of its model on the volume."""
 
 
 class ModalError(MissingError):
@@ -223,7 +221,7 @@ def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> N
         if mark.exists():
             if _weights_listed(mark.read_bytes()) == _weights_there(name):
                 return
-            batch.put_file(mark, f"/{name}/{UPLOADED}")
+            batch.put_file(mark, f"/{name}/{RunFolder(runs / name).uploaded_mark.name}")
         target = f"/{name}/final"
     elif Path(name).is_dir():
         folder, target = Path(name), f"/{run_id}/start"
@@ -244,9 +242,10 @@ def _weights_there(name: str) -> dict[str, str]:
     from latentscore_data.core.training.modal_app import outputs
 
     there = remote_files(name)
-    for mark in (UPLOADED, "DONE"):
-        if f"{name}/{mark}" in there:
-            return _weights_listed(b"".join(outputs.read_file(f"/{name}/{mark}")))
+    run = RunFolder(Path(name))
+    for mark in (run.uploaded_mark.as_posix(), run.done_mark.as_posix()):
+        if mark in there:
+            return _weights_listed(b"".join(outputs.read_file(f"/{mark}")))
     return {}
 
 

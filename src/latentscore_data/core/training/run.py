@@ -52,6 +52,8 @@ def run_training(
     check_tracker(spec)
     started = time.monotonic()
     before = float(folder.record().get("seconds", 0.0))
+    if folder.record().get("spec_hash", spec.hash()) != spec.hash() and (newest := folder.newest_checkpoint()):
+        folder.note(changed_after=newest.name)
     folder.note(
         run_id=folder.run_id,
         kind=spec.kind,

@@ -72,6 +72,11 @@ class RunFolder:
     def done_mark(self) -> Path:
         return self.path / "DONE"
 
+    @property
+    def uploaded_mark(self) -> Path:
+        """What the DONE mark of a run that was trained here is called beside the copy of its model on Modal's volume."""
+        return self.path / "UPLOADED"
+
     def data(self, role: str) -> Path:
         return self.path / "data" / f"{role}.jsonl"
 
@@ -166,6 +171,17 @@ def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -
     if old is not None and old != spec:
         folder.done_mark.unlink(missing_ok=True)
     replace_json(folder.spec_file, spec.model_dump(mode="json"))
+
+
+def finished_final(final: Path) -> Path:
+    """``final`` itself. Raises :class:`InputError` when it is the ``final/`` of a run that has not come to its end."""
+    run = RunFolder(final.absolute().parent)
+    if final.name == run.final.name and run.spec_file.exists() and not run.done and not run.uploaded_mark.exists():
+        raise InputError(
+            f"run {run.run_id} is not finished, so its model may not be whole",
+            "give the command that started it again; it goes on from its newest checkpoint",
+        )
+    return final
 
 
 def find_runs(train_dir: Path) -> Iterator[RunFolder]:
