@@ -225,9 +225,10 @@ def test_a_run_that_was_killed_asks_only_what_it_has_no_answer_to(root: Path) ->
     ],
 )
 def test_a_model_that_costs_money_is_not_asked_unless_somebody_said_so(
-    root: Path, options: tuple[str, ...], calls: int
+    root: Path, options: tuple[str, ...], calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_rows(root, 4)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
     out = CliRunner().invoke(app, ["bench", "--root", str(root), *QUICK, *options])
     assert out.exit_code == 2
     assert f"costs money ({calls} calls" in out.output
