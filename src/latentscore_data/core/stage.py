@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 
-from latentscore_data.core.errors import EXIT_SOME_FAILED, LsdataError, StoppedError
+from latentscore_data.core.errors import EXIT_SOME_FAILED, StoppedError
 from latentscore_data.core.jsonl_io import Appender, read_lines, replace_bytes, replace_rows
 from latentscore_data.core.ledger import Usage
 from latentscore_data.core.pen import Pen
@@ -368,8 +368,6 @@ class _Run(Generic[InT]):
             return
         except RowFailure as failure:
             await self.note(failure, key, fingerprint)
-        except Exception as error:
-            self.halt(error)
         bad = self.outcomes.count(False)
         if len(self.outcomes) >= self.job.breaker_at_least and bad * 2 >= len(self.outcomes) and not self.stop:
             names = "; ".join(f"{count} x {cause}" for cause, count in self.causes.most_common(3))
@@ -390,20 +388,17 @@ class _Run(Generic[InT]):
         self.failing[key] = fingerprint
         self.causes[f"{failure.kind}: {failure.message}"] += 1
         self.outcomes.append(False)
-        try:
-            await self.pen.write(
-                self.failed.append,
-                {
-                    self.job.line_key: key,
-                    "input_fingerprint": fingerprint,
-                    "kind": failure.kind,
-                    "status": failure.status,
-                    "attempts": failure.attempts,
-                    "message": failure.message,
-                },
-            )
-        except LsdataError as error:
-            self.halt(error)
+        await self.pen.write(
+            self.failed.append,
+            {
+                self.job.line_key: key,
+                "input_fingerprint": fingerprint,
+                "kind": failure.kind,
+                "status": failure.status,
+                "attempts": failure.attempts,
+                "message": failure.message,
+            },
+        )
 
     def halt(self, reason: BaseException) -> None:
         """Start nothing new; what is in flight may finish."""
