@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def announce(stage: str, model: str, settings: LLMSettings) -> None:
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
 
     where = " (offline, for nothing; it reads English)" if model.startswith("builtin/") else ""
     if not model.startswith("builtin/") and settings.api_base:
@@ -23,7 +23,7 @@ def announce(stage: str, model: str, settings: LLMSettings) -> None:
         host = (parts.hostname or settings.api_base) + (f":{parts.port}" if parts.port else "")
         key = f"the key in {settings.api_key_env}" if settings.api_key_env else "no key"
         where = f" at {host} (sent there: {key})"
-    say(clean(f"{stage}: {model} answers{where}"))
+    say(f"{stage}: {model} answers{where}")
 
 
 def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
@@ -75,7 +75,7 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     Raises :class:`InputError` where nobody can be asked or no provider is known, :class:`MissingError` for a key that is
     not there, :class:`StoppedError` when the answer is no or a cap was given for a model whose price is unknown.
     """
-    from latentscore_data.core.display import clean, interactive, money, say
+    from latentscore_data.core.display import interactive, money, say
     from latentscore_data.core.errors import InputError, StoppedError
     from latentscore_data.core.llm.client import check_route
 
@@ -99,7 +99,7 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
         )
     import typer
 
-    say(clean(f"{plan.model}: {calls}, {cost} ({plan.basis})"))
+    say(f"{plan.model}: {calls}, {cost} ({plan.basis})")
     if not typer.confirm("Go on?", err=True):
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
 
@@ -109,12 +109,12 @@ def confirm_errands(errands: Sequence[Errand], modal: ModalSettings, yes: bool) 
 
     Raises :class:`MissingError` without Modal, and :class:`StoppedError` above the cap or when the answer is no.
     """
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.training.remote import require_modal, within_cap
 
     require_modal()
     for errand in errands:
-        say(clean(errand.in_words(modal)))
+        say(errand.in_words(modal))
     within_cap(modal, sum(errand.cap_usd(modal) for errand in errands), "this work")
     confirm_remote(modal, yes)
 

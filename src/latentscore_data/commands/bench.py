@@ -88,7 +88,7 @@ def bench(
     from dataclasses import asdict
 
     from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.display import OUTPUT, clean, print_json, say
+    from latentscore_data.core.display import OUTPUT, print_json, say
     from latentscore_data.core.errors import InputError
     from latentscore_data.core.secrets import read_dotenv
     from latentscore_data.core.settings import chosen
@@ -123,7 +123,7 @@ def bench(
         for plan in asked:
             show_plan(plan)
         for errand in away:
-            say(clean(errand.in_words(settings.train.modal)))
+            say(errand.in_words(settings.train.modal))
         if not asked and not away:
             say("bench: dry run: none of these sources costs money")
         return
@@ -166,7 +166,7 @@ def run_bench(
     from latentscore_data.core.bench import prepare, run
     from latentscore_data.core.bench.report import render_report
     from latentscore_data.core.bench.summary import summarise
-    from latentscore_data.core.display import clean, progress, say
+    from latentscore_data.core.display import progress, say
     from latentscore_data.core.generators.base import make_generator
     from latentscore_data.core.jsonl_io import replace_json
     from latentscore_data.core.scoring.base import used
@@ -192,8 +192,7 @@ def run_bench(
     with prepare.open_studio(settings, workspace, trusted, make_studio) as (studio, cache):
         needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on_modal)
         generators = [make_generator(source, needs) for source in sources]
-        judges = clean(", ".join(prepare.scorer_names(studio)))
-        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
+        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
         samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
         floor = prepare.floor_source(studio, baseline)
@@ -235,7 +234,7 @@ def errands(settings: Settings, workspace: Workspace) -> list[Errand]:
     Raises :class:`InputError` where nothing of this run can be done there.
     """
     from latentscore_data.core.bench import prepare
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.scoring.base import scorer_names
     from latentscore_data.core.training.away import require_remote_scorers, stays_here
     from latentscore_data.core.training.prices import answering_errand, scoring_errand
@@ -247,7 +246,7 @@ def errands(settings: Settings, workspace: Workspace) -> list[Errand]:
     if not found:
         require_remote_scorers(settings.scoring)
     if (reason := stays_here(settings.scoring)) is not None:
-        say(clean(f"bench: the answers are scored here: {reason}"))
+        say(f"bench: the answers are scored here: {reason}")
         return found
     candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
     sounds = len(rows) * len(sources) + candidates

@@ -76,7 +76,7 @@ def configs(
         lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.errors import InputError
     from latentscore_data.core.settings import chosen
     from latentscore_data.core.workspace import Workspace
@@ -111,7 +111,7 @@ def configs(
     if dry_run:
         show_plan(make_plan_for(rows, settings, workspace))
         if on == "modal" and only != "generate":
-            say(clean(errand(settings, len(rows)).in_words(settings.train.modal)))
+            say(errand(settings, len(rows)).in_words(settings.train.modal))
         return
     with workspace.lock("configs"):
         summary = run_configs(
@@ -273,12 +273,12 @@ def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes
 
 def announce_scorer(settings: Settings) -> None:
     """Who listens, and why, where the settings leave it open."""
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.scoring.base import resolve_auto
 
     if "auto" in settings.scoring.scorers:
         name, why = resolve_auto(settings.scoring)
-        say(clean(f"configs: {name} listens ({why})"))
+        say(f"configs: {name} listens ({why})")
 
 
 SHOWN_WINNERS = 20

@@ -299,16 +299,16 @@ def show_settings() -> None:
 def fetch_weights(name: str, settings: Settings) -> None:
     """Download weights, telling how far it is; nothing else in the program fetches weights by itself."""
     from latentscore.embed import MINILM
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.errors import InputError
     from latentscore_data.core.weights import fetch_model
 
     models = {"clap": settings.scoring.clap_model, "minilm": MINILM}
     if name not in models:
         raise InputError(f"{name!r} cannot be fetched", f"one of: {', '.join(models)}")
-    say(clean(f"fetching {models[name]} ..."))
+    say(f"fetching {models[name]} ...")
     folder = fetch_model(models[name], _fetching())
-    say(clean(f"{name}: in {folder}"))
+    say(f"{name}: in {folder}")
 
 
 def _fetching() -> Callable[[str, int], None]:

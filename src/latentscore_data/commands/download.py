@@ -65,7 +65,7 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     """Every data set that is not there yet, one file each. The lock is held by the caller."""
     import time
 
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.errors import MissingError
     from latentscore_data.core.jsonl_io import replace_json, replace_rows
     from latentscore_data.core.stage import Summary
@@ -84,10 +84,10 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
         if source not in waiting:
             facts = read_facts(source, workspace)
             summary.skipped += int(facts["texts"])
-            say(clean(f"download: {source.name} is there ({facts['texts']} texts)"))
+            say(f"download: {source.name} is there ({facts['texts']} texts)")
         else:
             damage = _damage(source, settings.download, workspace)
-            say(clean(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}"))
+            say(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}")
             sample = take_sample(source, settings.download, workspace, plans, overwrite)
             if not sample.texts:
                 raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
@@ -104,7 +104,7 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
             replace_json(facts_file(source, workspace), facts)
             _partial(source, workspace).unlink(missing_ok=True)
             summary.done += len(sample.texts)
-            say(clean(f"download: {source.name}: {sample.how}" + (f"; {sample.empty} empty" if sample.empty else "")))
+            say(f"download: {source.name}: {sample.how}" + (f"; {sample.empty} empty" if sample.empty else ""))
         described[source.name] = facts
         summary.outputs.append(str(path))
     summary.details["datasets"] = described
@@ -145,16 +145,12 @@ def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
     """The next stage reads every file of texts. One that no setting names may lie there on purpose, so it is only named."""
     import shlex
 
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
 
     others = [path for path in workspace.text_files() if path not in named]
     if others:
         names, drop = ", ".join(path.name for path in others), shlex.join(map(str, others))
-        say(
-            clean(
-                f"download: not named by these settings, but read by vibes all the same: {names} (to drop: rm {drop})"
-            )
-        )
+        say(f"download: not named by these settings, but read by vibes all the same: {names} (to drop: rm {drop})")
 
 
 def take_sample(

@@ -311,7 +311,7 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
     from collections import Counter
 
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.export import cards, dataset, maps, provenance
     from latentscore_data.core.export.folder import write_record
     from latentscore_data.core.jsonl_io import replace_bytes
@@ -320,7 +320,7 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     workspace, kind = export.workspace, settings.export.map_kind
     splits = dataset.readers(workspace.scored, settings.export.splits)
     source = maps.embedding_source(kind, settings)
-    say(clean(f"export map: {source.why}"))
+    say(f"export map: {source.why}")
     with export.folder() as folder:
         facts = maps.write_map(folder, dataset.all_rows(splits), kind, source.vectors, source.fingerprint)
         maps.verify_map(folder, facts, source.embed_text)

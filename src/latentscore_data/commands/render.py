@@ -60,11 +60,11 @@ def render(
         "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
     }  # fmt: skip
     for finding in config.lint():
-        say(clean(f"render: {finding.field}: {finding.reason}"))
+        say(f"render: {finding.field}: {finding.reason}")
     if OUTPUT.json:
         print_json(facts)
         return
-    say(clean(f"render: {title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS"))
+    say(f"render: {title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS")
     for path in written:
         typer.echo(clean(path))
 

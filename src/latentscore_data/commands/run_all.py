@@ -187,7 +187,7 @@ def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool
 
     Raises :class:`InputError` where nobody can be asked and :class:`StoppedError` when the answer is no.
     """
-    from latentscore_data.core.display import clean, interactive, money, say
+    from latentscore_data.core.display import interactive, money, say
     from latentscore_data.core.errors import InputError, StoppedError
 
     if yes or settings.llm.max_cost is not None:
@@ -199,7 +199,7 @@ def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool
         costs = ", ".join(f"{step['stage']} {money(step['cost_usd'])}" for step in spending)
         raise InputError(f"this costs money ({costs}) and nobody can be asked", "say --yes or --max-cost USD")
     for step in spending:
-        say(clean(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})"))
+        say(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})")
     if not typer.confirm("Go on with all of it?", err=True):
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
     return True
@@ -211,7 +211,7 @@ def run_stages(
     """Check everything first, then run what is stale, one stage after the other, under one lock."""
     import time
 
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.errors import EXIT_SOME_FAILED
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.workspace import Workspace
@@ -234,7 +234,7 @@ def run_stages(
                 chain.summaries.append(Summary(stage, fresh=True))
                 say(f"{stage}: fresh")
                 continue
-            say(clean(f"{stage}: {'forced' if force else why[0]}"))
+            say(f"{stage}: {'forced' if force else why[0]}")
             summary = module.run_stage_for_chain(settings, yes=yes)
             chain.summaries.append(summary)
             if summary.exit_code > EXIT_SOME_FAILED:
@@ -269,14 +269,14 @@ def report_of(bench: StageFiles, workspace: Workspace) -> str:
 
 def check_first(settings: Settings, stages: Sequence[str]) -> None:
     """Find what is missing for any stage before the first one runs. Raises the first error, after naming them all."""
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
 
     problems: list[LsdataError] = []
     for stage in stages:
         found = command_module(stage).preflight(settings)
         problems += found
         for problem in found:
-            say(clean(f"{stage}: {problem}"))
+            say(f"{stage}: {problem}")
     if problems:
         raise problems[0]
 

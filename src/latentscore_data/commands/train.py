@@ -518,18 +518,17 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
 
     lines: list[dict[str, Any]] = []
     for folder in find_runs(Workspace(settings.paths.root).train_dir):
-        away = (folder.path / "remote.json").exists()
+        where = "modal" if (folder.path / "remote.json").exists() else "local"
         try:
             record, history, spec = folder.record(), folder.history(), folder.spec()
         except (InputError, ValueError) as broken:
             why = broken.message if isinstance(broken, InputError) else f"{folder.record_file} is not JSON ({broken})"
             unknown = dict.fromkeys(("kind", "base_model", "step", "loss", "reward"))
-            where = "modal" if away else "local"
             lines.append({**unknown, "run": folder.run_id, "where": where, "state": "unreadable", "error": why})
             continue
         state = record.get("status", "not started")
         error = record.get("error")
-        if away and not folder.done:
+        if where == "modal" and not folder.done:
             try:
                 remote.require_modal()
                 there = remote.state(folder)
@@ -543,7 +542,7 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
                 "run": folder.run_id,
                 "kind": spec.kind if spec else None,
                 "base_model": spec.base_model if spec else None,
-                "where": "modal" if away else "local",
+                "where": where,
                 "state": state,
                 "error": error,
                 **{name: last.get(name) for name in ("step", "loss", "reward")},
@@ -576,7 +575,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
     Raises what concerns all of them: before the first one starts where that can be known, and a full disk or a Modal that
     cannot be asked when it happens.
     """
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.errors import LsdataError
     from latentscore_data.core.stage import Summary
     from latentscore_data.core.training.prepare import prepare
@@ -599,7 +598,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
                 raise
             log.debug("%s:%s failed", family, name, exc_info=True)
             why = error.message if isinstance(error, LsdataError) else f"{type(error).__name__}: {error}"[:500]
-            say(clean(f"{family}:{name} failed: {why}"))
+            say(f"{family}:{name} failed: {why}")
             total.failed["run"] += 1
             records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": why}
         else:

@@ -96,14 +96,14 @@ def vibes(
 def run_vibes(settings: Settings, *, yes: bool = False, retry_failed: bool = False, overwrite: bool = False) -> Summary:
     """Extract, then arrange. The lock is held by the caller."""
     from latentscore_data.core.dedupe import choose_embedder
-    from latentscore_data.core.display import clean, say
+    from latentscore_data.core.display import say
     from latentscore_data.core.rows import SPLITS
     from latentscore_data.core.workspace import Workspace, write_manifest
 
     workspace = Workspace(settings.paths.root)
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
-    say(clean(f"vibes: near-duplicates by {choice.name} ({choice.why})"))
+    say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
     summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite)
     arranged = arrange_rows(settings, workspace)
     report(arranged)

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from latentscore_data.core.workspace import Workspace
 
 WINNERS = "config_payload"
+"""The column of the answers that Best-of-N chose."""
+
 BESIDE_WINNERS = " (N = 1)"
 """How the label of the first valid candidates ends, which are shown beside winners that a scorer chose."""
-"""The column of the answers that Best-of-N chose."""
 
 SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
 """The settings of configs that hosted models are asked with here, too."""
