@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore.errors import AudioError, InvalidConfigError, LatentScoreError, MapError
 from latentscore.labels import FIELDS
-
-# At once, not when first asked for: the module has the function's name, and whichever is bound last is found.
-from latentscore.lookup import Match, VibeMap, load_map, lookup
 from latentscore.version import RENDERER_VERSION
 
 if TYPE_CHECKING:
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
     )
     from latentscore.synth.engine import render
     from latentscore.synth.score import Score, compose
+    from latentscore.vibe_map import Match, VibeMap, load_map, lookup
 
 _LAZY = {
     "Audio": "audio",
@@ -45,6 +43,10 @@ _LAZY = {
     "render": "synth.engine",
     "Score": "synth.score",
     "compose": "synth.score",
+    "Match": "vibe_map",
+    "VibeMap": "vibe_map",
+    "load_map": "vibe_map",
+    "lookup": "vibe_map",
 }
 
 __all__ = [

@@ -74,7 +74,7 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
 
     Raises :class:`InputError` where one would overwrite another, :class:`OutputError` for a place that takes no file.
     """
-    from latentscore.synth.score import LAYERS
+    from latentscore.synth.notes import LAYERS
     from latentscore_data.core.errors import InputError
 
     sounds = [out, *(_stem_path(out, layer) for layer in LAYERS)] if stems else [out]

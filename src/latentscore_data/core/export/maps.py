@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from latentscore.lookup import EMBEDDING_FIELDS, JSONL_FILE, MAP_FORMAT, ROWS_FILE, TENSORS_FILE, UNIT_TOLERANCE
+from latentscore.vibe_map import EMBEDDING_FIELDS, JSONL_FILE, MAP_FORMAT, ROWS_FILE, TENSORS_FILE, UNIT_TOLERANCE
 from latentscore_data.core.errors import InputError, VerificationError
 from latentscore_data.core.jsonl_io import writing
 from latentscore_data.core.rows import ScoredRow
@@ -211,7 +211,7 @@ def verify_map(folder: Path, facts: MapFacts, embed: Callable[[str], NDArray[np.
     import numpy as np
 
     from latentscore.errors import MapError
-    from latentscore.lookup import load_map
+    from latentscore.vibe_map import load_map
 
     try:
         fast, plain = load_map(folder / TENSORS_FILE), load_map(folder / JSONL_FILE)
