@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import itertools
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
+
+from latentscore_data.core.llm.json_search import inside, search
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -63,26 +67,67 @@ class Shape(Generic[T]):
             + orjson.dumps(self.schema).decode()
         )
 
-    def read(self, text: str | None, finish_reason: str) -> T:
-        """The object in an answer. Raises :class:`BadAnswer`."""
+    def read(self, text: str | None, finish_reason: str, thoughts: Sequence[str] = (), calls: Sequence[str] = ()) -> T:
+        """The object in an answer.
+
+        ``text`` is what the model said and ``calls`` are the arguments of its tool calls; ``thoughts`` are read where
+        there is no object in either. Raises :class:`BadAnswer`.
+        """
         # Looked at first: a cut answer explains most invalid JSON.
         if finish_reason == "length":
             raise BadAnswer("truncated", "the answer was cut off at max_tokens")
         if finish_reason == "content_filter":
             raise BadAnswer("filtered", "the provider's content filter withheld the answer")
-        if text is None or not text.strip():
+        said = [one for one in (text, *calls) if one and one.strip()]
+        thought = [one for one in thoughts if one.strip()]
+        if not said and not thought:
             raise BadAnswer("empty", "there was no answer")
+        faults: list[ValidationError] = []
+        for one in said:
+            try:
+                return self._find(one)
+            except ValidationError as error:
+                faults.append(error)
+        if all(_is_malformed(fault) for fault in faults) and not any(search(one).begun for one in said):
+            for one in thought:
+                try:
+                    return self._find(one)
+                except ValidationError as error:
+                    faults.append(error)
+        # The fault of an object says more than that a text is no object.
+        raise BadAnswer(*_describe(min(faults, key=_is_malformed))) from None
+
+    def _find(self, text: str) -> T:
+        """The object of this type in a text. Raises the :class:`ValidationError` of the likeliest one where none fits."""
         try:
             return self.answer_type.model_validate_json(text)
         except ValidationError as error:
-            first = error
-        found = find_json(text)
-        if found is None or found == text:
-            raise BadAnswer(*_describe(first))
-        try:
-            return self.answer_type.model_validate_json(found)
-        except ValidationError as error:
-            raise BadAnswer(*_describe(error)) from None
+            whole = error
+        fault: ValidationError | None = None
+        for found in search(text).tried:
+            for value in itertools.chain((found.value,), inside(found.value)):
+                # A type whose fields all have defaults would be found in any object.
+                if self._names.isdisjoint(value):
+                    continue
+                try:
+                    return self.answer_type.model_validate_json(_dumped(value))
+                except ValidationError as error:
+                    fault = fault or error
+        raise fault or whole
+
+    @cached_property
+    def _names(self) -> set[str]:
+        fields = self.answer_type.model_fields
+        return {*fields, *(field.alias for field in fields.values() if field.alias)}
+
+
+def _dumped(value: dict[str, Any]) -> bytes:
+    # Half a surrogate pair is legal in a JSON escape and in no file or database.
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _is_malformed(fault: ValidationError) -> bool:
+    return fault.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid"
 
 
 def _without(schema: Any, names: tuple[str, ...]) -> Any:
@@ -101,33 +146,9 @@ def _without(schema: Any, names: tuple[str, ...]) -> Any:
     return kept
 
 
-_THINK_START, _THINK_END = (re.compile(mark, re.IGNORECASE) for mark in ("<think>", "</think>"))
-
-
-def find_json(text: str) -> str | None:
-    """The JSON object in a chatty answer: thoughts removed, a fenced block before bare braces; None without one.
-
-    Marks are looked for one by one: an expression for a whole block tries every start against every end, which takes
-    minutes on an answer that repeats one mark.
-    """
-    said = ""
-    *before_ends, rest = _THINK_END.split(text)
-    for piece in before_ends:
-        kept, *thought = _THINK_START.split(piece, maxsplit=1)
-        # Some servers cut the opening mark off: then all that came before is a thought.
-        said = said + kept if thought else ""
-    text = said + rest
-    for block in reversed(text.split("```")[1:-1:2]):
-        inside = (block[4:] if block[:4].lower() == "json" else block).strip()
-        if inside.startswith("{"):
-            return inside
-    start, end = text.find("{"), text.rfind("}")
-    return text[start : end + 1] if 0 <= start < end else None
-
-
 def _describe(error: ValidationError) -> tuple[str, str]:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    if faults[0]["type"] == "json_invalid":
+    if _is_malformed(error):
         return "malformed", faults[0]["msg"]
     lines = [f"{'.'.join(map(str, fault['loc'])) or 'answer'}: {fault['msg']}" for fault in faults[:8]]
     more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""
