@@ -20,9 +20,9 @@ from latentscore_data.core.llm.retry import (
     CallError,
     RateLimiter,
     classify,
-    retry_after_seconds,
     retry_delay,
 )
+from latentscore_data.core.llm.server_errors import retry_after_seconds
 
 REFUSED = CallError("transient", 429, "too fast", retry_after=1.0)
 
