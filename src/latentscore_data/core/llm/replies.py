@@ -39,7 +39,7 @@ def read_message(message: Any) -> Message:
         for given in (getattr(message, place, None), extra.get(place)):
             thoughts += [text for half in _parts(given) for text in half]
     return Message(
-        _clean("\n".join(said)) if said else None,
+        _clean("".join(said)) if said else None,
         tuple(dict.fromkeys(_clean(one) for one in arguments if one)),
         tuple(dict.fromkeys(_clean(one) for one in thoughts if one)),
     )
@@ -51,7 +51,7 @@ def flatten_content(message: dict[str, Any]) -> None:
     if message.get("content") is None or isinstance(message["content"], str):
         return
     said, thoughts = _parts(message["content"])
-    message["content"] = "\n".join(said) if said else None
+    message["content"] = "".join(said) if said else None
     if thoughts and not message.get("reasoning_content"):
         message["reasoning_content"] = "\n".join(thoughts)
 

@@ -44,6 +44,11 @@ class CallError:
         """True when the server says that we are too fast."""
         return self.too_fast or self.status == 429 or (self.status in (503, 529) and self.retry_after is not None)
 
+    @property
+    def asks_differently(self) -> bool:
+        """True when the same question may be answered if it is asked in another way."""
+        return self.unstructured or self.refused is not None
+
 
 NOT_SENT = CallError("transient", None, "not sent")
 """For a slot that is given back unused: nothing is learned from it."""

@@ -6,6 +6,7 @@ import gc
 import ipaddress
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.secrets import granted, key_named
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.replies import flatten_content
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,27 @@ def load_litellm() -> Any:
     import litellm
 
     litellm.suppress_debug_info = True
+    _read_all_contents()
+    # Of the parts that it is not used to, which are read all the same.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     # Its hundreds of thousands of objects live as long as the process: the collector need not walk them again and again.
     gc.freeze()
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+def _read_all_contents() -> None:
+    """Let LiteLLM read messages whose content is a list of parts or an object: alone it raises, and the answer is lost."""
+    from litellm.litellm_core_utils.llm_response_utils import convert_dict_to_response
+
+    read = convert_dict_to_response.extract_reasoning_content
+
+    def read_flat(message: dict[str, Any]) -> Any:
+        flatten_content(message)
+        return read(message)
+
+    convert_dict_to_response.extract_reasoning_content = read_flat
 
 
 def is_loopback(address: str | None) -> bool:
