@@ -14,10 +14,12 @@ from typer.testing import CliRunner, Result
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore_data.cli import app
+from latentscore_data.commands.configs import generate_files
 from latentscore_data.core.base import secrets
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.manifest import stale_reasons
+from latentscore_data.core.base.settings import load_settings
 from latentscore_data.core.base.workspace import Workspace
 from servers import Body, ChatServer, config_reply
 
@@ -186,12 +188,16 @@ def test_rows_that_came_short_of_a_busy_server_are_asked_again_by_the_same_comma
     workspace = write_rows(root, 3)
     with Loading(config_reply()) as server:
         server.status = status
-        assert json.loads(generate(server, root, "--n", "4").stdout)["short"] == 3
+        summary = json.loads(generate(server, root, "--n", "4").stdout)
+        assert (summary["short"], summary["unfinished"]) == (3, 3)
+        files = generate_files(load_settings(paths={"root": root}, configs={"n": 4}), workspace)
+        assert any("3 rows came short" in reason for reason in stale_reasons(files, root))
         assert generate(server, root, "--n", "4").exit_code == 1, "it is still loading"
         server.status, asked = None, len(server.received)
         out = generate(server, root, "--n", "4")
         assert (out.exit_code, len(server.received) - asked) == (0, 6)
     assert all(None not in line["config_candidates"] for line in lines(workspace))
+    assert not any("came short" in reason for reason in stale_reasons(files, root))
 
 
 def test_a_candidate_whose_request_is_refused_is_asked_again_only_when_told_to(root: Path) -> None:
@@ -207,9 +213,6 @@ def test_a_candidate_whose_request_is_refused_is_asked_again_only_when_told_to(r
 
 
 def test_the_stage_is_fresh_until_something_that_matters_changes(root: Path) -> None:
-    from latentscore_data.commands.configs import generate_files
-    from latentscore_data.core.base.settings import load_settings
-
     workspace = write_rows(root, 1)
     with ChatServer(config_reply()) as server:
         generate(server, root, "--n", "1")

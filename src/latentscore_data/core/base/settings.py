@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError, in_a_sentence
 
 SETTINGS_FILE = "latentscore.toml"
@@ -75,6 +76,13 @@ class LLMSettings(Section):
     """The longest wait before another try, also when the server asks for more."""
 
     _spend: SpendTracker = PrivateAttr(default_factory=SpendTracker)
+
+    @field_validator("api_base")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value:
+            check_address(value)
+        return value
 
     def base_for(self, model: str) -> str | None:
         """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""

@@ -67,10 +67,10 @@ def _read_all_contents() -> None:
 
 def is_loopback(address: str | None) -> bool:
     """True for a server on this machine."""
-    host = (urlsplit(address).hostname or "") if address else ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
     try:
+        host = (urlsplit(address).hostname or "") if address else ""
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

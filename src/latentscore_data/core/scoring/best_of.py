@@ -303,4 +303,5 @@ def _add(total: Summary, part: Summary) -> None:
     total.skipped += part.skipped
     total.failed += part.failed
     total.short += part.short
+    total.unfinished += part.unfinished
     total.seconds += part.seconds
