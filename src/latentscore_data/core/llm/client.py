@@ -17,6 +17,7 @@ from pydantic import BaseModel, SecretStr
 from latentscore_data.core.base.errors import MissingError, StoppedError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
 from latentscore_data.core.llm.budget import Budget
@@ -380,6 +381,7 @@ class LiteLLM:
         self._opened = True
         check_route(self.model, self.settings)
         self._route = route_to(self.model, self.settings)
+        call_directly(self._route.api_base)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
             raise StoppedError(

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.secrets import granted, key_named
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.replies import flatten_content
@@ -41,6 +42,7 @@ def load_litellm() -> Any:
     os.environ["LITELLM_MODE"] = "PRODUCTION"
     import litellm
 
+    call_directly()
     litellm.suppress_debug_info = True
     _read_all_contents()
     # Of the parts that it is not used to, which are read all the same.
