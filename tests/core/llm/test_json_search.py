@@ -108,6 +108,11 @@ def test_an_answer_in_a_thought_that_is_never_closed_is_found(tag: tuple[str, st
     assert SHAPE.read(f"{tag[0]}{GOOD}{tag[1]}", "stop") == RAIN
 
 
+@pytest.mark.parametrize("before", ["{}", '{"a": 1}', '{"a": ', "{word}", "{"])
+def test_braces_outside_of_an_open_thought_do_not_hide_the_answer(before: str) -> None:
+    assert SHAPE.read(f"{before} <think> {GOOD}", "stop") == RAIN
+
+
 @pytest.mark.parametrize("tag", TAGS, ids=lambda tag: tag[0].strip())
 @pytest.mark.parametrize("answer", ['{"word": "rai', '{"word": "much too long", "numbers": [1]}', '{"word": "rain"}'])
 def test_a_draft_is_not_taken_for_an_answer_that_does_not_fit(tag: tuple[str, str], answer: str) -> None:
@@ -117,7 +122,7 @@ def test_a_draft_is_not_taken_for_an_answer_that_does_not_fit(tag: tuple[str, st
 
 def test_a_mark_inside_the_answer_is_part_of_it() -> None:
     text = '{"word": "[THINK]<think>", "title": "</think>"}'
-    assert search(f"Here: {text}").tried[0].value == json.loads(text)
+    assert search(f"Here: {text}").said[0].value == json.loads(text)
     assert not search(f"Here: {text}").thoughts
 
 

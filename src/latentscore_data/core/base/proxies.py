@@ -32,7 +32,7 @@ def call_directly(address: str | None = None) -> None:
     Changes ``NO_PROXY`` of this process, in both spellings. Has to come before an HTTP client is made.
     """
     entries = no_proxy()
-    hosts = list(LOOPBACK_HOSTS)
+    hosts: list[str] = [*LOOPBACK_HOSTS]
     host = _host(address)
     if host and (_is_here(host) or any(_means(entry, host) for entry in entries)):
         hosts.append(host)

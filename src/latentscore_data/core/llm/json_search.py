@@ -19,6 +19,7 @@ _BEGINS = re.compile(
     r'|"\s{0,4}(?:\\{1,8}"\s{0,4}){0,3}\[?\s{0,4}\{\s{0,20}\\{1,16}"'
 )
 """Where an object may begin: with its first key, or as one that was written into a string."""
+_FIRST_KEY = re.compile(r'["\\\s[{]{1,40}([^"\\]{0,100})')
 _MARK = re.compile(
     r"<\|?channel\|?>\s*(?P<channel>\w{0,40})"
     r"|(?:<\|?|\[|◁)\s?(?P<name>/?[\w:./-]{1,40})(?:\s[^<>{}]{0,80})?(?:\|?>|\]|▷)",
@@ -56,13 +57,8 @@ class Search:
 
     said: list[Found]
     thoughts: list[Found]
-    begun: bool
-    """True when an object begins outside of the thoughts, whole or not."""
-
-    @property
-    def tried(self) -> list[Found]:
-        """What may be the answer: a thought only where nothing was said."""
-        return self.said if self.begun else self.thoughts
+    begun: frozenset[str]
+    """The first keys of the objects outside of the thoughts that begin and are not whole."""
 
 
 def search(text: str) -> Search:
@@ -71,12 +67,13 @@ def search(text: str) -> Search:
     found = list(_objects(text))
     objects = _Spans([(one.start, one.end) for one in found])
     thinking = _thoughts(text, objects)
-    said = [one for one in found if one.start not in thinking]
-    thoughts = [one for one in found if one.start in thinking]
-    begun = bool(said) or any(
-        match.start() not in thinking and match.start() not in objects for match in _BEGINS.finditer(text)
+    starts = (match.start() for match in _BEGINS.finditer(text))
+    begun = (_FIRST_KEY.match(text, at) for at in starts if at not in thinking and at not in objects)
+    return Search(
+        _likely_first([one for one in found if one.start not in thinking]),
+        _likely_first([one for one in found if one.start in thinking]),
+        frozenset(match[1] for match in begun if match is not None),
     )
-    return Search(_likely_first(said), _likely_first(thoughts), begun)
 
 
 def inside(value: Any) -> Iterator[dict[str, Any]]:

@@ -49,7 +49,8 @@ class ServerError:
 def read_server_error(error: BaseException, now: Callable[[], float] = time.time) -> ServerError:
     """Read the refusal behind an exception. Whatever the server sent, this raises nothing."""
     chain = list(_chain(error))
-    responses = [response for one in chain if getattr(response := getattr(one, "response", None), "headers", None)]
+    given: list[Any] = [getattr(one, "response", None) for one in chain]
+    responses = [response for response in given if getattr(response, "headers", None)]
     own = responses[0] if responses else None
     body = next(_bodies(chain, own), {})
     entries = list(_entries(body))
@@ -60,7 +61,7 @@ def read_server_error(error: BaseException, now: Callable[[], float] = time.time
     if status != mapped and mapped is not None and not names:
         status = mapped  # LiteLLM knows by the words what the server says nowhere else
     headers = [response.headers for response in responses]
-    headers += [given for one in chain if (given := getattr(one, "litellm_response_headers", None))]
+    headers += [kept for one in chain if (kept := getattr(one, "litellm_response_headers", None))]
     return ServerError(
         status,
         message,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from latentscore_data.core.llm.json_search import inside, search
+from latentscore_data.core.llm.json_search import Found, inside, search
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -30,6 +30,15 @@ class BadAnswer(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class _Miss(Exception):
+    """A text without an object that fits. ``fault`` is that of the likeliest one; ``tried`` is true when there is one."""
+
+    def __init__(self, fault: ValidationError, tried: bool) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+        self.tried = tried
 
 
 @dataclass(frozen=True)
@@ -82,38 +91,41 @@ class Shape(Generic[T]):
         thought = [one for one in thoughts if one.strip()]
         if not said and not thought:
             raise BadAnswer("empty", "there was no answer")
-        faults: list[ValidationError] = []
-        for one in said:
+        misses: list[_Miss] = []
+        for one in [*said, *thought]:
+            if len(misses) >= len(said) and any(miss.tried for miss in misses[: len(said)]):
+                break  # what was said is the answer, and does not fit; a thought may hold an older draft
             try:
                 return self._find(one)
-            except ValidationError as error:
-                faults.append(error)
-        if all(_is_malformed(fault) for fault in faults) and not any(search(one).begun for one in said):
-            for one in thought:
-                try:
-                    return self._find(one)
-                except ValidationError as error:
-                    faults.append(error)
+            except _Miss as miss:
+                misses.append(miss)
         # The fault of an object says more than that a text is no object.
-        raise BadAnswer(*_describe(min(faults, key=_is_malformed))) from None
+        raise BadAnswer(*_describe(min((miss.fault for miss in misses), key=_is_malformed))) from None
 
     def _find(self, text: str) -> T:
-        """The object of this type in a text. Raises the :class:`ValidationError` of the likeliest one where none fits."""
+        """The object of this type in a text. Raises :class:`_Miss` where none fits."""
         try:
             return self.answer_type.model_validate_json(text)
         except ValidationError as error:
             whole = error
+        found = search(text)
+        said = list(self._alike(found.said))
+        tried = bool(said) or not self._names.isdisjoint(found.begun)
         fault: ValidationError | None = None
-        for found in search(text).tried:
-            for value in itertools.chain((found.value,), inside(found.value)):
-                # A type whose fields all have defaults would be found in any object.
-                if self._names.isdisjoint(value):
-                    continue
-                try:
-                    return self.answer_type.model_validate_json(_dumped(value))
-                except ValidationError as error:
-                    fault = fault or error
-        raise fault or whole
+        for value in said if tried else self._alike(found.thoughts):
+            try:
+                return self.answer_type.model_validate_json(_dumped(value))
+            except ValidationError as error:
+                fault = fault or error
+        raise _Miss(fault or whole, tried or not _is_malformed(whole))
+
+    def _alike(self, found: Iterable[Found]) -> Iterator[dict[str, Any]]:
+        """The objects, and those inside of them, that have a field of the type: one whose fields all have defaults would be
+        found in any object."""
+        for one in found:
+            for value in itertools.chain((one.value,), inside(one.value)):
+                if not self._names.isdisjoint(value):
+                    yield value
 
     @cached_property
     def _names(self) -> set[str]:
