@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["latentscore", "latentscore_data"]):
     from latentscore_data.core.base.jsonl import read_rows
     from latentscore_data.core.base.rows import VibeRow
     from latentscore_data.core.base.settings import load_settings
-    from latentscore_data.core.llm.replies import flatten_content, read_message
+    from latentscore_data.core.llm.replies import flatten_message, read_message
     from latentscore_data.core.llm.retry import classify
     from latentscore_data.core.llm.routes import is_loopback
     from latentscore_data.core.llm.structured import BadAnswer, Shape
@@ -69,7 +69,7 @@ def answers(data: bytes) -> None:
     except (ValueError, RecursionError):
         raw = None
     if isinstance(raw, dict):
-        flatten_content(raw)
+        flatten_message(raw)
         said = read_message(SimpleNamespace(**{name: value for name, value in raw.items() if name.isidentifier()}))
         try:
             WORD.read(said.text, "stop", said.thoughts, said.calls)

@@ -100,6 +100,10 @@ PLACES = {
     "a parsed object": {"parsed": {"word": "rain"}},
     "a thought that LiteLLM cuts off": {"content": f"<think>{GOOD}</think>"},
     "no role": {"role": None, "content": GOOD},
+    "another role": {"role": "model", "content": GOOD},
+    "reasoning in parts": {"reasoning_content": [{"type": "text", "text": GOOD}]},
+    "a text beside reasoning in parts": {"content": GOOD, "reasoning": [{"type": "text", "text": "hm"}]},
+    "a text beside odd thinking blocks": {"content": GOOD, "thinking_blocks": ["hm", None]},
 }
 
 

@@ -338,8 +338,8 @@ class LiteLLM:
 
     def _reply(self, response: Any, seconds: float, attempts: int) -> _Reply:
         usage = response.usage if getattr(response, "usage", None) is not None else None
-        tokens_in = int(getattr(usage, "prompt_tokens", 0) or 0)
-        tokens_out = int(getattr(usage, "completion_tokens", 0) or 0)
+        tokens_in = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
+        tokens_out = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
         choice = response.choices[0] if response.choices else None
         cost = self._cost(response, tokens_in, tokens_out)
         self.usage.calls += 1

@@ -45,15 +45,20 @@ def read_message(message: Any) -> Message:
     )
 
 
-def flatten_content(message: dict[str, Any]) -> None:
-    """Make a raw message one that LiteLLM reads: its content a text, what was thought among the reasoning."""
-    message.setdefault("role", "assistant")
-    if message.get("content") is None or isinstance(message["content"], str):
-        return
-    said, thoughts = _parts(message["content"])
-    message["content"] = "".join(said) if said else None
-    if thoughts and not message.get("reasoning_content"):
-        message["reasoning_content"] = "\n".join(thoughts)
+def flatten_message(message: dict[str, Any]) -> None:
+    """Make a raw message one that LiteLLM reads: its content a text, and what was thought a text among the reasoning."""
+    message["role"] = "assistant"
+    said, thoughts = _parts(message.get("content"))
+    if not isinstance(message.get("content"), str):
+        message["content"] = "".join(said) if said else None
+    for place in ("reasoning_content", "reasoning", "thinking_blocks"):
+        given = message.get(place)
+        if given is None or (isinstance(given, str) and place != "thinking_blocks"):
+            continue
+        thoughts += [text for half in _parts(message.pop(place)) for text in half]
+    if thoughts:
+        before = [text for place in ("reasoning_content", "reasoning") if (text := message.pop(place, None))]
+        message["reasoning_content"] = "\n".join([*before, *thoughts])
 
 
 def _parts(content: Any) -> tuple[list[str], list[str]]:

@@ -18,7 +18,7 @@ from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.secrets import granted, key_named
 from latentscore_data.core.base.settings import LLMSettings
-from latentscore_data.core.llm.replies import flatten_content
+from latentscore_data.core.llm.replies import flatten_message
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def load_litellm() -> Any:
 
     call_directly()
     litellm.suppress_debug_info = True
-    _read_all_contents()
+    _read_all_messages()
     # Of the parts that it is not used to, which are read all the same.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     # Its hundreds of thousands of objects live as long as the process: the collector need not walk them again and again.
@@ -54,14 +54,14 @@ def load_litellm() -> Any:
     return litellm
 
 
-def _read_all_contents() -> None:
-    """Let LiteLLM read messages whose content is a list of parts or an object: alone it raises, and the answer is lost."""
+def _read_all_messages() -> None:
+    """Let LiteLLM read messages whose fields are lists of parts or objects: alone it raises, and the answer is lost."""
     from litellm.litellm_core_utils.llm_response_utils import convert_dict_to_response
 
     read = convert_dict_to_response.extract_reasoning_content
 
     def read_flat(message: dict[str, Any]) -> Any:
-        flatten_content(message)
+        flatten_message(message)
         return read(message)
 
     convert_dict_to_response.extract_reasoning_content = read_flat
