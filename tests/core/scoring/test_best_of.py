@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from latentscore_data.core.base.rows import ConfigRow, ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.scoring import best_of, service
+from latentscore_data.core.scoring import best_of, renderer
 from latentscore_data.core.scoring.best_of import choose, run_scoring
-from latentscore_data.core.scoring.renderer import make_renderer
+from latentscore_data.core.scoring.renderer import LocalRenderer, make_worker
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import Score, Scorer, Unscored
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_echo, render_by_root
@@ -27,15 +28,15 @@ QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "i
 
 @pytest.fixture(autouse=True)
 def _fake_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "make_renderer", make_fake_renderer)
+    monkeypatch.setattr(renderer, "make_worker", make_fake_worker)
 
 
-def make_fake_renderer(render: Any) -> Any:
-    return make_renderer(render or render_by_root)
+def make_fake_worker(render: Any) -> Any:
+    return make_worker(render or render_by_root)
 
 
-def make_mended_renderer(render: Any) -> Any:
-    return make_renderer(render_by_echo)
+def make_mended_worker(render: Any) -> Any:
+    return make_worker(render_by_echo)
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ def test_a_row_that_came_short_of_a_killed_renderer_is_heard_again(
     summary = score(workspace, rows=[row(1, QUIET, killed, LOUD), row(2, LOUD)])
     assert (summary.done, summary.short) == (2, 1)
     assert "ended with code 3" in str(scored(workspace)[0].model_dump()["candidate_failures"])
-    monkeypatch.setattr(service, "make_renderer", make_mended_renderer)
+    monkeypatch.setattr(renderer, "make_worker", make_mended_worker)
     summary = score(workspace)
     assert (summary.done, summary.skipped, summary.short) == (1, 1, 0)
     (first, _) = scored(workspace)
@@ -299,7 +300,9 @@ def test_no_candidates_is_one_line_and_a_remedy(workspace: Workspace) -> None:
 
 
 def test_choosing_for_a_vibe_keeps_the_sound_of_the_winner() -> None:
-    with ScoringService([LoudnessScorer()], settings().scoring, render=render_by_root) as service:
+    with ScoringService(
+        [LoudnessScorer()], settings().scoring, make_renderer=partial(LocalRenderer, render=render_by_root)
+    ) as service:
         choice = choose(service, "a vibe", [QUIET, None, LOUD], want_audio=True)
     assert choice.best_index == 2
     winner = choice.scored_renders[2]

@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from latentscore_data.core.base.loop import Client, Job, Progress, read_newest, run_stage
+from latentscore_data.core.base.loop import Client, Job, read_newest, run_stage
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import BenchRow, VibeRow
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import dataset_slug
-from latentscore_data.core.bench.clips import waveform, write_flac, write_mp3
 from latentscore_data.core.bench.stats import best_of, shuffled_partners
 from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated
+from latentscore_data.core.scoring.clips import waveform, write_flac, write_mp3
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import UNFINISHED, Scorer, Unscored
 

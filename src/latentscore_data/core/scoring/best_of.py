@@ -12,8 +12,9 @@ from typing import Any
 
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
-from latentscore_data.core.base.loop import Job, Line, Progress, RowFailure, read_newest, run_stage
+from latentscore_data.core.base.loop import Job, Line, RowFailure, read_newest, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, Split
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
@@ -23,8 +24,8 @@ from latentscore_data.core.configs.candidate_validation import pick_winner
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, make_scorers, scorer_names, total_usage
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import (
-    MakeService,
     ScoredRender,
     ScoringService,
     config_hash,
@@ -97,7 +98,7 @@ def run_scoring(
     progress: Progress | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
-    make_service: MakeService | None = None,
+    make_renderer: MakeRenderer = LocalRenderer,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
@@ -112,7 +113,7 @@ def run_scoring(
         if scorers is None:
             needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
-        with (make_service or ScoringService)(scorers, settings.scoring, cache) as service:
+        with ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer) as service:
             total = Summary(
                 "score", details={"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
             )
