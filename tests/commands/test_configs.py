@@ -200,6 +200,40 @@ def test_rows_that_came_short_of_a_busy_server_are_asked_again_by_the_same_comma
     assert not any("came short" in reason for reason in stale_reasons(files, root))
 
 
+class Odd(ChatServer):
+    """Answers every request with the same bytes."""
+
+    status, body = 200, b""
+
+    async def _respond(self, request: web.Request, body: Body) -> web.StreamResponse:
+        return web.Response(body=self.body, status=self.status, content_type="application/json")
+
+
+ODD_BODIES = (
+    b"",
+    b"<html>",
+    b"[1]",
+    b"null",
+    b"{",
+    b"\xff\xfe",
+    b'{"error": 1}',
+    b'{"choices": [1]}',
+    b'{"choices": []}',
+)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 429, 500, 503])
+def test_nothing_that_a_server_sends_is_a_bug(root: Path, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSDATA_LLM__MAX_ATTEMPTS", "1")
+    write_rows(root, 1)
+    with Odd(config_reply()) as server:
+        server.status = status
+        for body in ODD_BODIES:
+            server.body = body
+            out = generate(server, root, "--n", "1", "--retry-failed")
+            assert out.exit_code == (3 if status == 403 else 1), (body, out.output)
+
+
 def test_a_candidate_whose_request_is_refused_is_asked_again_only_when_told_to(root: Path) -> None:
     write_rows(root, 1)
     with Loading(config_reply()) as server:
