@@ -249,6 +249,7 @@ def run_score(
     summary.add_bill(scored)
     summary.failed += scored.failed
     summary.short += scored.short
+    summary.unfinished += scored.unfinished
     summary.seconds += scored.seconds
     summary.outputs = scored.outputs
     summary.details |= {

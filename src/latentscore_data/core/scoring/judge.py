@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from latentscore import Audio
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Ledger, Usage
-from latentscore_data.core.base.loop import NotAttempted, RowFailure
+from latentscore_data.core.base.loop import RETRYABLE_KINDS, NotAttempted, RowFailure
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.llm.client import connect
@@ -94,7 +94,8 @@ class JudgeScorer:
         try:
             judged = (await llm.ask(self.question(vibe, audio), Judgement)).value
         except RowFailure as failure:
-            return Unscored("scorer", f"{self.name} did not answer: {failure.message}"[:300])
+            kind = "scorer" if failure.kind in RETRYABLE_KINDS else "request"
+            return Unscored(kind, f"{self.name} did not answer: {failure.message}"[:300])
         except NotAttempted:
             return Unscored("scorer", f"{self.name} was not asked: the run is stopping")
         match, quality = judged.vibe_match, judged.audio_quality
