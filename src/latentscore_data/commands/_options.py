@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.base.loop import Summary
+    from latentscore_data.core.base.settings import Settings
 
 MODELS = "Model calls"
 RESULT = "Result"
@@ -168,8 +168,8 @@ def load(**flags: dict[str, Any]) -> Settings:
 
     Keys in ``.env`` are put into the environment on the way.
     """
-    from latentscore_data.core.secrets import read_dotenv
-    from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.base.secrets import read_dotenv
+    from latentscore_data.core.base.settings import load_settings
 
     read_dotenv()
     if Globals.root is not None:
@@ -179,7 +179,7 @@ def load(**flags: dict[str, Any]) -> Settings:
 
 def show(summary: Summary) -> None:
     """Print what a stage did and leave with its exit code."""
-    from latentscore_data.core.display import print_summary
+    from latentscore_data.core.base.display import print_summary
 
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

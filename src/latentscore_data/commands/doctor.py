@@ -11,7 +11,7 @@ import typer
 from latentscore_data.commands._options import Globals, load
 
 if TYPE_CHECKING:
-    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.base.settings import Settings
 
 
 def _stages() -> list[str]:
@@ -45,7 +45,7 @@ def doctor(
         lsdata doctor --for train
         lsdata doctor --fetch clap
     """
-    from latentscore_data.core.errors import MissingError
+    from latentscore_data.core.base.errors import MissingError
 
     effective = load()
     if settings:
@@ -148,7 +148,7 @@ def _namesakes() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     from importlib.util import find_spec
 
-    from latentscore_data.core.errors import install
+    from latentscore_data.core.base.errors import install
 
     for extra, modules in EXTRAS.items():
         absent = [module for module in modules if find_spec(module) is None]
@@ -164,7 +164,7 @@ def _keys() -> Iterator[Finding]:
     import os
     from pathlib import Path
 
-    from latentscore_data.core.secrets import read_dotenv
+    from latentscore_data.core.base.secrets import read_dotenv
 
     dotenv = Path(".env")
     if dotenv.is_file() and dotenv.stat().st_mode & 0o077:
@@ -180,8 +180,8 @@ def _keys() -> Iterator[Finding]:
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
-    from latentscore_data.core.dedupe import minilm_missing
     from latentscore_data.core.scoring.clap import clap_missing
+    from latentscore_data.core.vibes.dedupe import minilm_missing
 
     for name, why in (("clap", clap_missing(settings.scoring)), ("minilm", minilm_missing())):
         if why is None:
@@ -212,7 +212,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     import shutil
     from pathlib import Path
 
-    from latentscore_data.core.workspace import Workspace
+    from latentscore_data.core.base.workspace import Workspace
 
     workspace = Workspace(settings.paths.root)
     place = workspace.root
@@ -240,7 +240,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:
     """What the asked-for stage would miss; without a stage, what the configured chain would miss, as a hint."""
     from latentscore_data.commands.run_all import STAGES, command_module
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.errors import InputError
 
     if stage is not None and stage not in STAGES:
         raise InputError(f"{stage!r} is no stage", f"stages: {', '.join(STAGES)}")
@@ -256,7 +256,7 @@ def show_findings(findings: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from latentscore_data.core.display import OUTPUT, clean, console, print_json
+    from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
 
     if OUTPUT.json:
         print_json([finding.to_dict() for finding in findings])
@@ -282,8 +282,8 @@ def show_findings(findings: list[Finding]) -> None:
 def show_settings() -> None:
     from rich.table import Table
 
-    from latentscore_data.core.display import OUTPUT, clean, console, print_json
-    from latentscore_data.core.settings import effective
+    from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
+    from latentscore_data.core.base.settings import effective
 
     flags: dict[str, Any] = {"paths": {"root": Globals.root}} if Globals.root else {}
     rows = list(effective(Globals.config, **flags))
@@ -299,9 +299,9 @@ def show_settings() -> None:
 def fetch_weights(name: str, settings: Settings) -> None:
     """Download weights, telling how far it is; nothing else in the program fetches weights by itself."""
     from latentscore.embed import MINILM
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.weights import fetch_model
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.base.errors import InputError
+    from latentscore_data.core.base.weights import fetch_model
 
     models = {"clap": settings.scoring.clap_model, "minilm": MINILM}
     if name not in models:
@@ -316,11 +316,11 @@ def _fetching() -> Callable[[str, int], None]:
     import sys
     import time
 
-    from latentscore_data.core.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
+    from latentscore_data.core.base.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
 
     live, said, sums = can_be_live(), time.monotonic(), dict[str, int]()
 
-    def told(name: str, count: int) -> None:
+    def on_progress(name: str, count: int) -> None:
         nonlocal said
         sums[name] = sums.get(name, 0) + count
         line = clean(f"{name}: {sums[name] / 1e6:.1f} MB")
@@ -330,4 +330,4 @@ def _fetching() -> Callable[[str, int], None]:
             said = time.monotonic()
             say(line)
 
-    return told
+    return on_progress

@@ -42,8 +42,8 @@ def render(
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
     """
     from latentscore.errors import InvalidConfigError
-    from latentscore_data.core.display import OUTPUT, clean, print_json, say
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
+    from latentscore_data.core.base.errors import InputError
 
     if (vibe is None) == (payload is None):
         raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
@@ -75,7 +75,7 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
     Raises :class:`InputError` where one would overwrite another, :class:`OutputError` for a place that takes no file.
     """
     from latentscore.synth.score import LAYERS
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.errors import InputError
 
     sounds = [out, *(_stem_path(out, layer) for layer in LAYERS)] if stems else [out]
     if midi is not None and midi.resolve() in (path.resolve() for path in sounds):
@@ -94,7 +94,7 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
 def _writing(option: str) -> Iterator[None]:
     """What goes wrong while a file is written names the option that chose its place."""
     from latentscore.errors import AudioError
-    from latentscore_data.core.errors import OutputError
+    from latentscore_data.core.base.errors import OutputError
 
     try:
         yield
@@ -109,8 +109,8 @@ def _stem_path(out: Path, layer: str) -> Path:
 
 def answer(vibe: str, seed: int) -> tuple[str, MusicConfigPrompt]:
     """The builtin model's title and config for a vibe."""
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.llm.builtin import payload_for
+    from latentscore_data.core.base.errors import InputError
+    from latentscore_data.core.llm.offline.builtin import payload_for
 
     if not vibe.strip():
         raise InputError("the vibe is empty", 'lsdata render "rain on a tin roof"')
@@ -124,7 +124,7 @@ def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
     import sys
 
     from latentscore import InvalidConfigError, parse_config
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.errors import InputError
 
     try:
         if str(path) == "-":

@@ -12,8 +12,8 @@ from latentscore_data.commands._options import Globals, load
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.workspace import StageFiles, Workspace
+    from latentscore_data.core.base.settings import Settings
+    from latentscore_data.core.base.workspace import StageFiles, Workspace
 
 
 def status(
@@ -27,8 +27,8 @@ def status(
         lsdata status --sample --json
     """
     from latentscore_data.commands.run_all import sample_flags
-    from latentscore_data.core.display import OUTPUT, print_json, say
-    from latentscore_data.core.workspace import Workspace
+    from latentscore_data.core.base.display import OUTPUT, print_json, say
+    from latentscore_data.core.base.workspace import Workspace
 
     settings = load()
     if (
@@ -87,7 +87,7 @@ def look(settings: Settings, workspace: Workspace) -> list[StageStatus]:
 
 
 def _look_at(part: StageFiles, workspace: Workspace) -> StageStatus:
-    from latentscore_data.core.workspace import read_manifest, stale_reasons
+    from latentscore_data.core.base.workspace import read_manifest, stale_reasons
 
     seen = StageStatus(part.stage)
     manifest = read_manifest(part.manifest)
@@ -125,7 +125,7 @@ def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
 
 def money_spent(workspace: Workspace) -> dict[str, Any]:
     """What the ledger adds up to, over all runs in this workspace."""
-    from latentscore_data.core.ledger import Usage, totals
+    from latentscore_data.core.base.ledger import Usage, totals
 
     total = Usage()
     for usage in totals(workspace.ledger).values():
@@ -137,8 +137,8 @@ def show_status(workspace: Workspace, stages: list[StageStatus], money: dict[str
     from rich.table import Table
     from rich.text import Text
 
-    from latentscore_data.core.display import clean, console, histogram
-    from latentscore_data.core.display import money as dollars
+    from latentscore_data.core.base.display import clean, console, histogram
+    from latentscore_data.core.base.display import money as dollars
 
     out = console()
     out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)))

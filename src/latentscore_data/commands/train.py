@@ -16,12 +16,12 @@ from latentscore_data.commands._options import DryRunOption, OnOption, SeedOptio
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.base.errors import LsdataError
+    from latentscore_data.core.base.loop import Summary
+    from latentscore_data.core.base.settings import Settings
+    from latentscore_data.core.base.workspace import StageFiles, Workspace
     from latentscore_data.core.training.runs import RunFolder
     from latentscore_data.core.training.spec import Choices
-    from latentscore_data.core.workspace import StageFiles, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def sft(
 
     settings = _settings(wanted, dry_run)
     choices = Choices("sft", run_id, None, preset or [], set_ or [])
-    _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
+    _start(settings, choices, StartOptions(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
@@ -152,7 +152,7 @@ def grpo(
     settings = _settings(wanted, dry_run)
     _trust_reward(settings, trust_settings)
     choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
-    _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
+    _start(settings, choices, StartOptions(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
@@ -176,8 +176,8 @@ def sweep(
 
         lsdata train sweep lora_rank --base-model gemma3-270m --max-steps 200
     """
-    from latentscore_data.core.display import OUTPUT, print_json
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.display import OUTPUT, print_json
+    from latentscore_data.core.base.errors import InputError
     from latentscore_data.core.training.spec import Choices
 
     kind = kind or ("grpo" if family == "grpo_beta" else "sft")
@@ -195,7 +195,7 @@ def sweep(
             _show_plan(plan)
         return
     with _lock(settings, f"train sweep {family}"):
-        summary = run_sweep(settings, family, choices, How(resume, force, yes=yes))
+        summary = run_sweep(settings, family, choices, StartOptions(resume, force, yes=yes))
     _show_table(summary.details["runs"])
     show(summary)
 
@@ -208,7 +208,7 @@ def status() -> None:
 
         lsdata train status
     """
-    from latentscore_data.core.display import OUTPUT, clean, console, print_json
+    from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
 
     lines = run_lines(load())
     if OUTPUT.json:
@@ -238,10 +238,10 @@ def attach(run: RunArgument) -> None:
 
         lsdata train attach sft-gemma-3-270m-it-1a2b3c4d
     """
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training import remote
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.base.workspace import Workspace
+    from latentscore_data.core.compute import modal as remote
     from latentscore_data.core.training.runs import find_run
-    from latentscore_data.core.workspace import Workspace
 
     workspace = Workspace(load().paths.root)
     folder = find_run(workspace.train_dir, run)
@@ -264,10 +264,10 @@ def fetch(
 
         lsdata train fetch sft-gemma-3-270m-it-1a2b3c4d
     """
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training import remote
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.base.workspace import Workspace
+    from latentscore_data.core.compute import modal as remote
     from latentscore_data.core.training.runs import find_run
-    from latentscore_data.core.workspace import Workspace
 
     workspace = Workspace(load().paths.root)
     folder = find_run(workspace.train_dir, run)
@@ -285,8 +285,8 @@ def check() -> None:
 
         lsdata train check
     """
-    from latentscore_data.core.display import OUTPUT, print_json
-    from latentscore_data.core.training import remote
+    from latentscore_data.core.base.display import OUTPUT, print_json
+    from latentscore_data.core.compute import modal as remote
 
     load()
     remote.require_modal()
@@ -302,7 +302,7 @@ def _settings(wanted: dict[str, Any], dry_run: bool) -> Settings:
 
     Raises :class:`InputError` when a GPU is named for a run on this machine; a dry run may ask for its price.
     """
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.errors import InputError
 
     train: dict[str, Any] = {}
     for name, value in wanted.items():
@@ -322,7 +322,7 @@ def _trust_reward(settings: Settings, trusted: bool) -> None:
 
     A folder that somebody else made must not be able to run its code. Raises :class:`InputError`.
     """
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.errors import InputError
 
     reward = settings.train.grpo.reward
     if reward != "standard" and not trusted:
@@ -332,8 +332,8 @@ def _trust_reward(settings: Settings, trusted: bool) -> None:
         )
 
 
-def _start(settings: Settings, choices: Choices, how: How, dry_run: bool) -> None:
-    from latentscore_data.core.display import OUTPUT, print_json
+def _start(settings: Settings, choices: Choices, how: StartOptions, dry_run: bool) -> None:
+    from latentscore_data.core.base.display import OUTPUT, print_json
 
     if dry_run:
         plan = plan_one(settings, choices)
@@ -348,7 +348,7 @@ def _start(settings: Settings, choices: Choices, how: How, dry_run: bool) -> Non
 
 
 def _lock(settings: Settings, command: str) -> AbstractContextManager[None]:
-    from latentscore_data.core.workspace import Workspace
+    from latentscore_data.core.base.workspace import Workspace
 
     return Workspace(settings.paths.root).lock(command)
 
@@ -357,7 +357,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
     """A dry run for people: every value with its origin, then what the rows are and what training would take."""
     from rich.table import Table
 
-    from latentscore_data.core.display import clean, console
+    from latentscore_data.core.base.display import clean, console
 
     out = console()
     values = Table("value", "", "from", title=plan["run_id"], title_justify="left", box=None)
@@ -376,7 +376,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
 def _show_table(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    from latentscore_data.core.display import OUTPUT, clean, console, duration
+    from latentscore_data.core.base.display import OUTPUT, clean, console, duration
 
     if OUTPUT.json:
         return
@@ -393,7 +393,7 @@ def _show_table(lines: list[dict[str, Any]]) -> None:
 
 
 @dataclass(frozen=True)
-class How:
+class StartOptions:
     """How a run is started, and what happens after it."""
 
     resume: str = "auto"
@@ -404,7 +404,7 @@ class How:
     require_improvement: bool = False
 
     def __post_init__(self) -> None:
-        from latentscore_data.core.errors import InputError
+        from latentscore_data.core.base.errors import InputError
 
         if self.resume not in ("auto", "never"):
             raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
@@ -412,14 +412,14 @@ class How:
 
 def run_train(settings: Settings, *, yes: bool = False) -> Summary:
     """Train every recipe that the settings name, in order."""
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.base.loop import Summary
+    from latentscore_data.core.base.workspace import Workspace, write_manifest
     from latentscore_data.core.training.spec import Choices
-    from latentscore_data.core.workspace import Workspace, write_manifest
 
     workspace = Workspace(settings.paths.root)
     total = Summary("train")
     for kind in settings.train.recipes:
-        summary = train_one(settings, Choices(kind), How(yes=yes))
+        summary = train_one(settings, Choices(kind), StartOptions(yes=yes))
         total.done += summary.done
         total.skipped += summary.skipped
         total.seconds += summary.seconds
@@ -434,15 +434,15 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
 run_stage_for_chain = run_train
 
 
-def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
+def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
     """Prepare one run, train it here or on Modal, and say what came out."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.training import remote
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.base.errors import InputError
+    from latentscore_data.core.base.workspace import Workspace
+    from latentscore_data.core.compute import modal as remote
     from latentscore_data.core.training.prepare import check_lengths, prepare
     from latentscore_data.core.training.run import run_training
     from latentscore_data.core.training.runs import open_run
-    from latentscore_data.core.workspace import Workspace
 
     workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
     if how.detach and not on_modal:
@@ -471,11 +471,11 @@ def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
     return summary
 
 
-def _agree(settings: Settings, how: How, runs: int) -> None:
+def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
     from latentscore_data.commands._models import confirm_remote
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training.remote import check_cap
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.compute.modal import check_cap
 
     modal = settings.train.modal
     cap = check_cap(modal, modal.gpu, runs)
@@ -487,7 +487,7 @@ def _agree(settings: Settings, how: How, runs: int) -> None:
 
 def _summary(folder: RunFolder, was_done: bool) -> Summary:
     """What a finished run came to."""
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.base.loop import Summary
 
     record = folder.record()
     summary = Summary(f"train {record['kind']}", done=int(not was_done), skipped=int(was_done))
@@ -501,7 +501,7 @@ def _summary(folder: RunFolder, was_done: bool) -> Summary:
 
 
 def _detached(folder: RunFolder) -> Summary:
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.base.loop import Summary
 
     summary = Summary("train on modal", details={"run": folder.run_id, "state": "running"})
     summary.outputs = [str(folder.path)]
@@ -511,10 +511,10 @@ def _detached(folder: RunFolder) -> Summary:
 
 def run_lines(settings: Settings) -> list[dict[str, Any]]:
     """A line for each run in the workspace, the newest first; one that cannot be read has the state ``unreadable``."""
-    from latentscore_data.core.errors import InputError, MissingError
-    from latentscore_data.core.training import remote
+    from latentscore_data.core.base.errors import InputError, MissingError
+    from latentscore_data.core.base.workspace import Workspace
+    from latentscore_data.core.compute import modal as remote
     from latentscore_data.core.training.runs import find_runs
-    from latentscore_data.core.workspace import Workspace
 
     lines: list[dict[str, Any]] = []
     for folder in find_runs(Workspace(settings.paths.root).train_dir):
@@ -553,9 +553,9 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
 
 def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
     """What a run would be: each value with its origin, what the rows are, and what it would take on Modal."""
-    from latentscore_data.core.display import say
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.base.workspace import Workspace
     from latentscore_data.core.training.prepare import plan, prepare
-    from latentscore_data.core.workspace import Workspace
 
     run = prepare(settings.train, settings.scoring, Workspace(settings.paths.root), choices, say=say)
     return plan(run, settings.train.modal)
@@ -568,19 +568,19 @@ def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[s
     return [plan_one(settings, member) for member in members(family, choices).values()]
 
 
-def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Summary:
+def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptions) -> Summary:
     """Train the members of a family one after the other; a finished one is left as it is.
 
     A member that fails is a line of the table, and the others are trained all the same. The table is written after each.
     Raises what concerns all of them: before the first one starts where that can be known, and a full disk or a Modal that
     cannot be asked when it happens.
     """
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.base.errors import LsdataError
+    from latentscore_data.core.base.loop import Summary
+    from latentscore_data.core.base.workspace import Workspace
     from latentscore_data.core.training.prepare import prepare
     from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
-    from latentscore_data.core.workspace import Workspace
 
     workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
     runs = members(family, choices)
@@ -615,16 +615,16 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
 
 def _concerns_all(error: Exception) -> bool:
     """Whether the other members of a sweep would fail like this one."""
-    from latentscore_data.core.errors import OutputError
-    from latentscore_data.core.training.remote import ModalError, RemoteRunError
+    from latentscore_data.core.base.errors import OutputError
+    from latentscore_data.core.compute.modal import ModalError, RemoteRunError
 
     return isinstance(error, ModalError | OutputError) and not isinstance(error, RemoteRunError)
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What training reads and what decides its result."""
+    from latentscore_data.core.base.workspace import StageFiles
     from latentscore_data.core.training.prepare import training_files
-    from latentscore_data.core.workspace import StageFiles
 
     inputs = {path for kind in settings.train.recipes for path in training_files(workspace, kind).values()}
     decisive = settings.train.model_dump(mode="json", exclude={"skip", "modal", "on"})
@@ -633,14 +633,14 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop training before it starts: a missing extra, a preset nobody knows, a base model that is not there."""
-    from latentscore_data.core.errors import LsdataError, require
+    from latentscore_data.core.base.errors import LsdataError, require
     from latentscore_data.core.training.spec import Choices, effective_settings
 
     checks: list[Callable[[], object]] = [
         partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
     ]
     if settings.train.on == "modal":
-        from latentscore_data.core.training.remote import require_modal
+        from latentscore_data.core.compute.modal import require_modal
 
         checks = [require_modal]
     checks += [partial(effective_settings, settings.train, Choices(kind)) for kind in settings.train.recipes]
@@ -656,8 +656,8 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def _check_base(settings: Settings) -> None:
+    from latentscore_data.core.base.workspace import Workspace
     from latentscore_data.core.training.base_models import check_base
-    from latentscore_data.core.workspace import Workspace
 
     check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
 
@@ -666,7 +666,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
     """What training can cost, whatever the rows: nothing here, time-out x price for each run on Modal."""
     if settings.train.on != "modal":
         return {"cost_usd": 0.0, "basis": "trained on this machine"}
-    from latentscore_data.core.training.prices import cap_usd
+    from latentscore_data.core.compute.estimates import cap_usd
 
     modal, runs = settings.train.modal, len(settings.train.recipes)
     basis = f"at most: {runs} x {modal.timeout_hours:g} h time-out x the price of {modal.gpu}"

@@ -21,13 +21,13 @@ from latentscore_data.commands._options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from latentscore_data.core.arrange import Arranged
-    from latentscore_data.core.errors import LsdataError
+    from latentscore_data.core.base.errors import LsdataError
+    from latentscore_data.core.base.loop import Summary
+    from latentscore_data.core.base.rows import SourceText, Split
+    from latentscore_data.core.base.settings import Settings
+    from latentscore_data.core.base.workspace import StageFiles, Workspace
     from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.rows import SourceText, Split
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import StageFiles, Workspace
+    from latentscore_data.core.vibes.curation import Arranged
 
 
 @calls_models
@@ -64,9 +64,9 @@ def vibes(
         lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
     from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.secrets import read_dotenv
-    from latentscore_data.core.settings import chosen
-    from latentscore_data.core.workspace import Workspace
+    from latentscore_data.core.base.secrets import read_dotenv
+    from latentscore_data.core.base.settings import chosen
+    from latentscore_data.core.base.workspace import Workspace
 
     read_dotenv()
     settings = load(
@@ -95,10 +95,10 @@ def vibes(
 
 def run_vibes(settings: Settings, *, yes: bool = False, retry_failed: bool = False, overwrite: bool = False) -> Summary:
     """Extract, then arrange. The lock is held by the caller."""
-    from latentscore_data.core.dedupe import choose_embedder
-    from latentscore_data.core.display import say
-    from latentscore_data.core.rows import SPLITS
-    from latentscore_data.core.workspace import Workspace, write_manifest
+    from latentscore_data.core.base.display import say
+    from latentscore_data.core.base.rows import SPLITS
+    from latentscore_data.core.base.workspace import Workspace, write_manifest
+    from latentscore_data.core.vibes.dedupe import choose_embedder
 
     workspace = Workspace(settings.paths.root)
     require_texts(workspace)
@@ -122,7 +122,7 @@ def model_name(settings: Settings) -> str:
 
 def require_texts(workspace: Workspace) -> None:
     """Raise :class:`MissingError` when there is nothing to read."""
-    from latentscore_data.core.errors import MissingError
+    from latentscore_data.core.base.errors import MissingError
 
     if not any(path.stat().st_size for path in workspace.text_files()):
         raise MissingError(f"there are no texts in {workspace.texts_dir}", "run lsdata download first")
@@ -130,7 +130,7 @@ def require_texts(workspace: Workspace) -> None:
 
 def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
     """The texts that are read."""
-    from latentscore_data.core.record_builder import read_texts
+    from latentscore_data.core.vibes.extraction import read_texts
 
     return read_texts(workspace.text_files(), settings.vibes.limit)
 
@@ -140,12 +140,12 @@ def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed
     from functools import partial
 
     from latentscore_data.commands._models import announce, confirm_spending
-    from latentscore_data.core.display import progress
-    from latentscore_data.core.ledger import Ledger
+    from latentscore_data.core.base.display import progress
+    from latentscore_data.core.base.ledger import Ledger
+    from latentscore_data.core.base.loop import Job, run_stage
     from latentscore_data.core.llm.client import connect
     from latentscore_data.core.llm.prices import costs_nothing
-    from latentscore_data.core.record_builder import ask_for_vibes, text_fingerprint, text_key
-    from latentscore_data.core.stage import Job, run_stage
+    from latentscore_data.core.vibes.extraction import ask_for_vibes, text_fingerprint, text_key
 
     model = model_name(settings)
     base = settings.llm.base_for(model)
@@ -177,9 +177,9 @@ def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed
 
 def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
     """All answers as rows: thinned out, split, noisy, written to one file per split."""
-    from latentscore_data.core.arrange import arrange
-    from latentscore_data.core.dedupe import choose_embedder, load_embedder
-    from latentscore_data.core.record_builder import extracted_rows, text_fingerprint, text_key
+    from latentscore_data.core.vibes.curation import arrange
+    from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
+    from latentscore_data.core.vibes.extraction import extracted_rows, text_fingerprint, text_key
 
     model = model_name(settings)
     base = settings.llm.base_for(model)
@@ -197,7 +197,7 @@ def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
 
 def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
     """What the last run put into a split that would have been empty: it stays there when texts are added."""
-    from latentscore_data.core.workspace import read_manifest
+    from latentscore_data.core.base.workspace import read_manifest
 
     manifest = read_manifest(workspace.vibes_dir / "manifest.json") or {}
     same = all(
@@ -209,7 +209,7 @@ def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
 
 def report(arranged: Arranged) -> None:
     """How the rows fell, and how near the test rows are to what is trained on."""
-    from latentscore_data.core.display import say
+    from latentscore_data.core.base.display import say
 
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
     say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
@@ -228,10 +228,10 @@ def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
 
 
 def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> Plan:
-    from latentscore_data.core.llm.builtin import vibes_for
+    from latentscore_data.core.llm.offline.builtin import vibes_for
     from latentscore_data.core.llm.plan import make_plan
     from latentscore_data.core.llm.prompts import vibes_question
-    from latentscore_data.core.vibe_schema import TextVibes
+    from latentscore_data.core.vibes.schema import TextVibes
     from latentscore_data.sample import sample_texts
 
     example = vibes_for(next(sample_texts()).text, max_vibes=settings.vibes.max_vibes)
@@ -247,11 +247,11 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the stage reads, and what decides its result."""
-    from latentscore_data.core.dedupe import choose_embedder
-    from latentscore_data.core.llm.builtin import FINGERPRINT
+    from latentscore_data.core.base.workspace import StageFiles
+    from latentscore_data.core.llm.offline.builtin import FINGERPRINT
     from latentscore_data.core.llm.prompts import vibes_prompt_hash
-    from latentscore_data.core.vibe_schema import vibe_schema_hash
-    from latentscore_data.core.workspace import StageFiles
+    from latentscore_data.core.vibes.dedupe import choose_embedder
+    from latentscore_data.core.vibes.schema import vibe_schema_hash
 
     decides: dict[str, Any] = {
         "model": model_name(settings),
@@ -278,9 +278,9 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, an embedder's library or weights."""
-    from latentscore_data.core.dedupe import minilm_missing
-    from latentscore_data.core.errors import LsdataError, MissingError
+    from latentscore_data.core.base.errors import LsdataError, MissingError
     from latentscore_data.core.llm.client import check_route
+    from latentscore_data.core.vibes.dedupe import minilm_missing
 
     problems: list[LsdataError] = []
     try:

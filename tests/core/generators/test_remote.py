@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from factories import make_payload, make_vibe
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.settings import BenchSettings, ModalSettings
+from latentscore_data.core.compute import modal as remote
+from latentscore_data.core.generators.registry import Generated
 from latentscore_data.core.generators.remote import RemoteGenerator
-from latentscore_data.core.rows import VibeRow
-from latentscore_data.core.settings import BenchSettings, ModalSettings
-from latentscore_data.core.training import remote
 
 
 def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

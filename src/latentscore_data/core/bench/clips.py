@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentscore_data.core.jsonl_io import replace_bytes
+from latentscore_data.core.base.jsonl import replace_bytes
 
 if TYPE_CHECKING:
     from latentscore import Audio

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.jsonl import replace_bytes, replace_json
+from latentscore_data.core.base.rows import BenchRow
+from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.bench.report import json_for_html
-from latentscore_data.core.errors import InputError, MissingError
-from latentscore_data.core.jsonl_io import replace_bytes, replace_json
-from latentscore_data.core.rows import BenchRow
-from latentscore_data.core.seeds import digest, rng_for, unit_hash
 
 Json = dict[str, Any]
 Choice = str
@@ -239,7 +239,7 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     return {**result, "run": folder.name, "written": str(out)}
 
 
-def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, dict[str, Json]]:
+def _pack(bench_dir: Path, named: set[str], load_answers: set[str]) -> tuple[Path, dict[str, Json]]:
     """The run folder of the pack that the answers belong to, and its pairs by id.
 
     Where the result goes is decided by where the key lies, never by what it or the answers say: both come from outside.
@@ -251,7 +251,7 @@ def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, d
         if path.resolve() != bench_dir.resolve() / folder.name / "human" / path.name:
             continue  # a link: the result would be written somewhere else
         run, pairs = _read_key(path)
-        if (not named or named & {run, folder.name}) and answered & pairs.keys():
+        if (not named or named & {run, folder.name}) and load_answers & pairs.keys():
             return folder, pairs
     raise InputError(f"no listening pack under {bench_dir} has these pairs", "give the --root that wrote the pack")
 

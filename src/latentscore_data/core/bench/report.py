@@ -19,9 +19,9 @@ import orjson
 
 from latentscore import FIELDS
 from latentscore.labels import PALETTE_WEIGHTS
+from latentscore_data.core.base.jsonl import replace_bytes
+from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.bench.summary import final_score
-from latentscore_data.core.jsonl_io import replace_bytes
-from latentscore_data.core.rows import BenchRow
 
 Json = dict[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from latentscore import FIELDS
+from latentscore_data.core.base.rows import BenchRow
+from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.bench import stats
-from latentscore_data.core.rows import BenchRow
-from latentscore_data.core.seeds import rng_for
 
 Json = dict[str, Any]
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError, VerificationError, require
+from latentscore_data.core.base.errors import InputError, VerificationError, require
+from latentscore_data.core.base.jsonl import writing
 from latentscore_data.core.export.merge import PROBES, Parity, compare, logits, probe_tokens, tensors
-from latentscore_data.core.jsonl_io import writing
 from latentscore_data.core.training.loop import quiet_libraries
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError, VerificationError
-from latentscore_data.core.jsonl_io import writing
+from latentscore_data.core.base.errors import InputError, VerificationError
+from latentscore_data.core.base.jsonl import writing
 from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained, model_config
 from latentscore_data.core.training.chat import template_options
 from latentscore_data.core.training.loop import quiet_libraries

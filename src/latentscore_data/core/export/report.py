@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core import ledger
+from latentscore_data.core.base import ledger
+from latentscore_data.core.base.jsonl import replace_bytes, writing
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.seeds import unit_hash
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.cards import picture_name
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.export.provenance import Provenance
-from latentscore_data.core.jsonl_io import replace_bytes, writing
-from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.seeds import unit_hash
-from latentscore_data.core.workspace import Workspace
 
 SAMPLE_ROWS = 8
 MOST_SECONDS = 20.0

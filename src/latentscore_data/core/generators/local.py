@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore import FIELDS, MusicConfigPromptPayload, schema_hash
 from latentscore.config import TITLE_MAX_WORDS
-from latentscore_data.core.errors import InputError, require
-from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.base.errors import InputError, require
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.generators.registry import Generated
 from latentscore_data.core.generators.simple import checked
 from latentscore_data.core.llm.prompts import config_prompt_hash
-from latentscore_data.core.rows import VibeRow
-from latentscore_data.core.seeds import digest
 
 if TYPE_CHECKING:
     import torch

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.generators.base import Generated, SoundIndex, with_payloads
+from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.generators.registry import Generated, SoundIndex, with_payloads
 from latentscore_data.core.generators.simple import checked
-from latentscore_data.core.rows import ScoredRow, VibeRow
-from latentscore_data.core.seeds import digest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from latentscore_data.core.settings import LLMSettings
+    from latentscore_data.core.base.settings import LLMSettings
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.scoring.base import Outcome, Score, ScorerNeeds, Unscored
-from latentscore_data.core.scoring.workers import WorkerFailure, WorkerPool
-from latentscore_data.core.seeds import digest
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.scoring.registry import Outcome, Score, ScorerDeps, Unscored
 
 if TYPE_CHECKING:
     from latentscore import Audio
@@ -37,7 +37,7 @@ class CustomScorer:
     the command line, or by trusting the settings file. The fingerprint covers the one file that holds the function.
     """
 
-    def __init__(self, name: str, needs: ScorerNeeds, call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(self, name: str, needs: ScorerDeps, call_seconds: float = CALL_SECONDS) -> None:
         self.name = name
         where, _, function = name.rpartition(":")
         file = _source_file(where)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.ledger import Usage
-from latentscore_data.core.scoring.base import Outcome, Score, ScorerNeeds, Unscored
-from latentscore_data.core.seeds import digest
-from latentscore_data.core.stage import NotAttempted, RowFailure
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.loop import NotAttempted, RowFailure
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.scoring.registry import Outcome, Score, ScorerDeps, Unscored
 
 if TYPE_CHECKING:
     from latentscore import Audio
@@ -57,7 +57,7 @@ class JudgeScorer:
     or an exhausted budget ends the run. Every pair is sent to the provider of the model: vibe and sound.
     """
 
-    def __init__(self, name: str, needs: ScorerNeeds) -> None:
+    def __init__(self, name: str, needs: ScorerDeps) -> None:
         self.name = name
         self.model = name.partition(":")[2]
         if not self.model:
@@ -111,7 +111,7 @@ class JudgeScorer:
         return Question(PROMPT, parts, temperature=0.0, max_tokens=400)
 
     def _connect(self) -> LLM:
-        from latentscore_data.core.ledger import Ledger
+        from latentscore_data.core.base.ledger import Ledger
         from latentscore_data.core.llm.client import connect
 
         needs = self._needs
@@ -138,7 +138,7 @@ class JudgeScorer:
         self._loop = None
 
 
-def judge_plan(name: str, pairs: int, needs: ScorerNeeds) -> Plan:
+def judge_plan(name: str, pairs: int, needs: ScorerDeps) -> Plan:
     """What ``judge:MODEL`` would ask and cost for so many pairs, none of them cached; a rough figure, and it says so."""
     from latentscore_data.core.llm.plan import Plan
     from latentscore_data.core.llm.prices import price_of
@@ -162,10 +162,10 @@ def judge_plan(name: str, pairs: int, needs: ScorerNeeds) -> Plan:
     )
 
 
-def judges_plans(pairs: int, needs: ScorerNeeds) -> list[Plan]:
+def judges_plans(pairs: int, needs: ScorerDeps) -> list[Plan]:
     """What each judge among the scorers that costs money would be asked for so many pairs."""
     from latentscore_data.core.llm.prices import costs_nothing
-    from latentscore_data.core.scoring.base import scorer_names
+    from latentscore_data.core.scoring.registry import scorer_names
 
     judges = [name for name in scorer_names(needs.scoring) if name.startswith("judge:")]
     return [judge_plan(name, pairs, needs) for name in judges if not costs_nothing(name.partition(":")[2], needs.llm)]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latentscore import Audio, InvalidConfigError, parse_config
-from latentscore_data.core.scoring.base import Unscored
+from latentscore_data.core.scoring.registry import Unscored
 
 if TYPE_CHECKING:
-    from latentscore_data.core.scoring.base import Vectors
+    from latentscore_data.core.scoring.registry import Vectors
 
 SAMPLE_RATE = 48_000
 SILENCE_PEAK = 10 ** (-60 / 20)
@@ -44,7 +44,7 @@ def make_renderer(render: Render | None) -> Callable[..., Rendered]:
     play = render
 
     def work(
-        config: Mapping[str, Any], seconds: float, seed: int, listeners: Mapping[str, Listener], want_audio: bool
+        config: Mapping[str, Any], seconds: float, seed: int, embedders: Mapping[str, Listener], want_audio: bool
     ) -> Rendered:
         started = time.perf_counter()
         try:
@@ -58,7 +58,7 @@ def make_renderer(render: Render | None) -> Callable[..., Rendered]:
         failure = sound_failure(audio)
         if failure is not None:
             return Rendered(took, failure=failure, audio=audio if want_audio else None)
-        vectors = {name: listen(audio) for name, listen in listeners.items()}
+        vectors = {name: embed(audio) for name, embed in embedders.items()}
         return Rendered(took, vectors, audio if want_audio else None)
 
     return work

@@ -11,8 +11,8 @@ from typing import Any
 
 from latentscore.config import parse_payload
 from latentscore.errors import InvalidConfigError
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import answer_text, completion_messages, prompt_messages, template_options
 from latentscore_data.core.training.spec import TrainSpec
 

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.errors import InputError, MissingError, require
-from latentscore_data.core.seeds import rng_for
+from latentscore_data.core.base.errors import InputError, MissingError, require
+from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.training.chat import answer_text, prompt_messages
 from latentscore_data.core.training.runs import finished_final
 from latentscore_data.core.training.spec import TINY_RANDOM

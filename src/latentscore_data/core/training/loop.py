@@ -20,14 +20,14 @@ from transformers import (
     TrainingArguments,
 )
 
-from latentscore_data.core.errors import InputError, OutputError, StoppedError
-from latentscore_data.core.jsonl_io import Appender, writing
-from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.base.errors import InputError, OutputError, StoppedError
+from latentscore_data.core.base.jsonl import Appender, writing
+from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.base_models import Loaded
+from latentscore_data.core.training.run_health import Line, health
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
-from latentscore_data.core.training.watch import Line, health
 
 LINES_EVERY_SECONDS = 10.0
 CHECKPOINTS_PER_RUN = 10
@@ -52,7 +52,7 @@ def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainContext:
     """One run, ready for its trainer: the model, and the rows that fit, by role."""
 
     spec: TrainSpec
@@ -64,13 +64,13 @@ class Lesson:
     watching: Watching
 
 
-def common_arguments(lesson: Lesson) -> dict[str, Any]:
+def common_arguments(context: TrainContext) -> dict[str, Any]:
     """The arguments that ``SFTConfig`` and ``GRPOConfig`` have in common."""
     import torch
 
-    spec, steps, device = lesson.spec, lesson.audit.steps, lesson.device
+    spec, steps, device = context.spec, context.audit.steps, context.device
     return {
-        "output_dir": str(lesson.folder.checkpoints),
+        "output_dir": str(context.folder.checkpoints),
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.optim.schedule,
         "warmup_steps": spec.optim.warmup,
@@ -98,7 +98,7 @@ def common_arguments(lesson: Lesson) -> dict[str, Any]:
     }
 
 
-class Watch(TrainerCallback):
+class MetricsCallback(TrainerCallback):
     """Writes each logged step to ``metrics.jsonl``, says how it goes, and tells of complete checkpoints."""
 
     def __init__(self, folder: RunFolder, watching: Watching) -> None:
@@ -144,45 +144,45 @@ class Watch(TrainerCallback):
         self._out.close()
 
 
-def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[Any, Watch]:
+def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainContext) -> tuple[Any, MetricsCallback]:
     """Train from the newest complete checkpoint, or from the start. Returns the trainer and what was watched.
 
     Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is or nothing was trained.
     """
-    folder, watching = lesson.folder, lesson.watching
+    folder, watching = context.folder, context.watching
     checkpoint = folder.newest_checkpoint()
     folder.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     if checkpoint:
         watching.say(f"going on from {checkpoint.name}")
-    watch = Watch(folder, watching)
+    watch = MetricsCallback(folder, watching)
     try:
         with disk_full(folder.path), quiet_libraries():
             trainer = make_trainer(watch)
             trainer.remove_callback(PrinterCallback)
-            if checkpoint and _had_ended(trainer, checkpoint, lesson):
+            if checkpoint and _had_ended(trainer, checkpoint, context):
                 watching.say(f"training had ended at {checkpoint.name}")
                 watch.findings += health(watch.history)
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         watch.close()
-    if trainer.state.global_step == 0 < lesson.audit.steps:
+    if trainer.state.global_step == 0 < context.audit.steps:
         raise InputError(
-            f"run {folder.run_id} ended before the first of its {lesson.audit.steps} steps",
+            f"run {folder.run_id} ended before the first of its {context.audit.steps} steps",
             "take a smaller --set batch.size=..., or more rows",
         )
     return trainer, watch
 
 
-def _had_ended(trainer: Any, checkpoint: Path, lesson: Lesson) -> bool:
+def _had_ended(trainer: Any, checkpoint: Path, context: TrainContext) -> bool:
     """Whether training had come to its end at ``checkpoint``; if so, the trainer gets the model that it had then.
 
     The trainer itself would go on from there for a step or more: it forgets how long it has waited for progress, which is
     given back to it here, unless ``--force`` has given it another spec since.
     """
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    ended = state.global_step >= lesson.audit.steps
-    changed = lesson.folder.record().get("changed_after") == checkpoint.name
+    ended = state.global_step >= context.audit.steps
+    changed = context.folder.record().get("changed_after") == checkpoint.name
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, EarlyStoppingCallback) and not changed:
             noted = cast("dict[str, Any]", state.stateful_callbacks).get("EarlyStoppingCallback", {})

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core.errors import LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
+from latentscore_data.core.training.run_health import draw, finite
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
-from latentscore_data.core.training.watch import draw, finite
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,11 @@ def _train(
     reward: Reward | None,
     deadline: float | None,
 ) -> dict[str, Any]:
-    from latentscore_data.core.bench.prepare import choosers
+    from latentscore_data.core.bench.prepare import selection_scorers
     from latentscore_data.core.training.audit import audit, count_parameters
     from latentscore_data.core.training.base_models import load_base, pick_device
     from latentscore_data.core.training.grpo import load_policy, train_grpo
-    from latentscore_data.core.training.loop import Lesson, Watching
+    from latentscore_data.core.training.loop import TrainContext, Watching
     from latentscore_data.core.training.sft import train_sft
 
     device = pick_device(spec.device)
@@ -110,10 +110,10 @@ def _train(
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
     # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
-    chosen_by = choosers(kept["train"]) if spec.kind == "sft" else ()
+    chosen_by = selection_scorers(kept["train"]) if spec.kind == "sft" else ()
     folder.note(audit=report.to_dict(), device=device, chosen_by=chosen_by)
-    lesson = Lesson(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
-    trainer, watch = train_sft(lesson) if spec.kind == "sft" else train_grpo(lesson, reward)
+    context = TrainContext(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
+    trainer, watch = train_sft(context) if spec.kind == "sft" else train_grpo(context, reward)
     save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
 
