@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         schema_hash,
     )
     from latentscore.synth.engine import render
-    from latentscore.synth.score import Score, compose
+    from latentscore.synth.midi import write_midi
+    from latentscore.synth.score import LAYERS, Score, compose
 
 _LAZY = {
     "Audio": "audio",
@@ -45,10 +46,13 @@ _LAZY = {
     "render": "synth.engine",
     "Score": "synth.score",
     "compose": "synth.score",
+    "LAYERS": "synth.score",
+    "write_midi": "synth.midi",
 }
 
 __all__ = [
     "FIELDS",
+    "LAYERS",
     "RENDERER_VERSION",
     "Audio",
     "AudioError",
@@ -73,6 +77,7 @@ __all__ = [
     "render",
     "schema_hash",
     "write_audio",
+    "write_midi",
 ]
 
 

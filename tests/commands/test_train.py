@@ -10,8 +10,8 @@ import pytest
 
 from latentscore_data.commands.train import StartOptions, run_sweep
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
-from latentscore_data.core.base.loop import Summary
 from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings
+from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError
 from latentscore_data.core.training.prepare import prepare

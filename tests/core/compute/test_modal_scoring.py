@@ -22,7 +22,8 @@ from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.compute.modal_scoring import ModalScoringService, remote_blocker, scoring_on_modal
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.registry import ScorerDeps, make_scorers
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from modal_loopback import LoopbackModal
 
@@ -64,7 +65,7 @@ def test_what_is_heard_there_is_what_is_heard_here(modal: LoopbackModal) -> None
             assert [[len(sound["vibes"]) for sound in shard] for shard in sent(modal)[:2]] == [[2, 1], [1]]
             assert [shard[0]["config"] for shard in sent(modal)[2:]] == [BROKEN]
             # Another vibe costs neither a render nor a container.
-            assert there.hear("quite another", BRIGHT).score("acoustic") is not None
+            assert there.score_one("quite another", BRIGHT).score("acoustic") is not None
             assert len(sent(modal)) == 3
             assert there.counts.renders == 4
         with studio_here(cache_there) as later:
@@ -75,7 +76,7 @@ def test_what_is_heard_there_is_what_is_heard_here(modal: LoopbackModal) -> None
 @pytest.mark.long
 def test_a_clip_made_there_is_the_clip_made_here(modal: LoopbackModal, tmp_path: Path) -> None:
     with ScoreCache() as cache, studio_here(cache) as here:
-        audio = here.hear("rain", BRIGHT, want_audio=True).audio
+        audio = here.score_one("rain", BRIGHT, want_audio=True).audio
     assert audio is not None
     with ScoreCache() as cache, studio_there(cache, keep_flac=True) as there:
         futures = [there.submit("rain", BRIGHT, want_audio=True), there.submit("fog", BRIGHT)]
@@ -124,7 +125,7 @@ def test_scorers_that_are_not_those_of_this_machine_are_noticed(modal: LoopbackM
             first.result()
         # After that nothing more is sent.
         with pytest.raises(VerificationError):
-            there.hear("fog", DARK)
+            there.score_one("fog", DARK)
         assert len(modal.sent) == 1
 
 
@@ -139,7 +140,7 @@ def test_nothing_is_heard_after_the_time_that_was_agreed_to(
         studio_there(cache, timeout_hours=1) as there,
         pytest.raises(StoppedError, match="out of time") as error,
     ):
-        there.hear("rain", BRIGHT)
+        there.score_one("rain", BRIGHT)
     assert "timeout_hours" in error.value.remedy
 
 

@@ -10,14 +10,15 @@ from factories import make_payload, make_vibe
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
 from latentscore_data.core.base.ledger import Usage
-from latentscore_data.core.base.loop import Summary
+from latentscore_data.core.base.manifest import read_manifest, stale_reasons
 from latentscore_data.core.base.rows import ConfigRow, ScoredRow
 from latentscore_data.core.base.settings import Settings
-from latentscore_data.core.base.workspace import Workspace, read_manifest, stale_reasons
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.scoring import best_of, service
 from latentscore_data.core.scoring.best_of import choose, run_scoring
-from latentscore_data.core.scoring.registry import Score, Scorer
 from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import Score, Scorer
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
 
 QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "infinite"))

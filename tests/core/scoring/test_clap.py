@@ -21,8 +21,10 @@ from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.scoring import clap
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import HOP, WINDOW, ClapScorer, cut
-from latentscore_data.core.scoring.registry import Score, ScorerDeps, make_scorer, resolve_auto
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
 from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import Score
 from scoring_fakes import render_by_root
 
 

@@ -9,8 +9,8 @@ import pytest
 from factories import make_config, make_payload
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.scoring.registry import Score, Scorer
 from latentscore_data.core.scoring.service import ScoringService, config_hash
+from latentscore_data.core.scoring.types import Score, Scorer
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
 
 SETTINGS = ScoringSettings(seconds=0.5, workers=1)

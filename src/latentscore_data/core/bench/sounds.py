@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import ClapScorer
+from latentscore_data.core.scoring.renderer import Render
 from latentscore_data.core.scoring.service import ScoringService, config_of
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.renderer import Render
 
 Floats = NDArray[np.float32]
 

@@ -13,18 +13,22 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, Settings
 from latentscore_data.core.compute.entrypoints import shards_of, unpack
 from latentscore_data.core.compute.modal import map_on_modal
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.registry import EmbeddingScorer, Score, Scorer, Unscored, scorer_names
-from latentscore_data.core.scoring.service import MakeService, ScoredRender, ScoringService, current_renderer_version
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.service import _Pair
+from latentscore_data.core.scoring.registry import scorer_names
+from latentscore_data.core.scoring.service import (
+    MakeService,
+    ScoredRender,
+    ScoringService,
+    _Pair,
+    current_renderer_version,
+)
+from latentscore_data.core.scoring.types import EmbeddingScorer, Score, Scorer, Unscored
 
 Say = Callable[[str], None]
 

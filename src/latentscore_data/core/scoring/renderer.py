@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+import latentscore
 from latentscore import Audio, InvalidConfigError, parse_config
-from latentscore_data.core.scoring.registry import Unscored
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.registry import Vectors
+from latentscore_data.core.scoring.types import Unscored, Vectors
 
 SAMPLE_RATE = 48_000
 SILENCE_PEAK = 10 ** (-60 / 20)
@@ -38,9 +36,7 @@ class Rendered:
 def make_renderer(render: Render | None) -> Callable[..., Rendered]:
     """Called once in each rendering process; ``None`` stands for ``latentscore.render``."""
     if render is None:
-        from latentscore import render as latentscore_render
-
-        render = latentscore_render
+        render = latentscore.render
     play = render
 
     def work(

@@ -15,24 +15,21 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
+from latentscore import RENDERER_VERSION, Audio
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.bench.clips import Clip
 from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.registry import EmbeddingScorer, Outcome, Score, Scorer, Unscored, close, prepare
-from latentscore_data.core.scoring.renderer import SAMPLE_RATE, Rendered, make_renderer
-
-if TYPE_CHECKING:
-    from latentscore import Audio
-    from latentscore_data.core.bench.clips import Clip
-    from latentscore_data.core.scoring.registry import Vectors
-    from latentscore_data.core.scoring.renderer import Render
+from latentscore_data.core.scoring.registry import close, prepare
+from latentscore_data.core.scoring.renderer import SAMPLE_RATE, Render, Rendered, make_renderer
+from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Score, Scorer, Unscored, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +148,7 @@ class ScoringService:
     :class:`ScoreCache`, the path of one, or None for one that lasts as long as the studio. Use it as a context manager::
 
         with ScoringService(scorers, settings.scoring, workspace.score_cache) as studio:
-            hearing = studio.hear("rain at night", payload)
+            scored = service.score_one("rain at night", payload)
     """
 
     at_once: int = 24
@@ -461,8 +458,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 def current_renderer_version() -> str:
     """The version of the renderer: another one may give the same config another sound."""
-    from latentscore import RENDERER_VERSION
-
     return str(RENDERER_VERSION)
 
 
