@@ -59,10 +59,10 @@ class Match:
 
     @property
     def config(self) -> MusicConfig | MusicConfigPrompt:
-        """Raises :class:`latentscore.InvalidConfigError` for a row whose config is not valid."""
-        from latentscore.config import parse_config
+        """As :func:`latentscore.convert_config` reads it. Raises :class:`latentscore.InvalidConfigError`."""
+        from latentscore.config import convert_config
 
-        return parse_config(self.row["config"])
+        return convert_config(self.row["config"])[0]
 
     @property
     def palettes(self) -> list[Palette]:
