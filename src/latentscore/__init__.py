@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore.errors import AudioError, InvalidConfigError, LatentScoreError, MapError
 from latentscore.labels import FIELDS
-
-# At once, not when first asked for: the module has the function's name, and whichever is bound last is found.
-from latentscore.lookup import Match, VibeMap, load_map, lookup
 from latentscore.version import RENDERER_VERSION
 
 if TYPE_CHECKING:
@@ -27,9 +24,12 @@ if TYPE_CHECKING:
         random_config,
         schema_hash,
     )
+    from latentscore.loudness import integrated_lufs, true_peak
     from latentscore.synth.engine import render
     from latentscore.synth.midi import write_midi
-    from latentscore.synth.score import LAYERS, Score, compose
+    from latentscore.synth.notes import LAYERS
+    from latentscore.synth.score import Score, compose
+    from latentscore.vibe_map import Match, VibeMap, load_map, lookup
 
 _LAZY = {
     "Audio": "audio",
@@ -45,11 +45,17 @@ _LAZY = {
     "parse_payload": "config",
     "random_config": "config",
     "schema_hash": "config",
+    "integrated_lufs": "loudness",
+    "true_peak": "loudness",
     "render": "synth.engine",
     "Score": "synth.score",
     "compose": "synth.score",
-    "LAYERS": "synth.score",
+    "LAYERS": "synth.notes",
     "write_midi": "synth.midi",
+    "Match": "vibe_map",
+    "VibeMap": "vibe_map",
+    "load_map": "vibe_map",
+    "lookup": "vibe_map",
 }
 
 __all__ = [
@@ -71,6 +77,7 @@ __all__ = [
     "VibeMap",
     "compose",
     "convert_config",
+    "integrated_lufs",
     "load_map",
     "lookup",
     "parse_config",
@@ -79,6 +86,7 @@ __all__ = [
     "read_audio",
     "render",
     "schema_hash",
+    "true_peak",
     "write_audio",
     "write_midi",
 ]

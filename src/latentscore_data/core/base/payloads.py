@@ -9,6 +9,9 @@ from typing import Any, cast
 from latentscore import FIELDS, InvalidConfigError, MusicConfigPrompt, convert_config
 from latentscore.config import FIELDS_LEFT_OUT
 
+UNTITLED: Mapping[str, Any] = {"thinking": "", "title": "Untitled", "palettes": []}
+"""What a config without a payload around it gets."""
+
 NUMBERS_LABELED = "numbers between two labels: set to the nearest label"
 """A note beside those of :func:`latentscore.convert_config`."""
 
@@ -22,8 +25,8 @@ def convert_payload(payload: Any, layers: Any = None) -> tuple[Any, tuple[str, .
     held = _mapping(payload)
     if held is None:
         return payload, ()
-    rest = held if "config" in held else {}
-    config = _mapping(held["config"] if rest else held)
+    rest = held if "config" in held else UNTITLED
+    config = _mapping(held.get("config", held))
     if config is None:
         return payload, ()
     if in_labels(config):

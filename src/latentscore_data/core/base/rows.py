@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from latentscore_data.core.base.payloads import convert_payload
+from latentscore_data.core.base.payloads import UNTITLED, convert_payload
 from latentscore_data.core.base.seeds import digest
 
 ROW_FORMAT_VERSION = 1
@@ -170,12 +170,8 @@ class ScoredRow(ConfigRow):
             return data
         row = dict(cast("dict[str, Any]", data))
         if row.get("config_payload") is None and row.get("config") is not None:
-            row["config_payload"] = {
-                "thinking": row.pop("thinking", None) or "",
-                "title": row.pop("title", None) or "Untitled",
-                "config": row.pop("config"),
-                "palettes": row.pop("palettes", None) or [],
-            }
+            own = {name: row.pop(name, None) or default for name, default in UNTITLED.items()}
+            row["config_payload"] = {**own, "config": row.pop("config")}
         row["config_payload"], notes = convert_payload(row.get("config_payload"), row.get("layers"))
         if row["config_payload"] is None and "config_payload" not in data:
             del row["config_payload"]

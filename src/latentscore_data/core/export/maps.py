@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from latentscore.errors import MapError
-from latentscore.lookup import (
+from latentscore.vibe_map import (
     EMBEDDING_FIELDS,
     JSONL_FILE,
     MAP_FORMAT,
