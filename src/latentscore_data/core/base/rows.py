@@ -97,10 +97,12 @@ class VibeRow(_Row):
         if isinstance(split := row.get("split"), str):
             # Hub data sets spell SFT-Train as SFT_Train; an empty text stands for "no split".
             row["split"] = _SPLIT_SPELLINGS.get(split, split) or None
-        if row.get("row_id") or not row.get("vibe_original"):
+        if not row.get("vibe_original"):
             return row
         row.setdefault("dataset", "unknown")
         row.setdefault("id_in_dataset", digest(row["vibe_original"])[:16])
+        if row.get("row_id"):
+            return row
         row["id_in_dataset"] = str(row["id_in_dataset"])
         content = digest(*(row.get(name) for name in ("vibe_scope", "character_name", "vibe_original")))[:12]
         row["row_id"] = (
