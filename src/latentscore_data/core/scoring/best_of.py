@@ -115,6 +115,7 @@ def run_scoring(
     """
     for split in settings.configs.splits:
         name_rows(workspace.scored(split))
+    homes = _homes(workspace)
     inputs = _inputs(settings, workspace)
     if not inputs and not workspace.candidates.exists():
         raise MissingError("there are no candidates to score", "run: lsdata configs")
@@ -132,7 +133,7 @@ def run_scoring(
             converted: Counter[str] = Counter()
             for split, rows in inputs.items():
                 if overwrite:
-                    _begin_again(workspace.scored(split))
+                    _begin_again(workspace.scored(split), homes)
                 part = run_stage(
                     scoring_job(service, settings.scoring, retry_failed=retry_failed),
                     _noting(rows.read(split, workspace), converted),
@@ -363,13 +364,18 @@ def _noting(rows: Iterator[ConfigRow], converted: Counter[str]) -> Iterator[Conf
         yield row
 
 
-def _begin_again(path: Path) -> None:
+def _begin_again(path: Path, homes: Mapping[str, Split]) -> None:
     """Forget what scoring made; rows that somebody put there stay, to be scored anew."""
     if not path.exists():
         return
-    rows = ({name: value for name, value in line.items() if name != "input_fingerprint"}
-            for _, line in read_lines(path, "drop") if not made_here(line))  # fmt: skip
-    if replace_rows(path, rows) == 0:
+    stays = _put_there(path, homes)
+
+    def rows() -> Iterator[Line]:
+        for _, line in read_lines(path, "drop"):
+            if str(line["row_id"]) in stays:
+                yield {name: value for name, value in line.items() if name != "input_fingerprint"}
+
+    if replace_rows(path, rows()) == 0:
         path.unlink()
 
 
