@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from latentscore_data.commands._globals import Globals
 from latentscore_data.core.base.display import print_summary
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, load_settings
@@ -76,12 +76,12 @@ ModelOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
-LimitOption = Annotated[int | None, typer.Option(help="Take only the first so many.", min=1)]
+LimitOption = Annotated[int | None, typer.Option(help="Use at most this many, from the start.", min=1)]
 MaxConcurrencyOption = Annotated[
-    int | None, typer.Option(help="Most calls in flight at once.", min=1, rich_help_panel=MODELS)
+    int | None, typer.Option(help="Maximum number of calls in flight.", min=1, rich_help_panel=MODELS)
 ]
 MaxQpsOption = Annotated[
-    float | None, typer.Option(help="Most calls started per second.", min=0.001, rich_help_panel=MODELS)
+    float | None, typer.Option(help="Maximum number of calls started per second.", min=0.001, rich_help_panel=MODELS)
 ]
 MaxCostOption = Annotated[
     float | None, typer.Option(help="Hard stop in US dollars for the whole run.", min=0, rich_help_panel=MODELS)
@@ -100,7 +100,7 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this s
 ScorerOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Who listens: auto, acoustic, clap, judge:MODEL, file.py:fn. The first one chooses. Repeatable.",
+        help="Scorers: auto, acoustic, clap, judge:MODEL, file.py:fn. The first one chooses. Repeatable.",
         autocompletion=complete_scorer,
     ),
 ]
@@ -152,16 +152,6 @@ def with_flags(parameter: str, options: Mapping[str, Any]) -> Callable[[Command]
 
 calls_models = with_flags("calls", CALL_OPTIONS)
 """For commands that call models: the flags that were given become ``calls``, for the section ``llm``."""
-
-
-class Globals:
-    """The options that work before and after the command's name."""
-
-    config: Path | None = None
-    root: Path | None = None
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
 
 
 def load(**flags: dict[str, Any]) -> Settings:
