@@ -319,7 +319,7 @@ def _settled(data: Any) -> dict[str, Any]:
         kind = FIELDS[name].kind if name in FIELDS else None
         if kind == "whole" and isinstance(value, float) and value.is_integer():
             values[name] = int(value)
-        elif kind == "switch" and value in (0, 1) and not isinstance(value, bool):
+        elif kind == "switch" and not isinstance(value, bool) and value in (0, 1):
             values[name] = bool(value)
     return values
 

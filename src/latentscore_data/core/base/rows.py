@@ -149,8 +149,9 @@ class ConfigRow(VibeRow):
         given = cast("dict[str, Any]", data)
         found: list[str] = []
         row = dict(given)
-        if isinstance(candidates := given.get("config_candidates"), list):
-            read = [convert_payload(candidate) for candidate in cast("list[Any]", candidates)]
+        if isinstance(given.get("config_candidates"), list):
+            candidates = cast("list[Any]", given["config_candidates"])
+            read = [convert_payload(candidate) for candidate in candidates]
             row["config_candidates"] = [payload for payload, _ in read]
             found += [note for _, notes in read for note in notes]
         return _noted(row, found)
