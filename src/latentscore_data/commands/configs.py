@@ -64,7 +64,7 @@ from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
-from latentscore_data.core.scoring.best_of import run_scoring, score_files
+from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
@@ -132,7 +132,12 @@ def configs(
             return
         show_answers(answer_vibes(vibe, settings, workspace, audio=audio, trusted=trusted, yes=yes))
         return
-    workspace, rows = choose_rows(settings, workspace)
+    workspace, rows = choose_rows(settings, workspace, only)
+    if not len(rows) and only is None:
+        say(
+            f"configs: no vibe rows, so the {count_inputs(settings, workspace)} rows in {workspace.configs_dir} are scored"
+        )
+        only = "score"
     if dry_run:
         show_plan(make_plan_for(rows, settings, workspace))
         if executor.remote and only != "generate":
@@ -160,10 +165,18 @@ def model_name(settings: Settings) -> str:
     return settings.configs.model or settings.llm.model
 
 
-def choose_rows(settings: Settings, workspace: Workspace) -> tuple[Workspace, Source | list[VibeRow]]:
-    """The vibe rows to work on and where; the bundled sample rows, in a place of their own, where there are none yet."""
+def choose_rows(
+    settings: Settings, workspace: Workspace, only: str | None = None
+) -> tuple[Workspace, Source | list[VibeRow]]:
+    """The vibe rows to work on and where; the bundled sample rows, in a place of their own, where there are none yet.
+
+    No rows where there is nothing to generate for: with ``only`` "score", or where scored rows were put there without vibes.
+    """
+    rows = VibeRows(workspace, settings.configs)
+    has_configs = workspace.candidates.exists() or any(workspace.scored(s).exists() for s in settings.configs.splits)
+    if has_configs and (only == "score" or (only is None and not len(rows))):
+        return workspace, rows if only == "score" else []
     if workspace.vibe_files() or workspace.text_files() or "TEST" not in settings.configs.splits:
-        rows = VibeRows(workspace, settings.configs)
         require_rows(rows, settings.configs)
         return workspace, rows
     workspace = Workspace(sample_root(workspace.root))
@@ -189,11 +202,12 @@ def run_configs(
     Models are asked from here in any case; on a remote ``executor`` the candidates are rendered and scored there.
     """
     summary = Summary("configs")
+    to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
     make_renderer: MakeRenderer = LocalRenderer
-    if executor is not None and executor.remote and only != "generate":
-        make_renderer = remote_renderer(settings, len(rows), executor, yes=yes)
+    if executor is not None and executor.remote and to_score:
+        make_renderer = remote_renderer(settings, to_score, executor, yes=yes)
     if only != "generate":
-        check_scorers(settings, len(rows), trusted=trusted, yes=yes)
+        check_scorers(settings, to_score, trusted=trusted, yes=yes)
     if only != "score":
         summary = run_generate(
             settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
@@ -257,6 +271,8 @@ def run_score(
         "scorer": ", ".join(scored.details["scorers"]),
         **winners(settings, workspace),
     }
+    for note, count in summary.details["converted"].items():
+        say(f"configs: {count} rows from elsewhere: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
             f"configs: acoustic knows no word of {undecided} of {len(summary.details['winner_scores'])} vibes; there the "
@@ -297,21 +313,23 @@ def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
     for split in settings.configs.splits:
         path = workspace.scored(split)
         for _, row in read_lines(path, torn="drop") if path.exists() else ():
+            if row.get("input_fingerprint") is None:
+                continue  # somebody put it there, and it was not scored here
             best = row["best_index"]
             decided_by = next(iter(row["candidate_scores"]))
             scores.append(row["candidate_scores"][decided_by][best])
-            undecided += row["scores_external"].get(decided_by, {}).get("words") == 0
+            undecided += (row["scores_external"].get(decided_by) or {}).get("words") == 0
             if len(first) < SHOWN_WINNERS:
                 payload = row["config_payload"]
                 first.append(
                     {
                         "row_id": row["row_id"],
                         "vibe": row["vibe_original"],
-                        "title": payload["title"],
+                        "title": payload.get("title") or "Untitled",
                         "best_index": best,
                         "candidates": len(row["config_candidates"]),
                         "score": scores[-1],
-                        "palette": payload["palettes"][0],
+                        "palette": next(iter(payload.get("palettes") or ()), {"colors": []}),
                     }
                 )
     without_words = {"without_known_words": undecided} if undecided else {}

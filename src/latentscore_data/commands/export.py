@@ -325,7 +325,7 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
         )
     return export.summary(
         facts.rows,
-        {"kind": kind, "embedder": source.fingerprint, "rows without a config": facts.without_config},
+        {"kind": kind, "embedder": source.fingerprint, "rows without a valid config": facts.without_config},
         "python -c \"import latentscore as ls; print(ls.lookup('{target}', 'rain on a tin roof').title)\"",
     )
 

@@ -97,14 +97,19 @@ def _why_not_json(path: Path, number: int, line: bytes, whole: bool, error: Exce
 def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> Iterator[RowT]:
     """Typed rows, streamed. Raises :class:`InputError` naming file, line and field."""
     for number, value in read_lines(path, torn):
-        try:
-            yield row_type.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "row"
-            raise InputError(
-                f"{path}:{number}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
-            ) from None
+        yield typed_row(value, row_type, f"{path}:{number}")
+
+
+def typed_row(value: dict[str, Any], row_type: type[RowT], where: str) -> RowT:
+    """One row; ``where`` it stands is named by the :class:`InputError` for a value that does not fit."""
+    try:
+        return row_type.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "row"
+        raise InputError(
+            f"{where}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
+        ) from None
 
 
 def dump_line(row: BaseModel | dict[str, Any]) -> bytes:
