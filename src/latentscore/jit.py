@@ -32,7 +32,7 @@ class _SealedFiles(IndexDataCacheFile):
 
     def _load_index(self) -> dict[Any, str]:
         try:
-            return pickle.loads(self._unsealed(self._index_path))
+            return pickle.loads(self._unsealed(self._index_path))  # noqa: S301 - numba's own format, in its own folder
         except OSError:
             return {}
 
@@ -40,7 +40,7 @@ class _SealedFiles(IndexDataCacheFile):
         self._write(self._index_path, overloads)
 
     def _load_data(self, name: str) -> Any:
-        return pickle.loads(self._unsealed(self._data_path(name)))
+        return pickle.loads(self._unsealed(self._data_path(name)))  # noqa: S301 - as above
 
     def _save_data(self, name: str, data: Any) -> None:
         self._write(self._data_path(name), data)

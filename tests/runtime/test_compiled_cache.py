@@ -52,7 +52,8 @@ class Compilations(event.Listener):
 def ask(folder: Path) -> tuple[float, bool]:
     """(result, whether it had to be compiled) of the loop, loaded as a new process does it."""
     spec = importlib.util.spec_from_file_location("loop", folder / "loop.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     compilations = Compilations()
