@@ -345,8 +345,10 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     from latentscore_data.core.errors import install
     from latentscore_data.core.export import cards, dataset, pictures, provenance
     from latentscore_data.core.export.folder import write_record
+    from latentscore_data.core.export.licenses import check_license
     from latentscore_data.core.jsonl_io import replace_bytes
 
+    check_license(settings.export.license)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
@@ -460,11 +462,14 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 def preflight(settings: Settings) -> list[LsdataError]:
     """Extras and files that the chosen kinds need and that are missing, and licences that cannot be read."""
     from latentscore_data.core.errors import LsdataError, require
+    from latentscore_data.core.export.licenses import check_license
     from latentscore_data.core.export.provenance import licenses_by_dataset
     from latentscore_data.core.export.terms import required
 
     problems: list[LsdataError] = []
     checks: list[Callable[[], object]] = [lambda: licenses_by_dataset(settings.export.source_licenses)]
+    if "dataset" in settings.export.kinds:
+        checks.append(lambda: check_license(settings.export.license))
     needs = [("pyarrow", "hub", "writing Parquet")] if settings.export.parquet == "always" else []
     if "model" in settings.export.kinds:
         needs += [(name, "ml", "exporting a model") for name in ("torch", "transformers", "peft")]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from latentscore import FIELDS
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts, split_name
+from latentscore_data.core.export.licenses import license_lines, license_slug
 from latentscore_data.core.export.maps import MapFacts
 from latentscore_data.core.export.provenance import Provenance, hub_license, md
 
@@ -106,15 +107,14 @@ def with_header(header: Mapping[str, Any], body: Sequence[str]) -> str:
 
 def license_header(origin: Provenance, license_id: str | None) -> dict[str, Any]:
     """The licence lines of a card: the one given, the one all sources share, or "other" with a name and a link."""
-    if license_id:
-        return {"license": license_id}
+    if license_id and (given := license_lines(license_id)):
+        return given
     names = origin.licenses()
     identifiers = {hub_license(name) for name in names}
     if len(identifiers) == 1 and (shared := identifiers.pop()):
         return {"license": shared}
     name = names[0] if len(names) == 1 else "mixed"
-    slug = "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in name.lower()).split())
-    return {"license": "other", "license_name": slug[:60] or "unknown", "license_link": "ATTRIBUTION.md"}
+    return {"license": "other", "license_name": license_slug(name) or "unknown", "license_link": "ATTRIBUTION.md"}
 
 
 def _configs(facts: DatasetFacts) -> list[dict[str, Any]]:

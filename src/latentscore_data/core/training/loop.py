@@ -25,6 +25,7 @@ from latentscore_data.core.jsonl_io import Appender, writing
 from latentscore_data.core.rows import ScoredRow
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.base_models import Loaded
+from latentscore_data.core.training.checkpoints import mend_best, step_of
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.training.watch import Line, health
@@ -150,9 +151,10 @@ def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[A
     Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is or nothing was trained.
     """
     folder, watching = lesson.folder, lesson.watching
-    checkpoint = folder.newest_checkpoint()
-    folder.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    checkpoint = folder.newest_checkpoint(watching.say)
+    folder.forget_after(step_of(checkpoint) if checkpoint else 0)
     if checkpoint:
+        mend_best(checkpoint, watching.say)
         watching.say(f"going on from {checkpoint.name}")
     watch = Watch(folder, watching)
     try:

@@ -3,7 +3,7 @@
 spec.json        what was asked, written before anything starts
 data/            the rows the run is made from, as they were when it started
 start/           the adapter that GRPO goes on from, when it does not come from a run beside this one
-checkpoints/     checkpoint-N, complete when it has trainer_state.json
+checkpoints/     checkpoint-N, complete when checkpoints.damage finds nothing
 metrics.jsonl    one line per logged step
 loss.png         the same as a picture
 final/           the adapter (or the whole model) with its tokenizer
@@ -14,6 +14,7 @@ DONE             written last; lists the files of final/ with their SHA-256
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,11 @@ from pydantic import ValidationError
 from latentscore_data.core.errors import InputError, VerificationError
 from latentscore_data.core.jsonl_io import read_lines, read_rows, replace_json, replace_rows, writing
 from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.training.checkpoints import newest_whole
 from latentscore_data.core.training.spec import TrainSpec, differences
 from latentscore_data.core.workspace import file_fact
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,9 @@ class RunFolder:
         """Add facts to ``run.json``."""
         replace_json(self.record_file, {**self.record(), **facts})
 
-    def newest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint: ``trainer_state.json`` is what the trainer writes last."""
-        complete = [path for path in self.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-        return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    def newest_checkpoint(self, say: Callable[[str], None] = log.debug) -> Path | None:
+        """The newest complete checkpoint; ``say`` gets a line for each newer one that is damaged."""
+        return newest_whole(self.checkpoints, say)
 
     def rows(self, role: str) -> list[ScoredRow]:
         path = self.data(role)
