@@ -19,8 +19,8 @@ import numpy as np  # noqa: E402
 from latentscore import load_map  # noqa: E402
 from latentscore.config import random_config  # noqa: E402
 from latentscore.embed import HashingEmbedder  # noqa: E402
+from latentscore_data.core.base.rows import ScoredRow  # noqa: E402
 from latentscore_data.core.export.maps import write_map  # noqa: E402
-from latentscore_data.core.rows import ScoredRow  # noqa: E402
 
 DIM = 384
 """As MiniLM has."""

@@ -13,8 +13,8 @@ from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import lookup
 from latentscore_data.cli import app
-from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.workspace import Workspace
 
 
 def run(root: Path, *args: str, code: int = 0) -> str:
@@ -271,8 +271,8 @@ def test_a_map_of_sounds_is_asked_with_the_text_half_of_clap(root: Path, tmp_pat
     import numpy as np
 
     from latentscore import load_map
+    from latentscore_data.core.base.settings import load_settings
     from latentscore_data.core.export.maps import ClapText
-    from latentscore_data.core.settings import load_settings
     from tiny_clap import save_clap
 
     monkeypatch.setenv("LSDATA_SCORING__CLAP_MODEL", str(save_clap(tmp_path / "clap")))
@@ -306,8 +306,8 @@ def test_an_unknown_kind_of_map_is_refused(root: Path) -> None:
 
 def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeypatch) -> None:
     from latentscore_data.commands import export
-    from latentscore_data.core.settings import load_settings
-    from latentscore_data.core.workspace import stale_reasons
+    from latentscore_data.core.base.manifest import stale_reasons
+    from latentscore_data.core.base.settings import load_settings
 
     monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
     workspace = fill(root)

@@ -13,9 +13,9 @@ import pytest
 from conftest import Lsdata
 from factories import make_text, make_vibe
 from latentscore import parse_payload
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.vibe_schema import TextVibes
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.vibes.schema import TextVibes
 
 pytestmark = pytest.mark.slow
 

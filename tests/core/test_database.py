@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from conftest import Lsdata
-from latentscore_data.core import database
-from latentscore_data.core.errors import OutputError
+from latentscore_data.core.base import database
+from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.cache import AnswerCache, Stored
-from latentscore_data.core.scoring.base import Score
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.scoring.types import Score
 from training_runs import write_rows
 
 PAGE = 4096

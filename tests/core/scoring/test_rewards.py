@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from factories import make_palette, make_payload
 from latentscore import FIELDS
 from latentscore.embed import HashingEmbedder
+from latentscore_data.core.base.settings import GrpoSettings
 from latentscore_data.core.scoring.rewards import (
     PARTS,
     Calibration,
@@ -29,7 +30,6 @@ from latentscore_data.core.scoring.rewards import (
     title_part,
     total,
 )
-from latentscore_data.core.settings import GrpoSettings
 
 VIBE = "rain drumming softly on an old tin roof at night"
 SETTINGS = GrpoSettings()

@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("trl")
 
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training import chat
 from latentscore_data.core.training.checkpoints import damage, mend_best, newest_whole
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.workspace import Workspace
 from training_runs import ready, short_question, write_rows
 
 pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from latentscore_data.core.errors import InputError
+from latentscore_data.core.base.errors import InputError
 
 # https://huggingface.co/docs/hub/repositories-licenses
 _NAMES = """

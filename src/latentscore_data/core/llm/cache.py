@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from latentscore_data.core.database import connect, is_bad_text, open_database, unusable
+from latentscore_data.core.base.database import connect, is_bad_text, open_database, unusable
 
 KEY_VERSION = 1
 WHAT = "answer cache"

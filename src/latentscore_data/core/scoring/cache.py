@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from latentscore_data.core.database import is_bad_text, open_database, unusable
-from latentscore_data.core.scoring.base import Score
-from latentscore_data.core.seeds import digest
+from latentscore_data.core.base.database import is_bad_text, open_database, unusable
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.scoring.types import Score
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.jsonl_io import replace_json
+from latentscore_data.core.base.jsonl import replace_json
 
 STATE = "trainer_state.json"
 NEEDED = (STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
