@@ -279,12 +279,18 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
         )
         replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
         if record:
-            replace_json(folder / "training.json", record)
+            replace_json(folder / "training.json", merge.public_record(record))
         parity = {name: p.to_dict() for name, p in {"merged": merged.parity, **files}.items() if p is not None}
         write_record(
             folder,
             "model",
-            {"repo_type": "model", "missing_notices": missing, "parity": parity, "base": chain, "tools": tools},
+            {
+                "repo_type": "model",
+                "missing_notices": missing,
+                "parity": parity,
+                "base": [*map(merge.public_name, chain)],
+                "tools": tools,
+            },
         )
     worst = max((p.relative_error for p in files.values()), default=0.0)
     return export.summary(

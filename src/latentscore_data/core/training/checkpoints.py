@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are whole, and what the trainer is told about the best of them."""
+"""Which saved models and checkpoints are whole, and what the trainer is told about the best checkpoint."""
 
 from __future__ import annotations
 
@@ -74,6 +74,14 @@ def mend_best(checkpoint: Path, say: Callable[[str], None]) -> None:
         say(f"the best checkpoint so far, {here.name}, is lost ({reason}); the best of the steps to come is kept")
         state.update(best_model_checkpoint=None, best_metric=None, best_global_step=None)
     replace_json(checkpoint / STATE, state)
+
+
+def damaged_file(folder: Path) -> tuple[str, str] | None:
+    """The first file of a saved model that is empty, cut or overwritten, and what is wrong with it."""
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors") and path.is_file())
+    return next(((path.name, reason) for path in files if (reason := _file_damage(path))), None)
 
 
 def _weights_damage(checkpoint: Path) -> str | None:
