@@ -23,9 +23,11 @@ import numpy as np
 
 from latentscore import Audio
 from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.llm.offline.lexicon import parse_vibe
 from latentscore_data.core.scoring import descriptors
-from latentscore_data.core.scoring.types import Outcome, Score, Vectors
+from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
+from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Vectors
 
 AXES: dict[str, dict[str, float]] = {
     "speed": {"attack": 1.0, "activity": 1.0, "mod_rate": 0.8, "decay": 0.5, "pulse": 0.4},
@@ -310,3 +312,11 @@ def _forms(token: str) -> list[str]:
         if token.endswith(ending) and len(token) - len(ending) + len(instead) >= 3:
             forms.append(token[: len(token) - len(ending)] + instead)
     return forms
+
+
+class AcousticKind(ScorerKind):
+    def make(self, name: str, deps: ScorerDeps) -> Scorer:
+        return AcousticScorer()
+
+    def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
+        return None

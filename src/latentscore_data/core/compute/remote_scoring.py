@@ -1,0 +1,142 @@
+"""Rendering and scoring of ``configs`` and ``bench`` on a remote executor, in shards.
+
+Each shard runs what would run here: a scoring service of its own. Scores and vectors come back into this machine's score
+cache, so that the same rows are written as always, and nothing is rendered twice.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from latentscore_data.core.base.errors import VerificationError
+from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.compute.entrypoints import unpack
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.renderer import Rendered, RenderRequest
+from latentscore_data.core.scoring.service import ScoredRender, current_renderer_version
+from latentscore_data.core.scoring.types import Scorer
+
+Say = Callable[[str], None]
+
+GATHER_SECONDS = 0.25
+"""Requests that are made within this time of each other go out together."""
+
+
+class RemoteRenderer:
+    """Renders and scores on a remote executor. What it returns goes into this machine's score cache.
+
+    Requests that are made at about the same time go out together, one item per sound, so make :attr:`at_once` of them.
+    Audio comes back as a :class:`Clip`. Raises, through the futures, what a shard raised, and :class:`VerificationError` when
+    the scorers or the renderer there are not those of this machine.
+    """
+
+    scores = True
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        settings: ScoringSettings,
+        cache: ScoreCache,
+        *,
+        executor: Executor,
+        say: Say,
+        keep_flac: bool = False,
+    ) -> None:
+        self.workers = self.at_once = executor.at_once
+        scoring = settings.model_dump(mode="json", exclude={"workers"})
+        self._common = {"scoring": {**scoring, "scorers": [scorer.name for scorer in scorers]}, "keep_flac": keep_flac}
+        self._fingerprints = {scorer.name: scorer.fingerprint for scorer in scorers}
+        self._cache, self._executor, self._say = cache, executor, say
+        self._error: Exception | None = None
+        self._wave: list[_Waiting] = []
+        self._outbox: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._sending = threading.Thread(target=self._send_waves, name="sending", daemon=True)
+        self._sending.start()
+
+    def submit(self, request: RenderRequest) -> Future[Rendered]:
+        future: Future[Rendered] = Future()
+        self._outbox.put((request, future))
+        return future
+
+    def release(self) -> None:
+        """Nothing waits in this machine's memory."""
+
+    def close(self) -> None:
+        self._outbox.put(None)
+        # When all of it has arrived, the executor is still closing down. Work that a second Ctrl-C interrupts is not waited
+        # for: it ends with this process.
+        arrived = all(future.done() for _, future in self._wave)
+        self._sending.join(timeout=60 if arrived else 1)
+
+    def _send_waves(self) -> None:
+        while (first := self._outbox.get()) is not None:
+            self._wave = [first, *self._gather_more()]
+            try:
+                if self._error is not None:
+                    raise self._error
+                self._send(self._wave)
+            except Exception as error:  # everyone who still waits must learn of it, and nothing more is sent
+                self._error = error
+                for _, future in self._wave:
+                    if not future.done():
+                        future.set_exception(error)
+
+    def _gather_more(self) -> Iterable[_Waiting]:
+        while True:
+            try:
+                item = self._outbox.get(timeout=GATHER_SECONDS)
+            except queue.Empty:
+                return
+            if item is None:
+                self._outbox.put(None)
+                return
+            yield item
+
+    def _send(self, wave: Sequence[_Waiting]) -> None:
+        sounds: dict[str, list[_Waiting]] = {}
+        for request, future in wave:
+            sounds.setdefault(request.key, []).append((request, future))
+        items = [
+            {
+                "config": dict(waiting[0][0].config),
+                "vibes": list(dict.fromkeys(vibe for request, _ in waiting for vibe in list(request.vibes))),
+                "clip": any(request.want_audio for request, _ in waiting),
+            }
+            for waiting in sounds.values()
+        ]
+        waiting, arrived = iter(sounds.values()), 0
+        for part in self._executor.map("score_shard", "sounds", items, self._common):
+            self._verify(part)
+            self._cache.merge(part["cache"])
+            for scored in part["sounds"]:
+                arrived += 1
+                rendered = _rendered({vibe: unpack(one) for vibe, one in scored.items()})
+                for _, future in next(waiting):
+                    future.set_result(rendered)
+            self._say(f"{self._executor.name}: {arrived} of {len(items)} sounds")
+
+    def _verify(self, part: dict[str, Any]) -> None:
+        if part["fingerprints"] != self._fingerprints or part["renderer"] != current_renderer_version():
+            raise VerificationError(
+                f"the scorers on {self._executor.name} are not those of this machine",
+                "install lsdata anew there, or --on local",
+            )
+
+
+_Waiting = tuple[RenderRequest, "Future[Rendered]"]
+
+
+def _rendered(scored: Mapping[str, ScoredRender]) -> Rendered:
+    """One sound with its scores by vibe. A sound that could not be made has the same failure for each."""
+    first = next(iter(scored.values()))
+    return Rendered(
+        max(one.render_seconds or 0.0 for one in scored.values()),
+        failure=first.failure,
+        clip=next((one.clip for one in scored.values() if one.clip is not None), None),
+        scores={vibe: (one.outcomes, one.score_seconds) for vibe, one in scored.items()},
+    )
