@@ -23,7 +23,7 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 _FASTMATH = {"contract"}
 
 
-class _SealedFiles(IndexDataCacheFile):
+class SealedFiles(IndexDataCacheFile):
     """The index and the machine code of one loop. Each file starts with the SHA-256 of its content.
 
     A power cut leaves files that are empty, cut or full of zeros. Numba unpickles them unchecked, and damaged machine code
@@ -70,7 +70,7 @@ class _OptionalCache(FunctionCache):
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
-        self._cache_file = _SealedFiles(
+        self._cache_file = SealedFiles(
             self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
         )
 

@@ -13,7 +13,6 @@ DONE             written last; lists the files of final/ with their SHA-256
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -25,7 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentscore_data.core.base.errors import InputError, VerificationError
-from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_json, replace_rows, writing
+from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows, replace_json, replace_rows, writing
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.checkpoints import newest_whole
@@ -103,7 +102,7 @@ class RunFolder:
         """``run.json``, empty where there is none."""
         if not self.record_file.exists():
             return {}
-        return json.loads(self.record_file.read_text(encoding="utf-8"))
+        return read_object(self.record_file, "delete it: it is written again by the same training command")
 
     def note(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""
@@ -134,7 +133,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop the logged steps that a resumed run will do again."""
         if self.metrics.exists():
-            replace_rows(self.metrics, [line for line in self.history() if line["step"] <= step])
+            replace_rows(self.metrics, [line for line in self.history() if line.get("step", 0) <= step])
 
     def clear(self) -> None:
         """Back to an empty folder."""
@@ -150,13 +149,14 @@ class RunFolder:
 
     def verify(self) -> None:
         """Compare every file with the DONE mark. Raises :class:`VerificationError` naming the first that differs."""
-        listed = json.loads(self.done_mark.read_text(encoding="utf-8"))["files"]
+        remedy = f"lsdata train fetch {self.run_id}"
+        listed = read_object(self.done_mark, remedy).get("files")
+        if not isinstance(listed, dict) or not all(isinstance(fact, dict) for fact in listed.values()):
+            raise VerificationError(f"{self.done_mark} lists no files", remedy)
         for name, fact in listed.items():
             path = self.path / name
-            if not path.is_file() or file_fact(path).sha256 != fact["sha256"]:
-                raise VerificationError(
-                    f"{path} is not the file that the run wrote", f"lsdata train fetch {self.run_id}"
-                )
+            if not path.is_file() or file_fact(path).sha256 != fact.get("sha256"):
+                raise VerificationError(f"{path} is not the file that the run wrote", remedy)
 
 
 def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -> None:
