@@ -2,8 +2,9 @@
 
     pip install atheris && python benchmarks/fuzz.py [TARGET] -max_total_time=60
 
-Targets: jsonl, answer, answers, refusals, addresses, settings, payload. A crash is an exception that is not the one the
-reader promises, or a valid answer that is not found.
+Targets: jsonl, answer, answers, refusals, addresses, settings, payload, and of damaged files answer_cache, score_cache,
+compiled_loops, checkpoint, parquet, adapter, run_record, manifest. A crash is an exception that is not the one the reader
+promises, or a valid answer that is not found.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import atheris
 from pydantic import create_model
 
 with atheris.instrument_imports(include=["latentscore", "latentscore_data"]):
+    from fuzz_files import DAMAGED_FILES
+
     from latentscore.config import MusicConfigPromptPayload, parse_payload
     from latentscore.errors import InvalidConfigError
     from latentscore_data.core.base.addresses import check_address
@@ -126,7 +129,8 @@ def payload(data: bytes) -> None:
         assert error.field
 
 
-TARGETS = {target.__name__: target for target in (jsonl, answer, answers, refusals, addresses, settings, payload)}
+OWN = (jsonl, answer, answers, refusals, addresses, settings, payload)
+TARGETS = {target.__name__: target for target in (*OWN, *DAMAGED_FILES)}
 
 if __name__ == "__main__":
     name = sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in TARGETS else "answer"

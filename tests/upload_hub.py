@@ -34,6 +34,8 @@ class UploadHub(LoopbackServer):
     large: dict[str, bytes] = field(default_factory=dict)
     refuse_after: int | None = None
     """Large files that are taken before the hub goes away, once."""
+    refusals: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    """What it answers instead, status and body, by the end of the path: "commit/main", "create", "batch", "validate-yaml"."""
     puts: Counter[str] = field(default_factory=Counter)
     taking: threading.Lock = field(default_factory=threading.Lock)
     """Several files come at the same time."""
@@ -43,6 +45,13 @@ class UploadHub(LoopbackServer):
         path = unquote(urlsplit(request.path).path)
         if not path.startswith("/lfs/") and request.headers.get("Authorization") != f"Bearer {self.token}":
             return self.reply(request, 401, {"error": "Invalid username or password."})
+        for ending, (status, answer) in self.refusals.items():
+            if path.endswith(ending):
+                return (
+                    self.send(request, answer, status)
+                    if isinstance(answer, bytes)
+                    else self.reply(request, status, answer)
+                )
         if path == "/api/repos/create":
             return self.create(request, json.loads(body))
         if path == "/api/validate-yaml":
@@ -67,8 +76,8 @@ class UploadHub(LoopbackServer):
             request, 200, {"id": found[2], "private": repo.private, "sha": "0" * 40, "siblings": siblings}
         )
 
-    def send(self, request: BaseHTTPRequestHandler, data: bytes) -> None:
-        request.send_response(200)
+    def send(self, request: BaseHTTPRequestHandler, data: bytes, status: int = 200) -> None:
+        request.send_response(status)
         request.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
         request.send_header("X-Repo-Commit", "0" * 40)
         request.send_header("Content-Length", str(len(data)))

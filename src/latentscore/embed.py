@@ -119,9 +119,10 @@ class MiniLMEmbedder:
             self._model = SentenceTransformer(
                 str(path_or_id), device="cpu", local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # cut weights and configs raise many kinds, a bare Exception among them
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise EmbedderError(
-                f"the weights of {path_or_id} are not here (lsdata doctor --fetch minilm): {str(error).splitlines()[0]}"
+                f"the weights of {path_or_id} are not here, or damaged (lsdata doctor --fetch minilm): {reason}"
             ) from None
         self._batch_size = batch_size
         self.dim = int(self._model.get_embedding_dimension() or 0)

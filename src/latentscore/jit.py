@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from numba.core import event
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 log = logging.getLogger("latentscore")
 
@@ -20,13 +23,62 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 _FASTMATH = {"contract"}
 
 
+class SealedFiles(IndexDataCacheFile):
+    """The index and the machine code of one loop. Each file starts with the SHA-256 of its content.
+
+    A power cut leaves files that are empty, cut or full of zeros. Numba unpickles them unchecked, and damaged machine code
+    would end the process. A file without the right seal counts as missing and is written again.
+    """
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            return pickle.loads(self._unsealed(self._index_path))  # noqa: S301 - numba's own format, in its own folder
+        except OSError:
+            return {}
+
+    def _save_index(self, overloads: dict[Any, str]) -> None:
+        self._write(self._index_path, overloads)
+
+    def _load_data(self, name: str) -> Any:
+        return pickle.loads(self._unsealed(self._data_path(name)))  # noqa: S301 - as above
+
+    def _save_data(self, name: str, data: Any) -> None:
+        self._write(self._data_path(name), data)
+
+    def _write(self, path: str, value: Any) -> None:
+        content = self._dump(value)
+        with self._open_for_write(path) as file:
+            file.write(self._seal(content) + content)
+
+    def _unsealed(self, path: str) -> bytes:
+        data = Path(path).read_bytes()
+        seal, content = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
+        if seal != self._seal(content):
+            raise OSError(f"{path} is damaged, or of another version")
+        return content
+
+    def _seal(self, content: bytes) -> bytes:
+        """The versions are part of it: what another numba pickled is not unpickled."""
+        return hashlib.sha256(f"{self._version} {self._source_stamp}\n".encode() + content).digest()
+
+
+_SEAL_BYTES = hashlib.sha256().digest_size
+
+
 class _OptionalCache(FunctionCache):
-    """Numba's disk cache, except that a full or read-only disk costs only the time to compile again."""
+    """Numba's disk cache, except that a full, read-only or damaged disk costs only the time to compile again."""
+
+    def __init__(self, loop: Any) -> None:
+        super().__init__(loop)
+        self._cache_file = SealedFiles(
+            self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
+        )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except (OSError, EOFError):
+        except Exception as error:  # whatever keeps a kept loop from being loaded, it can be compiled
+            log.info("a compiled sound loop cannot be loaded (%r); it is compiled again", error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

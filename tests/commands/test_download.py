@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -279,3 +280,38 @@ def test_a_name_that_is_not_on_the_hub(tmp_path: Path):
     assert missing.returncode == 3
     assert "there is no data set owner/other" in missing.stderr
     assert "Traceback" not in missing.stderr
+
+
+def gz(*lines: bytes) -> bytes:
+    return gzip.compress(b"\n".join(lines) + b"\n", mtime=0)
+
+
+WHOLE = jsonl_gz([{"id": str(i), "text": f"Text {i}: rain."} for i in range(60)])
+FEATURES = b"---\ndataset_info:\n  features:\n  - name: text\n    dtype: int64\n---\n"
+DAMAGED_SETS: dict[str, tuple[dict[str, bytes], int, str]] = {
+    "a cut .gz": ({"data/a.jsonl.gz": WHOLE[: len(WHOLE) // 2]}, 2, "data/a.jsonl.gz"),
+    "an empty .gz": ({"data/a.jsonl.gz": b""}, 2, ""),
+    "no .gz at all": ({"data/a.jsonl.gz": b"<html>moved</html>"}, 2, "data/a.jsonl.gz"),
+    "a hole in a .gz": ({"data/a.jsonl.gz": WHOLE[:60] + bytes(60) + WHOLE[120:]}, 2, "data/a.jsonl.gz"),
+    "torn JSON": ({"data/a.jsonl.gz": gz(b'{"text": "rain"}', b'{"text": "ra')}, 2, "data/a.jsonl.gz"),
+    "no JSON": ({"data/a.jsonl": b"\x00\xff\xfe nothing"}, 2, "data/a.jsonl"),
+    "features that do not fit": ({"README.md": FEATURES, "data/a.jsonl.gz": WHOLE}, 2, "data/a.jsonl.gz"),
+    "a broken card": ({"README.md": b"---\nlicense: [\n: {\n---\n", "data/a.jsonl.gz": WHOLE}, 2, "owner/small"),
+    "a card of another form": ({"README.md": b"---\nconfigs: 7\n---\n", "data/a.jsonl.gz": WHOLE}, 2, "owner/small"),
+    "a null text": ({"data/a.jsonl.gz": gz(b'{"text": null, "id": "1"}', b'{"text": "rain", "id": "2"}')}, 0, ""),
+    "only null texts": ({"data/a.jsonl.gz": gz(b'{"text": null, "id": "1"}')}, 3, "holds no texts"),
+    "cut parquet": ({"data/a.parquet": b"PAR1 and nothing more"}, 2, "owner/small"),
+}
+
+
+@pytest.mark.ml
+@pytest.mark.long
+@pytest.mark.parametrize("damage", DAMAGED_SETS)
+def test_a_damaged_set_on_the_hub_is_refused_with_the_file(tmp_path: Path, damage: str):
+    pytest.importorskip("datasets")
+    files, code, place = DAMAGED_SETS[damage]
+    with HubServer("owner/small", {"README.md": README, **files}) as server:
+        result = Hub(server, tmp_path).run(*ASK, "--yes")
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert place in result.stderr

@@ -128,6 +128,11 @@ def test_a_record_of_somebody_else_deletes_nothing(push: Push, hub: UploadHub, r
         ((), {"HF_HUB_OFFLINE": "1"}, 3, "HF_HUB_OFFLINE is set"),
         ((), {"HF_ENDPOINT": "http://127.0.0.1:9"}, 4, "pushing to me/vibes stopped"),
         (("--push", "no-owner"), {}, 2, "write --push OWNER/NAME"),
+        (("--push", "me/vibes--2"), {}, 2, "no name that the hub takes (Cannot have -- or .."),
+        (("--push", "me/vibes.git"), {}, 2, "no name that the hub takes"),
+        (("--push", "me/vïbes"), {}, 2, "write --push OWNER/NAME"),
+        (("--license", "cc-by-4"), {}, 2, "write cc-by-4.0"),
+        (("--license", "my very own"), {}, 2, "LicenseRef-NAME"),
     ],
 )
 def test_what_stops_a_push(
@@ -135,6 +140,49 @@ def test_what_stops_a_push(
 ) -> None:
     fill(root)
     assert message in push("dataset", "--push", "me/vibes", *args, code=code, **env)
+    assert code != 2 or not (root / ".exports" / "dataset").exists(), "refused before the export"
+
+
+BAD_CARD = {"errors": [{"message": '"license" must be one of [apache-2.0, mit]'}], "warnings": []}
+NO_ROOM = {"error": "Private repository storage limit reached, please upgrade your plan"}
+
+
+@pytest.mark.parametrize(
+    ("place", "answer", "code", "message"),
+    [
+        ("validate-yaml", (400, BAD_CARD), 2, "must be one of"),
+        ("commit/main", (400, {"error": "README.md: no such language"}), 2, "no such language"),
+        ("commit/main", (413, {"error": "too large"}), 2, "does not take this export"),
+        ("commit/main", (402, NO_ROOM), 6, "storage limit reached"),
+        ("objects/batch", (402, NO_ROOM), 6, "storage limit reached"),
+        ("repos/create", (402, NO_ROOM), 6, "storage limit reached"),
+        ("repos/create", (403, {"error": "you may not create one there"}), 3, "may write there"),
+        ("preupload/main", (404, {"error": "no such repository"}), 3, "may write there"),
+        ("commit/main", (412, {"error": "a commit has happened since"}), 4, "run the same command again"),
+        ("commit/main", (503, b"<html>the hub is being mended</html>"), 4, "run the same command again"),
+        ("validate-yaml", (200, ["not what was expected"]), 4, "run the same command again"),
+        ("validate-yaml", (200, b"<html>a page of a proxy</html>"), 4, "run the same command again"),
+    ],
+)
+def test_only_what_can_succeed_is_to_be_tried_again(
+    push: Push, hub: UploadHub, root: Path, place: str, answer: tuple[int, Any], code: int, message: str
+) -> None:
+    fill(root)
+    hub.refusals[place] = answer
+    said = push("dataset", "--push", "me/vibes", code=code)
+    assert message in said
+    assert ("run the same command again" in said) == (code == 4)
+    hub.refusals.clear()
+    push("dataset", "--push", "me/vibes")
+
+
+def test_a_licence_of_ones_own_has_a_name_that_the_hub_takes(push: Push, hub: UploadHub, root: Path) -> None:
+    fill(root)
+    push("dataset", "--push", "me/vibes", "--license", "LicenseRef-My Own 2")
+    card = hub.repos["datasets/me/vibes"].files["README.md"].decode()
+    assert "license: other\nlicense_name: my-own-2\n" in card
+    push("dataset", "--license", "CC-BY-4.0", "--overwrite")
+    assert "license: cc-by-4.0\n" in (root / ".exports" / "dataset" / "README.md").read_text()
 
 
 def test_a_missing_licence_or_notice_stops_a_push(push: Push, hub: UploadHub, root: Path) -> None:

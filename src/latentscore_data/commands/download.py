@@ -185,9 +185,10 @@ def read_facts(source: Source, workspace: Workspace) -> dict[str, Any]:
     import json
 
     try:
-        return json.loads(facts_file(source, workspace).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = json.loads(facts_file(source, workspace).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _is_there(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:

@@ -36,6 +36,7 @@ from latentscore_data.core.export import (
     terms,
 )
 from latentscore_data.core.export.folder import check_target, new_folder, write_record
+from latentscore_data.core.export.licenses import check_license
 from latentscore_data.core.export.merge import find_source
 from latentscore_data.core.export.provenance import licenses_by_dataset
 from latentscore_data.core.export.push import can_push, check_push, push_folder
@@ -280,12 +281,18 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
         )
         replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
         if record:
-            replace_json(folder / "training.json", record)
+            replace_json(folder / "training.json", merge.public_record(record))
         parity = {name: p.to_dict() for name, p in {"merged": merged.parity, **files}.items() if p is not None}
         write_record(
             folder,
             "model",
-            {"repo_type": "model", "missing_notices": missing, "parity": parity, "base": chain, "tools": tools},
+            {
+                "repo_type": "model",
+                "missing_notices": missing,
+                "parity": parity,
+                "base": [*map(merge.public_name, chain)],
+                "tools": tools,
+            },
         )
     worst = max((p.relative_error for p in files.values()), default=0.0)
     return export.summary(
@@ -332,6 +339,7 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
 def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """All scored rows with their splits, as JSONL and Parquet, with card, score pictures and ATTRIBUTION."""
+    check_license(settings.export.license)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
@@ -435,6 +443,8 @@ def preflight(settings: Settings) -> list[LsdataError]:
     """Extras and files that the chosen kinds need and that are missing, and licences that cannot be read."""
     problems: list[LsdataError] = []
     checks: list[Callable[[], object]] = [lambda: licenses_by_dataset(settings.export.source_licenses)]
+    if "dataset" in settings.export.kinds:
+        checks.append(lambda: check_license(settings.export.license))
     needs = [("pyarrow", "hub", "writing Parquet")] if settings.export.parquet == "always" else []
     if "model" in settings.export.kinds:
         needs += [(name, "ml", "exporting a model") for name in ("torch", "transformers", "peft")]

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from latentscore_data.core.base.errors import OutputError
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 
 ENTRY = Stored('{"a": 1}', "m", "stop", 10, 20, 0.5, 1.5, litellm_version="1", answer_type="Word")
@@ -128,11 +127,22 @@ def test_the_clock_says_nothing_about_what_an_answer_is_worth(tmp_path: Path) ->
         assert cache.get(key) is not None
 
 
-def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_answer_that_damage_has_changed_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "llm.sqlite"
-    path.write_bytes(b"this is no database, but it is long enough to be looked at" * 20)
-    with pytest.raises(OutputError, match="damaged"):
-        AnswerCache(path)
+    cache = AnswerCache(path)
+    cache.put([(name, ENTRY) for name in ("cut", "a list", "bytes", "text for a number", "bad text", "whole")])
+    with sqlite3.connect(path) as db:
+        for name, change in (
+            ("cut", """answer = '{"a": '"""),
+            ("a list", "answer = '[1]'"),
+            ("bytes", "answer = x'00ff'"),
+            ("text for a number", "tokens_in = 'many'"),
+            ("bad text", "answer = CAST(x'7bff7d' AS TEXT)"),
+        ):
+            db.execute(f"UPDATE answers SET {change} WHERE key = ?", (name,))
+    found = {name: cache.get(name) is not None for name in ("cut", "a list", "bytes", "text for a number", "bad text")}
+    assert not any(found.values()), found
+    assert cache.get("whole") is not None
 
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_equal_ids_get_names_of_their_own_and_empty_texts_are_counted(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"text": "a"}\n{"words": "b"}\n', r"x\.jsonl:2: no column with the text \(there are: words\)"),
+        (b'{"text": "a"}\n{"words": "b"}\n', r"x\.jsonl:2: no column text \(there are: words\)"),
         (b'{"text": 3}\n', r"x\.jsonl:1: no column with the text"),
         (b'{"text": "a"}\n{"text": "b', r"x\.jsonl:2: the last line is torn"),
         (b'{"text": "\xff"}\n', r"x\.jsonl:1: not UTF-8 at byte"),
@@ -159,3 +159,17 @@ def test_the_fingerprint_follows_what_decides_the_sample(tmp_path: Path):
     (tmp_path / "a.txt").write_text("snow", encoding="utf-8")
     assert source_fingerprint(source, 10, 0, None) != before
     assert "uniform" in sample_local(source, 10, 0, None).how
+
+
+def test_the_column_of_the_text_is_one_for_a_file(tmp_path: Path) -> None:
+    """A null text is an empty text, whatever other column of the row could be taken for one."""
+    rows = [{"text": None, "content": "not this"}, {"text": "rain", "content": "nor this"}, {"text": None}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sample = sample_local(find_source(str(path)), 10, 1, None)
+    assert ([text.text for text in sample.texts], sample.empty) == (["rain"], 2)
+    path.write_text('{"text": "rain"}\n{"content": "snow"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl:2: no column text \(there are: content\)"):
+        sample_local(find_source(str(path)), 10, 1, None)
+    path.write_text('{"text": ["a list"], "content": "snow"}\n{"content": null}\n')
+    assert [text.text for text in sample_local(find_source(str(path)), 10, 1, None).texts] == ["snow"]

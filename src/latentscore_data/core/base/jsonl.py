@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -110,6 +111,17 @@ def typed_row(value: dict[str, Any], row_type: type[RowT], where: str) -> RowT:
         raise InputError(
             f"{where}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
         ) from None
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises :class:`InputError` for a file that is empty, cut or holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error})", remedy) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged (it holds no JSON object)", remedy)
+    return value
 
 
 def dump_line(row: BaseModel | dict[str, Any]) -> bytes:

@@ -65,14 +65,20 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    if isinstance(manifest, dict) and int(manifest.get("row_format_version", 1)) > ROW_FORMAT_VERSION:
+    if not isinstance(manifest, dict) or any(not isinstance(manifest.get(part, {}), dict) for part in _PARTS):
+        return None
+    version = manifest.get("row_format_version", 1)
+    if isinstance(version, int) and version > ROW_FORMAT_VERSION:
         raise InputError(
-            f"{path} was written by a newer lsdata (row format {manifest['row_format_version']})",
+            f"{path} was written by a newer lsdata (row format {version})",
             "upgrade latentscore-data, or use another --root",
         )
-    return manifest if isinstance(manifest, dict) else None
+    return manifest
+
+
+_PARTS = ("settings", "versions", "inputs", "outputs", "failed")
 
 
 def stale_reasons(stage: StageFiles, root: Path) -> list[str]:

@@ -24,7 +24,7 @@ from latentscore_data.core.base.errors import (
     VerificationError,
     require,
 )
-from latentscore_data.core.base.jsonl import replace_json, writing
+from latentscore_data.core.base.jsonl import read_object, replace_json, writing
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.settings import ModalSettings
 from latentscore_data.core.compute.entrypoints import code_digest
@@ -347,7 +347,7 @@ def state(folder: RunFolder) -> dict[str, Any]:
 def note_remote(folder: RunFolder, **facts: Any) -> None:
     """Remember where a run is, in ``remote.json``."""
     path = folder.path / "remote.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = read_object(path, "delete it: it is written again when the run is started") if path.exists() else {}
     replace_json(path, {**before, **facts})
 
 
@@ -356,7 +356,7 @@ def remote_note(folder: RunFolder) -> dict[str, Any]:
     path = folder.path / "remote.json"
     if not path.exists():
         raise InputError(f"run {folder.run_id} was not started on Modal from here", "see lsdata train status")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_object(path, "delete it and start the run again: it goes on where it is")
 
 
 def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:

@@ -12,8 +12,9 @@ from latentscore import FIELDS
 from latentscore_data.core.export.chat import ChatFacts
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts, split_name
+from latentscore_data.core.export.licenses import license_lines, license_slug
 from latentscore_data.core.export.maps import MapFacts
-from latentscore_data.core.export.merge import Parity
+from latentscore_data.core.export.merge import Parity, is_hub_id, public_name
 from latentscore_data.core.export.provenance import Provenance, hub_license, md
 
 SCORES_PICTURE = "scores-{scorer}.svg"
@@ -104,15 +105,14 @@ def with_header(header: Mapping[str, Any], body: Sequence[str]) -> str:
 
 def license_header(origin: Provenance, license_id: str | None) -> dict[str, Any]:
     """The licence lines of a card: the one given, the one all sources share, or "other" with a name and a link."""
-    if license_id:
-        return {"license": license_id}
+    if license_id and (given := license_lines(license_id)):
+        return given
     names = origin.licenses()
     identifiers = {hub_license(name) for name in names}
     if len(identifiers) == 1 and (shared := identifiers.pop()):
         return {"license": shared}
     name = names[0] if len(names) == 1 else "mixed"
-    slug = "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in name.lower()).split())
-    return {"license": "other", "license_name": slug[:60] or "unknown", "license_link": "ATTRIBUTION.md"}
+    return {"license": "other", "license_name": license_slug(name) or "unknown", "license_link": "ATTRIBUTION.md"}
 
 
 def _configs(facts: DatasetFacts) -> list[dict[str, Any]]:
@@ -381,7 +381,7 @@ class ModelFacts:
 def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
     """README.md of an exported model, from the run's record."""
     header: dict[str, Any] = {
-        **({"base_model": facts.chain[-1]} if facts.chain and "/" in facts.chain[-1] else {}),
+        **({"base_model": facts.chain[-1]} if facts.chain and is_hub_id(facts.chain[-1]) else {}),
         **_model_license(facts.license),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -394,7 +394,7 @@ def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
         f"A model of {facts.parameters:,} parameters that answers a short text (a *vibe*) with one JSON object: a title, "
         f"three palettes and the {len(FIELDS)} fields of an ambient music configuration, which `latentscore` renders.",
         "",
-        f"Base: {md(' <- '.join(facts.chain) or 'not stated')}. Trained with "
+        f"Base: {md(' <- '.join(map(public_name, facts.chain)) or 'not stated')}. Trained with "
         f"{md(record.get('kind') or 'an unknown recipe')} ({md(record.get('method') or 'method not stated')}).",
         "",
         "## Load it",

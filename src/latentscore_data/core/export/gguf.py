@@ -229,8 +229,9 @@ def copy_tokenizer(writer: GGUFWriter, path: Path, vocabulary: int) -> None:
 
     try:
         reader = gguf.GGUFReader(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as GGUF ({error})", "check --tokenizer") from None
+    except Exception as error:  # it reads lengths and offsets from the file and believes them
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} cannot be read as GGUF ({reason})", "check --tokenizer") from None
     tokens = reader.fields.get("tokenizer.ggml.tokens")
     if tokens is None or len(tokens.data) != vocabulary:
         count = len(tokens.data) if tokens is not None else 0

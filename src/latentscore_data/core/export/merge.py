@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -145,13 +146,7 @@ def _whole(source: Source) -> tuple[Any, Any, list[Logits]]:
 def _adapter_in_base(source: Source, base: str, runs: Path) -> tuple[Any, Any, list[Logits]]:
     import torch
 
-    try:
-        loaded = load_trained(source.weights, runs=runs)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"the adapter {source.name} does not fit its base {base} ({reason})", "name the base it was trained on"
-        ) from None
+    loaded = load_trained(source.weights, runs=runs)
     loaded.model.float().eval()
     _require_finite(loaded.model)
     before = logits(loaded.model, loaded.tokenizer)
@@ -188,6 +183,22 @@ def base_chain(name: str, runs: Path) -> list[str]:
             break
         chain.append(spec.base_model)
     return chain
+
+
+def is_hub_id(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) is not None
+
+
+def public_name(name: str) -> str:
+    """A model's name as an export says it: of a path on this machine only the last part."""
+    return name if "/" not in name or is_hub_id(name) else Path(name).name
+
+
+def public_record(record: dict[str, Any]) -> dict[str, Any]:
+    """``run.json`` without the folders of this machine."""
+    names = {key: public_name(record[key]) for key in ("base_model", "adapter") if isinstance(record.get(key), str)}
+    inner = {"spec": public_record(record["spec"])} if isinstance(record.get("spec"), dict) else {}
+    return {**record, **names, **inner}
 
 
 def logits(model: Any, tokenizer: Any, probes: Sequence[str] = PROBES) -> list[Logits]:

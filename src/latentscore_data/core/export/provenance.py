@@ -13,6 +13,7 @@ from latentscore_data.core.base.jsonl import read_lines, read_rows
 from latentscore_data.core.base.manifest import read_manifest
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.export.licenses import HUB_LICENSES
 from latentscore_data.core.training.runs import RunFolder
 
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
@@ -164,7 +165,7 @@ _SPELLED_OUT = (
     (r"no[\s-]*deriv\w*", "nd"),
 )
 _CREATIVE_COMMONS = re.compile(r"\bcc\W*by((?:\W*(?:sa|nc|nd)\b)*)\D*(\d\.\d)")
-_PLAIN_LICENSES = {"apache-2.0", "mit", "unlicense", "cc0-1.0", "pddl", "odc-by", "bsd-3-clause"}
+_NO_LICENSES = ("other", "unknown")
 
 
 def hub_license(license_name: str) -> str | None:
@@ -172,12 +173,13 @@ def hub_license(license_name: str) -> str | None:
     text = license_name.strip().lower()
     if re.search(r"\bcc0\b|cc-zero|publicdomain/zero", text):
         return "cc0-1.0"
-    if text in _PLAIN_LICENSES:
-        return text
+    if text in HUB_LICENSES:
+        return text if text not in _NO_LICENSES else None
     for spelled, short in _SPELLED_OUT:
         text = re.sub(spelled, short, text)
     if found := _CREATIVE_COMMONS.search(text):
-        return "-".join(["cc-by", *re.findall(r"sa|nc|nd", found[1]), found[2]])
+        name = "-".join(["cc-by", *re.findall(r"sa|nc|nd", found[1]), found[2]])
+        return name if name in HUB_LICENSES else None
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -14,14 +15,27 @@ from latentscore_data.core.export.folder import RECORD_FILE, read_record
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
 TOKEN_VARIABLE = "HF_TOKEN"
+STORAGE_STATUSES = (402, 507)
+TRANSIENT_STATUSES = (408, 409, 412, 423, 425, 429)
+"""Among them two that say that another commit came in between."""
 
 
 def check_push(repo: str) -> None:
     """What can be known before any work: the name's form and the token. Raises :class:`InputError`, :class:`MissingError`."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo):
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo, re.ASCII):
         raise InputError(f"{repo!r} is no repository", "write --push OWNER/NAME")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(
+            f"{repo!r} is no name that the hub takes ({_one_line(error)})", "choose another name"
+        ) from None
     read_dotenv()
     key_named(TOKEN_VARIABLE)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
@@ -34,8 +48,9 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
     Files of the push before that are no longer part of the export are deleted there, in the same commit; files that no
     push of ours brought are left alone. A new repository is private unless ``public``; one that exists and is public is
     refused without it. What has arrived is not sent again, so that an interrupted push goes on when it is repeated.
-    Raises :class:`MissingError` when a licence or notice is missing or the hub refuses the token, and
-    :class:`StoppedError` when the network gave up.
+    Raises :class:`MissingError` when a licence or notice is missing or the hub refuses the token, :class:`InputError` for
+    an export that the hub does not take, :class:`OutputError` when the account's storage is full, and
+    :class:`StoppedError` when the network or the hub gave up, and only then: that is worth another try.
     """
     import httpx
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -70,15 +85,14 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
     except LsdataError:
         raise
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        reason = " ".join((error.server_message or str(error)).split())[:160]
-        if status in (401, 403):
-            raise MissingError(
-                f"the hub refuses {repo} ({status}: {reason})", f"check that {TOKEN_VARIABLE} may write there"
-            ) from None
-        raise _stopped(repo, f"{status}: {reason}") from None
-    except (httpx.TransportError, OSError, RuntimeError, ValueError) as error:
-        raise _stopped(repo, " ".join(str(error).split())[:160] or type(error).__name__) from None
+        raise _refused(repo, error) from None
+    except json.JSONDecodeError as error:  # a page of a proxy or of a hub that is down
+        raise _stopped(repo, _one_line(error)) from None
+    except ValueError as error:  # what the client says of a card or of files that the hub does not take
+        raise _not_taken(repo, _one_line(error)) from None
+    except (httpx.TransportError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        # The last three are the client's, about an answer of another form than the hub's.
+        raise _stopped(repo, _one_line(error)) from None
     prefix = "datasets/" if kind == "dataset" else ""
     return f"{api.endpoint}/{prefix}{repo}"
 
@@ -104,6 +118,33 @@ def _brought(api: HfApi, repo: str, kind: str, there: set[str]) -> set[str]:
             return set()
     # The file is a stranger's until it looks like ours.
     return set(record["files"]) if "lsdata_version" in record and isinstance(record.get("files"), dict) else set()
+
+
+def _refused(repo: str, error: HfHubHTTPError) -> LsdataError:
+    """Which of the hub's refusals another try can change, and what changes the others."""
+    status = error.response.status_code if error.response is not None else 0
+    reason = f"{status}: {_one_line(error.server_message or error)}"
+    if status in (401, 403, 404):
+        return MissingError(f"the hub refuses {repo} ({reason})", f"check that {TOKEN_VARIABLE} may write there")
+    if status in STORAGE_STATUSES:
+        return OutputError(
+            f"the hub has no room for {repo} ({reason})",
+            "free storage of that account or raise its limit, or push to another owner",
+        )
+    if 400 <= status < 500 and status not in TRANSIENT_STATUSES:
+        return _not_taken(repo, reason)
+    return _stopped(repo, reason)
+
+
+def _not_taken(repo: str, reason: str) -> InputError:
+    return InputError(
+        f"the hub does not take this export as {repo} ({reason})",
+        "mend what it names and export again with --overwrite",
+    )
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _stopped(repo: str, reason: str) -> StoppedError:

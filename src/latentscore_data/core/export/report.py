@@ -202,9 +202,10 @@ def _link(page: Path, workspace: Workspace) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _decided(manifest: Mapping[str, Any]) -> dict[str, Any]:

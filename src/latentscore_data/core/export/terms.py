@@ -11,6 +11,7 @@ from pathlib import Path
 
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import replace_bytes, writing
+from latentscore_data.core.export.merge import public_name
 from latentscore_data.core.training.spec import TINY_RANDOM
 
 NOTICE_FILE = "NOTICE"
@@ -56,11 +57,11 @@ def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Pa
         replace_bytes(folder / LICENSE_FILE, [own.encode()])
         texts = [folder / LICENSE_FILE]
     if terms is not None and terms.notice:
-        made = f"Made from {chain[-1]}. The weights have been changed by training.\n"
+        made = f"Made from {public_name(chain[-1])}. The weights have been changed by training.\n"
         replace_bytes(folder / NOTICE_FILE, [f"{terms.notice}\n{made}".encode()])
     missing: list[str] = []
     if terms is None:
-        missing.append(f"the licence of the base model {chain[-1]} is not known")
+        missing.append(f"the licence of the base model {public_name(chain[-1])} is not known")
     if not texts:
         missing.append(f"the text of the base model's licence{f' ({terms.license})' if terms else ''} is not here")
     return missing

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from latentscore import FIELDS, MusicConfigPromptPayload, schema_hash
 from latentscore.config import TITLE_MAX_WORDS
 from latentscore_data.core.base.errors import InputError, require
+from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, Settings
@@ -187,8 +188,6 @@ def decoding_schema() -> dict[str, Any]:
 
 def _read(text: str, *, cut: bool, strict: bool) -> Generated:
     """The payload in an answer. The grammar lets raw control characters into strings, which ``strict`` JSON does not."""
-    import json
-
     try:
         value = json.loads(text, strict=strict)
     except (ValueError, RecursionError):
@@ -288,7 +287,7 @@ def run_record(name: str, runs: Path) -> dict[str, Any]:
     for folder in (runs / name, *((named, named.parent) if named.exists() else ())):
         path = folder / "run.json"
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read_object(path, "delete it: what it says of the run is then unknown")
     return {}
 
 

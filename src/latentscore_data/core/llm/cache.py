@@ -7,7 +7,6 @@ a write.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -17,9 +16,10 @@ from typing import Any
 
 import orjson
 
-from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.database import connect, is_bad_text, open_database, unusable
 
 KEY_VERSION = 1
+WHAT = "answer cache"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NU
 _COLUMNS = (
     "answer, model, finish_reason, tokens_in, tokens_out, cost_usd, seconds, created, litellm_version, answer_type"
 )
+_TYPES = (str, str, str, int, int, float | int | None, float | int, str, str, str)
 
 
 def cache_key(
@@ -88,30 +89,16 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.hits = 0
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite gives its side files the permissions of the database, so these must be right before it opens it.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            os.chmod(path, 0o600)
-            self._db = _connect(path)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_TABLES)
-            _add_answer_type(self._db)
-            self._reading = _connect(path)
-        except (OSError, sqlite3.Error) as error:
-            raise _unusable(path, error) from None
+        self._db = open_database(path, WHAT, _make_tables, _copy_answers)
+        self._reading = connect(path)
 
     def get(self, key: str) -> Stored | None:
-        """The answer to a question asked before, or None."""
-        try:
-            row = self._reading.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise _unusable(self.path, error) from None
-        return Stored(*row) if row else None
+        """The answer to a question asked before, or None; a damaged answer counts as missing."""
+        row = self._read(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", key)
+        return Stored(*row) if row and _is_whole(row) else None
 
     def has(self, key: str) -> bool:
-        return self._reading.execute("SELECT 1 FROM answers WHERE key = ?", (key,)).fetchone() is not None
+        return self._read("SELECT 1 FROM answers WHERE key = ?", key) is not None
 
     def put(self, entries: Iterable[tuple[str, Stored]]) -> None:
         """Keep answers, all of one call in one step. Raises :class:`OutputError` when the disk refuses."""
@@ -125,6 +112,14 @@ class AnswerCache:
             [(key, reason, *_values(entry))],
         )
 
+    def _read(self, question: str, *values: str) -> Any:
+        try:
+            return self._reading.execute(question, values).fetchone()
+        except sqlite3.Error as error:
+            if is_bad_text(error):
+                return None
+            raise unusable(self.path, WHAT, error) from None
+
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         try:
             if len(rows) == 1:
@@ -136,26 +131,23 @@ class AnswerCache:
             finally:
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from None
+            raise unusable(self.path, WHAT, error) from None
 
     def mean_tokens_out(self, model: str, answer_type: str) -> float | None:
         """How long this model's valid answers of one type were on average, in tokens; None when there are none."""
-        row = self._reading.execute(
+        (mean,) = self._read(
             "SELECT AVG(tokens_out) FROM answers WHERE model = ? AND answer_type = ? AND tokens_out > 0",
-            (model, answer_type),
-        ).fetchone()
-        return row[0]
+            model,
+            answer_type,
+        )
+        return mean
 
     def facts(self) -> dict[str, int]:
         """For ``doctor``: answers, negatives, hits so far and bytes on disk."""
-
-        def count(table: str) -> int:
-            return int(self._reading.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
-
-        row = self._reading.execute("SELECT value FROM counters WHERE name = 'hits'").fetchone()
+        row = self._read("SELECT value FROM counters WHERE name = 'hits'")
         return {
-            "answers": count("answers"),
-            "negatives": count("negatives"),
+            "answers": int(self._read("SELECT COUNT(*) FROM answers")[0]),
+            "negatives": int(self._read("SELECT COUNT(*) FROM negatives")[0]),
             "hits": (row[0] if row else 0) + self.hits,
             "bytes": self.path.stat().st_size,
         }
@@ -174,11 +166,42 @@ class AnswerCache:
         except sqlite3.ProgrammingError:
             pass
         except sqlite3.Error as error:
-            raise _unusable(self.path, error) from None
+            raise unusable(self.path, WHAT, error) from None
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+def _make_tables(db: sqlite3.Connection) -> None:
+    db.executescript(_TABLES)
+    _add_answer_type(db)
+    for table in ("answers", "negatives"):
+        db.execute(f"SELECT key, {_COLUMNS} FROM {table} LIMIT 0")
+
+
+def _copy_answers(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
+    """Copy the answers that can still be read, and say how many.
+
+    One range of keys after the other: a damaged page hides only the ranges that touch it.
+    """
+    copied = 0
+    for prefix in (f"{number:03x}" for number in range(16**3)):
+        try:
+            rows = damaged.execute(
+                f"SELECT key, {_COLUMNS} FROM answers WHERE key >= ? AND key < ?", (prefix, prefix + "g")
+            ).fetchall()
+        except sqlite3.Error:
+            continue
+        whole = [row for row in rows if _is_whole(row[1:])]
+        new.executemany(f"INSERT INTO answers (key, {_COLUMNS}) VALUES ({', '.join('?' * 11)})", whole)
+        copied += len(whole)
+    return f"{copied:,} of its answers were kept" if copied else "none of its answers could be read"
+
+
+def _is_whole(entry: tuple[Any, ...]) -> bool:
+    """False for a row, without its key, that damage has reached without breaking the file."""
+    types_fit = all(isinstance(value, kind) for value, kind in zip(entry, _TYPES, strict=True))
+    try:
+        return types_fit and isinstance(orjson.loads(entry[0]), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _add_answer_type(db: sqlite3.Connection) -> None:
@@ -201,13 +224,4 @@ def _values(entry: Stored) -> tuple[Any, ...]:
         created,
         entry.litellm_version,
         entry.answer_type,
-    )
-
-
-def _unusable(path: Path, error: Exception) -> OutputError:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-        return OutputError(f"the answer cache {path} is damaged ({reason})", "move it away; a new one is made")
-    return OutputError(
-        f"the answer cache {path} cannot be used ({reason})", "free some disk space or choose another --root"
     )

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from latentscore_data.core.base.errors import MissingError, StoppedError
 from latentscore_data.core.base.ledger import Ledger, Usage
@@ -129,11 +129,12 @@ class LiteLLM:
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
         key = self.key(question, answer_type)
         stored = self.cache.get(key) if self.cache is not None else None
-        if stored is not None and self.cache is not None:
+        known = _from_cache(stored, answer_type) if stored is not None else None
+        if known is not None and self.cache is not None:
             self.cache.hits += 1
             self.usage.cached += 1
-            self.usage.saved_usd += stored.cost_usd or 0.0
-            return _from_cache(stored, answer_type)
+            self.usage.saved_usd += known.cost_usd or 0.0
+            return known
         # Rows with the same vibe ask the same question: one call serves them all.
         asking = self._asking.get(key)
         if asking is None:
@@ -448,9 +449,14 @@ class LiteLLM:
 _LITELLM_VERSION = cache(litellm_version)
 
 
-def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T]:
+def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
+    """None for an answer that damage to the file has made another one."""
+    try:
+        value = answer_type.model_validate_json(stored.answer)
+    except ValidationError:
+        return None
     return Answer(
-        answer_type.model_validate_json(stored.answer),
+        value,
         stored.tokens_in,
         stored.tokens_out,
         stored.cost_usd,

@@ -338,7 +338,7 @@ def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend]
     weights = folder / "model.safetensors"
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         kind = None
     if kind != "clap":
         raise InputError(f"{folder} holds no CLAP model (model_type {kind!r})", "choose another scoring.clap_model")
@@ -395,7 +395,7 @@ class TransformersClap:
             )
             self._ears = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except Exception as error:  # the kinds that damaged files raise have no end
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"the CLAP model in {folder} cannot be loaded ({reason})", "fetch it again") from None
         # A weight that is not in the file is made up at random by the library, with no more than a log line.
@@ -456,13 +456,11 @@ def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.T
 
     A checkpoint that cannot be read so is refused, unless its SHA-256 is the one that the user trusts. Raises :class:`InputError`.
     """
-    import pickle
-
     import torch
 
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged archive raises nearly anything
         sha256 = weights_digest(path)
         if trusted_sha256 is None or sha256 != trusted_sha256.lower():
             reason = " ".join(str(error).split())[:120]
@@ -470,7 +468,11 @@ def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.T
                 f"{path} cannot be loaded without running code from it, or is damaged ({reason})",
                 f"if you trust the file, set scoring.clap_sha256 to {sha256}",
             ) from None
-        loaded = torch.load(path, map_location="cpu", weights_only=False)
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=False)
+        except Exception as damage:
+            reason = " ".join(str(damage).split())[:120] or type(damage).__name__
+            raise InputError(f"{path} is damaged ({reason})", "fetch it again") from None
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not any(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(f"{path} holds no weights", "set scoring.clap_model to a CLAP checkpoint")

@@ -162,6 +162,8 @@ class Reader:
     keep_names: bool = True
     """Rows in our own format (with ``dataset`` and ``id_in_dataset``) keep the data set they name."""
     empty: int = 0
+    _column: str | None = None
+    """The column of the text, one for a whole file: in a row where it is null the text is empty, whatever else is there."""
     _names: set[str] = field(default_factory=lambda: set())
 
     def read(self, root: Path, files: Iterable[Path]) -> Iterator[SourceText]:
@@ -170,10 +172,12 @@ class Reader:
         for file in files:
             place = file.relative_to(root).as_posix() if several else file.name
             suffix = _suffix(file)
+            self._column = None
             if suffix in TEXT_SUFFIXES:
                 yield from self.text(place, read_text(file), {"file": place})
             elif suffix == ".parquet":
-                for number, row in _read_parquet(file):
+                for number, column, row in _read_parquet(file, self.text_field):
+                    self._column = column
                     yield from self.row(row, f"{file}, row {number}", f"{place}#{number}")
             else:
                 for number, row in read_lines(file):
@@ -181,10 +185,11 @@ class Reader:
 
     def row(self, row: dict[str, Any], where: str, place: str) -> Iterator[SourceText]:
         """The text of one row (none when it is empty). Raises :class:`InputError` naming the row and the column."""
-        name = self.text_field or next((f for f in TEXT_FIELDS if isinstance(row.get(f), str)), None)
+        name = self.text_field or self._column or next((f for f in TEXT_FIELDS if _can_be_text(row, f)), None)
+        self._column = name
         if name is None or name not in row:
             columns = ", ".join(list(row)[:12])
-            missing = f"no column {self.text_field}" if self.text_field else "no column with the text"
+            missing = f"no column {name}" if name else "no column with the text"
             raise InputError(f"{where}: {missing} (there are: {columns})", "name it with --text-field")
         value = row[name]
         if value is not None and not isinstance(value, str):
@@ -192,7 +197,8 @@ class Reader:
                 f"{where}: field {name} is {type(value).__name__}, not text", "name another column with --text-field"
             )
         own = next((row[f] for f in ID_FIELDS if isinstance(row.get(f), str | int) and row[f] != ""), None)
-        metadata = row["metadata"] if isinstance(row.get("metadata"), dict) else {}
+        given = row["metadata"] if isinstance(row.get("metadata"), dict) else {}
+        metadata = {str(key): item for key, item in given.items() if _is_json(item)}
         rest = {
             key: item
             for key, item in row.items()
@@ -231,9 +237,22 @@ class Reader:
         yield SourceText(dataset=dataset, id_in_dataset=unique, text=text, metadata=metadata, created=created)
 
 
+def _can_be_text(row: dict[str, Any], name: str) -> bool:
+    return name in row and isinstance(row[name], str | None)
+
+
 def _is_plain(value: object) -> bool:
     """Small enough and simple enough to be carried along as metadata."""
-    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 500)
+    return (isinstance(value, bool | int | float) and _is_json(value)) or (isinstance(value, str) and len(value) <= 500)
+
+
+def _is_json(value: object) -> bool:
+    """Something that a line of ours can hold: no bytes, dates or numbers of more than 64 bits."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(_is_json(item) for item in value)
+    return value is None or isinstance(value, str | bool | float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def read_text(path: Path) -> str:
@@ -246,7 +265,12 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(number, column of the text, row) of a parquet file, with the columns that a source text can use and no others.
+
+    A value that Python has none for (a date of the year 20000, text that is not UTF-8) is None there; in the column of the
+    text it raises :class:`InputError`, as a file does that is no parquet file or has no such column.
+    """
     require("pyarrow", "hub", f"reading {path.name}")
     import pyarrow
     import pyarrow.parquet
@@ -254,14 +278,72 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=256):
-                for row in batch.to_pylist():
+            name = _text_column(path, file.schema_arrow, text_field)
+            for batch in file.iter_batches(batch_size=256, columns=_used_columns(file.schema_arrow, name)):
+                columns = {
+                    field.name: _python_values(column)
+                    for field, column in zip(batch.schema, batch.columns, strict=True)
+                }
+                for values in zip(*columns.values(), strict=True):
                     number += 1
-                    yield number, row
+                    row = dict(zip(columns, values, strict=True))
+                    if row[name] is UNREADABLE:
+                        raise InputError(
+                            f"{path}, row {number}: field {name} is not UTF-8", "mend or leave out the row"
+                        )
+                    yield number, name, {key: None if value is UNREADABLE else value for key, value in row.items()}
     except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(
-            f"{path} is not a parquet file that can be read ({str(error).splitlines()[0]})", "check it"
-        ) from None
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise InputError(f"{path} is not a parquet file that can be read ({reason})", "check it") from None
+
+
+UNREADABLE = object()
+"""In the place of a value of a parquet file that Python has none for."""
+
+
+def _text_column(path: Path, schema: Any, text_field: str | None) -> str:
+    """The column of the text: the one that was named, or the first known name of a column of strings."""
+    from pyarrow import types
+
+    def is_text(kind: Any) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+    texts = [field.name for field in schema if is_text(field.type)]
+    name = text_field or next((known for known in TEXT_FIELDS if known in texts), None)
+    if name is None or name not in schema.names:
+        missing = f"no column {text_field}" if text_field else "no column with the text"
+        raise InputError(f"{path}: {missing} (there are: {', '.join(schema.names[:12])})", "name it with --text-field")
+    return name
+
+
+def _used_columns(schema: Any, text: str) -> list[str]:
+    """The text, what names a row, and columns of plain values, which become metadata."""
+    from pyarrow import types
+
+    def is_plain(kind: Any) -> bool:
+        return (
+            (types.is_primitive(kind) and not types.is_temporal(kind))
+            or types.is_string(kind)
+            or types.is_large_string(kind)
+        )
+
+    named = (text, "metadata", "dataset", "created", *ID_FIELDS)
+    return [field.name for field in schema if field.name in named or is_plain(field.type)]
+
+
+def _python_values(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError, TypeError):  # UnicodeDecodeError and ArrowInvalid among them
+        return [_python_value(cell) for cell in column]
+
+
+def _python_value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError, TypeError):
+        return UNREADABLE
 
 
 # --- the three kinds -------------------------------------------------------------------------------------------------

@@ -102,33 +102,33 @@ def sample_hub(
     texts: list[SourceText] = []
     seen = used = empty = 0
     window = 0
-    with _hub_errors(source):
+    with _hub_errors(source, _path_in_repository(planned.files[0])):  # it looks into the first file
         stream = planned.builder.as_streaming_dataset(split=planned.split)
-        with Appender(partial) as keep:
-            if not done:
-                keep.append({"sample": name})
-            for at, shard in enumerate(planned.order):
-                missing = settings.sample_size - len(texts)
-                if missing <= 0:
-                    break
-                quota = math.ceil(missing / max(planned.first - at, 1))
-                window = max(window, quota * settings.oversample)
-                used += 1
-                if shard in done:
-                    mine, shard_seen, shard_empty = done[shard]
-                    reader.claim(mine)
-                else:
-                    before = reader.empty
-                    rows = _rows(stream, shard, len(planned.files), quota * settings.oversample)
-                    mine, shard_seen = draw_sample(_texts(reader, rows, source, shard), quota, settings.seed)
-                    shard_empty = reader.empty - before
-                    for text in mine:
-                        keep.append({"shard": shard, "text": text.model_dump(mode="json")})
-                    keep.append({"shard": shard, "done": True, "seen": shard_seen, "empty": shard_empty})
-                    log.info("%s: file %d of %d read, %d texts kept", source.name, at + 1, planned.first, len(mine))
-                texts += mine
-                seen += shard_seen
-                empty += shard_empty
+    with Appender(partial) as keep:
+        if not done:
+            keep.append({"sample": name})
+        for at, shard in enumerate(planned.order):
+            missing = settings.sample_size - len(texts)
+            if missing <= 0:
+                break
+            quota = math.ceil(missing / max(planned.first - at, 1))
+            window = max(window, quota * settings.oversample)
+            used += 1
+            if shard in done:
+                mine, shard_seen, shard_empty = done[shard]
+                reader.claim(mine)
+            else:
+                before = reader.empty
+                rows = _rows(planned, stream, shard, quota * settings.oversample)
+                mine, shard_seen = draw_sample(_texts(reader, rows, source, shard), quota, settings.seed)
+                shard_empty = reader.empty - before
+                for text in mine:
+                    keep.append({"shard": shard, "text": text.model_dump(mode="json")})
+                keep.append({"shard": shard, "done": True, "seen": shard_seen, "empty": shard_empty})
+                log.info("%s: file %d of %d read, %d texts kept", source.name, at + 1, planned.first, len(mine))
+            texts += mine
+            seen += shard_seen
+            empty += shard_empty
     how = (
         f"{used} of {len(planned.files)} files, drawn by the seed; of at most the first {window} texts of each, those "
         "with the smallest hash of seed and id. Texts deeper inside a file cannot be drawn, so the sample is uniform "
@@ -139,11 +139,17 @@ def sample_hub(
     return Sample(texts, seen, how, empty, facts)
 
 
-def _rows(stream: Any, shard: int, shards: int, most: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, row) of the first ``most`` rows of one file."""
-    if stream.num_shards == shards > 1:
-        stream = stream.shard(num_shards=shards, index=shard)
-    yield from enumerate(stream.take(most), start=1)
+def _rows(planned: HubPlan, stream: Any, shard: int, most: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, row) of the first ``most`` rows of one file. Raises :class:`InputError` naming a file that is damaged."""
+    with _hub_errors(planned.source, _path_in_repository(planned.files[shard])):
+        if stream.num_shards == len(planned.files) > 1:
+            stream = stream.shard(num_shards=len(planned.files), index=shard)
+        yield from enumerate(stream.take(most), start=1)
+
+
+def _path_in_repository(file: str) -> str:
+    """``data/a.jsonl`` of ``hf://datasets/owner/name@revision/data/a.jsonl``."""
+    return file.rpartition("@")[2].partition("/")[2] or file
 
 
 def _texts(
@@ -171,10 +177,10 @@ def _read_partial(path: Path, name: str) -> dict[int, tuple[list[SourceText], in
 
 
 class _hub_errors:
-    """Turns what the client raises into one clear error, with what to do."""
+    """Turns what the client raises while it plans, or reads a file, into one clear error, with what to do."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, file: str = "") -> None:
+        self.source, self.file = source, file
 
     def __enter__(self) -> None:
         return None
@@ -182,12 +188,11 @@ class _hub_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
         if error is None or isinstance(error, LsdataError) or not isinstance(error, Exception):
             return
-        raise _explained(self.source, error) from None
+        raise _explained(self.source, self.file, error) from None
 
 
-def _explained(source: Source, error: Exception) -> LsdataError:
+def _explained(source: Source, file: str, error: Exception) -> LsdataError:
     import httpx
-    from datasets.exceptions import DatasetsError
     from huggingface_hub import errors
 
     chain = [error]
@@ -209,10 +214,18 @@ def _explained(source: Source, error: Exception) -> LsdataError:
         )
     network = (httpx.TransportError, ConnectionError, TimeoutError, errors.HfHubHTTPError)
     if any(isinstance(e, network) for e in chain):
-        reason = f"HTTP {status}" if status else str(chain[-1]).splitlines()[0] or type(chain[-1]).__name__
+        reason = f"HTTP {status}" if status else _one_line(chain[-1])
         return MissingError(
             f"{source.name}: the hub did not answer ({reason})", "run the same command again; what was fetched is kept"
         )
-    if isinstance(error, DatasetsError | ValueError | FileNotFoundError):
-        return InputError(f"{source.name}: {str(error).splitlines()[0]}", "check the name and its :config")
-    raise error
+    # Whatever else it is (zlib's, Arrow's or YAML's errors, a cast that fails), a file or the card of the set caused it.
+    if file:
+        return InputError(
+            f"{source.name}: {file} cannot be read ({_one_line(chain[-1])})",
+            "the file on the hub is damaged or not of the form that the card says: choose another data set or :config",
+        )
+    return InputError(f"{source.name}: {_one_line(error)}", "check the name, its :config and its card")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

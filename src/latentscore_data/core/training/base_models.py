@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from latentscore.config import random_config
-from latentscore_data.core.base.errors import InputError, MissingError, require
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
 from latentscore_data.core.base.seeds import rng_for
-from latentscore_data.core.training.chat import answer_text, prompt_messages
+from latentscore_data.core.training.chat import answer_text, prompt_messages, template_options
+from latentscore_data.core.training.checkpoints import damaged_file
 from latentscore_data.core.training.runs import finished_final
 from latentscore_data.core.training.spec import TINY_RANDOM
 
@@ -21,6 +24,8 @@ OTHER_BASES = (
     f"name a folder, a GGUF file, a hub id that can be reached, or one of {', '.join(SHORT_NAMES)}, {TINY_RANDOM}; a gated "
     "or private model needs HF_TOKEN"
 )
+BASE_FILE = "base.json"
+"""Beside an adapter: the name of its base model, and a digest of the base's weights."""
 HUB_SECONDS = 10.0
 """How long the hub may take to say whether it has a model."""
 
@@ -63,9 +68,19 @@ def adapter_base(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (ValueError, KeyError, OSError) as error:
+        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        if not isinstance(base, str) or not base:
+            raise ValueError("it names no base model")
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{path} cannot be read as an adapter ({error})", "train the adapter again") from None
+    return base
+
+
+def absolute_base(name: str, runs: Path) -> str:
+    """The name by which a base model is found from any folder: a path is made absolute, any other name stays."""
+    if name == TINY_RANDOM or (runs / name / "final").is_dir() or not Path(name).expanduser().exists():
+        return name
+    return str(Path(name).expanduser().resolve())
 
 
 def load_base(name: str, *, runs: Path | None = None, device: str = "cpu") -> Loaded:
@@ -82,8 +97,7 @@ def load_base(name: str, *, runs: Path | None = None, device: str = "cpu") -> Lo
         raise InputError(
             f"{name} is an adapter, not a base model", "name its base model, and the adapter with --adapter"
         )
-    where = str(folder) if folder is not None else SHORT_NAMES.get(name, name)
-    return _finished(_from_pretrained(where, device), device)
+    return _finished(_from_pretrained(_place(name, runs), device), device)
 
 
 def load_trained(folder: Path, *, runs: Path | None = None, device: str = "cpu", trainable: bool = False) -> Loaded:
@@ -98,8 +112,49 @@ def load_trained(folder: Path, *, runs: Path | None = None, device: str = "cpu",
     from transformers import AutoTokenizer
 
     loaded = load_base(base, runs=runs or folder.parent.parent, device=device)
-    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").exists() else loaded.tokenizer
-    return Loaded(PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=trainable), tokenizer)
+    _check_same_base(folder, base, loaded.model)
+    tokenizer = loaded.tokenizer
+    if (folder / "tokenizer.json").exists():
+        with _found(str(folder)):
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = _usable(tokenizer, str(folder))
+    with _found(str(folder), base), warnings.catch_warnings():
+        # What an adapter lacks would be left as it was made, which does nothing, with this warning alone.
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        return Loaded(PeftModel.from_pretrained(loaded.model, str(folder), is_trainable=trainable), tokenizer)
+
+
+def weights_digest(model: Any) -> str:
+    """SHA-256 over the base weights of a model, the same for the model alone and under an adapter.
+
+    Weights count as bfloat16, and neither their names nor their order: a GPU loads them so, and libraries rename them.
+    """
+    import torch
+
+    parts = [
+        hashlib.sha256(
+            weight.detach().to(torch.bfloat16).contiguous().view(torch.int16).cpu().numpy().tobytes()
+        ).digest()
+        for name, weight in model.named_parameters()
+        if "lora_" not in name
+    ]
+    return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
+
+
+def _check_same_base(folder: Path, base: str, model: Any) -> None:
+    """Raise :class:`InputError` when the base is not the one that the adapter was trained on; old adapters do not know."""
+    path = folder / BASE_FILE
+    if not path.exists():
+        return
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))["weights"]
+    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error})", "train the adapter again") from None
+    if known != weights_digest(model):
+        raise InputError(
+            f"the weights of base model {base} are not those that the adapter {folder} was trained on",
+            "put the base's old weights back, or train the adapter again",
+        )
 
 
 def load_tokenizer(name: str, *, runs: Path | None = None) -> Any:
@@ -107,10 +162,10 @@ def load_tokenizer(name: str, *, runs: Path | None = None) -> Any:
     require("transformers", "ml", "counting tokens")
     if name == TINY_RANDOM:
         return _tiny_tokenizer()
-    folder = _folder(name, runs)
-    where = str(folder) if folder is not None else SHORT_NAMES.get(name, name)
+    where = _place(name, runs)
     with _found(where):
-        return _with_template(_auto_tokenizer(where))
+        tokenizer = _auto_tokenizer(where)
+    return _usable(tokenizer, where)
 
 
 def model_config(name: str, *, runs: Path | None = None) -> Any:
@@ -120,8 +175,7 @@ def model_config(name: str, *, runs: Path | None = None) -> Any:
         return _tiny_config(len(_tiny_tokenizer()))
     from transformers import AutoConfig
 
-    folder = _folder(name, runs)
-    where = str(folder) if folder is not None else SHORT_NAMES.get(name, name)
+    where = _place(name, runs)
     with _found(where):
         source, options = _source(where)
         return AutoConfig.from_pretrained(source, **options)
@@ -188,17 +242,51 @@ def pick_device(wanted: str) -> str:
 
 
 class _found:
-    """Turns the library's ways of saying "there is no such model" into one line."""
+    """Turns the libraries' ways of saying "this is not there" and "this is broken" into one line.
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    Their kinds of exceptions have no end (SafetensorError, UnpicklingError, EOFError, a bare Exception of tokenizers), so
+    all are meant. ``base`` is the model that an adapter in ``where`` is put on.
+    """
+
+    def __init__(self, where: str, base: str | None = None) -> None:
+        self.where, self.base = where, base
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
-        if isinstance(error, OSError | ValueError | KeyError):
-            reason = str(error).strip().splitlines()[0][:200]
-            raise MissingError(f"base model {self.where} cannot be loaded ({reason})", OTHER_BASES) from error
+        if not isinstance(error, Exception) or isinstance(error, LsdataError | MemoryError):
+            return
+        if "out of memory" in str(error):
+            return
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if (broken := damaged_file(Path(self.where))) is not None:
+            raise InputError(
+                f"{Path(self.where) / broken[0]} is damaged ({broken[1]})", "fetch, copy or train the model again"
+            ) from error
+        if self.base is not None:
+            raise InputError(
+                f"the adapter {self.where} does not fit its base {self.base} ({reason})",
+                "name the base it was trained on",
+            ) from error
+        place = Path(self.where)
+        # A folder that lacks files is a missing thing, and so is a name that nobody knows.
+        missing = isinstance(error, OSError) or not (place.is_file() or (place / "config.json").is_file())
+        if not missing:
+            raise InputError(f"base model {self.where} cannot be loaded ({reason})", OTHER_BASES) from error
+        raise MissingError(f"base model {self.where} cannot be loaded ({reason})", OTHER_BASES) from error
+
+
+def _place(name: str, runs: Path | None) -> str:
+    """What the libraries are asked for. Raises :class:`MissingError` for a path that leads nowhere."""
+    folder = _folder(name, runs)
+    if folder is not None:
+        return str(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise MissingError(
+            f"base model {name} cannot be loaded: there is no such file or folder",
+            "name it by its full path; an adapter's base stands in its adapter_config.json",
+        )
+    return SHORT_NAMES.get(name, name)
 
 
 def _source(where: str) -> tuple[str, dict[str, Any]]:
@@ -233,15 +321,16 @@ def _from_pretrained(where: str, device: str) -> Loaded:
         arguments["quantization_config"] = GgufConfig(dequantize=True)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     with _found(where):
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **arguments)
+        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **arguments)
+        if lacking := sorted(info["missing_keys"]):
+            # The library fills them with random numbers.
+            raise ValueError(f"its files lack {len(lacking)} weights, {lacking[0]} among them")
         return Loaded(model, _auto_tokenizer(where))
 
 
 def _finished(loaded: Loaded, device: str) -> Loaded:
     """The model where it will live, with a chat template and the ends of a turn that its family has."""
-    tokenizer = _with_template(loaded.tokenizer)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _usable(loaded.tokenizer, loaded.tokenizer.name_or_path)
     tokenizer.padding_side = "left"
     ends = {tokenizer.eos_token_id}
     if (turn := tokenizer.get_vocab().get("<end_of_turn>")) is not None:
@@ -253,14 +342,37 @@ def _finished(loaded: Loaded, device: str) -> Loaded:
     return Loaded(loaded.model.to(device), tokenizer)
 
 
-def _with_template(tokenizer: Any) -> Any:
+def _usable(tokenizer: Any, where: str) -> Any:
+    """The tokenizer with an end, a padding and a chat template that says all it is given. Raises :class:`InputError`."""
+    if tokenizer.eos_token is None:
+        raise InputError(
+            f"the tokenizer of {where} names no end-of-sequence token", "add eos_token to its tokenizer_config.json"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:
         if "<start_of_turn>" not in tokenizer.get_vocab():
-            raise InputError(
-                f"the tokenizer of {tokenizer.name_or_path} has no chat template", "take an instruction-tuned model"
-            )
+            raise InputError(f"the tokenizer of {where} has no chat template", "take an instruction-tuned model")
         tokenizer.chat_template = gemma_template()
+    _check_template(tokenizer, where)
     return tokenizer
+
+
+def _check_template(tokenizer: Any, where: str) -> None:
+    """Raise :class:`InputError` for a template that fails, or drops what the system, the user or the model says."""
+    said = [{"role": role, "content": f"lsdata {role}"} for role in ("system", "user", "assistant")]
+    remedy = "take another instruction-tuned model, or mend the template"
+    try:
+        text = tokenizer.apply_chat_template(
+            said, tokenize=False, add_generation_prompt=False, **template_options(tokenizer.chat_template)
+        )
+    except Exception as error:  # a template is a program: it can raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"the chat template of {where} cannot say a system, a user and an assistant message ({reason})", remedy
+        ) from None
+    if dropped := [part["role"] for part in said if part["content"] not in text]:
+        raise InputError(f"the chat template of {where} drops the {dropped[0]} message", remedy)
 
 
 @cache

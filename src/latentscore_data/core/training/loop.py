@@ -19,6 +19,7 @@ from transformers import (
 from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import Appender
+from latentscore_data.core.training.checkpoints import mend_best, step_of
 from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
 from latentscore_data.core.training.run_health import Line, health
 from latentscore_data.core.training.runs import RunFolder
@@ -133,9 +134,10 @@ def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainCo
     Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is or nothing was trained.
     """
     folder, watching = context.folder, context.watching
-    checkpoint = folder.newest_checkpoint()
-    folder.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    checkpoint = folder.newest_checkpoint(watching.say)
+    folder.forget_after(step_of(checkpoint) if checkpoint else 0)
     if checkpoint:
+        mend_best(checkpoint, watching.say)
         watching.say(f"going on from {checkpoint.name}")
     watch = MetricsCallback(folder, watching)
     try:

@@ -17,7 +17,7 @@ from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, 
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import estimate_run
 from latentscore_data.core.training.audit import audit, count_parameters
-from latentscore_data.core.training.base_models import adapter_base, load_tokenizer
+from latentscore_data.core.training.base_models import absolute_base, adapter_base, load_tokenizer
 from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
 from latentscore_data.core.training.spec import (
     Choices,
@@ -84,6 +84,7 @@ def prepare(
     if choices.kind == "grpo":
         choices = replace(choices, adapter=starting_point(settings, choices, workspace, say))
     spec, origins = build_spec(settings, choices, data, scoring)
+    spec = spec.model_copy(update={"base_model": absolute_base(spec.base_model, workspace.train_dir)})
     for start in (workspace.train_dir / str(spec.adapter) / "final", Path(str(spec.adapter))):
         if (base := adapter_base(start)) is not None:
             check_adapter(spec, base)
@@ -111,7 +112,7 @@ def starting_point(
             f"--adapter {named} is neither a finished run nor a folder",
             f"finished runs: {', '.join(known) or 'none yet; run lsdata train sft first'}",
         )
-    base_model = effective_settings(settings, choices)[0].base_model
+    base_model = absolute_base(effective_settings(settings, choices)[0].base_model, workspace.train_dir)
     newest = newest_finished(workspace.train_dir, "sft", base_model, say)
     if newest is None:
         say(f"no finished SFT run of {base_model}: GRPO starts from the base model, which has not seen the format")
@@ -122,7 +123,7 @@ def starting_point(
 
 def check_adapter(spec: TrainSpec, base: str) -> None:
     """Raise :class:`InputError` unless an adapter of ``base`` can be trained further by this spec."""
-    if base != spec.base_model:
+    if base != spec.base_model and not _same_path(base, spec.base_model):
         raise InputError(
             f"adapter {spec.adapter} was trained on {base}, not on {spec.base_model}",
             f"take --base-model {base}, or another --adapter",
@@ -131,6 +132,11 @@ def check_adapter(spec: TrainSpec, base: str) -> None:
         raise InputError(
             f"{spec.adapter} is an adapter, and method full trains all weights", "leave --set method=full out"
         )
+
+
+def _same_path(one: str, other: str) -> bool:
+    """An adapter of before 0.2 may name its base by a path from the folder where it was trained."""
+    return Path(one).exists() and Path(one).resolve() == Path(other)
 
 
 def training_files(workspace: Workspace, kind: Kind) -> dict[str, Path]:

@@ -16,9 +16,10 @@ from typing import Any
 
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.rows import selection_scorers
 from latentscore_data.core.training.audit import audit, count_parameters
-from latentscore_data.core.training.base_models import adapter_base, load_base, pick_device
+from latentscore_data.core.training.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
 from latentscore_data.core.training.context import (
     TrainContext,
     Watching,
@@ -146,6 +147,8 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
             model.peft_config["default"].base_model_name_or_path = adapter_base_name(spec, folder)
             # A GRPO run holds a frozen copy of where it started as a second adapter; only the trained one is kept.
             model.save_pretrained(str(folder.final), selected_adapters=["default"], save_embedding_layers=False)
+            base = {"name": adapter_base_name(spec, folder), "weights": weights_digest(model)}
+            replace_json(folder.final / BASE_FILE, base)
         else:
             model.save_pretrained(str(folder.final))
         trainer.processing_class.save_pretrained(str(folder.final))

@@ -3,7 +3,7 @@
 spec.json        what was asked, written before anything starts
 data/            the rows the run is made from, as they were when it started
 start/           the adapter that GRPO goes on from, when it does not come from a run beside this one
-checkpoints/     checkpoint-N, complete when it has trainer_state.json
+checkpoints/     checkpoint-N, complete when checkpoints.damage finds nothing
 metrics.jsonl    one line per logged step
 loss.png         the same as a picture
 final/           the adapter (or the whole model) with its tokenizer
@@ -13,7 +13,7 @@ DONE             written last; lists the files of final/ with their SHA-256
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +24,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentscore_data.core.base.errors import InputError, VerificationError
-from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_json, replace_rows, writing
+from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows, replace_json, replace_rows, writing
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.training.checkpoints import newest_whole
 from latentscore_data.core.training.spec import TrainSpec, differences
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,15 @@ class RunFolder:
         """``run.json``, empty where there is none."""
         if not self.record_file.exists():
             return {}
-        return json.loads(self.record_file.read_text(encoding="utf-8"))
+        return read_object(self.record_file, "delete it: it is written again by the same training command")
 
     def note(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""
         replace_json(self.record_file, {**self.record(), **facts})
 
-    def newest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint: ``trainer_state.json`` is what the trainer writes last."""
-        complete = [path for path in self.checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-        return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    def newest_checkpoint(self, say: Callable[[str], None] = log.debug) -> Path | None:
+        """The newest complete checkpoint; ``say`` gets a line for each newer one that is damaged."""
+        return newest_whole(self.checkpoints, say)
 
     def rows(self, role: str) -> list[ScoredRow]:
         path = self.data(role)
@@ -131,7 +133,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop the logged steps that a resumed run will do again."""
         if self.metrics.exists():
-            replace_rows(self.metrics, [line for line in self.history() if line["step"] <= step])
+            replace_rows(self.metrics, [line for line in self.history() if line.get("step", 0) <= step])
 
     def clear(self) -> None:
         """Back to an empty folder."""
@@ -147,13 +149,14 @@ class RunFolder:
 
     def verify(self) -> None:
         """Compare every file with the DONE mark. Raises :class:`VerificationError` naming the first that differs."""
-        listed = json.loads(self.done_mark.read_text(encoding="utf-8"))["files"]
+        remedy = f"lsdata train fetch {self.run_id}"
+        listed = read_object(self.done_mark, remedy).get("files")
+        if not isinstance(listed, dict) or not all(isinstance(fact, dict) for fact in listed.values()):
+            raise VerificationError(f"{self.done_mark} lists no files", remedy)
         for name, fact in listed.items():
             path = self.path / name
-            if not path.is_file() or file_fact(path).sha256 != fact["sha256"]:
-                raise VerificationError(
-                    f"{path} is not the file that the run wrote", f"lsdata train fetch {self.run_id}"
-                )
+            if not path.is_file() or file_fact(path).sha256 != fact.get("sha256"):
+                raise VerificationError(f"{path} is not the file that the run wrote", remedy)
 
 
 def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -> None:

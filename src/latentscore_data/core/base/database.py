@@ -1,0 +1,144 @@
+"""SQLite files: opening them, setting a damaged one aside, and naming what is wrong with one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from latentscore_data.core.base.errors import OutputError
+
+log = logging.getLogger(__name__)
+
+CHECKED_BYTES = 512 * 2**20
+"""A larger file is not checked when it is opened, unless an error has marked it: the check reads all of it."""
+BUSY_SECONDS = 30.0
+"""How long to wait for another process that holds the file."""
+
+Prepare = Callable[[sqlite3.Connection], None]
+"""Makes the tables, and raises :class:`sqlite3.Error` where those in the file have other columns."""
+Salvage = Callable[[sqlite3.Connection, sqlite3.Connection], str]
+"""Copies what can be read from the damaged file into the new one, and says what that was."""
+
+_OTHER_TABLES = sqlite3.SQLITE_ERROR
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class DamagedError(sqlite3.DatabaseError):
+    """``quick_check`` found damaged pages."""
+
+
+def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | None = None) -> sqlite3.Connection:
+    """A connection to the file at ``path``, in autocommit mode, with a write-ahead log and the tables of ``prepare``.
+
+    Only the owner may read the file. One that is damaged, is no database or has other tables is moved beside itself
+    under a dated name, which is logged once, and a new one is made. ``what`` names the file's kind in messages. Raises
+    :class:`OutputError` when the file is locked or cannot be written.
+    """
+    try:
+        try:
+            return _open(path, prepare)
+        except sqlite3.Error as error:
+            if not (_is_damage(error) or _code(error) == _OTHER_TABLES):
+                raise
+            reason = str(error)
+        aside = _set_aside(path)
+        db = _open(path, prepare)
+        kept = _salvaged(aside, db, salvage) if salvage is not None else "it is filled again"
+        log.warning("the %s %s is damaged (%s) and was moved to %s; %s", what, path, reason, aside.name, kept)
+        return db
+    except (OSError, sqlite3.Error) as error:
+        raise unusable(path, what, error) from None
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """One more connection to a file that :func:`open_database` has opened."""
+    return sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+def unusable(path: Path, what: str, error: OSError | sqlite3.Error) -> OutputError:
+    """What is wrong with the file, and what to do. A damaged one is marked, so that the next opening checks all of it."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    message = f"the {what} {path} cannot be used ({reason})"
+    if _is_damage(error):
+        with contextlib.suppress(OSError):
+            _mark(path).touch()
+        return OutputError(
+            f"the {what} {path} is damaged ({reason})",
+            "run the same command again: the damaged file is set aside and a new one is made",
+        )
+    if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return OutputError(message, "another process is using it: wait for that, or choose another --root")
+    if _code(error) == sqlite3.SQLITE_FULL:
+        return OutputError(message, "free some disk space, then run the same command again")
+    return OutputError(message, "check the disk and the permissions, or choose another --root")
+
+
+def is_bad_text(error: sqlite3.Error) -> bool:
+    """True where one value is not UTF-8; the file around it is whole. Python raises this one, without a code of SQLite's."""
+    return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
+
+
+def _open(path: Path, prepare: Prepare) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # SQLite gives its side files the permissions of the database, so these must be right before it opens it.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    os.chmod(path, 0o600)
+    db = connect(path)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        if path.stat().st_size <= CHECKED_BYTES or _mark(path).exists():
+            _check(db)
+            _mark(path).unlink(missing_ok=True)
+        prepare(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check(db: sqlite3.Connection) -> None:
+    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise DamagedError(" ".join(str(found).replace("*** in database main ***", "").split())[:200])
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.suspect")
+
+
+def _set_aside(path: Path) -> Path:
+    """Move the file and its side files, whose pages would otherwise be written into the new file."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    aside = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.stem}.damaged-{stamp}-{number}{path.suffix}")
+    for ending in ("-wal", "-shm", ""):
+        if (part := path.with_name(path.name + ending)).exists():
+            part.replace(aside.with_name(aside.name + ending))
+    _mark(path).unlink(missing_ok=True)
+    return aside
+
+
+def _salvaged(aside: Path, db: sqlite3.Connection, salvage: Salvage) -> str:
+    old = connect(aside)
+    try:
+        return salvage(old, db)
+    finally:
+        old.close()
+
+
+def _is_damage(error: Exception) -> bool:
+    return isinstance(error, DamagedError) or _code(error) in _DAMAGED
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 for an error that is not SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
