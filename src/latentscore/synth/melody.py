@@ -57,10 +57,17 @@ class Walker:
     """Where the melody is: carried from bar to bar."""
 
     degree: int
-    cells: list[list[Step]]
+    cells: dict[int, list[Step]]
+    """The cells of the last phrase and of the first bar, by bar."""
+
     repeats: float
     chromatics: float
     cadences: float
+
+    def keep(self, bar: int, cell: list[Step], phrase_bars: int) -> None:
+        """Remember the cell of a bar, and forget those before the phrase before, but for the first."""
+        first = min(self.cells, default=bar)
+        self.cells = {n: old for n, old in self.cells.items() if n == first or n > bar - phrase_bars} | {bar: cell}
 
     def due(self, name: str, share: float) -> bool:
         """Whether the next of evenly dealt events is due."""
@@ -87,7 +94,7 @@ def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
     phrase, place = divmod(bar.index, config.phrase_len_bars)
     closes = place == config.phrase_len_bars - 1
     cell = _cell(bar, walker, manner, phrase, place)
-    walker.cells.append(cell)
+    walker.keep(bar.index, cell, config.phrase_len_bars)
     if closes:
         cell = _make_room(cell, config.cadence_strength)
     stable = closes and walker.due("cadences", config.cadence_strength)
@@ -115,7 +122,7 @@ def _walker(bar: Bar) -> Walker:
         low, high = _register(bar)
         start = bar.piece.stream("melody", 0, 1)
         middle = round((low + high) / 2 / 7) * 7
-        bar.memory["walker"] = Walker(middle, [], 0.5, 0.8, 0.5 + 0.4 * start.random())
+        bar.memory["walker"] = Walker(middle, {}, 0.5, 0.92, 0.5 + 0.4 * start.random())
     return bar.memory["walker"]  # type: ignore[return-value]
 
 
@@ -131,10 +138,10 @@ def _cell(bar: Bar, walker: Walker, manner: Manner, phrase: int, place: int) -> 
     """A new bar, or an earlier one again."""
     config = bar.config
     fresh = _invent(bar, manner, phrase)
-    if bar.index == 0 or not walker.due("repeats", config.motif_repeat_prob):
+    if not walker.cells or not walker.due("repeats", config.motif_repeat_prob):
         return fresh
-    # The same place of the phrase before; inside the first phrase, its first bar.
-    source = walker.cells[bar.index - config.phrase_len_bars if phrase else 0]
+    # The same place of the phrase before; where that is not known, the first bar.
+    source = walker.cells.get(bar.index - config.phrase_len_bars) or walker.cells[min(walker.cells)]
     if config.melody_engine == "procedural" and source:
         # A variation: one note of the bar moves elsewhere.
         which = int(bar.rng.integers(len(source)))

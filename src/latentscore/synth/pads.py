@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from latentscore.synth.context import Style
-from latentscore.synth.notes import Bar, Note
+from latentscore.synth.notes import Bar, Note, held
 from latentscore.synth.theory import Chord, fold, near, voice
 from latentscore.synth.voices import Wave
 
@@ -19,16 +19,6 @@ def _voiced(bar: Bar, chord: Chord, center: float) -> list[int]:
     return pitches + [pitch + 12 for pitch in pitches[: max(bar.config.density - 4, 0)] if pitch + 12 not in pitches]
 
 
-def _held(bar: Bar) -> Iterator[tuple[float, float, Chord]]:
-    """(begin, length, chord) of what must be struck in this bar: new chords, and long ones again after two bars."""
-    for chord in bar.chords:
-        yield chord.start - bar.start, min(chord.length, 8.0), chord
-    running = bar.chord()
-    since = bar.start - running.start
-    if since > 0 and since % 8.0 == 0:
-        yield 0.0, min(running.end - bar.start, 8.0), running
-
-
 def _spread(pitches: list[int], width: float) -> Iterator[tuple[int, float]]:
     """Each pitch with a place: low in the middle, higher ones outward in turn."""
     for number, pitch in enumerate(pitches):
@@ -37,21 +27,21 @@ def _spread(pitches: list[int], width: float) -> Iterator[tuple[int, float]]:
 
 def warm_slow(bar: Bar) -> Iterator[Note]:
     """Soft close chords that open slowly."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 58), 0.6):
             yield bar.note(at, length, pitch, 0.72, pan)
 
 
 def dark_sustained(bar: Bar) -> Iterator[Note]:
     """The chord low and narrow, like an organ behind a door."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 49), 0.35):
             yield bar.note(at, length, pitch, 0.74, pan)
 
 
 def cinematic(bar: Bar) -> Iterator[Note]:
     """Strings: the chord, its root an octave down, and a high octave that enters late."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         pitches = _voiced(bar, chord, 57)
         root = near(bar.piece.key + chord.root, 43)
         yield bar.note(at, length, root, 0.7)
@@ -62,14 +52,14 @@ def cinematic(bar: Bar) -> Iterator[Note]:
 
 def thin_high(bar: Bar) -> Iterator[Note]:
     """A thread of sound two octaves up."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 77)[-3:], 0.8):
             yield bar.note(at, length, pitch, 0.66, pan)
 
 
 def ambient_drift(bar: Bar) -> Iterator[Note]:
     """Each voice comes and goes in its own time."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 61), 1.0):
             late = length * 0.35 * float(bar.rng.random())
             yield bar.note(at + late, length * (0.75 + 0.4 * float(bar.rng.random())), pitch, 0.72, pan)
@@ -77,7 +67,7 @@ def ambient_drift(bar: Bar) -> Iterator[Note]:
 
 def stacked_fifths(bar: Bar) -> Iterator[Note]:
     """Fifths on fifths from the chord's root: open, neither light nor dark."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         root = near(bar.piece.key + chord.root, 44)
         count = 2 + len(chord.tones) - 1
         pitches = [root + 7 * n for n in range(min(count, 5))]
@@ -90,7 +80,7 @@ def stacked_fifths(bar: Bar) -> Iterator[Note]:
 
 def bright_open(bar: Bar) -> Iterator[Note]:
     """The chord spread over two octaves with a clear top."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         close = _voiced(bar, chord, 60)
         opened = fold(close[::2], 48, 62) + [p + 12 for p in close[1::2]] + [close[0] + 24]
         for pitch, pan in _spread(sorted(opened), 1.0):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from functools import lru_cache
 
 from latentscore.labels import FIELDS
-
-BEATS_PER_BAR = 4
+from latentscore.synth.form import BEATS_PER_BAR, stream
 
 ROOTS = {name: n for n, name in enumerate(FIELDS["root"].labels)}
 
@@ -77,27 +75,20 @@ def stack(scale: Sequence[int], degree: int, extensions: str, start: float, leng
     return Chord(start, length, degrees, tuple(scale_pitch(scale, d) for d in degrees))
 
 
-def plan_harmony(
-    mode: str, style: str, extensions: str, bars_per_chord: float, beats: float, seed: np.random.SeedSequence
-) -> list[Chord]:
-    """The chords from beat 0 until ``beats`` are covered; a longer piece begins with the same chords."""
+@lru_cache(maxsize=1024)
+def chord_number(n: int, mode: str, style: str, extensions: str, bars_per_chord: float, seed: int) -> Chord:
+    """The ``n``-th chord of the piece, counted from 0: a function of its arguments, so a piece may go on for ever."""
     if style == "auto":
         first, answer = _AUTO[mode]
     else:
         first, answer = (_LIGHT if mode in ("major", "mixolydian") else _SHADE)[style]
-    scale = SCALES[mode]
     length = bars_per_chord * BEATS_PER_BAR
-    chords: list[Chord] = []
-    while len(chords) * length < beats:
-        number = len(chords)
-        progression = answer if (number // 4) % 4 == 2 else first
-        degree = progression[number % 4]
-        if number % 4 == 2 and number > 4:
-            # Now and then a chord gives way to its relative, so that a minute is not one loop.
-            rng = np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number)))
-            degree = (degree - 2) % 7 if rng.random() < 0.3 else degree
-        chords.append(stack(scale, degree, extensions, number * length, length))
-    return chords
+    progression = answer if (n // 4) % 4 == 2 else first
+    degree = progression[n % 4]
+    if n % 4 == 2 and n > 4 and stream(seed, "harmony", n).random() < 0.3:
+        # Now and then a chord gives way to its relative, so that a minute is not one loop.
+        degree = (degree - 2) % 7
+    return stack(SCALES[mode], degree, extensions, n * length, length)
 
 
 def near(pitch_class: int, target: float) -> int:
