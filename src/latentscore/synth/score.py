@@ -114,9 +114,17 @@ def close(piece: Piece, layers: Mapping[str, list[Note]]) -> dict[str, list[Note
         for layer, velocity in (("bass", 0.66), ("melody", 0.58)):
             last = layers[layer][-1] if layers[layer] else None
             if last and last.start + last.length < at + 0.5:
-                pitch = float(near(piece.key, last.pitch))
+                pitch = _home_near(piece, layer, last.pitch)
                 closed[layer].append(Note(at, length, pitch, velocity, last.pan, "main", at))
     return closed
+
+
+def _home_near(piece: Piece, layer: str, pitch: float) -> float:
+    """The home note nearest to a pitch, within the melody's register for the melody."""
+    if layer != "melody":
+        return float(near(piece.key, pitch))
+    octaves = range(piece.config.register_min_oct, piece.config.register_max_oct + 1)
+    return float(min((12 * (octave + 1) + piece.key for octave in octaves), key=lambda home: abs(home - pitch)))
 
 
 def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[Note]:
