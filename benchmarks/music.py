@@ -213,10 +213,15 @@ def _covered(spans: list[tuple[float, float]]) -> float:
     return total
 
 
+def before_closing(score: Score, layer: str) -> Notes:
+    """The notes of a layer but for those of the closing, whose chord is not in the plan."""
+    return [n for n in score.layers[layer] if n.start < 0.93 * score.piece.beats]
+
+
 def off_chord(config: MusicConfigPrompt) -> float | None:
     """Share of the melody's notes of more than 0.5 s that are no tone of the chord they begin in."""
     score = score_of(config)
-    long = [n for n in score.layers["melody"] if n.length * beat_seconds(score) > 0.5]
+    long = [n for n in before_closing(score, "melody") if n.length * beat_seconds(score) > 0.5]
     if not long:
         return None
     return sum((round(n.pitch) - score.piece.key) % 12 not in _classes(score, n.at) for n in long) / len(long)
@@ -227,7 +232,7 @@ def strong_beats(config: MusicConfigPrompt) -> float | None:
     if config.chromatic_prob != "none" or config.melody in ("ornamental", "contemplative_minor"):
         return None
     score = score_of(config)
-    strong = [n for n in score.layers["melody"] if n.at % 2 == 0]
+    strong = [n for n in before_closing(score, "melody") if n.at % 2 == 0]
     return sum((round(n.pitch) - score.piece.key) % 12 in _classes(score, n.at) for n in strong) / max(len(strong), 1)
 
 
@@ -239,9 +244,8 @@ def chords_of_pad(score: Score) -> list[list[int]]:
     """The pitches of the pad that begin within each chord's first bar, chord by chord; the closing is left out."""
     length = score.piece.chords[0].length
     chords: dict[int, set[int]] = defaultdict(set)
-    for note in score.layers["pad"]:
-        if note.start < 0.9 * score.piece.beats:
-            chords[int((note.at + 1e-6) / length)].add(round(note.pitch))
+    for note in before_closing(score, "pad"):
+        chords[int((note.at + 1e-6) / length)].add(round(note.pitch))
     return [sorted(chords[n]) for n in sorted(chords)]
 
 

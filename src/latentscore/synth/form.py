@@ -37,9 +37,8 @@ _ROLES: dict[str, tuple[Role, Role, Role, Role]] = {
     "waves": ("breath", "statement", "departure", "height"),
 }
 
-# Bars after which the layers have entered, in the order of their entry: the last one within about five seconds.
-_ENTRIES = {True: (0, 0, 1, 1, 2, 2), False: (0, 0, 1, 1, 1, 1)}
 _LONG_BAR_SECONDS = 2.4
+"""In slower pieces the bass does not wait for a second bar."""
 
 
 def stream(seed: int, name: str, *where: int) -> np.random.Generator:
@@ -65,19 +64,15 @@ class Form:
 
     @cached_property
     def _entries(self) -> dict[str, int]:
-        """The bar in which each layer enters: bass or pad first, with one other; melody and rhythm after one bar at most.
+        """The bar in which each layer enters: the pad first, with one other, the bass after two bars at most.
 
         The order follows from key and harmony, not from the seed, so two seeds of a config open alike.
         """
         config = self.config
-        rng = np.random.default_rng(crc32(f"{config.root} {config.mode} {config.harmony_style}".encode()))
-        ground, other = (("bass", "pad"), ("pad", "bass"))[int(rng.integers(2))]
-        rest = [("melody", "texture", "accent", other)[int(n)] for n in rng.permutation(4)]
-        second = rest.pop(0)
-        rest.sort(key=lambda layer: layer != "melody")
-        bar_seconds = 60.0 * BEATS_PER_BAR / beats_per_minute(config.tempo)
-        order = (ground, second, "rhythm", *rest)
-        return dict(zip(order, _ENTRIES[bar_seconds < _LONG_BAR_SECONDS], strict=True))
+        rng = np.random.default_rng(crc32(f"{config.mode} {config.root} {config.harmony_style} 52".encode()))
+        second = ("bass", "melody", "texture", "accent")[int(rng.permutation(4)[0])]
+        slow = 60.0 * BEATS_PER_BAR / beats_per_minute(config.tempo) > _LONG_BAR_SECONDS
+        return dict.fromkeys(LAYERS, 1) | {"bass": 1 if slow else 2} | {"pad": 0, second: 0}
 
     def section(self, bar: int) -> Section:
         """The section that a bar belongs to."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from latentscore.synth.form import SECTION_BARS
 from latentscore.synth.notes import Bar, Note
-from latentscore.synth.theory import scale_pitch
+from latentscore.synth.theory import has_cadence, scale_pitch
 
 SLOTS = 16
 """Sixteenths in a bar."""
@@ -65,7 +65,6 @@ class Walker:
     degree: int
     repeats: float
     chromatics: float
-    cadences: float
     cells: dict[int, Cell] = field(default_factory=dict)
     """The cells of the last phrase, by bar."""
 
@@ -97,7 +96,7 @@ _LADDERS: dict[str, dict[bool, tuple[int, ...]]] = {
 
 def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
     """One bar of melody in a manner, by the engine the config names."""
-    walker = _walker(bar)
+    walker = _walker(bar, manner)
     config = bar.config
     phrase, place = divmod(bar.index, config.phrase_len_bars)
     source = _source(bar, walker, place)
@@ -107,7 +106,7 @@ def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
         source = _varied(bar, source) if config.melody_engine == "procedural" else source
         slots, offsets = tuple((step.slot, step.length) for step in source), [step.offset for step in source]
     closes = place == config.phrase_len_bars - 1
-    stable = walker.due("cadences", config.cadence_strength) if closes else None
+    stable = has_cadence(phrase, config.cadence_strength) if closes else None
     if stable is not None:
         slots = _breathe(bar, slots, stable)
     degrees = _degrees(bar, walker, manner, place, slots, offsets, stable)
@@ -117,27 +116,30 @@ def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
     yield from _notes(bar, walker, manner, place, slots, degrees, closes)
 
 
-def _walker(bar: Bar) -> Walker:
+def _walker(bar: Bar, manner: Manner) -> Walker:
     if "walker" not in bar.memory:
-        low, high = _register(bar)
-        start = bar.piece.stream("melody", 0, 1)
-        middle = round((low + high) / 2 / 7) * 7
-        bar.memory["walker"] = Walker(middle, 0.5, 0.92, 0.5 + 0.4 * start.random())
+        bar.memory["walker"] = Walker(round(_target(bar, manner, 0.0)), 0.35, 0.92)
     return bar.memory["walker"]  # type: ignore[return-value]
 
 
 _CEILING, _FLOOR = 7 * 6 + 4, 7 * 3
-"""Scale degrees beyond which a register is extreme: the melody goes only a quarter of the way there."""
+"""Scale degrees beyond which a register is extreme: the contour goes only a part of the way there."""
 
 
 def _register(bar: Bar) -> tuple[int, int]:
-    """Lowest and highest scale degree in use, counted from the home note of octave 0; at least an octave apart."""
-    low, high = 7 * bar.config.register_min_oct, 7 * bar.config.register_max_oct + 6
+    """Lowest and highest scale degree, counted from the home note of octave 0."""
+    return 7 * bar.config.register_min_oct, 7 * bar.config.register_max_oct + 6
+
+
+def _target(bar: Bar, manner: Manner, position: float) -> float:
+    """The scale degree to which the contour draws the melody; higher at the height of the piece."""
+    low, high = (float(bound) for bound in _register(bar))
     if high > _CEILING:
-        high = max(round(_CEILING + 0.25 * (high - _CEILING)), min(low + 6, high))
+        high = max(_CEILING + 0.25 * (high - _CEILING), min(low + 6, high))
     if low < _FLOOR:
-        low = min(round(_FLOOR - 0.25 * (_FLOOR - low)), max(high - 6, low))
-    return low, high
+        low = min(_FLOOR - 0.4 * (_FLOOR - low), max(high - 6, low))
+    lift = {"height": 0.12, "breath": -0.08}.get(bar.section.role, 0.0)
+    return low + (high - low) * min(max(0.12 + 0.76 * manner.contour(position) + lift, 0.0), 1.0)
 
 
 def _notes(
@@ -154,7 +156,7 @@ def _notes(
         # High notes are shrill at the strength of others.
         velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
         length = sixteenths / 4 if last else _held_length(bar, at, max(sixteenths / 4 * manner.hold, 0.12), degree)
-        if walker.due("chromatics", config.chromatic_prob) and not last:
+        if not last and walker.due("chromatics", config.chromatic_prob):
             beside = float(_beside(round(pitch), bar))
             quick = 0.25 * bar.piece.bpm / 60.0
             if length <= 1.6 * quick:
@@ -181,7 +183,7 @@ def _held_length(bar: Bar, at: float, length: float, degree: int) -> float:
 Slots = tuple[tuple[int, float], ...]
 """Sixteenth and length in sixteenths of each note of a bar."""
 
-_FULLNESS = {"opening": 0.85, "statement": 1.0, "departure": 0.85, "height": 1.15, "breath": 0.7}
+_FULLNESS = {"opening": 0.95, "statement": 1.0, "departure": 0.85, "height": 1.15, "breath": 0.7}
 
 
 def _source(bar: Bar, walker: Walker, place: int) -> Cell | None:
@@ -244,7 +246,8 @@ def _weight(slot: int, syncopation: float) -> float:
 def _breathe(bar: Bar, slots: Slots, stable: bool) -> Slots:
     """The last bar of a phrase: its last note, and then a rest of 0.85 to 3 seconds that grows with the phrase.
 
-    A note that rests is the longer the stronger the cadence; one that wants to go on is short and off the strong beats.
+    A note that rests is the longer the stronger the cadence; one that is foreign to the chord or to home is short and off
+    the strong beats.
     """
     config = bar.config
     seconds = 60.0 / bar.piece.bpm / 4
@@ -253,11 +256,11 @@ def _breathe(bar: Bar, slots: Slots, stable: bool) -> Slots:
     latest = max(SLOTS - rest - hold, 0.0)
     kept = [entry for entry in slots if entry[0] <= latest] or [(0, 1.0)]
     slot = kept[-1][0]
-    if stable:
+    if stable and _triad(bar, slot / 4) & {0, 2, 4}:
         length = max(min(hold, SLOTS - rest - slot), 1.0)
     else:
         slot += 2 if slot % 8 == 0 else 0
-        length = max(min(hold, _LONG_SECONDS / seconds), 1.0)
+        length = max(min(hold, _SHORT_SECONDS / seconds), 1.0)
     return (*kept[:-1], (slot, length))
 
 
@@ -286,7 +289,7 @@ def _degrees(
     for number, (slot, length) in enumerate(slots):
         position = (place + slot / SLOTS) / bar.config.phrase_len_bars
         if offsets is None:
-            here = _walk(bar, manner, rungs, here, moves[slot], position, low, high)
+            here = _walk(bar, manner, rungs, here, moves[slot], position)
         else:
             here = _inside(start + offsets[number], len(rungs))
         if stable is not None and number == len(slots) - 1:
@@ -312,7 +315,7 @@ def _cell(bar: Bar, manner: Manner, slots: Slots, degrees: list[int], offsets: l
 
 def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, slots: Slots, offsets: list[int]) -> int:
     """The rung from which a motif fits the chord best, near where the melody is and where its contour wants it."""
-    target = rungs[0] + (rungs[-1] - rungs[0]) * _height(bar, manner, place / bar.config.phrase_len_bars)
+    target = _target(bar, manner, place / bar.config.phrase_len_bars)
     lowest, highest = min(offsets), max(offsets)
 
     def cost(start: int) -> float:
@@ -327,21 +330,12 @@ def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, s
     return min(range(len(rungs)), key=cost)
 
 
-def _height(bar: Bar, manner: Manner, position: float) -> float:
-    """Where in its register, 0 to 1, the contour draws the melody; higher at the height of the piece."""
-    lift = {"height": 0.12, "breath": -0.08}.get(bar.section.role, 0.0)
-    return min(max(0.12 + 0.76 * manner.contour(position) + lift, 0.0), 1.0)
-
-
-def _walk(
-    bar: Bar, manner: Manner, rungs: list[int], here: int, draws: np.ndarray, position: float, low: int, high: int
-) -> int:
-    target = low + (high - low) * _height(bar, manner, position)
-    pull = manner.pull * (target - rungs[here]) / 7.0
+def _walk(bar: Bar, manner: Manner, rungs: list[int], here: int, draws: np.ndarray, position: float) -> int:
+    away = _target(bar, manner, position) - rungs[here]
     move = _move(draws, bar.config.step_bias)
-    # The contour turns moves round rather than adding to them, so leaps stay as rare as asked.
-    size = abs(move)
-    upward = (0.5 + 0.5 * np.sign(move) * (0.3 + 0.7 * draws[2]) + pull) > 0.5
+    # The contour turns moves round rather than adding to them, so leaps stay as rare as asked; they do not go far past it.
+    size = min(abs(move), 2 + int(abs(away) * len(rungs) / (rungs[-1] - rungs[0] + 1))) if abs(move) > 1 else 1
+    upward = (0.5 + 0.5 * np.sign(move) * (0.3 + 0.7 * draws[2]) + manner.pull * away / 7.0) > 0.5
     there = here + (size if upward else -size)
     if not 0 <= there < len(rungs):
         there = here - (size if upward else -size)

@@ -17,7 +17,7 @@ import numpy as np
 from latentscore.config import MusicConfig
 from latentscore.labels import beats_per_minute
 from latentscore.synth.form import BEATS_PER_BAR, LAYERS, Form, Section, stream
-from latentscore.synth.theory import ROOTS, SCALES, Chord, chord_number
+from latentscore.synth.theory import ROOTS, SCALES, Chord, Harmony, chord_number, harmony_of
 
 
 class Note(NamedTuple):
@@ -69,10 +69,12 @@ class Piece:
 
     def chord(self, n: int) -> Chord:
         """The chord with the number ``n``, from 0 without end."""
-        config = self.config
-        return chord_number(
-            n, config.mode, config.harmony_style, config.chord_extensions, config.chord_change_bars, self.seed
-        )
+        departs = self.form.section(int(n * self.config.chord_change_bars)).role == "departure"
+        return chord_number(n, self._harmony, departs)
+
+    @cached_property
+    def _harmony(self) -> Harmony:
+        return harmony_of(self.config, self.seed)
 
     def chord_at(self, beat: float) -> Chord:
         """The chord that sounds at a beat."""
