@@ -146,7 +146,8 @@ def loudness_range(config: MusicConfigPrompt) -> float | None:
 
     samples = sound_of(config, 90.0).astype(np.float64)
     weighted = sosfilt(_k_weighting(), samples, axis=0)
-    energy = np.convolve((weighted**2).sum(axis=1), np.ones(3 * RATE) / (3 * RATE), "valid")[:: RATE // 10]
+    total = np.concatenate([[0.0], np.cumsum((weighted**2).sum(axis=1))])
+    energy = ((total[3 * RATE :] - total[: -3 * RATE]) / (3 * RATE))[:: RATE // 10]
     level = -0.691 + 10 * np.log10(energy + 1e-12)
     level = level[level > -70]
     level = level[level > 10 * np.log10(np.mean(10 ** (level / 10))) - 20]
@@ -326,12 +327,13 @@ def above_c7(config: MusicConfigPrompt) -> float:
 
 
 def phrase_span(config: MusicConfigPrompt) -> float:
-    """Seconds between the clear rests of the melody: those of at least 0.7 of the longest, but for the longest 2 %."""
+    """Beats between the clear rests of the melody: those of at least 0.7 of the longest, but for the longest 2 %. Rests of
+    more than two bars are those of the form."""
     score = score_of(config)
-    beat = beat_seconds(score)
-    rests = {a.at: b.start - a.start - a.length for a, b in pairwise(score.layers["melody"])}
-    clear = 0.7 * np.quantile(list(rests.values()), 0.98)
-    return 120.0 / (sum(rest >= clear for rest in rests.values()) + 1) / beat
+    rests = [b.start - a.start - a.length for a, b in pairwise(score.layers["melody"])]
+    rests = [rest for rest in rests if rest < 8.0]
+    clear = 0.7 * np.quantile(rests, 0.98)
+    return score.piece.beats / (sum(rest >= clear for rest in rests) + 1)
 
 
 def cadence_weight(config: MusicConfigPrompt) -> float:
@@ -346,19 +348,18 @@ def cadence_weight(config: MusicConfigPrompt) -> float:
     return float(stable + 0.1 * np.mean([n.length for n in last.values()]))
 
 
-def contrast(config: MusicConfigPrompt) -> float:
-    """How early the notes of the first eight bars are loud: the centre of their velocities, in beats; waves before arc
-    before ramp."""
-    notes = [n for n in score_of(config).notes if n.at < 32.0]
-    weights = np.array([n.velocity**3 for n in notes])
-    return float((weights * [n.at for n in notes]).sum() / weights.sum())
+def late_strength(config: MusicConfigPrompt) -> float:
+    """Mean velocity in bars 25 to 32 against bars 9 to 24: it falls with an arc, stays with waves, rises with a ramp."""
+    bars = [(n.at / 4, n.velocity) for n in score_of(config).layers["pad"] + score_of(config).layers["melody"]]
+    late = np.mean([velocity for bar, velocity in bars if 24 <= bar < 32])
+    return float(late / np.mean([velocity for bar, velocity in bars if 8 <= bar < 24]))
 
 
 DIRECTIONS: Mapping[str, tuple[Sequence[Any], Callable[[MusicConfigPrompt], float | None]]] = {
     "motif_repeat_prob": (FIELDS["motif_repeat_prob"].labels, returns),
     "cadence_strength": (FIELDS["cadence_strength"].labels, cadence_weight),
     "phrase_len_bars": (FIELDS["phrase_len_bars"].labels, phrase_span),
-    "tension_curve": (("waves", "arc", "ramp"), contrast),
+    "tension_curve": (("arc", "waves", "ramp"), late_strength),
 }
 
 
@@ -411,7 +412,7 @@ def mean_of(row: Row, configs: Sequence[MusicConfigPrompt]) -> tuple[float, int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=int, default=40, help="how many random configs")
+    parser.add_argument("--configs", type=int, default=30, help="how many random configs")
     parser.add_argument("--only", help=f"groups to measure, of {', '.join(SCORE_ROWS)}; all if left out")
     parser.add_argument("--json", action="store_true", help="one line of JSON at the end")
     arguments = parser.parse_args()

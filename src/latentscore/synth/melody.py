@@ -63,8 +63,10 @@ class Walker:
     """Where the melody is: carried from bar to bar. Bounded: it remembers one phrase and the theme."""
 
     degree: int
-    repeats: float
     chromatics: float
+    repeats: dict[int, float] = field(default_factory=dict)
+    """How much of a return is due at each place of the phrase."""
+
     cells: dict[int, Cell] = field(default_factory=dict)
     """The cells of the last phrase, by bar."""
 
@@ -76,10 +78,16 @@ class Walker:
         self.cells = {n: old for n, old in self.cells.items() if n > bar - phrase_bars} | {bar: cell}
         self.theme.setdefault(place, cell)
 
-    def due(self, name: str, share: float) -> bool:
-        """Whether the next of evenly dealt events is due."""
-        total = getattr(self, name) + share
-        setattr(self, name, total % 1.0)
+    def returns(self, place: int, share: float) -> bool:
+        """Whether the bar at this place of the phrase comes back: a share of them, dealt out evenly for each place."""
+        total = self.repeats.get(place, 0.35) + share
+        self.repeats[place] = total % 1.0
+        return total >= 1.0
+
+    def leaves_scale(self, share: float) -> bool:
+        """Whether the next note is chromatic: a share of them, dealt out evenly."""
+        total = self.chromatics + share
+        self.chromatics = total % 1.0
         return total >= 1.0
 
 
@@ -118,7 +126,7 @@ def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
 
 def _walker(bar: Bar, manner: Manner) -> Walker:
     if "walker" not in bar.memory:
-        bar.memory["walker"] = Walker(round(_target(bar, manner, 0.0)), 0.35, 0.92)
+        bar.memory["walker"] = Walker(round(_target(bar, manner, 0.0)), 0.92)
     return bar.memory["walker"]  # type: ignore[return-value]
 
 
@@ -156,7 +164,7 @@ def _notes(
         # High notes are shrill at the strength of others.
         velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
         length = sixteenths / 4 if last else _held_length(bar, at, max(sixteenths / 4 * manner.hold, 0.12), degree)
-        if not last and walker.due("chromatics", config.chromatic_prob):
+        if not last and walker.leaves_scale(config.chromatic_prob):
             beside = float(_beside(round(pitch), bar))
             quick = 0.25 * bar.piece.bpm / 60.0
             if length <= 1.6 * quick:
@@ -195,7 +203,7 @@ def _source(bar: Bar, walker: Walker, place: int) -> Cell | None:
         before = walker.theme.get(place) or before
     if not before and place:
         before = walker.cells.get(bar.index - 1)
-    if not before or not walker.due("repeats", bar.config.motif_repeat_prob):
+    if not before or not walker.returns(place, bar.config.motif_repeat_prob):
         return None
     return before
 
@@ -227,12 +235,15 @@ def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
 
     weights = np.array([_weight(slot, config.syncopation) for slot in range(SLOTS)])
     weights[np.arange(SLOTS) % manner.grid > 0] *= 0.02
+    # Few notes stand at the beginning of their bars and last, so that the clear rests are those between phrases.
+    few = count <= 2
+    weights[0] *= 3.0 if few else 1.0
     # Each sixteenth draws a time to wait, shorter the heavier it is; the first ones play. Asking for more notes or
     # other weights keeps most of the bar as it was.
     order = np.argsort(-np.log(1.0 - chances) / weights)
     slots = sorted(int(slot) for slot in order[: min(count, SLOTS)])
     ends = [*slots, SLOTS][1:]
-    return tuple((slot, float(min(end - slot, 8))) for slot, end in zip(slots, ends, strict=True))
+    return tuple((slot, float(min(end - slot, 12 if few else 8))) for slot, end in zip(slots, ends, strict=True))
 
 
 def _weight(slot: int, syncopation: float) -> float:
