@@ -350,7 +350,7 @@ def cadence_weight(config: MusicConfigPrompt) -> float:
 
 def late_strength(config: MusicConfigPrompt) -> float:
     """Mean velocity in bars 25 to 32 against bars 9 to 24: it falls with an arc, stays with waves, rises with a ramp."""
-    bars = [(n.at / 4, n.velocity) for n in score_of(config).layers["pad"] + score_of(config).layers["melody"]]
+    bars = [(n.at / 4, n.velocity) for n in [*score_of(config).layers["pad"], *score_of(config).layers["melody"]]]
     late = np.mean([velocity for bar, velocity in bars if 24 <= bar < 32])
     return float(late / np.mean([velocity for bar, velocity in bars if 8 <= bar < 24]))
 
