@@ -12,9 +12,9 @@ from factories import make_payload, make_scored
 from latentscore import Audio
 from latentscore_data.core.base.rows import BenchRow, ScoredRow, VibeRow
 from latentscore_data.core.base.seeds import digest, unit_hash
-from latentscore_data.core.generators.registry import Generated
-from latentscore_data.core.scoring.registry import Score, Unscored
+from latentscore_data.core.generators.types import Generated
 from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.scoring.types import Score, Unscored
 
 BRIGHTNESS = {"very_dark": 0.1, "dark": 0.3, "medium": 0.5, "bright": 0.7, "very_bright": 0.9}
 

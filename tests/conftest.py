@@ -47,7 +47,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         setattr(Globals, name, None)
     for name in ("json", "quiet", "verbose"):
         setattr(Globals, name, False)
-    display.OUTPUT = display.Output()
+    vars(display.OUTPUT).update(vars(display.Output()))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackM
     pytest.importorskip("modal")
     from modal.client import _Client
 
-    from latentscore_data.core import training
+    from latentscore_data.core import compute
     from latentscore_data.core.compute import entrypoints
     from modal_loopback import LoopbackModal, serve
 
@@ -158,7 +158,7 @@ def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackM
         # The client and the app's volumes remember the server they first met.
         _Client._set_env_client(None)
         monkeypatch.delitem(sys.modules, "latentscore_data.core.compute.modal_app", raising=False)
-        monkeypatch.delattr(training, "modal_app", raising=False)
+        monkeypatch.delattr(compute, "modal_app", raising=False)
         yield plane
         _Client._set_env_client(None)
 

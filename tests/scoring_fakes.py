@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from latentscore import Audio, MusicConfig, MusicConfigPrompt
-from latentscore_data.core.scoring.registry import Outcome, Score
+from latentscore_data.core.scoring.types import Outcome, Score
 
 
 def render_by_root(

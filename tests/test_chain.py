@@ -202,8 +202,6 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
 ) -> None:
     import typer
 
-    from latentscore_data.core.base import display
-
     Path("latentscore.toml").write_text(PAID)
     words, key = ("run-all", "--until", "configs"), {"OPENAI_API_KEY": "none"}
     nobody = lsdata_here(*words, env=key)
@@ -217,7 +215,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
         asked.append(question)
         return False
 
-    monkeypatch.setattr(display, "interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", refuse)
     no = lsdata_here(*words, env=key)
     assert no.returncode == 4
@@ -230,10 +228,9 @@ def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.Monke
     import typer
 
     from latentscore_data.commands.run_all import agree
-    from latentscore_data.core.base import display
     from latentscore_data.core.base.settings import load_settings
 
-    monkeypatch.setattr(display, "interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: True)
     paid = [{"stage": "vibes", "cost_usd": None, "basis": "unknown"}]
     free = [{"stage": "vibes", "cost_usd": 0.0, "basis": ""}]

@@ -21,7 +21,7 @@ from latentscore_data.core.base.display import (
     shorten,
 )
 from latentscore_data.core.base.errors import install
-from latentscore_data.core.base.loop import Summary
+from latentscore_data.core.base.summary import Summary
 
 
 def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -> None:

@@ -71,7 +71,7 @@ def test_what_is_logged_has_no_control_sequences(capsys: pytest.CaptureFixture[s
 
 def test_what_is_said_and_summed_up_has_no_control_sequences(capsys: pytest.CaptureFixture[str]) -> None:
     from latentscore_data.core.base.display import print_summary, say
-    from latentscore_data.core.base.loop import Summary
+    from latentscore_data.core.base.summary import Summary
 
     evil = "\x1b]0;owned\x07\x1b[2Jaster\u202e"
     say(f"bench: {evil}\nand more")
@@ -218,7 +218,7 @@ def test_a_card_keeps_hostile_values_in_their_one_place(root: Path, monkeypatch:
 def test_text_goes_through_the_caches_as_it_is(tmp_path: Path, text: str) -> None:
     from latentscore_data.core.llm.cache import AnswerCache, Stored
     from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.registry import Score
+    from latentscore_data.core.scoring.types import Score
 
     answers = AnswerCache(tmp_path / "llm.sqlite")
     stored = Stored(text, text, text, 1, 2, 0.5, 1.0)
@@ -238,7 +238,7 @@ def test_caches_and_the_account_book_are_for_their_owner_alone(tmp_path: Path) -
     from latentscore_data.core.base import ledger
     from latentscore_data.core.llm.cache import AnswerCache, Stored
     from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.registry import Score
+    from latentscore_data.core.scoring.types import Score
 
     answers = AnswerCache(tmp_path / "llm.sqlite")
     answers.put([("a", Stored("a", "m", "stop", 1, 1, None, 1.0))])

@@ -10,7 +10,7 @@ from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ConfigsSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.client import Question
+from latentscore_data.core.llm.types import Question
 from latentscore_data.core.training.prepare import Prepared, prepare
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, open_run

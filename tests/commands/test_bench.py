@@ -18,10 +18,11 @@ from conftest import Lsdata
 from factories import make_payload
 from latentscore_data.commands import bench
 from latentscore_data.core.base.jsonl import replace_rows
-from latentscore_data.core.base.loop import Summary
+from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.settings import Settings, load_settings
-from latentscore_data.core.base.workspace import StageFiles, Workspace, stale_reasons, write_manifest
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
 
 VIBES = ("slow dark rain in a vast hall", "a bright busy market", "calm sea at noon", "iron and fury")
 
@@ -56,9 +57,9 @@ def test_the_default_comparison_writes_a_table_and_a_page(lsdata: Lsdata, root: 
     command = ("bench", "--root", str(root), "--config", str(root.parent / "latentscore.toml"), *QUICK, "--json")
     out = lsdata(*command, "--human-pack", timeout=280)
     assert out.returncode == 0, out.stderr
-    summarize_run = json.loads(out.stdout)
-    assert summarize_run["done"] == 16
-    report = Path(summarize_run["outputs"][0])
+    messages = json.loads(out.stdout)
+    assert messages["done"] == 16
+    report = Path(messages["outputs"][0])
     table = json.loads((report.parent / "summary.json").read_text())
     sources = {source["label"]: source for source in table["sources"]}
     assert set(sources) == {
@@ -179,9 +180,9 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
     kept = before[: before.rfind(b"\n") + 1].splitlines()
     out = lsdata(*command, "--name", "killed", "--json", timeout=280)
     assert out.returncode == 0, out.stderr
-    summarize_run = json.loads(out.stdout)
-    assert summarize_run["skipped"] == len(kept)
-    assert summarize_run["skipped"] + summarize_run["done"] == 16
+    messages = json.loads(out.stdout)
+    assert messages["skipped"] == len(kept)
+    assert messages["skipped"] + messages["done"] == 16
     whole = lsdata(*command, "--name", "whole", "--json", timeout=280)
     assert whole.returncode == 0
     scores = [
@@ -221,9 +222,9 @@ def test_a_dry_run_is_one_json_document(lsdata_here: Lsdata, root: Path):
             "bench", "--root", str(root), "--source", "baseline:random", *sources, *QUICK, "--dry-run", "--json"
         )
         assert out.returncode == 0, out.stderr
-        summarize_run = json.loads(out.stdout)
-        assert summarize_run["dry_run"]
-        assert [plan["model"] for plan in summarize_run["plans"]] == list(hosted)
+        messages = json.loads(out.stdout)
+        assert messages["dry_run"]
+        assert [plan["model"] for plan in messages["plans"]] == list(hosted)
 
 
 def test_the_keyword_baseline_gets_four_of_five_asked_fields_right_on_the_half_that_was_kept_aside():

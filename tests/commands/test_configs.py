@@ -16,7 +16,8 @@ from latentscore_data.cli import app
 from latentscore_data.core.base import secrets
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
-from latentscore_data.core.base.workspace import Workspace, stale_reasons
+from latentscore_data.core.base.manifest import stale_reasons
+from latentscore_data.core.base.workspace import Workspace
 from servers import Body, ChatServer, config_reply
 
 KEY = "sk-proj-this-must-never-be-seen-0123456789"
@@ -394,10 +395,10 @@ def test_a_judge_of_typed_vibes_is_not_asked_twice_and_is_in_the_ledger(root: Pa
         assert CliRunner().invoke(app, [*command, "--api-base", server.url]).exit_code == 0
         assert len(server.received) == asked.total()
     assert asked == {False: 2, True: 2}
-    summarize_run = json.loads(out.stdout)
-    assert summarize_run["details"]["answers"][0]["scores"] == [0.5, 0.5]
+    messages = json.loads(out.stdout)
+    assert messages["details"]["answers"][0]["scores"] == [0.5, 0.5]
     # The second time the candidates came from the cache, and the judge was not even looked up.
-    assert (summarize_run["calls"], summarize_run["cached"]) == (0, 2)
+    assert (messages["calls"], messages["cached"]) == (0, 2)
     assert first == (4, 0)
     ledger = totals(Workspace(root).ledger)
     assert ledger["judge", "hosted_vllm/ears"].calls == 2

@@ -26,8 +26,9 @@ from latentscore_data.core.base.rows import SourceText, VibeRow
 from latentscore_data.core.base.settings import ConfigsSettings, LLMSettings, VibesSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import questions
-from latentscore_data.core.llm.client import LiteLLM, Question
+from latentscore_data.core.llm.client import LiteLLM
 from latentscore_data.core.llm.prompts import vibes_question
+from latentscore_data.core.llm.types import Question
 from latentscore_data.core.vibes.schema import TextVibes
 from servers import Body, Bucket, ChatServer, Faults, Received, Reply, config_reply
 
@@ -236,7 +237,7 @@ def test_ctrl_c_saves_what_was_in_flight(tmp_path: Path) -> None:
         assert answered == len(server.received) == len(stored(workspace)), "all that was begun was finished and kept"
 
 
-@pytest.mark.parametrize("trouble", ["refused", "crash", "rate"])
+@pytest.mark.parametrize("call_error", ["refused", "crash", "rate"])
 def test_keys_appear_in_no_file_log_or_traceback(call_error: str, tmp_path: Path) -> None:
     replace_rows(Workspace(tmp_path).vibes("SFT-Train"), rows(3))
     Path(".env").write_text(f"SERVER_API_KEY={KEY}\n")

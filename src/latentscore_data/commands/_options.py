@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from latentscore_data.core.base.loop import Summary
-    from latentscore_data.core.base.settings import Settings
+from latentscore_data.commands._globals import Globals
+from latentscore_data.core.base.display import print_summary
+from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.settings import Settings, load_settings
+from latentscore_data.core.base.summary import Summary
 
 MODELS = "Model calls"
 RESULT = "Result"
@@ -153,24 +154,11 @@ calls_models = with_flags("calls", CALL_OPTIONS)
 """For commands that call models: the flags that were given become ``calls``, for the section ``llm``."""
 
 
-class Globals:
-    """The options that work before and after the command's name."""
-
-    config: Path | None = None
-    root: Path | None = None
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-
-
 def load(**flags: dict[str, Any]) -> Settings:
     """The effective settings of this run: file, environment, these flags (see ``chosen``), ``--root``.
 
     Keys in ``.env`` are put into the environment on the way.
     """
-    from latentscore_data.core.base.secrets import read_dotenv
-    from latentscore_data.core.base.settings import load_settings
-
     read_dotenv()
     if Globals.root is not None:
         flags["paths"] = {"root": Globals.root, **flags.get("paths", {})}
@@ -179,7 +167,5 @@ def load(**flags: dict[str, Any]) -> Settings:
 
 def show(summary: Summary) -> None:
     """Print what a stage did and leave with its exit code."""
-    from latentscore_data.core.base.display import print_summary
-
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

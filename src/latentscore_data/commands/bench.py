@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from latentscore import RENDERER_VERSION, MusicConfigPromptPayload, schema_hash
+from latentscore_data.commands._models import confirm_remote_jobs, confirm_spending, show_plan, trust_key_to
 from latentscore_data.commands._options import (
     DryRunOption,
     LimitOption,
@@ -24,15 +26,31 @@ from latentscore_data.commands._options import (
     load,
     show,
 )
-
-if TYPE_CHECKING:
-    from latentscore_data.core.base.errors import LsdataError
-    from latentscore_data.core.base.loop import Summary
-    from latentscore_data.core.base.settings import Settings
-    from latentscore_data.core.base.workspace import StageFiles, Workspace
-    from latentscore_data.core.bench.run import RunFiles
-    from latentscore_data.core.compute.estimates import RemoteJobEstimate
-    from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.base.display import OUTPUT, print_json, progress, say
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.settings import Settings, chosen
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench import prepare, run
+from latentscore_data.core.bench.human import evaluate, write_pack
+from latentscore_data.core.bench.prepare import missing, rows_file, sources_decide
+from latentscore_data.core.bench.report import render_report
+from latentscore_data.core.bench.run import RunFiles
+from latentscore_data.core.bench.summary import summarise
+from latentscore_data.core.compute.estimates import RemoteJobEstimate, estimate_answering, estimate_scoring
+from latentscore_data.core.compute.modal_scoring import remote_blocker, require_remote_scorers, scoring_on_modal
+from latentscore_data.core.configs.candidate_generation import example_answer
+from latentscore_data.core.generators.registry import make_generator
+from latentscore_data.core.llm.plan import Plan, added_up, make_plan
+from latentscore_data.core.llm.prices import costs_nothing
+from latentscore_data.core.llm.prompts import config_question
+from latentscore_data.core.scoring.best_of import scorer_versions
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import scorer_names, total_usage
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 LISTENERS = "People listen"
 
@@ -86,13 +104,6 @@ def bench(
         lsdata bench --suite controllability --source baseline:keywords
     """
     from dataclasses import asdict
-
-    from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.base.display import OUTPUT, print_json, say
-    from latentscore_data.core.base.errors import InputError
-    from latentscore_data.core.base.secrets import read_dotenv
-    from latentscore_data.core.base.settings import chosen
-    from latentscore_data.core.base.workspace import Workspace
 
     read_dotenv()
     if on not in (None, "local", "modal"):
@@ -165,16 +176,6 @@ def run_bench(
     asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
     name of its own.
     """
-    from latentscore_data.commands._models import confirm_remote_jobs, confirm_spending
-    from latentscore_data.core.base.display import progress, say
-    from latentscore_data.core.base.jsonl import replace_json
-    from latentscore_data.core.base.workspace import Workspace, write_manifest
-    from latentscore_data.core.bench import prepare, run
-    from latentscore_data.core.bench.report import render_report
-    from latentscore_data.core.bench.summary import summarise
-    from latentscore_data.core.generators.registry import make_generator
-    from latentscore_data.core.scoring.registry import total_usage
-
     workspace = Workspace(settings.paths.root)
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
@@ -183,16 +184,14 @@ def run_bench(
     there = remote_estimates(settings, workspace) if on_modal else []
     for plan in plans(settings, workspace):
         confirm_spending(plan, settings.llm, yes)
-    make_service = None
+    make_renderer: MakeRenderer = LocalRenderer
     if on_modal:
-        from latentscore_data.core.compute.modal_scoring import remote_blocker, scoring_on_modal
-
         confirm_remote_jobs(there, settings.train.modal, yes)
         if remote_blocker(settings.scoring) is None:
-            make_service = scoring_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
+            make_renderer = scoring_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
-    with prepare.open_scoring(settings, workspace, trusted, make_service) as (service, cache):
+    with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
         needs = prepare.generator_deps(settings, workspace, rows, cache, on_modal=on_modal)
         generators = [make_generator(source, needs) for source in sources]
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}")
@@ -218,8 +217,6 @@ def run_bench(
     render_report(table, results, files.audio, files.report)
     summary = summarize_run(asked, heard, table, files)
     if human_pack:
-        from latentscore_data.core.bench.human import write_pack
-
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
     write_manifest(
@@ -236,12 +233,6 @@ def remote_estimates(settings: Settings, workspace: Workspace) -> list[RemoteJob
 
     Raises :class:`InputError` where nothing of this run can be done there.
     """
-    from latentscore_data.core.base.display import say
-    from latentscore_data.core.bench import prepare
-    from latentscore_data.core.compute.estimates import estimate_answering, estimate_scoring
-    from latentscore_data.core.compute.modal_scoring import remote_blocker, require_remote_scorers
-    from latentscore_data.core.scoring.registry import scorer_names
-
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
     gpu = settings.train.modal.gpu
@@ -258,13 +249,6 @@ def remote_estimates(settings: Settings, workspace: Workspace) -> list[RemoteJob
 
 def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
     """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
-    from latentscore import MusicConfigPromptPayload
-    from latentscore_data.core.bench import prepare
-    from latentscore_data.core.configs.candidate_generation import example_answer
-    from latentscore_data.core.llm.plan import make_plan
-    from latentscore_data.core.llm.prices import costs_nothing
-    from latentscore_data.core.llm.prompts import config_question
-
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
     asked = [
@@ -285,9 +269,6 @@ def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
     """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
     ``behind`` a stage that makes them anew."""
-    from latentscore_data.core.base.errors import MissingError
-    from latentscore_data.core.llm.plan import added_up
-
     named = [*settings.bench.sources, *settings.scoring.scorers]
     if not any(name.startswith(("litellm:", "judge:")) for name in named):
         return added_up([])
@@ -335,9 +316,6 @@ def in_words(source: dict[str, Any], scorer: str) -> str:
 
 def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
     """What people heard: strengths with intervals, and who was left out for failing the catch trials."""
-    from latentscore_data.core.base.loop import Summary
-    from latentscore_data.core.bench.human import evaluate
-
     found = evaluate(answers, workspace.bench_dir)
     summary = Summary("bench, people", done=found["answers"])
     summary.details.update({"listeners": found["listeners"], "left_out": found["left_out"]})
@@ -349,24 +327,15 @@ def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the benchmark of these settings reads, and what decides its result."""
-    from latentscore_data.core.base.workspace import StageFiles
-
     return [StageFiles("bench", workspace.bench_dir / "manifest.json", *_decides(settings, workspace))]
 
 
 def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFiles:
     """The same for the manifest in the run's own folder."""
-    from latentscore_data.core.base.workspace import StageFiles
-
     return StageFiles("bench", files.manifest, *_decides(settings, workspace))
 
 
 def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
-    from latentscore import RENDERER_VERSION, schema_hash
-    from latentscore_data.core.bench.prepare import rows_file, sources_decide
-    from latentscore_data.core.scoring.best_of import scorer_versions
-    from latentscore_data.core.scoring.registry import ScorerDeps
-
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
@@ -379,6 +348,4 @@ def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop the benchmark, found without network or cost."""
-    from latentscore_data.core.bench.prepare import missing
-
     return missing(settings)

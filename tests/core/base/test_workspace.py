@@ -12,8 +12,9 @@ import pytest
 
 from latentscore_data.core.base.errors import InputError, OutputError
 from latentscore_data.core.base.jsonl import replace_json, replace_rows
-from latentscore_data.core.base.loop import Summary
-from latentscore_data.core.base.workspace import StageFiles, Workspace, dataset_slug, stale_reasons, write_manifest
+from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace, dataset_slug
 
 
 def stage(root: Path, **changes: object) -> StageFiles:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from bench_fakes import make_rows
-from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.bench.prepare import describe_sources, selection_scorers
+from latentscore_data.core.base.rows import ScoredRow, selection_scorers
+from latentscore_data.core.bench.prepare import describe_sources
 from latentscore_data.core.generators.registry import parse_sources
 from latentscore_data.core.training.runs import slim
 

@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 
 from latentscore_data.commands.train import StartOptions, train_one
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
-from latentscore_data.core.base.loop import Summary
 from latentscore_data.core.base.settings import ModalSettings, Settings
+from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.compute import modal as remote

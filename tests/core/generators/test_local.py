@@ -45,9 +45,9 @@ def learn_one_answer(folder: Path, steps: int) -> dict:
         chat.prompt_messages(VIBE), tokenize=False, add_generation_prompt=True
     )
     asked = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    summarize_run = loaded.tokenizer(chat.answer_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
-    ids = torch.tensor([asked + summarize_run])
-    labels = torch.tensor([[-100] * len(asked) + summarize_run])
+    messages = loaded.tokenizer(chat.answer_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([asked + messages])
+    labels = torch.tensor([[-100] * len(asked) + messages])
     optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
     loaded.model.train()
     for _ in range(steps):

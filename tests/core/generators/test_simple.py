@@ -9,7 +9,7 @@ from latentscore import parse_payload
 from latentscore.embed import HashingEmbedder
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.generators.lookup import TextLookup
-from latentscore_data.core.generators.registry import SourceName, parse_source, parse_sources
+from latentscore_data.core.generators.registry import parse_source, parse_sources
 from latentscore_data.core.generators.simple import (
     DatasetGenerator,
     KeywordsGenerator,
@@ -17,6 +17,7 @@ from latentscore_data.core.generators.simple import (
     RandomGenerator,
     most_common_payload,
 )
+from latentscore_data.core.generators.types import SourceName
 
 
 def test_sources_are_taken_apart():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from latentscore import MusicConfigPromptPayload
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.llm.client import Question
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM, payload_for, vibes_for
+from latentscore_data.core.llm.types import Question
 from latentscore_data.core.vibes.schema import Ladder, TextVibes
 from latentscore_data.sample import sample_texts, sample_vibes
 

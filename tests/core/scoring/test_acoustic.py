@@ -24,8 +24,8 @@ from latentscore_data.core.scoring.acoustic import (
     nothing_asked,
     sharing,
 )
-from latentscore_data.core.scoring.registry import Score
 from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import Score
 
 HERE = Path(__file__).parent
 RATE = 48_000

@@ -11,7 +11,9 @@ from latentscore import Audio
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.custom import CustomScorer
-from latentscore_data.core.scoring.registry import Score, ScorerDeps, Unscored, make_scorer, make_scorers
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, make_scorers
+from latentscore_data.core.scoring.types import Score, Unscored
 
 CODE = textwrap.dedent(
     """

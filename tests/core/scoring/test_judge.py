@@ -16,8 +16,10 @@ import soundfile
 from latentscore import Audio
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.settings import LLMSettings, ScoringSettings
+from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.judge import JudgeScorer, judge_plan
-from latentscore_data.core.scoring.registry import Score, ScorerDeps, Unscored, make_scorer
+from latentscore_data.core.scoring.registry import make_scorer
+from latentscore_data.core.scoring.types import Score, Unscored
 from servers import ChatServer
 
 pytestmark = pytest.mark.long  # importing litellm takes seconds

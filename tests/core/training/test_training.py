@@ -235,9 +235,9 @@ def test_a_killed_run_goes_on_to_the_same_step_and_the_same_loss(trained: Traine
 def test_every_checkpoint_is_reported_and_the_end_as_well(trained: Trained) -> None:
     workspace, _ = trained
     run = ready(workspace, "sft", "optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
-    summarize_run: list[str] = []
-    run_training(run.spec, run.folder.path, lambda path: summarize_run.append(path.name))
-    assert summarize_run == ["checkpoint-1", "checkpoint-2", run.spec.run_id]
+    messages: list[str] = []
+    run_training(run.spec, run.folder.path, lambda path: messages.append(path.name))
+    assert messages == ["checkpoint-1", "checkpoint-2", run.spec.run_id]
     assert run.folder.record()["audit"]["rows"]["train"] == 4
 
 

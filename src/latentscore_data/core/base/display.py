@@ -14,10 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.base.loop import Progress, Summary
+from latentscore_data.core.base.progress import Progress
+from latentscore_data.core.base.secrets import NAMED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from latentscore_data.core.base.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +65,6 @@ _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_ID)?$", re.IGNORECA
 
 def redact(text: str) -> str:
     """The text without the values of keys that are in the environment, by their names or because they were asked for."""
-    from latentscore_data.core.base.secrets import NAMED
-
     for name, value in os.environ.items():
         if (_SECRET_VARIABLE.search(name) or name in NAMED) and len(value) >= 6:
             text = text.replace(value, f"[{name}]")

@@ -5,6 +5,8 @@ Field names are those of the data sets already published in this format.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 from urllib.parse import quote
 
@@ -157,3 +159,15 @@ class BenchRow(_Row):
     @property
     def source_id(self) -> str:
         return source_id(self.dataset, self.id_in_dataset)
+
+
+def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
+    """The scorers that chose the winners of these rows: the first one named when they were scored."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
+        # The rows in a run's folder hold the scores of their candidates, not the candidates.
+        candidates: Any = getattr(row, "config_candidates", None) or next(iter(scores.values()), [])
+        if scores and sum(candidate is not None for candidate in candidates) > 1:
+            found[next(iter(scores))] += 1
+    return tuple(name for name, _ in found.most_common())

@@ -19,13 +19,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
+from latentscore import Audio
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.bench.report import json_for_html
+from latentscore_data.core.bench.stats import too_few
+from latentscore_data.core.scoring.clips import write_mp3
 
 Json = dict[str, Any]
 Choice = str
@@ -145,9 +147,6 @@ def _catch_trials(pairs: Sequence[Pair], seed: int) -> list[Pair]:
 def _write_buried(source: Path, target: Path, seed: int) -> None:
     """The sound under noise, as MP3 of the same kind."""
     import soundfile
-
-    from latentscore import Audio
-    from latentscore_data.core.bench.clips import write_mp3
 
     samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
     level = float(np.sqrt(np.mean(samples**2))) or 0.05
@@ -375,6 +374,8 @@ def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: fl
         # Strengths only mean something relative to each other; this pins their sum without moving them.
         return value + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * float(log_tie) ** 2
 
+    from scipy import optimize
+
     best = optimize.minimize(loss, np.zeros(players + 1), method="L-BFGS-B", bounds=[(-12, 12)] * (players + 1))
     strengths = best.x[:-1] - best.x[:-1].mean()
     return Strengths(strengths, float(np.exp(best.x[-1])))
@@ -384,8 +385,6 @@ def _resampled(
     games: Sequence[tuple[int, int, int]], documents: Sequence[str], players: int, seed: int, resamples: int
 ) -> NDArray[np.float64] | None:
     """Strengths of resampled source documents, shape (resamples, players); None below eight documents."""
-    from latentscore_data.core.bench.stats import too_few
-
     names = sorted(set(documents))
     if too_few(len(names)):
         return None

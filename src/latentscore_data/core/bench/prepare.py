@@ -7,25 +7,41 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from latentscore import RENDERER_VERSION
+from latentscore.embed import Embedder
+from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
-from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
 from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench.run import Scorable, ceiling
+from latentscore_data.core.bench.sounds import ClapIndex
 from latentscore_data.core.bench.suites import suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
-from latentscore_data.core.generators.registry import GeneratorDeps, SoundIndex, SourceName, parse_sources
+from latentscore_data.core.configs.candidate_generation import model_version
+from latentscore_data.core.generators.local import answers_fingerprint
+from latentscore_data.core.generators.registry import parse_sources
 from latentscore_data.core.generators.simple import FIRST_VALID
-
-if TYPE_CHECKING:
-    from latentscore.embed import Embedder
-    from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
-    from latentscore_data.core.base.workspace import Workspace
-    from latentscore_data.core.bench.run import Scorable
-    from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.service import MakeService, ScoringService
+from latentscore_data.core.generators.types import GeneratorDeps, SoundIndex, SourceName
+from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import judges_plans as judge_plans_for
+from latentscore_data.core.scoring.registry import make_scorers
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import EmbeddingScorer
+from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 WINNERS = "config_payload"
 """The column of the answers that Best-of-N chose."""
@@ -93,12 +109,6 @@ def sources_decide(settings: Settings, workspace: Workspace) -> tuple[dict[str, 
 
     Nothing is loaded and nothing need exist: this is also asked before there are rows or models.
     """
-    from latentscore_data.core.configs.candidate_generation import model_version
-    from latentscore_data.core.generators.local import answers_fingerprint
-    from latentscore_data.core.llm.offline import builtin
-    from latentscore_data.core.llm.prompts import config_prompt_hash
-    from latentscore_data.core.vibes.dedupe import choose_embedder
-
     try:
         sources = parse_sources(settings.bench.sources)
     except InputError:  # the run itself says so
@@ -119,18 +129,6 @@ def sources_decide(settings: Settings, workspace: Workspace) -> tuple[dict[str, 
         elif source.name == "keywords":
             versions["builtin"] = builtin.FINGERPRINT
     return decide, versions
-
-
-def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
-    """The scorers that chose the winners of these rows: the first one named when they were scored."""
-    found: Counter[str] = Counter()
-    for row in rows:
-        scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
-        # The rows in a run's folder hold the scores of their candidates, not the candidates.
-        candidates: Any = getattr(row, "config_candidates", None) or next(iter(scores.values()), [])
-        if scores and sum(candidate is not None for candidate in candidates) > 1:
-            found[next(iter(scores))] += 1
-    return tuple(name for name, _ in found.most_common())
 
 
 def describe_sources(
@@ -241,31 +239,24 @@ def open_scoring(
     settings: Settings,
     workspace: Workspace,
     trusted: frozenset[str] = frozenset(),
-    make_service: MakeService | None = None,
+    make_renderer: MakeRenderer = LocalRenderer,
 ) -> Iterator[tuple[ScoringService, ScoreCache]]:
     """The studio with the scorers of the settings, and the cache of what was heard.
 
     ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises :class:`MissingError` where weights, an extra or a key is missing.
     """
-    from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.registry import ScorerDeps, make_scorers
-    from latentscore_data.core.scoring.service import ScoringService
-
     with ScoreCache(workspace.score_cache) as cache:
         needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
         scorers = make_scorers(needs)
-        with (make_service or ScoringService)(scorers, settings.scoring, cache) as service:
+        with ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer) as service:
             yield service, cache
 
 
 def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[SourceName]) -> list[Plan]:
     """What judges that cost money would be asked: every answer, one source's against other vibes, and every candidate."""
-    from latentscore_data.core.scoring import judge
-    from latentscore_data.core.scoring.registry import ScorerDeps
-
     candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
     pairs = len(rows) * (len(sources) + 1) + candidates
-    return judge.judges_plans(pairs, ScorerDeps(settings.scoring, settings.llm))
+    return judge_plans_for(pairs, ScorerDeps(settings.scoring, settings.llm))
 
 
 def scorer_names(service: Scorable) -> list[str]:
@@ -274,8 +265,6 @@ def scorer_names(service: Scorable) -> list[str]:
 
 def floor_source(service: Scorable, baseline: str) -> str | None:
     """Whose audio is heard against foreign vibes: everybody's (None), or the baseline's where listening again is dear."""
-    from latentscore_data.core.scoring.registry import EmbeddingScorer
-
     return None if all(isinstance(scorer, EmbeddingScorer) for scorer in service.scorers) else baseline
 
 
@@ -283,13 +272,8 @@ def generator_deps(
     settings: Settings, workspace: Workspace, rows: Sequence[VibeRow], cache: ScoreCache, *, on_modal: bool = False
 ) -> GeneratorDeps:
     """What the generators may draw on; nothing expensive happens before one of them asks for it."""
-    from latentscore_data.core.base.display import say
-    from latentscore_data.core.llm.client import LLM, connect
-    from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
     def ask(model: str) -> LLM:
-        from latentscore_data.core.base.ledger import Ledger
-
         return connect(
             model, settings.llm, cache_path=workspace.llm_cache, ledger=Ledger(workspace.ledger), stage="bench"
         )
@@ -298,8 +282,6 @@ def generator_deps(
         return load_embedder(choose_embedder(settings.dedupe))
 
     def sounds() -> SoundIndex:
-        from latentscore_data.core.bench.sounds import ClapIndex
-
         return ClapIndex(settings.scoring, cache)
 
     return GeneratorDeps(
@@ -328,9 +310,6 @@ def run_facts(
     service: Scorable,
 ) -> RunFacts:
     """What the table says about how it came to be; the candidates are heard here, for the ceiling."""
-    from latentscore import RENDERER_VERSION
-    from latentscore_data.core.bench.run import ceiling
-
     names = scorer_names(service)
     most = _most_candidates(rows)
     return RunFacts(
@@ -357,8 +336,6 @@ def run_facts(
 
 def missing(settings: Settings) -> list[LsdataError]:
     """Wrong sources or a wrong baseline, hosted models that cannot be asked, and scorers that cannot run."""
-    from latentscore_data.core.llm.client import check_route
-    from latentscore_data.core.scoring.registry import ScorerDeps, make_scorers
 
     def check_sources() -> None:
         for source in parse_sources(settings.bench.sources):

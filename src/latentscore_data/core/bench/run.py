@@ -11,18 +11,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from latentscore_data.core.base.loop import Client, Job, Progress, Summary, read_newest, run_stage
+from latentscore_data.core.base.loop import Client, Job, read_newest, run_stage
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import BenchRow, VibeRow
 from latentscore_data.core.base.seeds import digest, rng_for
+from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import dataset_slug
-from latentscore_data.core.bench.stats import shuffled_partners
-from latentscore_data.core.generators.registry import AnyGenerator, AskingGenerator, Generated
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.registry import Scorer
-    from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.bench.stats import best_of, shuffled_partners
+from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated
+from latentscore_data.core.scoring.clips import waveform, write_flac, write_mp3
+from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.scoring.types import Scorer
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
@@ -232,8 +233,6 @@ def score_answers(
     Each sample's audio becomes an MP3 (and a FLAC) in ``audio/``. For the floor it is heard once more, against another
     text's vibe; ``floor_source`` limits that to one source.
     """
-    from latentscore_data.core.bench.clips import waveform, write_flac, write_mp3
-
     scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
 
     def keep(path: Path, scored_render: ScoredRender) -> str | None:
@@ -363,8 +362,6 @@ def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
 
 def ceiling(rows: Sequence[VibeRow], service: Scorable, scorers: Sequence[str]) -> dict[str, list[float | None]]:
     """For each scorer the best score among each row's candidates; what a listener with hindsight would have picked."""
-    from latentscore_data.core.bench.stats import best_of
-
     futures = [
         [
             service.submit(row.vibe_original, candidate)

@@ -13,15 +13,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
+from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.compute.estimates import CPU_CORES
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.generators.local import LocalGenerator
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clap import clap_folder
+from latentscore_data.core.scoring.clips import Clip, make_clip
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorers
+from latentscore_data.core.scoring.service import ScoredRender, ScoringService, current_renderer_version
+from latentscore_data.core.scoring.types import Score, Unscored
+from latentscore_data.core.training.run import run_training, versions
+from latentscore_data.core.training.runs import RunFolder, open_run
+from latentscore_data.core.training.spec import TrainSpec
 
 
 def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
@@ -31,10 +40,6 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     started again goes on from there; a finished run is left as it is. After the deadline (Unix time) nothing is started
     any more: time-outs and retries together stay within what the user agreed to pay.
     """
-    from latentscore_data.core.training.run import run_training
-    from latentscore_data.core.training.runs import RunFolder, open_run
-    from latentscore_data.core.training.spec import TrainSpec
-
     asked = json.loads(run_json)
     spec = TrainSpec.model_validate(asked["spec"])
     folder = RunFolder(root / asked["run_id"])
@@ -64,10 +69,6 @@ def score_shard(shard_json: str) -> str:
     ``{"fingerprints": {scorer: ...}, "renderer": ..., "sounds": [{vibe: hearing}], "cache": {...}}``, with hearings as
     :func:`unpack` reads them and everything that the studio put into its cache.
     """
-    from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.registry import ScorerDeps, make_scorers
-    from latentscore_data.core.scoring.service import ScoringService, current_renderer_version
-
     shard = json.loads(shard_json)
     settings = ScoringSettings.model_validate(shard["scoring"])
     settings = settings.model_copy(update={"workers": min(CPU_CORES, os.cpu_count() or 1)})
@@ -105,9 +106,6 @@ def score_shard(shard_json: str) -> str:
 
 def pack(scored_render: ScoredRender, keep_flac: bool = False) -> dict[str, Any]:
     """A hearing as plain values; its audio becomes a clip."""
-    from latentscore_data.core.bench.clips import make_clip
-    from latentscore_data.core.scoring.registry import Score
-
     packed: dict[str, Any] = {
         "outcomes": {
             name: {"score": outcome.final_score, "parts": outcome.parts}
@@ -132,10 +130,6 @@ def pack(scored_render: ScoredRender, keep_flac: bool = False) -> dict[str, Any]
 
 def unpack(packed: Mapping[str, Any]) -> ScoredRender:
     """The hearing that :func:`pack` was given, with a clip for its audio."""
-    from latentscore_data.core.bench.clips import Clip
-    from latentscore_data.core.scoring.registry import Score, Unscored
-    from latentscore_data.core.scoring.service import ScoredRender
-
     clip, failure = packed["clip"], packed["failure"]
     return ScoredRender(
         {
@@ -157,12 +151,8 @@ def unpack(packed: Mapping[str, Any]) -> ScoredRender:
 
 def have_clap(settings: ScoringSettings) -> None:
     """Fetch CLAP's weights where they are asked for and not there yet: a container's model cache begins empty."""
-    if "clap" in settings.scorers:
-        from latentscore_data.core.base.weights import fetch_model
-        from latentscore_data.core.scoring.clap import clap_folder
-
-        if clap_folder(settings.clap_model) is None:
-            fetch_model(settings.clap_model)
+    if "clap" in settings.scorers and clap_folder(settings.clap_model) is None:
+        fetch_model(settings.clap_model)
 
 
 def check_deadline(deadline: float) -> None:
@@ -181,14 +171,10 @@ def generate_shard(shard_json: str, root: Path) -> str:
     """
     from dataclasses import asdict
 
-    from latentscore_data.core.base.settings import BenchSettings
-    from latentscore_data.core.generators.local import LocalGenerator
-    from latentscore_data.core.generators.registry import parse_source
-
     shard = json.loads(shard_json)
-    source, bench = parse_source(shard["source"]), BenchSettings.model_validate(shard["bench"])
+    bench, name = BenchSettings.model_validate(shard["bench"]), shard["source"].removeprefix("local:")
     generator = LocalGenerator(
-        source.label, source.name, batch_size=bench.batch_size, max_new_tokens=bench.max_new_tokens, runs=root
+        shard["source"], name, batch_size=bench.batch_size, max_new_tokens=bench.max_new_tokens, runs=root
     )
     rows = [VibeRow.model_validate(row) for row in shard["rows"]]
     generated: list[dict[str, Any]] = []
@@ -200,8 +186,6 @@ def generate_shard(shard_json: str, root: Path) -> str:
 
 def what_is_here() -> dict[str, Any]:
     """Versions, and a digest of every file of both packages: equal digests mean equal code and data files."""
-    from latentscore_data.core.training.run import versions
-
     return {"python": platform.python_version(), "versions": versions(), "code": code_digest()}
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from latentscore_data.core.base.errors import (
     require,
 )
 from latentscore_data.core.base.jsonl import replace_json, writing
+from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.settings import ModalSettings
-from latentscore_data.core.base.workspace import file_fact
+from latentscore_data.core.compute.entrypoints import code_digest
 from latentscore_data.core.compute.estimates import cap_usd, check_gpu
 from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
 from latentscore_data.core.training.prepare import Prepared
@@ -103,12 +105,15 @@ def within_cap(modal: ModalSettings, cap: float, what: str) -> float:
     return cap
 
 
+def _app_module() -> Any:
+    """The module with the app. It imports Modal's client, so it is loaded only once something runs there."""
+    return import_module("latentscore_data.core.compute.modal_app")
+
+
 @contextlib.contextmanager
 def _app_running(detach: bool) -> Iterator[Any]:
     """The app, running. What Modal prints goes to stderr: stdout belongs to results."""
-    from latentscore_data.core.compute.modal_app import app
-
-    with contextlib.redirect_stdout(sys.stderr), modal_errors(), app.run(detach=detach):
+    with contextlib.redirect_stdout(sys.stderr), modal_errors(), _app_module().app.run(detach=detach) as app:
         yield app
 
 
@@ -120,14 +125,12 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume
     """
     from modal import Retries
 
-    from latentscore_data.core.compute import modal_app
-
     check_gpu(modal.gpu)
     _check_reachable(run)
     cap = check_cap(modal, modal.gpu)
     deadline = time.time() + modal.timeout_hours * 3600
     upload(run, say, resume=resume)
-    function = modal_app.train.with_options(
+    function = _app_module().train.with_options(
         gpu=modal.gpu,
         timeout=int(modal.timeout_hours * 3600),
         retries=Retries(max_retries=modal.retries, initial_delay=10.0),
@@ -183,21 +186,21 @@ def upload(run: Prepared, say: Say, *, resume: bool = True) -> None:
     A run of the same spec is left there as it is; one of another spec keeps its checkpoints, but is no longer finished and
     gets the new rows. Without ``resume`` it is deleted.
     """
-    from latentscore_data.core.compute.modal_app import outputs
-
     run_id, runs = run.spec.run_id, run.folder.path.parent
     with modal_errors():
         there = remote_files(run_id)
         if there and not resume:
-            outputs.remove_file(f"/{run_id}", recursive=True)
+            _app_module().outputs.remove_file(f"/{run_id}", recursive=True)
             there = set[str]()
         if f"{run_id}/data/train.jsonl" in there:
             say(f"run {run_id} is on Modal already and goes on there")
-        if f"{run_id}/spec.json" in there and not _same_spec(run, b"".join(outputs.read_file(f"/{run_id}/spec.json"))):
+        if f"{run_id}/spec.json" in there and not _same_spec(
+            run, b"".join(_app_module().outputs.read_file(f"/{run_id}/spec.json"))
+        ):
             if f"{run_id}/DONE" in there:
-                outputs.remove_file(f"/{run_id}/DONE")
+                _app_module().outputs.remove_file(f"/{run_id}/DONE")
             there = set[str]()
-        with outputs.batch_upload(force=True) as batch:
+        with _app_module().outputs.batch_upload(force=True) as batch:
             batch.put_file(run.folder.spec_file, f"/{run_id}/spec.json")
             for role in run.lines:
                 if f"{run_id}/data/{role}.jsonl" not in there:
@@ -239,13 +242,11 @@ def _weights_listed(mark: bytes) -> dict[str, str]:
 
 def _weights_there(name: str) -> dict[str, str]:
     """The same of the model of that name on the volume: one that was put there, or trained there. Empty for none."""
-    from latentscore_data.core.compute.modal_app import outputs
-
     there = remote_files(name)
     run = RunFolder(Path(name))
     for mark in (run.uploaded_mark.as_posix(), run.done_mark.as_posix()):
         if mark in there:
-            return _weights_listed(b"".join(outputs.read_file(f"/{mark}")))
+            return _weights_listed(b"".join(_app_module().outputs.read_file(f"/{mark}")))
     return {}
 
 
@@ -262,11 +263,9 @@ def upload_model(name: str, runs: Path, say: Say) -> None:
 
     A hub id needs nothing. Raises what :func:`check_model` raises.
     """
-    from latentscore_data.core.compute.modal_app import outputs
-
     check_model(name, runs)
     if (runs / name / "final").is_dir():
-        with modal_errors(), outputs.batch_upload(force=True) as batch:
+        with modal_errors(), _app_module().outputs.batch_upload(force=True) as batch:
             _upload_model(name, runs, name, batch, say)
         if (base := adapter_base(runs / name / "final")) is not None:
             upload_model(base, runs, say)
@@ -276,10 +275,8 @@ def remote_files(run_id: str) -> set[str]:
     """The files of a run on the volume, without a leading slash; empty when there is no such run."""
     from modal.exception import NotFoundError
 
-    from latentscore_data.core.compute.modal_app import outputs
-
     try:
-        entries = outputs.listdir(f"/{run_id}", recursive=True)
+        entries = _app_module().outputs.listdir(f"/{run_id}", recursive=True)
     except (NotFoundError, FileNotFoundError):
         return set()
     return {entry.path.lstrip("/") for entry in entries if entry.type.name == "FILE"}
@@ -369,16 +366,14 @@ def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:
     :class:`InputError` for a run that is not finished and :class:`VerificationError` for a file that does not arrive as
     it was written.
     """
-    from latentscore_data.core.compute.modal_app import outputs
-
     run_id = folder.run_id
     with modal_errors():
         if f"{run_id}/DONE" not in remote_files(run_id):
             raise InputError(f"run {run_id} is not finished on Modal", f"lsdata train attach {run_id} waits for it")
-        mark = json.loads(b"".join(outputs.read_file(f"/{run_id}/DONE")))
+        mark = json.loads(b"".join(_app_module().outputs.read_file(f"/{run_id}/DONE")))
         draft = folder.path / ".fetching"
         for name, fact in mark["files"].items():
-            _fetch_file(outputs, run_id, name, fact, draft)
+            _fetch_file(_app_module().outputs, run_id, name, fact, draft)
         with writing(folder.path):
             for name in mark["files"]:
                 target = folder.path / name
@@ -388,7 +383,7 @@ def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:
         replace_json(folder.done_mark, mark)
         folder.verify()
         if delete_remote:
-            outputs.remove_file(f"/{run_id}", recursive=True)
+            _app_module().outputs.remove_file(f"/{run_id}", recursive=True)
             say(f"run {run_id} is deleted on Modal")
     note_remote(folder, state="fetched", deleted=delete_remote)
     return len(mark["files"])
@@ -416,11 +411,8 @@ def check_code() -> dict[str, Any]:
 
     Raises :class:`VerificationError` when they differ.
     """
-    from latentscore_data.core.compute import modal_app
-    from latentscore_data.core.compute.entrypoints import code_digest
-
     with _app_running(detach=False):
-        there = json.loads(modal_app.check.remote("what do you see?"))
+        there = json.loads(_app_module().check.remote("what do you see?"))
     if there["code"] != code_digest():
         raise VerificationError("Modal does not see the code that is here", "install lsdata anew, then check again")
     return there
@@ -437,13 +429,11 @@ def map_on_modal(
     """
     from modal import Retries
 
-    from latentscore_data.core.compute import modal_app
-
     gpu = modal.gpu if function_name == "generate_shard" else None
     containers = min(modal.max_containers, len(shards))
     check_cap(modal, gpu, containers)
     seconds = modal.timeout_hours * 3600 if deadline is None else deadline - time.time()
-    function = getattr(modal_app, function_name).with_options(
+    function = getattr(_app_module(), function_name).with_options(
         timeout=max(int(seconds), 1),
         max_containers=containers,
         retries=Retries(max_retries=modal.retries, initial_delay=10.0),

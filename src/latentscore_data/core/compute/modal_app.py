@@ -12,6 +12,8 @@ from pathlib import Path
 
 import modal
 
+from latentscore_data.core.compute import entrypoints
+from latentscore_data.core.compute.entrypoints import train_run
 from latentscore_data.core.compute.estimates import CPU_CORES, MEMORY_GIB
 
 APP_NAME = "latentscore-data"
@@ -44,8 +46,6 @@ _again = modal.Retries(max_retries=2, initial_delay=10.0)
 @app.function(**_common, volumes={str(OUTPUTS): outputs, str(MODELS): models}, retries=_again, timeout=4 * 3600)
 def train(run_json: str) -> str:
     """One training run; see :func:`latentscore_data.core.compute.entrypoints.train_run`."""
-    from latentscore_data.core.compute.entrypoints import train_run
-
     # A container that is kept warm, or an input that starts again after a preemption, must see the newest checkpoint.
     outputs.reload()
     return train_run(run_json, OUTPUTS, outputs.commit)
@@ -54,22 +54,16 @@ def train(run_json: str) -> str:
 @app.function(**_common, volumes={str(MODELS): models}, retries=_again, timeout=3600)
 def score_shard(shard_json: str) -> str:
     """Render and score a shard of (vibe, config) pairs."""
-    from latentscore_data.core.compute import entrypoints
-
     return entrypoints.score_shard(shard_json)
 
 
 @app.function(**_common, volumes={str(OUTPUTS): outputs, str(MODELS): models}, retries=_again, timeout=3600, gpu="L4")
 def generate_shard(shard_json: str) -> str:
     """Answers of a local model to a shard of rows."""
-    from latentscore_data.core.compute import entrypoints
-
     return entrypoints.generate_shard(shard_json, OUTPUTS)
 
 
 @app.function(image=image, timeout=300)
 def check(question: str) -> str:
     """What a container sees of this code."""
-    from latentscore_data.core.compute import entrypoints
-
     return json.dumps({"asked": question, **entrypoints.what_is_here()})

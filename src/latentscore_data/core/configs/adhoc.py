@@ -7,23 +7,25 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from latentscore import Audio, AudioError, write_audio
 from latentscore_data.core.base.errors import LsdataError, OutputError
-from latentscore_data.core.base.loop import Progress, RowFailure, Summary
+from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import ask_for_candidates, questions
-from latentscore_data.core.llm.client import LLM
+from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.acoustic import nothing_asked
 from latentscore_data.core.scoring.best_of import Choice, choose
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.registry import ScorerDeps, make_scorers, total_usage
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorers, total_usage
 from latentscore_data.core.scoring.service import ScoringService
-
-if TYPE_CHECKING:
-    from latentscore import Audio
 
 Candidates = tuple[list[dict[str, Any] | None], list[str]]
 
@@ -129,14 +131,10 @@ def _best(
 
 def _undecided(vibe: str, choice: Choice) -> str | None:
     """What to know where the deciding scorer had nothing to go by."""
-    from latentscore_data.core.scoring.acoustic import nothing_asked
-
     return nothing_asked(vibe) if choice.scorer == "acoustic" else None
 
 
 def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:
-    from latentscore import AudioError, write_audio
-
     slug = re.sub(r"[^a-z0-9]+", "-", vibe.lower()).strip("-")[:48] or "vibe"
     path = folder / f"{slug}-{digest(vibe)[:6]}.flac"
     _make_folder(folder)

@@ -14,14 +14,17 @@ from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
-from latentscore_data.core.base.loop import Job, Line, NotAttempted, Progress, RowFailure, Summary, run_stage
+from latentscore_data.core.base.loop import Job, Line, NotAttempted, RowFailure, run_stage
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings
+from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_validation import validate_candidates
-from latentscore_data.core.llm.client import LLM, Question
+from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
+from latentscore_data.core.llm.types import LLM, Question
 
 
 class Source(Protocol):
@@ -75,8 +78,6 @@ def questions(row: VibeRow, settings: ConfigsSettings) -> list[Question]:
 
 def model_version(model: str) -> str:
     """The model's name; for the offline model with the version of its rules, which decide its answers."""
-    from latentscore_data.core.llm.offline import builtin
-
     return builtin.FINGERPRINT if model == builtin.MODEL else model
 
 

@@ -9,13 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-if TYPE_CHECKING:
-    from latentscore_data.core.llm.client import Question
+from latentscore_data.core.llm.types import Question
 
 GATHER_SECONDS = 0.05
 """How long a batch that is not full waits for company."""

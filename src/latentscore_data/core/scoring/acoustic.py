@@ -17,17 +17,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from latentscore import Audio
 from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.llm.offline.lexicon import parse_vibe
 from latentscore_data.core.scoring import descriptors
-from latentscore_data.core.scoring.registry import Outcome, Score
-
-if TYPE_CHECKING:
-    from latentscore import Audio
-    from latentscore_data.core.scoring.registry import Vectors
+from latentscore_data.core.scoring.types import Outcome, Score, Vectors
 
 AXES: dict[str, dict[str, float]] = {
     "speed": {"attack": 1.0, "activity": 1.0, "mod_rate": 0.8, "decay": 0.5, "pulse": 0.4},
@@ -284,8 +282,6 @@ def sharing(vibes: Iterable[str]) -> Sharing:
 
 @cache
 def _keywords_knows(word: str) -> bool:
-    from latentscore_data.core.llm.offline.lexicon import parse_vibe
-
     heard = parse_vibe(word)
     return bool(heard.fields or heard.moods or heard.colors or heard.banned)
 

@@ -12,29 +12,27 @@ from typing import Any
 
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
-from latentscore_data.core.base.loop import Job, Line, Progress, RowFailure, Summary, read_newest, run_stage
+from latentscore_data.core.base.loop import Job, Line, RowFailure, read_newest, run_stage
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, Split
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
-from latentscore_data.core.base.workspace import StageFiles, Workspace, write_manifest
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_validation import pick_winner
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.registry import (
-    Scorer,
-    ScorerDeps,
-    make_scorer,
-    make_scorers,
-    scorer_names,
-    total_usage,
-)
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, make_scorers, scorer_names, total_usage
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import (
-    MakeService,
     ScoredRender,
     ScoringService,
     config_hash,
     config_of,
     current_renderer_version,
 )
+from latentscore_data.core.scoring.types import Scorer
 
 ROWS_IN_FLIGHT = 8
 """Rows whose candidates wait to be heard: enough to keep renderers busy and batches full, few enough to fit in memory."""
@@ -95,7 +93,7 @@ def run_scoring(
     progress: Progress | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
-    make_service: MakeService | None = None,
+    make_renderer: MakeRenderer = LocalRenderer,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
@@ -110,7 +108,7 @@ def run_scoring(
         if scorers is None:
             needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
-        with (make_service or ScoringService)(scorers, settings.scoring, cache) as service:
+        with ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer) as service:
             total = Summary(
                 "score", details={"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
             )

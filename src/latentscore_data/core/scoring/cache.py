@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from latentscore_data.core.base.errors import OutputError
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.scoring.registry import Score
+from latentscore_data.core.scoring.types import Score
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,21 +22,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore import Audio
 from latentscore_data.core.base.errors import InputError, MissingError, require
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.scoring.registry import Outcome, Score, Unscored
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.types import Outcome, Score, Unscored, Vectors
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
-    from latentscore import Audio
-    from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.registry import Vectors
+Windows = NDArray[np.float32]
 
-    Windows = NDArray[np.float32]
 
 log = logging.getLogger(__name__)
 

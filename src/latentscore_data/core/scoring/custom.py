@@ -11,15 +11,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from latentscore import Audio
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
-from latentscore_data.core.scoring.registry import Outcome, Score, ScorerDeps, Unscored
-
-if TYPE_CHECKING:
-    from latentscore import Audio
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.types import Outcome, Score, Unscored
 
 CALL_SECONDS = 60.0
 """A call that takes longer is ended, with its process."""
@@ -112,8 +111,6 @@ class NotAScore(Exception):
 
 def make_caller(source: str, function: str, folder: str) -> Callable[..., Any]:
     """Called once in the worker process: load the function, and return what calls it."""
-    from latentscore import Audio
-
     sys.path.insert(0, folder)
     if source.endswith(".py"):
         spec = importlib.util.spec_from_file_location("custom_scorer", source)

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import read_lines
+from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.seeds import digest, unit_hash
+from latentscore_data.sample import PASSAGES, sample_texts
 
 BUILTIN = "builtin"
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")
@@ -267,8 +269,6 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def sample_builtin(size: int, seed: int) -> Sample:
     """From the bundled passages."""
-    from latentscore_data.sample import sample_texts
-
     texts, seen = draw_sample(sample_texts(), size, seed)
     return Sample(texts, seen, f"{len(texts)} of the {seen} bundled passages")
 
@@ -287,13 +287,9 @@ def sample_local(source: Source, size: int, seed: int, text_field: str | None) -
 
 def source_fingerprint(source: Source, size: int, seed: int, text_field: str | None, **more: object) -> str:
     """Changes when the sample of a data set would come out differently. Local files are hashed."""
-    from latentscore_data.core.base.workspace import file_fact
-
     contents: list[object] = []
     if source.kind == "local" and source.path is not None:
         contents = [(str(file.name), file_fact(file).sha256) for file in local_files(source.path)]
     elif source.kind == "builtin":
-        from latentscore_data.sample import PASSAGES
-
         contents = [file_fact(PASSAGES).sha256]
     return digest(source.name, source.kind, size, seed, text_field, contents, sorted(more.items()))[:32]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +16,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from latentscore_data.core.base.errors import InputError, OutputError, StoppedError
-from latentscore_data.core.base.jsonl import Appender, writing
-from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.training.audit import Audit
-from latentscore_data.core.training.base_models import Loaded
+from latentscore_data.core.base.errors import InputError, StoppedError
+from latentscore_data.core.base.jsonl import Appender
+from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
 from latentscore_data.core.training.run_health import Line, health
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
@@ -33,35 +27,10 @@ LINES_EVERY_SECONDS = 10.0
 CHECKPOINTS_PER_RUN = 10
 MOST_STEPS_BETWEEN_CHECKPOINTS = 100
 
-OnCheckpoint = Callable[[Path], None]
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Watching:
-    """Who is told of a run, and when it must end (Unix time)."""
-
-    say: Say
-    on_checkpoint: OnCheckpoint | None = None
-    deadline: float | None = None
-
 
 def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
     """Ten checkpoints in a run, and one at least every 100 steps, so that a crash costs little."""
     return spec.checkpoint.every_steps or min(max(steps // CHECKPOINTS_PER_RUN, 1), MOST_STEPS_BETWEEN_CHECKPOINTS)
-
-
-@dataclass(frozen=True)
-class TrainContext:
-    """One run, ready for its trainer: the model, and the rows that fit, by role."""
-
-    spec: TrainSpec
-    folder: RunFolder
-    loaded: Loaded
-    rows: dict[str, list[ScoredRow]]
-    audit: Audit
-    device: str
-    watching: Watching
 
 
 def common_arguments(context: TrainContext) -> dict[str, Any]:
@@ -196,51 +165,3 @@ def _had_ended(trainer: Any, checkpoint: Path, context: TrainContext) -> bool:
             str(best if trainer.args.load_best_model_at_end and best.is_dir() else checkpoint)
         )
     return ended
-
-
-@contextlib.contextmanager
-def disk_full(path: Path) -> Iterator[None]:
-    """Turn a full disk, and a full GPU, into one clear error; safetensors and torch report them as errors of their own."""
-    try:
-        with writing(path):
-            yield
-    except OutputError:
-        raise
-    except Exception as error:
-        if "out of memory" in str(error):
-            raise InputError(
-                "the GPU has too little memory for this run",
-                "take --set batch.per_device=1, a smaller --set max_tokens=..., or a larger GPU",
-            ) from error
-        if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
-            raise OutputError(
-                f"{path} cannot be written (no space left on device)",
-                "free some disk space, or keep fewer checkpoints with --set checkpoint.keep=1, then run the same "
-                "command again; it goes on from the newest checkpoint",
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """No progress bars and chatter on stdout and stderr: the run has its own lines."""
-    import datasets
-    import transformers
-
-    bars = datasets.are_progress_bars_disabled()
-    verbosity = transformers.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    trl = logging.getLogger("trl")
-    level = trl.level
-    trl.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        trl.setLevel(level)
-        transformers.logging.set_verbosity(verbosity)
-        if not bars:
-            datasets.enable_progress_bars()

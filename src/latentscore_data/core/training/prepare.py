@@ -11,10 +11,13 @@ from typing import Any
 
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
+from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.base_models import adapter_base
+from latentscore_data.core.compute.estimates import estimate_run
+from latentscore_data.core.training.audit import audit, count_parameters
+from latentscore_data.core.training.base_models import adapter_base, load_tokenizer
 from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
 from latentscore_data.core.training.spec import (
     Choices,
@@ -24,7 +27,6 @@ from latentscore_data.core.training.spec import (
     TrainSpec,
     build_spec,
     check_run_id,
-    dotted,
     effective_settings,
 )
 
@@ -156,9 +158,6 @@ def training_rows(workspace: Workspace, kind: Kind) -> dict[str, list[ScoredRow]
 
 def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
     """Raise :class:`InputError` when no row of a remote run would fit; where tokens cannot be counted here, say so."""
-    from latentscore_data.core.training.audit import audit
-    from latentscore_data.core.training.base_models import load_tokenizer
-
     try:
         tokenizer = load_tokenizer(run.spec.base_model, runs=run.folder.path.parent)
     except MissingError as error:
@@ -173,14 +172,10 @@ def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
     Loads the tokenizer and the architecture of the base model, no weights. Raises what training would raise before its
     first step.
     """
-    from latentscore_data.core.compute.estimates import estimate_run
-    from latentscore_data.core.training.audit import audit, count_parameters
-    from latentscore_data.core.training.base_models import load_tokenizer
-
     runs = run.folder.path.parent
     report, _ = audit(run.spec, run.limited_rows(), load_tokenizer(run.spec.base_model, runs=runs))
     count_parameters(report, run.spec, runs)
-    values = dotted(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id"}))
+    values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id"}))
     return {
         "run_id": run.spec.run_id,
         "spec": {name: (value, run.origins.get(name, "run")) for name, value in values},

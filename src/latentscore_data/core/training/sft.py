@@ -12,11 +12,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
-from latentscore_data.core.training.loop import MetricsCallback, TrainContext, common_arguments, run_trainer
+from latentscore_data.core.training.context import TrainContext
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer
 from latentscore_data.core.training.spec import TrainSpec
 
 
-def train_sft(context: TrainContext) -> tuple[Any, MetricsCallback]:
+def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:
     """Train on the rows of ``train``, stop early on those of ``val``. Returns the trainer and what was watched."""
     spec, rows, tokenizer = context.spec, context.rows, context.loaded.tokenizer
     validating = bool(rows.get("val"))

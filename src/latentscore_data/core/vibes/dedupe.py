@@ -13,11 +13,10 @@ import numpy as np
 from latentscore.embed import MINILM, Embedder, EmbedderError, make_embedder
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import MissingError, require
+from latentscore_data.core.base.settings import DedupeSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from latentscore_data.core.base.settings import DedupeSettings
 
 BLOCK_ROWS = 1024
 """Rows compared at once; with CHUNK_ROWS it bounds the memory beyond the vectors themselves (32 MiB)."""

@@ -10,12 +10,11 @@ import numpy as np
 
 from latentscore_data.core.base.rows import Split
 from latentscore_data.core.base.seeds import rng_for, unit_hash
+from latentscore_data.core.base.settings import SplitsSettings
 from latentscore_data.core.vibes.dedupe import farthest_points, nearest_similarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from latentscore_data.core.base.settings import SplitsSettings
 
 LEAKAGE_ROWS = 2000
 """Most TEST rows the leakage report looks at; more would only cost time."""

@@ -23,9 +23,9 @@ from latentscore.labels import FIELDS, FieldSpec, Label
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.seeds import rng_for
-from latentscore_data.core.llm.client import Answer, Question
 from latentscore_data.core.llm.offline.excerpts import SMALL_WORDS, vibes_for
 from latentscore_data.core.llm.offline.lexicon import ParsedVibe, carries_mood, lexicon, parse_vibe
+from latentscore_data.core.llm.types import Answer, Question
 from latentscore_data.core.vibes.schema import TextVibes
 
 if TYPE_CHECKING:

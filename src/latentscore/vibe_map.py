@@ -12,18 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, parse_config
+from latentscore.embed import Embedder, HashingEmbedder, make_embedder
 from latentscore.errors import LatentScoreError, MapError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from latentscore.config import MusicConfig, MusicConfigPrompt, Palette
-    from latentscore.embed import Embedder
-
-    Vectors = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 
 MAP_FORMAT = "latentscore-map/1"
 TENSORS_FILE = "map.safetensors"
@@ -60,14 +58,10 @@ class Match:
     @property
     def config(self) -> MusicConfig | MusicConfigPrompt:
         """Raises :class:`latentscore.InvalidConfigError` for a row whose config is not valid."""
-        from latentscore.config import parse_config
-
         return parse_config(self.row["config"])
 
     @property
     def palettes(self) -> list[Palette]:
-        from latentscore.config import Palette
-
         return [Palette.model_validate(palette) for palette in self.row.get("palettes") or []]
 
 
@@ -90,8 +84,6 @@ class VibeMap:
 
     def nearest(self, vector: Vectors, k: int = 1) -> list[Match]:
         """The ``k`` rows with the largest cosine to ``vector``, shape (dim,), best first; equals keep the map's order."""
-        import numpy as np
-
         if k < 1:
             raise MapError(f"{k} rows were asked for; ask for 1 or more")
         if vector.shape != (self.embeddings.shape[1],):
@@ -136,8 +128,6 @@ class VibeMap:
 
 def _embedder_named(path: Path, fingerprint: str) -> Embedder:
     """The embedder that a fingerprint names: the hashing one, or a model by its id or folder, ``<id>:<weights>``."""
-    from latentscore.embed import HashingEmbedder, make_embedder
-
     if fingerprint == HashingEmbedder.fingerprint:
         return HashingEmbedder()
     try:
@@ -209,7 +199,6 @@ class _Rows(Sequence[Mapping[str, Any]]):
 
 
 def _load_tensors(path: Path) -> VibeMap:
-    import numpy as np
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -241,8 +230,6 @@ def _about(metadata: dict[str, str]) -> dict[str, str]:
 
 def _mapped(path: Path, name: str, dtype: type[np.generic], ndim: int) -> Any:
     """A tensor of a safetensors file without reading it. The library has checked the header; it always copies, we map."""
-    import numpy as np
-
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
         entry = json.loads(file.read(header_size))[name]
@@ -261,8 +248,6 @@ def _too_long() -> str:
 
 
 def _load_jsonl(path: Path) -> VibeMap:
-    import numpy as np
-
     rows: list[Mapping[str, Any]] = []
     vectors: list[Vectors] = []
     kind, makers = "", set[str | None]()
