@@ -135,13 +135,12 @@ class VibeMap:
 
 
 def _embedder_named(path: Path, fingerprint: str) -> Embedder:
-    """The embedder that a fingerprint names: the hashing one, or a model by its id or folder, ``<id>:<weights>``."""
-    from latentscore.embed import HashingEmbedder, make_embedder
+    """The embedder that a fingerprint names, ``<name, id or folder>:<weights>`` or ``builtin/words:<weights>:<dim>``."""
+    from latentscore.embed import BUILTIN_WORDS, make_embedder
 
-    if fingerprint == HashingEmbedder.fingerprint:
-        return HashingEmbedder()
+    builtin = fingerprint.startswith(f"{BUILTIN_WORDS}:")
     try:
-        return make_embedder(fingerprint.rpartition(":")[0])
+        return make_embedder(BUILTIN_WORDS if builtin else fingerprint.rpartition(":")[0])
     except LatentScoreError as error:
         raise MapError(f"{path} was made with the embedder {fingerprint}: {error}") from None
 
