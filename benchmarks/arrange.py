@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from latentscore.embed import HashingEmbedder
-from latentscore_data.core.arrange import arrange
-from latentscore_data.core.jsonl_io import replace_rows
-from latentscore_data.core.record_builder import extracted_rows
-from latentscore_data.core.settings import DedupeSettings, NoiseSettings, SplitsSettings, VibesSettings
-from latentscore_data.core.workspace import Workspace
+from latentscore.embed import WordVectorEmbedder
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.settings import DedupeSettings, NoiseSettings, SplitsSettings, VibesSettings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.vibes.curation import arrange
+from latentscore_data.core.vibes.extraction import extracted_rows
 
 WORDS = 5000
 
@@ -61,7 +61,7 @@ def main() -> None:
         result = arrange(
             lambda: extracted_rows(workspace.extracted, wanted, VibesSettings()),
             workspace,
-            HashingEmbedder(),
+            WordVectorEmbedder(),
             dedupe=DedupeSettings(),
             splits=SplitsSettings(),
             noise=NoiseSettings(),

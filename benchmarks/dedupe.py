@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from latentscore_data.core.dedupe import farthest_points, first_of_each
+from latentscore_data.core.vibes.dedupe import farthest_points, first_of_each
 
 DIM = 384
 THRESHOLD = 0.95

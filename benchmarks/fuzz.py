@@ -16,11 +16,11 @@ import atheris
 with atheris.instrument_imports(include=["latentscore", "latentscore_data"]):
     from latentscore.config import MusicConfigPromptPayload, parse_payload
     from latentscore.errors import InvalidConfigError
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.jsonl_io import read_rows
+    from latentscore_data.core.base.errors import LsdataError
+    from latentscore_data.core.base.jsonl import read_rows
+    from latentscore_data.core.base.rows import VibeRow
+    from latentscore_data.core.base.settings import load_settings
     from latentscore_data.core.llm.structured import BadAnswer, Shape
-    from latentscore_data.core.rows import VibeRow
-    from latentscore_data.core.settings import load_settings
 
 FOLDER = Path(tempfile.mkdtemp(prefix="lsdata-fuzz-"))
 SHAPE = Shape(MusicConfigPromptPayload)

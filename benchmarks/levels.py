@@ -15,9 +15,10 @@ from latentscore.config import MusicConfig
 from latentscore.labels import FIELDS
 from latentscore.loudness import lufs_of_rows
 from latentscore.synth import engine
-from latentscore.synth.score import LAYERS, compose
+from latentscore.synth.context import RenderContext
+from latentscore.synth.notes import LAYERS
+from latentscore.synth.score import compose
 from latentscore.synth.styles import LEVELS_DB
-from latentscore.synth.voices import Studio
 
 RATE = 24_000
 SECONDS = 16.0
@@ -38,9 +39,9 @@ def loudness(layer: str, label: str) -> float:
             melody_density=0.5, tension_curve="waves", root=("c", "e", "g", "a#")[seed],
         )  # fmt: skip
         score = compose(config, SECONDS, seed)
-        studio = Studio(score.piece, RATE)
+        context = RenderContext(score.piece, RATE)
         group = next(group for group in engine.GROUPS if layer in group[0])
-        alone = engine.mix_layers(score, studio, [((layer,), *group[1:])])
+        alone = engine.mix_layers(score, context, [((layer,), *group[1:])])
         plain = 10.0 * math.log10(2.0 * float(np.mean(alone.astype(np.float64) ** 2)) + 1e-12)
         found.append(max(lufs_of_rows(alone, RATE), plain - 2.0))
     return float(np.mean(found))

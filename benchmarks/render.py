@@ -21,7 +21,7 @@ import numpy as np
 
 from latentscore import MusicConfig, random_config
 from latentscore.synth import engine, score, signal, space
-from latentscore.synth.voices import Studio
+from latentscore.synth.context import RenderContext
 
 RATE = 48_000
 SEED = 20
@@ -56,14 +56,14 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
         last = now
 
     piece = score.compose(config, seconds, 0)
-    studio = Studio(piece.piece, RATE)
+    context = RenderContext(piece.piece, RATE)
     dry = np.zeros((len(engine.GROUPS), 2, round(seconds * RATE)), np.float32)
     lap("score")
     for group, (layers, _, _) in zip(dry, engine.GROUPS, strict=True):
         for layer in layers:
-            engine.play_layer(group, layer, piece, studio)
+            engine.play_layer(group, layer, piece, context)
             lap(layer)
-    mixed = engine.mix_groups(dry, engine.GROUPS, studio)
+    mixed = engine.mix_groups(dry, engine.GROUPS, context)
     lap("echo, reverb, width")
     space.bus(mixed, config, RATE)
     lap("tone and drive")

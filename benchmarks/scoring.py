@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from latentscore import random_config, render
-from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.scoring import descriptors
 from latentscore_data.core.scoring.best_of import run_scoring
-from latentscore_data.core.settings import Settings
-from latentscore_data.core.workspace import Workspace
 
 VIBES = (
     "bright and fast",

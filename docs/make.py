@@ -27,7 +27,7 @@ EXAMPLE_HEAD = """\
 
 def settings_example() -> str:
     """``latentscore.toml.example``: each section, each setting, its default and its sentence."""
-    from latentscore_data.core.settings import Settings
+    from latentscore_data.core.base.settings import Settings
 
     return EXAMPLE_HEAD + "".join(_section(name, field.annotation) for name, field in Settings.model_fields.items())
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from factories import make_payload, make_scored
 from latentscore import Audio
-from latentscore_data.core.generators.base import Generated
-from latentscore_data.core.rows import BenchRow, ScoredRow, VibeRow
-from latentscore_data.core.scoring.base import Score, Unscored
-from latentscore_data.core.scoring.studio import Hearing
-from latentscore_data.core.seeds import digest, unit_hash
+from latentscore_data.core.base.rows import BenchRow, ScoredRow, VibeRow
+from latentscore_data.core.base.seeds import digest, unit_hash
+from latentscore_data.core.generators.types import Generated
+from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.scoring.types import Score, Unscored
 
 BRIGHTNESS = {"very_dark": 0.1, "dark": 0.3, "medium": 0.5, "bright": 0.7, "very_bright": 0.9}
 
@@ -24,13 +24,13 @@ class BrightScorer:
 
     name = "bright"
     fingerprint = "bright-1"
-    listener_fingerprint = "bright-ear-1"
-    listen_in_worker = None
+    embedding_fingerprint = "bright-ear-1"
+    embed_in_worker = None
 
     def score(self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Any] = ()) -> Sequence[Score]:
         raise AssertionError("the fake studio scores by itself")
 
-    def listen(self, audios: Sequence[Audio]) -> np.ndarray:
+    def score_answers(self, audios: Sequence[Audio]) -> np.ndarray:
         raise AssertionError("the fake studio scores by itself")
 
     def compare(self, vibes: Sequence[str], vectors: np.ndarray) -> Sequence[Score]:
@@ -44,21 +44,21 @@ class FakeStudio:
         self.scorers: list[Any] = [BrightScorer()]
         self.heard: list[tuple[str, str]] = []
 
-    def submit(self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False) -> Future[Hearing]:
+    def submit(self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False) -> Future[ScoredRender]:
         assert payload is not None
         config = payload["config"]
         self.heard.append((vibe, payload["title"]))
-        future: Future[Hearing] = Future()
+        future: Future[ScoredRender] = Future()
         if config["root"] == "d":
             silent = Unscored("sound", "the audio is silent")
-            future.set_result(Hearing({"bright": silent}, 0.1, failure=silent))
+            future.set_result(ScoredRender({"bright": silent}, 0.1, failure=silent))
             return future
         score = BRIGHTNESS[config["brightness"]] + float(payload["title"].lower() in vibe.lower())
         audio = None
         if want_audio:
             tone = np.sin(np.arange(4800) / 20).astype(np.float32) * 0.3
             audio = Audio(np.stack([tone, tone], axis=1), 48_000)
-        future.set_result(Hearing({"bright": Score(score, {"warmth": 0.5})}, 0.1, 0.01, audio=audio))
+        future.set_result(ScoredRender({"bright": Score(score, {"warmth": 0.5})}, 0.1, 0.01, audio=audio))
         return future
 
     def sound_key(self, config: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from latentscore_data.core.workspace import Workspace
+    from latentscore_data.core.base.workspace import Workspace
     from modal_loopback import LoopbackModal
 
 SRC = Path(__file__).resolve().parent.parent / "src"
@@ -41,13 +41,13 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(work)
     yield
     from latentscore_data.commands._options import Globals
-    from latentscore_data.core import display
+    from latentscore_data.core.base import display
 
     for name in ("config", "root"):
         setattr(Globals, name, None)
     for name in ("json", "quiet", "verbose"):
         setattr(Globals, name, False)
-    display.OUTPUT = display.Output()
+    vars(display.OUTPUT).update(vars(display.Output()))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def workspace(root: Path) -> Workspace:
     """A workspace with rows in every split that training reads."""
-    from latentscore_data.core.workspace import Workspace
+    from latentscore_data.core.base.workspace import Workspace
     from training_runs import write_rows
 
     workspace = Workspace(root)
@@ -134,19 +134,19 @@ def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackM
     pytest.importorskip("modal")
     from modal.client import _Client
 
-    from latentscore_data.core import training
-    from latentscore_data.core.training import shards
+    from latentscore_data.core import compute
+    from latentscore_data.core.compute import entrypoints
     from modal_loopback import LoopbackModal, serve
 
     plane = LoopbackModal(tmp_path / "modal")
     volume = plane.volume("latentscore-data-outputs")
     plane.bodies = {
-        "train": lambda text: shards.train_run(text, volume, lambda: plane.calls.append("commit")),
-        "score_shard": shards.score_shard,
-        "generate_shard": lambda text: shards.generate_shard(text, volume),
-        "check": lambda question: json.dumps({"asked": question, **shards.what_is_here()}),
+        "train": lambda text: entrypoints.train_run(text, volume, lambda: plane.calls.append("commit")),
+        "score_shard": entrypoints.score_shard,
+        "generate_shard": lambda text: entrypoints.generate_shard(text, volume),
+        "check": lambda question: json.dumps({"asked": question, **entrypoints.what_is_here()}),
     }
-    monkeypatch.setattr(shards, "_say", plane.logs.append)
+    monkeypatch.setattr(entrypoints, "_say", plane.logs.append)
     with serve(plane) as url:
         for name, value in {
             "MODAL_SERVER_URL": url,
@@ -157,8 +157,8 @@ def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackM
             monkeypatch.setenv(name, value)
         # The client and the app's volumes remember the server they first met.
         _Client._set_env_client(None)
-        monkeypatch.delitem(sys.modules, "latentscore_data.core.training.modal_app", raising=False)
-        monkeypatch.delattr(training, "modal_app", raising=False)
+        monkeypatch.delitem(sys.modules, "latentscore_data.core.compute.modal_app", raising=False)
+        monkeypatch.delattr(compute, "modal_app", raising=False)
         yield plane
         _Client._set_env_client(None)
 

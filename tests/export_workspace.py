@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from factories import make_payload, make_scored, make_text
-from latentscore_data.core.jsonl_io import replace_json, replace_rows
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.jsonl import replace_json, replace_rows
+from latentscore_data.core.base.workspace import Workspace
 
 SPLITS = {"SFT-Train": 5, "SFT-Val": 1, "GRPO": 2, "TEST": 2}
 

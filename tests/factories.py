@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latentscore.labels import FIELDS
-from latentscore_data.core.rows import ScoredRow, SourceText, VibeRow, source_id, vibe_row_id
+from latentscore_data.core.base.rows import ScoredRow, SourceText, VibeRow, source_id, vibe_row_id
 
 COLORS = ("#1B2A41", "#324A5F", "#8FA6B2", "#CCC9DC", "#0C1821")
 

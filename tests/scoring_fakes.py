@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from latentscore import Audio, MusicConfig, MusicConfigPrompt
-from latentscore_data.core.scoring.base import Outcome, Score
+from latentscore_data.core.scoring.types import Outcome, Score
 
 
 def render_by_root(
@@ -57,22 +57,22 @@ class PeakEmbedder:
 
     name = "peak"
     fingerprint = "peak-1"
-    listener_fingerprint = "peak-ear-1"
-    listen_in_worker = None
+    embedding_fingerprint = "peak-ear-1"
+    embed_in_worker = None
 
     def __init__(self) -> None:
-        self.listened = 0
+        self.embedded = 0
         self.compared = 0
 
     def score(
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[Outcome]:
-        return self.compare(vibes, np.stack(self.listen(audios)))
+        return self.compare(vibes, np.stack(self.embed(audios)))
 
     def prepare(self) -> None: ...
 
-    def listen(self, audios: Sequence[Audio]) -> list[np.ndarray]:
-        self.listened += len(audios)
+    def embed(self, audios: Sequence[Audio]) -> list[np.ndarray]:
+        self.embedded += len(audios)
         return [np.array([np.abs(audio.samples).max(), audio.seconds], dtype=np.float32) for audio in audios]
 
     def compare(self, vibes: Sequence[str], vectors: np.ndarray) -> Sequence[Outcome]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata
-from latentscore_data.core.llm.builtin import payload_for, vibes_for
+from latentscore_data.core.llm.offline.builtin import payload_for, vibes_for
 from servers import Body, ChatServer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "src/latentscore_data/sample/passages.jsonl"
@@ -26,7 +26,7 @@ datasets = ["texts"]
 max_vibes = 1
 
 [dedupe]
-model = "hashing"
+model = "words"
 
 [configs]
 n = 2
@@ -161,10 +161,10 @@ def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_ar
 ) -> None:
     """A laxer threshold makes more vibes, and each of them is paid for: that is said before, not after vibes has run."""
     offline = '[llm]\nmodel = "builtin/keywords"\n[download]\ndatasets = ["texts"]\n[vibes]\nmax_vibes = 1\n'
-    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.5\n[configs]\nn = 1\n')
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.5\n[configs]\nn = 1\n')
     assert lsdata_here("run-all", "--until", "vibes").returncode == 0
     paid = '[configs]\nn = 1\nmodel = "openai/gpt-4o-mini"\n'
-    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.95\n' + paid)
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.95\n' + paid)
     out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
     _, vibes, configs = json.loads(out.stdout)["plan"]
     assert vibes["state"] == configs["state"] == "stale"
@@ -202,8 +202,6 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
 ) -> None:
     import typer
 
-    from latentscore_data.core import display
-
     Path("latentscore.toml").write_text(PAID)
     words, key = ("run-all", "--until", "configs"), {"OPENAI_API_KEY": "none"}
     nobody = lsdata_here(*words, env=key)
@@ -217,7 +215,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
         asked.append(question)
         return False
 
-    monkeypatch.setattr(display, "interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", refuse)
     no = lsdata_here(*words, env=key)
     assert no.returncode == 4
@@ -230,10 +228,9 @@ def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.Monke
     import typer
 
     from latentscore_data.commands.run_all import agree
-    from latentscore_data.core import display
-    from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.base.settings import load_settings
 
-    monkeypatch.setattr(display, "interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: True)
     paid = [{"stage": "vibes", "cost_usd": None, "basis": "unknown"}]
     free = [{"stage": "vibes", "cost_usd": 0.0, "basis": ""}]

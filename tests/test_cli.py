@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata
-from latentscore_data.core.display import (
+from latentscore_data.core.base.display import (
     RedactingFormatter,
     clean,
     duration,
@@ -20,8 +20,8 @@ from latentscore_data.core.display import (
     redact,
     shorten,
 )
-from latentscore_data.core.errors import install
-from latentscore_data.core.stage import Summary
+from latentscore_data.core.base.errors import install
+from latentscore_data.core.base.summary import Summary
 
 
 def test_global_options_work_on_both_sides_of_the_command(lsdata_here: Lsdata) -> None:

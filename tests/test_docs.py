@@ -17,7 +17,7 @@ import typer
 from conftest import Lsdata
 from latentscore import FIELDS
 from latentscore_data.cli import app
-from latentscore_data.core.settings import Settings, load_settings
+from latentscore_data.core.base.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -19,9 +19,9 @@ from conftest import Lsdata
 from factories import make_vibe
 from latentscore import parse_payload
 from latentscore_data.cli import app
-from latentscore_data.core.jsonl_io import read_rows, replace_rows
-from latentscore_data.core.rows import ConfigRow
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.jsonl import read_rows, replace_rows
+from latentscore_data.core.base.rows import ConfigRow
+from latentscore_data.core.base.workspace import Workspace
 
 NEEDED = ("xllamacpp", "torch", "transformers", "peft", "gguf")
 pytestmark = [

@@ -12,8 +12,7 @@ import pytest
 from conftest import SRC, command_paths
 
 HEAVY = (
-    "torch", "litellm", "numpy", "scipy", "numba", "transformers", "modal", "datasets", "pydantic", "pydantic_settings",
-    "soundfile", "jinja2", "huggingface_hub",
+    "torch", "litellm", "scipy", "numba", "transformers", "modal", "datasets", "soundfile", "jinja2", "huggingface_hub",
 )  # fmt: skip
 
 PROBE = """

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import Lsdata
 from factories import make_payload, make_vibe
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from servers import Body, ChatServer
 
 pytestmark = pytest.mark.long

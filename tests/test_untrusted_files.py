@@ -18,10 +18,11 @@ from conftest import SRC
 from export_workspace import fill
 from factories import make_config, make_payload, make_scored, make_text
 from latentscore import InvalidConfigError, MapError, load_map, parse_config, parse_payload
+from latentscore.embed import WordVectorEmbedder
 from latentscore_data.cli import app
-from latentscore_data.core.jsonl_io import read_rows, replace_rows
-from latentscore_data.core.rows import ScoredRow, SourceText
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.jsonl import read_rows, replace_rows
+from latentscore_data.core.base.rows import ScoredRow, SourceText
+from latentscore_data.core.base.workspace import Workspace
 
 NAMES = (
     "../../x",
@@ -70,8 +71,8 @@ def test_what_is_logged_has_no_control_sequences(capsys: pytest.CaptureFixture[s
 
 
 def test_what_is_said_and_summed_up_has_no_control_sequences(capsys: pytest.CaptureFixture[str]) -> None:
-    from latentscore_data.core.display import print_summary, say
-    from latentscore_data.core.stage import Summary
+    from latentscore_data.core.base.display import print_summary, say
+    from latentscore_data.core.base.summary import Summary
 
     evil = "\x1b]0;owned\x07\x1b[2Jaster\u202e"
     say(f"bench: {evil}\nand more")
@@ -124,7 +125,7 @@ def test_the_answers_of_a_source_of_any_label_stay_in_their_run(tmp_path: Path, 
 @pytest.mark.parametrize("vibe", NAMES)
 def test_the_sound_of_a_vibe_of_any_text_lies_in_its_folder(tmp_path: Path, vibe: str) -> None:
     from latentscore import Audio
-    from latentscore_data.core.quick import _write
+    from latentscore_data.core.configs.adhoc import _write
 
     path = _write(Audio(np.zeros((480, 2), np.float32), 48_000), tmp_path / "audio", vibe, vibe)
     assert list((tmp_path / "audio").iterdir()) == [path]
@@ -135,7 +136,7 @@ def test_the_sound_of_a_vibe_of_any_text_lies_in_its_folder(tmp_path: Path, vibe
 def test_a_benchmark_cannot_be_named_out_of_its_folder(name: str) -> None:
     from pydantic import ValidationError
 
-    from latentscore_data.core.settings import BenchSettings
+    from latentscore_data.core.base.settings import BenchSettings
 
     with pytest.raises(ValidationError):
         BenchSettings(name=name)
@@ -217,8 +218,8 @@ def test_a_card_keeps_hostile_values_in_their_one_place(root: Path, monkeypatch:
 @pytest.mark.parametrize("text", ["'; DROP TABLE answers; --", '"a" OR 1=1', "a\x00b", "\u202e\U0001f600"])
 def test_text_goes_through_the_caches_as_it_is(tmp_path: Path, text: str) -> None:
     from latentscore_data.core.llm.cache import AnswerCache, Stored
-    from latentscore_data.core.scoring.base import Score
     from latentscore_data.core.scoring.cache import ScoreCache
+    from latentscore_data.core.scoring.types import Score
 
     answers = AnswerCache(tmp_path / "llm.sqlite")
     stored = Stored(text, text, text, 1, 2, 0.5, 1.0)
@@ -235,10 +236,10 @@ def test_text_goes_through_the_caches_as_it_is(tmp_path: Path, text: str) -> Non
 
 
 def test_caches_and_the_account_book_are_for_their_owner_alone(tmp_path: Path) -> None:
-    from latentscore_data.core import ledger
+    from latentscore_data.core.base import ledger
     from latentscore_data.core.llm.cache import AnswerCache, Stored
-    from latentscore_data.core.scoring.base import Score
     from latentscore_data.core.scoring.cache import ScoreCache
+    from latentscore_data.core.scoring.types import Score
 
     answers = AnswerCache(tmp_path / "llm.sqlite")
     answers.put([("a", Stored("a", "m", "stop", 1, 1, None, 1.0))])
@@ -254,7 +255,7 @@ def test_caches_and_the_account_book_are_for_their_owner_alone(tmp_path: Path) -
 def test_a_long_account_book_is_still_for_its_owner_alone_when_summed_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latentscore_data.core import ledger
+    from latentscore_data.core.base import ledger
 
     monkeypatch.setattr(ledger, "COMPACT_LINES", 1)
     book = ledger.Ledger(tmp_path / "ledger.jsonl")
@@ -279,7 +280,7 @@ def write_tensors(folder: Path, about: Any, ends: list[int], lines: bytes, embed
     return folder
 
 
-ABOUT = {"format": "latentscore-map/1", "kind": "text", "embedder": "builtin/hashing:1:512"}
+ABOUT = {"format": "latentscore-map/1", "kind": "text", "embedder": WordVectorEmbedder().fingerprint}
 ROW = json.dumps({"vibe_original": "rain", "config": make_config()}).encode() + b"\n"
 
 
@@ -394,8 +395,8 @@ def test_a_config_of_wrong_types_is_refused(value: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", [DEEP, '{"answers":' + DEEP])
 def test_nested_answers_of_models_and_listeners_are_refused(tmp_path: Path, text: str) -> None:
+    from latentscore_data.core.base.errors import InputError
     from latentscore_data.core.bench.human import read_answers
-    from latentscore_data.core.errors import InputError
     from latentscore_data.core.generators.local import _read
 
     assert _read(text, cut=False, strict=True).failure == "the answer is not JSON"
@@ -468,7 +469,7 @@ def test_sweeping_drafts_deletes_no_folder_behind_a_link(root: Path, tmp_path: P
 
 
 def test_an_export_with_a_link_out_of_it_is_not_published(tmp_path: Path) -> None:
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.errors import InputError
     from latentscore_data.core.export.push import refuse_links_out
 
     (tmp_path / "key").write_text("secret")
@@ -511,7 +512,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_unless_its_hash_is_trusted(
 ) -> None:
     import pickle
 
-    from latentscore_data.core.errors import InputError
+    from latentscore_data.core.base.errors import InputError
     from latentscore_data.core.scoring.clap import read_checkpoint
 
     class Attack:

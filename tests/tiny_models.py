@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from factories import make_scored
-from latentscore_data.core.jsonl_io import replace_rows
-from latentscore_data.core.settings import ScoringSettings, TrainSettings
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.settings import ScoringSettings, TrainSettings
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import Choices, DataFact, build_spec
 

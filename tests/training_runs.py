@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from factories import make_payload, make_scored
-from latentscore_data.core.jsonl_io import replace_rows
-from latentscore_data.core.llm.client import Question
-from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.settings import ConfigsSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.settings import ConfigsSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.types import Question
 from latentscore_data.core.training.prepare import Prepared, prepare
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.training.spec import Choices, Kind
-from latentscore_data.core.workspace import Workspace
 
 ROWS = 24
 SFT_STEPS = ("optim.max_steps=30", "checkpoint.every_steps=10")

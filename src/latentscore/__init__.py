@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore.errors import AudioError, InvalidConfigError, LatentScoreError, MapError
 from latentscore.labels import FIELDS
-
-# At once, not when first asked for: the module has the function's name, and whichever is bound last is found.
-from latentscore.lookup import Match, VibeMap, load_map, lookup
 from latentscore.version import RENDERER_VERSION
 
 if TYPE_CHECKING:
@@ -26,8 +23,12 @@ if TYPE_CHECKING:
         random_config,
         schema_hash,
     )
+    from latentscore.loudness import integrated_lufs, true_peak
     from latentscore.synth.engine import render
+    from latentscore.synth.midi import write_midi
+    from latentscore.synth.notes import LAYERS
     from latentscore.synth.score import Score, compose
+    from latentscore.vibe_map import Match, VibeMap, load_map, lookup
 
 _LAZY = {
     "Audio": "audio",
@@ -42,13 +43,22 @@ _LAZY = {
     "parse_payload": "config",
     "random_config": "config",
     "schema_hash": "config",
+    "integrated_lufs": "loudness",
+    "true_peak": "loudness",
     "render": "synth.engine",
     "Score": "synth.score",
     "compose": "synth.score",
+    "LAYERS": "synth.notes",
+    "write_midi": "synth.midi",
+    "Match": "vibe_map",
+    "VibeMap": "vibe_map",
+    "load_map": "vibe_map",
+    "lookup": "vibe_map",
 }
 
 __all__ = [
     "FIELDS",
+    "LAYERS",
     "RENDERER_VERSION",
     "Audio",
     "AudioError",
@@ -64,6 +74,7 @@ __all__ = [
     "Score",
     "VibeMap",
     "compose",
+    "integrated_lufs",
     "load_map",
     "lookup",
     "parse_config",
@@ -72,7 +83,9 @@ __all__ = [
     "read_audio",
     "render",
     "schema_hash",
+    "true_peak",
     "write_audio",
+    "write_midi",
 ]
 
 

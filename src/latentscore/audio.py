@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import uuid
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Loudness is reached through the package, which loads its compiled loops when they are first needed.
+import latentscore
 from latentscore.errors import AudioError
 
 Samples = NDArray[np.float32]
@@ -52,15 +55,11 @@ class Audio:
 
     def loudness_lufs(self) -> float:
         """Integrated loudness by ITU-R BS.1770; minus infinity for silence and below 0.4 s."""
-        from latentscore.loudness import integrated_lufs
-
-        return integrated_lufs(self.samples, self.sample_rate)
+        return latentscore.integrated_lufs(self.samples, self.sample_rate)
 
     def true_peak_dbfs(self) -> float:
         """The highest point of the continuous signal in dB against full scale; minus infinity for silence."""
-        from latentscore.loudness import true_peak
-
-        peak = true_peak(self.samples)
+        peak = latentscore.true_peak(self.samples)
         return 20.0 * math.log10(peak) if peak > 0 else -math.inf
 
 
@@ -123,8 +122,6 @@ def cannot_be_written(path: Path, error: Exception) -> AudioError:
 
 def _tag(path: Path, name: str, value: Any) -> str:
     """Text that fits into a tag, which ends at the first NUL, is UTF-8, and must not be empty: such ones are left out."""
-    import json
-
     try:
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:

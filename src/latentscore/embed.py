@@ -69,7 +69,7 @@ def read_word_vectors(path: Path) -> WordVectors:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             tokens = arrays["tokens"].tobytes().decode().split("\n")
             codes, scales = arrays["codes"], arrays["scales"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise EmbedderError(f"{path} holds no word vectors ({error}); install latentscore again") from None
     if codes.dtype != np.int8 or codes.shape != (len(tokens), codes.shape[-1]) or scales.shape != (len(tokens),):
         raise EmbedderError(f"{path} holds no word vectors (its arrays do not fit together); install latentscore again")
@@ -92,8 +92,8 @@ class WordVectorEmbedder:
     Raises :class:`EmbedderError` where ``path`` holds no word vectors.
     """
 
-    # See benchmarks/dedupe.py --calibrate.
-    default_dedupe_threshold = 0.95
+    default_dedupe_threshold = 0.98
+    """Above typing slips and the wordings of one scene, below a changed comma or article: benchmarks/dedupe_threshold.py."""
 
     def __init__(self, path: Path = WORD_VECTORS_FILE) -> None:
         table = _package_word_vectors() if path == WORD_VECTORS_FILE else read_word_vectors(path)
@@ -174,9 +174,9 @@ def _words(text: str) -> list[str]:
     letters: list[str] = []
     for letter in unicodedata.normalize("NFD", text):
         category = unicodedata.category(letter)
-        if letter.isspace():
+        if letter in "\t\n\r" or category[0] == "Z":
             letters.append(" ")
-        elif category == "Mn" or category in ("Cc", "Cf", "Cs", "Co", "Cn") or letter == "\ufffd":
+        elif category == "Mn" or category in ("Cc", "Cf", "Cs", "Co") or letter == "\ufffd":
             continue
         elif category[0] == "P" or (letter.isascii() and not letter.isalnum()) or _is_ideograph(letter):
             letters.append(f" {letter} ")

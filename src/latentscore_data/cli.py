@@ -138,8 +138,8 @@ def as_typed(value: Any) -> Any:
 def with_errors_shown(work: Callable[[], None], name: str) -> None:
     """Run a command; an error we know becomes one line, its remedy and its exit code, anything else is a bug (70)."""
     from latentscore.errors import LatentScoreError
-    from latentscore_data.core import display
-    from latentscore_data.core.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError
+    from latentscore_data.core.base import display
+    from latentscore_data.core.base.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError
 
     display.OUTPUT.json, display.OUTPUT.quiet = Globals.json, Globals.quiet
     display.OUTPUT.verbose, display.OUTPUT.command = Globals.verbose, name
@@ -170,7 +170,7 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
 
 
 def _report(message: str, remedy: str, exit_code: int) -> None:
-    from latentscore_data.core.display import OUTPUT, clean, print_json, redact
+    from latentscore_data.core.base.display import OUTPUT, clean, print_json, redact
 
     message, remedy = redact(clean(message)), redact(clean(remedy))
     print(f"lsdata: {message}" + (f"\n  -> {remedy}" if remedy else ""), file=sys.stderr)  # noqa: T201
@@ -182,7 +182,7 @@ def _report(message: str, remedy: str, exit_code: int) -> None:
 def _log_to_stderr(verbose: bool) -> None:
     import logging
 
-    from latentscore_data.core.display import RedactingFormatter
+    from latentscore_data.core.base.display import RedactingFormatter
 
     class Stderr(logging.StreamHandler[Any]):
         """Where stderr is when something is said: while a panel is drawn, that is the panel."""

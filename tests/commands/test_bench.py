@@ -17,11 +17,12 @@ from bench_fakes import make_rows
 from conftest import Lsdata
 from factories import make_payload
 from latentscore_data.commands import bench
-from latentscore_data.core.jsonl_io import replace_rows
-from latentscore_data.core.rows import BenchRow
-from latentscore_data.core.settings import Settings, load_settings
-from latentscore_data.core.stage import Summary
-from latentscore_data.core.workspace import StageFiles, Workspace, stale_reasons, write_manifest
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
+from latentscore_data.core.base.rows import BenchRow
+from latentscore_data.core.base.settings import Settings, load_settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
 
 VIBES = ("slow dark rain in a vast hall", "a bright busy market", "calm sea at noon", "iron and fury")
 
@@ -52,13 +53,13 @@ QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
 @pytest.mark.long
 def test_the_default_comparison_writes_a_table_and_a_page(lsdata: Lsdata, root: Path):
     write_rows(root)
-    (root.parent / "latentscore.toml").write_text('[dedupe]\nmodel = "hashing"\n')
+    (root.parent / "latentscore.toml").write_text('[dedupe]\nmodel = "words"\n')
     command = ("bench", "--root", str(root), "--config", str(root.parent / "latentscore.toml"), *QUICK, "--json")
     out = lsdata(*command, "--human-pack", timeout=280)
     assert out.returncode == 0, out.stderr
-    told = json.loads(out.stdout)
-    assert told["done"] == 16
-    report = Path(told["outputs"][0])
+    messages = json.loads(out.stdout)
+    assert messages["done"] == 16
+    report = Path(messages["outputs"][0])
     table = json.loads((report.parent / "summary.json").read_text())
     sources = {source["label"]: source for source in table["sources"]}
     assert set(sources) == {
@@ -117,7 +118,7 @@ def test_the_run_of_the_settings_is_fresh_afterwards_also_under_a_name_of_its_ow
 def test_what_decides_an_answer_makes_the_stage_stale(
     root: Path, source: str, change: dict[str, Any], reason: str | None
 ):
-    given = {"paths": {"root": root}, "bench": {"sources": [source]}, "dedupe": {"model": "hashing"}}
+    given = {"paths": {"root": root}, "bench": {"sources": [source]}, "dedupe": {"model": "words"}}
     stage = stage_of(load_settings(None, **given))
     write_manifest(stage, root, [], Summary("bench"))
     assert stale_reasons(stage, root) == []
@@ -179,9 +180,9 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
     kept = before[: before.rfind(b"\n") + 1].splitlines()
     out = lsdata(*command, "--name", "killed", "--json", timeout=280)
     assert out.returncode == 0, out.stderr
-    told = json.loads(out.stdout)
-    assert told["skipped"] == len(kept)
-    assert told["skipped"] + told["done"] == 16
+    messages = json.loads(out.stdout)
+    assert messages["skipped"] == len(kept)
+    assert messages["skipped"] + messages["done"] == 16
     whole = lsdata(*command, "--name", "whole", "--json", timeout=280)
     assert whole.returncode == 0
     scores = [
@@ -221,9 +222,9 @@ def test_a_dry_run_is_one_json_document(lsdata_here: Lsdata, root: Path):
             "bench", "--root", str(root), "--source", "baseline:random", *sources, *QUICK, "--dry-run", "--json"
         )
         assert out.returncode == 0, out.stderr
-        told = json.loads(out.stdout)
-        assert told["dry_run"]
-        assert [plan["model"] for plan in told["plans"]] == list(hosted)
+        messages = json.loads(out.stdout)
+        assert messages["dry_run"]
+        assert [plan["model"] for plan in messages["plans"]] == list(hosted)
 
 
 def test_the_keyword_baseline_gets_four_of_five_asked_fields_right_on_the_half_that_was_kept_aside():

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from bench_fakes import make_rows
 from factories import make_vibe
 from latentscore_data.cli import app
-from latentscore_data.core.jsonl_io import replace_rows
-from latentscore_data.core.ledger import totals
-from latentscore_data.core.rows import BenchRow
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.ledger import totals
+from latentscore_data.core.base.rows import BenchRow
+from latentscore_data.core.base.workspace import Workspace
 from servers import Body, ChatServer, config_reply
 
 pytestmark = pytest.mark.long  # the client alone takes seconds to import
@@ -67,7 +67,7 @@ def results(root: Path, name: str) -> dict[str, BenchRow]:
 def test_a_hosted_model_s_answers_failures_tokens_and_cost(root: Path) -> None:
     write_rows(root, 4)
     with ChatServer(reply) as server:
-        told = bench(root, server, "first")
+        messages = bench(root, server, "first")
         found = results(root, "first")
         assert [row.valid for row in found.values()] == [True, True, False, True]
         spoilt = found.pop("unspeakable rain")
@@ -87,8 +87,8 @@ def test_a_hosted_model_s_answers_failures_tokens_and_cost(root: Path) -> None:
         assert mini["cost_usd"] == pytest.approx(sum(row.cost_usd or 0 for row in found.values()))
         # The answers that could not be used were paid for, too: the run and the ledger know of them.
         booked = totals(Workspace(root).ledger)["bench", MODEL]
-        assert booked.calls == told["calls"] == len(server.received) > 4
-        assert told["cost_usd"] == pytest.approx(booked.cost_usd)
+        assert booked.calls == messages["calls"] == len(server.received) > 4
+        assert messages["cost_usd"] == pytest.approx(booked.cost_usd)
         assert booked.cost_usd > mini["cost_usd"]
 
         asked = len(server.received)
@@ -120,18 +120,18 @@ def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> N
     options += ["--scorer", "judge:openai/gpt-4o", "--yes", "--json"]
     with ChatServer(judged) as server:
         base = server.url.replace("127.0.0.1", "0.0.0.0")
-        told = []
+        messages = []
         for name in ("one", "two"):
             out = CliRunner().invoke(app, [*options, "--api-base", base, "--name", name])
             assert out.exit_code == 0, out.output
-            told.append(json.loads(out.stdout))
+            messages.append(json.loads(out.stdout))
             asked = len(server.received)
     booked = totals(Workspace(root).ledger)["judge", "openai/gpt-4o"]
     # Each answer against its own vibe and another's, and each row's candidates.
-    assert asked == booked.calls == told[0]["calls"] > 6
-    assert told[0]["cost_usd"] == pytest.approx(booked.cost_usd)
+    assert asked == booked.calls == messages[0]["calls"] > 6
+    assert messages[0]["cost_usd"] == pytest.approx(booked.cost_usd)
     assert booked.cost_usd > 0
-    assert (told[1]["calls"], told[1]["cost_usd"]) == (0, 0.0)
+    assert (messages[1]["calls"], messages[1]["cost_usd"]) == (0, 0.0)
     table = json.loads((Workspace(root).bench_dir / "one" / "summary.json").read_text())
     (source,) = table["sources"]
     assert source["scores"]["judge:openai/gpt-4o"]["mean"] == pytest.approx(2 / 3)
@@ -139,7 +139,7 @@ def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> N
 
 def test_the_chain_s_plan_knows_what_sources_and_judges_cost_and_that_it_cannot_know_yet(root: Path) -> None:
     from latentscore_data.commands.bench import estimate
-    from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.base.settings import load_settings
 
     settings = load_settings(
         bench={"sources": ["baseline:random", "litellm:openai/gpt-4o-mini"]},
@@ -158,7 +158,7 @@ def test_the_chain_s_plan_knows_what_sources_and_judges_cost_and_that_it_cannot_
 
 def test_the_chain_s_plan_counts_the_judge_of_configs_too(root: Path) -> None:
     from latentscore_data.commands.configs import estimate
-    from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.base.settings import load_settings
 
     replace_rows(Workspace(root).vibes("TEST"), [make_vibe(n, vibe=f"vibe {n}", split="TEST") for n in range(3)])
     hosted = {"model": "openai/gpt-4o-mini", "n": 2}
@@ -206,8 +206,8 @@ def test_a_run_that_was_killed_asks_only_what_it_has_no_answer_to(root: Path) ->
         kept = [json.loads(line)["row_id"] for line in stored.read_text().splitlines() if line.endswith("}")]
         assert 2 <= len(kept) < 10
         before = len(server.received)
-        told = bench(root, server, "killed", "--max-concurrency", "2")
-        assert told["done"] == 20
+        messages = bench(root, server, "killed", "--max-concurrency", "2")
+        assert messages["done"] == 20
         counts = Counter(vibe_of(request.body) for request in server.received)
     # Two were under way when it died.
     assert len(counts) == 10

@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore_data.cli import app
-from latentscore_data.core import secrets
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.ledger import totals
-from latentscore_data.core.workspace import Workspace, stale_reasons
+from latentscore_data.core.base import secrets
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.ledger import totals
+from latentscore_data.core.base.manifest import stale_reasons
+from latentscore_data.core.base.workspace import Workspace
 from servers import Body, ChatServer, config_reply
 
 KEY = "sk-proj-this-must-never-be-seen-0123456789"
@@ -168,7 +169,7 @@ def test_a_missing_candidate_is_counted_and_asked_for_again_with_retry_failed(ro
 
 def test_the_stage_is_fresh_until_something_that_matters_changes(root: Path) -> None:
     from latentscore_data.commands.configs import generate_files
-    from latentscore_data.core.settings import load_settings
+    from latentscore_data.core.base.settings import load_settings
 
     workspace = write_rows(root, 1)
     with ChatServer(config_reply()) as server:
@@ -357,9 +358,9 @@ def test_a_file_in_the_place_of_the_sound_is_refused_before_anything_is_asked(ro
 
 
 def test_a_typed_vibe_uses_cache_and_ledger_of_the_workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from latentscore_data.core import quick
+    from latentscore_data.core.configs import adhoc
 
-    monkeypatch.setattr(quick, "_best", lambda row, answer, *rest: {"vibe": row.vibe_original, "payloads": answer[0]})
+    monkeypatch.setattr(adhoc, "_best", lambda row, answer, *rest: {"vibe": row.vibe_original, "payloads": answer[0]})
     command = ["configs", "rain", "--n", "2", "--json", "--root", str(root), "--model", "hosted_vllm/test"]
     with ChatServer(lambda body: json.dumps(make_payload())) as server:
         for _ in range(2):
@@ -394,10 +395,10 @@ def test_a_judge_of_typed_vibes_is_not_asked_twice_and_is_in_the_ledger(root: Pa
         assert CliRunner().invoke(app, [*command, "--api-base", server.url]).exit_code == 0
         assert len(server.received) == asked.total()
     assert asked == {False: 2, True: 2}
-    told = json.loads(out.stdout)
-    assert told["details"]["answers"][0]["scores"] == [0.5, 0.5]
+    messages = json.loads(out.stdout)
+    assert messages["details"]["answers"][0]["scores"] == [0.5, 0.5]
     # The second time the candidates came from the cache, and the judge was not even looked up.
-    assert (told["calls"], told["cached"]) == (0, 2)
+    assert (messages["calls"], messages["cached"]) == (0, 2)
     assert first == (4, 0)
     ledger = totals(Workspace(root).ledger)
     assert ledger["judge", "hosted_vllm/ears"].calls == 2

@@ -17,11 +17,12 @@ import pytest
 
 from hub_server import HubServer, jsonl_gz
 from latentscore_data.commands import download
-from latentscore_data.core.errors import InputError, MissingError
-from latentscore_data.core.jsonl_io import read_rows
-from latentscore_data.core.rows import SourceText
-from latentscore_data.core.settings import Settings, load_settings
-from latentscore_data.core.workspace import Workspace, stale_reasons
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.jsonl import read_rows
+from latentscore_data.core.base.manifest import stale_reasons
+from latentscore_data.core.base.rows import SourceText
+from latentscore_data.core.base.settings import Settings, load_settings
+from latentscore_data.core.base.workspace import Workspace
 
 
 def settings_for(root: Path, *names: str, **more: Any) -> Settings:
@@ -83,9 +84,9 @@ def test_texts_that_no_setting_names_are_told_of_and_stay(
     download.run_download(settings_for(root, "builtin", sample_size=4))
     assert "not named" not in capsys.readouterr().err
     download.run_download(settings_for(root, str(tmp_path / "one.txt")))
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if "not named" in line]
-    assert f"builtin.jsonl (to drop: rm {Workspace(root).texts('builtin')})" in told
-    assert "one.txt" not in told
+    (messages,) = [line for line in capsys.readouterr().err.splitlines() if "not named" in line]
+    assert f"builtin.jsonl (to drop: rm {Workspace(root).texts('builtin')})" in messages
+    assert "one.txt" not in messages
     assert len(texts_of(root, "builtin")) == 4
 
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from conftest import Lsdata
 from latentscore_data.cli import app
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.workspace import Workspace
 from tiny_models import change_json, finished_run, sentencepiece_gemma, tiny_qwen3, with_adapter
 
 # Not importorskip: libraries that are imported while tests are collected read the user's settings.

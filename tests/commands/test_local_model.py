@@ -13,9 +13,9 @@ import pytest
 from conftest import Lsdata
 from factories import make_text, make_vibe
 from latentscore import parse_payload
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.vibe_schema import TextVibes
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.vibes.schema import TextVibes
 
 pytestmark = pytest.mark.slow
 
@@ -79,7 +79,7 @@ def test_vibes_are_read_by_a_real_local_model(llama: str, root: Path, lsdata: Ls
     replace_rows(workspace.texts("moby-dick"), [make_text(1, text=text)])
     Path("latentscore.toml").write_text("[llm]\ntimeout_seconds = 1500\nmax_attempts = 2\n[vibes]\nmax_tokens = 2000\n")
     out = lsdata(
-        *("vibes", "--json", "--root", str(root), "--max-vibes", "1", "--dedupe-model", "hashing"),
+        *("vibes", "--json", "--root", str(root), "--max-vibes", "1", "--dedupe-model", "words"),
         *("--model", "openai/gemma-3-270m", "--api-base", llama),
         timeout=1700,
     )

@@ -21,14 +21,15 @@ from pydantic import BaseModel
 
 from factories import make_text, make_vibe
 from latentscore import MusicConfigPromptPayload
-from latentscore_data.core.generation import questions
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.llm.client import LiteLLM, Question
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.rows import SourceText, VibeRow
+from latentscore_data.core.base.settings import ConfigsSettings, LLMSettings, VibesSettings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.configs.candidate_generation import questions
+from latentscore_data.core.llm.client import LiteLLM
 from latentscore_data.core.llm.prompts import vibes_question
-from latentscore_data.core.rows import SourceText, VibeRow
-from latentscore_data.core.settings import ConfigsSettings, LLMSettings, VibesSettings
-from latentscore_data.core.vibe_schema import TextVibes
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.llm.types import Question
+from latentscore_data.core.vibes.schema import TextVibes
 from servers import Body, Bucket, ChatServer, Faults, Received, Reply, config_reply
 
 pytestmark = pytest.mark.long
@@ -82,7 +83,7 @@ STAGES = {
         lambda workspace: [workspace.candidates],
     ),
     "vibes": Stage(
-        ("vibes", "--dedupe-model", "hashing"),
+        ("vibes", "--dedupe-model", "words"),
         lambda: ladder,
         lambda workspace: replace_rows(workspace.texts("moby-dick"), texts(240)),
         lambda: [vibes_question(text.text, VibesSettings()) for text in texts(240)],
@@ -236,18 +237,18 @@ def test_ctrl_c_saves_what_was_in_flight(tmp_path: Path) -> None:
         assert answered == len(server.received) == len(stored(workspace)), "all that was begun was finished and kept"
 
 
-@pytest.mark.parametrize("trouble", ["refused", "crash", "rate"])
-def test_keys_appear_in_no_file_log_or_traceback(trouble: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("call_error", ["refused", "crash", "rate"])
+def test_keys_appear_in_no_file_log_or_traceback(call_error: str, tmp_path: Path) -> None:
     replace_rows(Workspace(tmp_path).vibes("SFT-Train"), rows(3))
     Path(".env").write_text(f"SERVER_API_KEY={KEY}\n")
     options: dict[str, Any] = {"keys": {KEY}}
-    if trouble == "refused":
+    if call_error == "refused":
         options = {"refuse": (403, {"error": {"message": f"key {KEY} is not allowed", "type": "x"}})}
-    elif trouble == "rate":
+    elif call_error == "rate":
         options |= {"bucket": Bucket(1, 1), "script": ["400", "malformed"]}
     with ChatServer(config_reply(), **options) as server:
         process = start(tmp_path, server.url, "--api-key-env", "SERVER_API_KEY", "--verbose")
-        if trouble == "crash":
+        if call_error == "crash":
             wait_until(lambda: len(server.received) > 0, process)
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGINT)
@@ -255,7 +256,7 @@ def test_keys_appear_in_no_file_log_or_traceback(trouble: str, tmp_path: Path) -
         sent = [request.headers.get("Authorization") for request in server.received]
     assert sent
     assert all(header == f"Bearer {KEY}" for header in sent)
-    assert code in {"refused": (3,), "crash": (130, 0), "rate": (0, 1)}[trouble], err
+    assert code in {"refused": (3,), "crash": (130, 0), "rate": (0, 1)}[call_error], err
     assert KEY not in out
     assert KEY not in err
     for path in tmp_path.rglob("*"):

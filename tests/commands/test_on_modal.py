@@ -19,12 +19,12 @@ pytest.importorskip("modal")
 from bench_fakes import make_rows
 from conftest import Lsdata
 from factories import make_payload, make_vibe
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.rows import ConfigRow
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.rows import ConfigRow
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.training import shards
 from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
 
 QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
@@ -119,7 +119,7 @@ def test_a_killed_benchmark_asks_modal_only_for_what_is_missing(
         if first.is_set():
             blocked.wait(60)
         first.set()
-        return shards.score_shard(text)
+        return entrypoints.score_shard(text)
 
     modal.bodies["score_shard"] = score
     environment = {**os.environ, **SHARDS}
@@ -237,4 +237,4 @@ def test_a_dry_run_says_what_would_be_done_there(modal: LoopbackModal, lsdata: L
     assert "scored here: judge:openai/gpt-audio needs your key" in out.stderr
     assert modal.sent == []
     there = json.loads(lsdata(*command, "--on", "modal", "--dry-run", "--json").stdout)["on_modal"]
-    assert [(errand["what"], errand["items"]) for errand in there] == [("answers of g", 3)]
+    assert [(remote_estimate["what"], remote_estimate["items"]) for remote_estimate in there] == [("answers of g", 3)]

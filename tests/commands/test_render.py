@@ -14,7 +14,7 @@ import soundfile
 from conftest import Lsdata
 from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render
 from latentscore_data.commands import render as command
-from latentscore_data.core.errors import InputError, OutputError
+from latentscore_data.core.base.errors import InputError, OutputError
 
 
 def test_a_vibe_becomes_sound_stems_and_notes(lsdata: Lsdata, tmp_path: Path):

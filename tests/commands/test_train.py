@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from latentscore_data.commands.train import How, run_sweep
-from latentscore_data.core.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
-from latentscore_data.core.settings import ScoringSettings, Settings, TrainSettings
-from latentscore_data.core.stage import Summary
+from latentscore_data.commands.train import StartOptions, run_sweep
+from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
+from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.modal import ModalError, RemoteRunError
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.remote import ModalError, RemoteRunError
 from latentscore_data.core.training.spec import Choices, TrainSpec
-from latentscore_data.core.workspace import Workspace
 from modal_loopback import LoopbackModal
 from training_runs import ready, short_question
 
@@ -168,7 +168,7 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
             "train": {"base_model": "tiny-random", "limit": 4, "optim": {"max_steps": 1}},
         }
     )
-    first = run_sweep(settings, "batch_size", Choices("sft"), How())
+    first = run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert (first.done, first.skipped, dict(first.failed), first.exit_code) == (3, 0, {"run": 1}, 1)
     lines = {line["preset"]: line for line in first.details["runs"]}
     assert {name: line["status"] for name, line in lines.items()} == {
@@ -179,7 +179,7 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
     assert len({line["run"] for line in lines.values()}) == 4
 
     ill.clear()
-    again = run_sweep(settings, "batch_size", Choices("sft"), How())
+    again = run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert (again.done, again.skipped, again.exit_code) == (1, 3, 0)
     table = json.loads(Path(again.outputs[-1]).read_text())
     assert table["family"] == "batch_size"
@@ -197,7 +197,7 @@ def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exceptio
 
     started: list[str] = []
 
-    def train_some(settings: Settings, choices: Choices, how: How) -> Summary:
+    def train_some(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
         started.append(choices.presets[0])
         if len(started) == 1:
             raise error
@@ -205,7 +205,7 @@ def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exceptio
 
     monkeypatch.setattr(train, "train_one", train_some)
     settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
-    return run_sweep(settings, "batch_size", Choices("sft"), How())
+    return run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackMod
         }
     )
     with pytest.raises(StoppedError, match=r"these runs could cost up to \$8\.00"):
-        run_sweep(settings, "batch_size", Choices("sft"), How())
+        run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert modal.sent == []
     assert not list(workspace.train_dir.glob("*"))
 
@@ -255,5 +255,5 @@ def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackMod
 def test_a_sweep_whose_last_member_cannot_be_trained_says_so_before_the_first(workspace: Workspace) -> None:
     settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
     with pytest.raises(InputError, match=r"batch\.size 4 is not a multiple of batch\.per_device 8"):
-        run_sweep(settings, "batch_size", Choices("sft", overrides=["batch.per_device=8"]), How())
+        run_sweep(settings, "batch_size", Choices("sft", overrides=["batch.per_device=8"]), StartOptions())
     assert not list(workspace.train_dir.glob("*"))

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from factories import make_text
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.llm.builtin import vibes_for
-from latentscore_data.core.rows import SPLITS, SourceText
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.rows import SPLITS, SourceText
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.offline.builtin import vibes_for
 from latentscore_data.sample import sample_texts
 from servers import ChatServer, Faults
 
@@ -44,7 +44,7 @@ def start(root: Path, url: str, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "latentscore_data", "--root", str(root), "vibes", "--model", "hosted_vllm/some"),
-            *("--api-base", url, "--dedupe-model", "hashing", "--yes", "--max-vibes", "1", *options),
+            *("--api-base", url, "--dedupe-model", "words", "--yes", "--max-vibes", "1", *options),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,8 +11,8 @@ from listening import PLAIN, RATE, config, hear, hear_stems, random_words
 
 from latentscore import FIELDS, Audio, MusicConfig, MusicConfigPrompt, compose, random_config, render
 from latentscore.synth import engine
+from latentscore.synth.context import RenderContext
 from latentscore.synth.signal import table_for
-from latentscore.synth.voices import Studio
 
 
 def random_prompt(number: int) -> MusicConfigPrompt:
@@ -72,7 +72,7 @@ def test_stems_add_up_to_the_mix_before_the_bus() -> None:
     numbers = config(echo="heavy", space="large").to_config()
     audio = render(numbers, 4.0, 3, RATE, stems=True)
     score = compose(numbers, 4.0, 3)
-    mix = engine.mix_layers(score, Studio(score.piece, RATE), engine.GROUPS)
+    mix = engine.mix_layers(score, RenderContext(score.piece, RATE), engine.GROUPS)
     total = np.sum([stem.samples for stem in audio.stems.values()], axis=0).T
     assert np.abs(total - mix).max() < 1e-4 * np.abs(mix).max()
     assert np.array_equal(audio.samples, render(numbers, 4.0, 3, RATE).samples)
@@ -93,7 +93,9 @@ def test_a_short_piece_is_the_beginning_of_a_long_one(number: int) -> None:
     for seconds in (10.0, 30.0):
         score = compose(prompt.to_config(), seconds, 5)
         mixes.append(
-            engine.mix_layers(score, Studio(score.piece, 16_000), engine.GROUPS)[:, : 9 * 16_000].astype(np.float64)
+            engine.mix_layers(score, RenderContext(score.piece, 16_000), engine.GROUPS)[:, : 9 * 16_000].astype(
+                np.float64
+            )
         )
     short, long = mixes
     assert np.sqrt(np.mean((short - long) ** 2)) < 1e-3 * np.sqrt(np.mean(short**2))

@@ -55,7 +55,7 @@ def test_near_texts_are_near_and_other_wordings_of_a_scene_are_not_duplicates():
     assert rain @ again > threshold
     assert 0.5 < rain @ typo < threshold
     assert 0.5 < rain @ drizzle < threshold
-    assert rain @ party < 0.3
+    assert rain @ party < rain @ drizzle - 0.15
     shouted, plain = words().embed(["SLOW RAIN!", "slow rain!"])
     assert shouted @ plain == pytest.approx(1.0, abs=1e-6)
 
@@ -122,7 +122,7 @@ def test_a_damaged_file_is_an_error(tmp_path, content):
 
 @pytest.mark.ml
 @settings(deadline=None, max_examples=300)
-@given(st.text(max_size=60) | st.text("abcdeé ñß-'_#§123.,あ雪\n", max_size=40))
+@given(st.text(st.characters(max_codepoint=0x4FF), max_size=60) | st.text("abcdeé ñß-'_#§123.,あ雪\n", max_size=40))
 def test_texts_are_taken_apart_as_berts_tokenizer_does(text):
     tokenizer = bert_tokenizer()
     index = read_word_vectors(WORD_VECTORS_FILE).index

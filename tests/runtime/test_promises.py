@@ -28,7 +28,7 @@ from latentscore import (
 )
 from latentscore.labels import STYLE_FIELDS
 from latentscore.synth.midi import to_midi, write_midi
-from latentscore.synth.score import LAYERS
+from latentscore.synth.notes import LAYERS
 from latentscore.synth.styles import LEVELS_DB, STYLES
 from latentscore.synth.theory import ROOTS, SCALES
 

@@ -1,5 +1,1 @@
-"""render(config, seconds, seed) -> Audio: the only way in."""
-
-from latentscore.synth.engine import render
-
-__all__ = ["render"]
+"""The synthesizer: notes and theory, styles, score, voices, mix; ``engine.render`` is the way in."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from latentscore.synth import shots
-from latentscore.synth.score import Bar, Note, Style
+from latentscore.synth.context import Style
+from latentscore.synth.notes import Bar, Note
 from latentscore.synth.voices import Air, Shot
 
 

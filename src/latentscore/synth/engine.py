@@ -15,10 +15,11 @@ from latentscore.jit import announced
 from latentscore.loudness import integrated_lufs, lufs_of_rows
 from latentscore.synth import space
 from latentscore.synth.bass import SUB
-from latentscore.synth.score import CLOSING_SECONDS, LAYERS, Piece, Score, compose, style_of
+from latentscore.synth.context import RenderContext, movement
+from latentscore.synth.notes import LAYERS, Piece
+from latentscore.synth.score import CLOSING_SECONDS, Score, compose
 from latentscore.synth.signal import Stereo, sweep_stereo
-from latentscore.synth.styles import LEVELS_DB
-from latentscore.synth.voices import Studio, movement
+from latentscore.synth.styles import LEVELS_DB, style_of
 
 TARGET_LUFS = -16.0
 CEILING = 10.0 ** (-1.2 / 20.0)
@@ -64,13 +65,13 @@ def render(
     numbers, seconds, seed, sample_rate = _checked(config, seconds, seed, sample_rate)
     with announced("compiling the sound loops, once on this machine (about ten seconds) ..."):
         score = compose(numbers, seconds, seed)
-        studio = Studio(score.piece, sample_rate)
-        mixed = mix_layers(score, studio, GROUPS)
+        context = RenderContext(score.piece, sample_rate)
+        mixed = mix_layers(score, context, GROUPS)
         parts = {}
         if stems:
             for layers, reverb, echo in GROUPS:
                 for layer in layers:
-                    stem = mix_layers(score, studio, [((layer,), reverb, echo)])
+                    stem = mix_layers(score, context, [((layer,), reverb, echo)])
                     parts[layer] = Audio(np.ascontiguousarray(stem.T), sample_rate)
         space.bus(mixed, numbers, sample_rate)
         return Audio(finish(mixed, sample_rate), sample_rate, parts)
@@ -99,27 +100,27 @@ def _checked(
     return config, float(seconds), int(seed), int(sample_rate)
 
 
-def mix_layers(score: Score, studio: Studio, groups: Sequence[Group]) -> Stereo:
+def mix_layers(score: Score, context: RenderContext, groups: Sequence[Group]) -> Stereo:
     """Play the layers of each group and mix them with echo, reverb, width and the closing fade."""
-    frames = round(score.piece.seconds * studio.sample_rate)
+    frames = round(score.piece.seconds * context.sample_rate)
     dry = np.zeros((len(groups), 2, frames), np.float32)
     for group, (layers, _, _) in zip(dry, groups, strict=True):
         for layer in layers:
-            play_layer(group, layer, score, studio)
-    return mix_groups(dry, groups, studio)
+            play_layer(group, layer, score, context)
+    return mix_groups(dry, groups, context)
 
 
-def mix_groups(dry: Stereo, groups: Sequence[Group], studio: Studio) -> Stereo:
+def mix_groups(dry: Stereo, groups: Sequence[Group], context: RenderContext) -> Stereo:
     """The dry sound of groups, shape (groups, 2, frames), in its room and with the closing fade."""
     mixed = space.mix(
-        dry, [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups], studio.piece.config,
-        studio.seconds_per_beat, studio.sample_rate,
+        dry, [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups], context.piece.config,
+        context.seconds_per_beat, context.sample_rate,
     )  # fmt: skip
-    _fade_out(mixed, studio.sample_rate)
+    _fade_out(mixed, context.sample_rate)
     return mixed
 
 
-def play_layer(out: Stereo, layer: str, score: Score, studio: Studio) -> None:
+def play_layer(out: Stereo, layer: str, score: Score, context: RenderContext) -> None:
     """Add one layer, dry, to ``out``. The pad must come first into its buffer: its filter moves over what is there."""
     piece = score.piece
     style = style_of(layer, getattr(piece.config, layer))
@@ -127,13 +128,13 @@ def play_layer(out: Stereo, layer: str, score: Score, studio: Studio) -> None:
     gain = 10.0 ** ((LEVELS_DB[layer].get(label, 0.0) + _prominence_db(layer, piece.config.density)) / 20.0)
     notes = score.layers[layer]
     for name, sound in style.sounds.items():
-        sound.add(out, [note for note in notes if note.sound == name], gain, studio)
+        sound.add(out, [note for note in notes if note.sound == name], gain, context)
     if layer == "bass" and piece.config.depth:
         # The bass an octave lower, but no lower than loudspeakers go.
         deep = [note._replace(pitch=note.pitch - 12 if note.pitch >= 36 else note.pitch) for note in notes]
-        SUB.add(out, deep, SUB_GAIN, studio)
+        SUB.add(out, deep, SUB_GAIN, context)
     if layer == "pad":
-        _sweep(out, piece, studio.sample_rate)
+        _sweep(out, piece, context.sample_rate)
 
 
 def _prominence_db(layer: str, density: int) -> float:

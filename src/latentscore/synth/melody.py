@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentscore.synth.score import Bar, Note
+from latentscore.synth.notes import Bar, Note
 from latentscore.synth.theory import scale_pitch
 
 SLOTS = 16

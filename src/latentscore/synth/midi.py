@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentscore.audio import cannot_be_written, replacing
-from latentscore.synth.score import LAYERS, Note, Score
+from latentscore.synth.notes import LAYERS, Note
+from latentscore.synth.score import Score
 
 if TYPE_CHECKING:
     from mido import MidiFile

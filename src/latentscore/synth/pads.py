@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from latentscore.synth.score import Bar, Note, Style
+from latentscore.synth.context import Style
+from latentscore.synth.notes import Bar, Note
 from latentscore.synth.theory import Chord, fold, near, voice
 from latentscore.synth.voices import Wave
 

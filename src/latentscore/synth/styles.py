@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from latentscore.synth import accents, bass, drums, pads, textures, tunes
-from latentscore.synth.score import Style
+from latentscore.synth.context import Style
 
 STYLES: Mapping[str, Mapping[str, Style]] = {
     "bass": bass.STYLES,
@@ -83,3 +83,8 @@ LEVELS_DB: Mapping[str, Mapping[str, float]] = {
     },
 }
 """Decibels that bring each style to the place of its layer in the mix; printed by ``benchmarks/levels.py``."""
+
+
+def style_of(layer: str, label: str) -> Style:
+    """The style behind a label of a style field."""
+    return STYLES[layer][label]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from latentscore.synth import shots
-from latentscore.synth.score import Bar, Note, Style
+from latentscore.synth.context import Style
+from latentscore.synth.notes import Bar, Note
 from latentscore.synth.theory import near
 from latentscore.synth.voices import Air, Shot, Wave
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from latentscore.synth.context import Sound, Style
 from latentscore.synth.melody import Manner, melody
-from latentscore.synth.score import Bar, Note, Style
+from latentscore.synth.notes import Bar, Note
 from latentscore.synth.shots import electric_piano, harp, kalimba, marimba, vibraphone
 from latentscore.synth.theory import scale_pitch
-from latentscore.synth.voices import Shot, Sound, Wave
+from latentscore.synth.voices import Shot, Wave
 
 
 def _arch(x: float) -> float:

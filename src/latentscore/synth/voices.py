@@ -10,77 +10,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import Protocol
+from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.synth.score import Note, Piece
+from latentscore.synth.context import RenderContext
+from latentscore.synth.notes import Note
 from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_loop, add_wave, make_loop, place, table_for
-
-# What attack does to a rise time: a factor, and the least it may be in seconds.
-_ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.2, 0.002)}
-_SHOT_ATTACK_SECONDS = {"soft": 0.055, "medium": 0.009, "sharp": 0.0012}
-_MOTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-_EDGE = {"soft": 0.55, "medium": 1.0, "sharp": 1.7}
-
-
-@dataclass(frozen=True)
-class Studio:
-    """What sounds need to know about where they are played."""
-
-    piece: Piece
-    sample_rate: int
-    loops: dict[tuple[object, ...], Stereo] = field(default_factory=dict)
-    """Loops of this render's held chords: the same note in the same colour is made once."""
-
-    @cached_property
-    def open(self) -> float:
-        """What brightness multiplies cutoffs with: 1/4 to 4 between very dark and very bright."""
-        return 2.0 ** (5.0 * (self.piece.config.brightness - 0.5))
-
-    @cached_property
-    def seconds_per_beat(self) -> float:
-        return 60.0 / self.piece.bpm
-
-    def rise(self, seconds: float) -> float:
-        """A sound's own rise time as the attack field has it, in frames."""
-        factor, least = _ATTACKS[self.piece.config.attack]
-        return max(seconds * factor, least) * self.sample_rate
-
-    @cached_property
-    def edge(self) -> float:
-        """What the attack field multiplies the brightness of a beginning with."""
-        return _EDGE[self.piece.config.attack]
-
-    @cached_property
-    def looseness(self) -> float:
-        """What motion multiplies detuning with: chords beat slowly when static and fast when chaotic."""
-        return 0.15 + 1.45 * self.piece.config.motion
-
-    def wobble(self, own: tuple[float, float], sway: float) -> tuple[float, float]:
-        """Depth and hertz of tremolo: a sound's own, or the motion field's if that is deeper."""
-        depth, hz = movement(self.piece.config.motion)
-        return (sway * depth, hz) if sway * depth > own[0] else own
-
-    @cached_property
-    def shot_attack_seconds(self) -> float:
-        return _SHOT_ATTACK_SECONDS[self.piece.config.attack]
-
-    def frame(self, beat: float) -> int:
-        return round(beat * self.seconds_per_beat * self.sample_rate)
-
-    def frames(self, seconds: float) -> int:
-        return max(round(seconds * self.sample_rate), 1)
-
-
-class Sound(Protocol):
-    """Anything that can add its notes to a stereo buffer at a gain."""
-
-    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None: ...
 
 
 def hertz(pitch: float) -> float:
@@ -124,62 +62,62 @@ class Wave:
     track: float = 0.35
     level: float = 1.0
 
-    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
+    def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         for note in notes:
-            if not self._add_looped(out, note, gain, studio):
-                self._add_one(out, note, gain, studio)
+            if not self._add_looped(out, note, gain, context):
+                self._add_one(out, note, gain, context)
 
-    def _add_looped(self, out: Stereo, note: Note, gain: float, studio: Studio) -> bool:
+    def _add_looped(self, out: Stereo, note: Note, gain: float, context: RenderContext) -> bool:
         """Play a long note of several voices from a loop that holds a whole number of each voice's cycles.
 
         Detuned voices come back to where they began after as many cycles as the detuning is a fraction: repeating that
         is exact. False when the loop would be longer than the note.
         """
-        rate = studio.sample_rate
+        rate = context.sample_rate
         # A chord's voices are tuned in steps of ten cents, so that the same chord comes from the same loops.
         hz = hertz(round(note.pitch, 1))
-        start = studio.frame(note.start)
+        start = context.frame(note.start)
         if self.unison < 2 or self.bite > 0 or hz > 0.45 * rate or start >= out.shape[1]:
             return False
-        apart = 2.0 ** (self.cents * studio.looseness / 1200.0) - 1.0
+        apart = 2.0 ** (self.cents * context.looseness / 1200.0) - 1.0
         offsets = (-1.0, 1.0) if self.unison == 2 else (-2.0, 0.0, 3.0)
         if self.unison == 3 and 3.0 / apart > 1.5 * hz:
             # Three voices that are close take long to come round; evenly apart they take a third of the time.
             offsets = (-1.0, 0.0, 1.0)
         cycles = round(offsets[-1] / apart)
         frames = round(cycles * rate / hz)
-        rise, held, release = self._times(note, studio)
+        rise, held, release = self._times(note, context)
         if frames > held + release:
             return False
         key = (self, hz)
-        if key not in studio.loops:
-            table = table_for(self.shape, hz, self.cutoff_hz * studio.open * (hz / 262.0) ** self.track, rate)
+        if key not in context.loops:
+            table = table_for(self.shape, hz, self.cutoff_hz * context.open * (hz / 262.0) ** self.track, rate)
             left, right = self._gains(note, 0.0, 1.0)
             turns = round(self.vibrato_hz * frames / rate)
             # Vibrato as phase: its depth in cycles is the deviation of the frequency over that of the vibrato.
             deviation = 2.0 ** (self.vibrato_cents / 1200.0) - 1.0
             sway = deviation * cycles / (math.tau * turns) if turns else 0.0
             phases = np.array([(0.23 * voice + 0.137 * round(note.pitch)) % 1.0 for voice in range(self.unison)])
-            studio.loops[key] = make_loop(
+            context.loops[key] = make_loop(
                 frames, table, np.array([cycles + offset for offset in offsets]), phases, left, right, sway, turns
             )
         amplitude = 1.414 * gain * self.level * loudness_of(note.velocity)
         pan_left, pan_right = sides(note.pan)
-        depth, speed = studio.wobble(self.tremolo, self.sway)
+        depth, speed = context.wobble(self.tremolo, self.sway)
         add_loop(
             out, start, held, rise, self.decay * rate, self.sustain, release,
-            studio.loops[key], amplitude * pan_left, amplitude * pan_right, depth, math.tau * speed * BLOCK / rate,
+            context.loops[key], amplitude * pan_left, amplitude * pan_right, depth, math.tau * speed * BLOCK / rate,
         )  # fmt: skip
         return True
 
-    def _times(self, note: Note, studio: Studio) -> tuple[float, int, int]:
+    def _times(self, note: Note, context: RenderContext) -> tuple[float, int, int]:
         """Frames of the rise, of the note, and of the release.
 
         Short notes neither spend themselves in rising nor ring on into the harmony after the next.
         """
-        held = studio.frames(note.length * studio.seconds_per_beat)
-        release = min(studio.frames(self.release), max(round(0.7 * held), studio.frames(0.15)))
-        return min(studio.rise(self.attack), 0.7 * held), held, max(release, studio.frames(0.012))
+        held = context.frames(note.length * context.seconds_per_beat)
+        release = min(context.frames(self.release), max(round(0.7 * held), context.frames(0.15)))
+        return min(context.rise(self.attack), 0.7 * held), held, max(release, context.frames(0.012))
 
     def _places(self, note: Note) -> tuple[tuple[float, float], ...]:
         """Each voice's place, -1 to 1 in tuning and from left to right, and its weight.
@@ -202,37 +140,30 @@ class Wave:
         ), strict=True)  # fmt: skip
         return np.array(left, np.float32), np.array(right, np.float32)
 
-    def _add_one(self, out: Stereo, note: Note, gain: float, studio: Studio) -> None:
-        rate = studio.sample_rate
+    def _add_one(self, out: Stereo, note: Note, gain: float, context: RenderContext) -> None:
+        rate = context.sample_rate
         hz = hertz(note.pitch)
-        start = studio.frame(note.start)
+        start = context.frame(note.start)
         if hz > 0.45 * rate or start >= out.shape[1]:
             return
-        cutoff = self.cutoff_hz * studio.open * (hz / 262.0) ** self.track * (0.6 + 0.5 * note.velocity)
+        cutoff = self.cutoff_hz * context.open * (hz / 262.0) ** self.track * (0.6 + 0.5 * note.velocity)
         duller = table_for(self.shape, hz, cutoff, rate)
-        bite = min(self.bite * studio.edge, 1.0)
+        bite = min(self.bite * context.edge, 1.0)
         brighter = table_for(self.shape, hz, cutoff * 4.0, rate) if bite > 0 else duller
 
         left, right = self._gains(note, note.pan, gain * self.level * loudness_of(note.velocity))
-        detune = self.cents * studio.looseness / 1200.0
+        detune = self.cents * context.looseness / 1200.0
         increments = np.array([hz * 2.0 ** (place * detune) / rate for place, _ in self._places(note)])
         # Fixed phases, so equal notes begin alike. Voices begin close together: far apart they would swell by themselves.
         phases = np.array([(0.06 * voice + 0.137 * note.pitch) % 1.0 for voice in range(self.unison)])
-        depth, speed = studio.wobble(self.tremolo, self.sway)
+        depth, speed = context.wobble(self.tremolo, self.sway)
         block_seconds = BLOCK / rate
-        rise, held, release = self._times(note, studio)
+        rise, held, release = self._times(note, context)
         add_wave(
             out, start, held, rise, self.decay * rate, self.sustain, release, duller, brighter, bite, self.bite_seconds * rate,
             increments, phases, left, right, 2.0 ** (self.vibrato_cents / 1200.0) - 1.0,
             math.tau * self.vibrato_hz * block_seconds, depth, math.tau * speed * block_seconds,
         )  # fmt: skip
-
-
-@lru_cache(maxsize=64)
-def movement(motion: float) -> tuple[float, float]:
-    """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
-    rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.45, 1.1, 2.7, 6.0, 6.5)))))
-    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.45, 0.58, 0.7, 0.85, 0.9))), rate
 
 
 @dataclass(frozen=True)
@@ -270,18 +201,18 @@ class Shot:
     tuning: float = 0.05
     """Step of the pitch in semitones: drums have only a few tunings, so that human looseness does not make each new."""
 
-    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
+    def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         places: dict[Hit, list[tuple[int, float, float]]] = defaultdict(list)
-        rise = studio.frames(studio.shot_attack_seconds * self.attack)
+        rise = context.frames(context.shot_attack_seconds * self.attack)
         for number, note in enumerate(notes):
-            start = studio.frame(note.start)
+            start = context.frame(note.start)
             hz = hertz(round(note.pitch / self.tuning) * self.tuning)
-            if start >= out.shape[1] or hz > 0.45 * studio.sample_rate:
+            if start >= out.shape[1] or hz > 0.45 * context.sample_rate:
                 continue
             # Strength and length are rounded, so that like notes are made once; loudness is exact.
             strength = max(round(note.velocity * 4), 1) / 4
-            seconds = round(note.length * studio.seconds_per_beat, 1)
-            hit = Hit(hz, seconds, strength, studio.open, studio.edge, rise, studio.sample_rate, number % self.takes)
+            seconds = round(note.length * context.seconds_per_beat, 1)
+            hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, number % self.takes)
             amplitude = gain * self.level * loudness_of(note.velocity) * 1.414
             left, right = sides(note.pan)
             places[hit].append((start, amplitude * left, amplitude * right))
@@ -304,19 +235,19 @@ class Air:
     level: float = 1.0
     spread: float = 1.0
 
-    def add(self, out: Stereo, notes: Sequence[Note], gain: float, studio: Studio) -> None:
+    def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         for note in notes:
-            start = studio.frame(note.start)
-            length = studio.frames(note.length * studio.seconds_per_beat)
+            start = context.frame(note.start)
+            length = context.frames(note.length * context.seconds_per_beat)
             if start >= out.shape[1]:
                 continue
             share, level, factor = (np.array(column, dtype=np.float64) for column in zip(*self.shape, strict=True))
-            cutoff = hertz(note.pitch) * min(max(studio.open, 0.35), 2.5) * factor
-            cutoff = np.clip(cutoff, 20.0, 0.44 * studio.sample_rate)
+            cutoff = hertz(note.pitch) * min(max(context.open, 0.35), 2.5) * factor
+            cutoff = np.clip(cutoff, 20.0, 0.44 * context.sample_rate)
             amplitude = gain * self.level * loudness_of(note.velocity) * 1.414
             left, right = sides(note.pan)
-            seed = crc32(f"{studio.piece.seed} {note.at:.4f} {note.sound}".encode())
+            seed = crc32(f"{context.piece.seed} {note.at:.4f} {note.sound}".encode())
             add_air(
                 out, start, share * length, level * amplitude, cutoff, self.resonance, self.band, left, right,
-                seed, float(studio.sample_rate),
+                seed, float(context.sample_rate),
             )  # fmt: skip

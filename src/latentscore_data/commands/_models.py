@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.settings import LLMSettings, ModalSettings
-    from latentscore_data.core.training.prices import Errand
+from latentscore_data.core.base.display import OUTPUT, clean, console, interactive, money, print_json, say
+from latentscore_data.core.base.errors import InputError, StoppedError
+from latentscore_data.core.base.secrets import grant
+from latentscore_data.core.base.settings import LLMSettings, ModalSettings
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.modal import require_modal, within_cap
+from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
 
 
 def announce(stage: str, model: str, settings: LLMSettings) -> None:
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
-    from latentscore_data.core.display import say
-
     where = " (offline, for nothing; it reads English)" if model.startswith("builtin/") else ""
     if not model.startswith("builtin/") and settings.api_base:
         from urllib.parse import urlsplit
@@ -31,20 +32,14 @@ def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
 
     Raises :class:`InputError` when only a settings file wants a key sent to another machine.
     """
-    from latentscore_data.core.secrets import grant
-
     if api_key_env:
         grant(api_key_env)
     if settings.api_base and settings.api_key_env:
-        from latentscore_data.core.llm.client import BASE_PROVIDERS, route_to
-
         route_to(f"{BASE_PROVIDERS[0]}/any", settings)
 
 
 def show_plan(plan: Plan) -> None:
     """The plan of a dry run, as a table or as one JSON document."""
-    from latentscore_data.core.display import OUTPUT, clean, console, money, print_json
-
     if OUTPUT.json:
         print_json({"dry_run": True, **plan.to_dict()})
         return
@@ -75,10 +70,6 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     Raises :class:`InputError` where nobody can be asked or no provider is known, :class:`MissingError` for a key that is
     not there, :class:`StoppedError` when the answer is no or a cap was given for a model whose price is unknown.
     """
-    from latentscore_data.core.display import interactive, money, say
-    from latentscore_data.core.errors import InputError, StoppedError
-    from latentscore_data.core.llm.client import check_route
-
     if not plan.spends:
         return
     check_route(plan.model, settings)  # nobody should agree to what cannot be asked
@@ -104,18 +95,15 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
 
 
-def confirm_errands(errands: Sequence[Errand], modal: ModalSettings, yes: bool) -> None:
+def confirm_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], modal: ModalSettings, yes: bool) -> None:
     """Show what is mapped over Modal, what it takes and what it can cost at most, and ask.
 
     Raises :class:`MissingError` without Modal, and :class:`StoppedError` above the cap or when the answer is no.
     """
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training.remote import require_modal, within_cap
-
     require_modal()
-    for errand in errands:
-        say(errand.in_words(modal))
-    within_cap(modal, sum(errand.cap_usd(modal) for errand in errands), "this work")
+    for remote_estimate in remote_estimates:
+        say(remote_estimate.in_words(modal))
+    within_cap(modal, sum(remote_estimate.cap_usd(modal) for remote_estimate in remote_estimates), "this work")
     confirm_remote(modal, yes)
 
 
@@ -124,9 +112,6 @@ def confirm_remote(modal: ModalSettings, yes: bool) -> None:
 
     Raises :class:`StoppedError` where nobody can be asked or the answer is no.
     """
-    from latentscore_data.core.display import interactive
-    from latentscore_data.core.errors import StoppedError
-
     if yes or modal.max_cost is not None:
         return
     if not interactive():

@@ -6,13 +6,14 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
+from latentscore_data.core.base.display import print_summary
+from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.settings import Settings, load_settings
+from latentscore_data.core.base.summary import Summary
 
 MODELS = "Model calls"
 RESULT = "Result"
@@ -168,9 +169,6 @@ def load(**flags: dict[str, Any]) -> Settings:
 
     Keys in ``.env`` are put into the environment on the way.
     """
-    from latentscore_data.core.secrets import read_dotenv
-    from latentscore_data.core.settings import load_settings
-
     read_dotenv()
     if Globals.root is not None:
         flags["paths"] = {"root": Globals.root, **flags.get("paths", {})}
@@ -179,7 +177,5 @@ def load(**flags: dict[str, Any]) -> Settings:
 
 def show(summary: Summary) -> None:
     """Print what a stage did and leave with its exit code."""
-    from latentscore_data.core.display import print_summary
-
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

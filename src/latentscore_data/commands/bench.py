@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from latentscore import RENDERER_VERSION, MusicConfigPromptPayload, schema_hash
+from latentscore_data.commands._models import confirm_remote_jobs, confirm_spending, show_plan, trust_key_to
 from latentscore_data.commands._options import (
     DryRunOption,
     LimitOption,
@@ -24,15 +26,30 @@ from latentscore_data.commands._options import (
     load,
     show,
 )
-
-if TYPE_CHECKING:
-    from latentscore_data.core.bench.run import RunFiles
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.training.prices import Errand
-    from latentscore_data.core.workspace import StageFiles, Workspace
+from latentscore_data.core.base.display import OUTPUT, print_json, progress, say
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.settings import Settings, chosen
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench import prepare, run
+from latentscore_data.core.bench.human import evaluate, write_pack
+from latentscore_data.core.bench.prepare import missing, rows_file, sources_decide
+from latentscore_data.core.bench.report import render_report
+from latentscore_data.core.bench.run import RunFiles
+from latentscore_data.core.bench.summary import summarise
+from latentscore_data.core.compute.estimates import RemoteJobEstimate, estimate_answering, estimate_scoring
+from latentscore_data.core.compute.modal_scoring import remote_blocker, require_remote_scorers, scoring_on_modal
+from latentscore_data.core.configs.candidate_generation import example_answer
+from latentscore_data.core.generators.registry import make_generator
+from latentscore_data.core.llm.plan import Plan, added_up, make_plan
+from latentscore_data.core.llm.prices import costs_nothing
+from latentscore_data.core.llm.prompts import config_question
+from latentscore_data.core.scoring.best_of import scorer_versions
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import scorer_names, total_usage
 
 LISTENERS = "People listen"
 
@@ -87,13 +104,6 @@ def bench(
     """
     from dataclasses import asdict
 
-    from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.display import OUTPUT, print_json, say
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.secrets import read_dotenv
-    from latentscore_data.core.settings import chosen
-    from latentscore_data.core.workspace import Workspace
-
     read_dotenv()
     if on not in (None, "local", "modal"):
         raise InputError(f"bench cannot run on {on!r}", "use --on local or --on modal")
@@ -115,15 +125,18 @@ def bench(
     workspace = Workspace(settings.paths.root)
     if dry_run:
         asked = plans(settings, workspace)
-        away = errands(settings, workspace) if on == "modal" else []
+        away = remote_estimates(settings, workspace) if on == "modal" else []
         if OUTPUT.json:
-            there = [{**asdict(errand), "cap_usd": errand.cap_usd(settings.train.modal)} for errand in away]
+            there = [
+                {**asdict(remote_estimate), "cap_usd": remote_estimate.cap_usd(settings.train.modal)}
+                for remote_estimate in away
+            ]
             print_json({"dry_run": True, "plans": [plan.to_dict() for plan in asked], "on_modal": there})
             return
         for plan in asked:
             show_plan(plan)
-        for errand in away:
-            say(errand.in_words(settings.train.modal))
+        for remote_estimate in away:
+            say(remote_estimate.in_words(settings.train.modal))
         if not asked and not away:
             say("bench: dry run: none of these sources costs money")
         return
@@ -162,61 +175,47 @@ def run_bench(
     asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
     name of its own.
     """
-    from latentscore_data.commands._models import confirm_errands, confirm_spending
-    from latentscore_data.core.bench import prepare, run
-    from latentscore_data.core.bench.report import render_report
-    from latentscore_data.core.bench.summary import summarise
-    from latentscore_data.core.display import progress, say
-    from latentscore_data.core.generators.base import make_generator
-    from latentscore_data.core.jsonl_io import replace_json
-    from latentscore_data.core.scoring.base import used
-    from latentscore_data.core.workspace import Workspace, write_manifest
-
     workspace = Workspace(settings.paths.root)
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
-    there = errands(settings, workspace) if on_modal else []
+    there = remote_estimates(settings, workspace) if on_modal else []
     for plan in plans(settings, workspace):
         confirm_spending(plan, settings.llm, yes)
-    make_studio = None
+    make_service = None
     if on_modal:
-        from latentscore_data.core.training.away import stays_here, studio_on_modal
-
-        confirm_errands(there, settings.train.modal, yes)
-        if stays_here(settings.scoring) is None:
-            make_studio = studio_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
+        confirm_remote_jobs(there, settings.train.modal, yes)
+        if remote_blocker(settings.scoring) is None:
+            make_service = scoring_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
-    with prepare.open_studio(settings, workspace, trusted, make_studio) as (studio, cache):
-        needs = prepare.make_needs(settings, workspace, rows, cache, on_modal=on_modal)
+    with prepare.open_scoring(settings, workspace, trusted, make_service) as (service, cache):
+        needs = prepare.generator_deps(settings, workspace, rows, cache, on_modal=on_modal)
         generators = [make_generator(source, needs) for source in sources]
-        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(studio))}")
+        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
-        samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
-        floor = prepare.floor_source(studio, baseline)
-        heard = run.listen(
+        samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
+        floor = prepare.floor_source(service, baseline)
+        heard = run.score_answers(
             samples,
-            studio,
+            service,
             files,
             keep_flac=settings.bench.keep_audio,
             floor_source=floor,
-            max_in_flight=studio.at_once,
+            max_in_flight=service.at_once,
             progress=progress(),
             **again,
         )
-        results = run.results_in_order(files, samples, studio, keep_flac=settings.bench.keep_audio, floor_source=floor)
-        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, studio)
-        heard.count(used(studio.scorers))
+        results = run.results_in_order(files, samples, service, keep_flac=settings.bench.keep_audio, floor_source=floor)
+        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
+        heard.count(total_usage(service.scorers))
 
     table = summarise(results, facts)
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
-    summary = told(asked, heard, table, files)
+    summary = summarize_run(asked, heard, table, files)
     if human_pack:
-        from latentscore_data.core.bench.human import write_pack
-
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
     write_manifest(
@@ -228,40 +227,27 @@ def run_bench(
     return summary
 
 
-def errands(settings: Settings, workspace: Workspace) -> list[Errand]:
+def remote_estimates(settings: Settings, workspace: Workspace) -> list[RemoteJobEstimate]:
     """What ``--on modal`` would do there: the answers of local models, and every sound of the run.
 
     Raises :class:`InputError` where nothing of this run can be done there.
     """
-    from latentscore_data.core.bench import prepare
-    from latentscore_data.core.display import say
-    from latentscore_data.core.scoring.base import scorer_names
-    from latentscore_data.core.training.away import require_remote_scorers, stays_here
-    from latentscore_data.core.training.prices import answering_errand, scoring_errand
-
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
     gpu = settings.train.modal.gpu
-    found = [answering_errand(s.label, len(rows), settings.bench, gpu) for s in sources if s.kind == "local"]
+    found = [estimate_answering(s.label, len(rows), settings.bench, gpu) for s in sources if s.kind == "local"]
     if not found:
         require_remote_scorers(settings.scoring)
-    if (reason := stays_here(settings.scoring)) is not None:
+    if (reason := remote_blocker(settings.scoring)) is not None:
         say(f"bench: the answers are scored here: {reason}")
         return found
     candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
     sounds = len(rows) * len(sources) + candidates
-    return [*found, scoring_errand(sounds, settings.scoring, scorer_names(settings.scoring), clips=True)]
+    return [*found, estimate_scoring(sounds, settings.scoring, scorer_names(settings.scoring), clips=True)]
 
 
 def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
     """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
-    from latentscore import MusicConfigPromptPayload
-    from latentscore_data.core.bench import prepare
-    from latentscore_data.core.generation import example_answer
-    from latentscore_data.core.llm.plan import make_plan
-    from latentscore_data.core.llm.prices import costs_nothing
-    from latentscore_data.core.llm.prompts import config_question
-
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
     asked = [
@@ -282,9 +268,6 @@ def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
     """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
     ``behind`` a stage that makes them anew."""
-    from latentscore_data.core.errors import MissingError
-    from latentscore_data.core.llm.plan import added_up
-
     named = [*settings.bench.sources, *settings.scoring.scorers]
     if not any(name.startswith(("litellm:", "judge:")) for name in named):
         return added_up([])
@@ -302,7 +285,7 @@ def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     return run_bench(settings, yes=yes)
 
 
-def told(asked: Sequence[Summary], heard: Summary, table: dict[str, Any], files: RunFiles) -> Summary:
+def summarize_run(asked: Sequence[Summary], heard: Summary, table: dict[str, Any], files: RunFiles) -> Summary:
     """The run as one summary: samples done, what models were paid, and who came out ahead."""
     summary = heard
     summary.stage = "bench"
@@ -332,9 +315,6 @@ def in_words(source: dict[str, Any], scorer: str) -> str:
 
 def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
     """What people heard: strengths with intervals, and who was left out for failing the catch trials."""
-    from latentscore_data.core.bench.human import evaluate
-    from latentscore_data.core.stage import Summary
-
     found = evaluate(answers, workspace.bench_dir)
     summary = Summary("bench, people", done=found["answers"])
     summary.details.update({"listeners": found["listeners"], "left_out": found["left_out"]})
@@ -346,36 +326,25 @@ def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the benchmark of these settings reads, and what decides its result."""
-    from latentscore_data.core.workspace import StageFiles
-
     return [StageFiles("bench", workspace.bench_dir / "manifest.json", *_decides(settings, workspace))]
 
 
 def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFiles:
     """The same for the manifest in the run's own folder."""
-    from latentscore_data.core.workspace import StageFiles
-
     return StageFiles("bench", files.manifest, *_decides(settings, workspace))
 
 
 def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
-    from latentscore import RENDERER_VERSION, schema_hash
-    from latentscore_data.core.bench.prepare import rows_file, sources_decide
-    from latentscore_data.core.scoring.base import ScorerNeeds
-    from latentscore_data.core.scoring.best_of import scorer_versions
-
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
     of_sources, versions = sources_decide(settings, workspace)
     versions |= {"renderer": RENDERER_VERSION, "schema": schema_hash()}
-    versions |= scorer_versions(ScorerNeeds(settings.scoring, settings.llm))
+    versions |= scorer_versions(ScorerDeps(settings.scoring, settings.llm))
     found = [path for path in inputs if path is not None and path.exists()]
     return found, {**bench, **of_sources, "scoring": scoring}, versions
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop the benchmark, found without network or cost."""
-    from latentscore_data.core.bench.prepare import missing
-
     return missing(settings)

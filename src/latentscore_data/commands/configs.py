@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore_data.commands._models import announce, confirm_remote_jobs, confirm_spending, show_plan, trust_key_to
 from latentscore_data.commands._options import (
     DryRunOption,
     LimitOption,
@@ -24,18 +26,48 @@ from latentscore_data.commands._options import (
     load,
     show,
 )
-
-if TYPE_CHECKING:
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.generation import Source
-    from latentscore_data.core.llm.client import LLM
-    from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.rows import VibeRow
-    from latentscore_data.core.scoring.studio import MakeStudio
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.training.prices import Errand
-    from latentscore_data.core.workspace import StageFiles, Workspace
+from latentscore_data.core.base.display import (
+    OUTPUT,
+    clean,
+    console,
+    palette_blocks,
+    print_json,
+    progress,
+    say,
+    shorten,
+)
+from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.base.jsonl import read_lines
+from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.settings import Settings, chosen
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace, sample_root
+from latentscore_data.core.compute.estimates import RemoteJobEstimate, estimate_scoring
+from latentscore_data.core.compute.modal_scoring import require_remote_scorers, scoring_on_modal
+from latentscore_data.core.configs.adhoc import answer_typed
+from latentscore_data.core.configs.candidate_generation import (
+    Source,
+    VibeRows,
+    example_answer,
+    generate,
+    model_version,
+    questions,
+    require_rows,
+    sample_rows,
+)
+from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
+from latentscore_data.core.llm.prices import costs_nothing
+from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.best_of import run_scoring, score_files
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.judge import judge_plan
+from latentscore_data.core.scoring.registry import judges_plans, make_scorers, resolve_auto, scorer_names
+from latentscore_data.core.scoring.service import MakeService
 
 
 @calls_models
@@ -75,12 +107,6 @@ def configs(
         lsdata configs "slow rain on a tin roof" --n 8 --audio out/
         lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
-    from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.settings import chosen
-    from latentscore_data.core.workspace import Workspace
-
     if only not in (None, "generate", "score"):
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
     if on not in (None, "local", "modal"):
@@ -111,7 +137,7 @@ def configs(
     if dry_run:
         show_plan(make_plan_for(rows, settings, workspace))
         if on == "modal" and only != "generate":
-            say(errand(settings, len(rows)).in_words(settings.train.modal))
+            say(remote_estimate(settings, len(rows)).in_words(settings.train.modal))
         return
     with workspace.lock("configs"):
         summary = run_configs(
@@ -136,10 +162,6 @@ def model_name(settings: Settings) -> str:
 
 def choose_rows(settings: Settings, workspace: Workspace) -> tuple[Workspace, Source | list[VibeRow]]:
     """The vibe rows to work on and where; the bundled sample rows, in a place of their own, where there are none yet."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.generation import VibeRows, require_rows, sample_rows
-    from latentscore_data.core.workspace import Workspace, sample_root
-
     if workspace.vibe_files() or workspace.text_files() or "TEST" not in settings.configs.splits:
         rows = VibeRows(workspace, settings.configs)
         require_rows(rows, settings.configs)
@@ -166,10 +188,8 @@ def run_configs(
 
     Models are asked from here in any case; with ``on_modal`` the candidates are rendered and scored there.
     """
-    from latentscore_data.core.stage import Summary
-
     summary = Summary("configs")
-    make_studio = studio_away(settings, len(rows), yes=yes) if on_modal and only != "generate" else None
+    make_service = modal_service(settings, len(rows), yes=yes) if on_modal and only != "generate" else None
     if only != "generate":
         check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     if only != "score":
@@ -186,28 +206,20 @@ def run_configs(
         trusted=trusted,
         retry_failed=retry_failed,
         overwrite=overwrite,
-        make_studio=make_studio,
+        make_service=make_service,
     )
 
 
-def errand(settings: Settings, rows: int) -> Errand:
+def remote_estimate(settings: Settings, rows: int) -> RemoteJobEstimate:
     """What ``--on modal`` would do there. Raises :class:`InputError` for scorers that must listen here."""
-    from latentscore_data.core.scoring.base import scorer_names
-    from latentscore_data.core.training.away import require_remote_scorers
-    from latentscore_data.core.training.prices import scoring_errand
-
     require_remote_scorers(settings.scoring)
-    return scoring_errand(rows * settings.configs.n, settings.scoring, scorer_names(settings.scoring), clips=False)
+    return estimate_scoring(rows * settings.configs.n, settings.scoring, scorer_names(settings.scoring), clips=False)
 
 
-def studio_away(settings: Settings, rows: int, *, yes: bool) -> MakeStudio:
+def modal_service(settings: Settings, rows: int, *, yes: bool) -> MakeService:
     """The studio on Modal, once its cost was shown and agreed to."""
-    from latentscore_data.commands._models import confirm_errands
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training.away import studio_on_modal
-
-    confirm_errands([errand(settings, rows)], settings.train.modal, yes)
-    return studio_on_modal(settings, say)
+    confirm_remote_jobs([remote_estimate(settings, rows)], settings.train.modal, yes)
+    return scoring_on_modal(settings, say)
 
 
 def run_score(
@@ -218,12 +230,9 @@ def run_score(
     trusted: frozenset[str] = frozenset(),
     retry_failed: bool = False,
     overwrite: bool = False,
-    make_studio: MakeStudio | None = None,
+    make_service: MakeService | None = None,
 ) -> Summary:
     """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
-    from latentscore_data.core.display import progress, say
-    from latentscore_data.core.scoring.best_of import run_scoring
-
     announce_scorer(settings)
     scored = run_scoring(
         settings,
@@ -232,7 +241,7 @@ def run_score(
         progress=progress(),
         retry_failed=retry_failed,
         overwrite=overwrite,
-        make_studio=make_studio,
+        make_service=make_service,
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)
@@ -261,11 +270,7 @@ def run_score(
 
 def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes: bool) -> None:
     """Before anything is asked: whoever listens must be able to, and a judge that costs money must be agreed to."""
-    from latentscore_data.commands._models import confirm_spending
-    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
-    from latentscore_data.core.scoring.judge import judge_plan
-
-    needs = ScorerNeeds(settings.scoring, settings.llm, trusted=trusted)
+    needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     for scorer in make_scorers(needs):
         if scorer.name.startswith("judge:"):
             confirm_spending(judge_plan(scorer.name, rows * settings.configs.n, needs), settings.llm, yes)
@@ -273,9 +278,6 @@ def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes
 
 def announce_scorer(settings: Settings) -> None:
     """Who listens, and why, where the settings leave it open."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.scoring.base import resolve_auto
-
     if "auto" in settings.scoring.scorers:
         name, why = resolve_auto(settings.scoring)
         say(f"configs: {name} listens ({why})")
@@ -286,8 +288,6 @@ SHOWN_WINNERS = 20
 
 def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
     """The scores of all winners, and the first few winners themselves."""
-    from latentscore_data.core.jsonl_io import read_lines
-
     undecided = 0
     scores: list[float] = []
     first: list[dict[str, Any]] = []
@@ -317,8 +317,6 @@ def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
 
 def show_winners(summary: Summary) -> None:
     """The first winners as a table: the vibe, the title, who won with which score, and the first palette."""
-    from latentscore_data.core.display import OUTPUT, console, palette_blocks, shorten
-
     found: list[dict[str, Any]] = summary.details.get("winners", [])
     if OUTPUT.json or not found:
         return
@@ -339,9 +337,6 @@ def show_winners(summary: Summary) -> None:
 
 def typed_rows(texts: list[str]) -> list[VibeRow]:
     """Vibes from the command line as rows."""
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.rows import VibeRow
-
     texts = [text.strip() for text in texts]
     if not all(texts):
         raise InputError("a vibe is empty", 'lsdata configs "slow rain on a tin roof"')
@@ -358,9 +353,6 @@ def answer_vibes(
     yes: bool,
 ) -> Summary:
     """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
-    from latentscore_data.core.display import progress
-    from latentscore_data.core.quick import answer_typed
-
     rows = typed_rows(texts)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
@@ -370,8 +362,6 @@ def answer_vibes(
 
 def show_answers(summary: Summary) -> None:
     """Each winner with its palettes and its words; or one JSON document."""
-    from latentscore_data.core.display import OUTPUT, clean, console, palette_blocks, print_json
-
     if OUTPUT.json:
         print_json(summary.to_dict())
         raise typer.Exit(summary.exit_code)
@@ -409,10 +399,6 @@ def run_generate(
     overwrite: bool = False,
 ) -> Summary:
     """The first half: ask for the candidates."""
-    from latentscore_data.core.display import progress
-    from latentscore_data.core.generation import generate
-    from latentscore_data.core.workspace import write_manifest
-
     llm = agreed_model(rows, settings, workspace, yes=yes)
     summary = generate(
         rows,
@@ -433,11 +419,6 @@ def run_generate(
 
 def agreed_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> LLM:
     """What answers the rows, announced and, where it costs money, agreed to."""
-    from latentscore_data.commands._models import announce, confirm_spending
-    from latentscore_data.core.ledger import Ledger
-    from latentscore_data.core.llm.client import connect
-    from latentscore_data.core.llm.prices import costs_nothing
-
     model = model_name(settings)
     announce("configs", model, settings.llm)
     if not costs_nothing(model, settings.llm):
@@ -454,10 +435,6 @@ def agreed_model(rows: Source | list[VibeRow], settings: Settings, workspace: Wo
 
 def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
     """What the first half would ask and cost."""
-    from latentscore import MusicConfigPromptPayload
-    from latentscore_data.core.generation import example_answer, questions
-    from latentscore_data.core.llm.plan import make_plan
-
     return make_plan(
         model_name(settings),
         (questions(row, settings.configs) for row in rows),
@@ -471,11 +448,6 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
 
 def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
     """What the first half reads, and what decides its result."""
-    from latentscore import schema_hash
-    from latentscore_data.core.generation import model_version
-    from latentscore_data.core.llm.prompts import config_prompt_hash
-    from latentscore_data.core.workspace import StageFiles
-
     decides = ("n", "temperature", "top_p", "max_tokens", "limit", "splits", "seed")
     return StageFiles(
         stage="configs",
@@ -496,21 +468,15 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """Both halves, for run-all and status."""
-    from latentscore_data.core.scoring.best_of import score_files
-
     return [generate_files(settings, workspace), score_files(settings, workspace)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.llm.client import check_route
-    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
-
     problems: list[LsdataError] = []
     checks = (
         lambda: check_route(model_name(settings), settings.llm),
-        lambda: make_scorers(ScorerNeeds(settings.scoring, settings.llm)),
+        lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
     )
     for check in checks:
         try:
@@ -523,25 +489,17 @@ def preflight(settings: Settings) -> list[LsdataError]:
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
     """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
     no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
-    from latentscore_data.core.generation import VibeRows, sample_rows
-    from latentscore_data.core.llm.plan import added_up, expected_vibes
-    from latentscore_data.core.scoring.base import ScorerNeeds
-    from latentscore_data.core.scoring.judge import judges_plans
-
     rows = [] if behind else VibeRows(workspace, settings.configs)
     plan = make_plan_for(rows, settings, workspace)
     if not plan.rows:
         one = make_plan_for(sample_rows(settings.configs)[:1], settings, workspace)
         plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
-    judges = judges_plans(plan.rows * settings.configs.n, ScorerNeeds(settings.scoring, settings.llm))
+    judges = judges_plans(plan.rows * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
     return {**plan.to_dict(), **added_up([plan, *judges])}
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
     """The whole stage for run-all, under the lock that it holds. Raises :class:`MissingError` when there are no vibes."""
-    from latentscore_data.core.generation import VibeRows, require_rows
-    from latentscore_data.core.workspace import Workspace
-
     workspace = Workspace(settings.paths.root)
     rows = VibeRows(workspace, settings.configs)
     require_rows(rows, settings.configs)

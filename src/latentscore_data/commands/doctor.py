@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from latentscore import RENDERER_VERSION
+from latentscore.embed import MINILM
+from latentscore_data import __version__
 from latentscore_data.commands._options import Globals, load
-
-if TYPE_CHECKING:
-    from latentscore_data.core.settings import Settings
+from latentscore_data.commands.run_all import STAGES, command_module
+from latentscore_data.core.base.display import OUTPUT, PLAIN_LINE_SECONDS, can_be_live, clean, console, print_json, say
+from latentscore_data.core.base.errors import InputError, MissingError, install
+from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.settings import Settings, effective
+from latentscore_data.core.base.weights import fetch_model
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.cache import AnswerCache
+from latentscore_data.core.scoring.clap import clap_missing
+from latentscore_data.core.vibes.dedupe import minilm_missing
 
 
 def _stages() -> list[str]:
-    from latentscore_data.commands.run_all import STAGES
-
     return list(STAGES)
 
 
@@ -45,8 +53,6 @@ def doctor(
         lsdata doctor --for train
         lsdata doctor --fetch clap
     """
-    from latentscore_data.core.errors import MissingError
-
     effective = load()
     if settings:
         show_settings()
@@ -110,9 +116,6 @@ def _version_of(distribution: str) -> str | None:
 def _program() -> Iterator[Finding]:
     import sys
 
-    from latentscore import RENDERER_VERSION
-    from latentscore_data import __version__
-
     yield Finding(
         "program", "lsdata", "ok", f"{__version__}, Python {sys.version.split()[0]}, renderer {RENDERER_VERSION}"
     )
@@ -148,8 +151,6 @@ def _namesakes() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     from importlib.util import find_spec
 
-    from latentscore_data.core.errors import install
-
     for extra, modules in EXTRAS.items():
         absent = [module for module in modules if find_spec(module) is None]
         if absent:
@@ -163,8 +164,6 @@ def _keys() -> Iterator[Finding]:
     """Which keys are there; never what they are."""
     import os
     from pathlib import Path
-
-    from latentscore_data.core.secrets import read_dotenv
 
     dotenv = Path(".env")
     if dotenv.is_file() and dotenv.stat().st_mode & 0o077:
@@ -180,9 +179,6 @@ def _keys() -> Iterator[Finding]:
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
-    from latentscore_data.core.dedupe import minilm_missing
-    from latentscore_data.core.scoring.clap import clap_missing
-
     for name, why in (("clap", clap_missing(settings.scoring)), ("minilm", minilm_missing())):
         if why is None:
             yield Finding("weights", name, "ok", "there")
@@ -212,8 +208,6 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     import shutil
     from pathlib import Path
 
-    from latentscore_data.core.workspace import Workspace
-
     workspace = Workspace(settings.paths.root)
     place = workspace.root
     while not place.exists():
@@ -224,8 +218,6 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     detail = f"{free_gb:.0f} GB free" if writable else f"{place} cannot be written"
     yield Finding("disk", str(Path(os.path.relpath(workspace.root))), state, detail, fix)
     if workspace.llm_cache.exists():
-        from latentscore_data.core.llm.cache import AnswerCache
-
         cache = AnswerCache(workspace.llm_cache)
         facts = cache.facts()
         cache.close()
@@ -239,9 +231,6 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:
     """What the asked-for stage would miss; without a stage, what the configured chain would miss, as a hint."""
-    from latentscore_data.commands.run_all import STAGES, command_module
-    from latentscore_data.core.errors import InputError
-
     if stage is not None and stage not in STAGES:
         raise InputError(f"{stage!r} is no stage", f"stages: {', '.join(STAGES)}")
     for name in [stage] if stage else STAGES:
@@ -255,8 +244,6 @@ def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:
 def show_findings(findings: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
-
-    from latentscore_data.core.display import OUTPUT, clean, console, print_json
 
     if OUTPUT.json:
         print_json([finding.to_dict() for finding in findings])
@@ -282,9 +269,6 @@ def show_findings(findings: list[Finding]) -> None:
 def show_settings() -> None:
     from rich.table import Table
 
-    from latentscore_data.core.display import OUTPUT, clean, console, print_json
-    from latentscore_data.core.settings import effective
-
     flags: dict[str, Any] = {"paths": {"root": Globals.root}} if Globals.root else {}
     rows = list(effective(Globals.config, **flags))
     if OUTPUT.json:
@@ -298,11 +282,6 @@ def show_settings() -> None:
 
 def fetch_weights(name: str, settings: Settings) -> None:
     """Download weights, telling how far it is; nothing else in the program fetches weights by itself."""
-    from latentscore.embed import MINILM
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.weights import fetch_model
-
     models = {"clap": settings.scoring.clap_model, "minilm": MINILM}
     if name not in models:
         raise InputError(f"{name!r} cannot be fetched", f"one of: {', '.join(models)}")
@@ -316,11 +295,9 @@ def _fetching() -> Callable[[str, int], None]:
     import sys
     import time
 
-    from latentscore_data.core.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
-
     live, said, sums = can_be_live(), time.monotonic(), dict[str, int]()
 
-    def told(name: str, count: int) -> None:
+    def on_progress(name: str, count: int) -> None:
         nonlocal said
         sums[name] = sums.get(name, 0) + count
         line = clean(f"{name}: {sums[name] / 1e6:.1f} MB")
@@ -330,4 +307,4 @@ def _fetching() -> Callable[[str, int], None]:
             said = time.monotonic()
             say(line)
 
-    return told
+    return on_progress

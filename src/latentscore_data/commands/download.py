@@ -7,17 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
+from latentscore_data.core.base.display import OUTPUT, clean, console, interactive, print_json, say
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError, require
+from latentscore_data.core.base.jsonl import replace_json, replace_rows
+from latentscore_data.core.base.manifest import StageFiles, file_fact, write_manifest
+from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.settings import DownloadSettings, Settings, chosen
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.texts.corpus import (
+    Sample,
+    Source,
+    find_sources,
+    local_files,
+    sample_builtin,
+    sample_local,
+    source_fingerprint,
+)
+from latentscore_data.core.texts.hub import HubPlan, plan, sample_hub
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
-
-    from latentscore_data.core.corpus import Sample, Source
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.hub import HubPlan
-    from latentscore_data.core.settings import DownloadSettings, Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import StageFiles, Workspace
 
 
 def download(
@@ -47,10 +58,6 @@ def download(
         lsdata download --dataset ./my-books --sample-size 200
         lsdata download --dataset common-pile/news_filtered --yes
     """
-    from latentscore_data.core.secrets import read_dotenv
-    from latentscore_data.core.settings import chosen
-    from latentscore_data.core.workspace import Workspace
-
     read_dotenv()
     settings = load(download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, seed=seed))
     workspace = Workspace(settings.paths.root)
@@ -64,12 +71,6 @@ def download(
 def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = False) -> Summary:
     """Every data set that is not there yet, one file each. The lock is held by the caller."""
     import time
-
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import MissingError
-    from latentscore_data.core.jsonl_io import replace_json, replace_rows
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace, write_manifest
 
     workspace = Workspace(settings.paths.root)
     started = time.monotonic()
@@ -118,9 +119,6 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
 
 def chosen_sources(settings: Settings) -> list[Source]:
     """The data sets of the settings. Raises :class:`InputError` where they name none."""
-    from latentscore_data.core.corpus import find_sources
-    from latentscore_data.core.errors import InputError
-
     if not settings.download.datasets:
         raise InputError(
             "download.datasets is empty: no data set is named",
@@ -131,8 +129,6 @@ def chosen_sources(settings: Settings) -> list[Source]:
 
 def _refuse_shared_files(sources: list[Source], workspace: Workspace) -> None:
     """A folder rows and a file rows.jsonl are two data sets, and would be written to one file."""
-    from latentscore_data.core.errors import InputError
-
     owners: dict[Path, str] = {}
     for source in sources:
         path = workspace.texts(source.name)
@@ -144,8 +140,6 @@ def _refuse_shared_files(sources: list[Source], workspace: Workspace) -> None:
 def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
     """The next stage reads every file of texts. One that no setting names may lie there on purpose, so it is only named."""
     import shlex
-
-    from latentscore_data.core.display import say
 
     others = [path for path in workspace.text_files() if path not in named]
     if others:
@@ -161,13 +155,10 @@ def take_sample(
     overwrite: bool,
 ) -> Sample:
     """The sample of one data set."""
-    from latentscore_data.core.corpus import sample_builtin, sample_local
-
     if source.kind == "builtin":
         return sample_builtin(settings.sample_size, settings.seed)
     if source.kind == "local":
         return sample_local(source, settings.sample_size, settings.seed, settings.text_field)
-    from latentscore_data.core.hub import sample_hub
 
     partial = _partial(source, workspace)
     return sample_hub(plans[source.name], settings, partial, fingerprint(source, settings), overwrite=overwrite)
@@ -180,8 +171,6 @@ def _partial(source: Source, workspace: Workspace) -> Path:
 
 def fingerprint(source: Source, settings: DownloadSettings) -> str:
     """Changes when the sample would come out differently."""
-    from latentscore_data.core.corpus import source_fingerprint
-
     more = {"shards": settings.shards, "oversample": settings.oversample} if source.kind == "hub" else {}
     return source_fingerprint(source, settings.sample_size, settings.seed, settings.text_field, **more)
 
@@ -215,8 +204,6 @@ def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) ->
 
     Only lines are counted: a text that somebody corrected in its place is theirs, and stays.
     """
-    from latentscore_data.core.workspace import file_fact
-
     if not _is_drawn(source, settings, workspace):
         return None
     lines, texts = file_fact(workspace.texts(source.name)).rows, read_facts(source, workspace).get("texts")
@@ -228,10 +215,6 @@ def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: b
 
     Raises :class:`InputError` where nobody can be asked, :class:`StoppedError` when the answer is no.
     """
-    from latentscore_data.core.display import interactive, say
-    from latentscore_data.core.errors import InputError, StoppedError
-    from latentscore_data.core.hub import plan
-
     plans = {source.name: plan(source, settings) for source in sources if source.kind == "hub"}
     for planned in plans.values():
         say(_in_words(planned.to_dict(), settings))
@@ -245,8 +228,6 @@ def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: b
 
 
 def _in_words(step: dict[str, Any], settings: DownloadSettings) -> str:
-    from latentscore_data.core.display import clean
-
     return clean(
         f"download: {step['dataset']}: {step['files']} files, {size(step['bytes'])}; {settings.sample_size} texts from "
         f"the beginnings of {step['read_from_files']} of them ({size(step['read_at_most_bytes'])} in all, streamed)"
@@ -265,9 +246,6 @@ def size(count: int) -> str:
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
     """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
-    from latentscore_data.core.display import OUTPUT, clean, console, print_json
-    from latentscore_data.core.hub import plan
-
     steps: list[dict[str, Any]] = []
     for source in chosen_sources(settings):
         step: dict[str, Any] = {"dataset": source.name, "kind": source.kind}
@@ -290,9 +268,6 @@ def show_plan(settings: Settings, workspace: Workspace) -> None:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What decides the samples."""
-    from latentscore_data.core.corpus import find_sources, local_files
-    from latentscore_data.core.workspace import StageFiles
-
     sources = find_sources(settings.download.datasets)
     return [
         StageFiles(
@@ -307,8 +282,6 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """Data sets that cannot be: none, paths that do not exist, the missing hub extra."""
-    from latentscore_data.core.errors import LsdataError, require
-
     try:
         for source in chosen_sources(settings):
             if source.kind == "hub":

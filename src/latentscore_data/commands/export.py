@@ -8,17 +8,38 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from latentscore_data import __version__
 from latentscore_data.commands._options import load, show
-
-if TYPE_CHECKING:
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import StageFiles, Workspace
+from latentscore_data.core.base.display import say
+from latentscore_data.core.base.errors import LsdataError, install, require
+from latentscore_data.core.base.jsonl import replace_bytes, replace_json
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.rows import SPLITS
+from latentscore_data.core.base.settings import Settings, chosen
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.export import (
+    cards,
+    chat,
+    dataset,
+    gguf,
+    maps,
+    merge,
+    pictures,
+    provenance,
+    quantize,
+    report,
+    terms,
+)
+from latentscore_data.core.export.folder import check_target, new_folder, write_record
+from latentscore_data.core.export.merge import find_source
+from latentscore_data.core.export.provenance import licenses_by_dataset
+from latentscore_data.core.export.push import can_push, check_push, push_folder
+from latentscore_data.core.export.terms import required
 
 app = typer.Typer(help="Hand over models, maps, data sets, chat files and a report.", no_args_is_help=True)
 
@@ -68,8 +89,6 @@ def export_model(
 
         lsdata export model my-run --gguf q8_0
     """
-    from latentscore_data.core.settings import chosen
-
     settings = load(export=chosen(model=source, gguf=gguf, terms=terms, tokenizer=tokenizer))
     show(_export("model", settings, out, overwrite, push, public))
 
@@ -78,7 +97,7 @@ def export_model(
 def export_map(
     kind: Annotated[str | None, typer.Option(help="Search by the vibe's text or by the winner's audio.")] = None,
     embedder: Annotated[
-        str | None, typer.Option(help="auto, minilm, hashing, or a sentence-transformers id or folder.")
+        str | None, typer.Option(help="auto, minilm, words, or a sentence-transformers id or folder.")
     ] = None,
     split: SplitOption = None,
     out: OutOption = None,
@@ -92,8 +111,6 @@ def export_map(
 
         lsdata export map --kind text --embedder minilm
     """
-    from latentscore_data.core.settings import chosen
-
     settings = load(export=chosen(map_kind=kind, embedder=embedder, splits=split))
     show(_export("map", settings, out, overwrite, push, public))
 
@@ -114,8 +131,6 @@ def export_dataset(
 
         lsdata export dataset --license cc-by-4.0
     """
-    from latentscore_data.core.settings import chosen
-
     settings = load(export=chosen(license=license, splits=split, name=name))
     show(_export("dataset", settings, out, overwrite, push, public))
 
@@ -134,8 +149,6 @@ def export_chat(
 
         lsdata export chat --split SFT-Train --split SFT-Val
     """
-    from latentscore_data.core.settings import chosen
-
     settings = load(export=chosen(splits=split))
     show(_export("chat", settings, out, overwrite, push, public))
 
@@ -159,11 +172,6 @@ def _export(
     kind: str, settings: Settings, out: Path | None, overwrite: bool, push: str | None, public: bool
 ) -> Summary:
     """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.export.push import can_push, check_push, push_folder
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace
-
     if push is not None:
         check_push(push)
     workspace = Workspace(settings.paths.root)
@@ -188,14 +196,12 @@ def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | N
     if kind == "map":
         name = f"map-{settings.export.map_kind}"
     elif kind == "model":
-        from latentscore_data.core.export.merge import find_source
-
         name = find_source(settings.export.model, workspace.train_dir).name
     return workspace.export_dir / name
 
 
 @dataclass(frozen=True)
-class Opened:
+class ExportJob:
     """An export that may begin: its target can be written."""
 
     kind: str
@@ -206,14 +212,10 @@ class Opened:
 
     def folder(self) -> AbstractContextManager[Path]:
         """A draft that takes the target's name when the block ends well."""
-        from latentscore_data.core.export.folder import new_folder
-
         return new_folder(self.target, self.overwrite)
 
     def summary(self, done: int, details: dict[str, Any], next_step: str) -> Summary:
         """What was written; ``{target}`` in ``next_step`` stands for the folder."""
-        from latentscore_data.core.stage import Summary
-
         return Summary(
             f"export {self.kind}",
             done=done,
@@ -224,25 +226,16 @@ class Opened:
         )
 
 
-def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool) -> Opened:
+def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool) -> ExportJob:
     """The first step of every export. Raises :class:`OutputError`, before any work, for a target that may not be written."""
-    from latentscore_data.core.export.folder import check_target
-    from latentscore_data.core.workspace import Workspace
-
     workspace = Workspace(settings.paths.root)
     target = target_of(kind, settings, workspace, out)
     check_target(target, overwrite)
-    return Opened(kind, workspace, target, overwrite, time.monotonic())
+    return ExportJob(kind, workspace, target, overwrite, time.monotonic())
 
 
 def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """One run or folder as safetensors and GGUF; every file is loaded again and compared before the folder gets its name."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import require
-    from latentscore_data.core.export import cards, gguf, merge, provenance, quantize, terms
-    from latentscore_data.core.export.folder import write_record
-    from latentscore_data.core.jsonl_io import replace_bytes, replace_json
-
     chosen = settings.export
     for quantization in chosen.gguf:
         quantize.check_quantization(quantization)
@@ -311,11 +304,6 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
     from collections import Counter
 
-    from latentscore_data.core.display import say
-    from latentscore_data.core.export import cards, dataset, maps, provenance
-    from latentscore_data.core.export.folder import write_record
-    from latentscore_data.core.jsonl_io import replace_bytes
-
     export = open_export("map", settings, out, overwrite)
     workspace, kind = export.workspace, settings.export.map_kind
     splits = dataset.readers(workspace.scored, settings.export.splits)
@@ -342,11 +330,6 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
 def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """All scored rows with their splits, as JSONL and Parquet, with card, score pictures and ATTRIBUTION."""
-    from latentscore_data.core.errors import install
-    from latentscore_data.core.export import cards, dataset, pictures, provenance
-    from latentscore_data.core.export.folder import write_record
-    from latentscore_data.core.jsonl_io import replace_bytes
-
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
@@ -377,10 +360,6 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
 
 def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """The winners as messages, and the best against the worst candidate as preference pairs."""
-    from latentscore_data.core.export import cards, chat, dataset, provenance
-    from latentscore_data.core.export.folder import write_record
-    from latentscore_data.core.jsonl_io import replace_bytes
-
     export = open_export("chat", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
@@ -399,10 +378,6 @@ def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: b
 
 def run_export_report(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """The workspace on one page, with the sampled rows' winners rendered as they were scored."""
-    from latentscore_data.core.export import dataset, provenance, report
-    from latentscore_data.core.export.folder import write_record
-    from latentscore_data.core.rows import SPLITS
-
     export = open_export("report", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, SPLITS)
@@ -437,9 +412,6 @@ EXPORTS = {
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What exports read, and the settings that decide them."""
-    from latentscore_data import __version__
-    from latentscore_data.core.workspace import StageFiles
-
     chosen = settings.export.model_dump(mode="json")
     inputs = [path for split in settings.export.splits if (path := workspace.scored(split)).exists()]
     if "model" in chosen["kinds"]:
@@ -459,10 +431,6 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """Extras and files that the chosen kinds need and that are missing, and licences that cannot be read."""
-    from latentscore_data.core.errors import LsdataError, require
-    from latentscore_data.core.export.provenance import licenses_by_dataset
-    from latentscore_data.core.export.terms import required
-
     problems: list[LsdataError] = []
     checks: list[Callable[[], object]] = [lambda: licenses_by_dataset(settings.export.source_licenses)]
     needs = [("pyarrow", "hub", "writing Parquet")] if settings.export.parquet == "always" else []
@@ -481,9 +449,6 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace, write_manifest
-
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
     whole = Summary("export")

@@ -6,13 +6,23 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from latentscore import Audio, InvalidConfigError, MusicConfig, MusicConfigPrompt
-
+import latentscore
+from latentscore import (
+    RENDERER_VERSION,
+    Audio,
+    MusicConfig,
+    MusicConfigPrompt,
+    parse_config,
+    write_audio,
+)
+from latentscore.errors import AudioError, InvalidConfigError
+from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
+from latentscore_data.core.base.errors import InputError, OutputError
+from latentscore_data.core.llm.offline.builtin import payload_for
 
 ENDINGS = (".wav", ".flac", ".ogg")
 MAX_PAYLOAD_CHARS = 8 * 2**20
@@ -41,10 +51,6 @@ def render(
         lsdata render "rain on a tin roof" --out rain.flac
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
     """
-    from latentscore.errors import InvalidConfigError
-    from latentscore_data.core.display import OUTPUT, clean, print_json, say
-    from latentscore_data.core.errors import InputError
-
     if (vibe is None) == (payload is None):
         raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
     if out.suffix.lower() not in ENDINGS:
@@ -74,10 +80,7 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
 
     Raises :class:`InputError` where one would overwrite another, :class:`OutputError` for a place that takes no file.
     """
-    from latentscore.synth.score import LAYERS
-    from latentscore_data.core.errors import InputError
-
-    sounds = [out, *(_stem_path(out, layer) for layer in LAYERS)] if stems else [out]
+    sounds = [out, *(_stem_path(out, layer) for layer in latentscore.LAYERS)] if stems else [out]
     if midi is not None and midi.resolve() in (path.resolve() for path in sounds):
         raise InputError(f"--midi {midi}: the sound would be written there, too", "choose another place with --midi")
     for option, path in (("--out", out), ("--midi", midi)):
@@ -93,9 +96,6 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
 @contextlib.contextmanager
 def _writing(option: str) -> Iterator[None]:
     """What goes wrong while a file is written names the option that chose its place."""
-    from latentscore.errors import AudioError
-    from latentscore_data.core.errors import OutputError
-
     try:
         yield
     except (AudioError, OSError) as error:
@@ -109,9 +109,6 @@ def _stem_path(out: Path, layer: str) -> Path:
 
 def answer(vibe: str, seed: int) -> tuple[str, MusicConfigPrompt]:
     """The builtin model's title and config for a vibe."""
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.llm.builtin import payload_for
-
     if not vibe.strip():
         raise InputError("the vibe is empty", 'lsdata render "rain on a tin roof"')
     answered = payload_for(vibe, temperature=0.0, seed=seed, sample_idx=0)
@@ -122,9 +119,6 @@ def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
     """Title and config from a JSON file that holds a payload, a row with one, or a config."""
     import json
     import sys
-
-    from latentscore import InvalidConfigError, parse_config
-    from latentscore_data.core.errors import InputError
 
     try:
         if str(path) == "-":
@@ -174,11 +168,7 @@ def render_files(
     """Render and write; the paths written and the sound. Stems share one gain, so that they still add up."""
     import numpy as np
 
-    from latentscore import RENDERER_VERSION, Audio, MusicConfigPrompt, compose, write_audio
-    from latentscore import render as render_config
-    from latentscore.synth.midi import write_midi
-
-    audio = render_config(config, seconds, seed, sample_rate, stems=stems)
+    audio = latentscore.render(config, seconds, seed, sample_rate, stems=stems)
     tags = {
         "title": title,
         "software": f"latentscore {RENDERER_VERSION}",
@@ -197,6 +187,6 @@ def render_files(
     if midi is not None:
         numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
         with _writing("--midi"):
-            write_midi(midi, compose(numbers, seconds, seed))
+            latentscore.write_midi(midi, latentscore.compose(numbers, seconds, seed))
         written.append(midi)
     return written, audio

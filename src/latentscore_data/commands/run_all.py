@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentscore_data.commands._options import DryRunOption, Globals, MaxCostOption, YesOption, load
+from latentscore_data.core.base.display import OUTPUT, clean, console, duration, interactive, money, print_json, say
+from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
+from latentscore_data.core.base.manifest import StageFiles, read_manifest, stale_reasons
+from latentscore_data.core.base.settings import Settings, chosen, load_settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace, sample_root
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.table import Table
-
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import StageFiles, Workspace
 
 STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 
@@ -37,7 +38,7 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "llm": {"model": "builtin/keywords"},
     "download": {"datasets": ["builtin"], "sample_size": 16},
     "vibes": {"model": "builtin/keywords", "max_vibes": 1, "characters": False},
-    "dedupe": {"model": "hashing"},
+    "dedupe": {"model": "words"},
     "configs": {"model": "builtin/keywords", "n": 4},
     "scoring": {"scorers": ["acoustic"], "seconds": 5.0},
     "train": {"on": "local", "base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},
@@ -53,9 +54,6 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
 
 def sample_flags(root: Path | None) -> dict[str, dict[str, Any]]:
     """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
-    from latentscore_data.core.settings import load_settings
-    from latentscore_data.core.workspace import sample_root
-
     flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
     flags["paths"] = {"root": sample_root(root or load_settings(Globals.config).paths.root)}
     return flags
@@ -82,8 +80,6 @@ def run_all(
         lsdata run-all --sample
         lsdata run-all --until configs --max-cost 5
     """
-    from latentscore_data.core.settings import chosen
-
     flags = sample_flags(Globals.root) if sample else {}
     flags["llm"] = {**flags.get("llm", {}), **chosen(max_cost=max_cost)}
     settings = load(**flags)
@@ -95,8 +91,6 @@ def run_all(
 
 def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[str]:
     """The stages to run, in order. Raises :class:`InputError` for a name that is no stage or an empty choice."""
-    from latentscore_data.core.errors import InputError
-
     for name in (from_, until, *skip):
         if name is not None and name not in STAGES:
             raise InputError(f"{name!r} is no stage", f"stages: {', '.join(STAGES)}")
@@ -125,8 +119,6 @@ class Chain:
 
     def show(self) -> None:
         """The plan or the result, as a table or as one JSON document."""
-        from latentscore_data.core.display import OUTPUT, clean, console, duration, money, print_json
-
         if OUTPUT.json:
             print_json(
                 {
@@ -167,8 +159,6 @@ def plan_table(plan: Sequence[dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from latentscore_data.core.display import clean, money
-
     table = Table("stage", "state", "why", "cost", box=None)
     for step in plan:
         why = "; ".join(dict.fromkeys(step["why"]))
@@ -187,9 +177,6 @@ def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool
 
     Raises :class:`InputError` where nobody can be asked and :class:`StoppedError` when the answer is no.
     """
-    from latentscore_data.core.display import interactive, money, say
-    from latentscore_data.core.errors import InputError, StoppedError
-
     if yes or settings.llm.max_cost is not None:
         return yes
     spending = spending_steps(plan)
@@ -210,11 +197,6 @@ def run_stages(
 ) -> Chain:
     """Check everything first, then run what is stale, one stage after the other, under one lock."""
     import time
-
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import EXIT_SOME_FAILED
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import Workspace
 
     workspace = Workspace(settings.paths.root)
     chain = Chain()
@@ -252,16 +234,12 @@ def command_module(stage: str) -> Any:
 
 def stale(stage: str, settings: Settings, workspace: Workspace) -> list[str]:
     """Why a stage must run; empty when it is fresh."""
-    from latentscore_data.core.workspace import stale_reasons
-
     parts: list[StageFiles] = command_module(stage).stage_files(settings, workspace)
     return [reason for part in parts for reason in stale_reasons(part, workspace.root)]
 
 
 def report_of(bench: StageFiles, workspace: Workspace) -> str:
     """The page of the benchmark that these settings ask for; empty while there is none."""
-    from latentscore_data.core.workspace import read_manifest
-
     outputs: dict[str, Any] = (read_manifest(bench.manifest) or {}).get("outputs", {})
     pages = {(workspace.root / name).parent / "report.html" for name in outputs}
     return next((str(page.resolve()) for page in pages if page.exists()), "")
@@ -269,8 +247,6 @@ def report_of(bench: StageFiles, workspace: Workspace) -> str:
 
 def check_first(settings: Settings, stages: Sequence[str]) -> None:
     """Find what is missing for any stage before the first one runs. Raises the first error, after naming them all."""
-    from latentscore_data.core.display import say
-
     problems: list[LsdataError] = []
     for stage in stages:
         found = command_module(stage).preflight(settings)
@@ -283,8 +259,6 @@ def check_first(settings: Settings, stages: Sequence[str]) -> None:
 
 def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> bool:
     """True for a stage that the sample run leaves out because its extra is not installed; the reason is told."""
-    from latentscore_data.core.display import say
-
     if stage != "train":
         return False
     if settings.train.skip:

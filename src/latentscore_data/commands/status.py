@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentscore_data.commands._options import Globals, load
+from latentscore_data.commands.run_all import STAGES, command_module, sample_flags
+from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, say
+from latentscore_data.core.base.display import money as dollars
+from latentscore_data.core.base.ledger import Usage, totals
+from latentscore_data.core.base.manifest import StageFiles, read_manifest, stale_reasons
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.workspace import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.workspace import StageFiles, Workspace
 
 
 def status(
@@ -26,10 +30,6 @@ def status(
         lsdata status
         lsdata status --sample --json
     """
-    from latentscore_data.commands.run_all import sample_flags
-    from latentscore_data.core.display import OUTPUT, print_json, say
-    from latentscore_data.core.workspace import Workspace
-
     settings = load()
     if (
         not sample
@@ -73,8 +73,6 @@ class StageStatus:
 
 def look(settings: Settings, workspace: Workspace) -> list[StageStatus]:
     """Every stage's state. A stage whose manifest is whole and whose inputs and settings are the same is fresh."""
-    from latentscore_data.commands.run_all import STAGES, command_module
-
     found: list[StageStatus] = []
     for stage in STAGES:
         parts: list[StageFiles] = command_module(stage).stage_files(settings, workspace)
@@ -87,8 +85,6 @@ def look(settings: Settings, workspace: Workspace) -> list[StageStatus]:
 
 
 def _look_at(part: StageFiles, workspace: Workspace) -> StageStatus:
-    from latentscore_data.core.workspace import read_manifest, stale_reasons
-
     seen = StageStatus(part.stage)
     manifest = read_manifest(part.manifest)
     if manifest is None:
@@ -125,8 +121,6 @@ def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
 
 def money_spent(workspace: Workspace) -> dict[str, Any]:
     """What the ledger adds up to, over all runs in this workspace."""
-    from latentscore_data.core.ledger import Usage, totals
-
     total = Usage()
     for usage in totals(workspace.ledger).values():
         total.add(usage)
@@ -136,9 +130,6 @@ def money_spent(workspace: Workspace) -> dict[str, Any]:
 def show_status(workspace: Workspace, stages: list[StageStatus], money: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
-
-    from latentscore_data.core.display import clean, console, histogram
-    from latentscore_data.core.display import money as dollars
 
     out = console()
     out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)))

@@ -11,17 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentscore_data.commands._models import confirm_remote
 from latentscore_data.commands._options import DryRunOption, OnOption, SeedOption, YesOption, load, show, with_flags
+from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, say
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute import modal as remote
+from latentscore_data.core.compute.estimates import cap_usd
+from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
+from latentscore_data.core.training.base_models import check_base
+from latentscore_data.core.training.evaluate import evaluate_run
+from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
+from latentscore_data.core.training.run import run_training
+from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
+from latentscore_data.core.training.spec import Choices, effective_settings
+from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.training.runs import RunFolder
-    from latentscore_data.core.training.spec import Choices
-    from latentscore_data.core.workspace import StageFiles, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +126,9 @@ def sft(
         lsdata train sft --base-model tiny-random
         lsdata train sft --preset lora_rank:r64 --set optim.epochs=2
     """
-    from latentscore_data.core.training.spec import Choices
-
     settings = _settings(wanted, dry_run)
     choices = Choices("sft", run_id, None, preset or [], set_ or [])
-    _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
+    _start(settings, choices, StartOptions(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
@@ -147,12 +155,10 @@ def grpo(
         lsdata train grpo --base-model tiny-random --max-steps 10
         lsdata train grpo --adapter sft-gemma-3-270m-it-1a2b3c4d --preset grpo_beta:b0.08
     """
-    from latentscore_data.core.training.spec import Choices
-
     settings = _settings(wanted, dry_run)
     _trust_reward(settings, trust_settings)
     choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
-    _start(settings, choices, How(resume, force, detach, yes, evaluate, require_improvement), dry_run)
+    _start(settings, choices, StartOptions(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
 
 @app.command()
@@ -176,10 +182,6 @@ def sweep(
 
         lsdata train sweep lora_rank --base-model gemma3-270m --max-steps 200
     """
-    from latentscore_data.core.display import OUTPUT, print_json
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.training.spec import Choices
-
     kind = kind or ("grpo" if family == "grpo_beta" else "sft")
     if kind not in ("sft", "grpo"):
         raise InputError(f"{kind!r} is no kind of training", "kinds are sft and grpo")
@@ -195,7 +197,7 @@ def sweep(
             _show_plan(plan)
         return
     with _lock(settings, f"train sweep {family}"):
-        summary = run_sweep(settings, family, choices, How(resume, force, yes=yes))
+        summary = run_sweep(settings, family, choices, StartOptions(resume, force, yes=yes))
     _show_table(summary.details["runs"])
     show(summary)
 
@@ -208,8 +210,6 @@ def status() -> None:
 
         lsdata train status
     """
-    from latentscore_data.core.display import OUTPUT, clean, console, print_json
-
     lines = run_lines(load())
     if OUTPUT.json:
         print_json(lines)
@@ -238,11 +238,6 @@ def attach(run: RunArgument) -> None:
 
         lsdata train attach sft-gemma-3-270m-it-1a2b3c4d
     """
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training import remote
-    from latentscore_data.core.training.runs import find_run
-    from latentscore_data.core.workspace import Workspace
-
     workspace = Workspace(load().paths.root)
     folder = find_run(workspace.train_dir, run)
     remote.require_modal()
@@ -264,11 +259,6 @@ def fetch(
 
         lsdata train fetch sft-gemma-3-270m-it-1a2b3c4d
     """
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training import remote
-    from latentscore_data.core.training.runs import find_run
-    from latentscore_data.core.workspace import Workspace
-
     workspace = Workspace(load().paths.root)
     folder = find_run(workspace.train_dir, run)
     remote.require_modal()
@@ -285,9 +275,6 @@ def check() -> None:
 
         lsdata train check
     """
-    from latentscore_data.core.display import OUTPUT, print_json
-    from latentscore_data.core.training import remote
-
     load()
     remote.require_modal()
     found = remote.check_code()
@@ -302,8 +289,6 @@ def _settings(wanted: dict[str, Any], dry_run: bool) -> Settings:
 
     Raises :class:`InputError` when a GPU is named for a run on this machine; a dry run may ask for its price.
     """
-    from latentscore_data.core.errors import InputError
-
     train: dict[str, Any] = {}
     for name, value in wanted.items():
         section = SECTION_OF.get(name)
@@ -322,8 +307,6 @@ def _trust_reward(settings: Settings, trusted: bool) -> None:
 
     A folder that somebody else made must not be able to run its code. Raises :class:`InputError`.
     """
-    from latentscore_data.core.errors import InputError
-
     reward = settings.train.grpo.reward
     if reward != "standard" and not trusted:
         raise InputError(
@@ -332,9 +315,7 @@ def _trust_reward(settings: Settings, trusted: bool) -> None:
         )
 
 
-def _start(settings: Settings, choices: Choices, how: How, dry_run: bool) -> None:
-    from latentscore_data.core.display import OUTPUT, print_json
-
+def _start(settings: Settings, choices: Choices, how: StartOptions, dry_run: bool) -> None:
     if dry_run:
         plan = plan_one(settings, choices)
         if OUTPUT.json:
@@ -348,16 +329,12 @@ def _start(settings: Settings, choices: Choices, how: How, dry_run: bool) -> Non
 
 
 def _lock(settings: Settings, command: str) -> AbstractContextManager[None]:
-    from latentscore_data.core.workspace import Workspace
-
     return Workspace(settings.paths.root).lock(command)
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
     """A dry run for people: every value with its origin, then what the rows are and what training would take."""
     from rich.table import Table
-
-    from latentscore_data.core.display import clean, console
 
     out = console()
     values = Table("value", "", "from", title=plan["run_id"], title_justify="left", box=None)
@@ -376,8 +353,6 @@ def _show_plan(plan: dict[str, Any]) -> None:
 def _show_table(lines: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    from latentscore_data.core.display import OUTPUT, clean, console, duration
-
     if OUTPUT.json:
         return
     columns = [name for name in lines[0] if any(line[name] is not None for line in lines)]
@@ -393,7 +368,7 @@ def _show_table(lines: list[dict[str, Any]]) -> None:
 
 
 @dataclass(frozen=True)
-class How:
+class StartOptions:
     """How a run is started, and what happens after it."""
 
     resume: str = "auto"
@@ -404,22 +379,16 @@ class How:
     require_improvement: bool = False
 
     def __post_init__(self) -> None:
-        from latentscore_data.core.errors import InputError
-
         if self.resume not in ("auto", "never"):
             raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
 
 
 def run_train(settings: Settings, *, yes: bool = False) -> Summary:
     """Train every recipe that the settings name, in order."""
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.training.spec import Choices
-    from latentscore_data.core.workspace import Workspace, write_manifest
-
     workspace = Workspace(settings.paths.root)
     total = Summary("train")
     for kind in settings.train.recipes:
-        summary = train_one(settings, Choices(kind), How(yes=yes))
+        summary = train_one(settings, Choices(kind), StartOptions(yes=yes))
         total.done += summary.done
         total.skipped += summary.skipped
         total.seconds += summary.seconds
@@ -434,16 +403,8 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
 run_stage_for_chain = run_train
 
 
-def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
+def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
     """Prepare one run, train it here or on Modal, and say what came out."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import InputError
-    from latentscore_data.core.training import remote
-    from latentscore_data.core.training.prepare import check_lengths, prepare
-    from latentscore_data.core.training.run import run_training
-    from latentscore_data.core.training.runs import open_run
-    from latentscore_data.core.workspace import Workspace
-
     workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
@@ -465,18 +426,12 @@ def train_one(settings: Settings, choices: Choices, how: How) -> Summary:
         run_training(run.spec, run.folder.path, say=say)
     summary = _summary(run.folder, was_done)
     if how.evaluate or how.require_improvement:
-        from latentscore_data.core.training.evaluate import evaluate_run
-
         summary.details.update(evaluate_run(run.folder, settings, require=how.require_improvement, say=say))
     return summary
 
 
-def _agree(settings: Settings, how: How, runs: int) -> None:
+def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
-    from latentscore_data.commands._models import confirm_remote
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training.remote import check_cap
-
     modal = settings.train.modal
     cap = check_cap(modal, modal.gpu, runs)
     say(
@@ -487,8 +442,6 @@ def _agree(settings: Settings, how: How, runs: int) -> None:
 
 def _summary(folder: RunFolder, was_done: bool) -> Summary:
     """What a finished run came to."""
-    from latentscore_data.core.stage import Summary
-
     record = folder.record()
     summary = Summary(f"train {record['kind']}", done=int(not was_done), skipped=int(was_done))
     summary.seconds = 0.0 if was_done else float(record["seconds"])
@@ -501,8 +454,6 @@ def _summary(folder: RunFolder, was_done: bool) -> Summary:
 
 
 def _detached(folder: RunFolder) -> Summary:
-    from latentscore_data.core.stage import Summary
-
     summary = Summary("train on modal", details={"run": folder.run_id, "state": "running"})
     summary.outputs = [str(folder.path)]
     summary.next_step = f"lsdata train attach {folder.run_id}"
@@ -511,11 +462,6 @@ def _detached(folder: RunFolder) -> Summary:
 
 def run_lines(settings: Settings) -> list[dict[str, Any]]:
     """A line for each run in the workspace, the newest first; one that cannot be read has the state ``unreadable``."""
-    from latentscore_data.core.errors import InputError, MissingError
-    from latentscore_data.core.training import remote
-    from latentscore_data.core.training.runs import find_runs
-    from latentscore_data.core.workspace import Workspace
-
     lines: list[dict[str, Any]] = []
     for folder in find_runs(Workspace(settings.paths.root).train_dir):
         where = "modal" if (folder.path / "remote.json").exists() else "local"
@@ -553,35 +499,22 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
 
 def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
     """What a run would be: each value with its origin, what the rows are, and what it would take on Modal."""
-    from latentscore_data.core.display import say
-    from latentscore_data.core.training.prepare import plan, prepare
-    from latentscore_data.core.workspace import Workspace
-
     run = prepare(settings.train, settings.scoring, Workspace(settings.paths.root), choices, say=say)
     return plan(run, settings.train.modal)
 
 
 def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[str, Any]]:
     """The plans of all members of a family."""
-    from latentscore_data.core.training.sweep import members
-
     return [plan_one(settings, member) for member in members(family, choices).values()]
 
 
-def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Summary:
+def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptions) -> Summary:
     """Train the members of a family one after the other; a finished one is left as it is.
 
     A member that fails is a line of the table, and the others are trained all the same. The table is written after each.
     Raises what concerns all of them: before the first one starts where that can be known, and a full disk or a Modal that
     cannot be asked when it happens.
     """
-    from latentscore_data.core.display import say
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.training.prepare import prepare
-    from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
-    from latentscore_data.core.workspace import Workspace
-
     workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
     runs = members(family, choices)
     folders = {name: prepare(settings.train, settings.scoring, workspace, run).folder for name, run in runs.items()}
@@ -615,17 +548,11 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: How) -> Su
 
 def _concerns_all(error: Exception) -> bool:
     """Whether the other members of a sweep would fail like this one."""
-    from latentscore_data.core.errors import OutputError
-    from latentscore_data.core.training.remote import ModalError, RemoteRunError
-
     return isinstance(error, ModalError | OutputError) and not isinstance(error, RemoteRunError)
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What training reads and what decides its result."""
-    from latentscore_data.core.training.prepare import training_files
-    from latentscore_data.core.workspace import StageFiles
-
     inputs = {path for kind in settings.train.recipes for path in training_files(workspace, kind).values()}
     decisive = settings.train.model_dump(mode="json", exclude={"skip", "modal", "on"})
     return [StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, {})]
@@ -633,15 +560,10 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop training before it starts: a missing extra, a preset nobody knows, a base model that is not there."""
-    from latentscore_data.core.errors import LsdataError, require
-    from latentscore_data.core.training.spec import Choices, effective_settings
-
     checks: list[Callable[[], object]] = [
         partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
     ]
     if settings.train.on == "modal":
-        from latentscore_data.core.training.remote import require_modal
-
         checks = [require_modal]
     checks += [partial(effective_settings, settings.train, Choices(kind)) for kind in settings.train.recipes]
     checks.append(partial(_trust_reward, settings, False))
@@ -656,9 +578,6 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def _check_base(settings: Settings) -> None:
-    from latentscore_data.core.training.base_models import check_base
-    from latentscore_data.core.workspace import Workspace
-
     check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
 
 
@@ -666,7 +585,6 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
     """What training can cost, whatever the rows: nothing here, time-out x price for each run on Modal."""
     if settings.train.on != "modal":
         return {"cost_usd": 0.0, "basis": "trained on this machine"}
-    from latentscore_data.core.training.prices import cap_usd
 
     modal, runs = settings.train.modal, len(settings.train.recipes)
     basis = f"at most: {runs} x {modal.timeout_hours:g} h time-out x the price of {modal.gpu}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentscore_data.commands._models import announce, confirm_spending, show_plan, trust_key_to
 from latentscore_data.commands._options import (
     DryRunOption,
     ModelOption,
@@ -17,17 +18,30 @@ from latentscore_data.commands._options import (
     load,
     show,
 )
+from latentscore_data.core.base.display import progress, say
+from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.loop import Job, run_stage
+from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
+from latentscore_data.core.base.rows import SPLITS, SourceText, Split
+from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.settings import Settings, chosen
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.offline.builtin import FINGERPRINT, vibes_for
+from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
+from latentscore_data.core.llm.prices import costs_nothing
+from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
+from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.vibes.curation import Arranged, arrange
+from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
+from latentscore_data.core.vibes.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
+from latentscore_data.core.vibes.schema import TextVibes, vibe_schema_hash
+from latentscore_data.sample import sample_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from latentscore_data.core.arrange import Arranged
-    from latentscore_data.core.errors import LsdataError
-    from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.rows import SourceText, Split
-    from latentscore_data.core.settings import Settings
-    from latentscore_data.core.stage import Summary
-    from latentscore_data.core.workspace import StageFiles, Workspace
 
 
 @calls_models
@@ -45,7 +59,7 @@ def vibes(
         float | None, typer.Option(help="Cosine from which a vibe is a near-duplicate.", min=0.01, max=1)
     ] = None,
     dedupe_model: Annotated[
-        str | None, typer.Option(help="Embedder: auto, minilm, hashing, a folder or a hub id.")
+        str | None, typer.Option(help="Embedder: auto, minilm, words, a folder or a hub id.")
     ] = None,
     split_by: Annotated[str | None, typer.Option(help="Draw splits by source or by row.")] = None,
     seed: SeedOption = None,
@@ -63,11 +77,6 @@ def vibes(
         lsdata vibes
         lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
-    from latentscore_data.commands._models import show_plan, trust_key_to
-    from latentscore_data.core.secrets import read_dotenv
-    from latentscore_data.core.settings import chosen
-    from latentscore_data.core.workspace import Workspace
-
     read_dotenv()
     settings = load(
         vibes=chosen(
@@ -95,11 +104,6 @@ def vibes(
 
 def run_vibes(settings: Settings, *, yes: bool = False, retry_failed: bool = False, overwrite: bool = False) -> Summary:
     """Extract, then arrange. The lock is held by the caller."""
-    from latentscore_data.core.dedupe import choose_embedder
-    from latentscore_data.core.display import say
-    from latentscore_data.core.rows import SPLITS
-    from latentscore_data.core.workspace import Workspace, write_manifest
-
     workspace = Workspace(settings.paths.root)
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
@@ -122,30 +126,18 @@ def model_name(settings: Settings) -> str:
 
 def require_texts(workspace: Workspace) -> None:
     """Raise :class:`MissingError` when there is nothing to read."""
-    from latentscore_data.core.errors import MissingError
-
     if not any(path.stat().st_size for path in workspace.text_files()):
         raise MissingError(f"there are no texts in {workspace.texts_dir}", "run lsdata download first")
 
 
 def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
     """The texts that are read."""
-    from latentscore_data.core.record_builder import read_texts
-
     return read_texts(workspace.text_files(), settings.vibes.limit)
 
 
 def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed: bool, overwrite: bool) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
     from functools import partial
-
-    from latentscore_data.commands._models import announce, confirm_spending
-    from latentscore_data.core.display import progress
-    from latentscore_data.core.ledger import Ledger
-    from latentscore_data.core.llm.client import connect
-    from latentscore_data.core.llm.prices import costs_nothing
-    from latentscore_data.core.record_builder import ask_for_vibes, text_fingerprint, text_key
-    from latentscore_data.core.stage import Job, run_stage
 
     model = model_name(settings)
     base = settings.llm.base_for(model)
@@ -177,10 +169,6 @@ def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed
 
 def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
     """All answers as rows: thinned out, split, noisy, written to one file per split."""
-    from latentscore_data.core.arrange import arrange
-    from latentscore_data.core.dedupe import choose_embedder, load_embedder
-    from latentscore_data.core.record_builder import extracted_rows, text_fingerprint, text_key
-
     model = model_name(settings)
     base = settings.llm.base_for(model)
     wanted = {text_key(t): text_fingerprint(t, model, settings.vibes, base) for t in texts(settings, workspace)}
@@ -197,8 +185,6 @@ def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
 
 def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
     """What the last run put into a split that would have been empty: it stays there when texts are added."""
-    from latentscore_data.core.workspace import read_manifest
-
     manifest = read_manifest(workspace.vibes_dir / "manifest.json") or {}
     same = all(
         manifest.get("settings", {}).get(f"splits.{name}") == getattr(settings.splits, name)
@@ -209,8 +195,6 @@ def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
 
 def report(arranged: Arranged) -> None:
     """How the rows fell, and how near the test rows are to what is trained on."""
-    from latentscore_data.core.display import say
-
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
     say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
     for how, leak in (("by source", arranged.leakage), ("by row it would be", arranged.leakage_by_row)):
@@ -228,12 +212,6 @@ def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
 
 
 def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> Plan:
-    from latentscore_data.core.llm.builtin import vibes_for
-    from latentscore_data.core.llm.plan import make_plan
-    from latentscore_data.core.llm.prompts import vibes_question
-    from latentscore_data.core.vibe_schema import TextVibes
-    from latentscore_data.sample import sample_texts
-
     example = vibes_for(next(sample_texts()).text, max_vibes=settings.vibes.max_vibes)
     return make_plan(
         model_name(settings),
@@ -247,12 +225,6 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the stage reads, and what decides its result."""
-    from latentscore_data.core.dedupe import choose_embedder
-    from latentscore_data.core.llm.builtin import FINGERPRINT
-    from latentscore_data.core.llm.prompts import vibes_prompt_hash
-    from latentscore_data.core.vibe_schema import vibe_schema_hash
-    from latentscore_data.core.workspace import StageFiles
-
     decides: dict[str, Any] = {
         "model": model_name(settings),
         "api_base": settings.llm.api_base,
@@ -278,10 +250,6 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, an embedder's library or weights."""
-    from latentscore_data.core.dedupe import minilm_missing
-    from latentscore_data.core.errors import LsdataError, MissingError
-    from latentscore_data.core.llm.client import check_route
-
     problems: list[LsdataError] = []
     try:
         check_route(model_name(settings), settings.llm)
@@ -289,7 +257,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
         problems.append(error)
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):
         problems.append(
-            MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'hashing'")
+            MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'words'")
         )
     return problems
 
@@ -297,8 +265,6 @@ def preflight(settings: Settings) -> list[LsdataError]:
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
     """Calls and cost of this stage as things stand; while there are no texts, or ``behind`` a stage that fetches them
     anew, of as many as there will be."""
-    from latentscore_data.core.llm.plan import expected_texts
-
     if not behind and (plan := make_plan_for(settings, workspace)).rows:
         return plan.to_dict()
     longest = "word " * settings.vibes.max_input_words

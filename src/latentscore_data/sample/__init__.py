@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from latentscore_data.core.jsonl_io import read_rows
-from latentscore_data.core.rows import SourceText, VibeRow
+from latentscore_data.core.base.jsonl import read_rows
+from latentscore_data.core.base.rows import SourceText, VibeRow
 
 PASSAGES = Path(__file__).parent / "passages.jsonl"
 VIBES = Path(__file__).parent / "vibes.jsonl"

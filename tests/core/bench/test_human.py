@@ -12,9 +12,9 @@ import pytest
 from bench_fakes import make_result, make_rows
 from browsing import open_page, until
 from latentscore import Audio
+from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.bench import human
 from latentscore_data.core.bench.clips import write_mp3
-from latentscore_data.core.errors import InputError, MissingError
 
 SOURCES = ("aster", "birch", "cedar")
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from bench_fakes import make_rows
-from latentscore_data.core.bench.prepare import choosers, facts
-from latentscore_data.core.generators.base import parse_sources
-from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.base.rows import ScoredRow, selection_scorers
+from latentscore_data.core.bench.prepare import describe_sources
+from latentscore_data.core.generators.registry import parse_sources
 from latentscore_data.core.training.runs import slim
 
 
@@ -20,9 +20,9 @@ def note(runs: Path, run_id: str, **record: object) -> None:
 def test_the_rows_of_a_run_still_tell_who_chose_their_answers():
     rows = make_rows(3)
     kept = [ScoredRow.model_validate(row) for row in slim(rows)]
-    assert choosers(kept) == choosers(rows) == ("other",)
+    assert selection_scorers(kept) == selection_scorers(rows) == ("other",)
     alone = [row.model_copy(update={"candidate_scores": {"other": [0.4, None]}}) for row in kept]
-    assert choosers(alone) == ()
+    assert selection_scorers(alone) == ()
 
 
 def test_a_model_is_marked_with_all_who_taught_it(tmp_path: Path):
@@ -32,7 +32,7 @@ def test_a_model_is_marked_with_all_who_taught_it(tmp_path: Path):
     note(tmp_path, "grpo-2", kind="grpo", adapter=str(tmp_path / "sft-2"), calibration={"scorer": "none"})
     note(tmp_path, "first", kind="sft", base_model="first", chosen_by=[])
     names = ["sft-1", "sft-2", "grpo-1", "grpo-2", "first", "some/hub-model"]
-    found = facts(parse_sources([f"local:{name}" for name in names]), [], [], tmp_path)
+    found = describe_sources(parse_sources([f"local:{name}" for name in names]), [], [], tmp_path)
     assert [set(fact.chosen_by) for fact in found] == [
         {"clap"}, {"acoustic", "clap"}, {"acoustic", "clap"}, {"acoustic", "clap"}, set(), set(),
     ]  # fmt: skip

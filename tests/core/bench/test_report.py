@@ -17,9 +17,9 @@ from bench_fakes import make_result, make_rows, noise
 from browsing import open_page, until
 from factories import make_payload
 from latentscore.labels import FIELDS
+from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.bench.report import in_short, json_for_html, pack_config, pack_palette, render_report
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts, summarise
-from latentscore_data.core.rows import BenchRow
 
 NASTY = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">"'&\u2028"""
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from bench_fakes import CountingGenerator, FakeStudio, make_rows
+from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.rows import BenchRow
+from latentscore_data.core.base.settings import ConfigsSettings
 from latentscore_data.core.bench import run
-from latentscore_data.core.generators.base import Generated
 from latentscore_data.core.generators.models import LLMGenerator
-from latentscore_data.core.ledger import Usage
-from latentscore_data.core.llm.builtin import payload_for
-from latentscore_data.core.llm.client import Answer, Question
-from latentscore_data.core.rows import BenchRow
-from latentscore_data.core.settings import ConfigsSettings
-from latentscore_data.core.stage import RowFailure
+from latentscore_data.core.generators.types import Generated
+from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.llm.types import Answer, Question
 
 
 @pytest.fixture
@@ -23,18 +23,18 @@ def files(tmp_path: Path) -> run.RunFiles:
     return run.RunFiles(tmp_path / "run")
 
 
-def results(files: run.RunFiles, generators: list, rows: list, studio: FakeStudio) -> list[BenchRow]:
+def results(files: run.RunFiles, generators: list, rows: list, service: FakeStudio) -> list[BenchRow]:
     for generator in generators:
         run.generate(generator, rows, files)
-    samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
-    run.listen(samples, studio, files)
-    return run.results_in_order(files, samples, studio)
+    samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
+    run.score_answers(samples, service, files)
+    return run.results_in_order(files, samples, service)
 
 
 def test_every_source_answers_every_row_in_batches(files: run.RunFiles):
-    rows, studio = make_rows(5, 2), FakeStudio()
+    rows, service = make_rows(5, 2), FakeStudio()
     one, two = CountingGenerator("one"), CountingGenerator("two", brightness="bright")
-    found = results(files, [one, two], rows, studio)
+    found = results(files, [one, two], rows, service)
     assert [(row.source, row.row_id) for row in found] == [(s, r.row_id) for s in ("one", "two") for r in rows]
     assert sorted(map(len, one.batches)) == [2, 4, 4]
     assert {row.scores["bright"]["final_score"] for row in found if row.source == "two"} == {0.7}
@@ -46,14 +46,14 @@ def test_every_source_answers_every_row_in_batches(files: run.RunFiles):
 def test_the_same_command_again_does_nothing_and_a_changed_row_alone_is_done_again(files: run.RunFiles):
     rows = make_rows(5, 2)
     results(files, [CountingGenerator()], rows, FakeStudio())
-    again, studio = CountingGenerator(), FakeStudio()
+    again, service = CountingGenerator(), FakeStudio()
     before = files.results.read_bytes()
-    results(files, [again], rows, studio)
+    results(files, [again], rows, service)
     assert again.batches == []
-    assert studio.heard == []
+    assert service.heard == []
     assert files.results.read_bytes() == before
     changed = [rows[0].model_copy(update={"vibe_original": "quite another"}), *rows[1:]]
-    results(files, [again], changed, studio)
+    results(files, [again], changed, service)
     assert again.batches == [["quite another"]]
 
 
@@ -62,9 +62,9 @@ def test_a_torn_result_and_a_lost_sound_are_made_again(files: run.RunFiles):
     whole = results(files, [CountingGenerator()], rows, FakeStudio())
     lines = files.results.read_bytes().splitlines(keepends=True)
     files.results.write_bytes(b"".join(lines[:2]) + lines[2][:40])
-    studio = FakeStudio()
-    assert results(files, [CountingGenerator()], rows, studio) == whole
-    assert len({vibe for vibe, _ in studio.heard}) >= 2
+    service = FakeStudio()
+    assert results(files, [CountingGenerator()], rows, service) == whole
+    assert len({vibe for vibe, _ in service.heard}) >= 2
     for sound in files.audio.iterdir():
         sound.unlink()
     results(files, [CountingGenerator()], rows, FakeStudio())
@@ -84,11 +84,11 @@ def test_failed_answers_and_silent_audio_stay_in_the_comparison(files: run.RunFi
 
 
 def test_foreign_vibes_come_from_other_texts(files: run.RunFiles):
-    rows, studio = make_rows(6, 3), FakeStudio()
+    rows, service = make_rows(6, 3), FakeStudio()
     foreign = run.foreign_vibes(rows, seed=0)
     by_vibe = {row.vibe_original: row.source_id for row in rows}
     assert all(by_vibe[str(vibe)] != row.source_id for vibe, row in zip(foreign, rows, strict=True))
-    found = results(files, [CountingGenerator()], rows, studio)
+    found = results(files, [CountingGenerator()], rows, service)
     assert all(row.shuffled_scores["bright"] == 0.5 for row in found)  # type: ignore[attr-defined]
     assert run.foreign_vibes(rows[:3], seed=0) == [None, None, None]
 
@@ -98,10 +98,10 @@ def test_the_floor_can_be_limited_to_one_source(files: run.RunFiles):
     generators = [CountingGenerator("a"), CountingGenerator("b", brightness="dark")]
     for generator in generators:
         run.generate(generator, rows, files)
-    samples = run.answered(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
-    studio = FakeStudio()
-    run.listen(samples, studio, files, floor_source="b")
-    found = run.results_in_order(files, samples, studio, floor_source="b")
+    samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, seed=0)
+    service = FakeStudio()
+    run.score_answers(samples, service, files, floor_source="b")
+    found = run.results_in_order(files, samples, service, floor_source="b")
     assert [hasattr(row, "shuffled_scores") for row in found] == [False] * 3 + [True] * 3
 
 
@@ -138,7 +138,7 @@ def test_a_model_s_bad_answer_is_its_own_failure_and_the_network_s_is_tried_agai
     generator = LLMGenerator("talker", llm, ConfigsSettings(), max_concurrency=2)
     summary = run.generate(generator, rows, files)
     assert (summary.done, dict(summary.failed), llm.closed) == (2, {"transient": 1}, True)
-    rain, broken, offline = run.answered(files, rows, {"talker": generator.fingerprint}, seed=0)
+    rain, broken, offline = run.load_answers(files, rows, {"talker": generator.fingerprint}, seed=0)
     assert rain.answer is not None
     assert (rain.answer.tokens_out, rain.answer.cost_usd, rain.answer.seconds) == (20, 0.001, 0.5)
     assert broken.answer == Generated(failure="no valid answer: no JSON after 3 tries")
@@ -154,25 +154,25 @@ def test_an_answer_to_an_older_question_stands_in_for_no_failed_one(files: run.R
     llm = TalkingLLM()
     now = LLMGenerator("hosted", llm, ConfigsSettings(temperature=0.2), max_concurrency=1)
     # Nothing was asked yet under the new settings: the old answers are not the new source's.
-    assert [s.answer for s in run.answered(files, rows, {"hosted": now.fingerprint}, seed=0)] == [
+    assert [s.answer for s in run.load_answers(files, rows, {"hosted": now.fingerprint}, seed=0)] == [
         Generated(failure="missing: no answer")
     ] * 2
     asked = [offline, rows[1]]
     run.generate(now, asked, files)
-    failed, answer = run.answered(files, asked, {"hosted": now.fingerprint}, seed=0)
+    failed, answer = run.load_answers(files, asked, {"hosted": now.fingerprint}, seed=0)
     assert failed.answer == Generated(failure="transient: connection reset")
     assert answer.answer is not None
     assert answer.answer.cost_usd == 0.001
 
 
 def test_what_was_heard_of_another_answer_does_not_count(files: run.RunFiles):
-    rows, studio = make_rows(2, 1), FakeStudio()
-    results(files, [CountingGenerator()], rows, studio)
-    other = run.answered(files, rows, {"counting": "another"}, seed=0)
-    assert [row.scores for row in run.results_in_order(files, other, studio)] == [{}, {}]
-    samples = run.answered(files, rows, {"counting": "1"}, seed=0)
-    studio.scorers[0].fingerprint = "bright-2"
-    assert [row.failure for row in run.results_in_order(files, samples, studio)] == ["missing: not heard"] * 2
+    rows, service = make_rows(2, 1), FakeStudio()
+    results(files, [CountingGenerator()], rows, service)
+    other = run.load_answers(files, rows, {"counting": "another"}, seed=0)
+    assert [row.scores for row in run.results_in_order(files, other, service)] == [{}, {}]
+    samples = run.load_answers(files, rows, {"counting": "1"}, seed=0)
+    service.scorers[0].fingerprint = "bright-2"
+    assert [row.failure for row in run.results_in_order(files, samples, service)] == ["missing: not heard"] * 2
 
 
 def test_the_ceiling_is_the_best_candidate_of_each_row():

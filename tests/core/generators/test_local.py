@@ -10,7 +10,7 @@ import pytest
 
 from factories import make_payload, make_vibe
 from latentscore import parse_payload
-from latentscore_data.core.errors import MissingError
+from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.generators.local import LocalGenerator
 
 VIBE = "damp november soul"
@@ -45,9 +45,9 @@ def learn_one_answer(folder: Path, steps: int) -> dict:
         chat.prompt_messages(VIBE), tokenize=False, add_generation_prompt=True
     )
     asked = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    told = loaded.tokenizer(chat.answer_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
-    ids = torch.tensor([asked + told])
-    labels = torch.tensor([[-100] * len(asked) + told])
+    messages = loaded.tokenizer(chat.answer_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([asked + messages])
+    labels = torch.tensor([[-100] * len(asked) + messages])
     optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
     loaded.model.train()
     for _ in range(steps):

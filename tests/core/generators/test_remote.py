@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from factories import make_payload, make_vibe
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.settings import BenchSettings, ModalSettings
 from latentscore_data.core.generators.remote import RemoteGenerator
-from latentscore_data.core.rows import VibeRow
-from latentscore_data.core.settings import BenchSettings, ModalSettings
-from latentscore_data.core.training import remote
+from latentscore_data.core.generators.types import Generated
 
 
 def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -30,7 +29,7 @@ def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.Monkey
             answers = [asdict(Generated(make_payload(row.vibe_original), raw_valid=True, seconds=0.5)) for row in rows]
             yield json.dumps({"generated": answers})
 
-    monkeypatch.setattr(remote, "map_on_modal", map_here)
+    monkeypatch.setattr("latentscore_data.core.generators.remote.map_on_modal", map_here)
     modal = ModalSettings(shard_rows=2, max_containers=2)
     generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), modal, tmp_path, print)
     rows = [make_vibe(number, vibe=f"vibe {number}") for number in range(5)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from latentscore_data.core.errors import OutputError
+from latentscore_data.core.base.errors import OutputError
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 
 ENTRY = Stored('{"a": 1}', "m", "stop", 10, 20, 0.5, 1.5, litellm_version="1", answer_type="Word")

@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from latentscore_data.core.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
-from latentscore_data.core.ledger import Ledger, totals
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
+from latentscore_data.core.base.ledger import Ledger, totals
+from latentscore_data.core.base.loop import NotAttempted, RowFailure
+from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.cache import AnswerCache
-from latentscore_data.core.llm.client import BASE_PROVIDERS, LiteLLM, Question, check_route
+from latentscore_data.core.llm.client import LiteLLM
 from latentscore_data.core.llm.prices import Price, price_of
-from latentscore_data.core.settings import LLMSettings
-from latentscore_data.core.stage import NotAttempted, RowFailure
+from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route
+from latentscore_data.core.llm.types import Question
 from servers import Bucket, ChatServer
 
 SECRET = "sk-loopback-0123456789abcdef"

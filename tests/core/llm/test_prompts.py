@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentscore import FIELDS
+from latentscore_data.core.base.settings import ConfigsSettings, VibesSettings
 from latentscore_data.core.llm.prompts import (
     config_question,
     config_system,
@@ -15,7 +16,6 @@ from latentscore_data.core.llm.prompts import (
     vibe_message,
     vibes_question,
 )
-from latentscore_data.core.settings import ConfigsSettings, VibesSettings
 
 
 def test_the_system_message_names_every_field_and_label() -> None:

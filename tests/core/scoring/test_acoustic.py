@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentscore import Audio, MusicConfig, random_config
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring import descriptors
 from latentscore_data.core.scoring.acoustic import (
     AXES,
@@ -23,9 +24,8 @@ from latentscore_data.core.scoring.acoustic import (
     nothing_asked,
     sharing,
 )
-from latentscore_data.core.scoring.base import Score
-from latentscore_data.core.scoring.studio import Studio
-from latentscore_data.core.settings import ScoringSettings
+from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import Score
 
 HERE = Path(__file__).parent
 RATE = 48_000
@@ -176,9 +176,9 @@ def vibes(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def studio() -> Iterator[Studio]:
-    with Studio([AcousticScorer()], ScoringSettings(seconds=8)) as studio:
-        yield studio
+def service() -> Iterator[ScoringService]:
+    with ScoringService([AcousticScorer()], ScoringSettings(seconds=8)) as service:
+        yield service
 
 
 def final(outcome: Any) -> float:
@@ -188,13 +188,13 @@ def final(outcome: Any) -> float:
 
 @pytest.mark.long
 @pytest.mark.parametrize("file", ["vibes_held_out", "vibes_development"])
-def test_a_config_that_matches_beats_one_that_contradicts(studio: Studio, file: str) -> None:
+def test_a_config_that_matches_beats_one_that_contradicts(service: ScoringService, file: str) -> None:
     """On twenty vibes put aside before the lexicon was written (and on those that were looked at), for two bases."""
     rows = vibes(file)
     plain = MusicConfig().to_prompt().model_dump()
     for base in (plain, random_config(np.random.default_rng(5)).model_dump()):
         pairs = [(row["vibe"], {**base, **row[side]}) for row in rows for side in ("match", "contradict")]
-        scores = [final(hearing.outcomes["acoustic"]) for hearing in studio.hear_all(pairs)]
+        scores = [final(scored_render.outcomes["acoustic"]) for scored_render in service.score_all(pairs)]
         matching, contradicting = np.array(scores[::2]), np.array(scores[1::2])
         wins = int((matching > contradicting).sum())
         print(f"\n{file}: the matching config wins {wins} of {len(rows)}")
@@ -205,14 +205,17 @@ def test_a_config_that_matches_beats_one_that_contradicts(studio: Studio, file: 
 
 
 @pytest.mark.long
-def test_the_best_of_eight_has_more_of_the_intended_fields_than_a_random_one(studio: Studio) -> None:
+def test_the_best_of_eight_has_more_of_the_intended_fields_than_a_random_one(service: ScoringService) -> None:
     """Counted on the fields that the vibes intend, which the scorer does not see."""
     rng = np.random.default_rng(0)
     configs = [random_config(rng).model_dump() for _ in range(96)]
     rows = vibes("vibes_held_out")
     table = np.array(
         [
-            [final(hearing.outcomes["acoustic"]) for hearing in studio.hear_all((row["vibe"], c) for c in configs)]
+            [
+                final(scored_render.outcomes["acoustic"])
+                for scored_render in service.score_all((row["vibe"], c) for c in configs)
+            ]
             for row in rows
         ]
     )

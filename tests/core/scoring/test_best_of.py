@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from factories import make_payload, make_vibe
-from latentscore_data.core.errors import MissingError
-from latentscore_data.core.jsonl_io import read_lines, read_rows, replace_rows
-from latentscore_data.core.ledger import Usage
-from latentscore_data.core.rows import ConfigRow, ScoredRow
-from latentscore_data.core.scoring import best_of, studio
-from latentscore_data.core.scoring.base import Score, Scorer
+from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
+from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.manifest import read_manifest, stale_reasons
+from latentscore_data.core.base.rows import ConfigRow, ScoredRow
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.scoring import best_of, service
 from latentscore_data.core.scoring.best_of import choose, run_scoring
-from latentscore_data.core.scoring.studio import Studio
-from latentscore_data.core.settings import Settings
-from latentscore_data.core.stage import Summary
-from latentscore_data.core.workspace import Workspace, read_manifest, stale_reasons
+from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import Score, Scorer
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
 
 QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "infinite"))
@@ -25,7 +26,7 @@ QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "i
 
 @pytest.fixture(autouse=True)
 def _fake_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studio, "make_renderer", make_fake_renderer)
+    monkeypatch.setattr(service, "make_renderer", make_fake_renderer)
 
 
 def make_fake_renderer(render: Any) -> Any:
@@ -227,7 +228,7 @@ def test_the_work_is_what_it_must_be_and_no_more(workspace: Workspace, rows: int
     summary = score(workspace, peak, rows=table)
     assert summary.done == rows
     assert summary.details["renders"] == rows * 5
-    assert (peak.listened, peak.compared) == (rows * 5, rows * 5)
+    assert (peak.embedded, peak.compared) == (rows * 5, rows * 5)
 
 
 def test_what_scorers_paid_is_in_the_summary(workspace: Workspace) -> None:
@@ -270,14 +271,14 @@ def test_no_candidates_is_one_line_and_a_remedy(workspace: Workspace) -> None:
 
 
 def test_choosing_for_a_vibe_keeps_the_sound_of_the_winner() -> None:
-    with Studio([LoudnessScorer()], settings().scoring, render=render_by_root) as studio:
-        choice = choose(studio, "a vibe", [QUIET, None, LOUD], want_audio=True)
+    with ScoringService([LoudnessScorer()], settings().scoring, render=render_by_root) as service:
+        choice = choose(service, "a vibe", [QUIET, None, LOUD], want_audio=True)
     assert choice.best_index == 2
-    winner = choice.hearings[2]
+    winner = choice.scored_renders[2]
     assert winner is not None
     assert winner.audio is not None
     assert np.abs(winner.audio.samples).max() == pytest.approx(0.575, abs=0.01)
-    assert choice.hearings[1] is None
+    assert choice.scored_renders[1] is None
 
 
 def test_a_published_row_keeps_columns_that_are_not_ours(workspace: Workspace) -> None:

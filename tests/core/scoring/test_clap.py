@@ -15,14 +15,16 @@ import pytest
 
 from factories import make_payload, make_vibe
 from latentscore import Audio
-from latentscore_data.core.errors import InputError, MissingError
-from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.scoring import clap
-from latentscore_data.core.scoring.base import Score, ScorerNeeds, make_scorer, resolve_auto
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import HOP, WINDOW, ClapScorer, cut
-from latentscore_data.core.scoring.studio import Studio
-from latentscore_data.core.settings import ScoringSettings, Settings
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
+from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import Score
 from scoring_fakes import render_by_root
 
 
@@ -75,7 +77,7 @@ class TestWindows:
 class TestMissing:
     def test_without_weights_the_error_names_the_command(self) -> None:
         with pytest.raises(MissingError, match="doctor --fetch clap"):
-            make_scorer("clap", ScorerNeeds(ScoringSettings()))
+            make_scorer("clap", ScorerDeps(ScoringSettings()))
 
     def test_auto_is_acoustic_and_says_why(self) -> None:
         name, why = resolve_auto(ScoringSettings())
@@ -137,9 +139,9 @@ class TestScores:
     def test_the_pool_is_the_mean_of_unit_vectors(self, folder: Path) -> None:
         scorer = open_scorer(folder)
         audio = noise(15)
-        whole = scorer.listen([audio])[0]
+        whole = scorer.embed([audio])[0]
         halves = [Audio(audio.samples[start : start + WINDOW], 48_000) for start in (0, HOP)]
-        first, second = (scorer.listen([half])[0] for half in halves)
+        first, second = (scorer.embed([half])[0] for half in halves)
         assert isinstance(whole, np.ndarray)
         assert isinstance(first, np.ndarray)
         np.testing.assert_allclose(whole, clap.unit((first + second) / 2), atol=1e-6)
@@ -154,7 +156,7 @@ class TestScores:
     def test_texts_and_the_bad_sound_are_embedded_once(self, folder: Path, tmp_path: Path) -> None:
         with ScoreCache(tmp_path / "scores.sqlite") as cache:
             scorer = open_scorer(folder, cache)
-            vector = scorer.listen([noise(10)])[0]
+            vector = scorer.embed([noise(10)])[0]
             first = scorer.compare(["one", "two", "one"], np.stack([vector] * 3))
             assert scorer.counts == {"sounds": 1, "windows": 1, "texts": 2, "bad_sound": 1}
             again = open_scorer(folder, cache)
@@ -168,11 +170,11 @@ class TestScores:
         """R rows with N valid candidates: R*N renders, R*N sounds by their windows, R texts, 1 bad sound."""
         from test_best_of import make_fake_renderer
 
-        from latentscore_data.core.scoring import studio
+        from latentscore_data.core.base.workspace import Workspace
+        from latentscore_data.core.scoring import service
         from latentscore_data.core.scoring.best_of import run_scoring
-        from latentscore_data.core.workspace import Workspace
 
-        monkeypatch.setattr(studio, "make_renderer", make_fake_renderer)
+        monkeypatch.setattr(service, "make_renderer", make_fake_renderer)
         workspace = Workspace(root)
         echoes = ("none", "medium", "infinite")
         rows = [
@@ -204,11 +206,11 @@ class TestScores:
         scorer = open_scorer(save_clap(tmp_path / "collapsed", collapsed=True))
         settings = ScoringSettings(seconds=0.5, workers=1)
         with (
-            Studio([scorer], settings, render=render_by_root) as studio,
+            ScoringService([scorer], settings, render=render_by_root) as service,
             pytest.raises(InputError, match="unrelated captions alike"),
         ):
-            studio.hear("x", make_payload())
-        assert studio.counts.renders == 0
+            service.score_one("x", make_payload())
+        assert service.counts.renders == 0
 
 
 def copy_of(folder: Path, to: Path) -> Path:
@@ -363,7 +365,7 @@ import numpy as np
 from pathlib import Path
 from latentscore import Audio
 from latentscore_data.core.scoring.clap import ClapScorer
-from latentscore_data.core.settings import ScoringSettings
+from latentscore_data.core.base.settings import ScoringSettings
 scorer = ClapScorer(ScoringSettings(clap_model=sys.argv[1]))
 scorer.prepare()
 rng = np.random.default_rng(0)

@@ -8,10 +8,12 @@ import pytest
 
 from factories import make_config
 from latentscore import Audio
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.scoring.base import Score, ScorerNeeds, Unscored, make_scorer, make_scorers
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.custom import CustomScorer
-from latentscore_data.core.settings import ScoringSettings
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, make_scorers
+from latentscore_data.core.scoring.types import Score, Unscored
 
 CODE = textwrap.dedent(
     """
@@ -46,8 +48,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def needs(*names: str) -> ScorerNeeds:
-    return ScorerNeeds(ScoringSettings(scorers=list(names)), trusted=frozenset(names))
+def needs(*names: str) -> ScorerDeps:
+    return ScorerDeps(ScoringSettings(scorers=list(names)), trusted=frozenset(names))
 
 
 def open_scorer(name: str, seconds: float = 60.0) -> CustomScorer:
@@ -98,12 +100,12 @@ def test_whatever_it_does_costs_that_pair_and_no_other(file: Path) -> None:
 
 def test_only_what_the_user_named_runs(file: Path) -> None:
     name = f"{file}:loud"
-    scorer = make_scorer(name, ScorerNeeds(ScoringSettings()))
+    scorer = make_scorer(name, ScorerDeps(ScoringSettings()))
     with pytest.raises(InputError, match="settings file") as refused:
         scorer.score(["x"], [SOUND])
     assert "--trust-settings" in refused.value.remedy
     with pytest.raises(InputError, match="settings file"):
-        make_scorers(ScorerNeeds(ScoringSettings(scorers=[name])))
+        make_scorers(ScorerDeps(ScoringSettings(scorers=[name])))
 
 
 def test_what_cannot_be_found_is_an_error_at_once(file: Path) -> None:

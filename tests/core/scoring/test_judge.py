@@ -14,10 +14,12 @@ import pytest
 import soundfile
 
 from latentscore import Audio
-from latentscore_data.core.errors import InputError, MissingError
-from latentscore_data.core.scoring.base import Score, ScorerNeeds, Unscored, make_scorer
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.settings import LLMSettings, ScoringSettings
+from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.judge import JudgeScorer, judge_plan
-from latentscore_data.core.settings import LLMSettings, ScoringSettings
+from latentscore_data.core.scoring.registry import make_scorer
+from latentscore_data.core.scoring.types import Score, Unscored
 from servers import ChatServer
 
 pytestmark = pytest.mark.long  # importing litellm takes seconds
@@ -29,7 +31,7 @@ def judgement(match: float, quality: float) -> str:
 
 def open_judge(server: ChatServer, **paths: Any) -> JudgeScorer:
     llm = LLMSettings(api_base=server.url, max_attempts=2, retry_cap_seconds=0.1)
-    judge = make_scorer("judge:ears/large", ScorerNeeds(ScoringSettings(), llm, **paths))
+    judge = make_scorer("judge:ears/large", ScorerDeps(ScoringSettings(), llm, **paths))
     assert isinstance(judge, JudgeScorer)
     return judge
 
@@ -100,20 +102,20 @@ def test_a_refused_key_ends_the_run(sound: Audio) -> None:
 
 def test_a_model_has_to_be_named_and_its_key_set() -> None:
     with pytest.raises(InputError, match="needs a model"):
-        make_scorer("judge:", ScorerNeeds(ScoringSettings()))
-    judge = make_scorer("judge:openai/gpt-4o-audio-preview", ScorerNeeds(ScoringSettings()))
+        make_scorer("judge:", ScorerDeps(ScoringSettings()))
+    judge = make_scorer("judge:openai/gpt-4o-audio-preview", ScorerDeps(ScoringSettings()))
     assert isinstance(judge, JudgeScorer)
     with pytest.raises(MissingError, match="OPENAI_API_KEY"):
         judge.check()
 
 
 def test_what_a_judge_would_cost_is_estimated_before_it_is_asked() -> None:
-    needs = ScorerNeeds(ScoringSettings(seconds=10), LLMSettings())
+    needs = ScorerDeps(ScoringSettings(seconds=10), LLMSettings())
     plan = judge_plan("judge:openai/gpt-4o", 1000, needs)
     assert (plan.calls, plan.spends) == (1000, True)
     assert plan.cost_usd is not None
     assert 0.5 < plan.cost_usd < 50
-    here = ScorerNeeds(ScoringSettings(), LLMSettings(api_base="http://127.0.0.1:1/v1"))
+    here = ScorerDeps(ScoringSettings(), LLMSettings(api_base="http://127.0.0.1:1/v1"))
     assert not judge_plan("judge:ears/large", 1000, here).spends
     unknown = judge_plan("judge:nobody/knows-this", 10, needs)
     assert unknown.cost_usd is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from latentscore_data.core.errors import InputError, MissingError
+from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.training import base_models
 
 

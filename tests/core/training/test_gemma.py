@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from factories import make_vibe
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training import chat
-from latentscore_data.core.workspace import Workspace
 from training_runs import quotes, short_question, train, write_rows
 
 pytest.importorskip("trl")

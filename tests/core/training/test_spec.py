@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.settings import ScoringSettings, TrainSettings
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import ScoringSettings, TrainSettings
 from latentscore_data.core.training.spec import (
     Choices,
     DataFact,

@@ -19,13 +19,13 @@ pytest.importorskip("trl")
 
 from conftest import SRC
 from factories import make_payload
-from latentscore_data.core.errors import InputError, MissingError, OutputError
-from latentscore_data.core.jsonl_io import replace_rows
+from latentscore_data.core.base.errors import InputError, MissingError, OutputError
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training import chat
 from latentscore_data.core.training.base_models import load_base, load_trained
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, open_run
-from latentscore_data.core.workspace import Workspace
 from training_runs import SFT_STEPS, quotes, ready, short_question, train, write_rows
 
 pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread", "short_prompt")]
@@ -235,9 +235,9 @@ def test_a_killed_run_goes_on_to_the_same_step_and_the_same_loss(trained: Traine
 def test_every_checkpoint_is_reported_and_the_end_as_well(trained: Trained) -> None:
     workspace, _ = trained
     run = ready(workspace, "sft", "optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
-    told: list[str] = []
-    run_training(run.spec, run.folder.path, lambda path: told.append(path.name))
-    assert told == ["checkpoint-1", "checkpoint-2", run.spec.run_id]
+    messages: list[str] = []
+    run_training(run.spec, run.folder.path, lambda path: messages.append(path.name))
+    assert messages == ["checkpoint-1", "checkpoint-2", run.spec.run_id]
     assert run.folder.record()["audit"]["rows"]["train"] == 4
 
 

@@ -6,14 +6,11 @@ import io
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentscore_data.core.jsonl_io import replace_bytes
-
-if TYPE_CHECKING:
-    from latentscore import Audio
+from latentscore import Audio
+from latentscore_data.core.base.jsonl import replace_bytes
 
 PEAKS = 96
 """Bars of a waveform picture."""

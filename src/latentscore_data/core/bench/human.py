@@ -19,13 +19,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
+from latentscore import Audio
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.jsonl import replace_bytes, replace_json
+from latentscore_data.core.base.rows import BenchRow
+from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
+from latentscore_data.core.bench.clips import write_mp3
 from latentscore_data.core.bench.report import json_for_html
-from latentscore_data.core.errors import InputError, MissingError
-from latentscore_data.core.jsonl_io import replace_bytes, replace_json
-from latentscore_data.core.rows import BenchRow
-from latentscore_data.core.seeds import digest, rng_for, unit_hash
+from latentscore_data.core.bench.stats import too_few
 
 Json = dict[str, Any]
 Choice = str
@@ -146,9 +148,6 @@ def _write_buried(source: Path, target: Path, seed: int) -> None:
     """The sound under noise, as MP3 of the same kind."""
     import soundfile
 
-    from latentscore import Audio
-    from latentscore_data.core.bench.clips import write_mp3
-
     samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
     level = float(np.sqrt(np.mean(samples**2))) or 0.05
     hiss = rng_for(seed, target.name).normal(0, level * NOISE_OVER_MUSIC, samples.shape).astype(np.float32)
@@ -239,7 +238,7 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     return {**result, "run": folder.name, "written": str(out)}
 
 
-def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, dict[str, Json]]:
+def _pack(bench_dir: Path, named: set[str], load_answers: set[str]) -> tuple[Path, dict[str, Json]]:
     """The run folder of the pack that the answers belong to, and its pairs by id.
 
     Where the result goes is decided by where the key lies, never by what it or the answers say: both come from outside.
@@ -251,7 +250,7 @@ def _pack(bench_dir: Path, named: set[str], answered: set[str]) -> tuple[Path, d
         if path.resolve() != bench_dir.resolve() / folder.name / "human" / path.name:
             continue  # a link: the result would be written somewhere else
         run, pairs = _read_key(path)
-        if (not named or named & {run, folder.name}) and answered & pairs.keys():
+        if (not named or named & {run, folder.name}) and load_answers & pairs.keys():
             return folder, pairs
     raise InputError(f"no listening pack under {bench_dir} has these pairs", "give the --root that wrote the pack")
 
@@ -375,6 +374,8 @@ def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: fl
         # Strengths only mean something relative to each other; this pins their sum without moving them.
         return value + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * float(log_tie) ** 2
 
+    from scipy import optimize
+
     best = optimize.minimize(loss, np.zeros(players + 1), method="L-BFGS-B", bounds=[(-12, 12)] * (players + 1))
     strengths = best.x[:-1] - best.x[:-1].mean()
     return Strengths(strengths, float(np.exp(best.x[-1])))
@@ -384,8 +385,6 @@ def _resampled(
     games: Sequence[tuple[int, int, int]], documents: Sequence[str], players: int, seed: int, resamples: int
 ) -> NDArray[np.float64] | None:
     """Strengths of resampled source documents, shape (resamples, players); None below eight documents."""
-    from latentscore_data.core.bench.stats import too_few
-
     names = sorted(set(documents))
     if too_few(len(names)):
         return None

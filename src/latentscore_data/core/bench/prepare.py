@@ -7,25 +7,40 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from latentscore import RENDERER_VERSION
+from latentscore.embed import Embedder
+from latentscore_data.core.base.display import say
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.jsonl import read_rows
+from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench.run import Scorable, ceiling
+from latentscore_data.core.bench.sounds import ClapIndex
 from latentscore_data.core.bench.suites import suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
-from latentscore_data.core.errors import InputError, LsdataError, MissingError
-from latentscore_data.core.generators.base import Needs, SoundIndex, SourceName, parse_sources
+from latentscore_data.core.configs.candidate_generation import model_version
+from latentscore_data.core.generators.local import answers_fingerprint
+from latentscore_data.core.generators.registry import parse_sources
 from latentscore_data.core.generators.simple import FIRST_VALID
-from latentscore_data.core.jsonl_io import read_rows
-from latentscore_data.core.rows import ScoredRow, VibeRow
-from latentscore_data.core.seeds import digest
-
-if TYPE_CHECKING:
-    from latentscore.embed import Embedder
-    from latentscore_data.core.bench.run import Listening
-    from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.studio import MakeStudio, Studio
-    from latentscore_data.core.settings import BenchSettings, ScoringSettings, Settings
-    from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.generators.types import GeneratorDeps, SoundIndex, SourceName
+from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import judges_plans as judge_plans_for
+from latentscore_data.core.scoring.registry import make_scorers
+from latentscore_data.core.scoring.service import MakeService, ScoringService
+from latentscore_data.core.scoring.types import EmbeddingScorer
+from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 WINNERS = "config_payload"
 """The column of the answers that Best-of-N chose."""
@@ -82,7 +97,7 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
         return sources
     winners = next((source for source in sources if source.kind == "dataset" and source.name == WINNERS), None)
     named = {(source.kind, source.name) for source in sources}
-    if winners is not None and choosers(rows) and ("dataset", FIRST_VALID) not in named:
+    if winners is not None and selection_scorers(rows) and ("dataset", FIRST_VALID) not in named:
         at = sources.index(winners) + 1
         sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
     return sources
@@ -93,12 +108,6 @@ def sources_decide(settings: Settings, workspace: Workspace) -> tuple[dict[str, 
 
     Nothing is loaded and nothing need exist: this is also asked before there are rows or models.
     """
-    from latentscore_data.core.dedupe import choose_embedder
-    from latentscore_data.core.generation import model_version
-    from latentscore_data.core.generators.local import answers_fingerprint
-    from latentscore_data.core.llm import builtin
-    from latentscore_data.core.llm.prompts import config_prompt_hash
-
     try:
         sources = parse_sources(settings.bench.sources)
     except InputError:  # the run itself says so
@@ -121,19 +130,7 @@ def sources_decide(settings: Settings, workspace: Workspace) -> tuple[dict[str, 
     return decide, versions
 
 
-def choosers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
-    """The scorers that chose the winners of these rows: the first one named when they were scored."""
-    found: Counter[str] = Counter()
-    for row in rows:
-        scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
-        # The rows in a run's folder hold the scores of their candidates, not the candidates.
-        candidates: Any = getattr(row, "config_candidates", None) or next(iter(scores.values()), [])
-        if scores and sum(candidate is not None for candidate in candidates) > 1:
-            found[next(iter(scores))] += 1
-    return tuple(name for name, _ in found.most_common())
-
-
-def facts(
+def describe_sources(
     sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequence[ScoredRow], runs: Path
 ) -> list[SourceFacts]:
     """Each source with the scorers that had a say in its answers."""
@@ -144,12 +141,12 @@ def facts(
         if source.kind == "dataset":
             note = _made_by(rows)
             if source.name == WINNERS:
-                chosen_by = choosers(rows)
+                chosen_by = selection_scorers(rows)
                 note = f"best of {_most_candidates(rows)}. {note}".strip()
             elif source.name == FIRST_VALID:
                 note = f"the first valid answer, before any choice. {note}".strip()
         elif source.kind == "baseline" and source.name in ("lookup", "clap-lookup"):
-            chosen_by = choosers(known)
+            chosen_by = selection_scorers(known)
             note = f"the nearest of {len(known)} training rows"
         elif source.kind == "baseline" and source.name == "most-common":
             note = f"one config for everything, from {len(known)} training rows"
@@ -237,59 +234,45 @@ def run_name(bench: BenchSettings, scoring: ScoringSettings, sources: Sequence[S
 
 
 @contextmanager
-def open_studio(
+def open_scoring(
     settings: Settings,
     workspace: Workspace,
     trusted: frozenset[str] = frozenset(),
-    make_studio: MakeStudio | None = None,
-) -> Iterator[tuple[Studio, ScoreCache]]:
+    make_service: MakeService | None = None,
+) -> Iterator[tuple[ScoringService, ScoreCache]]:
     """The studio with the scorers of the settings, and the cache of what was heard.
 
     ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises :class:`MissingError` where weights, an extra or a key is missing.
     """
-    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
-    from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.scoring.studio import Studio
-
     with ScoreCache(workspace.score_cache) as cache:
-        needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
+        needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
         scorers = make_scorers(needs)
-        with (make_studio or Studio)(scorers, settings.scoring, cache) as studio:
-            yield studio, cache
+        with (make_service or ScoringService)(scorers, settings.scoring, cache) as service:
+            yield service, cache
 
 
 def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[SourceName]) -> list[Plan]:
     """What judges that cost money would be asked: every answer, one source's against other vibes, and every candidate."""
-    from latentscore_data.core.scoring import judge
-    from latentscore_data.core.scoring.base import ScorerNeeds
-
     candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
     pairs = len(rows) * (len(sources) + 1) + candidates
-    return judge.judges_plans(pairs, ScorerNeeds(settings.scoring, settings.llm))
+    return judge_plans_for(pairs, ScorerDeps(settings.scoring, settings.llm))
 
 
-def scorer_names(studio: Listening) -> list[str]:
-    return [scorer.name for scorer in studio.scorers]
+def scorer_names(service: Scorable) -> list[str]:
+    return [scorer.name for scorer in service.scorers]
 
 
-def floor_source(studio: Listening, baseline: str) -> str | None:
+def floor_source(service: Scorable, baseline: str) -> str | None:
     """Whose audio is heard against foreign vibes: everybody's (None), or the baseline's where listening again is dear."""
-    from latentscore_data.core.scoring.base import EmbeddingScorer
-
-    return None if all(isinstance(scorer, EmbeddingScorer) for scorer in studio.scorers) else baseline
+    return None if all(isinstance(scorer, EmbeddingScorer) for scorer in service.scorers) else baseline
 
 
-def make_needs(
+def generator_deps(
     settings: Settings, workspace: Workspace, rows: Sequence[VibeRow], cache: ScoreCache, *, on_modal: bool = False
-) -> Needs:
+) -> GeneratorDeps:
     """What the generators may draw on; nothing expensive happens before one of them asks for it."""
-    from latentscore_data.core.dedupe import choose_embedder, load_embedder
-    from latentscore_data.core.display import say
-    from latentscore_data.core.llm.client import LLM, connect
 
     def ask(model: str) -> LLM:
-        from latentscore_data.core.ledger import Ledger
-
         return connect(
             model, settings.llm, cache_path=workspace.llm_cache, ledger=Ledger(workspace.ledger), stage="bench"
         )
@@ -298,11 +281,9 @@ def make_needs(
         return load_embedder(choose_embedder(settings.dedupe))
 
     def sounds() -> SoundIndex:
-        from latentscore_data.core.bench.sounds import ClapIndex
-
         return ClapIndex(settings.scoring, cache)
 
-    return Needs(
+    return GeneratorDeps(
         bench=settings.bench,
         configs=settings.configs,
         embedder=embedder,
@@ -325,19 +306,16 @@ def run_facts(
     rows: Sequence[VibeRow],
     sources: Sequence[SourceName],
     baseline: str,
-    studio: Listening,
+    service: Scorable,
 ) -> RunFacts:
     """What the table says about how it came to be; the candidates are heard here, for the ceiling."""
-    from latentscore import RENDERER_VERSION
-    from latentscore_data.core.bench.run import ceiling
-
-    names = scorer_names(studio)
+    names = scorer_names(service)
     most = _most_candidates(rows)
     return RunFacts(
         name=name,
         title=f"{settings.bench.suite} prompts" if settings.bench.suite else f"{settings.bench.split} rows",
         created=datetime.now(UTC).isoformat(timespec="minutes"),
-        sources=facts(sources, rows, training_rows(workspace), workspace.train_dir),
+        sources=describe_sources(sources, rows, training_rows(workspace), workspace.train_dir),
         scorers=names,
         baseline=baseline,
         seconds=settings.scoring.seconds,
@@ -347,9 +325,9 @@ def run_facts(
         fingerprints={
             "renderer": RENDERER_VERSION,
             "rows": digest(*(digest(row.row_id, row.vibe_original) for row in rows))[:16],
-            **{f"scorer {scorer.name}": scorer.fingerprint for scorer in studio.scorers},
+            **{f"scorer {scorer.name}": scorer.fingerprint for scorer in service.scorers},
         },
-        ceiling=ceiling(rows, studio, names) if most > 1 else {},
+        ceiling=ceiling(rows, service, names) if most > 1 else {},
         ceiling_of=f"the best of {most} candidates of each row, chosen by the scorer itself" if most > 1 else "",
         resamples=settings.bench.resamples,
     )
@@ -357,8 +335,6 @@ def run_facts(
 
 def missing(settings: Settings) -> list[LsdataError]:
     """Wrong sources or a wrong baseline, hosted models that cannot be asked, and scorers that cannot run."""
-    from latentscore_data.core.llm.client import check_route
-    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorers
 
     def check_sources() -> None:
         for source in parse_sources(settings.bench.sources):
@@ -374,7 +350,7 @@ def missing(settings: Settings) -> list[LsdataError]:
     checks: tuple[Callable[[], object], ...] = (
         check_sources,
         check_baseline,
-        lambda: make_scorers(ScorerNeeds(settings.scoring, settings.llm)),
+        lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
     )
     for check in checks:
         try:

@@ -19,9 +19,10 @@ import orjson
 
 from latentscore import FIELDS
 from latentscore.labels import PALETTE_WEIGHTS
+from latentscore_data.core.base.jsonl import replace_bytes
+from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.bench.summary import final_score
-from latentscore_data.core.jsonl_io import replace_bytes
-from latentscore_data.core.rows import BenchRow
+from latentscore_data.core.scoring.acoustic import sharing
 
 Json = dict[str, Any]
 
@@ -118,8 +119,6 @@ def page_rows(rows: Sequence[BenchRow], labels: Sequence[str]) -> list[Json]:
 
 def _mark_shared_words(entries: Sequence[Json]) -> None:
     """Give each vibe the words that both acoustic and builtin/keywords read in it, and those that only acoustic reads."""
-    from latentscore_data.core.scoring.acoustic import sharing
-
     for entry in entries:
         found = sharing([entry["v"]])
         entry["b"], entry["o"] = found.words, found.others

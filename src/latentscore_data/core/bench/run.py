@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from latentscore_data.core.bench.stats import shuffled_partners
-from latentscore_data.core.generators.base import AnyGenerator, AskingGenerator, Generated
-from latentscore_data.core.rows import BenchRow, VibeRow
-from latentscore_data.core.seeds import digest, rng_for
-from latentscore_data.core.stage import Client, Job, Progress, Summary, read_newest, run_stage
-from latentscore_data.core.workspace import dataset_slug
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.base import Scorer
-    from latentscore_data.core.scoring.studio import Hearing
+from latentscore_data.core.base.loop import Client, Job, Progress, read_newest, run_stage
+from latentscore_data.core.base.rows import BenchRow, VibeRow
+from latentscore_data.core.base.seeds import digest, rng_for
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import dataset_slug
+from latentscore_data.core.bench.clips import waveform, write_flac, write_mp3
+from latentscore_data.core.bench.stats import best_of, shuffled_partners
+from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated
+from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.scoring.types import Scorer
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
@@ -31,12 +31,14 @@ Line = dict[str, Any]
 KEY = "sample_id"
 
 
-class Listening(Protocol):
+class Scorable(Protocol):
     """What the benchmark needs of the studio."""
 
     scorers: list[Scorer]
 
-    def submit(self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False) -> Future[Hearing]: ...
+    def submit(
+        self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False
+    ) -> Future[ScoredRender]: ...
 
     def sound_key(self, config: Mapping[str, Any]) -> str: ...
 
@@ -126,7 +128,7 @@ class RunFiles:
         return self.folder / "manifest.json"
 
     @property
-    def unheard(self) -> Path:
+    def score_failures(self) -> Path:
         return self.folder / "listen.failures.jsonl"
 
 
@@ -177,7 +179,7 @@ def unanswered(answers: Path) -> Path:
     return answers.with_name(f"{answers.stem}.failures.jsonl")
 
 
-def answered(files: RunFiles, rows: Sequence[VibeRow], sources: Mapping[str, str], seed: int) -> list[Sample]:
+def load_answers(files: RunFiles, rows: Sequence[VibeRow], sources: Mapping[str, str], seed: int) -> list[Sample]:
     """Every row for every source (label -> fingerprint) with its answer, by source and in the order of the rows.
 
     An answer that could not be had (the network, a refused request) is a failure like any other: the row stays in the
@@ -214,9 +216,9 @@ def foreign_vibes(rows: Sequence[VibeRow], seed: int) -> list[str | None]:
     return [rows[int(partner)].vibe_original for partner in partners]
 
 
-def listen(
+def score_answers(
     samples: Sequence[Sample],
-    studio: Listening,
+    service: Scorable,
     files: RunFiles,
     *,
     keep_flac: bool = False,
@@ -230,21 +232,19 @@ def listen(
     Each sample's audio becomes an MP3 (and a FLAC) in ``audio/``. For the floor it is heard once more, against another
     text's vibe; ``floor_source`` limits that to one source.
     """
-    from latentscore_data.core.bench.clips import waveform, write_flac, write_mp3
+    scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
 
-    scorers = {scorer.name: scorer.fingerprint for scorer in studio.scorers}
-
-    def keep(path: Path, hearing: Hearing) -> str | None:
+    def keep(path: Path, scored_render: ScoredRender) -> str | None:
         """The sound beside the page, and its waveform; None where there is no sound."""
-        if hearing.clip is not None:
-            hearing.clip.write(path)
-            return hearing.clip.peaks
-        if hearing.audio is None:
+        if scored_render.clip is not None:
+            scored_render.clip.write(path)
+            return scored_render.clip.peaks
+        if scored_render.audio is None:
             return None
-        write_mp3(path, hearing.audio)
+        write_mp3(path, scored_render.audio)
         if keep_flac:
-            write_flac(path.with_suffix(".flac"), hearing.audio)
-        return waveform(hearing.audio)
+            write_flac(path.with_suffix(".flac"), scored_render.audio)
+        return waveform(scored_render.audio)
 
     def foreign(sample: Sample) -> str | None:
         return _foreign(sample, floor_source)
@@ -254,17 +254,17 @@ def listen(
         answer = sample.answer
         if answer is None or answer.payload is None:
             return line
-        own = studio.submit(sample.row.vibe_original, answer.payload, want_audio=True)
+        own = service.submit(sample.row.vibe_original, answer.payload, want_audio=True)
         # Asked for at once, so that one sound serves both.
-        other = studio.submit(vibe, answer.payload) if (vibe := foreign(sample)) is not None else None
-        hearing = await asyncio.wrap_future(own)
-        audio_file = f"audio/{studio.sound_key(answer.payload['config'])[:16]}.mp3"
-        if (peaks := await asyncio.to_thread(keep, files.folder / audio_file, hearing)) is not None:
+        other = service.submit(vibe, answer.payload) if (vibe := foreign(sample)) is not None else None
+        scored_render = await asyncio.wrap_future(own)
+        audio_file = f"audio/{service.sound_key(answer.payload['config'])[:16]}.mp3"
+        if (peaks := await asyncio.to_thread(keep, files.folder / audio_file, scored_render)) is not None:
             line["peaks"], line["audio_file"] = peaks, audio_file
-        line["scores"], unscored = _scores(hearing, scorers)
-        line["render_seconds"], line["score_seconds"] = hearing.render_seconds, hearing.score_seconds
+        line["scores"], unscored = _scores(scored_render, scorers)
+        line["render_seconds"], line["score_seconds"] = scored_render.render_seconds, scored_render.score_seconds
         if not line["scores"]:
-            line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_heard(hearing)
+            line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_heard(scored_render)
         elif unscored:
             line["unscored"] = unscored
         if other is not None:
@@ -276,7 +276,7 @@ def listen(
     job = Job[Sample](
         name="bench: listen",
         key=lambda sample: sample.id,
-        fingerprint=lambda sample: hearing_fingerprint(sample, studio, keep_flac, floor_source),
+        fingerprint=lambda sample: score_fingerprint(sample, service, keep_flac, floor_source),
         work=hear,
         complete=lambda line: _audio_is_there(line, files.folder, keep_flac),
         line_key=KEY,
@@ -285,7 +285,7 @@ def listen(
         job,
         samples,
         files.results,
-        files.unheard,
+        files.score_failures,
         max_in_flight=max_in_flight,
         total=len(samples),
         progress=progress,
@@ -293,15 +293,15 @@ def listen(
     )
 
 
-def hearing_fingerprint(sample: Sample, studio: Listening, keep_flac: bool, floor_source: str | None) -> str:
+def score_fingerprint(sample: Sample, service: Scorable, keep_flac: bool, floor_source: str | None) -> str:
     """Says which result a sample would get now: its vibes, its answer, who listens, and how it sounds."""
     return digest(
         sample.row.vibe_original,
         # How long the answer took does not change how it sounds.
         asdict(replace(sample.answer, seconds=None)) if sample.answer else None,
         _foreign(sample, floor_source),
-        sorted((scorer.name, scorer.fingerprint) for scorer in studio.scorers),
-        studio.sound_key({}),
+        sorted((scorer.name, scorer.fingerprint) for scorer in service.scorers),
+        service.sound_key({}),
         keep_flac,
     )
 
@@ -336,19 +336,19 @@ def _line(sample: Sample) -> Line:
     return line
 
 
-def _scores(hearing: Hearing, scorers: Iterable[str]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+def _scores(scored_render: ScoredRender, scorers: Iterable[str]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Scores with their parts by scorer, and the reasons of the scorers that gave none."""
     scores, reasons = {}, {}
     for name in scorers:
-        if (score := hearing.score(name)) is not None:
+        if (score := scored_render.score(name)) is not None:
             scores[name] = score.to_dict()
-        elif (unscored := hearing.unscored(name)) is not None:
+        elif (unscored := scored_render.unscored(name)) is not None:
             reasons[name] = unscored.reason
     return scores, reasons
 
 
-def _nothing_heard(hearing: Hearing) -> str:
-    return hearing.failure.reason if hearing.failure is not None else "no scorer answered"
+def _nothing_heard(scored_render: ScoredRender) -> str:
+    return scored_render.failure.reason if scored_render.failure is not None else "no scorer answered"
 
 
 def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
@@ -359,22 +359,22 @@ def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
     return path.exists() and (not keep_flac or path.with_suffix(".flac").exists())
 
 
-def ceiling(rows: Sequence[VibeRow], studio: Listening, scorers: Sequence[str]) -> dict[str, list[float | None]]:
+def ceiling(rows: Sequence[VibeRow], service: Scorable, scorers: Sequence[str]) -> dict[str, list[float | None]]:
     """For each scorer the best score among each row's candidates; what a listener with hindsight would have picked."""
-    from latentscore_data.core.bench.stats import best_of
-
     futures = [
         [
-            studio.submit(row.vibe_original, candidate)
+            service.submit(row.vibe_original, candidate)
             for candidate in getattr(row, "config_candidates", [])
             if candidate
         ]
         for row in rows
     ]
-    hearings = [[future.result() for future in of_row] for of_row in futures]
+    scored_renders = [[future.result() for future in of_row] for of_row in futures]
     found: dict[str, list[float | None]] = {}
     for scorer in scorers:
-        scores = [[(score.final_score if (score := h.score(scorer)) else None) for h in of_row] for of_row in hearings]
+        scores = [
+            [(score.final_score if (score := h.score(scorer)) else None) for h in of_row] for of_row in scored_renders
+        ]
         found[scorer] = best_of(scores)
     return found
 
@@ -386,7 +386,7 @@ def _newest(path: Path, key: str) -> dict[str, Line]:
 def results_in_order(
     files: RunFiles,
     samples: Sequence[Sample],
-    studio: Listening,
+    service: Scorable,
     *,
     keep_flac: bool = False,
     floor_source: str | None = None,
@@ -396,10 +396,10 @@ def results_in_order(
     The last three say what :func:`listen` was asked for: what was heard of another answer, or by others, does not count.
     """
     lines = _newest(files.results, KEY)
-    causes = _newest(files.unheard, KEY)
+    causes = _newest(files.score_failures, KEY)
     found: list[BenchRow] = []
     for sample in samples:
-        wanted = hearing_fingerprint(sample, studio, keep_flac, floor_source)
+        wanted = score_fingerprint(sample, service, keep_flac, floor_source)
         line = _current(lines.get(sample.id), wanted)
         if line is None:
             cause = _current(causes.get(sample.id), wanted) or {}

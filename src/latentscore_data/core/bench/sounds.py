@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import ClapScorer
-from latentscore_data.core.scoring.studio import Studio, config_of
-from latentscore_data.core.settings import ScoringSettings
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.renderer import Render
+from latentscore_data.core.scoring.renderer import Render
+from latentscore_data.core.scoring.service import ScoringService, config_of
 
 Floats = NDArray[np.float32]
 
@@ -28,7 +26,7 @@ class ClapIndex:
     def __init__(self, settings: ScoringSettings, cache: ScoreCache, render: Render | None = None) -> None:
         self._clap = ClapScorer(settings, cache)
         self._settings, self._cache, self._render = settings, cache, render
-        self.fingerprint = f"{self._clap.listener_fingerprint}:{settings.seconds:g}:{settings.seed}"
+        self.fingerprint = f"{self._clap.embedding_fingerprint}:{settings.seconds:g}:{settings.seed}"
 
     def texts(self, vibes: Sequence[str]) -> Floats:
         """Unit vectors, shape (vibes, dim)."""
@@ -36,9 +34,9 @@ class ClapIndex:
 
     def sounds(self, payloads: Sequence[Mapping[str, Any]]) -> Floats:
         """Unit vectors of the rendered payloads, shape (payloads, dim); zeros for what makes no sound."""
-        with Studio([self._clap], self._settings, self._cache, render=self._render) as studio:
-            studio.hear_all((str(payload.get("title", "")), payload) for payload in payloads)
-            keys = [studio.sound_key(config_of(payload)) for payload in payloads]
-        found = [self._cache.vector(self._clap.listener_fingerprint, key) for key in keys]
+        with ScoringService([self._clap], self._settings, self._cache, render=self._render) as service:
+            service.score_all((str(payload.get("title", "")), payload) for payload in payloads)
+            keys = [service.sound_key(config_of(payload)) for payload in payloads]
+        found = [self._cache.vector(self._clap.embedding_fingerprint, key) for key in keys]
         dim = next((len(vector) for vector in found if vector is not None), 1)
         return np.stack([np.zeros(dim, dtype=np.float32) if vector is None else vector for vector in found])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 
@@ -140,6 +139,8 @@ def detectable_difference(
 def _detectable_shift(n: int, power: float, alpha: float) -> float:
     """The noncentrality at which a two-sided t test with n - 1 degrees of freedom reaches the power."""
     freedom = n - 1
+    from scipy import optimize, stats
+
     critical = stats.t.ppf(1 - alpha / 2, freedom)
 
     def missing(shift: float) -> float:
@@ -201,6 +202,8 @@ def _cluster_interval(
     picks = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     means = (picks @ sums) / (picks @ counts)
     # A plain percentile interval is too narrow for few documents; Hesterberg's (2015) widened tails mend that.
+    from scipy import stats
+
     tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

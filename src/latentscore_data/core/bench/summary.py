@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from latentscore import FIELDS
+from latentscore_data.core.base.rows import BenchRow
+from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.bench import stats
-from latentscore_data.core.rows import BenchRow
-from latentscore_data.core.seeds import rng_for
+from latentscore_data.core.scoring.acoustic import sharing
 
 Json = dict[str, Any]
 
@@ -135,8 +136,6 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
 
 def _sharing(rows: Sequence[BenchRow]) -> Json:
     """Which words of the vibes both the acoustic scorer and builtin/keywords read."""
-    from latentscore_data.core.scoring.acoustic import sharing
-
     found = sharing(row.vibe_original for row in rows)
     return {**asdict(found), "share": found.share}
 

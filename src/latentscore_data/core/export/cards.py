@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore import FIELDS
+from latentscore_data.core.export.chat import ChatFacts
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts, split_name
 from latentscore_data.core.export.maps import MapFacts
+from latentscore_data.core.export.merge import Parity
 from latentscore_data.core.export.provenance import Provenance, hub_license, md
-
-if TYPE_CHECKING:
-    from latentscore_data.core.export.chat import ChatFacts
-    from latentscore_data.core.export.merge import Parity
 
 SCORES_PICTURE = "scores-{scorer}.svg"
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.errors import InputError
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.export.dataset import Rows, split_name
-from latentscore_data.core.jsonl_io import replace_rows
-from latentscore_data.core.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages
 
 

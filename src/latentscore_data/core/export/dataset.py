@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.errors import InputError, VerificationError, require
+from latentscore_data.core.base.errors import InputError, VerificationError, require
+from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows, writing
+from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.export.columns import Kind, arrow_schema, columns_of, fitted
-from latentscore_data.core.jsonl_io import read_lines, replace_rows, writing
-from latentscore_data.core.rows import ScoredRow
 
 # Ours alone: it names a question in our cache and means nothing to a reader.
 _PRIVATE_COLUMNS = ("input_fingerprint",)
@@ -160,8 +160,6 @@ def verify_dataset(folder: Path, facts: DatasetFacts) -> None:
 def readers(workspace_file: Callable[[str], Path], splits: Sequence[str]) -> dict[str, Rows]:
     """The rows of each split that has a file, read anew each time. Raises :class:`InputError` when none has."""
     from functools import partial
-
-    from latentscore_data.core.jsonl_io import read_rows
 
     found = {split: path for split in splits if (path := workspace_file(split)).exists()}
     if not found:

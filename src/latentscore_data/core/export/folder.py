@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core.errors import OutputError
-from latentscore_data.core.jsonl_io import replace_json, writing
-from latentscore_data.core.workspace import file_fact, git_commit
+from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.jsonl import replace_json, writing
+from latentscore_data.core.base.manifest import file_fact, git_commit
 
 RECORD_FILE = "export.json"
 """What an exported folder says about itself; also the mark by which we know a folder of ours."""

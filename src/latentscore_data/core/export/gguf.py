@@ -16,17 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError, VerificationError, require
-from latentscore_data.core.export.merge import PROBES, Parity, compare, logits, probe_tokens, tensors
-from latentscore_data.core.jsonl_io import writing
-from latentscore_data.core.training.loop import quiet_libraries
+from latentscore_data.core.base.errors import InputError, VerificationError, require
+from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.export.merge import PROBES, Logits, Parity, compare, logits, probe_tokens, tensors
+from latentscore_data.core.training.context import quiet_libraries
 
 if TYPE_CHECKING:
     import numpy as np
     from gguf import GGUFWriter
     from numpy.typing import NDArray
-
-    from latentscore_data.core.export.merge import Logits
 
 QUANTIZATIONS = ("q8_0", "q5_0", "q4_0", "f16", "bf16")
 """The types that are written here."""

@@ -9,17 +9,28 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from latentscore.lookup import EMBEDDING_FIELDS, JSONL_FILE, MAP_FORMAT, ROWS_FILE, TENSORS_FILE, UNIT_TOLERANCE
-from latentscore_data.core.errors import InputError, VerificationError
-from latentscore_data.core.jsonl_io import writing
-from latentscore_data.core.rows import ScoredRow
+from latentscore.errors import MapError
+from latentscore.vibe_map import (
+    EMBEDDING_FIELDS,
+    JSONL_FILE,
+    MAP_FORMAT,
+    ROWS_FILE,
+    TENSORS_FILE,
+    UNIT_TOLERANCE,
+    load_map,
+)
+from latentscore_data.core.base.errors import InputError, VerificationError
+from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench.sounds import ClapIndex
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from latentscore_data.core.bench.sounds import ClapIndex
-    from latentscore_data.core.settings import Settings
 
 BATCH = 512
 
@@ -55,8 +66,6 @@ def embedding_source(kind: str, settings: Settings) -> EmbeddingSource:
 
 
 def _text_source(settings: Settings) -> EmbeddingSource:
-    from latentscore_data.core.dedupe import choose_embedder, load_embedder
-
     # The embedder of a map is chosen as the one for near-duplicates is.
     chosen = choose_embedder(
         settings.dedupe.model_copy(update={"model": settings.export.embedder or settings.dedupe.model})
@@ -91,10 +100,6 @@ class ClapText:
 
 
 def _clap_index(settings: Settings) -> ClapIndex:
-    from latentscore_data.core.bench.sounds import ClapIndex
-    from latentscore_data.core.scoring.cache import ScoreCache
-    from latentscore_data.core.workspace import Workspace
-
     return ClapIndex(settings.scoring, ScoreCache(Workspace(settings.paths.root).score_cache))
 
 
@@ -209,9 +214,6 @@ def verify_map(folder: Path, facts: MapFacts, embed: Callable[[str], NDArray[np.
     Raises :class:`VerificationError`.
     """
     import numpy as np
-
-    from latentscore.errors import MapError
-    from latentscore.lookup import load_map
 
     try:
         fast, plain = load_map(folder / TENSORS_FILE), load_map(folder / JSONL_FILE)

@@ -6,20 +6,20 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from latentscore_data.core.errors import InputError, VerificationError
-from latentscore_data.core.jsonl_io import writing
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore_data.core.base.errors import InputError, VerificationError
+from latentscore_data.core.base.jsonl import writing
 from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained, model_config
 from latentscore_data.core.training.chat import template_options
-from latentscore_data.core.training.loop import quiet_libraries
+from latentscore_data.core.training.context import quiet_libraries
 from latentscore_data.core.training.runs import RunFolder, find_run, find_runs
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+Logits = NDArray[np.float32]
 
-    Logits = NDArray[np.float32]
 
 # Short on purpose: with a vocabulary of 262,144 each token of a probe costs a megabyte of logits.
 PROBES = ("rain on a tin roof", "an empty station at four in the morning, one lamp humming", "glad tidings")

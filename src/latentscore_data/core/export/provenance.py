@@ -6,15 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.jsonl_io import read_lines, read_rows
-from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.workspace import Workspace, read_manifest
-
-if TYPE_CHECKING:
-    from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import read_lines, read_rows
+from latentscore_data.core.base.manifest import read_manifest
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.training.runs import RunFolder
 
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
 UNKNOWN = "unknown"

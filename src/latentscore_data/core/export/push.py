@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
+from latentscore_data.core.base.secrets import key_named, read_dotenv
 from latentscore_data.core.export.folder import RECORD_FILE, read_record
-from latentscore_data.core.secrets import key_named, read_dotenv
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

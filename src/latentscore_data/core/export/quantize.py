@@ -7,9 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from latentscore_data.core.errors import InputError, VerificationError
+from latentscore_data.core.base.errors import InputError, VerificationError
+from latentscore_data.core.base.jsonl import writing
 from latentscore_data.core.export.gguf import K_QUANTS, QUANTIZATIONS, write_gguf
-from latentscore_data.core.jsonl_io import writing
 
 TOOL = "llama-quantize"
 

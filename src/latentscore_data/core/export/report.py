@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import latentscore
+from latentscore import InvalidConfigError, parse_payload
 from latentscore_data import __version__
-from latentscore_data.core import ledger
+from latentscore_data.core.base import ledger
+from latentscore_data.core.base.jsonl import replace_bytes, writing
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.seeds import unit_hash
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.cards import picture_name
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.export.provenance import Provenance
-from latentscore_data.core.jsonl_io import replace_bytes, writing
-from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.seeds import unit_hash
-from latentscore_data.core.workspace import Workspace
 
 SAMPLE_ROWS = 8
 MOST_SECONDS = 20.0
@@ -71,8 +73,6 @@ def choose_sample(rows: Iterable[ScoredRow], count: int = SAMPLE_ROWS) -> list[S
 
 
 def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str, Any]:
-    from latentscore import InvalidConfigError, parse_payload, render
-
     shown: dict[str, Any] = {
         "vibe": row.vibe_original,
         "split": row.split or "",
@@ -83,7 +83,7 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str
     }
     try:
         payload = parse_payload(row.config_payload)
-        audio = render(payload.config, seconds, seed)
+        audio = latentscore.render(payload.config, seconds, seed)
     except InvalidConfigError as error:
         return {**shown, "title": "", "problem": str(error)}
     name = f"audio/{unit_hash('report', row.row_id):.12f}"[:-1].replace("0.", "") + ".mp3"

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.jsonl_io import replace_bytes, writing
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import replace_bytes, writing
 from latentscore_data.core.training.spec import TINY_RANDOM
 
 NOTICE_FILE = "NOTICE"

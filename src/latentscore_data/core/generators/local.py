@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore import FIELDS, MusicConfigPromptPayload, schema_hash
 from latentscore.config import TITLE_MAX_WORDS
-from latentscore_data.core.errors import InputError, require
-from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.base.errors import InputError, require
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.generators.simple import checked
+from latentscore_data.core.generators.types import Generated
 from latentscore_data.core.llm.prompts import config_prompt_hash
-from latentscore_data.core.rows import VibeRow
-from latentscore_data.core.seeds import digest
+from latentscore_data.core.training.base_models import Loaded, load_base, load_trained, pick_device
+from latentscore_data.core.training.chat import prompt_messages, template_options
 
 if TYPE_CHECKING:
     import torch
-
-    from latentscore_data.core.training.base_models import Loaded
 
 TITLE_PATTERN = r'^[^ "\\\x00-\x1f]{1,10}( [^ "\\\x00-\x1f]{1,9}){0,' + str(TITLE_MAX_WORDS - 1) + "}$"
 """One to six words and at most 60 characters: what the schema's lengths alone cannot say."""
@@ -54,8 +54,6 @@ class LocalGenerator:
 
     @cached_property
     def _loaded(self) -> Loaded:
-        from latentscore_data.core.training.base_models import load_base, load_trained, pick_device
-
         device = pick_device("auto")
         place = self._place
         if place is not None and place.is_dir():
@@ -91,8 +89,6 @@ class LocalGenerator:
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         """One payload per row. ``seconds`` is the constrained decoding's share; the free one is not timed."""
-        from latentscore_data.core.training.chat import prompt_messages, template_options
-
         tokenizer = self._loaded.tokenizer
         options = template_options(tokenizer.chat_template)
         prompts = [

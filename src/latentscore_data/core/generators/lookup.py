@@ -9,16 +9,15 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.generators.base import Generated, SoundIndex, with_payloads
+from latentscore.embed import Embedder
+from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.generators.simple import checked
-from latentscore_data.core.rows import ScoredRow, VibeRow
-from latentscore_data.core.seeds import digest
+from latentscore_data.core.generators.types import Generated, SoundIndex, with_payloads
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from latentscore.embed import Embedder
 
 
 class TextLookup:

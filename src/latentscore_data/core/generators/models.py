@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from latentscore import MusicConfigPromptPayload, schema_hash
-from latentscore_data.core.generators.base import Generated
-from latentscore_data.core.llm.client import LLM
+from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ConfigsSettings
+from latentscore_data.core.generators.types import Generated
 from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
-from latentscore_data.core.rows import VibeRow
-from latentscore_data.core.seeds import digest
-from latentscore_data.core.settings import ConfigsSettings
-from latentscore_data.core.stage import RowFailure
+from latentscore_data.core.llm.types import LLM
 
 
 class LLMGenerator:

@@ -6,15 +6,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from latentscore_data.core.errors import require
-from latentscore_data.core.generators.base import Generated
+from latentscore_data.core.base.errors import require
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.settings import BenchSettings, ModalSettings
+from latentscore_data.core.compute.entrypoints import shards_of
+from latentscore_data.core.compute.modal import check_model, map_on_modal, upload_model
 from latentscore_data.core.generators.local import answers_fingerprint
-from latentscore_data.core.rows import VibeRow
-
-if TYPE_CHECKING:
-    from latentscore_data.core.settings import BenchSettings, ModalSettings
+from latentscore_data.core.generators.types import Generated
 
 
 class RemoteGenerator:
@@ -35,7 +34,6 @@ class RemoteGenerator:
         say: Callable[[str], None],
     ) -> None:
         require("modal", "modal", f"the source {label} on Modal")
-        from latentscore_data.core.training.remote import check_model
 
         check_model(name, runs)
         self.label = label
@@ -46,9 +44,6 @@ class RemoteGenerator:
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         """One answer per row, in order, from as many containers as there are shards, as the shards come in."""
-        from latentscore_data.core.training.remote import map_on_modal, upload_model
-        from latentscore_data.core.training.shards import shards_of
-
         if self._deadline is None:
             upload_model(self._name, self._runs, self._say)
             self._deadline = time.time() + self._modal.timeout_hours * 3600

@@ -10,10 +10,11 @@ from typing import Any
 from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
 from latentscore.labels import PALETTE_WEIGHTS, Label
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.generators.base import Generated, with_payloads
-from latentscore_data.core.rows import ScoredRow, VibeRow
-from latentscore_data.core.seeds import digest, rng_for
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.seeds import digest, rng_for
+from latentscore_data.core.generators.types import Generated, with_payloads
+from latentscore_data.core.llm.offline import builtin
 
 FIRST_VALID = "first_valid"
 """``dataset:first_valid``: the first valid candidate of a row, what its model answers at N = 1."""
@@ -88,8 +89,6 @@ class KeywordsGenerator:
     batch_size = 64
 
     def __init__(self, label: str, seed: int) -> None:
-        from latentscore_data.core.llm import builtin
-
         self.label = label
         self._seed = seed
         self._payload_for = builtin.payload_for

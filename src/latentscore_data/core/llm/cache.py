@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from latentscore_data.core.errors import OutputError
+from latentscore_data.core.base.errors import OutputError
 
 KEY_VERSION = 1
 

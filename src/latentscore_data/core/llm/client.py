@@ -3,112 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import os
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from latentscore_data.core.errors import InputError, MissingError, StoppedError
-from latentscore_data.core.ledger import Ledger, Usage
-from latentscore_data.core.llm.batch import Asked, Batcher, Together, batch_schema, taken_apart, together
+from latentscore_data.core.base.errors import MissingError, StoppedError
+from latentscore_data.core.base.ledger import Ledger, Usage
+from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.secrets import without
+from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.base.writer import BackgroundWriter
+from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
-from latentscore_data.core.llm.prices import Price, is_loopback, litellm_version, price_of
-from latentscore_data.core.llm.resilience import NOT_SENT, Budget, Gate, Trouble, classify, retry_delay
+from latentscore_data.core.llm.limiter import AdaptiveLimiter
+from latentscore_data.core.llm.offline.builtin import BuiltinLLM
+from latentscore_data.core.llm.packing import Asked, Batcher, Together, batch_schema, taken_apart, together
+from latentscore_data.core.llm.prices import Price, litellm_version, price_of
+from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry_delay
+from latentscore_data.core.llm.routes import Route, check_route, key_names, load_litellm, route_to
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
-from latentscore_data.core.pen import Pen
-from latentscore_data.core.secrets import granted, key_named, without
-from latentscore_data.core.stage import RowFailure
-
-if TYPE_CHECKING:
-    from latentscore_data.core.settings import LLMSettings
+from latentscore_data.core.llm.types import LLM, Answer, Question, T
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T", bound=BaseModel)
 
 ASKED_AGAIN = 2
 """How often an answer that cannot be used is asked for again."""
-
-NO_KEY = "no-key"
-"""Sent to a server of the user's own, so that no library reaches for the provider's key."""
-
-BASE_PROVIDERS = ("openai", "custom_openai", "hosted_vllm", "openrouter", "lm_studio", "llamafile", "litellm_proxy")
-"""Name prefixes that may go with ``api_base``: an explicit key is all they ever send."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a model is asked. ``user`` is text or a list of content parts (text, audio).
-
-    ``sample_idx`` is the candidate's number: the same question with another number is another draw.
-    """
-
-    system: str
-    user: str | list[dict[str, Any]]
-    temperature: float | None = None
-    max_tokens: int | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    sample_idx: int = 0
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The sampling parameters that are set."""
-        given = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """A model's answer as an object, and what it took. ``cost_usd`` is ``None`` when the price is unknown."""
-
-    value: T
-    tokens_in: int = 0
-    tokens_out: int = 0
-    cost_usd: float | None = 0.0
-    seconds: float = 0.0
-    finish_reason: str = "stop"
-    cached: bool = False
-    model: str = ""
-
-
-class LLM(Protocol):
-    """Something that answers questions."""
-
-    model: str
-    usage: Usage
-
-    async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
-        """The answer as an ``answer_type``.
-
-        Raises :class:`~latentscore_data.core.stage.RowFailure` when this question has no answer,
-        :class:`~latentscore_data.core.stage.NotAttempted` when the run is stopping, and an
-        :class:`~latentscore_data.core.errors.LsdataError` when the run cannot go on (a refused key, the budget).
-        """
-        ...
-
-    def drain(self) -> None:
-        """Start no new call; what is in flight may finish."""
-
-    async def aclose(self) -> None:
-        """Give back connections and files. Called in the event loop that asked."""
 
 
 def connect(
@@ -127,87 +54,9 @@ def connect(
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
     if model.startswith("builtin/"):
-        from latentscore_data.core.llm.builtin import BuiltinLLM
-
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
     return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, batch_size=batch_size)
-
-
-@cache
-def load_litellm() -> Any:
-    """LiteLLM, imported once and told to keep quiet and to itself."""
-    # Without these it fetches a price list while it is imported, and loads all of .env, addresses included.
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    os.environ["LITELLM_MODE"] = "PRODUCTION"
-    import litellm
-
-    litellm.suppress_debug_info = True
-    # Its hundreds of thousands of objects live as long as the process: the collector need not walk them again and again.
-    gc.freeze()
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return litellm
-
-
-@dataclass(frozen=True)
-class Route:
-    """How a model is reached: the name litellm gets, the address, and the key for it."""
-
-    model: str
-    api_base: str | None = None
-    api_key: SecretStr | None = None
-
-
-def route_to(model: str, settings: LLMSettings) -> Route:
-    """Where calls for ``model`` go and which key goes with them.
-
-    With an ``api_base`` only the key that ``api_key_env`` names is sent, and to another machine only when a flag or the
-    environment names it: a settings file in somebody else's folder cannot send keys away.
-    """
-    if "://" in model:  # some providers of litellm take an address there, past all that is asked of an api_base
-        raise InputError(f"{model} has an address in its name", "give the address with --api-base URL")
-    if settings.api_base is None:
-        if settings.api_key_env:
-            return Route(model, None, key_named(settings.api_key_env))
-        return Route(model)
-    prefix = model.split("/", 1)[0]
-    if prefix not in BASE_PROVIDERS:
-        if "/" in model and prefix in {str(getattr(p, "value", p)) for p in load_litellm().provider_list}:
-            raise InputError(
-                f"{model} cannot be sent to api_base {settings.api_base}: calls through {prefix} carry its own credentials",
-                f"name the model with one of these prefixes: {', '.join(BASE_PROVIDERS)}",
-            )
-        model = f"hosted_vllm/{model}"
-    if not settings.api_key_env:
-        return Route(model, settings.api_base, SecretStr(NO_KEY))
-    if not is_loopback(settings.api_base) and not granted(settings.api_key_env):
-        raise InputError(
-            f"the settings file wants the key in {settings.api_key_env} sent to {settings.api_base}",
-            f"if that is right, say so with --api-key-env {settings.api_key_env} "
-            f"or LSDATA_LLM__API_KEY_ENV={settings.api_key_env}",
-        )
-    return Route(model, settings.api_base, key_named(settings.api_key_env))
-
-
-def check_route(model: str, settings: LLMSettings) -> None:
-    """Raise what would keep the first call from being made: an unknown name, a key that is not set. No network."""
-    if model.startswith("builtin/"):
-        return
-    route = route_to(model, settings)
-    litellm = load_litellm()
-    try:
-        litellm.get_llm_provider(route.model)
-    except Exception:
-        raise InputError(
-            f"no provider is known for the model {model}",
-            "write it as provider/model (openai/..., anthropic/..., ollama/...), or give --api-base",
-        ) from None
-    if route.api_base is None and route.api_key is None:
-        found = litellm.validate_environment(route.model)
-        if not found["keys_in_environment"] and found["missing_keys"]:
-            names = " and ".join(found["missing_keys"])
-            raise MissingError(f"{model} needs {names}", "put it into the environment or into .env (NAME=...)")
 
 
 @dataclass
@@ -252,14 +101,14 @@ class LiteLLM:
         self._route: Route | None = None
         self._price = price
         self._mode: Mode = MODES[0]
-        self._gate = Gate(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
-        self._budget = Budget(settings.max_cost, settings.purse)
+        self._limiter = AdaptiveLimiter(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
+        self._budget = Budget(settings.max_cost, settings.spend)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
         self._rng = rng or random.Random()
         self._opened = False
-        self._pen = Pen()
+        self._writer = BackgroundWriter()
 
     # -- asking
 
@@ -304,7 +153,7 @@ class LiteLLM:
                 value = shape.read(reply.text, reply.finish_reason)
             except BadAnswer as bad:
                 entry = self._stored(reply, reply.text or "", answer_type)
-                await self._pen.write(self._keep_unusable, reply, key, bad.reason, entry)
+                await self._writer.write(self._keep_unusable, reply, key, bad.reason, entry)
                 log.debug("%s: unusable answer (%s)", self.model, bad)
                 if bad.reason == "filtered":
                     raise RowFailure("bad request", str(bad), None, attempts) from None
@@ -313,7 +162,7 @@ class LiteLLM:
                 messages = _asked_again(question.messages, reply.text, bad)
                 continue
             entry = self._stored(reply, value.model_dump_json(), answer_type)
-            await self._pen.write(self._keep, reply, [(key, entry)])
+            await self._writer.write(self._keep, reply, [(key, entry)])
             return Answer(value, tokens_in, tokens_out, cost, seconds, reply.finish_reason, False, self.model)
         raise AssertionError("the last round returns or raises")
 
@@ -340,12 +189,12 @@ class LiteLLM:
         try:
             values = taken_apart(shape.read(reply.text, reply.finish_reason), len(batch), answer_type)
         except BadAnswer as bad:
-            await self._pen.write(self._book, reply)
+            await self._writer.write(self._book, reply)
             raise RowFailure("answer", str(bad)) from None
         share = reply.share(len(batch))
         found = [(asked, value) for asked, value in zip(batch, values, strict=True) if value is not None]
         entries = [(asked.key, self._stored(share, value.model_dump_json(), answer_type)) for asked, value in found]
-        await self._pen.write(self._keep, reply, entries)
+        await self._writer.write(self._keep, reply, entries)
         for asked, value in found:
             cost = share.cost_usd
             asked.answer.set_result(
@@ -392,14 +241,14 @@ class LiteLLM:
         attempt = 0
         while True:
             attempt += 1
-            started = await self._gate.enter(worst_tokens, again=attempt > 1)
+            started = await self._limiter.enter(worst_tokens, again=attempt > 1)
             reserved = 0.0
             try:
                 reserved = await self._budget.reserve(worst)
-                self._gate.check()
+                self._limiter.check()
             except BaseException:
                 self._budget.settle(reserved, 0.0)
-                self._gate.leave(started, NOT_SENT)
+                self._limiter.leave(started, NOT_SENT)
                 raise
             mode = self._mode
             try:
@@ -407,33 +256,33 @@ class LiteLLM:
                     response = await self._complete(messages, sampling, shape)
             except asyncio.CancelledError:
                 self._budget.settle(reserved, reserved)
-                self._gate.leave(started, NOT_SENT)
+                self._limiter.leave(started, NOT_SENT)
                 raise
             except Exception as error:
-                trouble = classify(error)
-                self._budget.settle(reserved, reserved if trouble.maybe_billed else 0.0)
-                trouble = Trouble(**{**vars(trouble), "message": without(trouble.message, self._secret)})
-                if trouble.kind == "auth":
+                call_error = classify(error)
+                self._budget.settle(reserved, reserved if call_error.maybe_billed else 0.0)
+                call_error = CallError(**{**vars(call_error), "message": without(call_error.message, self._secret)})
+                if call_error.kind == "auth":
                     # Closed before the slot is given back, so that nobody who waits for it gets in.
-                    self._gate.close(self._refused_key(trouble))
-                self._gate.leave(started, trouble)
+                    self._limiter.close(self._refused_key(call_error))
+                self._limiter.leave(started, call_error)
             else:
                 reply = self._reply(response, time.monotonic() - started, attempt)
                 self._budget.settle(reserved, reply.cost_usd or 0.0)
-                self._gate.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
+                self._limiter.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
                 return reply
-            if trouble.kind == "auth":
-                raise self._refused_key(trouble) from None
-            if trouble.unstructured and self._step_down(mode):
+            if call_error.kind == "auth":
+                raise self._refused_key(call_error) from None
+            if call_error.unstructured and self._step_down(mode):
                 attempt -= 1
                 continue
-            if trouble.kind == "bad request":
-                raise RowFailure("bad request", trouble.message, trouble.status, attempt) from None
+            if call_error.kind == "bad request":
+                raise RowFailure("bad request", call_error.message, call_error.status, attempt) from None
             if attempt >= self.settings.max_attempts:
-                raise RowFailure("transient", trouble.message, trouble.status, attempt) from None
-            delay = retry_delay(attempt, trouble.retry_after, self.settings.retry_cap_seconds, self._rng)
-            log.debug("%s: %s; again in %.1f s", self.model, trouble.message, delay)
-            await self._gate.rest(delay)
+                raise RowFailure("transient", call_error.message, call_error.status, attempt) from None
+            delay = retry_delay(attempt, call_error.retry_after, self.settings.retry_cap_seconds, self._rng)
+            log.debug("%s: %s; again in %.1f s", self.model, call_error.message, delay)
+            await self._limiter.rest(delay)
 
     async def _complete(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> Any:
         route = self._route
@@ -548,28 +397,28 @@ class LiteLLM:
             answer_type=answer_type.__name__,
         )
 
-    def _refused_key(self, trouble: Trouble) -> MissingError:
+    def _refused_key(self, call_error: CallError) -> MissingError:
         names = self.settings.api_key_env
         if not names and self.settings.api_base is None:
-            names = _key_names(self.model)
+            names = key_names(self.model)
         where = f" at {self.settings.api_base}" if self.settings.api_base else ""
-        status = f" ({trouble.status})" if trouble.status else ""
+        status = f" ({call_error.status})" if call_error.status else ""
         remedy = (
             f"set {names} to a key that works, in the environment or in .env"
             if names
             else "name the variable that holds the key with --api-key-env NAME"
         )
-        if trouble.status in (402, 429):
+        if call_error.status in (402, 429):
             remedy = "add credit or raise the limit with the provider, then run the same command again"
-        return MissingError(f"{self.model}{where} refused the call{status}: {trouble.message}", remedy)
+        return MissingError(f"{self.model}{where} refused the call{status}: {call_error.message}", remedy)
 
     # -- the end
 
     def drain(self) -> None:
-        self._gate.close()
+        self._limiter.close()
 
     async def aclose(self) -> None:
-        self._pen.close()
+        self._writer.close()
         if self.cache is not None:
             self.cache.close()
         if self.ledger is not None:
@@ -623,15 +472,3 @@ def _rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
             else:
                 audio += max(2000, len(str(part)) // 2000)
     return text, audio
-
-
-def _key_names(model: str) -> str:
-    try:
-        return " and ".join(load_litellm().validate_environment(model)["missing_keys"]) or _provider_key(model)
-    except Exception as error:
-        log.debug("no key name known for %s: %s", model, type(error).__name__)
-        return ""
-
-
-def _provider_key(model: str) -> str:
-    return f"{model.split('/', 1)[0].upper()}_API_KEY" if "/" in model else ""

@@ -9,12 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from latentscore_data.core.base.rows import LEVELS
+from latentscore_data.core.base.settings import LLMSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.cache import AnswerCache
-from latentscore_data.core.llm.client import LiteLLM, Question, load_litellm
+from latentscore_data.core.llm.client import LiteLLM
 from latentscore_data.core.llm.prices import price_of
-from latentscore_data.core.rows import LEVELS
-from latentscore_data.core.settings import LLMSettings, Settings
-from latentscore_data.core.workspace import Workspace
+from latentscore_data.core.llm.routes import load_litellm
+from latentscore_data.core.llm.types import Question
+from latentscore_data.core.vibes.extraction import read_texts
 
 
 @dataclass
@@ -108,8 +111,6 @@ def make_plan(
 def expected_texts(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:
     """How many texts ``vibes`` will read, and how that is known: those that are there, or as many as ``download`` is to get
     where there are none or it gets ``new_texts``."""
-    from latentscore_data.core.record_builder import read_texts
-
     there = 0 if new_texts else sum(1 for _ in read_texts(workspace.text_files(), settings.vibes.limit))
     if there:
         return there, f"{there:,} texts"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-if TYPE_CHECKING:
-    from latentscore_data.core.settings import LLMSettings
+from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.routes import is_loopback, load_litellm
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +34,6 @@ class Price:
         return not (self.per_token_in or self.per_token_out or self.per_audio_token_in)
 
 
-def is_loopback(address: str | None) -> bool:
-    """True for a server on this machine."""
-    host = (urlsplit(address).hostname or "") if address else ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def costs_nothing(model: str, settings: LLMSettings) -> bool:
     """True when calls are known to be free without looking at any price list."""
     return model.startswith("builtin/") or is_loopback(settings.api_base)
@@ -61,7 +48,6 @@ def price_of(model: str, settings: LLMSettings) -> Price | None:
     if model.startswith(_OLLAMA) and not settings.api_base:
         base = os.environ.get("OLLAMA_API_BASE")
         return Price(0.0, 0.0, "ollama on this machine") if base is None or is_loopback(base) else None
-    from latentscore_data.core.llm.client import load_litellm
 
     entry = _mapped(load_litellm(), model)
     if entry is None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from functools import cache
-from typing import TYPE_CHECKING
 
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT, THINKING_MAX_CHARS, TITLE_MAX_WORDS, schema_text
 from latentscore.labels import PALETTE_WEIGHTS
-from latentscore_data.core.llm.client import Question
-from latentscore_data.core.seeds import digest
-
-if TYPE_CHECKING:
-    from latentscore_data.core.settings import ConfigsSettings, VibesSettings
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ConfigsSettings, VibesSettings
+from latentscore_data.core.llm.types import Question
 
 CONFIG_SYSTEM = """\
 You are a composer of ambient music. You are given a vibe, a few words or sentences about a mood, and you answer with \

@@ -17,17 +17,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from latentscore import Audio
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.llm.offline.lexicon import parse_vibe
 from latentscore_data.core.scoring import descriptors
-from latentscore_data.core.scoring.base import Outcome, Score
-from latentscore_data.core.seeds import digest
-
-if TYPE_CHECKING:
-    from latentscore import Audio
-    from latentscore_data.core.scoring.base import Vectors
+from latentscore_data.core.scoring.types import Outcome, Score, Vectors
 
 AXES: dict[str, dict[str, float]] = {
     "speed": {"attack": 1.0, "activity": 1.0, "mod_rate": 0.8, "decay": 0.5, "pulse": 0.4},
@@ -169,12 +167,12 @@ class AcousticScorer:
     """
 
     name = "acoustic"
-    listen_in_worker: Callable[[Audio], Vectors] | None = staticmethod(descriptors.describe)
+    embed_in_worker: Callable[[Audio], Vectors] | None = staticmethod(descriptors.describe)
 
     def __init__(self) -> None:
-        self.listener_fingerprint = digest("acoustic descriptors", descriptors.VERSION, descriptors.NAMES)
+        self.embedding_fingerprint = digest("acoustic descriptors", descriptors.VERSION, descriptors.NAMES)
         self.fingerprint = (
-            "acoustic-" + digest(self.listener_fingerprint, AXES, TYPICAL, _WORDS, _TURN, _MORE, _LESS)[:16]
+            "acoustic-" + digest(self.embedding_fingerprint, AXES, TYPICAL, _WORDS, _TURN, _MORE, _LESS)[:16]
         )
         means = np.array([TYPICAL[name][0] for name in descriptors.NAMES])
         spreads = np.array([TYPICAL[name][1] for name in descriptors.NAMES])
@@ -185,9 +183,9 @@ class AcousticScorer:
     def score(
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[Outcome]:
-        return self.compare(vibes, np.stack(self.listen(audios)))
+        return self.compare(vibes, np.stack(self.embed(audios)))
 
-    def listen(self, audios: Sequence[Audio]) -> list[Vectors]:
+    def embed(self, audios: Sequence[Audio]) -> list[Vectors]:
         return [descriptors.describe(audio) for audio in audios]
 
     def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
@@ -284,9 +282,7 @@ def sharing(vibes: Iterable[str]) -> Sharing:
 
 @cache
 def _keywords_knows(word: str) -> bool:
-    from latentscore_data.core.llm.lexicon import hear
-
-    heard = hear(word)
+    heard = parse_vibe(word)
     return bool(heard.fields or heard.moods or heard.colors or heard.banned)
 
 

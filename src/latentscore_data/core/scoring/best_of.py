@@ -10,24 +10,28 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from latentscore_data.core.candidates import pick_winner
-from latentscore_data.core.errors import LsdataError, MissingError
-from latentscore_data.core.jsonl_io import read_lines, replace_rows
-from latentscore_data.core.rows import SPLITS, ConfigRow, Split
-from latentscore_data.core.scoring.base import Scorer, ScorerNeeds, make_scorer, make_scorers, scorer_names, used
+from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.loop import Job, Line, Progress, RowFailure, read_newest, run_stage
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, Split
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ScoringSettings, Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.configs.candidate_validation import pick_winner
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.studio import (
-    Hearing,
-    MakeStudio,
-    Studio,
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, make_scorers, scorer_names, total_usage
+from latentscore_data.core.scoring.service import (
+    MakeService,
+    ScoredRender,
+    ScoringService,
     config_hash,
     config_of,
     current_renderer_version,
 )
-from latentscore_data.core.seeds import digest
-from latentscore_data.core.settings import ScoringSettings, Settings
-from latentscore_data.core.stage import Job, Line, Progress, RowFailure, Summary, read_newest, run_stage
-from latentscore_data.core.workspace import StageFiles, Workspace, write_manifest
+from latentscore_data.core.scoring.types import Scorer
 
 ROWS_IN_FLIGHT = 8
 """Rows whose candidates wait to be heard: enough to keep renderers busy and batches full, few enough to fit in memory."""
@@ -40,7 +44,7 @@ FIRST_SPLIT: Split = "SFT-Train"
 class Choice:
     """What came of the candidates of one vibe: a hearing for each, None where there was no candidate."""
 
-    hearings: list[Hearing | None]
+    scored_renders: list[ScoredRender | None]
     scorer: str
     """The one that decides."""
 
@@ -49,28 +53,34 @@ class Choice:
         return pick_winner(self.scores(self.scorer))
 
     def scores(self, scorer: str) -> list[float | None]:
-        found = [None if hearing is None else hearing.score(scorer) for hearing in self.hearings]
+        found = [
+            None if scored_render is None else scored_render.score(scorer) for scored_render in self.scored_renders
+        ]
         return [None if score is None else score.final_score for score in found]
 
     def reasons(self, scorer: str) -> dict[int, str]:
         """Why candidates have no score, by index."""
-        found = {i: hearing.unscored(scorer) for i, hearing in enumerate(self.hearings) if hearing is not None}
+        found = {
+            i: scored_render.unscored(scorer)
+            for i, scored_render in enumerate(self.scored_renders)
+            if scored_render is not None
+        }
         return {i: unscored.reason for i, unscored in found.items() if unscored is not None}
 
 
 def submit_all(
-    studio: Studio, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
-) -> list[Future[Hearing] | None]:
+    service: ScoringService, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
+) -> list[Future[ScoredRender] | None]:
     """The hearings of one vibe's candidates, later."""
-    return [None if p is None else studio.submit(vibe, p, want_audio=want_audio) for p in payloads]
+    return [None if p is None else service.submit(vibe, p, want_audio=want_audio) for p in payloads]
 
 
 def choose(
-    studio: Studio, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
+    service: ScoringService, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
 ) -> Choice:
     """Hear the candidates of one vibe, now. With ``want_audio`` each hearing holds its sound."""
-    futures = submit_all(studio, vibe, payloads, want_audio=want_audio)
-    return Choice([None if future is None else future.result() for future in futures], studio.scorers[0].name)
+    futures = submit_all(service, vibe, payloads, want_audio=want_audio)
+    return Choice([None if future is None else future.result() for future in futures], service.scorers[0].name)
 
 
 def run_scoring(
@@ -82,7 +92,7 @@ def run_scoring(
     progress: Progress | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
-    make_studio: MakeStudio | None = None,
+    make_service: MakeService | None = None,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
@@ -95,11 +105,11 @@ def run_scoring(
         raise MissingError("there are no candidates to score", "run: lsdata configs")
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
-            needs = ScorerNeeds(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
+            needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
-        with (make_studio or Studio)(scorers, settings.scoring, cache) as studio:
+        with (make_service or ScoringService)(scorers, settings.scoring, cache) as service:
             total = Summary(
-                "score", details={"scorers": [scorer.name for scorer in scorers], "workers": studio.workers}
+                "score", details={"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
             )
             if overwrite:
                 # Once: all splits share it, and the failures of one must outlive the next.
@@ -108,36 +118,36 @@ def run_scoring(
                 if overwrite:
                     workspace.scored(split).unlink(missing_ok=True)
                 part = run_stage(
-                    scoring_job(studio, settings.scoring, retry_failed=retry_failed),
+                    scoring_job(service, settings.scoring, retry_failed=retry_failed),
                     itertools.islice(_rows_of(split, workspace), count),
                     workspace.scored(split),
                     workspace.failures("score"),
-                    max_in_flight=max(ROWS_IN_FLIGHT, studio.at_once // settings.configs.n),
+                    max_in_flight=max(ROWS_IN_FLIGHT, service.at_once // settings.configs.n),
                     total=count,
                     retry_failed=retry_failed,
                     progress=progress,
                 )
                 _add(total, part)
-            total.count(used(scorers))
-            heard = max(studio.counts.scored.values(), default=0)
-            total.details |= studio.counts.to_dict()
+            total.count(total_usage(scorers))
+            heard = max(service.counts.scored.values(), default=0)
+            total.details |= service.counts.to_dict()
             # What models were asked for, where a scorer counts it.
             total.details["model_work"] = {
                 scorer.name: dict(counts) for scorer in scorers if (counts := getattr(scorer, "counts", None))
             }
             total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
-    _forget_strangers(workspace)
+    prune_orphans(workspace)
     outputs = workspace.scored_files()
     total.outputs = [str(path) for path in outputs]
     write_manifest(score_files(settings, workspace, trusted), workspace.root, outputs, total)
     return total
 
 
-def scoring_job(studio: Studio, settings: ScoringSettings, *, retry_failed: bool = False) -> Job[ConfigRow]:
+def scoring_job(service: ScoringService, settings: ScoringSettings, *, retry_failed: bool = False) -> Job[ConfigRow]:
     """One row: its candidates are rendered, heard and compared; with ``retry_failed`` also where a score is missing."""
-    names = [scorer.name for scorer in studio.scorers]
+    names = [scorer.name for scorer in service.scorers]
     made_by = digest(
-        *(scorer.fingerprint for scorer in studio.scorers), settings.seconds, settings.seed, current_renderer_version()
+        *(scorer.fingerprint for scorer in service.scorers), settings.seconds, settings.seed, current_renderer_version()
     )
 
     def fingerprint(row: ConfigRow) -> str:
@@ -147,12 +157,12 @@ def scoring_job(studio: Studio, settings: ScoringSettings, *, retry_failed: bool
     async def work(row: ConfigRow) -> Line:
         if not any(row.config_candidates):
             raise RowFailure("answer", "there is no candidate to hear")
-        futures = submit_all(studio, row.vibe_original, row.config_candidates)
+        futures = submit_all(service, row.vibe_original, row.config_candidates)
         heard = iter(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures if future is not None)))
         choice = Choice([None if future is None else next(heard) for future in futures], names[0])
         if choice.best_index is None:
             raise _nothing_scored(choice)
-        return _scored_line(row, choice, studio)
+        return _scored_line(row, choice, service)
 
     def short(line: Line) -> bool:
         answers = sum(candidate is not None for candidate in line["config_candidates"])
@@ -177,21 +187,21 @@ def _carried(row: ConfigRow) -> Line:
     return row.model_dump(mode="json", exclude_unset=True, exclude={"input_fingerprint"})
 
 
-def _scored_line(row: ConfigRow, choice: Choice, studio: Studio) -> Line:
+def _scored_line(row: ConfigRow, choice: Choice, service: ScoringService) -> Line:
     best = choice.best_index
     assert best is not None
-    winner = choice.hearings[best]
+    winner = choice.scored_renders[best]
     assert winner is not None
     line = _carried(row)
-    line["candidate_scores"] = {scorer.name: choice.scores(scorer.name) for scorer in studio.scorers}
+    line["candidate_scores"] = {scorer.name: choice.scores(scorer.name) for scorer in service.scorers}
     line["scores_external"] = {
         scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
-        for scorer in studio.scorers
+        for scorer in service.scorers
         if (score := winner.score(scorer.name)) is not None
     }
     line["best_index"] = best
     line["config_payload"] = row.config_candidates[best]
-    reasons = {scorer.name: choice.reasons(scorer.name) for scorer in studio.scorers}
+    reasons = {scorer.name: choice.reasons(scorer.name) for scorer in service.scorers}
     if any(reasons.values()):
         line["candidate_failures"] = {
             name: {str(index): reason for index, reason in found.items()} for name, found in reasons.items() if found
@@ -200,7 +210,9 @@ def _scored_line(row: ConfigRow, choice: Choice, studio: Studio) -> Line:
 
 
 def _nothing_scored(choice: Choice) -> RowFailure:
-    kinds = [hearing.unscored(choice.scorer) for hearing in choice.hearings if hearing is not None]
+    kinds = [
+        scored_render.unscored(choice.scorer) for scored_render in choice.scored_renders if scored_render is not None
+    ]
     reasons = Counter(unscored.reason for unscored in kinds if unscored is not None)
     of_sound = all(unscored is not None and unscored.kind != "scorer" for unscored in kinds)
     causes = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
@@ -209,7 +221,7 @@ def _nothing_scored(choice: Choice) -> RowFailure:
 
 def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str] = frozenset()) -> StageFiles:
     """What scoring reads, and what decides its result."""
-    needs = ScorerNeeds(settings.scoring, settings.llm, trusted=trusted)
+    needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     return StageFiles(
         stage="score",
         manifest=workspace.configs_dir / "score.manifest.json",
@@ -228,12 +240,12 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
     )
 
 
-def scorer_versions(needs: ScorerNeeds) -> dict[str, str]:
+def scorer_versions(needs: ScorerDeps) -> dict[str, str]:
     """What the scorers of the settings are now, for a manifest."""
     return {f"scorer {name}": _fingerprint(name, needs) for name in scorer_names(needs.scoring)}
 
 
-def _fingerprint(name: str, needs: ScorerNeeds) -> str:
+def _fingerprint(name: str, needs: ScorerDeps) -> str:
     try:
         return make_scorer(name, needs).fingerprint
     except LsdataError as error:
@@ -265,7 +277,7 @@ def _rows_of(split: Split, workspace: Workspace) -> Iterator[ConfigRow]:
             yield ConfigRow.model_validate({**line, "split": split})
 
 
-def _forget_strangers(workspace: Workspace) -> None:
+def prune_orphans(workspace: Workspace) -> None:
     """Drop scored rows that have no candidates any more, or that moved to another split."""
     homes = _homes(workspace)
     for split in SPLITS:

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from latentscore_data.core.errors import OutputError
-from latentscore_data.core.scoring.base import Score
-from latentscore_data.core.seeds import digest
+from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.scoring.types import Score
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,21 +22,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from latentscore_data.core.errors import InputError, MissingError, require
-from latentscore_data.core.scoring.base import Outcome, Score, Unscored
-from latentscore_data.core.seeds import digest
-from latentscore_data.core.settings import ScoringSettings
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore import Audio
+from latentscore_data.core.base.errors import InputError, MissingError, require
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.types import Outcome, Score, Unscored, Vectors
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
-    from latentscore import Audio
-    from latentscore_data.core.scoring.base import Vectors
-    from latentscore_data.core.scoring.cache import ScoreCache
+Windows = NDArray[np.float32]
 
-    Windows = NDArray[np.float32]
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class ClapScorer:
     """
 
     name = "clap"
-    listen_in_worker: Callable[[Audio], Vectors] | None = None
+    embed_in_worker: Callable[[Audio], Vectors] | None = None
 
     def __init__(self, settings: ScoringSettings, cache: ScoreCache | None = None) -> None:
         missing = clap_missing(settings)
@@ -97,9 +97,9 @@ class ClapScorer:
             raise missing
         self._open, weights = BACKENDS[settings.clap_backend](settings)
         recipe = (WINDOW, HOP, QUIET, BATCH_WINDOWS, "int16", "mean of unit vectors")
-        self.listener_fingerprint = f"clap-{settings.clap_backend}-{digest(weights, *recipe)[:16]}"
+        self.embedding_fingerprint = f"clap-{settings.clap_backend}-{digest(weights, *recipe)[:16]}"
         self.fingerprint = (
-            f"clap-{digest(self.listener_fingerprint, MAX_TEXT_TOKENS, BAD_SOUND, 'excess badness')[:16]}"
+            f"clap-{digest(self.embedding_fingerprint, MAX_TEXT_TOKENS, BAD_SOUND, 'excess badness')[:16]}"
         )
         self._text_kind = f"text {settings.clap_backend} {digest(weights, MAX_TEXT_TOKENS)[:16]}"
         self._cache = cache
@@ -122,11 +122,11 @@ class ClapScorer:
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
-        for vibe, heard in zip(vibes, self.listen(audios), strict=True):
+        for vibe, heard in zip(vibes, self.embed(audios), strict=True):
             outcomes += [heard] if isinstance(heard, Unscored) else self.compare([vibe], heard[None, :])
         return outcomes
 
-    def listen(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
+    def embed(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
         """The normalised mean of the windows' unit vectors for each sound; a reason where every window is quiet."""
         import numpy as np
 

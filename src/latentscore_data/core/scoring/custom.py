@@ -11,15 +11,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.scoring.base import Outcome, Score, ScorerNeeds, Unscored
-from latentscore_data.core.scoring.workers import WorkerFailure, WorkerPool
-from latentscore_data.core.seeds import digest
-
-if TYPE_CHECKING:
-    from latentscore import Audio
+from latentscore import Audio
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.types import Outcome, Score, Unscored
 
 CALL_SECONDS = 60.0
 """A call that takes longer is ended, with its process."""
@@ -37,7 +36,7 @@ class CustomScorer:
     the command line, or by trusting the settings file. The fingerprint covers the one file that holds the function.
     """
 
-    def __init__(self, name: str, needs: ScorerNeeds, call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(self, name: str, needs: ScorerDeps, call_seconds: float = CALL_SECONDS) -> None:
         self.name = name
         where, _, function = name.rpartition(":")
         file = _source_file(where)
@@ -112,8 +111,6 @@ class NotAScore(Exception):
 
 def make_caller(source: str, function: str, folder: str) -> Callable[..., Any]:
     """Called once in the worker process: load the function, and return what calls it."""
-    from latentscore import Audio
-
     sys.path.insert(0, folder)
     if source.endswith(".py"):
         spec = importlib.util.spec_from_file_location("custom_scorer", source)

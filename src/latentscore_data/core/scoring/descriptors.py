@@ -6,16 +6,13 @@ because hearing is. They are estimates from a mix, not the textbook quantities o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from latentscore import Audio
 
-    from latentscore import Audio
+Floats = NDArray[np.float32]
 
-    Floats = NDArray[np.float32]
 
 VERSION = "2"
 """Goes into the fingerprints: the same audio must give the same numbers while this stays."""

@@ -7,20 +7,22 @@ import base64
 import io
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.ledger import Usage
-from latentscore_data.core.scoring.base import Outcome, Score, ScorerNeeds, Unscored
-from latentscore_data.core.seeds import digest
-from latentscore_data.core.stage import NotAttempted, RowFailure
-
-if TYPE_CHECKING:
-    from latentscore import Audio
-    from latentscore_data.core.llm.client import LLM, Question
-    from latentscore_data.core.llm.plan import Plan
+from latentscore import Audio
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.ledger import Ledger, Usage
+from latentscore_data.core.base.loop import NotAttempted, RowFailure
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.llm.prices import price_of
+from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import LLM, Question
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.types import Outcome, Score, Unscored
 
 T = TypeVar("T")
 
@@ -57,7 +59,7 @@ class JudgeScorer:
     or an exhausted budget ends the run. Every pair is sent to the provider of the model: vibe and sound.
     """
 
-    def __init__(self, name: str, needs: ScorerNeeds) -> None:
+    def __init__(self, name: str, needs: ScorerDeps) -> None:
         self.name = name
         self.model = name.partition(":")[2]
         if not self.model:
@@ -70,8 +72,6 @@ class JudgeScorer:
 
     def check(self) -> None:
         """Raises what would keep the first call from being made: an unknown model, a key that is not set."""
-        from latentscore_data.core.llm.client import check_route
-
         check_route(self.model, self._needs.llm)
 
     def score(
@@ -101,8 +101,6 @@ class JudgeScorer:
         return Score(2 * match * quality / both if both else 0.0, {"vibe_match": match, "audio_quality": quality})
 
     def question(self, vibe: str, audio: Audio) -> Question:
-        from latentscore_data.core.llm.client import Question
-
         data = base64.b64encode(wav_bytes(audio)).decode("ascii")
         parts = [
             {"type": "text", "text": f"<vibe>{vibe.replace('</vibe', '< /vibe')}</vibe>"},
@@ -111,9 +109,6 @@ class JudgeScorer:
         return Question(PROMPT, parts, temperature=0.0, max_tokens=400)
 
     def _connect(self) -> LLM:
-        from latentscore_data.core.ledger import Ledger
-        from latentscore_data.core.llm.client import connect
-
         needs = self._needs
         ledger = Ledger(needs.ledger) if needs.ledger is not None else None
         llm = connect(self.model, needs.llm, cache_path=needs.llm_cache, ledger=ledger, stage="judge")
@@ -138,11 +133,8 @@ class JudgeScorer:
         self._loop = None
 
 
-def judge_plan(name: str, pairs: int, needs: ScorerNeeds) -> Plan:
+def judge_plan(name: str, pairs: int, needs: ScorerDeps) -> Plan:
     """What ``judge:MODEL`` would ask and cost for so many pairs, none of them cached; a rough figure, and it says so."""
-    from latentscore_data.core.llm.plan import Plan
-    from latentscore_data.core.llm.prices import price_of
-
     model = name.partition(":")[2]
     price = price_of(model, needs.llm)
     text_in, audio_in = pairs * 300, pairs * int(AUDIO_TOKENS_PER_SECOND * needs.scoring.seconds)
@@ -160,15 +152,6 @@ def judge_plan(name: str, pairs: int, needs: ScorerNeeds) -> Plan:
         worst_usd=None,
         basis=basis,
     )
-
-
-def judges_plans(pairs: int, needs: ScorerNeeds) -> list[Plan]:
-    """What each judge among the scorers that costs money would be asked for so many pairs."""
-    from latentscore_data.core.llm.prices import costs_nothing
-    from latentscore_data.core.scoring.base import scorer_names
-
-    judges = [name for name in scorer_names(needs.scoring) if name.startswith("judge:")]
-    return [judge_plan(name, pairs, needs) for name in judges if not costs_nothing(name.partition(":")[2], needs.llm)]
 
 
 def wav_bytes(audio: Audio) -> bytes:

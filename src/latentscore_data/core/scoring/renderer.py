@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+import latentscore
 from latentscore import Audio, InvalidConfigError, parse_config
-from latentscore_data.core.scoring.base import Unscored
-
-if TYPE_CHECKING:
-    from latentscore_data.core.scoring.base import Vectors
+from latentscore_data.core.scoring.types import Unscored, Vectors
 
 SAMPLE_RATE = 48_000
 SILENCE_PEAK = 10 ** (-60 / 20)
@@ -38,13 +36,11 @@ class Rendered:
 def make_renderer(render: Render | None) -> Callable[..., Rendered]:
     """Called once in each rendering process; ``None`` stands for ``latentscore.render``."""
     if render is None:
-        from latentscore import render as latentscore_render
-
-        render = latentscore_render
+        render = latentscore.render
     play = render
 
     def work(
-        config: Mapping[str, Any], seconds: float, seed: int, listeners: Mapping[str, Listener], want_audio: bool
+        config: Mapping[str, Any], seconds: float, seed: int, embedders: Mapping[str, Listener], want_audio: bool
     ) -> Rendered:
         started = time.perf_counter()
         try:
@@ -58,7 +54,7 @@ def make_renderer(render: Render | None) -> Callable[..., Rendered]:
         failure = sound_failure(audio)
         if failure is not None:
             return Rendered(took, failure=failure, audio=audio if want_audio else None)
-        vectors = {name: listen(audio) for name, listen in listeners.items()}
+        vectors = {name: embed(audio) for name, embed in embedders.items()}
         return Rendered(took, vectors, audio if want_audio else None)
 
     return work

@@ -27,7 +27,7 @@ from latentscore.config import (
     Palette,
 )
 from latentscore.labels import FIELDS
-from latentscore_data.core.settings import GrpoSettings
+from latentscore_data.core.base.settings import GrpoSettings
 
 FENCED = 0.6
 """Format of an answer that is JSON once its Markdown fence is taken off."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from latentscore.config import parse_payload
 from latentscore.errors import InvalidConfigError
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.training.base_models import model_config
 from latentscore_data.core.training.chat import answer_text, completion_messages, prompt_messages, template_options
 from latentscore_data.core.training.spec import TrainSpec
 
@@ -145,8 +146,6 @@ def count_parameters(report: Audit, spec: TrainSpec, runs: Path | None = None) -
     """Fill in the parameters and the checkpoint's size from the architecture alone; no weights are loaded."""
     import torch
     from transformers import AutoModelForCausalLM
-
-    from latentscore_data.core.training.base_models import model_config
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(model_config(spec.base_model, runs=runs))

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.errors import InputError, MissingError, require
-from latentscore_data.core.seeds import rng_for
+from latentscore.config import random_config
+from latentscore_data.core.base.errors import InputError, MissingError, require
+from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.training.chat import answer_text, prompt_messages
 from latentscore_data.core.training.runs import finished_final
 from latentscore_data.core.training.spec import TINY_RANDOM
@@ -329,8 +330,6 @@ def _tiny_tokenizer() -> Any:
 
 
 def _tiny_corpus() -> list[str]:
-    from latentscore.config import random_config
-
     rng = rng_for(TINY_RANDOM)
     colors = [{"hex": f"#{int(rng.integers(1 << 24)):06X}", "weight": weight} for weight in ("xxl", "lg", "md", "sm")]
     answers = [

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from latentscore_data.core.base.settings import ConfigsSettings
 from latentscore_data.core.llm.prompts import config_question
-from latentscore_data.core.settings import ConfigsSettings
 
 Message = dict[str, str]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from latentscore_data.core.base.errors import MissingError, NoImprovementError
+from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench import prepare, run
 from latentscore_data.core.bench.summary import summarise
-from latentscore_data.core.errors import MissingError, NoImprovementError
-from latentscore_data.core.generators.base import make_generator
-from latentscore_data.core.jsonl_io import replace_json
-from latentscore_data.core.settings import Settings
+from latentscore_data.core.generators.registry import make_generator
 from latentscore_data.core.training.prepare import VALIDATION_SPLIT
 from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.workspace import Workspace
 
 TRAINED = "trained"
 RIVALS = ("base", "random", "look-up")
@@ -67,18 +67,18 @@ def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict
     rows = prepare.choose_rows(bench, workspace)
     sources = prepare.choose_sources(bench, rows)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(bench, settings.scoring, sources))
-    with prepare.open_studio(settings, workspace) as (studio, cache):
-        needs = prepare.make_needs(settings, workspace, rows, cache)
+    with prepare.open_scoring(settings, workspace) as (service, cache):
+        needs = prepare.generator_deps(settings, workspace, rows, cache)
         fingerprints: dict[str, str] = {}
         for source in sources:
             generator = make_generator(source, needs)
             run.generate(generator, rows, files)
             fingerprints[source.label] = generator.fingerprint
-        samples = run.answered(files, rows, fingerprints, bench.seed)
-        floor = prepare.floor_source(studio, TRAINED)
-        run.listen(samples, studio, files, floor_source=floor)
-        results = run.results_in_order(files, samples, studio, floor_source=floor)
-        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, TRAINED, studio)
+        samples = run.load_answers(files, rows, fingerprints, bench.seed)
+        floor = prepare.floor_source(service, TRAINED)
+        run.score_answers(samples, service, files, floor_source=floor)
+        results = run.results_in_order(files, samples, service, floor_source=floor)
+        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, TRAINED, service)
     table = summarise(results, facts)
     replace_json(files.summary, table)
     return table

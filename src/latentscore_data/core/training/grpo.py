@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.settings import DedupeSettings
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
 from latentscore_data.core.scoring.rewards import (
     Calibration,
     Ear,
@@ -23,14 +25,15 @@ from latentscore_data.core.scoring.rewards import (
     finite_rewards,
     part_weights,
 )
+from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.training.audit import reference_answers
-from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
 from latentscore_data.core.training.chat import prompt_messages, template_options
-from latentscore_data.core.training.loop import Lesson, Say, Watch, common_arguments, disk_full, run_trainer
-from latentscore_data.core.training.prepare import check_adapter
+from latentscore_data.core.training.context import Say, TrainContext
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.sft import lora_config
 from latentscore_data.core.training.spec import TrainSpec
+from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
 """One's own reward: (vibes, answers) -> a number for each."""
@@ -44,14 +47,14 @@ FEWEST_SCORES = 20
 MOST_REFERENCES = 64
 
 
-def train_grpo(lesson: Lesson, reward: Reward | None = None) -> tuple[Any, Watch]:
+def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any, MetricsCallback]:
     """Train on the vibes of ``train``. ``reward`` replaces the spec's. Returns the trainer and what was watched."""
-    spec, rollout, loaded, rows = lesson.spec, lesson.spec.rollout, lesson.loaded, lesson.rows["train"]
-    with reward_functions(spec, rows, reward, lesson.folder, lesson.watching.say) as (functions, weights):
+    spec, rollout, loaded, rows = context.spec, context.spec.rollout, context.loaded, context.rows["train"]
+    with reward_functions(spec, rows, reward, context.folder, context.watching.say) as (functions, weights):
         arguments = GRPOConfig(
-            **common_arguments(lesson),
+            **common_arguments(context),
             num_generations=rollout.generations,
-            max_completion_length=lesson.audit.max_completion_tokens,
+            max_completion_length=context.audit.max_completion_tokens,
             beta=rollout.beta,
             temperature=rollout.temperature,
             top_p=rollout.top_p,
@@ -60,7 +63,7 @@ def train_grpo(lesson: Lesson, reward: Reward | None = None) -> tuple[Any, Watch
             chat_template_kwargs=template_options(loaded.tokenizer.chat_template) or None,
         )
 
-        def make(watch: Watch) -> GRPOTrainer:
+        def make(watch: MetricsCallback) -> GRPOTrainer:
             return GRPOTrainer(
                 model=loaded.model,
                 reward_funcs=[*functions],
@@ -72,41 +75,7 @@ def train_grpo(lesson: Lesson, reward: Reward | None = None) -> tuple[Any, Watch
                 callbacks=[watch],
             )
 
-        return run_trainer(make, lesson)
-
-
-def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
-    """Where GRPO starts: the adapter or model that the spec names, or its base model.
-
-    Raises :class:`InputError` for an adapter of another base or for one that is to be trained in full.
-    """
-    start = policy_folder(spec, folder)
-    if start is not None and (base := adapter_base(start)) is not None:
-        check_adapter(spec, base)
-        return load_trained(start, runs=folder.path.parent, device=device, trainable=True)
-    loaded = (
-        load_trained(start, device=device)
-        if start is not None
-        else load_base(spec.base_model, runs=folder.path.parent, device=device)
-    )
-    if spec.method == "full" and not Path(loaded.model.config._name_or_path or "-").is_dir():
-        # The trainer loads the frozen reference by the model's path, which a random or a GGUF model does not have.
-        copy = folder.path / "reference"
-        with disk_full(copy):
-            loaded.model.save_pretrained(copy)
-            loaded.tokenizer.save_pretrained(copy)
-        return load_base(str(copy), device=device)
-    return loaded
-
-
-def policy_folder(spec: TrainSpec, folder: RunFolder) -> Path | None:
-    """The folder of the adapter or model that the run goes on from, or None for the base model."""
-    if spec.adapter is None:
-        return None
-    for path in (folder.start, folder.path.parent / spec.adapter / "final", Path(spec.adapter)):
-        if path.is_dir():
-            return path
-    raise InputError(f"{spec.adapter}, where the run should go on from, is not there", "name it with --adapter")
+        return run_trainer(make, context)
 
 
 def prompts(rows: Sequence[ScoredRow]) -> Dataset:
@@ -224,34 +193,28 @@ def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear) -> Calibrati
 @contextlib.contextmanager
 def open_ear(spec: TrainSpec) -> Iterator[tuple[str, str, Ear]]:
     """(scorer, why this one, how to listen): renders in worker processes, each config once."""
-    from latentscore_data.core.scoring.base import ScorerNeeds, make_scorer, resolve_auto
-    from latentscore_data.core.scoring.studio import Studio
-
     if spec.scoring is None:
         raise InputError("a GRPO spec needs the settings of its scorer", "make it with lsdata train grpo")
     settings = spec.scoring.model_copy(update={"seconds": spec.rollout.seconds})
     name, why = resolve_auto(settings) if spec.rollout.scorer == "auto" else (spec.rollout.scorer, "")
-    scorer = make_scorer(name, ScorerNeeds(settings))
-    with Studio([scorer], settings) as studio:
+    scorer = make_scorer(name, ScorerDeps(settings))
+    with ScoringService([scorer], settings) as service:
 
         def ear(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
-            return [_heard(hearing, scorer.name) for hearing in studio.hear_all(pairs)]
+            return [_heard(scored_render, scorer.name) for scored_render in service.score_all(pairs)]
 
         yield name, why, ear
 
 
-def _heard(hearing: Any, scorer: str) -> float | None:
-    if hearing.failure is not None:
+def _heard(scored_render: Any, scorer: str) -> float | None:
+    if scored_render.failure is not None:
         return None
-    score = hearing.score(scorer)
+    score = scored_render.score(scorer)
     return math.nan if score is None else score.final_score
 
 
 def title_similarity(say: Say) -> Similarity:
-    """Cosine of the two texts' embeddings: MiniLM where it is here, hashed words elsewhere."""
-    from latentscore_data.core.dedupe import choose_embedder, load_embedder
-    from latentscore_data.core.settings import DedupeSettings
-
+    """Cosine of the two texts' embeddings: MiniLM where it is here, the package's word vectors elsewhere."""
     choice = choose_embedder(DedupeSettings(model="auto"))
     embedder = load_embedder(choice)
     say(f"title reward: {choice.name} ({choice.why})")

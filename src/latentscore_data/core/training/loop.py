@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,30 +16,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from latentscore_data.core.errors import InputError, OutputError, StoppedError
-from latentscore_data.core.jsonl_io import Appender, writing
-from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.training.audit import Audit
-from latentscore_data.core.training.base_models import Loaded
+from latentscore_data.core.base.errors import InputError, StoppedError
+from latentscore_data.core.base.jsonl import Appender
+from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
+from latentscore_data.core.training.run_health import Line, health
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
-from latentscore_data.core.training.watch import Line, health
 
 LINES_EVERY_SECONDS = 10.0
 CHECKPOINTS_PER_RUN = 10
 MOST_STEPS_BETWEEN_CHECKPOINTS = 100
-
-OnCheckpoint = Callable[[Path], None]
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Watching:
-    """Who is told of a run, and when it must end (Unix time)."""
-
-    say: Say
-    on_checkpoint: OnCheckpoint | None = None
-    deadline: float | None = None
 
 
 def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
@@ -51,26 +33,13 @@ def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
     return spec.checkpoint.every_steps or min(max(steps // CHECKPOINTS_PER_RUN, 1), MOST_STEPS_BETWEEN_CHECKPOINTS)
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """One run, ready for its trainer: the model, and the rows that fit, by role."""
-
-    spec: TrainSpec
-    folder: RunFolder
-    loaded: Loaded
-    rows: dict[str, list[ScoredRow]]
-    audit: Audit
-    device: str
-    watching: Watching
-
-
-def common_arguments(lesson: Lesson) -> dict[str, Any]:
+def common_arguments(context: TrainContext) -> dict[str, Any]:
     """The arguments that ``SFTConfig`` and ``GRPOConfig`` have in common."""
     import torch
 
-    spec, steps, device = lesson.spec, lesson.audit.steps, lesson.device
+    spec, steps, device = context.spec, context.audit.steps, context.device
     return {
-        "output_dir": str(lesson.folder.checkpoints),
+        "output_dir": str(context.folder.checkpoints),
         "learning_rate": spec.learning_rate,
         "lr_scheduler_type": spec.optim.schedule,
         "warmup_steps": spec.optim.warmup,
@@ -98,7 +67,7 @@ def common_arguments(lesson: Lesson) -> dict[str, Any]:
     }
 
 
-class Watch(TrainerCallback):
+class MetricsCallback(TrainerCallback):
     """Writes each logged step to ``metrics.jsonl``, says how it goes, and tells of complete checkpoints."""
 
     def __init__(self, folder: RunFolder, watching: Watching) -> None:
@@ -144,45 +113,45 @@ class Watch(TrainerCallback):
         self._out.close()
 
 
-def run_trainer(make_trainer: Callable[[Watch], Any], lesson: Lesson) -> tuple[Any, Watch]:
+def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainContext) -> tuple[Any, MetricsCallback]:
     """Train from the newest complete checkpoint, or from the start. Returns the trainer and what was watched.
 
     Raises :class:`OutputError` when the disk is full, and :class:`InputError` when the GPU is or nothing was trained.
     """
-    folder, watching = lesson.folder, lesson.watching
+    folder, watching = context.folder, context.watching
     checkpoint = folder.newest_checkpoint()
     folder.forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     if checkpoint:
         watching.say(f"going on from {checkpoint.name}")
-    watch = Watch(folder, watching)
+    watch = MetricsCallback(folder, watching)
     try:
         with disk_full(folder.path), quiet_libraries():
             trainer = make_trainer(watch)
             trainer.remove_callback(PrinterCallback)
-            if checkpoint and _had_ended(trainer, checkpoint, lesson):
+            if checkpoint and _had_ended(trainer, checkpoint, context):
                 watching.say(f"training had ended at {checkpoint.name}")
                 watch.findings += health(watch.history)
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         watch.close()
-    if trainer.state.global_step == 0 < lesson.audit.steps:
+    if trainer.state.global_step == 0 < context.audit.steps:
         raise InputError(
-            f"run {folder.run_id} ended before the first of its {lesson.audit.steps} steps",
+            f"run {folder.run_id} ended before the first of its {context.audit.steps} steps",
             "take a smaller --set batch.size=..., or more rows",
         )
     return trainer, watch
 
 
-def _had_ended(trainer: Any, checkpoint: Path, lesson: Lesson) -> bool:
+def _had_ended(trainer: Any, checkpoint: Path, context: TrainContext) -> bool:
     """Whether training had come to its end at ``checkpoint``; if so, the trainer gets the model that it had then.
 
     The trainer itself would go on from there for a step or more: it forgets how long it has waited for progress, which is
     given back to it here, unless ``--force`` has given it another spec since.
     """
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    ended = state.global_step >= lesson.audit.steps
-    changed = lesson.folder.record().get("changed_after") == checkpoint.name
+    ended = state.global_step >= context.audit.steps
+    changed = context.folder.record().get("changed_after") == checkpoint.name
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, EarlyStoppingCallback) and not changed:
             noted = cast("dict[str, Any]", state.stateful_callbacks).get("EarlyStoppingCallback", {})
@@ -196,51 +165,3 @@ def _had_ended(trainer: Any, checkpoint: Path, lesson: Lesson) -> bool:
             str(best if trainer.args.load_best_model_at_end and best.is_dir() else checkpoint)
         )
     return ended
-
-
-@contextlib.contextmanager
-def disk_full(path: Path) -> Iterator[None]:
-    """Turn a full disk, and a full GPU, into one clear error; safetensors and torch report them as errors of their own."""
-    try:
-        with writing(path):
-            yield
-    except OutputError:
-        raise
-    except Exception as error:
-        if "out of memory" in str(error):
-            raise InputError(
-                "the GPU has too little memory for this run",
-                "take --set batch.per_device=1, a smaller --set max_tokens=..., or a larger GPU",
-            ) from error
-        if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
-            raise OutputError(
-                f"{path} cannot be written (no space left on device)",
-                "free some disk space, or keep fewer checkpoints with --set checkpoint.keep=1, then run the same "
-                "command again; it goes on from the newest checkpoint",
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """No progress bars and chatter on stdout and stderr: the run has its own lines."""
-    import datasets
-    import transformers
-
-    bars = datasets.are_progress_bars_disabled()
-    verbosity = transformers.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    trl = logging.getLogger("trl")
-    level = trl.level
-    trl.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        trl.setLevel(level)
-        transformers.logging.set_verbosity(verbosity)
-        if not bars:
-            datasets.enable_progress_bars()

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.errors import InputError, MissingError
-from latentscore_data.core.jsonl_io import dump_line, read_rows, replace_bytes
-from latentscore_data.core.rows import ScoredRow
-from latentscore_data.core.settings import ModalSettings, ScoringSettings, TrainSettings
-from latentscore_data.core.training.base_models import adapter_base
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.estimates import estimate_run
+from latentscore_data.core.training.audit import audit, count_parameters
+from latentscore_data.core.training.base_models import adapter_base, load_tokenizer
 from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
 from latentscore_data.core.training.spec import (
     Choices,
@@ -26,7 +29,6 @@ from latentscore_data.core.training.spec import (
     dotted,
     effective_settings,
 )
-from latentscore_data.core.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -156,9 +158,6 @@ def training_rows(workspace: Workspace, kind: Kind) -> dict[str, list[ScoredRow]
 
 def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
     """Raise :class:`InputError` when no row of a remote run would fit; where tokens cannot be counted here, say so."""
-    from latentscore_data.core.training.audit import audit
-    from latentscore_data.core.training.base_models import load_tokenizer
-
     try:
         tokenizer = load_tokenizer(run.spec.base_model, runs=run.folder.path.parent)
     except MissingError as error:
@@ -173,10 +172,6 @@ def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
     Loads the tokenizer and the architecture of the base model, no weights. Raises what training would raise before its
     first step.
     """
-    from latentscore_data.core.training.audit import audit, count_parameters
-    from latentscore_data.core.training.base_models import load_tokenizer
-    from latentscore_data.core.training.prices import estimate_run
-
     runs = run.folder.path.parent
     report, _ = audit(run.spec, run.limited_rows(), load_tokenizer(run.spec.base_model, runs=runs))
     count_parameters(report, run.spec, runs)

@@ -11,15 +11,33 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core.errors import LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.rows import selection_scorers
+from latentscore_data.core.training.audit import audit, count_parameters
+from latentscore_data.core.training.base_models import adapter_base, load_base, pick_device
+from latentscore_data.core.training.context import (
+    TrainContext,
+    Watching,
+    disk_full,
+    load_policy,
+    policy_folder,
+    quiet_libraries,
+)
+from latentscore_data.core.training.run_health import draw, finite
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
-from latentscore_data.core.training.watch import draw, finite
 
 log = logging.getLogger(__name__)
+
+RECIPES = {
+    "sft": "latentscore_data.core.training.sft:train_sft",
+    "grpo": "latentscore_data.core.training.grpo:train_grpo",
+}
+"""The function of each recipe, (context, reward) -> (trainer, metrics). Only the one that runs is imported: TRL is slow."""
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
 
@@ -94,13 +112,6 @@ def _train(
     reward: Reward | None,
     deadline: float | None,
 ) -> dict[str, Any]:
-    from latentscore_data.core.bench.prepare import choosers
-    from latentscore_data.core.training.audit import audit, count_parameters
-    from latentscore_data.core.training.base_models import load_base, pick_device
-    from latentscore_data.core.training.grpo import load_policy, train_grpo
-    from latentscore_data.core.training.loop import Lesson, Watching
-    from latentscore_data.core.training.sft import train_sft
-
     device = pick_device(spec.device)
     if spec.kind == "sft":
         loaded = load_base(spec.base_model, runs=folder.path.parent, device=device)
@@ -110,10 +121,10 @@ def _train(
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
     # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
-    chosen_by = choosers(kept["train"]) if spec.kind == "sft" else ()
+    chosen_by = selection_scorers(kept["train"]) if spec.kind == "sft" else ()
     folder.note(audit=report.to_dict(), device=device, chosen_by=chosen_by)
-    lesson = Lesson(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
-    trainer, watch = train_sft(lesson) if spec.kind == "sft" else train_grpo(lesson, reward)
+    context = TrainContext(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
+    trainer, watch = resolve_name(RECIPES[spec.kind])(context, reward)
     save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
 
@@ -129,8 +140,6 @@ def check_tracker(spec: TrainSpec) -> None:
 
 def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
     """The adapter, or the whole model, with its tokenizer."""
-    from latentscore_data.core.training.loop import disk_full, quiet_libraries
-
     model = trainer.accelerator.unwrap_model(trainer.model)
     with disk_full(folder.path), quiet_libraries():
         if spec.method == "lora":
@@ -144,9 +153,6 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
 
 def adapter_base_name(spec: TrainSpec, folder: RunFolder) -> str:
     """What an adapter is put on: the base model, or the fully trained model that GRPO put a new adapter on."""
-    from latentscore_data.core.training.base_models import adapter_base
-    from latentscore_data.core.training.grpo import policy_folder
-
     start = policy_folder(spec, folder)
     return spec.base_model if start is None or adapter_base(start) is not None else str(spec.adapter)
 

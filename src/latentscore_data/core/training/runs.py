@@ -23,11 +23,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latentscore_data.core.errors import InputError, VerificationError
-from latentscore_data.core.jsonl_io import read_lines, read_rows, replace_json, replace_rows, writing
-from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.base.errors import InputError, VerificationError
+from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_json, replace_rows, writing
+from latentscore_data.core.base.manifest import file_fact
+from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.spec import TrainSpec, differences
-from latentscore_data.core.workspace import file_fact
 
 
 @dataclass(frozen=True)

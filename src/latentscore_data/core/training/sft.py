@@ -10,20 +10,21 @@ from transformers import EarlyStoppingCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from latentscore_data.core.rows import ScoredRow
+from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
-from latentscore_data.core.training.loop import Lesson, Watch, common_arguments, run_trainer
+from latentscore_data.core.training.context import TrainContext
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer
 from latentscore_data.core.training.spec import TrainSpec
 
 
-def train_sft(lesson: Lesson) -> tuple[Any, Watch]:
+def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:
     """Train on the rows of ``train``, stop early on those of ``val``. Returns the trainer and what was watched."""
-    spec, rows, tokenizer = lesson.spec, lesson.rows, lesson.loaded.tokenizer
+    spec, rows, tokenizer = context.spec, context.rows, context.loaded.tokenizer
     validating = bool(rows.get("val"))
-    common = common_arguments(lesson)
+    common = common_arguments(context)
     arguments = SFTConfig(
         **common,
-        max_length=lesson.audit.max_tokens,
+        max_length=context.audit.max_tokens,
         completion_only_loss=True,
         packing=False,
         eval_strategy="steps" if validating else "no",
@@ -36,9 +37,9 @@ def train_sft(lesson: Lesson) -> tuple[Any, Watch]:
     patience = spec.checkpoint.early_stopping_patience
     stopping = [EarlyStoppingCallback(patience)] if validating and patience else []
 
-    def make(watch: Watch) -> SFTTrainer:
+    def make(watch: MetricsCallback) -> SFTTrainer:
         return SFTTrainer(
-            model=lesson.loaded.model,
+            model=context.loaded.model,
             args=arguments,
             train_dataset=examples(rows["train"], tokenizer),
             eval_dataset=examples(rows["val"], tokenizer) if validating else None,
@@ -47,7 +48,7 @@ def train_sft(lesson: Lesson) -> tuple[Any, Watch]:
             callbacks=[watch, *stopping],
         )
 
-    return run_trainer(make, lesson)
+    return run_trainer(make, context)
 
 
 def examples(rows: list[ScoredRow], tokenizer: Any) -> Dataset:

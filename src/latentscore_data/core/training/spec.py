@@ -14,9 +14,9 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from latentscore_data.core.errors import InputError, in_a_sentence
-from latentscore_data.core.seeds import digest
-from latentscore_data.core.settings import (
+from latentscore_data.core.base.errors import InputError, in_a_sentence
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import (
     BatchSettings,
     CheckpointSettings,
     GrpoSettings,

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from latentscore_data.core.errors import InputError
-from latentscore_data.core.rows import VibeRow
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import VibeRow
 
 SUITES = ("short", "typo", "out-of-domain", "controllability")
 

@@ -1,0 +1,330 @@
+"""What people see: a live panel in a terminal, plain lines elsewhere, one JSON document when asked.
+
+Results go to stdout, everything else to stderr. Text that comes from corpora, models or files passes :func:`clean` first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from latentscore_data.core.base.loop import Progress
+from latentscore_data.core.base.secrets import NAMED
+from latentscore_data.core.base.summary import Summary
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+log = logging.getLogger(__name__)
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+@dataclass
+class Output:
+    """How this run speaks; set once by the command line."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    root: str = ""
+    command: str = ""
+
+
+OUTPUT = Output()
+
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b[@-Z\\-_]?"
+)
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def clean(text: object) -> str:
+    """Untrusted text for a terminal: no escape sequences, control or direction characters; tabs become spaces."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", str(text))).replace("\t", " ")
+
+
+def shorten(text: object, width: int) -> str:
+    """One clean line of at most ``width`` characters."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
+
+
+_SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_ID)?$", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """The text without the values of keys that are in the environment, by their names or because they were asked for."""
+    for name, value in os.environ.items():
+        if (_SECRET_VARIABLE.search(name) or name in NAMED) and len(value) >= 6:
+            text = text.replace(value, f"[{name}]")
+    return re.sub(r"(Bearer\s+)[A-Za-z0-9._~+/=-]{8,}", r"\1[redacted]", text)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats log records, tracebacks included, without keys and without control sequences."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(clean(super().format(record)))
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on stdout, or on stderr when asked or when stdout belongs to the JSON document."""
+    from rich.console import Console
+
+    class Quitting(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would leave with 1; a reader that has seen enough is no error.
+            raise BrokenPipeError
+
+    # No markup: a path or a setting with brackets in it is text, not a style, a link or a mistake.
+    return Quitting(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+def say(message: str) -> None:
+    """A line for people, cleaned, on stderr and in the log; not shown with --quiet."""
+    message = clean(message)
+    log.info("%s", message)
+    if not OUTPUT.quiet:
+        print(wrapped(message) if sys.stderr.isatty() else message, file=sys.stderr)  # noqa: T201
+
+
+def wrapped(message: str) -> str:
+    """The message broken between words for the terminal's width; paths and addresses stay whole."""
+    import shutil
+    import textwrap
+
+    width = max(shutil.get_terminal_size().columns - 1, 20)
+    lines = (textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) for line in message.split("\n"))
+    return "\n".join(lines)
+
+
+def interactive() -> bool:
+    """True when a person can be asked: a terminal on both ends, and no CI."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("CI", "").lower() not in ("1", "true")
+
+
+def can_be_live() -> bool:
+    """True when a panel may redraw itself on stderr."""
+    return (
+        sys.stderr.isatty()
+        and os.environ.get("CI", "").lower() not in ("1", "true")
+        and os.environ.get("TERM", "") not in ("", "dumb")
+        and not OUTPUT.quiet
+    )
+
+
+def progress() -> Progress:
+    """The progress display that fits where the program runs."""
+    if OUTPUT.quiet:
+        return Progress()
+    return LivePanel() if can_be_live() else PlainLines()
+
+
+def print_json(value: Any) -> None:
+    """The one document on stdout."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    sys.stdout.flush()
+    sys.stdout.buffer.write(orjson.dumps(value, option=options, default=str))
+    sys.stdout.buffer.flush()
+
+
+def print_summary(summary: Summary) -> None:
+    """A stage's result: a small table, its pictures, and what to do next; or its JSON."""
+    if OUTPUT.json:
+        print_json(summary.to_dict())
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    if summary.fresh:
+        out.print(Text.assemble((summary.stage, "bold"), ": fresh, nothing to do"))
+    else:
+        table = Table(title=summary.stage, title_justify="left", title_style="bold", show_header=False, box=None)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in _facts(summary):
+            table.add_row(Text(clean(name)), Text(clean(value)))
+        out.print(table)
+        scores = summary.details.get("winner_scores")
+        if isinstance(scores, list) and len(scores) > 1:
+            out.print(Text("winner scores  ", style="dim") + Text(histogram(scores)))
+    if summary.next_step:
+        out.print(Text.assemble(("next: ", "dim"), clean(summary.next_step)))
+
+
+def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
+    yield "done", str(summary.done)
+    if summary.skipped:
+        yield "already done", str(summary.skipped)
+    if summary.failed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failed.most_common())
+        yield "failed", f"{sum(summary.failed.values())} ({kinds})"
+    if summary.short:
+        yield "fewer than asked", str(summary.short)
+    if summary.calls or summary.cached:
+        yield "model calls", f"{summary.calls} ({summary.cached} from the cache)"
+    if summary.tokens_in or summary.tokens_out:
+        yield "tokens", f"{summary.tokens_in:,} in, {summary.tokens_out:,} out"
+    if summary.calls or summary.saved_usd:
+        yield "cost", money(summary.cost_usd) + (f", saved {money(summary.saved_usd)}" if summary.saved_usd else "")
+    for name, value in summary.details.items():
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            # A benchmark's details are named by its sources' labels, which are typed again as they stand here.
+            label = name if ":" in name or summary.stage == "bench" else name.replace("_", " ")
+            yield label, f"{value:.3f}" if isinstance(value, float) else str(value)
+    yield "time", duration(summary.seconds)
+    for path in summary.outputs:
+        yield "wrote", path
+
+
+def money(usd: float | None) -> str:
+    """Dollars with as many digits as they need; an unknown price says so."""
+    if usd is None:
+        return "unknown price"
+    return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 3.2 s, 4 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+_BARS = " ▁▂▃▄▅▆▇█"
+
+
+def histogram(values: Sequence[float], bins: int = 20) -> str:
+    """A row of bars between the smallest and the largest value."""
+    low, high = min(values), max(values)
+    if low == high:
+        return f"{low:.3f} (all {len(values)})"
+    counts = [0] * bins
+    for value in values:
+        counts[min(int((value - low) / (high - low) * bins), bins - 1)] += 1
+    top = max(counts)
+    bars = "".join(_BARS[-(-count * (len(_BARS) - 1) // top)] for count in counts)
+    return f"{low:.3f} {bars} {high:.3f}"
+
+
+def palette_blocks(palette: Mapping[str, Any]) -> RenderableType:
+    """A palette as coloured blocks, the widest for the largest weight; hex codes where there are no colours."""
+    from rich.text import Text
+
+    widths = {"xs": 1, "sm": 2, "md": 3, "lg": 4, "xl": 5, "xxl": 6}
+    if os.environ.get("NO_COLOR") or console().color_system is None:
+        return Text(" ".join(clean(color["hex"]) for color in palette["colors"]))
+    blocks = Text()
+    for color in palette["colors"]:
+        blocks.append(" " * widths.get(str(color["weight"]), 3), style=f"on {clean(color['hex'])}")
+    return blocks
+
+
+class PlainLines(Progress):
+    """A line every ten seconds, for logs and CI."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self._total: int | None = None
+
+    def start(self, stage: str, total: int | None) -> None:
+        self._started = self._last = time.monotonic()
+        self._total = total
+
+    def update(self, summary: Summary, in_flight: int) -> None:
+        if time.monotonic() - self._last >= PLAIN_LINE_SECONDS:
+            self._last = time.monotonic()
+            say(f"{summary.stage}: {one_line(summary, in_flight, self._total, self._last - self._started)}")
+
+
+class LivePanel(Progress):
+    """A panel that redraws itself while a stage works."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._total: int | None = None
+        self._started = time.monotonic()
+        self._drawn = 0.0
+
+    def start(self, stage: str, total: int | None) -> None:
+        from rich.live import Live
+
+        self._total, self._started = total, time.monotonic()
+        self._live = Live(console=console(stderr=True), refresh_per_second=8, transient=True)
+        self._live.start()
+
+    def update(self, summary: Summary, in_flight: int) -> None:
+        if self._live is not None and time.monotonic() - self._drawn > 0.12:
+            self._drawn = time.monotonic()
+            self._live.update(self._panel(summary, in_flight))
+
+    def finish(self, summary: Summary) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _panel(self, summary: Summary, in_flight: int) -> RenderableType:
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        elapsed = time.monotonic() - self._started
+        rows: list[RenderableType] = [Text(one_line(summary, in_flight, self._total, elapsed))]
+        if self._total:
+            finished = summary.done + summary.skipped + sum(summary.failed.values())
+            rows.insert(0, ProgressBar(total=self._total, completed=finished))
+        if summary.calls or summary.cached:
+            spent = money(summary.cost_usd)
+            line = (
+                f"{summary.tokens_in:,} tokens in, {summary.tokens_out:,} out · {summary.cached} cached · spent {spent}"
+            )
+            projected = _projected(summary, self._total)
+            rows.append(Text(line + (f" · projected {money(projected)}" if projected is not None else ""), style="dim"))
+        if summary.failed:
+            rows.append(Text(", ".join(f"{n} {kind}" for kind, n in summary.failed.most_common()), style="red"))
+        # In a grid, since a bar ends without a new line and the text behind it would be cut off.
+        lines = Table.grid(expand=True)
+        for row in rows:
+            lines.add_row(row)
+        return Panel(lines, title=summary.stage, title_align="left", width=min(console(stderr=True).width, 100))
+
+
+def _projected(summary: Summary, total: int | None) -> float | None:
+    if not total or not summary.cost_usd or not summary.done:
+        return None
+    return summary.cost_usd * (total - summary.skipped) / summary.done
+
+
+def one_line(summary: Summary, in_flight: int, total: int | None, elapsed: float) -> str:
+    """Progress in one line: done of total, in flight, per minute, time left."""
+    finished = summary.done + summary.skipped + sum(summary.failed.values())
+    parts = [f"{finished}/{total}" if total else str(finished)]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} already done")
+    if summary.failed:
+        parts.append(f"{sum(summary.failed.values())} failed")
+    parts.append(f"{in_flight} in flight")
+    if summary.done and elapsed > 0:
+        per_second = summary.done / elapsed
+        parts.append(f"{per_second * 60:.0f}/min")
+        if total and total > finished:
+            parts.append(f"{duration((total - finished) / per_second)} left")
+    return " · ".join(parts)

@@ -1,0 +1,247 @@
+"""JSONL: read typed rows, append whole lines, replace whole files."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Self, TypeVar, cast
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
+
+log = logging.getLogger(__name__)
+
+RowT = TypeVar("RowT", bound=BaseModel)
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""A longer line is not a row of ours: reading it would only fill the memory."""
+
+TornLine = Literal["refuse", "drop"]
+
+
+def read_lines(path: Path, torn: TornLine = "refuse") -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) for each line of a JSONL file, streamed.
+
+    A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is unpacked. ``torn="drop"`` forgives a last line without its
+    end, as a crash leaves it in files that we append. Raises :class:`InputError` naming file and line otherwise.
+    """
+    try:
+        file = _open(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist", "check the path") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from None
+    with file:
+        number = 0
+        while line := _next_line(path, file):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise InputError(
+                    f"{path}:{number}: the line is longer than {MAX_LINE_BYTES // 2**20} MiB",
+                    "split it or leave it out",
+                )
+            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                line = line[3:]
+            whole = line.endswith(b"\n")
+            line = line.strip()
+            if not line:
+                continue
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                if not whole and torn == "drop":
+                    log.warning("%s:%d: dropped a torn last line", path, number)
+                    return
+                raise InputError(*_why_not_json(path, number, line, whole, error)) from None
+            if not isinstance(value, dict):
+                raise InputError(
+                    f"{path}:{number}: a JSON object is needed, not {type(value).__name__}", "mend the line"
+                )
+            yield number, value
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.name.lower().endswith(".gz"):
+        import gzip
+
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def _next_line(path: Path, file: IO[bytes]) -> bytes:
+    try:
+        return file.readline(MAX_LINE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read to its end ({error})", "fetch or pack the file again") from None
+
+
+def _why_not_json(path: Path, number: int, line: bytes, whole: bool, error: Exception) -> tuple[str, str]:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return f"{path}:{number}: not UTF-8 at byte {bad.start} of the line", "save the file as UTF-8"
+    if not whole:
+        return f"{path}:{number}: the last line is torn", "complete or delete the last line"
+    return f"{path}:{number}: not valid JSON ({error})", "mend or delete the line"
+
+
+def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> Iterator[RowT]:
+    """Typed rows, streamed. Raises :class:`InputError` naming file, line and field."""
+    for number, value in read_lines(path, torn):
+        try:
+            yield row_type.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "row"
+            raise InputError(
+                f"{path}:{number}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
+            ) from None
+
+
+def dump_line(row: BaseModel | dict[str, Any]) -> bytes:
+    """One row as one line of JSON, newline included. Unset optional fields are left out of typed rows."""
+    value = row.model_dump(mode="json", exclude_unset=True) if isinstance(row, BaseModel) else row
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals while writing ``path`` into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error})",
+            "free some disk space or choose another folder with --root, then run the same command again",
+        ) from None
+
+
+class Appender:
+    """Appends whole lines to a file; a crash leaves at most one torn last line, which the next run drops.
+
+    Each line is handed to the operating system at once (it survives the death of this process) and synced to disk
+    every ``sync_seconds`` and at the end (it survives the death of the machine).
+    """
+
+    def __init__(self, path: Path, sync_seconds: float = 5.0, *, mode: int = 0o644) -> None:
+        self.path = path
+        self._sync_seconds = sync_seconds
+        self._last_sync = 0.0
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _end_with_newline(path)
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
+
+    def append(self, row: BaseModel | dict[str, Any]) -> tuple[int, int]:
+        """Write one row; returns where it begins and how long it is, in bytes.
+
+        Raises :class:`OutputError` when the disk refuses; the file stays whole lines.
+        """
+        import time
+
+        line = dump_line(row)
+        with writing(self.path):
+            before = os.fstat(self._fd).st_size
+            try:
+                written = 0
+                while written < len(line):
+                    written += os.write(self._fd, line[written:])
+            except OSError:
+                os.ftruncate(self._fd, before)
+                raise
+            if time.monotonic() - self._last_sync > self._sync_seconds:
+                os.fsync(self._fd)
+                # Counted from its end: a disk that takes longer than that must not sync after every line.
+                self._last_sync = time.monotonic()
+        return before, len(line)
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another file is at the path by now, so that what is appended here would be lost."""
+        try:
+            return not os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except FileNotFoundError:
+            return True
+
+    def close(self) -> None:
+        with writing(self.path):
+            try:
+                os.fsync(self._fd)
+            finally:
+                os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _end_with_newline(path: Path) -> None:
+    """Cut a torn last line, so that what is appended next starts on a line of its own."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        end = size
+        tail = b""
+        while end > 0 and b"\n" not in tail:
+            start = max(0, end - 65536)
+            file.seek(start)
+            tail = file.read(end - start)
+            end = start
+        keep = end + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
+        if keep < size:
+            log.warning("%s: dropped a torn last line", path)
+            file.truncate(keep)
+
+
+def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]], mode: int = 0o644) -> int:
+    """Write a whole file of rows in one move: a reader sees the old file or the new one. Returns the row count."""
+    count = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield dump_line(row)
+
+    replace_bytes(path, lines(), mode)
+    return count
+
+
+def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
+    """Write a whole file in one move, synced before the rename."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with writing(path):
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(fd, "wb") as out:
+            for chunk in chunks:
+                with writing(path):
+                    out.write(chunk)
+            with writing(path):
+                out.flush()
+                os.fsync(out.fileno())
+        with writing(path):
+            draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def replace_json(path: Path, value: Any) -> None:
+    """Write one JSON document, indented, in one move."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+    replace_bytes(path, [orjson.dumps(value, option=options)])

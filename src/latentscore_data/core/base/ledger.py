@@ -1,0 +1,122 @@
+"""Money and tokens: what a run has used, and what all runs of a workspace have used together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.jsonl import Appender, read_lines, replace_rows, writing
+
+FLUSH_SECONDS = 1.0
+COMPACT_LINES = 5000
+OWNER_ONLY = 0o600
+"""What was spent on which model is nobody else's business."""
+
+
+@dataclass
+class Usage:
+    """What one run's model calls came to. ``cost_usd`` leaves out the ``unpriced`` calls, whose price nobody knows."""
+
+    calls: int = 0
+    cached: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+    saved_usd: float = 0.0
+    unpriced: int = 0
+
+    def add(self, other: Usage) -> None:
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class Ledger:
+    """A workspace's account book: one file that every run adds lines to, so that it adds up across resumes.
+
+    A call that cost money is written at once; free ones are gathered for a second. Several processes may keep the same
+    book: ``lsdata configs "a vibe"`` takes no lock of the workspace.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._book: Appender | None = None
+        self._open: dict[tuple[str, str], Usage] = {}
+        self._written = time.monotonic()
+
+    def record(self, stage: str, model: str, tokens_in: int, tokens_out: int, cost_usd: float | None) -> None:
+        """Book one call; ``cost_usd`` is None when its price is unknown."""
+        usage = Usage(1, 0, tokens_in, tokens_out, cost_usd or 0.0, 0.0, int(cost_usd is None))
+        self._open.setdefault((stage, model), Usage()).add(usage)
+        if cost_usd or time.monotonic() - self._written > FLUSH_SECONDS:
+            self.flush()
+
+    def add_cached(self, stage: str, model: str, cached: int, saved_usd: float) -> None:
+        """Book what the cache has answered."""
+        if cached:
+            self._open.setdefault((stage, model), Usage()).add(Usage(cached=cached, saved_usd=saved_usd))
+
+    def flush(self) -> None:
+        """Write what has been booked since the last time."""
+        if not self._open:
+            return
+        with self._alone():
+            if self._book is not None and self._book.replaced:
+                self._book.close()
+                self._book = None
+            if self._book is None:
+                # Synced at its end only: a sync takes as long as the disk likes, and answers wait to be kept meanwhile.
+                self._book = Appender(self.path, sync_seconds=math.inf, mode=OWNER_ONLY)
+            for (stage, model), usage in self._open.items():
+                self._book.append(_line(stage, model, usage))
+        self._open.clear()
+        self._written = time.monotonic()
+
+    def close(self) -> None:
+        """Write the rest; a long book is summed up to one line per stage and model."""
+        self.flush()
+        if self._book is not None:
+            self._book.close()
+            self._book = None
+            with self._alone():
+                lines, totals = _read(self.path)
+                if lines > COMPACT_LINES:
+                    replace_rows(self.path, [_line(*key, usage) for key, usage in totals.items()], OWNER_ONLY)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process writes in the book or sums it up."""
+        from filelock import FileLock
+
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path.with_suffix(".lock"), mode=OWNER_ONLY)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def totals(path: Path) -> dict[tuple[str, str], Usage]:
+    """All that was ever booked, by (stage, model)."""
+    return _read(path)[1]
+
+
+def _line(stage: str, model: str, usage: Usage) -> dict[str, Any]:
+    return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "stage": stage, "model": model, **asdict(usage)}
+
+
+def _read(path: Path) -> tuple[int, dict[tuple[str, str], Usage]]:
+    sums: dict[tuple[str, str], Usage] = {}
+    count = 0
+    if path.exists():
+        for _, line in read_lines(path, torn="drop"):
+            count += 1
+            known = {name: line.get(name, 0) for name in Usage.__dataclass_fields__}
+            sums.setdefault((str(line.get("stage")), str(line.get("model"))), Usage()).add(Usage(**known))
+    return count, sums

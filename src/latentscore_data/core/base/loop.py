@@ -1,0 +1,424 @@
+"""The loop that every slow step shares: skip what is done, work, append, stop early."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import orjson
+
+from latentscore_data.core.base.errors import StoppedError
+from latentscore_data.core.base.jsonl import Appender, read_lines, replace_bytes, replace_rows
+from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
+from latentscore_data.core.base.writer import BackgroundWriter
+
+log = logging.getLogger(__name__)
+
+InT = TypeVar("InT")
+
+Line = dict[str, Any]
+
+
+SKIPPED_AT_ONCE = 200
+"""So many rows that are done already are passed over before everything else has its turn."""
+
+
+class RowFailure(Exception):
+    """One row could not be done. The run goes on.
+
+    ``kind`` is the row of the error table it belongs to; ``message`` must hold no secrets.
+    """
+
+    def __init__(self, kind: str, message: str, status: int | None = None, attempts: int = 1) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.status = status
+        self.attempts = attempts
+
+
+class NotAttempted(Exception):
+    """The run is stopping and this row's question was not asked. The row stays undone and is no failure."""
+
+
+class Client(Protocol):
+    """What the loop needs to know of the model client that the work uses."""
+
+    usage: Usage
+
+    def drain(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job(Generic[InT]):
+    """What a stage does with one input.
+
+    ``key`` names the input, ``fingerprint`` says which answer it would get (vibe text, model, prompt and schema hash,
+    sampling), ``work`` makes the line to append. ``complete`` says whether a line found in the output holds enough, and
+    ``short`` whether it holds fewer results than asked for. ``refresh`` brings what a finished line carries of its
+    input up to date; a line that changes is appended again, without any work. ``client`` is told when to start nothing
+    new, asked what it has used, and closed.
+    """
+
+    name: str
+    key: Callable[[InT], str]
+    fingerprint: Callable[[InT], str]
+    work: Callable[[InT], Awaitable[Line]]
+    complete: Callable[[Line], bool] = lambda line: True
+    short: Callable[[Line], bool] = lambda line: False
+    refresh: Callable[[InT, Line], Line] | None = None
+    client: Client | None = None
+    line_key: str = "row_id"
+    breaker_window: int = 40
+    breaker_at_least: int = 20
+
+
+class Progress:
+    """Told what happens; the display shows it. This one shows nothing."""
+
+    def start(self, stage: str, total: int | None) -> None: ...
+
+    def update(self, summary: Summary, in_flight: int) -> None: ...
+
+    def finish(self, summary: Summary) -> None: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the newest line for a key lies in an output file, and what it is worth."""
+
+    fingerprint: str | None
+    offset: int
+    length: int
+    complete: bool
+    short: bool
+
+
+def index_lines(
+    output: Path,
+    line_key: str,
+    complete: Callable[[Line], bool] = lambda line: True,
+    short: Callable[[Line], bool] = lambda line: False,
+) -> dict[str, Entry]:
+    """The newest line for each key in an appended output. Lines stay on disk, so memory does not grow with them."""
+    entries: dict[str, Entry] = {}
+    if not output.exists():
+        return entries
+    offset = 0
+    with output.open("rb") as file:
+        for raw in file:
+            length = len(raw)
+            if raw.strip():
+                try:
+                    line: Line = orjson.loads(raw)
+                except orjson.JSONDecodeError:
+                    if raw.endswith(b"\n"):
+                        # Reading it the careful way names the file, the line and the fault.
+                        for _ in read_lines(output, torn="drop"):
+                            pass
+                    break
+                entries[str(line[line_key])] = Entry(
+                    line.get("input_fingerprint"), offset, length, complete(line), short(line)
+                )
+            offset += length
+    return entries
+
+
+def read_newest(output: Path, line_key: str, keys: Iterable[str] | None = None) -> Iterator[Line]:
+    """The newest line for each key, in the order of ``keys`` (those without a line are left out) or of the file."""
+    entries = index_lines(output, line_key)
+    if not entries:
+        return
+    with output.open("rb") as file:
+        for key in keys if keys is not None else list(entries):
+            if entry := entries.get(key):
+                yield _line_at(file, entry)
+
+
+def _line_at(file: Any, entry: Entry) -> Line:
+    file.seek(entry.offset)
+    return orjson.loads(file.read(entry.length))
+
+
+def run_stage(
+    job: Job[InT],
+    inputs: Iterable[InT],
+    output: Path,
+    failures: Path,
+    *,
+    max_in_flight: int = 16,
+    total: int | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Do the job for every input that is not done yet, appending one line per input to ``output``.
+
+    Failures go to ``failures``, one line each. When the stage completes, both files are compacted: the newest line of
+    each key, in the order of the inputs, without those that a failed input had under another fingerprint. Raises
+    :class:`StoppedError` when at least half of the last 40 final outcomes failed (20 seen at least); raises what ``work``
+    raises unless it is a :class:`RowFailure`; everything already appended stays. The first Ctrl-C drains what is in flight
+    before KeyboardInterrupt is raised; a second one stops now.
+    """
+    run = _Run(job, inputs, output, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
+    # Around the event loop, not inside it: then asyncio leaves Ctrl-C to us.
+    with _draining(run.interrupt):
+        asyncio.run(run.to_the_end())
+    if run.stop:
+        raise run.stop[0]
+    if run.interrupted:  # too late to stop anything
+        raise KeyboardInterrupt
+    return run.summary
+
+
+class _Run(Generic[InT]):
+    """One run of a stage."""
+
+    def __init__(
+        self,
+        job: Job[InT],
+        inputs: Iterable[InT],
+        output: Path,
+        failures: Path,
+        max_in_flight: int,
+        total: int | None,
+        retry_failed: bool,
+        overwrite: bool,
+        progress: Progress,
+    ) -> None:
+        self.job = job
+        self.waiting = iter(inputs)
+        self.output, self.failures = output, failures
+        self.workers = max(1, min(max_in_flight, total) if total is not None else max_in_flight)
+        self.total = total
+        self.retry_failed, self.overwrite = retry_failed, overwrite
+        self.progress = progress
+        self.summary = Summary(job.name)
+        self.outcomes: deque[bool] = deque(maxlen=job.breaker_window)
+        self.causes: Counter[str] = Counter()
+        self.stop: list[BaseException] = []
+        self.interrupted = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.order: list[str] = []
+        self.failing: dict[str, str] = {}
+        """The inputs without an answer, and which answer they would get."""
+        self.in_flight = 0
+        self.started = time.monotonic()
+
+    async def to_the_end(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        if self.overwrite:
+            self.output.unlink(missing_ok=True)
+            self.failures.unlink(missing_ok=True)
+        self.progress.start(self.job.name, self.total)
+        try:
+            with (
+                Appender(self.output) as self.out,
+                Appender(self.failures) as self.failed,
+                closing(BackgroundWriter()) as self.writer,
+            ):
+                self.entries = index_lines(self.output, self.job.line_key, self.job.complete, self.job.short)
+                self.given_up = {} if self.retry_failed else _given_up(self.failures, self.job.line_key)
+                with self.output.open("rb") as self.lines:
+                    ticking = asyncio.create_task(self.tick())
+                    try:
+                        await asyncio.gather(*(self.work_on() for _ in range(self.workers)))
+                    finally:
+                        ticking.cancel()
+                        if self.job.client is not None:
+                            await self.job.client.aclose()
+            if not self.stop:
+                self.compact()
+        finally:
+            self.count()
+            self.progress.finish(self.summary)
+
+    async def work_on(self) -> None:
+        """One of the workers that share the inputs."""
+        try:
+            for item in self.waiting:
+                if self.stop:
+                    return
+                key, fingerprint = self.job.key(item), self.job.fingerprint(item)
+                self.order.append(key)
+                if await self.done_already(item, key, fingerprint):
+                    if len(self.order) % SKIPPED_AT_ONCE == 0:
+                        self.show()
+                        await asyncio.sleep(0)
+                else:
+                    self.in_flight += 1
+                    try:
+                        await self.one(item, key, fingerprint)
+                    finally:
+                        self.in_flight -= 1
+                    self.show()
+        except Exception as error:
+            # What is in flight may have been paid for, so it is finished before the error ends the run.
+            self.halt(error)
+
+    async def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
+        entry = self.entries.get(key)
+        if entry is not None and entry.complete and entry.fingerprint == fingerprint:
+            self.summary.skipped += 1
+            self.summary.short += entry.short
+            if self.job.refresh is not None:
+                before = _line_at(self.lines, entry)
+                after = {**self.job.refresh(item, dict(before)), "input_fingerprint": fingerprint}
+                if after != before:
+                    await self.append(key, after)
+            return True
+        failure = self.given_up.get(key)
+        if failure is not None and failure.get("input_fingerprint") == fingerprint:
+            self.summary.failed[str(failure.get("kind"))] += 1
+            self.failing[key] = fingerprint
+            return True
+        return False
+
+    async def one(self, item: InT, key: str, fingerprint: str) -> None:
+        try:
+            line = await self.job.work(item)
+            line.setdefault(self.job.line_key, key)
+            line["input_fingerprint"] = fingerprint
+            await self.append(key, line)
+            self.summary.done += 1
+            self.summary.short += self.entries[key].short
+            self.outcomes.append(True)
+        except NotAttempted:
+            return
+        except RowFailure as failure:
+            await self.note(failure, key, fingerprint)
+        bad = self.outcomes.count(False)
+        if len(self.outcomes) >= self.job.breaker_at_least and bad * 2 >= len(self.outcomes) and not self.stop:
+            names = "; ".join(f"{count} x {cause}" for cause, count in self.causes.most_common(3))
+            self.halt(
+                StoppedError(
+                    f"{self.job.name} stopped: {bad} of the last {len(self.outcomes)} rows failed ({names})",
+                    "mend the cause and run the same command again; what was done is kept",
+                )
+            )
+
+    async def append(self, key: str, line: Line) -> None:
+        offset, length = await self.writer.write(self.out.append, line)
+        fingerprint = line.get("input_fingerprint")
+        self.entries[key] = Entry(fingerprint, offset, length, self.job.complete(line), self.job.short(line))
+
+    async def note(self, failure: RowFailure, key: str, fingerprint: str) -> None:
+        self.summary.failed[failure.kind] += 1
+        self.failing[key] = fingerprint
+        self.causes[f"{failure.kind}: {failure.message}"] += 1
+        self.outcomes.append(False)
+        await self.writer.write(
+            self.failed.append,
+            {
+                self.job.line_key: key,
+                "input_fingerprint": fingerprint,
+                "kind": failure.kind,
+                "status": failure.status,
+                "attempts": failure.attempts,
+                "message": failure.message,
+            },
+        )
+
+    def halt(self, reason: BaseException) -> None:
+        """Start nothing new; what is in flight may finish."""
+        self.stop.append(reason)
+        if self.job.client is not None:
+            self.job.client.drain()
+
+    def interrupt(self) -> None:
+        """Called by the signal, between any two steps of whatever runs: what stops is done by the loop, in its turn."""
+        if self.interrupted or self.loop is None:
+            raise KeyboardInterrupt
+        self.interrupted = True
+        log.warning("finishing what is in flight; press Ctrl-C again to stop now")
+        with suppress(RuntimeError):  # the loop has ended already
+            self.loop.call_soon_threadsafe(self.halt, KeyboardInterrupt())
+
+    def count(self) -> None:
+        self.summary.seconds = time.monotonic() - self.started
+        if self.job.client is not None:
+            self.summary.count(self.job.client.usage)
+
+    def show(self) -> None:
+        self.count()
+        self.progress.update(self.summary, self.in_flight)
+
+    async def tick(self) -> None:
+        while True:
+            self.show()
+            await asyncio.sleep(0.5)
+
+    def compact(self) -> None:
+        """The newest line of each key, in the order of the inputs; lines of keys not asked for stay, behind them.
+
+        An input that failed loses its line from before it changed: what answers another question must not go on among
+        the answers to this one.
+        """
+        for key, fingerprint in self.failing.items():
+            if key in self.entries and self.entries[key].fingerprint != fingerprint:
+                del self.entries[key]
+        wanted = list(dict.fromkeys(key for key in self.order if key in self.entries))
+        asked_for = set(wanted)
+        keys = wanted + [key for key in self.entries if key not in asked_for]
+        offset, tidy = 0, True
+        for key in keys:
+            tidy = tidy and self.entries[key].offset == offset
+            offset += self.entries[key].length
+        if not tidy or offset != self.output.stat().st_size:
+            with self.output.open("rb") as file:
+                replace_bytes(self.output, (_bytes_at(file, self.entries[key]) for key in keys))
+        _forget_mended(self.failures, self.job.line_key, self.entries)
+
+
+def _bytes_at(file: Any, entry: Entry) -> bytes:
+    file.seek(entry.offset)
+    return file.read(entry.length)
+
+
+def _newest_failures(failures: Path, line_key: str) -> dict[str, Line]:
+    if not failures.exists():
+        return {}
+    return {str(line.get(line_key)): line for _, line in read_lines(failures, torn="drop")}
+
+
+def _given_up(failures: Path, line_key: str) -> dict[str, Line]:
+    """Rows whose newest failure is of a kind that only --retry-failed tries again."""
+    newest = _newest_failures(failures, line_key)
+    return {key: line for key, line in newest.items() if line.get("kind") not in RETRYABLE_KINDS}
+
+
+def _forget_mended(failures: Path, line_key: str, done: dict[str, Entry]) -> None:
+    """Keep the newest failure of each row that still has no line of the same fingerprint; no file when there is none."""
+    newest = _newest_failures(failures, line_key)
+    left = [
+        line for key, line in newest.items() if key not in done or done[key].fingerprint != line["input_fingerprint"]
+    ]
+    if left:
+        replace_rows(failures, left)
+    else:
+        failures.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draining(interrupt: Callable[[], None]) -> Generator[None, None, None]:
+    """Ctrl-C calls ``interrupt`` instead of ending the program."""
+    try:
+        before = signal.signal(signal.SIGINT, lambda signum, frame: interrupt())
+    except ValueError:  # not in the main thread: the caller deals with signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,169 @@
+"""Manifests: what a completed stage read, wrote, cost and decided, and whether that still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from latentscore_data import __version__
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.rows import ROW_FORMAT_VERSION
+from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class FileFact:
+    """What a manifest remembers of a file."""
+
+    sha256: str
+    bytes: int
+    rows: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"sha256": self.sha256, "bytes": self.bytes, "rows": self.rows}
+
+
+def file_fact(path: Path) -> FileFact:
+    """SHA-256, size and, for JSONL, the number of lines; read in blocks."""
+    sha, size, lines = hashlib.sha256(), 0, 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+            size += len(block)
+            lines += block.count(b"\n")
+    return FileFact(sha.hexdigest(), size, lines if path.suffix == ".jsonl" else None)
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """A stage as its manifest sees it: what it reads, what it writes, and the settings that decide its result."""
+
+    stage: str
+    manifest: Path
+    inputs: Sequence[Path]
+    settings: Mapping[str, Any]
+    """Only what changes the result: no folders, concurrency, time-outs or budgets."""
+    versions: Mapping[str, str]
+    """Fingerprints of prompts, schema, renderer, scorers: whatever else decides the result."""
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """A stage's manifest, or None where there is none. Raises :class:`InputError` for one of a newer format."""
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if isinstance(manifest, dict) and int(manifest.get("row_format_version", 1)) > ROW_FORMAT_VERSION:
+        raise InputError(
+            f"{path} was written by a newer lsdata (row format {manifest['row_format_version']})",
+            "upgrade latentscore-data, or use another --root",
+        )
+    return manifest if isinstance(manifest, dict) else None
+
+
+def stale_reasons(stage: StageFiles, root: Path) -> list[str]:
+    """Why the stage must run (again); an empty list when it is fresh."""
+    manifest = read_manifest(stage.manifest)
+    if manifest is None:
+        return ["it has not been completed yet"]
+    reasons: list[str] = []
+    before, now = manifest.get("settings", {}), _plain(stage.settings)
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name):
+            reasons.append(f"setting {name} changed from {before.get(name)!r} to {now.get(name)!r}")
+    before, now = manifest.get("versions", {}), _plain(stage.versions)
+    reasons += [f"{name} changed" for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
+    known = manifest.get("inputs", {})
+    given = {relative(path, root): path for path in stage.inputs}
+    for name in sorted(set(known) | set(given)):
+        if name not in given:
+            reasons.append(f"input {name} is gone")
+        elif name not in known:
+            reasons.append(f"input {name} is new")
+        elif not given[name].exists() or file_fact(given[name]).sha256 != known[name]["sha256"]:
+            reasons.append(f"input {name} changed")
+    for name, fact in manifest.get("outputs", {}).items():
+        path = root / name
+        if not path.exists():
+            reasons.append(f"output {name} is gone")
+        elif file_fact(path).sha256 != fact["sha256"]:
+            reasons.append(f"output {name} was changed by hand")
+    retryable = {kind: n for kind, n in manifest.get("failed", {}).items() if kind in RETRYABLE_KINDS}
+    if retryable:
+        reasons.append(f"{sum(retryable.values())} rows failed and can be tried again")
+    return reasons
+
+
+def write_manifest(
+    stage: StageFiles,
+    root: Path,
+    outputs: Sequence[Path],
+    summary: Summary,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Record what a completed stage read, wrote, cost and decided, in one move."""
+    replace_json(
+        stage.manifest,
+        {
+            "stage": stage.stage,
+            "row_format_version": ROW_FORMAT_VERSION,
+            "lsdata_version": __version__,
+            "python_version": ".".join(map(str, sys.version_info[:3])),
+            "git_commit": git_commit(),
+            "finished": _now(),
+            "settings": _plain(stage.settings),
+            "versions": _plain(stage.versions),
+            "inputs": {relative(path, root): file_fact(path).to_dict() for path in stage.inputs},
+            "outputs": {relative(path, root): file_fact(path).to_dict() for path in outputs},
+            "seconds": round(summary.seconds, 3),
+            "done": summary.done,
+            "skipped": summary.skipped,
+            "failed": dict(summary.failed),
+            "short": summary.short,
+            "calls": summary.calls,
+            "cached": summary.cached,
+            "tokens_in": summary.tokens_in,
+            "tokens_out": summary.tokens_out,
+            "cost_usd": summary.cost_usd,
+            "saved_usd": summary.saved_usd,
+            "details": summary.details,
+            **(extra or {}),
+        },
+    )
+
+
+def relative(path: Path, root: Path) -> str:
+    """The path below the root, or the whole path for files from elsewhere."""
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(values), default=str))
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree this runs from, or None for an installed package."""
+    try:
+        out = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return out.stdout.strip() or None if out.returncode == 0 else None

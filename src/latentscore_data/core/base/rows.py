@@ -1,0 +1,173 @@
+"""The one row on its way from text to score. It only gains fields; nothing is renamed.
+
+Field names are those of the data sets already published in this format.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from latentscore_data.core.base.seeds import digest
+
+ROW_FORMAT_VERSION = 1
+
+Split = Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]
+SPLITS: tuple[Split, ...] = ("SFT-Train", "SFT-Val", "GRPO", "TEST")
+
+Level = Literal["xl", "lg", "m", "sm", "xs"]
+LEVELS: tuple[Level, ...] = ("xl", "lg", "m", "sm", "xs")
+
+Scope = Literal["scene", "character"]
+
+
+class _Row(BaseModel):
+    # Columns that a published or hand-made file has beyond ours are carried along, not dropped.
+    model_config = ConfigDict(extra="allow")
+
+
+class SourceText(_Row):
+    """A sampled text."""
+
+    dataset: str
+    id_in_dataset: str
+    text: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    created: str | None = None
+
+
+def source_id(dataset: str, id_in_dataset: str) -> str:
+    """The source document's id: splits and intervals are drawn by it. ``:`` inside a part is escaped."""
+    return f"{escape(dataset)}:{escape(id_in_dataset)}"
+
+
+def escape(part: str) -> str:
+    """A part of a row id: everything but letters, digits and ``-_. /`` percent-encoded, so ``:`` cannot collide."""
+    return quote(part, safe="-_./ ")
+
+
+_NEVER_NULL = frozenset(
+    {
+        "row_id", "dataset", "id_in_dataset", "vibe_index", "text_page", "vibe_scope", "vibe_level", "tags_original",
+        "config_candidates", "validation_scores", "candidate_scores", "scores_external",
+    }
+)  # fmt: skip
+"""Fields whose null, in rows from elsewhere, means that they were not given."""
+
+
+class VibeRow(_Row):
+    """One wording of one mood in one text."""
+
+    row_id: str
+    dataset: str
+    id_in_dataset: str
+    vibe_index: int = 0
+    text_page: int | list[int] = 0
+    vibe_scope: str = "scene"
+    character_name: str | None = None
+    vibe_level: str = "m"
+    vibe_original: str
+    tags_original: list[str] = Field(default_factory=list)
+    vibe_model: str | None = None
+    split: Split | None = None
+    vibe_noisy: str | None = None
+    tags_noisy: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_rows_from_elsewhere(cls, data: Any) -> Any:
+        """Rows published without a ``row_id`` get one from their content; null stands for "not given" in them."""
+        if not isinstance(data, dict):
+            return data
+        given = cast("dict[str, Any]", data)
+        row = {name: value for name, value in given.items() if value is not None or name not in _NEVER_NULL}
+        if row.get("row_id") or not row.get("vibe_original"):
+            return row
+        row.setdefault("dataset", "unknown")
+        row.setdefault("id_in_dataset", digest(row["vibe_original"])[:16])
+        row["id_in_dataset"] = str(row["id_in_dataset"])
+        content = digest(*(row.get(name) for name in ("vibe_scope", "character_name", "vibe_original")))[:12]
+        row["row_id"] = (
+            f"{source_id(str(row['dataset']), row['id_in_dataset'])}:{row.get('vibe_index', 0)}:"
+            f"{row.get('vibe_scope', 'scene')}:{content}:{row.get('vibe_level', 'm')}"
+        )
+        return row
+
+    @property
+    def source_id(self) -> str:
+        return source_id(self.dataset, self.id_in_dataset)
+
+    @property
+    def vibe_for_training(self) -> str:
+        """The wording a model is trained on: noisy where the row was drawn for noise."""
+        return self.vibe_noisy if self.vibe_noisy is not None else self.vibe_original
+
+
+def vibe_row_id(source: str, vibe_index: int, scope: str, descriptor: str, level: str) -> str:
+    """``dataset:id_in_dataset:vibe_index:scope:descriptor:level``; ``source`` is already escaped.
+
+    ``descriptor`` is the position of the ladder in its list, with the character's position before it ("1.0").
+    """
+    return f"{source}:{vibe_index}:{scope}:{descriptor}:{level}"
+
+
+class ConfigRow(VibeRow):
+    """A vibe with the N answers to it; ``None`` stands where no valid answer came."""
+
+    config_model: str | None = None
+    config_candidates: list[dict[str, Any] | None] = Field(default_factory=lambda: [])
+    validation_scores: dict[str, list[float]] = Field(default_factory=dict)
+    config_error: str | None = None
+    input_fingerprint: str | None = None
+
+
+class ScoredRow(ConfigRow):
+    """A vibe with the answer that sounds most like it."""
+
+    candidate_scores: dict[str, list[float | None]] = Field(default_factory=dict)
+    scores_external: dict[str, Any] = Field(default_factory=dict)
+    best_index: int | None = None
+    config_payload: dict[str, Any] | None = None
+
+
+class BenchRow(_Row):
+    """One generator's answer to one row, with its scores, times and cost."""
+
+    row_id: str
+    source: str
+    dataset: str = ""
+    id_in_dataset: str = ""
+    vibe_original: str
+    vibe_level: str = "m"
+    vibe_scope: str = "scene"
+    valid: bool
+    failure: str | None = None
+    config_payload: dict[str, Any] | None = None
+    scores: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    generate_seconds: float | None = None
+    render_seconds: float | None = None
+    score_seconds: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+    audio_file: str | None = None
+
+    @property
+    def source_id(self) -> str:
+        return source_id(self.dataset, self.id_in_dataset)
+
+
+def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
+    """The scorers that chose the winners of these rows: the first one named when they were scored."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
+        # The rows in a run's folder hold the scores of their candidates, not the candidates.
+        candidates: Any = getattr(row, "config_candidates", None) or next(iter(scores.values()), [])
+        if scores and sum(candidate is not None for candidate in candidates) > 1:
+            found[next(iter(scores))] += 1
+    return tuple(name for name, _ in found.most_common())

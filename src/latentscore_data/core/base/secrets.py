@@ -1,0 +1,62 @@
+"""Keys: only from the environment or from ``.env``, and never shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from latentscore_data.core.base.errors import MissingError
+
+_KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_ID)?$", re.IGNORECASE)
+
+
+def read_dotenv(path: Path = Path(".env")) -> list[str]:
+    """Put the keys of ``.env`` into the environment, where they are not set already. Returns their names.
+
+    Only variables named like keys are taken: an address in somebody's ``.env`` must not redirect calls.
+    """
+    if not path.is_file():
+        return []
+    from dotenv import dotenv_values
+
+    names = [name for name, value in dotenv_values(path).items() if value and _KEY_NAME.search(name)]
+    for name in names:
+        os.environ.setdefault(name, dotenv_values(path)[name] or "")
+    return names
+
+
+NAMED: set[str] = set()
+"""Variables that held a key in this run, whatever they are called."""
+
+
+def key_named(variable: str) -> SecretStr:
+    """The key in an environment variable. Raises :class:`MissingError` when it is not set."""
+    value = os.environ.get(variable, "")
+    if not value:
+        raise MissingError(f"{variable} is not set", f"put it into the environment or into .env ({variable}=...)")
+    NAMED.add(variable)
+    return SecretStr(value)
+
+
+_GRANTED: set[str] = set()
+
+
+def grant(variable: str) -> None:
+    """The user has named this variable on the command line: its key may go to the address of the settings."""
+    _GRANTED.add(variable)
+
+
+def granted(variable: str) -> bool:
+    """True when the user, not a file in some folder, says that this variable's key may go to another address."""
+    return variable in _GRANTED or os.environ.get("LSDATA_LLM__API_KEY_ENV") == variable
+
+
+def without(text: str, *secrets: SecretStr | None) -> str:
+    """The text with each secret's value taken out."""
+    for secret in secrets:
+        if secret is not None and len(secret.get_secret_value()) >= 4:
+            text = text.replace(secret.get_secret_value(), "[redacted]")
+    return text

@@ -1,0 +1,592 @@
+"""Every setting: one typed section per subject, each value with a default and a sentence.
+
+Where a value comes from, later wins: default, ``latentscore.toml``, environment (``LSDATA_LLM__MODEL``), flag.
+``latentscore.toml.example`` and the reference in the docs are made from these types.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from latentscore_data.core.base.errors import InputError, in_a_sentence
+
+SETTINGS_FILE = "latentscore.toml"
+BUILTIN_MODEL = "builtin/keywords"
+
+Values = dict[str, Any]
+
+
+class Section(BaseModel):
+    """A table of the settings file. Unknown keys are refused; values cannot change under a running command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PathsSettings(Section):
+    root: Path = Path("data_work")
+    """The data root: every stage reads and writes below it."""
+
+
+@dataclass
+class SpendTracker:
+    """What one run has spent and has in flight, in US dollars, whoever of it asked: sources, judges, stages of a chain."""
+
+    spent: float = field(default=0.0, compare=False)
+    in_flight: float = field(default=0.0, compare=False)
+
+
+class LLMSettings(Section):
+    model: str = BUILTIN_MODEL
+    """Which model answers: builtin/keywords (offline, free) or a LiteLLM name such as provider/model."""
+    api_base: str | None = None
+    """Address of an OpenAI-compatible server to send calls to, instead of the provider's own."""
+    api_key_env: str | None = None
+    """Name of the environment variable whose key goes to api_base; without it no key is sent there."""
+    max_concurrency: int = Field(default=16, ge=1, le=4096)
+    """Most calls in flight at once; the real number adapts below this."""
+    max_qps: float | None = Field(default=None, gt=0)
+    """Most calls started per second; empty for no limit."""
+    max_tokens_per_minute: int | None = Field(default=None, gt=0)
+    """Most tokens (in and out) per minute; empty for no limit."""
+    max_cost: float | None = Field(default=None, ge=0)
+    """Hard stop in US dollars for one run with all its models, counting what is in flight; empty to be asked before money is
+    spent."""
+    timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """How long one call may take."""
+    max_attempts: int = Field(default=6, ge=1, le=50)
+    """How often a call is tried when the server or the network is at fault."""
+    retry_cap_seconds: float = Field(default=60.0, gt=0)
+    """The longest wait before another try, also when the server asks for more."""
+
+    _spend: SpendTracker = PrivateAttr(default_factory=SpendTracker)
+
+    def base_for(self, model: str) -> str | None:
+        """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""
+        return None if model.startswith("builtin/") else self.api_base
+
+    @property
+    def spend(self) -> SpendTracker:
+        """What everybody who was handed these settings has spent: ``max_cost`` is one cap for all of them."""
+        return self._spend
+
+
+class DownloadSettings(Section):
+    datasets: list[str] = [
+        "common-pile/news_filtered",
+        "common-pile/pressbooks_filtered",
+        "common-pile/project_gutenberg_filtered",
+    ]
+    """What to sample: hub data sets (owner/name[:config]), folders or files of .txt/.md/.jsonl/.parquet, or builtin."""
+    sample_size: int = Field(default=1000, ge=1)
+    """Texts to keep from each data set."""
+    text_field: str | None = None
+    """The column that holds the text; empty to find it (text, content, body, ...)."""
+    shards: int = Field(default=8, ge=1)
+    """From so many of a hub data set's files, drawn by the seed, the sample is taken."""
+    oversample: int = Field(default=4, ge=1, le=1000)
+    """Texts read from the start of each such file for every one that is kept; more fetches more and samples wider."""
+    seed: int = 0
+    """Seed of the sample."""
+
+
+class VibesSettings(Section):
+    model: str | None = None
+    """Model for this stage; empty for llm.model."""
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """Sampling temperature of the model."""
+    max_tokens: int = Field(default=4096, ge=1)
+    """Longest answer, in tokens."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read only the first so many texts."""
+    max_vibes: int = Field(default=3, ge=1, le=50)
+    """Most vibes to keep from one text."""
+    max_input_words: int = Field(default=4000, ge=1)
+    """A text is cut after so many words."""
+    page_words: int = Field(default=1000, ge=1)
+    """Words on a page; each vibe names the page it comes from."""
+    characters: bool = True
+    """Also keep the moods of a text's characters, not only of its scenes."""
+    seed: int = 0
+    """Seed given to the model."""
+
+
+class DedupeSettings(Section):
+    model: str = "auto"
+    """Embedder: auto (MiniLM where installed and fetched, else words), minilm, words (the package's own vectors), or a sentence-transformers id."""
+    threshold: float | None = Field(default=None, gt=0, le=1)
+    """A vibe at least this similar (cosine) to a kept one is dropped; empty for the embedder's own default."""
+
+
+class SplitsSettings(Section):
+    split_by: Literal["source", "row"] = "source"
+    """Draw splits by source text, so that wordings of one scene never part; row exists for parity with older data."""
+    test: float = Field(default=0.15, ge=0, lt=1)
+    """Share of sources for TEST."""
+    val: float = Field(default=0.05, ge=0, lt=1)
+    """Share of sources for SFT-Val."""
+    grpo: float = Field(default=0.25, ge=0, lt=1)
+    """Share of sources for GRPO, the most different ones first."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    @model_validator(mode="after")
+    def _are_shares_of_one_whole(self) -> Self:
+        total = self.test + self.val + self.grpo
+        if total > 1 + 1e-9:
+            raise ValueError(f"test, val and grpo are shares of all sources and add up to {total:g}, more than 1")
+        return self
+
+
+class NoiseSettings(Section):
+    rate: float = Field(default=0.15, ge=0, le=1)
+    """Share of vibes that get typing noise for training."""
+    seed: int = 0
+    """Seed of the noise."""
+
+
+class ConfigsSettings(Section):
+    model: str | None = None
+    """Model for this stage; empty for llm.model."""
+    n: int = Field(default=5, ge=1, le=256)
+    """Candidates asked for per vibe."""
+    temperature: float = Field(default=0.9, ge=0, le=2)
+    """Sampling temperature of the model."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling; empty for the provider's default."""
+    max_tokens: int = Field(default=3000, ge=1)
+    """Longest answer, in tokens."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many vibe rows."""
+    splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
+    """Splits to make configs for."""
+    batch_size: int = Field(default=1, ge=1, le=64)
+    """Vibes asked for in one call; more saves tokens, a failed batch is asked one by one."""
+    seed: int = 0
+    """Seed given to the model."""
+
+
+class ScoringSettings(Section):
+    scorers: list[str] = ["auto"]
+    """Who listens: auto, acoustic, clap, judge:MODEL, path/to/file.py:fn or module:fn. The first one chooses the winner."""
+    seconds: float = Field(default=10.0, ge=0.5, le=600)
+    """Seconds of audio rendered per candidate."""
+    seed: int = 0
+    """Seed of the rendering."""
+    workers: int | None = Field(default=None, ge=1, le=256)
+    """Processes that render; empty for one per core."""
+    clap_backend: Literal["transformers", "laion-clap"] = "transformers"
+    """Which library runs CLAP."""
+    clap_model: str = "laion/clap-htsat-unfused"
+    """CLAP weights: a hub id or a folder; a .pt file for the laion-clap backend."""
+    clap_sha256: str | None = None
+    """SHA-256 of a .pt file that you trust: it is then loaded although loading it can run code."""
+
+
+class OptimSettings(Section):
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Highest learning rate; empty for the recipe's (2e-4 for SFT, 1e-5 for GRPO)."""
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls."""
+    warmup: float = Field(default=0.06, ge=0)
+    """Warm-up: below 1 a share of all steps, from 1 a number of steps."""
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
+    """Weight decay of AdamW."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the rows; empty for the recipe's (3 for SFT, 1 for GRPO)."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Exactly so many steps, whatever the epochs say; empty for what the epochs make."""
+
+
+class BatchSettings(Section):
+    size: int | None = Field(default=None, ge=1)
+    """Rows (SFT) or completions (GRPO) per step; empty for the recipe's (16 and 32)."""
+    per_device: int | None = Field(default=None, ge=1)
+    """How many of them go through the model at once, the rest is accumulated; empty for at most 8."""
+
+
+class LoraSettings(Section):
+    rank: int = Field(default=32, ge=1, le=1024)
+    """Rank of the adapter."""
+    alpha: int = Field(default=32, ge=1)
+    """Scale of the adapter: alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout inside the adapter."""
+
+
+class CheckpointSettings(Section):
+    every_steps: int | None = Field(default=None, ge=1)
+    """Save (and, for SFT, validate) every so many steps; empty for ten times in a run, at least every 100 steps."""
+    keep: int = Field(default=2, ge=1)
+    """Checkpoints to keep."""
+    early_stopping_patience: int | None = Field(default=3, ge=1)
+    """SFT stops after so many validations without a better eval_loss; empty to go on to the end."""
+
+
+class GrpoSettings(Section):
+    generations: int = Field(default=8, ge=2, le=256)
+    """Completions per prompt: the group that is compared."""
+    beta: float = Field(default=0.04, ge=0)
+    """How strongly the policy is held to where it started."""
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    """Sampling temperature of the completions."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling of the completions."""
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    """Longest completion; empty for 1.25 x the 99th percentile of the reference answers."""
+    reward: str = "standard"
+    """standard (the weighted parts), or one's own path/to/file.py:fn or module:fn with fn(vibes, answers) -> rewards."""
+    scorer: str = "auto"
+    """Who listens for the audio part: the scorers of [scoring]."""
+    seconds: float = Field(default=5.0, ge=0.5, le=60)
+    """Seconds of audio rendered per completion."""
+    format_weight: float = Field(default=0.15, ge=0, le=1)
+    """Weight of: one JSON object and nothing else."""
+    schema_weight: float = Field(default=0.30, ge=0, le=1)
+    """Weight of: the share of fields and palettes that are valid."""
+    audio_weight: float = Field(default=0.45, ge=0, le=1)
+    """Weight of: how well the sound fits the vibe; 0 trains without rendering."""
+    title_weight: float = Field(default=0.10, ge=0, le=1)
+    """Weight of: a title that fits the vibe without copying it."""
+    penalty_weight: float = Field(default=0.10, ge=0, le=1)
+    """Most that equal colours, over-long answers and repetition can cost together."""
+
+
+class ModalSettings(Section):
+    gpu: str = "L4"
+    """GPU of a remote run: T4, L4, A10, L40S, A100-40GB, A100-80GB, H100, H200, B200."""
+    timeout_hours: float = Field(default=4.0, gt=0, le=24)
+    """A remote run is stopped after so long: time-out x price is its cap."""
+    retries: int = Field(default=2, ge=0, le=10)
+    """How often a remote run is started again after a crash; it resumes from its newest checkpoint."""
+    max_containers: int = Field(default=16, ge=1, le=1000)
+    """Most containers at once when configs or bench are mapped over Modal."""
+    shard_rows: int = Field(default=64, ge=1)
+    """Rows in one piece of work when configs or bench are mapped over Modal."""
+    max_cost: float | None = Field(default=None, ge=0)
+    """Refuse a remote run (or sweep) whose cap is above this many US dollars; empty to be asked."""
+    price_per_hour: float | None = Field(default=None, ge=0)
+    """Your price of one container-hour in US dollars; empty for the list price we know."""
+    secrets: list[str] = []
+    """Names of Modal secrets that the containers get (a Hugging Face token for gated models, say)."""
+
+
+class TrainSettings(Section):
+    skip: bool = False
+    """Leave this stage out of run-all."""
+    recipes: list[Literal["sft", "grpo"]] = ["sft"]
+    """What run-all trains, in this order."""
+    on: Literal["local", "modal"] = "local"
+    """Where training runs."""
+    base_model: str = "gemma3-270m"
+    """What is trained: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
+    method: Literal["lora", "full"] | None = None
+    """Train an adapter or all weights; empty for lora (full for tiny-random, whose frozen base would learn nothing)."""
+    presets: list[str] = []
+    """FAMILY:NAME of the bundled presets, such as lora_rank:r32."""
+    max_tokens: int | None = Field(default=None, ge=16)
+    """Longest row in tokens; empty for the 99th percentile rounded up to 64. Longer rows are left out and counted."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many training rows."""
+    seed: int = 0
+    """Seed of everything random in training."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where tensors live; auto takes a GPU where there is one."""
+    tracker: Literal["none", "trackio", "wandb"] = "none"
+    """Who else gets the metrics, besides metrics.jsonl."""
+    optim: OptimSettings = OptimSettings()
+    """The optimizer."""
+    batch: BatchSettings = BatchSettings()
+    """Batch sizes."""
+    lora: LoraSettings = LoraSettings()
+    """The adapter."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """Checkpoints and early stopping."""
+    grpo: GrpoSettings = GrpoSettings()
+    """What GRPO has beyond SFT."""
+    modal: ModalSettings = ModalSettings()
+    """Remote runs."""
+
+
+class BenchSettings(Section):
+    sources: list[str] = ["dataset:config_payload", "baseline:random", "baseline:lookup"]
+    """What is compared: KIND:NAME[=LABEL]."""
+    split: Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"] = "TEST"
+    """The rows that are compared on."""
+    suite: Literal["short", "typo", "out-of-domain", "controllability"] | None = None
+    """A bundled list of prompts to compare on instead of a split."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many rows."""
+    baseline: str | None = None
+    """Label of the source that the others are compared with; empty for baseline:random where there is one."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
+    """Name of the run's folder; empty for one made from what is compared, so that the same command resumes."""
+    keep_audio: bool = False
+    """Keep FLAC files beside the MP3 files that the page plays."""
+    resamples: int = Field(default=4000, ge=200, le=1_000_000)
+    """Bootstrap resamples behind each interval."""
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    """Rows that a local model answers at once."""
+    max_new_tokens: int = Field(default=1600, ge=64, le=16_384)
+    """Longest answer of a local model, in tokens."""
+    human_pairs: int = Field(default=40, ge=4, le=1000)
+    """Pairs in a listening pack."""
+    seed: int = 0
+    """Seed of generators, rendering and resampling."""
+
+
+class ExportSettings(Section):
+    kinds: list[Literal["map", "dataset", "chat", "model", "report"]] = ["map", "dataset"]
+    """What run-all hands over."""
+    splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
+    """Splits that go into maps, data sets and chat files; leave TEST out of a map that a benchmark will look up in."""
+    map_kind: Literal["text", "audio"] = "text"
+    """What a map is searched by: the vibe's text, or the CLAP embedding of the winner's sound."""
+    embedder: str | None = None
+    """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
+    parquet: Literal["auto", "always", "never"] = "auto"
+    """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
+    name: str = "LatentScore vibes and music configs"
+    """Title of the cards of maps and data sets."""
+    license: str | None = None
+    """Licence of an exported data set, as the hub spells it; empty for the one that all sources share, or other."""
+    source_licenses: list[str] = []
+    """DATASET=LICENCE for sources whose texts do not say theirs."""
+    model: str | None = None
+    """Run id or folder of the model to export; empty for the newest finished run."""
+    gguf: list[
+        Literal[
+            "q8_0", "q5_0", "q4_0", "f16", "bf16",
+            "q6_k", "q5_k_m", "q5_k_s", "q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k",
+        ]
+    ] = []  # fmt: skip
+    """GGUF files to write beside a model's safetensors; the K-quants need llama.cpp's llama-quantize on the path."""
+    terms: Path | None = None
+    """File with the text of the base model's licence, which has to travel with a model made from it."""
+    tokenizer: Path | None = None
+    """A GGUF of the base model to take the tokenizer's keys from; empty to make them from the model's tokenizer."""
+
+
+class RunAllSettings(Section):
+    skip: list[Literal["download", "vibes", "configs", "train", "bench", "export"]] = []
+    """Stages left out."""
+
+
+class Settings(BaseSettings):
+    """All sections. Made by :func:`load_settings`, which merges file, environment and flags."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix="LSDATA_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    paths: PathsSettings = PathsSettings()
+    llm: LLMSettings = LLMSettings()
+    download: DownloadSettings = DownloadSettings()
+    vibes: VibesSettings = VibesSettings()
+    dedupe: DedupeSettings = DedupeSettings()
+    splits: SplitsSettings = SplitsSettings()
+    noise: NoiseSettings = NoiseSettings()
+    configs: ConfigsSettings = ConfigsSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    train: TrainSettings = TrainSettings()
+    bench: BenchSettings = BenchSettings()
+    export: ExportSettings = ExportSettings()
+    run_all: RunAllSettings = RunAllSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # load_settings merges the sources itself, because it must know which one each value came from.
+        return (init_settings,)
+
+
+def chosen(**flags: Any) -> Values:
+    """The flags that were given: ``None`` means "not given", so the file's value survives."""
+    return {name: value for name, value in flags.items() if value is not None and value != []}
+
+
+def load_settings(config: Path | None = None, **flags: Values) -> Settings:
+    """The effective settings. ``flags`` are sections of given values: ``configs={"n": 8}``.
+
+    Raises :class:`InputError` for a missing file, an unknown key (the nearest known one is named), a value of the wrong
+    type, or a key that belongs into the environment.
+    """
+    layers = _layers(config, flags)
+    merged: Values = {}
+    for _, values in layers:
+        merged = _merge(merged, values)
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise _input_error(error, layers) from None
+
+
+def effective(config: Path | None = None, **flags: Values) -> Iterator[tuple[str, Any, str]]:
+    """(dotted name, value, where it came from) for every setting."""
+    settings = load_settings(config, **flags)
+    layers = _layers(config, flags)
+    for name, value in _leaves(settings.model_dump()):
+        yield name, value, _origin(name, layers)
+
+
+def _layers(config: Path | None, flags: Mapping[str, Values]) -> list[tuple[str, Values]]:
+    path = settings_file(config)
+    layers: list[tuple[str, Values]] = []
+    if path is not None:
+        layers.append((str(path), _read_toml(path)))
+    layers.append(("environment", _read_environment()))
+    layers.append(("flag", {section: values for section, values in flags.items() if values}))
+    return layers
+
+
+def settings_file(config: Path | None) -> Path | None:
+    """The file that is read: the one named, which must exist, or ``latentscore.toml`` here where there is one."""
+    if config is not None:
+        if not config.is_file():
+            raise InputError(f"settings file {config} does not exist", "check --config")
+        return config
+    here = Path(SETTINGS_FILE)
+    return here if here.is_file() else None
+
+
+def _read_toml(path: Path) -> Values:
+    try:
+        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"settings file {path} cannot be read ({error.strerror})", "check its permissions") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"settings file {path}: not UTF-8 at byte {error.start}", "save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"settings file {path}: {error}", "mend the TOML") from None
+    except RecursionError:
+        raise InputError(f"settings file {path}: nested too deeply", "mend the TOML") from None
+    _refuse_secrets(path, values)
+    return values
+
+
+_SECRET_NAME = re.compile(r"(^|_)(api_?key|secret|token|password)$", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"^(sk-|hf_|ak-|as-|gsk_|xai-|AIza)[A-Za-z0-9_-]{12,}")
+
+
+def _refuse_secrets(path: Path, values: Values) -> None:
+    for name, value in _leaves(values):
+        key = name.rsplit(".", 1)[-1]
+        if _SECRET_NAME.search(key) or (isinstance(value, str) and _SECRET_VALUE.match(value)):
+            raise InputError(
+                f"settings file {path}: {name} looks like a key; keys do not belong into settings",
+                "put it into the environment or into .env (NAME_API_KEY=...) and take it out of the file",
+            )
+
+
+def _read_environment() -> Values:
+    try:
+        values = EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise InputError(f"environment: {error}", "lists and tables in variables are written as JSON") from None
+    known = {f"LSDATA_{name.upper()}" for name in Settings.model_fields}
+    for variable in os.environ:
+        if variable.startswith("LSDATA_") and variable.split("__")[0].upper() not in known:
+            raise InputError(
+                f"environment variable {variable} is no setting{_nearest(variable.split('__')[0], sorted(known))}",
+                "settings are written LSDATA_SECTION__NAME",
+            )
+    return values
+
+
+def _merge(base: Values, top: Values) -> Values:
+    merged = dict(base)
+    for name, value in top.items():
+        below = merged.get(name)
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[name] = _merge(cast(Values, below), cast(Values, value))
+        else:
+            merged[name] = value
+    return merged
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(cast(Values, value), f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _lookup(values: Values, name: str) -> bool:
+    at: Any = values
+    for part in name.split("."):
+        if not isinstance(at, dict) or part not in at:
+            return False
+        at = cast(Values, at)[part]
+    return True
+
+
+def _origin(name: str, layers: list[tuple[str, Values]]) -> str:
+    for label, values in reversed(layers):
+        if _lookup(values, name):
+            return f"LSDATA_{name.upper().replace('.', '__')}" if label == "environment" else label
+    return "default"
+
+
+def _input_error(error: ValidationError, layers: list[tuple[str, Values]]) -> InputError:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    name = ".".join(parts)
+    where = _origin(_given(parts, layers), layers)
+    if first["type"] == "extra_forbidden":
+        known = _known_names(parts[:-1])
+        what = "section" if len(parts) == 1 else "setting"
+        return InputError(f"{where}: unknown {what} {name}{_nearest(parts[-1], known)}", "see latentscore.toml.example")
+    return InputError(
+        f"{where}: {name}: {in_a_sentence(first['msg'])} (got {first['input']!r})", "see latentscore.toml.example"
+    )
+
+
+def _given(parts: list[str], layers: list[tuple[str, Values]]) -> str:
+    """As much of the name as somebody wrote: pydantic also counts the items of a list, and the members of a union."""
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if any(_lookup(values, name) for _, values in layers)), ".".join(parts))
+
+
+def _known_names(sections: list[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for section in sections:
+        field = model.model_fields.get(section)
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = [other for other in known if "_" in other and "".join(word[:1] for word in other.split("_")) == name]
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})" if known else ""

@@ -1,0 +1,83 @@
+"""What a stage did: counts, money, outputs, and the exit code that follows from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentscore_data.core.base.errors import EXIT_SOME_FAILED
+from latentscore_data.core.base.ledger import Usage
+
+RETRYABLE_KINDS = frozenset({"transient", "answer", "render", "score"})
+
+
+"""Failures that the next run tries again by itself; the others (bad requests) only with --retry-failed."""
+
+
+@dataclass
+class Summary:
+    """What a stage did. ``exit_code`` is 0 when nothing is missing and 1 when some rows failed or came short."""
+
+    stage: str
+    done: int = 0
+    skipped: int = 0
+    failed: Counter[str] = field(default_factory=lambda: Counter())
+    short: int = 0
+    """Rows that are done with fewer results than asked for."""
+    seconds: float = 0.0
+    calls: int = 0
+    cached: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = 0.0
+    """``None`` when the price of a model is unknown."""
+    saved_usd: float = 0.0
+    fresh: bool = False
+    """True when nothing had changed, so nothing was done."""
+    details: dict[str, Any] = field(default_factory=lambda: {})
+    outputs: list[str] = field(default_factory=lambda: [])
+    next_step: str = ""
+
+    def count(self, usage: Usage) -> None:
+        """Take over what a model client has used."""
+        self.calls, self.cached = usage.calls, usage.cached
+        self.tokens_in, self.tokens_out = usage.tokens_in, usage.tokens_out
+        self.cost_usd = None if usage.unpriced and not usage.cost_usd else usage.cost_usd
+        self.saved_usd = usage.saved_usd
+
+    def add_bill(self, other: Summary) -> None:
+        """Add what another part of the run has asked and paid."""
+        self.calls += other.calls
+        self.cached += other.cached
+        self.tokens_in += other.tokens_in
+        self.tokens_out += other.tokens_out
+        self.saved_usd += other.saved_usd
+        if self.cost_usd is not None:
+            self.cost_usd = None if other.cost_usd is None else self.cost_usd + other.cost_usd
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_SOME_FAILED if self.failed or self.short else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``: plain values, the same names."""
+        return {
+            "stage": self.stage,
+            "done": self.done,
+            "skipped": self.skipped,
+            "failed": dict(self.failed),
+            "short": self.short,
+            "seconds": round(self.seconds, 3),
+            "calls": self.calls,
+            "cached": self.cached,
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+            "cost_usd": self.cost_usd,
+            "saved_usd": self.saved_usd,
+            "fresh": self.fresh,
+            "details": self.details,
+            "outputs": self.outputs,
+            "next_step": self.next_step,
+            "exit_code": self.exit_code,
+        }

@@ -1,0 +1,70 @@
+"""Fetching models from the hub: only when asked, only safetensors and the files beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError, MissingError
+
+Told = Callable[[str, int], None]
+"""Told (file, bytes) as they arrive."""
+
+# Pickles (.bin, .pt) are never fetched, whatever a repository holds.
+WANTED = re.compile(r"^(?:1_Pooling/)?[\w.-]+\.(?:json|txt|safetensors|model)$")
+
+
+def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | None = None) -> Path:
+    """Fetch a model's files from the hub into its cache; what is there already is not fetched again.
+
+    Returns the folder. Raises :class:`MissingError` when the hub cannot be reached or has no such model in safetensors.
+    """
+    import httpx
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    if Path(model).exists():
+        raise InputError(f"{model} is a local file or folder", "nothing has to be fetched")
+    try:
+        files = [name for name in HfApi(endpoint=endpoint).list_repo_files(model) if WANTED.match(name)]
+        if "model.safetensors" not in files:
+            raise MissingError(f"{model} has no model.safetensors", "choose another model")
+        paths = {
+            name: hf_hub_download(model, name, endpoint=endpoint, tqdm_class=_telling(name, on_progress))
+            for name in files
+        }
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        httpx.HTTPError,
+        OSError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MissingError(f"{model} cannot be fetched ({reason})", "check the connection and the name") from None
+    return Path(paths["model.safetensors"]).parent
+
+
+def _telling(name: str, on_progress: Told | None) -> Any:
+    """A tqdm class that tells us instead of drawing."""
+    from tqdm import tqdm
+
+    class Telling(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if on_progress is not None and n:
+                on_progress(name, int(n))
+            return super().update(n)
+
+    return Telling

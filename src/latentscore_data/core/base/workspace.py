@@ -1,0 +1,158 @@
+"""Which file each stage reads and writes, whether it is still fresh, and who may write now."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from latentscore_data import __version__
+from latentscore_data.core.base.display import RedactingFormatter
+from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.jsonl import replace_json, writing
+from latentscore_data.core.base.manifest import _now
+from latentscore_data.core.base.rows import SPLITS
+from latentscore_data.core.base.seeds import digest
+
+log = logging.getLogger(__name__)
+
+LOGS_KEPT = 50
+
+
+def dataset_slug(name: str) -> str:
+    """A data set's name as a file name: readable, and unique by a short hash ("owner/name:config" is no file name)."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60] or "dataset"
+    return slug if slug == name else f"{slug}-{digest(name)[:8]}"
+
+
+def sample_root(root: Path) -> Path:
+    """Where the bundled samples are worked on, apart from everybody's own rows."""
+    return root if root.name == "sample" else root / "sample"
+
+
+class Workspace:
+    """The files under one data root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.texts_dir = root / ".outputs"
+        self.vibes_dir = root / ".vibes"
+        self.configs_dir = root / ".processed"
+        self.train_dir = root / ".modal_outputs"
+        self.bench_dir = root / ".benchmarks"
+        self.export_dir = root / ".exports"
+        self.cache_dir = root / ".cache"
+        self.logs_dir = root / ".logs"
+        self.extracted = self.vibes_dir / "extracted.jsonl"
+        self.candidates = self.configs_dir / "candidates.jsonl"
+        self.llm_cache = self.cache_dir / "llm.sqlite"
+        self.score_cache = self.cache_dir / "scores.sqlite"
+        self.ledger = self.cache_dir / "ledger.jsonl"
+
+    def texts(self, dataset: str) -> Path:
+        slug = dataset_slug(dataset)
+        twice, stem = self.texts_dir / f"{slug}.jsonl", slug.removesuffix(".jsonl")
+        # A file rows.jsonl stays rows.jsonl, but where an older version doubled its ending, or its name means something here.
+        if twice.exists() or stem in ("", "manifest") or stem.endswith(".failures"):
+            return twice
+        return self.texts_dir / f"{stem}.jsonl"
+
+    def text_files(self) -> list[Path]:
+        """The sampled texts, one file per data set, in a stable order."""
+        return sorted(path for path in self.texts_dir.glob("*.jsonl") if not path.name.endswith(".failures.jsonl"))
+
+    def vibes(self, split: str) -> Path:
+        return self.vibes_dir / f"{split}.jsonl"
+
+    def scored(self, split: str) -> Path:
+        return self.configs_dir / f"{split}.jsonl"
+
+    def vibe_files(self) -> list[Path]:
+        return [path for split in SPLITS if (path := self.vibes(split)).exists()]
+
+    def scored_files(self) -> list[Path]:
+        return [path for split in SPLITS if (path := self.scored(split)).exists()]
+
+    def failures(self, step: str) -> Path:
+        """Where a step's failures go: beside its output, ``<step>.failures.jsonl``."""
+        folder = {"download": self.texts_dir, "vibes": self.vibes_dir}.get(step, self.configs_dir)
+        return folder / f"{step}.failures.jsonl"
+
+    @contextlib.contextmanager
+    def lock(self, command: str) -> Iterator[None]:
+        """One writer at a time. The lock dies with its process; a second run learns who holds it.
+
+        Raises :class:`OutputError`.
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.root / ".lock"
+        note = self.root / ".lock.json"
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.root, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise OutputError(
+                    f"{self.root} is in use {_holder(note)}", "wait for it, or use another --root"
+                ) from None
+        try:
+            self._sweep_drafts()
+            replace_json(note, {"pid": os.getpid(), "command": command, "since": _now()})
+            with self._logging(command):
+                yield
+        finally:
+            note.unlink(missing_ok=True)
+            lock.release()
+
+    def _sweep_drafts(self) -> None:
+        """Remove the drafts that a killed run left behind; only the holder of the lock makes them."""
+        stages = (self.texts_dir, self.vibes_dir, self.configs_dir, self.train_dir, self.bench_dir, self.export_dir)
+        for folder in (self.root, *stages, *self.bench_dir.glob("*/")):
+            for draft in folder.glob(".*.tmp"):
+                shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _logging(self, command: str) -> Iterator[None]:
+        """Everything that is said and logged also goes, without keys, to a file of this run; the newest are kept."""
+        with writing(self.logs_dir):
+            self.logs_dir.mkdir(parents=True, exist_ok=True)
+            for old in sorted(self.logs_dir.glob("*.log"))[: -LOGS_KEPT + 1]:
+                old.unlink(missing_ok=True)
+            handler = logging.FileHandler(
+                self.logs_dir / f"{stamp()}-{command.replace(' ', '-')}.log", encoding="utf-8"
+            )
+        handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        package = logging.getLogger("latentscore_data")
+        package.addHandler(handler)
+        log.info("lsdata %s %s, process %d", __version__, command, os.getpid())
+        try:
+            yield
+        except BaseException as error:
+            log.info("ended by %s: %s", type(error).__name__, error)
+            raise
+        finally:
+            package.removeHandler(handler)
+            handler.close()
+
+
+def _holder(note: Path) -> str:
+    try:
+        held = json.loads(note.read_text(encoding="utf-8"))
+        return f"by process {held['pid']} (lsdata {held['command']}, since {held['since']})"
+    except (OSError, ValueError, KeyError):
+        return "by another process"
+
+
+def stamp() -> str:
+    """A sortable name for a run: UTC date and time."""
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())

@@ -1,0 +1,216 @@
+"""What runs inside a remote container: JSON text in, JSON text out, around the functions that also run here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError, StoppedError
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
+from latentscore_data.core.base.weights import fetch_model
+from latentscore_data.core.bench.clips import Clip, make_clip
+from latentscore_data.core.compute.estimates import CPU_CORES
+from latentscore_data.core.generators.local import LocalGenerator
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clap import clap_folder
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorers
+from latentscore_data.core.scoring.service import ScoredRender, ScoringService, current_renderer_version
+from latentscore_data.core.scoring.types import Score, Unscored
+from latentscore_data.core.training.run import run_training, versions
+from latentscore_data.core.training.runs import RunFolder, open_run
+from latentscore_data.core.training.spec import TrainSpec
+
+
+def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
+    """Train the run whose folder the client has put below ``root``. Returns what ``run.json`` holds.
+
+    ``run_json`` is ``{"run_id", "spec", "deadline"}``. Every complete checkpoint is committed, so that an input that is
+    started again goes on from there; a finished run is left as it is. After the deadline (Unix time) nothing is started
+    any more: time-outs and retries together stay within what the user agreed to pay.
+    """
+    asked = json.loads(run_json)
+    spec = TrainSpec.model_validate(asked["spec"])
+    folder = RunFolder(root / asked["run_id"])
+    if not folder.done and time.time() > asked["deadline"]:
+        raise StoppedError(
+            f"run {folder.run_id} is out of time", "raise train.modal.timeout_hours and start it again; it goes on"
+        )
+    if wrong := folder.other_rows(spec):
+        raise InputError(
+            f"the {' and '.join(wrong)} rows of run {folder.run_id} on the volume are not those of its spec",
+            "start it again with lsdata train ... --resume never",
+        )
+    open_run(folder, spec, resume=True, force=True)
+    record = run_training(spec, folder.path, lambda _: commit(), say=_say, deadline=asked["deadline"])
+    commit()
+    return json.dumps(record)
+
+
+def _say(message: str) -> None:
+    print(message, flush=True)  # noqa: T201
+
+
+def score_shard(shard_json: str) -> str:
+    """Render and score ``{"scoring": {...}, "deadline": ..., "keep_flac": ..., "sounds": [{"config", "vibes", "clip"}]}``.
+
+    Each config is rendered once, heard against each of its vibes, and made into a clip where one is wanted. Returns
+    ``{"fingerprints": {scorer: ...}, "renderer": ..., "sounds": [{vibe: hearing}], "cache": {...}}``, with hearings as
+    :func:`unpack` reads them and everything that the studio put into its cache.
+    """
+    shard = json.loads(shard_json)
+    settings = ScoringSettings.model_validate(shard["scoring"])
+    settings = settings.model_copy(update={"workers": min(CPU_CORES, os.cpu_count() or 1)})
+    have_clap(settings)
+    with ScoreCache() as cache:
+        scorers = make_scorers(ScorerDeps(settings, cache=cache))
+        with ScoringService(scorers, settings, cache) as service, ThreadPoolExecutor(CPU_CORES) as encoding:
+
+            def ask(sound: Mapping[str, Any]) -> dict[str, Future[ScoredRender]]:
+                # One clip is enough, whoever the sound is heard for.
+                wants = [sound["clip"], *[False] * len(sound["vibes"])]
+                return {
+                    vibe: service.submit(vibe, sound["config"], want_audio=want)
+                    for vibe, want in zip(sound["vibes"], wants, strict=False)
+                }
+
+            def collect(scored_renders: dict[str, Future[ScoredRender]]) -> dict[str, Any]:
+                check_deadline(shard["deadline"])
+                return {
+                    vibe: pack(scored_render.result(), shard["keep_flac"])
+                    for vibe, scored_render in scored_renders.items()
+                }
+
+            collecting = [encoding.submit(collect, ask(sound)) for sound in shard["sounds"]]
+            sounds = [one.result() for one in collecting]
+        return json.dumps(
+            {
+                "fingerprints": {scorer.name: scorer.fingerprint for scorer in scorers},
+                "renderer": current_renderer_version(),
+                "sounds": sounds,
+                "cache": cache.dump(),
+            }
+        )
+
+
+def pack(scored_render: ScoredRender, keep_flac: bool = False) -> dict[str, Any]:
+    """A hearing as plain values; its audio becomes a clip."""
+    packed: dict[str, Any] = {
+        "outcomes": {
+            name: {"score": outcome.final_score, "parts": outcome.parts}
+            if isinstance(outcome, Score)
+            else vars(outcome)
+            for name, outcome in scored_render.outcomes.items()
+        },
+        "render_seconds": scored_render.render_seconds,
+        "score_seconds": scored_render.score_seconds,
+        "failure": vars(scored_render.failure) if scored_render.failure is not None else None,
+        "clip": None,
+    }
+    if scored_render.audio is not None:
+        clip = make_clip(scored_render.audio, keep_flac=keep_flac)
+        packed["clip"] = {
+            "mp3": base64.b64encode(clip.mp3).decode(),
+            "peaks": clip.peaks,
+            "flac": base64.b64encode(clip.flac).decode() if clip.flac is not None else None,
+        }
+    return packed
+
+
+def unpack(packed: Mapping[str, Any]) -> ScoredRender:
+    """The hearing that :func:`pack` was given, with a clip for its audio."""
+    clip, failure = packed["clip"], packed["failure"]
+    return ScoredRender(
+        {
+            name: Score(outcome["score"], outcome["parts"]) if "score" in outcome else Unscored(**outcome)
+            for name, outcome in packed["outcomes"].items()
+        },
+        render_seconds=packed["render_seconds"],
+        score_seconds=packed["score_seconds"],
+        failure=Unscored(**failure) if failure is not None else None,
+        clip=None
+        if clip is None
+        else Clip(
+            base64.b64decode(clip["mp3"]),
+            clip["peaks"],
+            base64.b64decode(clip["flac"]) if clip["flac"] is not None else None,
+        ),
+    )
+
+
+def have_clap(settings: ScoringSettings) -> None:
+    """Fetch CLAP's weights where they are asked for and not there yet: a container's model cache begins empty."""
+    if "clap" in settings.scorers and clap_folder(settings.clap_model) is None:
+        fetch_model(settings.clap_model)
+
+
+def check_deadline(deadline: float) -> None:
+    """Raise :class:`StoppedError` once the time that was agreed to is over (Unix time)."""
+    if time.time() > deadline:
+        raise StoppedError(
+            "the work on Modal is out of time",
+            "raise train.modal.timeout_hours and run the same command again; what has arrived is kept",
+        )
+
+
+def generate_shard(shard_json: str, root: Path) -> str:
+    """Answers of a local model to ``{"source": "local:NAME", "bench": {...}, "deadline": ..., "rows": [...]}``.
+
+    ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...]}``.
+    """
+    from dataclasses import asdict
+
+    shard = json.loads(shard_json)
+    bench, name = BenchSettings.model_validate(shard["bench"]), shard["source"].removeprefix("local:")
+    generator = LocalGenerator(
+        shard["source"], name, batch_size=bench.batch_size, max_new_tokens=bench.max_new_tokens, runs=root
+    )
+    rows = [VibeRow.model_validate(row) for row in shard["rows"]]
+    generated: list[dict[str, Any]] = []
+    for at in range(0, len(rows), bench.batch_size):
+        check_deadline(shard["deadline"])
+        generated += [asdict(answer) for answer in generator.generate(rows[at : at + bench.batch_size])]
+    return json.dumps({"generated": generated})
+
+
+def what_is_here() -> dict[str, Any]:
+    """Versions, and a digest of every file of both packages: equal digests mean equal code and data files."""
+    return {"python": platform.python_version(), "versions": versions(), "code": code_digest()}
+
+
+def code_digest() -> str:
+    """SHA-256 over the names and bytes of the packages' files."""
+    sha = hashlib.sha256()
+    for package in ("latentscore", "latentscore_data"):
+        for name, content in sorted(_package_files(files(package), package)):
+            sha.update(f"{name}:{len(content)}:".encode())
+            sha.update(content)
+    return sha.hexdigest()
+
+
+def _package_files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    for entry in folder.iterdir():
+        name = f"{prefix}/{entry.name}"
+        if entry.is_dir():
+            if entry.name != "__pycache__" and not entry.name.startswith("."):
+                found += _package_files(entry, name)
+        elif not entry.name.endswith(".pyc") and not entry.name.startswith("."):
+            found.append((name, entry.read_bytes()))
+    return found
+
+
+def shards_of(items: Sequence[Any], size: int, common: Mapping[str, Any], name: str) -> list[str]:
+    """Pieces of work as JSON texts: ``common`` with up to ``size`` of the items under ``name``."""
+    return [json.dumps({**common, name: list(items[i : i + size])}) for i in range(0, len(items), size)]

@@ -1,0 +1,164 @@
+"""What a remote run would take and cost: an estimate with its basis, and the cap that nothing can exceed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import BenchSettings, ModalSettings, ScoringSettings
+from latentscore_data.core.training.audit import Audit
+from latentscore_data.core.training.spec import TrainSpec
+
+PRICES_AS_OF = "2026-11"
+
+GPUS: dict[str, tuple[float, float]] = {
+    "T4": (0.59, 65.0),
+    "L4": (0.80, 121.0),
+    "A10": (1.10, 125.0),
+    "L40S": (1.95, 362.0),
+    "A100-40GB": (2.10, 312.0),
+    "A100-80GB": (2.50, 312.0),
+    "H100": (3.95, 989.0),
+    "H200": (4.54, 989.0),
+    "B200": (6.25, 2250.0),
+}
+"""List price in US dollars per hour, and peak bfloat16 TFLOP/s (float16 for T4)."""
+
+CPU_CORES, MEMORY_GIB = 4, 16
+CPU_CORE_PER_HOUR, MEMORY_GIB_PER_HOUR = 0.0473, 0.0080
+
+BEST_USE, WORST_USE = 0.30, 0.03
+"""Share of the peak that training of small models reaches, between well filled batches and many small steps."""
+
+START_SECONDS = 180.0
+"""Building the image the first time, starting a container, loading a model."""
+
+DECODE_TOKENS_PER_SECOND = 25.0
+"""Tokens that one step of decoding adds to each sequence of a batch, as Python-driven generation on a GPU goes."""
+
+
+SOUND_CPU_SECONDS, CLIP_CPU_SECONDS, CLAP_CPU_SECONDS = 0.010, 0.025, 0.15
+"""Core-seconds for each second of audio: rendering and measuring it, making its clip, and hearing it with CLAP."""
+
+
+@dataclass(frozen=True)
+class RemoteJobEstimate:
+    """Work that is mapped over containers: so many items, each so many container-seconds."""
+
+    what: str
+    items: int
+    gpu: str | None
+    low_seconds: float
+    high_seconds: float
+    basis: str
+
+    def containers(self, modal: ModalSettings) -> int:
+        return min(modal.max_containers, math.ceil(self.items / modal.shard_rows))
+
+    def cap_usd(self, modal: ModalSettings) -> float:
+        return cap_usd(modal, self.gpu, self.containers(modal))
+
+    def in_words(self, modal: ModalSettings) -> str:
+        """One line: containers, time and cost as a range, the cap, and what all that rests on."""
+        containers, hourly = self.containers(modal), price_per_hour(modal, self.gpu)
+        low = START_SECONDS / 3 + self.items * self.low_seconds / max(containers, 1)
+        high = START_SECONDS + self.items * self.high_seconds / max(containers, 1)
+        usd = [containers * seconds / 3600 * hourly for seconds in (low, high)]
+        return (
+            f"Modal: {self.items:,} {self.what} in up to {containers} containers, about {low / 60:.0f} to {high / 60:.0f} min and "
+            f"${usd[0]:.2f} to ${usd[1]:.2f} ({self.basis}, start included; ${hourly:.2f} per hour), "
+            f"at most ${self.cap_usd(modal):.2f} (time-out x price)"
+        )
+
+
+def estimate_scoring(
+    sounds: int, scoring: ScoringSettings, scorers: Sequence[str], *, clips: bool
+) -> RemoteJobEstimate:
+    """Rendering and scoring so many sounds."""
+    each = SOUND_CPU_SECONDS + (CLIP_CPU_SECONDS if clips else 0.0) + (CLAP_CPU_SECONDS if "clap" in scorers else 0.0)
+    core_seconds = each * scoring.seconds
+    return RemoteJobEstimate(
+        "sounds", sounds, None, core_seconds / CPU_CORES, 3 * core_seconds / CPU_CORES,
+        f"{core_seconds:.2f} core-seconds a sound on {CPU_CORES} cores, and thrice that",
+    )  # fmt: skip
+
+
+def estimate_answering(label: str, rows: int, bench: BenchSettings, gpu: str) -> RemoteJobEstimate:
+    """Letting a local model answer so many rows, twice each: once free and once held to the schema."""
+    decoding = 2 * bench.max_new_tokens / DECODE_TOKENS_PER_SECOND / bench.batch_size
+    return RemoteJobEstimate(
+        f"answers of {label}", rows, check_gpu(gpu), decoding / 3, decoding * 3,
+        f"{bench.max_new_tokens} tokens twice for each {bench.batch_size} rows at {DECODE_TOKENS_PER_SECOND:.0f} a second "
+        f"on an {gpu}, a third to thrice that",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """Seconds and US dollars of one remote run. ``cap_usd`` is time-out x price: the most it can cost, retries aside."""
+
+    gpu: str
+    price_per_hour: float
+    low_seconds: float
+    high_seconds: float
+    low_usd: float
+    high_usd: float
+    cap_usd: float
+    basis: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check_gpu(gpu: str) -> str:
+    """Raise :class:`InputError` for a GPU that Modal does not have."""
+    name = gpu.partition(":")[0]
+    if name not in GPUS:
+        raise InputError(f"unknown GPU {gpu!r}", f"GPUs are {', '.join(GPUS)}")
+    return gpu
+
+
+def price_per_hour(modal: ModalSettings, gpu: str | None) -> float:
+    """One container-hour: GPU, cores and memory, or the price the user gave."""
+    if modal.price_per_hour is not None:
+        return modal.price_per_hour
+    rest = CPU_CORES * CPU_CORE_PER_HOUR + MEMORY_GIB * MEMORY_GIB_PER_HOUR
+    return rest + (GPUS[check_gpu(gpu).partition(":")[0]][0] if gpu else 0.0)
+
+
+def cap_usd(modal: ModalSettings, gpu: str | None, containers: int = 1) -> float:
+    """Time-out x price: what a remote run can cost at most, over all its containers and retries."""
+    return modal.timeout_hours * price_per_hour(modal, gpu) * containers
+
+
+def estimate_run(spec: TrainSpec, report: Audit, modal: ModalSettings) -> RunEstimate:
+    """From rows, tokens and parameters to a range of time and money.
+
+    Training costs 6 operations per parameter and token (Kaplan et al. 2020), 4 for a frozen base; GRPO adds the sampling,
+    which waits for one token after the other, and a forward pass of the reference.
+    """
+    gpu = check_gpu(modal.gpu)
+    hourly = price_per_hour(modal, gpu)
+    per_token = 6.0 if spec.method == "full" else 4.0
+    if spec.kind == "sft":
+        tokens = report.steps * spec.batch_size * report.row_tokens["p50"]
+        decoding = 0.0
+    else:
+        tokens = report.steps * spec.batch_size * (report.prompt_tokens["p50"] + report.max_completion_tokens)
+        per_token += 4.0
+        decoding = report.steps * report.max_completion_tokens / DECODE_TOKENS_PER_SECOND
+    flops = tokens * per_token * report.all_parameters
+    peak = GPUS[gpu.partition(":")[0]][1] * 1e12
+    low = START_SECONDS / 3 + flops / (peak * BEST_USE) + decoding / 3
+    high = START_SECONDS + flops / (peak * WORST_USE) + decoding * 3
+    basis = (
+        f"{report.steps} steps, {tokens / 1e6:.1f} M tokens x {per_token:.0f} FLOP x {report.all_parameters / 1e6:.1f} M "
+        f"parameters at {WORST_USE:.0%} to {BEST_USE:.0%} of an {gpu}'s peak"
+        + (f", {report.max_completion_tokens} tokens sampled per step" if spec.kind == "grpo" else "")
+        + f", start included; ${hourly:.2f} per hour with {CPU_CORES} cores and {MEMORY_GIB} GiB "
+        + ("(your price)" if modal.price_per_hour is not None else f"(list prices as of {PRICES_AS_OF})")
+    )
+    return RunEstimate(gpu, hourly, low, high, low / 3600 * hourly, high / 3600 * hourly, cap_usd(modal, gpu), basis)

@@ -1,0 +1,448 @@
+"""Runs on Modal, seen from here: start, follow, fetch, and the work that is mapped over containers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from latentscore_data.core.base.errors import (
+    InputError,
+    LsdataError,
+    MissingError,
+    OutputError,
+    StoppedError,
+    VerificationError,
+    require,
+)
+from latentscore_data.core.base.jsonl import replace_json, writing
+from latentscore_data.core.base.manifest import file_fact
+from latentscore_data.core.base.settings import ModalSettings
+from latentscore_data.core.compute.entrypoints import code_digest
+from latentscore_data.core.compute.estimates import cap_usd, check_gpu
+from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
+from latentscore_data.core.training.prepare import Prepared
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.spec import TINY_RANDOM, TrainSpec
+
+Say = Callable[[str], None]
+
+FETCH_TRIES = 3
+
+
+class ModalError(MissingError):
+    """Modal is not set up, refuses, or cannot be reached."""
+
+
+class RemoteRunError(OutputError):
+    """A run failed on Modal; the next one may not."""
+
+
+def require_modal() -> None:
+    """Raise :class:`MissingError` unless the extra is installed and a token is there. Asks no network."""
+    require("modal", "modal", "running on Modal")
+    from modal.config import config
+
+    if not (config.get("token_id") and config.get("token_secret")):
+        raise ModalError(
+            "Modal is not set up on this machine",
+            "run `modal setup` (or set MODAL_TOKEN_ID and MODAL_TOKEN_SECRET), then lsdata train check",
+        )
+
+
+@contextlib.contextmanager
+def modal_errors() -> Iterator[None]:
+    """Turn what Modal's client raises into one line and a remedy; our own errors from inside a container pass."""
+    import modal
+
+    try:
+        yield
+    except LsdataError:
+        raise
+    except modal.exception.AuthError as error:
+        raise ModalError(f"Modal refused the token ({_line(error)})", "run `modal setup` again") from error
+    except modal.exception.OutputExpiredError as error:
+        raise InputError("Modal no longer keeps the result of this run", "lsdata train fetch RUN") from error
+    except (modal.exception.FunctionTimeoutError, modal.exception.TimeoutError) as error:
+        raise StoppedError(
+            f"the run on Modal was out of time ({_line(error)})",
+            "raise train.modal.timeout_hours and run the same command again; it goes on from its newest checkpoint",
+        ) from error
+    except modal.exception.ConnectionError as error:
+        raise ModalError(f"Modal cannot be reached ({_line(error)})", "check the network and try again") from error
+    except modal.exception.NotFoundError as error:
+        raise InputError(f"Modal does not know it ({_line(error)})", "see lsdata train status") from error
+    except modal.exception.Error as error:
+        raise RemoteRunError(f"the run on Modal failed ({_line(error)})", "see lsdata train attach RUN") from error
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def check_cap(modal: ModalSettings, gpu: str | None, runs: int = 1) -> float:
+    """The most that so many runs can cost: time-out x price each. Raises :class:`StoppedError` above ``max_cost``."""
+    return within_cap(modal, cap_usd(modal, gpu, runs), "these runs" if runs > 1 else "this run")
+
+
+def within_cap(modal: ModalSettings, cap: float, what: str) -> float:
+    """``cap``, unless it is above ``max_cost``: then :class:`StoppedError`."""
+    if modal.max_cost is not None and cap > modal.max_cost:
+        raise StoppedError(
+            f"{what} could cost up to ${cap:.2f} (time-out x price), more than the "
+            f"${modal.max_cost:.2f} that train.modal.max_cost allows",
+            "lower train.modal.timeout_hours, take a smaller --gpu, or raise the cap",
+        )
+    return cap
+
+
+def _app_module() -> Any:
+    """The module with the app. It imports Modal's client, so it is loaded only once something runs there."""
+    return import_module("latentscore_data.core.compute.modal_app")
+
+
+@contextlib.contextmanager
+def _app_running(detach: bool) -> Iterator[Any]:
+    """The app, running. What Modal prints goes to stderr: stdout belongs to results."""
+    with contextlib.redirect_stdout(sys.stderr), modal_errors(), _app_module().app.run(detach=detach) as app:
+        yield app
+
+
+def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume: bool = True) -> dict[str, Any] | None:
+    """Upload a run's folder and train it on Modal. Returns its record, or None for a detached run.
+
+    A run that is on the volume already goes on there, or with ``resume`` off is deleted first. Raises children of
+    :class:`LsdataError`.
+    """
+    from modal import Retries
+
+    check_gpu(modal.gpu)
+    _check_reachable(run)
+    cap = check_cap(modal, modal.gpu)
+    deadline = time.time() + modal.timeout_hours * 3600
+    upload(run, say, resume=resume)
+    function = _app_module().train.with_options(
+        gpu=modal.gpu,
+        timeout=int(modal.timeout_hours * 3600),
+        retries=Retries(max_retries=modal.retries, initial_delay=10.0),
+        secrets=_secrets(modal),
+    )
+    asked = json.dumps(
+        {"run_id": run.spec.run_id, "spec": run.spec.model_dump(mode="json"), "deadline": deadline}, sort_keys=True
+    )
+    say(f"training {run.spec.base_model} on Modal ({modal.gpu}) as run {run.spec.run_id}; at most ${cap:.2f}")
+    with _app_running(detach) as app:
+        call = function.spawn(asked)
+        note_remote(
+            run.folder, call_id=call.object_id, app_id=app.app_id, gpu=modal.gpu, cap_usd=cap, deadline=deadline,
+            started=_now(), state="running",
+        )  # fmt: skip
+        if detach:
+            return None
+        return follow(run.folder, call, say)
+
+
+def _secrets(modal: ModalSettings) -> list[Any]:
+    from modal import Secret
+
+    return [Secret.from_name(name) for name in modal.secrets]
+
+
+def _check_reachable(run: Prepared) -> None:
+    """What the run needs must be there: a folder or code of this machine is not. Raises :class:`InputError`."""
+    base = run.spec.base_model
+    if base != TINY_RANDOM and is_local(base) and not (run.folder.path.parent / base / "final").is_dir():
+        raise InputError(
+            f"base model {base} is a file on this machine, which Modal does not see",
+            "take a hub id or a short name, or train with --on local",
+        )
+    if not is_local(base, run.folder.path.parent):
+        # Whether it can be asked from here does not matter, but what it does not have needs no GPU.
+        unreachable_hub(SHORT_NAMES.get(base, base))
+    if run.spec.tracker != "none":
+        raise InputError(
+            f"{run.spec.tracker} is not in the containers",
+            "take --set tracker=none; metrics.jsonl comes home with the run",
+        )
+    if run.spec.grpo is not None and run.spec.grpo.reward != "standard":
+        raise InputError(
+            f"reward {run.spec.grpo.reward} is code on this machine, which Modal does not see",
+            "take the standard reward, or train with --on local",
+        )
+
+
+def upload(run: Prepared, say: Say, *, resume: bool = True) -> None:
+    """Put spec, rows and the models that the run goes on from onto the volume.
+
+    A run of the same spec is left there as it is; one of another spec keeps its checkpoints, but is no longer finished and
+    gets the new rows. Without ``resume`` it is deleted.
+    """
+    run_id, runs = run.spec.run_id, run.folder.path.parent
+    with modal_errors():
+        there = remote_files(run_id)
+        if there and not resume:
+            _app_module().outputs.remove_file(f"/{run_id}", recursive=True)
+            there = set[str]()
+        if f"{run_id}/data/train.jsonl" in there:
+            say(f"run {run_id} is on Modal already and goes on there")
+        if f"{run_id}/spec.json" in there and not _same_spec(
+            run, b"".join(_app_module().outputs.read_file(f"/{run_id}/spec.json"))
+        ):
+            if f"{run_id}/DONE" in there:
+                _app_module().outputs.remove_file(f"/{run_id}/DONE")
+            there = set[str]()
+        with _app_module().outputs.batch_upload(force=True) as batch:
+            batch.put_file(run.folder.spec_file, f"/{run_id}/spec.json")
+            for role in run.lines:
+                if f"{run_id}/data/{role}.jsonl" not in there:
+                    batch.put_file(run.folder.data(role), f"/{run_id}/data/{role}.jsonl")
+            for needed in {run.spec.adapter, run.spec.base_model} - {None, TINY_RANDOM}:
+                _upload_model(str(needed), runs, run_id, batch, say)
+
+
+def _same_spec(run: Prepared, there: bytes) -> bool:
+    try:
+        return TrainSpec.model_validate_json(there) == run.spec
+    except ValidationError:
+        return False
+
+
+def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> None:
+    """A run made here goes up beside this one; an adapter from elsewhere becomes its ``start/``."""
+    folder = runs / name / "final"
+    if folder.is_dir():
+        mark = runs / name / "DONE"
+        if mark.exists():
+            if _weights_listed(mark.read_bytes()) == _weights_there(name):
+                return
+            batch.put_file(mark, f"/{name}/{RunFolder(runs / name).uploaded_mark.name}")
+        target = f"/{name}/final"
+    elif Path(name).is_dir():
+        folder, target = Path(name), f"/{run_id}/start"
+    else:
+        return
+    say(f"uploading {folder}")
+    batch.put_directory(folder, target)
+
+
+def _weights_listed(mark: bytes) -> dict[str, str]:
+    """The SHA-256 of each file of ``final/`` that a mark lists."""
+    files = json.loads(mark)["files"]
+    return {name: fact["sha256"] for name, fact in files.items() if name.startswith("final/")}
+
+
+def _weights_there(name: str) -> dict[str, str]:
+    """The same of the model of that name on the volume: one that was put there, or trained there. Empty for none."""
+    there = remote_files(name)
+    run = RunFolder(Path(name))
+    for mark in (run.uploaded_mark.as_posix(), run.done_mark.as_posix()):
+        if mark in there:
+            return _weights_listed(b"".join(_app_module().outputs.read_file(f"/{mark}")))
+    return {}
+
+
+def check_model(name: str, runs: Path) -> None:
+    """Raise :class:`InputError` for a model that is a file or folder here and no run: Modal does not see it."""
+    if name != TINY_RANDOM and is_local(name) and not (runs / name / "final").is_dir():
+        raise InputError(
+            f"{name} is a file on this machine, which Modal does not see", "name a run or a hub id, or --on local"
+        )
+
+
+def upload_model(name: str, runs: Path, say: Say) -> None:
+    """Put a model that was trained here onto the volume with the base that its adapter is put on, unless they are there.
+
+    A hub id needs nothing. Raises what :func:`check_model` raises.
+    """
+    check_model(name, runs)
+    if (runs / name / "final").is_dir():
+        with modal_errors(), _app_module().outputs.batch_upload(force=True) as batch:
+            _upload_model(name, runs, name, batch, say)
+        if (base := adapter_base(runs / name / "final")) is not None:
+            upload_model(base, runs, say)
+
+
+def remote_files(run_id: str) -> set[str]:
+    """The files of a run on the volume, without a leading slash; empty when there is no such run."""
+    from modal.exception import NotFoundError
+
+    try:
+        entries = _app_module().outputs.listdir(f"/{run_id}", recursive=True)
+    except (NotFoundError, FileNotFoundError):
+        return set()
+    return {entry.path.lstrip("/") for entry in entries if entry.type.name == "FILE"}
+
+
+def follow(folder: RunFolder, call: Any, say: Say) -> dict[str, Any]:
+    """Pass on a run's log lines until it ends. Returns its record; raises what the run raised."""
+    from modal.exception import Error
+
+    try:
+        for entry in call.logs.stream():
+            say(entry.message.rstrip("\n"))
+    except Error as error:
+        # Lost log lines are a pity, the run is not lost.
+        say(f"the log of {folder.run_id} cannot be followed ({_line(error)}); waiting for the result")
+    try:
+        with modal_errors():
+            record = json.loads(call.get())
+    except Exception as error:
+        note_remote(folder, state="failed", error=_line(error))
+        raise
+    note_remote(folder, state="finished")
+    return record
+
+
+def attach(folder: RunFolder, say: Say) -> dict[str, Any]:
+    """Follow a run that was started before. Raises what the run raised."""
+    from modal import FunctionCall
+
+    noted = remote_note(folder)
+    with modal_errors():
+        call = FunctionCall.from_id(noted["call_id"])
+    return follow(folder, call, say)
+
+
+def state(folder: RunFolder) -> dict[str, Any]:
+    """What Modal says about a run: ``running``, ``finished`` or ``failed`` with the reason."""
+    import modal
+    from modal import FunctionCall
+
+    noted = remote_note(folder)
+    if noted["state"] != "running":
+        return noted
+    try:
+        with modal_errors():
+            FunctionCall.from_id(noted["call_id"]).get(timeout=0)
+    except TimeoutError:
+        return noted
+    except LsdataError as error:
+        cause = error.__cause__
+        if type(cause) is modal.exception.TimeoutError:
+            return noted
+        if isinstance(cause, modal.exception.OutputExpiredError):
+            # Modal forgets results after a week; the volume does not.
+            there = f"{folder.run_id}/DONE" in remote_files(folder.run_id)
+            note_remote(folder, state="finished" if there else "failed", error=None if there else error.message)
+        elif cause is None or isinstance(cause, modal.exception.RemoteError | modal.exception.FunctionTimeoutError):
+            note_remote(folder, state="failed", error=error.message)
+        else:
+            raise
+    except Exception as error:  # whatever the run raised in its container is raised here
+        note_remote(folder, state="failed", error=_line(error))
+    else:
+        note_remote(folder, state="finished")
+    return remote_note(folder)
+
+
+def note_remote(folder: RunFolder, **facts: Any) -> None:
+    """Remember where a run is, in ``remote.json``."""
+    path = folder.path / "remote.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    replace_json(path, {**before, **facts})
+
+
+def remote_note(folder: RunFolder) -> dict[str, Any]:
+    """What ``remote.json`` holds. Raises :class:`InputError` for a run that was not started on Modal from here."""
+    path = folder.path / "remote.json"
+    if not path.exists():
+        raise InputError(f"run {folder.run_id} was not started on Modal from here", "see lsdata train status")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:
+    """Bring a finished run home, compare every file with the run's own list, and only then call it done.
+
+    Returns the number of files. With ``delete_remote`` the run leaves the volume after the comparison. Raises
+    :class:`InputError` for a run that is not finished and :class:`VerificationError` for a file that does not arrive as
+    it was written.
+    """
+    run_id = folder.run_id
+    with modal_errors():
+        if f"{run_id}/DONE" not in remote_files(run_id):
+            raise InputError(f"run {run_id} is not finished on Modal", f"lsdata train attach {run_id} waits for it")
+        mark = json.loads(b"".join(_app_module().outputs.read_file(f"/{run_id}/DONE")))
+        draft = folder.path / ".fetching"
+        for name, fact in mark["files"].items():
+            _fetch_file(_app_module().outputs, run_id, name, fact, draft)
+        with writing(folder.path):
+            for name in mark["files"]:
+                target = folder.path / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (draft / name).replace(target)
+            shutil.rmtree(draft, ignore_errors=True)
+        replace_json(folder.done_mark, mark)
+        folder.verify()
+        if delete_remote:
+            _app_module().outputs.remove_file(f"/{run_id}", recursive=True)
+            say(f"run {run_id} is deleted on Modal")
+    note_remote(folder, state="fetched", deleted=delete_remote)
+    return len(mark["files"])
+
+
+def _fetch_file(volume: Any, run_id: str, name: str, fact: dict[str, Any], draft: Path) -> None:
+    path = draft / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise VerificationError(f"run {run_id} lists a file outside its folder: {name}", "do not use this run")
+    for _ in range(FETCH_TRIES):
+        if not (path.exists() and file_fact(path).sha256 == fact["sha256"]):
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as file:
+                    volume.read_file_into_fileobj(f"/{run_id}/{name}", file)
+        if file_fact(path).sha256 == fact["sha256"]:
+            return
+    raise VerificationError(
+        f"{name} of run {run_id} does not arrive as it was written", f"run lsdata train fetch {run_id} again"
+    )
+
+
+def check_code() -> dict[str, Any]:
+    """Start one small container and compare the code it sees with the code here.
+
+    Raises :class:`VerificationError` when they differ.
+    """
+    with _app_running(detach=False):
+        there = json.loads(_app_module().check.remote("what do you see?"))
+    if there["code"] != code_digest():
+        raise VerificationError("Modal does not see the code that is here", "install lsdata anew, then check again")
+    return there
+
+
+def map_on_modal(
+    function_name: str, shards: Sequence[str], modal: ModalSettings, deadline: float | None = None
+) -> Iterator[str]:
+    """Do shards of work in up to ``max_containers`` containers; results come in the order of the shards.
+
+    ``function_name`` is ``score_shard`` or ``generate_shard``. No container works on after ``deadline`` (Unix time; after
+    ``timeout_hours`` without one), so that what all of them cost stays below the cap. Raises what a shard raised, as it was
+    raised.
+    """
+    from modal import Retries
+
+    gpu = modal.gpu if function_name == "generate_shard" else None
+    containers = min(modal.max_containers, len(shards))
+    check_cap(modal, gpu, containers)
+    seconds = modal.timeout_hours * 3600 if deadline is None else deadline - time.time()
+    function = getattr(_app_module(), function_name).with_options(
+        timeout=max(int(seconds), 1),
+        max_containers=containers,
+        retries=Retries(max_retries=modal.retries, initial_delay=10.0),
+        secrets=_secrets(modal),
+        **({"gpu": check_gpu(gpu)} if gpu else {}),
+    )
+    with _app_running(detach=False):
+        yield from function.map(list(shards), order_outputs=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

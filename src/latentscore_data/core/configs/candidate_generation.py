@@ -1,0 +1,229 @@
+"""Vibe rows to candidates: N answers from a model for each vibe, one line per row."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Protocol
+
+from latentscore import MusicConfig, schema_hash
+from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
+from latentscore.labels import PALETTE_WEIGHTS
+from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
+from latentscore_data.core.base.loop import Job, Line, NotAttempted, Progress, RowFailure, run_stage
+from latentscore_data.core.base.rows import ConfigRow, VibeRow
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ConfigsSettings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.configs.candidate_validation import validate_candidates
+from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
+from latentscore_data.core.llm.types import LLM, Question
+
+
+class Source(Protocol):
+    """Rows that can be counted before they are read."""
+
+    def __iter__(self) -> Iterator[VibeRow]: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class VibeRows:
+    """The vibe rows of a workspace in the wanted splits, in the order of the splits."""
+
+    workspace: Workspace
+    settings: ConfigsSettings
+
+    def __iter__(self) -> Iterator[VibeRow]:
+        left = self.settings.limit if self.settings.limit is not None else math.inf
+        for split in self.settings.splits:
+            path = self.workspace.vibes(split)
+            if not path.exists():
+                continue
+            for row in read_rows(path, VibeRow):
+                if left <= 0:
+                    return
+                left -= 1
+                # The file says which split a row belongs to; rows from elsewhere need not.
+                yield row if row.split else row.model_copy(update={"split": split})
+
+    def __len__(self) -> int:
+        count = 0
+        for split in self.settings.splits:
+            path = self.workspace.vibes(split)
+            if path.exists():
+                with path.open("rb") as file:
+                    count += sum(1 for line in file if line.strip())
+        return min(count, self.settings.limit) if self.settings.limit is not None else count
+
+
+def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:
+    """The bundled sample vibes."""
+    with resources.as_file(resources.files("latentscore_data.sample") / "vibes.jsonl") as path:
+        return list(read_rows(path, VibeRow))[: settings.limit]
+
+
+def questions(row: VibeRow, settings: ConfigsSettings) -> list[Question]:
+    """What is asked about a row: the same vibe once for each candidate."""
+    return [config_question(row.vibe_original, settings, number) for number in range(settings.n)]
+
+
+def model_version(model: str) -> str:
+    """The model's name; for the offline model with the version of its rules, which decide its answers."""
+    return builtin.FINGERPRINT if model == builtin.MODEL else model
+
+
+def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None) -> str:
+    """Says which answers a row would get: the vibe, the model and where it runs, the words that ask, the schema, the sampling.
+
+    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    """
+    return digest(
+        row.vibe_original,
+        model_version(model),
+        config_prompt_hash(),
+        schema_hash(),
+        settings.temperature,
+        settings.top_p,
+        settings.max_tokens,
+        settings.seed,
+        *([api_base] if api_base else []),
+    )[:32]
+
+
+def generate(
+    rows: Source | list[VibeRow],
+    llm: LLM,
+    settings: ConfigsSettings,
+    workspace: Workspace,
+    *,
+    api_base: str | None = None,
+    max_concurrency: int = 16,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Ask for the candidates of every row that does not have them yet, and append them to ``candidates.jsonl``.
+
+    ``api_base`` is where the model runs, if not at its provider's: the same name elsewhere may be another model.
+    """
+
+    def complete(line: Line) -> bool:
+        found = line.get("config_candidates") or []
+        return len(found) >= settings.n and not (retry_failed and _missing(line, settings.n))
+
+    job: Job[VibeRow] = Job(
+        name="configs",
+        key=lambda row: row.row_id,
+        fingerprint=lambda row: fingerprint(row, llm.model, settings, api_base),
+        work=lambda row: _answer(row, llm, settings),
+        complete=complete,
+        short=lambda line: _missing(line, settings.n) > 0,
+        refresh=lambda row, line: {**line, **_carried(row)},
+        client=llm,
+    )
+    # Twice what the model is asked at once, so that rows that wait for a retry do not leave it idle.
+    in_flight = max(2, math.ceil(2 * max_concurrency * settings.batch_size / settings.n))
+    summary = run_stage(
+        job,
+        rows,
+        workspace.candidates,
+        workspace.failures("configs"),
+        max_in_flight=in_flight,
+        total=len(rows),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    prune_orphans(workspace)
+    return summary
+
+
+def prune_orphans(workspace: Workspace) -> None:
+    """Drop the candidates of rows that the vibes stage no longer has; their answers stay in the cache."""
+    known = {str(line["row_id"]) for path in workspace.vibe_files() for _, line in read_lines(path) if "row_id" in line}
+    if known and any(str(line["row_id"]) not in known for _, line in read_lines(workspace.candidates)):
+        kept = (line for _, line in read_lines(workspace.candidates) if str(line["row_id"]) in known)
+        replace_rows(workspace.candidates, kept)
+
+
+def _missing(line: Line, n: int) -> int:
+    return sum(candidate is None for candidate in (line.get("config_candidates") or [])[:n])
+
+
+def _carried(row: VibeRow) -> dict[str, Any]:
+    return row.model_dump(mode="json", exclude_unset=True)
+
+
+async def _answer(row: VibeRow, llm: LLM, settings: ConfigsSettings) -> Line:
+    candidates, errors = await ask_for_candidates(questions(row, settings), llm)
+    line = {
+        **_carried(row),
+        "config_model": llm.model,
+        "config_candidates": candidates,
+        "validation_scores": validate_candidates(candidates),
+        "config_error": "; ".join(errors) or None,
+    }
+    ConfigRow.model_validate(line)
+    return line
+
+
+async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[dict[str, Any] | None], list[str]]:
+    """The answers in order, None for each that could not be had, and why.
+
+    Raises :class:`RowFailure` when there is not one, and what ends the run.
+    """
+    answers = await asyncio.gather(
+        *(llm.ask(question, MusicConfigPromptPayload) for question in asked), return_exceptions=True
+    )
+    candidates: list[dict[str, Any] | None] = []
+    failures: list[RowFailure] = []
+    errors: list[str] = []
+    for number, answer in enumerate(answers):
+        if isinstance(answer, RowFailure):
+            failures.append(answer)
+            errors.append(f"candidate {number}: {answer.kind}: {answer.message}")
+            candidates.append(None)
+        elif isinstance(answer, BaseException):
+            continue
+        else:
+            candidates.append(answer.value.model_dump(mode="json"))
+    for ending in (LsdataError, NotAttempted, BaseException):
+        for answer in answers:
+            if isinstance(answer, ending) and not isinstance(answer, RowFailure):
+                raise answer
+    if len(failures) == len(asked):
+        # One kind for the row: the one that a later run can mend, if there is one.
+        raise next((failure for failure in failures if failure.kind == "transient"), failures[0])
+    return candidates, errors
+
+
+def example_answer() -> str:
+    """An answer of ordinary length, to tell how many tokens one takes before there is any."""
+    import orjson
+
+    colors = [{"hex": "#1B2A41", "weight": weight} for weight in PALETTE_WEIGHTS[1:]]
+    return orjson.dumps(
+        {
+            "thinking": "The vibe is damp and slow, so the pulse is faint, the room is large and the light is low. "
+            * 3,
+            "title": "Rain On A Tin Roof",
+            "config": MusicConfig().to_prompt().model_dump(),
+            "palettes": [{"colors": colors}] * PALETTE_COUNT,
+        }
+    ).decode()
+
+
+def require_rows(rows: Source | list[VibeRow], settings: ConfigsSettings) -> None:
+    """Raise :class:`MissingError` when there is nothing to do."""
+    if len(rows) == 0:
+        raise MissingError(
+            f"there are no vibe rows in {', '.join(settings.splits)}", "run lsdata vibes first, or name other splits"
+        )

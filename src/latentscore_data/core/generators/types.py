@@ -1,0 +1,122 @@
+"""Answers, the protocols of generators, and what generators may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from latentscore.embed import Embedder
+from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, ModalSettings
+from latentscore_data.core.llm.types import LLM
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer. ``payload`` is None when there is no valid one, and ``failure`` says why in a line that can be counted.
+
+    ``raw_valid`` says whether the model's free answer was valid, for models that are held to the schema while decoding.
+    ``seconds`` is this answer's share of its batch; None where time means nothing (looking into a file).
+    """
+
+    payload: dict[str, Any] | None = None
+    failure: str | None = None
+    raw_valid: bool | None = None
+    seconds: float | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost_usd: float | None = None
+
+
+class Generator(Protocol):
+    """Answers vibes.
+
+    ``fingerprint`` changes whenever an answer could change. ``batch_size`` is how many rows it likes at once.
+    """
+
+    label: str
+    fingerprint: str
+    batch_size: int
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        """One :class:`Generated` per row, in order."""
+        ...
+
+
+@runtime_checkable
+class AskingGenerator(Protocol):
+    """A generator that waits for a network: asked row by row, many at once."""
+
+    label: str
+    fingerprint: str
+    batch_size: int
+    llm: LLM
+
+    async def ask(self, row: VibeRow) -> Generated:
+        """The answer to one row. Raises :class:`~latentscore_data.core.base.loop.RowFailure` where it may be tried again."""
+        ...
+
+
+AnyGenerator = Generator | AskingGenerator
+
+
+@dataclass(frozen=True)
+class SourceName:
+    """``kind:name=label`` taken apart."""
+
+    kind: str
+    name: str
+    label: str
+
+
+class SoundIndex(Protocol):
+    """CLAP as ``clap-lookup`` needs it: texts and sounds in one space."""
+
+    fingerprint: str
+
+    def texts(self, vibes: Sequence[str]) -> Any:
+        """Unit vectors of texts, shape (texts, dim)."""
+        ...
+
+    def sounds(self, payloads: Sequence[Mapping[str, Any]]) -> Any:
+        """Unit vectors of the rendered payloads, shape (payloads, dim)."""
+        ...
+
+
+@dataclass(frozen=True)
+class GeneratorDeps:
+    """What generators may draw on beyond the row they answer. The callables do the expensive part only when called."""
+
+    bench: BenchSettings
+    configs: ConfigsSettings
+    embedder: Callable[[], Embedder]
+    sounds: Callable[[], SoundIndex]
+    connect: Callable[[str], LLM]
+    training_rows: Callable[[], list[ScoredRow]]
+    """Rows of SFT-Train that have a config."""
+    modal: ModalSettings | None = None
+    """Where local models run on Modal; None for this machine."""
+    runs: Path = Path()
+    """The folder of the training runs, whose names are model names, too."""
+    max_concurrency: int = 16
+    """Most questions in flight to a hosted model."""
+    base_for: Callable[[str], str | None] = lambda model: None
+    """Where a model runs, if not at its provider's."""
+    rows: Sequence[VibeRow] = ()
+    """The rows that will be asked, for generators that look up what they hold."""
+    say: Callable[[str], None] = lambda message: None
+    """Told what happens on the way to an answer."""
+
+
+def with_payloads(rows: Sequence[ScoredRow], label: str) -> list[ScoredRow]:
+    """The training rows that hold a config. Raises :class:`MissingError` when there is nothing to learn from."""
+    held = [row for row in rows if row.config_payload]
+    if not held:
+        raise MissingError(
+            f"{label} has nothing to look at: SFT-Train holds no configs",
+            "run lsdata configs --split SFT-Train first, or leave this source out",
+        )
+    return held

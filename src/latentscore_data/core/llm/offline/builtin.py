@@ -1,0 +1,217 @@
+"""The offline model ``builtin/keywords``: it reads the text and answers from it alone.
+
+No network, no key, no weights, English only. Fields that a vibe names are taken at their word at any temperature; the
+rest follows its moods and scenes, drawn with the temperature and the seed so that N candidates differ. The same question
+always has the same answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from pydantic import BaseModel
+
+from latentscore.config import (
+    MusicConfigPrompt,
+    MusicConfigPromptPayload,
+    Palette,
+    PaletteColor,
+)
+from latentscore.labels import FIELDS, FieldSpec, Label
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.seeds import rng_for
+from latentscore_data.core.llm.offline.excerpts import SMALL_WORDS, vibes_for
+from latentscore_data.core.llm.offline.lexicon import ParsedVibe, carries_mood, lexicon, parse_vibe
+from latentscore_data.core.llm.types import Answer, Question
+from latentscore_data.core.vibes.schema import TextVibes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["BUILTIN_PREFIX", "FINGERPRINT", "MODEL", "BuiltinLLM", "payload_for", "vibes_for"]
+
+BUILTIN_PREFIX = "builtin/"
+MODEL = "builtin/keywords"
+FINGERPRINT = "builtin/keywords:1"
+"""Raised when the same question would get another answer."""
+
+DEFAULT_TEMPERATURE = 0.9
+T = TypeVar("T", bound=BaseModel)
+
+
+class BuiltinLLM:
+    """Answers vibes with configs and texts with vibes, for nothing."""
+
+    def __init__(self, model: str = MODEL) -> None:
+        if model != MODEL:
+            raise InputError(f"there is no offline model {model}", f"use {MODEL}")
+        self.model = model
+        self.usage = Usage()
+
+    async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
+        """The answer as a ``MusicConfigPromptPayload`` or a ``TextVibes``. Raises :class:`InputError` for other types."""
+        text = _text_of(question)
+        if issubclass(answer_type, MusicConfigPromptPayload):
+            temperature = DEFAULT_TEMPERATURE if question.temperature is None else question.temperature
+            value: BaseModel = payload_for(
+                text, temperature=temperature, seed=question.seed or 0, sample_idx=question.sample_idx
+            )
+        elif issubclass(answer_type, TextVibes):
+            value = vibes_for(text)
+        else:
+            raise InputError(
+                f"{self.model} cannot answer with a {answer_type.__name__}", "name a model with --model provider/model"
+            )
+        self.usage.calls += 1
+        return Answer(cast(T, value), model=self.model)
+
+    def drain(self) -> None:
+        """Nothing is in flight here."""
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+_WRAPPING = re.compile(r"</?(?:vibe|text)>")
+
+
+def _text_of(question: Question) -> str:
+    """The data of a question, without the marks that tell a hosted model where it begins and ends."""
+    parts = question.user if isinstance(question.user, list) else [{"type": "text", "text": question.user}]
+    text = "\n".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
+    return _WRAPPING.sub("", text).strip()
+
+
+# --- a vibe -> a payload ---------------------------------------------------------------------------------------------
+
+MOOD_LOGIT = 2.2
+DEFAULT_LOGIT = 0.8
+MOST_MOODS = 5
+
+
+def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) -> MusicConfigPromptPayload:
+    """A valid payload for a vibe.
+
+    ``temperature`` 0 takes the likeliest label everywhere; higher ones spread, except over fields that the vibe names.
+    The draw depends on all four arguments and on nothing else.
+    """
+    parsed = parse_vibe(vibe)
+    rng = rng_for(FINGERPRINT, vibe, f"{temperature:.6g}", seed, sample_idx)
+    config = MusicConfigPrompt(**_draw_fields(parsed, temperature, rng))
+    return MusicConfigPromptPayload(
+        thinking=_thinking(parsed, config),
+        title=title_for(vibe),
+        config=config,
+        palettes=_palettes(parsed, config, temperature, rng),
+    )
+
+
+def _draw_fields(parsed: ParsedVibe, temperature: float, rng: np.random.Generator) -> dict[str, Label]:
+    values: dict[str, Label] = {}
+    for name, spec in FIELDS.items():
+        # Drawn also where the answer is known, so that naming one field leaves the others as they were.
+        drawn = _draw(spec, parsed, temperature, rng)
+        values[name] = parsed.fields.get(name, drawn)
+    low, high = int(values["register_min_oct"]), int(values["register_max_oct"])
+    if low > high:
+        if "register_min_oct" in parsed.fields:
+            values["register_max_oct"] = low
+        else:
+            values["register_min_oct"] = high
+    return values
+
+
+def _draw(spec: FieldSpec, parsed: ParsedVibe, temperature: float, rng: np.random.Generator) -> Label:
+    import numpy as np
+
+    usual = spec.nearest_label(spec.default)
+    logits = np.array([DEFAULT_LOGIT if label == usual else 0.0 for label in spec.labels])
+    moods = lexicon().moods
+    for mood, weight in list(parsed.moods.items())[:MOST_MOODS]:
+        wanted = moods[mood].fields.get(spec.name)
+        if wanted is None:
+            continue
+        at = spec.labels.index(wanted)
+        for i in range(len(spec.labels)):
+            # On an ordered field the neighbours of the wanted label are nearly as good.
+            closeness = max(0.0, 1.0 - 0.5 * abs(i - at)) if spec.ordered else float(i == at)
+            logits[i] += MOOD_LOGIT * weight * closeness
+    for label in parsed.banned.get(spec.name, ()):
+        logits[spec.labels.index(label)] = -np.inf
+    u = rng.random()
+    if temperature < 0.01:
+        return spec.labels[int(np.argmax(logits))]
+    odds = np.exp((logits - logits.max()) / temperature)
+    at = int(np.searchsorted(np.cumsum(odds / odds.sum()), u, side="right"))
+    return spec.labels[min(at, len(spec.labels) - 1)]
+
+
+def _thinking(parsed: ParsedVibe, config: MusicConfigPrompt) -> str:
+    parts = [f"“{parsed.words[name]}” asks for {name} {getattr(config, name)}" for name in parsed.fields]
+    if parsed.moods:
+        parts.append(f"the mood is {', '.join(list(parsed.moods)[:3])}")
+    if not parts:
+        parts.append("no word of this vibe is known, so the usual ambient setting is varied")
+    return "; ".join(parts)
+
+
+def title_for(vibe: str) -> str:
+    """One to four words of the vibe: those that carry a mood first, in their own order."""
+    words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", vibe.split("\n")[0])
+    telling = [w for w in words if w.lower() not in SMALL_WORDS][:12] or words[:4]
+    known = {w for w in telling if carries_mood(w)} if len(telling) > 4 else set(telling)
+    rank = sorted(range(len(telling)), key=lambda i: (telling[i] not in known, i))[:4]
+    title = " ".join(word[:1].upper() + word[1:] for word in (telling[i] for i in sorted(rank)))
+    while len(title) > 60 and " " in title:
+        title = title.rsplit(" ", 1)[0]
+    return title[:60] or "Untitled"
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+_PLAIN_COLORS = ("#6B7A8F", "#A3B1BF", "#3D4A5C", "#D9DEE4", "#8C7B6B")
+_WEIGHTS = ("xxl", "xl", "lg", "md", "sm")
+_LIGHT = {"very_dark": -0.22, "dark": -0.12, "medium": 0.0, "bright": 0.08, "very_bright": 0.16}
+
+
+def _palettes(
+    parsed: ParsedVibe, config: MusicConfigPrompt, temperature: float, rng: np.random.Generator
+) -> list[Palette]:
+    """As named and felt; the same by night; the same in full light."""
+    moods = lexicon().moods
+    pool = [*parsed.colors]
+    felt = [moods[mood].colors for mood in list(parsed.moods)[:3]]
+    for colors in zip(*felt, strict=False) if felt else ():
+        pool += colors
+    pool = list(dict.fromkeys([*pool, *_PLAIN_COLORS]))
+    # The named colours stay; which of the felt ones join them is drawn.
+    fixed, rest = pool[: len(set(parsed.colors)) or 1], pool[len(set(parsed.colors)) or 1 : 10]
+    if temperature > 0 and rest:
+        rest = [rest[i] for i in rng.permutation(len(rest))]
+    chosen = (fixed + rest)[:5]
+    base = _LIGHT[config.brightness]
+    return [
+        Palette(
+            colors=[
+                PaletteColor(hex=_lit(color, base + shift, temperature, rng), weight=weight)
+                for color, weight in zip(_turned(chosen, turn), _WEIGHTS, strict=True)
+            ]
+        ).repair()
+        for turn, shift in ((0, 0.0), (1, -0.14), (2, 0.14))
+    ]
+
+
+def _turned(colors: Sequence[str], by: int) -> list[str]:
+    return [*colors[by:], *colors[:by]]
+
+
+def _lit(color: str, lightness: float, temperature: float, rng: np.random.Generator) -> str:
+    """The colour moved towards white or black by ``lightness`` (-1 to 1), with a little play."""
+    target = 255.0 if lightness > 0 else 0.0
+    play = rng.normal(0.0, 6.0, size=3) * min(temperature, 1.5)
+    channels = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    mixed = [c + (target - c) * abs(lightness) + p for c, p in zip(channels, play, strict=True)]
+    return "#" + "".join(f"{min(max(round(c), 0), 255):02X}" for c in mixed)

@@ -1,0 +1,415 @@
+"""From a text to its vibes, without a model: the sentences that say most about mood and scene, in five lengths.
+
+Everything in an answer is the text's own wording; nothing is made up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+from latentscore_data.core.llm.offline.lexicon import lexicon, moods_in, tokens
+from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes, Vibe
+
+PAGE_MARK = re.compile(r"\(Page (\d+)\)")
+SCENE_WORDS = 160
+"""About how many words of a text make one scene."""
+MOST_SCENES = 12
+MOST_CHARACTERS = 2
+LINE_WORDS = 28
+"""The longest line of an xl wording."""
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    text: str
+    page: int
+    at: int
+
+    @cached_property
+    def stems(self) -> list[str]:
+        return [token.stem for token in tokens(self.text)]
+
+    @cached_property
+    def words(self) -> int:
+        return len(self.text.split())
+
+    @cached_property
+    def score(self) -> float:
+        """How much mood the sentence carries, with a malus for very short and very long ones."""
+        hits = sum(1 for stem in self.stems if (stem,) in lexicon().mood_words or stem in lexicon().colors)
+        return hits / (6.0 + abs(self.words - 18) ** 0.8) if self.words >= 4 else 0.0
+
+
+def vibes_for(
+    text: str, *, max_vibes: int = MOST_SCENES, scene_words: int = SCENE_WORDS, characters: bool = True
+) -> TextVibes:
+    """The vibes of an English text, the strongest scene first.
+
+    ``text`` may hold ``(Page k)`` marks; each vibe names the page it is from, 0 where there are none. A text without a
+    word has no vibes.
+    """
+    sentences = _sentences(text)
+    scenes = sorted(_scenes(sentences, scene_words), key=lambda scene: (-_strength(scene), scene[0].at))
+    names = _names(sentences) if characters else []
+    vibes: list[Vibe] = []
+    for scene in scenes[:max_vibes]:
+        people = [
+            CharacterVibes(name=name, ladders=[_ladder(about, about=name)])
+            for name in names
+            if (about := [s for s in scene if re.search(rf"\b{re.escape(name)}\b", s.text)])
+        ][:MOST_CHARACTERS]
+        vibes.append(
+            Vibe(
+                vibe_index=len(vibes),
+                text_page=scene[0].page,
+                characters=people,
+                scene_vibes=[_ladder(scene)],
+                tags=_tags(scene),
+            )
+        )
+    return TextVibes(vibes=vibes)
+
+
+# --- cutting a text up -----------------------------------------------------------------------------------------------
+
+_ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Capt|vs|etc|No|Vol|e\.g|i\.e)\.$")
+_END = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9])")
+
+
+def _sentences(text: str) -> list[_Sentence]:
+    found: list[_Sentence] = []
+    pages = PAGE_MARK.split(text)
+    numbered = [(0, pages[0]), *((int(n), body) for n, body in zip(pages[1::2], pages[2::2], strict=True))]
+    for page, body in numbered:
+        for paragraph in re.split(r"\n\s*\n", body):
+            flat = " ".join(paragraph.split())
+            begin = 0
+            for end in [*(m.start() for m in _END.finditer(flat)), len(flat)]:
+                piece = flat[begin:end].strip()
+                closing = re.match(r"[\"'”’)]+", flat[end:])
+                if closing:
+                    piece += closing[0]
+                if end < len(flat) and _ABBREVIATION.search(piece):
+                    continue
+                begin = end + (len(closing[0]) if closing else 0)
+                if re.search(r"\w", piece):
+                    found.append(_Sentence(piece, page, len(found)))
+    return found
+
+
+def _scenes(sentences: list[_Sentence], scene_words: int) -> list[list[_Sentence]]:
+    """Runs of sentences of one page, of about ``scene_words`` words; a short rest joins the run before it."""
+    scenes: list[list[_Sentence]] = []
+    words = 0
+    for sentence in sentences:
+        if not scenes or words >= scene_words or scenes[-1][0].page != sentence.page:
+            scenes.append([])
+            words = 0
+        scenes[-1].append(sentence)
+        words += sentence.words
+    if len(scenes) > 1 and words < scene_words / 3 and scenes[-2][0].page == scenes[-1][0].page:
+        rest = scenes.pop()
+        scenes[-1].extend(rest)
+    return scenes
+
+
+def _strength(scene: list[_Sentence]) -> float:
+    best = sorted((s.score for s in scene), reverse=True)[:3]
+    return sum(best) / 3
+
+
+# --- five lengths ----------------------------------------------------------------------------------------------------
+
+
+def _ladder(scene: list[_Sentence], about: str | None = None) -> Ladder:
+    ranked = sorted(scene, key=lambda s: (-s.score, s.at))
+    clauses = _clauses(ranked)
+    top = clauses[0] if clauses else ranked[0].text
+    xl = "\n".join(_in_text_order(scene, clauses[:3]) or [_cut(ranked[0].text, LINE_WORDS)])
+    lg = " ".join(_cut(s.text, 45) for s in sorted(ranked[:2], key=lambda s: s.at))
+    m = _cut(ranked[0].text, 30)
+    sm = _densest(top if len(top.split()) >= 5 else ranked[0].text, 5, 9)
+    xs = _densest(sm, 1, 3)
+    if about and about.lower() not in sm.lower():
+        sm = f"{about}: {' '.join(sm.split()[:8])}"
+    return Ladder(xl=xl, lg=lg, m=m, sm=sm.strip(), xs=xs)
+
+
+def _clauses(ranked: list[_Sentence]) -> list[str]:
+    """The parts of the best sentences that make a vivid line each, best first."""
+    scored: list[tuple[float, int, str]] = []
+    for order, sentence in enumerate(ranked[:6]):
+        for part in re.split(r"(?<=[;:—–])\s*|(?<=[.!?])\s+", sentence.text):
+            part = part.strip(" ;:—–")
+            if len(part.split()) >= 5:
+                line = _cut(part, LINE_WORDS)
+                scored.append((-_Sentence(line, 0, 0).score, order, line))
+    return list(dict.fromkeys(line for _, _, line in sorted(scored)))
+
+
+def _in_text_order(scene: list[_Sentence], lines: list[str]) -> list[str]:
+    flat = " ".join(s.text for s in scene)
+    return sorted(lines, key=lambda line: flat.find(line.rstrip("…")))
+
+
+def _cut(text: str, words: int) -> str:
+    """At most so many words, cut at a comma where there is one late enough."""
+    parts = text.split()
+    if len(parts) <= words:
+        return text
+    cut = " ".join(parts[:words])
+    comma = cut.rfind(",")
+    return (cut[:comma] if comma > len(cut) // 2 else cut).rstrip(" ,;:—–") + "…"
+
+
+SMALL_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "and",
+        "or",
+        "with",
+        "for",
+        "from",
+        "by",
+        "is",
+        "are",
+        "was",
+        "were",
+        "it",
+        "its",
+        "this",
+        "that",
+        "as",
+        "but",
+        "into",
+    ]
+)
+"""Words that carry a sentence and no meaning of their own."""
+
+_EDGE = SMALL_WORDS | frozenset(
+    [
+        "he",
+        "she",
+        "they",
+        "we",
+        "i",
+        "you",
+        "his",
+        "her",
+        "their",
+        "my",
+        "our",
+        "so",
+        "if",
+        "then",
+        "than",
+        "when",
+        "who",
+        "whom",
+        "which",
+        "what",
+        "there",
+        "be",
+        "been",
+        "had",
+        "have",
+        "has",
+        "do",
+        "did",
+        "not",
+        "no",
+        "nor",
+        "upon",
+        "some",
+        "such",
+        "all",
+        "any",
+        "very",
+        "most",
+        "more",
+        "yet",
+        "o",
+        "oh",
+        "ay",
+        "will",
+        "would",
+        "could",
+        "should",
+        "may",
+        "might",
+        "must",
+        "shall",
+        "one",
+        "am",
+        "me",
+        "him",
+        "them",
+        "us",
+        "your",
+        "mr",
+    ]
+)
+
+
+def _densest(text: str, at_least: int, at_most: int) -> str:
+    """The run of words that carries most mood, without small words at its ends where that leaves enough."""
+    words = re.findall(r"[^\W_]+(?:[-'’][^\W_]+)*[,;]?", text)
+    best, best_rank = words[:at_most], (-1.0, 0, 0)
+    for length in range(min(at_least, len(words)), min(at_most, len(words)) + 1):
+        for start in range(len(words) - length + 1):
+            run = words[start : start + length]
+            bare = [w.strip(",;").lower() for w in run]
+            if any("," in w or ";" in w for w in run[:-1]) and at_most <= 3:
+                continue
+            stems = [token.stem for word in bare for token in tokens(word)]
+            hits = sum(1.0 for stem in stems if (stem,) in lexicon().mood_words or stem in lexicon().colors)
+            small = (bare[0] in _EDGE) + 2 * (bare[-1] in _EDGE)
+            inner = sum(word in _EDGE for word in bare)
+            rank = (hits - 0.8 * small - 0.25 * inner - 0.12 * length, length, -start)
+            if rank > best_rank or best_rank[0] == -1.0:
+                best, best_rank = run, rank
+    joined = " ".join(best).strip(" ,;")
+    return joined if at_most > 3 else joined.lower()
+
+
+def _tags(scene: list[_Sentence]) -> list[str]:
+    """Up to three moods of the scene and the two words that speak most for them."""
+    stems = [stem for sentence in scene for stem in sentence.stems]
+    moods = list(moods_in(stems))[:3]
+    spoken = Counter(
+        token.text
+        for sentence in scene
+        for token in tokens(sentence.text)
+        if (token.stem,) in lexicon().mood_words and len(token.text) > 3
+    )
+    words = [word for word, _ in sorted(spoken.items(), key=lambda item: (-item[1], item[0]))[:2]]
+    return list(dict.fromkeys([*moods, *words]))
+
+
+# --- who is in it ----------------------------------------------------------------------------------------------------
+
+_NOT_A_NAME = frozenset(
+    [
+        "I",
+        "The",
+        "A",
+        "An",
+        "He",
+        "She",
+        "It",
+        "They",
+        "We",
+        "You",
+        "His",
+        "Her",
+        "Their",
+        "My",
+        "Our",
+        "In",
+        "On",
+        "At",
+        "To",
+        "And",
+        "Or",
+        "But",
+        "For",
+        "From",
+        "With",
+        "By",
+        "As",
+        "If",
+        "When",
+        "While",
+        "Then",
+        "There",
+        "This",
+        "That",
+        "These",
+        "Those",
+        "What",
+        "Who",
+        "How",
+        "Why",
+        "Where",
+        "So",
+        "Yet",
+        "Now",
+        "Oh",
+        "God",
+        "Lord",
+        "Monday",
+        "Tuesday",
+        "Wednesday",
+        "Thursday",
+        "Friday",
+        "Saturday",
+        "Sunday",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+        "English",
+        "French",
+        "Christian",
+        "Chapter",
+        "Sir",
+        "Madam",
+        "Mr",
+        "Mrs",
+        "Captain",
+        "Christmas",
+        "No",
+        "Yes",
+        "Not",
+        "All",
+        "One",
+        "Some",
+        "Such",
+        "Right",
+        "Here",
+        "Aye",
+        "Ay",
+        "Nor",
+        "Upon",
+        "After",
+        "Before",
+        "Is",
+        "Was",
+    ]
+)
+
+
+def _names(sentences: list[_Sentence]) -> list[str]:
+    """Capitalised words inside sentences that come at least twice, the most frequent first."""
+    counts: Counter[str] = Counter()
+    small = {w for s in sentences for w in re.findall(r"\b[a-z]+\b", s.text)}
+    places = Counter(
+        m[1] for s in sentences for m in re.finditer(r"\b(?:in|at|to|from|near|of)\s+([A-Z][a-z]{2,})\b", s.text)
+    )
+    for sentence in sentences:
+        for match in re.finditer(r"(?<=[a-z,;—] )([A-Z][a-z]{2,})\b", sentence.text):
+            if match[1] not in _NOT_A_NAME and match[1].lower() not in small:
+                counts[match[1]] += 1
+    return [
+        name
+        for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if count >= 2 and places[name] * 2 <= count
+    ]

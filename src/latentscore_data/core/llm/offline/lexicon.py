@@ -1,0 +1,768 @@
+"""From English words to musical fields: what a vibe names outright, and what its moods suggest.
+
+The words themselves are data (``lexicon.toml``, ``moods.toml``, ``palette_words.toml``). This module only matches them:
+endings are ignored, small typos forgiven, negations and intensifiers heard, and an adjective beside a noun is heard as a
+value of what the noun names ("slow chord changes" is not a slow tempo).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from latentscore.labels import FIELDS, FieldSpec, Label, beats_per_minute
+
+REGISTER = "register"
+"""A field of the lexicon, not of the config: its labels are pairs of octaves."""
+
+Phrase = tuple[str, ...]
+
+
+class Mention(NamedTuple):
+    """A field that the text names, the label it asks for, and how sure we are (higher is surer)."""
+
+    field: str
+    label: Label
+    strength: float
+    words: str
+
+
+@dataclass
+class ParsedVibe:
+    """Everything a text says about the config."""
+
+    fields: dict[str, Label] = field(default_factory=dict)
+    """Fields named outright; these always win."""
+    words: dict[str, str] = field(default_factory=dict)
+    """The words by which each field was named."""
+    banned: dict[str, set[Label]] = field(default_factory=lambda: defaultdict(set))
+    """Labels that the text says no to, where nothing else is asked for instead."""
+    moods: dict[str, float] = field(default_factory=dict)
+    """Moods and scenes with their weight, strongest first."""
+    colors: list[str] = field(default_factory=list)
+    """Colours named outright, as #RRGGBB."""
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+_NUMBERS: dict[str, str] = {
+    "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+    "ten": "10", "eleven": "11", "twelve": "12",
+}  # fmt: skip
+
+
+@cache
+def _whole_words() -> dict[str, str]:
+    """Words whose ending is part of them, and words whose rough stem would be another word (notes, not; bare, bars)."""
+    table = _read("lexicon.toml")["words"]
+    whole = {word: word for word in _split(table["keep"])}
+    for forms in table["families"]:
+        first, *others = _split(forms)
+        whole.update(dict.fromkeys((first, *others), first))
+    return whole
+
+
+@cache
+def stem(word: str) -> str:
+    """The word without its ending: rises, rising and rise become one. Rough, but the same for lexicon and text."""
+    if word in _whole_words():
+        return _whole_words()[word]
+    if len(word) <= 3 or not word.isascii():
+        return word
+    for ending, instead in (("'s", ""), ("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x")):
+        if word.endswith(ending):
+            word = word[: -len(ending)] + instead
+            break
+    else:
+        if word.endswith("s") and not word.endswith(("ss", "us", "is")):
+            word = word[:-1]
+    for ending in ("ingly", "edly", "ing", "ed", "ly"):
+        rest = word[: -len(ending)]
+        if word.endswith(ending) and len(rest) >= 3 and re.search("[aeiouy]", rest):
+            word = rest
+            break
+    if len(word) > 3 and word[-1] == word[-2]:
+        word = word[:-1]
+    return word[:-1] if len(word) > 3 and word.endswith("e") else word
+
+
+class Token(NamedTuple):
+    """A word (its stem) or a mark: "," (pause), "." (end of a clause), ":" (is)."""
+
+    text: str
+    stem: str
+
+
+_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)*#?|[,.;!?:=()\n—–]")
+_DROPPED = frozenset(("a", "an", "the", "that", "which"))
+"""Words without which a phrase says the same, in the lexicon as in a text."""
+_MARKS = {",": ",", ":": ":", "=": ":", "—": ".", "–": ".", "(": ",", ")": ","}
+
+
+def tokens(text: str) -> list[Token]:
+    """Words and marks of a text, lower case, hyphens as blanks, number words as digits."""
+    text = text.lower().replace("’", "'").replace("♯", "#").replace("♭", " flat")
+    text = re.sub(r"n't\b", " not", text)
+    text = re.sub(r"[-_/]", " ", text)
+    found: list[Token] = []
+    for match in map(str, _TOKEN.findall(text)):
+        if match in _DROPPED:
+            continue
+        if match[0].isalnum():
+            word = _NUMBERS.get(match, match)
+            found.append(Token(word, stem(word)))
+        else:
+            mark = _MARKS.get(match, ".")
+            found.append(Token(mark, mark))
+    return found
+
+
+def words_of(text: str) -> Phrase:
+    return tuple(token.stem for token in tokens(text))
+
+
+# --- the tables ------------------------------------------------------------------------------------------------------
+
+
+class Sense(NamedTuple):
+    """What a phrase of the lexicon means. ``alone`` is false for words that count only beside a head."""
+
+    field: str
+    label: Label
+    alone: bool
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The tables, ready to be matched."""
+
+    senses: Mapping[Phrase, tuple[Sense, ...]]
+    heads: Mapping[Phrase, tuple[str, ...]]
+    degrees: Mapping[tuple[Phrase, str], tuple[Label, ...]]
+    moods: Mapping[str, Mood]
+    mood_words: Mapping[Phrase, tuple[str, ...]]
+    colors: Mapping[str, str]
+    longest: int
+    vocabulary: frozenset[str]
+    deletions: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Mood:
+    name: str
+    fields: Mapping[str, Label]
+    colors: tuple[str, ...]
+
+
+def _spellings() -> set[str]:
+    """The words of the tables as they are written, endings included: what a typing slip is compared with."""
+    lists = [
+        *(words for table in (*_read("lexicon.toml")["fields"].values(), _read("lexicon.toml")["register"]) for words in table.values()),
+        *(table["words"] for table in _read("moods.toml").values()),
+        *_read("palette_words.toml"),
+        "very extremely slightly moderately without",
+    ]  # fmt: skip
+    return {word for words in lists for word in re.findall(r"[a-z]{4,}", words.lower())}
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads(files("latentscore_data.core.llm.offline").joinpath(name).read_text(encoding="utf-8"))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def to_label(spec: FieldSpec, text: str) -> Label:
+    """The label as its own type: "4" is 4 for a whole number, "true" is True for a switch."""
+    for label in spec.labels:
+        if str(label).lower() == text.lower():
+            return label
+    raise ValueError(f"{spec.name} has no label {text!r}")
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The tables of this package, read once."""
+    data = _read("lexicon.toml")
+    senses: dict[Phrase, list[Sense]] = defaultdict(list)
+    heads: dict[Phrase, list[str]] = defaultdict(list)
+    degrees: dict[tuple[Phrase, str], tuple[Label, ...]] = {}
+
+    def add_field(name: str, table: dict[str, str], labels: dict[str, Label]) -> None:
+        own_heads = [words_of(head) for head in [*_split(table.pop("heads", "")), name.replace("_", " ")]]
+        for head in own_heads:
+            if name not in heads[head]:
+                heads[head].append(name)
+        steps = tuple(labels[step] for step in _split(table.pop("degrees", "")))
+        degree_heads = [words_of(head) for head in _split(table.pop("degree_heads", ""))] or own_heads
+        for head in degree_heads if steps else []:
+            degrees[head, name] = steps
+        for key, words in table.items():
+            label = labels[key]
+            phrases = [*_split(words)]
+            if name != REGISTER and not isinstance(label, bool | int):
+                phrases.append("~" + key.replace("_", " "))
+            for phrase in phrases:
+                alone = not phrase.startswith("~")
+                key_words = words_of(phrase.lstrip("~"))
+                known = [s for s in senses[key_words] if s.field == name]
+                if known:
+                    # A phrase listed both alone and beside a head keeps the stronger meaning, alone.
+                    if alone and not known[0].alone:
+                        senses[key_words].remove(known[0])
+                    else:
+                        continue
+                senses[key_words].append(Sense(name, label, alone))
+
+    for name, table in data["fields"].items():
+        spec = FIELDS[name]
+        add_field(name, dict(table), {str(label).lower(): label for label in spec.labels})
+    register = dict(data["register"])
+    add_field(REGISTER, register, {key: key for key in register})
+
+    _drop_redundant(senses, heads)
+
+    moods: dict[str, Mood] = {}
+    mood_words: dict[Phrase, list[str]] = defaultdict(list)
+    for name, table in _read("moods.toml").items():
+        pairs = (pair.split("=") for pair in table["fields"].split())
+        suggested = {key: to_label(FIELDS[key], value) for key, value in pairs}
+        moods[name] = Mood(name, suggested, tuple(table["colors"].split()))
+        for word in _split(table["words"]):
+            if name not in mood_words[words_of(word)]:
+                mood_words[words_of(word)].append(name)
+
+    colors = {stem(word): value for word, value in _read("palette_words.toml").items()}
+    vocabulary = frozenset(w for phrase in (*senses, *heads, *mood_words) for w in phrase) | frozenset(colors)
+    vocabulary |= _INTENSE | _MILD | _MODERATE | _NEGATIONS | _FILLERS | _COPULAS | _BREAKERS
+    deletions: dict[str, list[str]] = defaultdict(list)
+    for word in sorted(_spellings()):
+        for shorter in {word, *_deletions(word)}:
+            deletions[shorter].append(word)
+    return Lexicon(
+        senses={k: tuple(v) for k, v in senses.items()},
+        heads={k: tuple(v) for k, v in heads.items()},
+        degrees=degrees,
+        moods=moods,
+        mood_words={k: tuple(v) for k, v in mood_words.items()},
+        colors=colors,
+        longest=max(map(len, (*senses, *heads, *mood_words))),
+        vocabulary=vocabulary,
+        deletions={k: tuple(v) for k, v in deletions.items()},
+    )
+
+
+def _drop_redundant(senses: dict[Phrase, list[Sense]], heads: Mapping[Phrase, list[str]]) -> None:
+    """Forget phrases such as "dark pad" where "dark" beside "pad" says the same.
+
+    A head hears all adjectives around it, a phrase only its own words ("a mournful, dark pad").
+    """
+    for phrase, meanings in list(senses.items()):
+        for sense in [s for s in meanings if s.alone]:
+            for cut in range(1, len(phrase)):
+                word, head = phrase[:cut], phrase[cut:]
+                if sense.field in heads.get(head, ()) and any(
+                    (s.field, s.label) == (sense.field, sense.label) for s in senses.get(word, ())
+                ):
+                    meanings.remove(sense)
+                    break
+        if not meanings:
+            del senses[phrase]
+
+
+# --- small typos -----------------------------------------------------------------------------------------------------
+
+
+def _deletions(word: str) -> Iterator[str]:
+    return (word[:i] + word[i + 1 :] for i in range(len(word)))
+
+
+@cache
+def corrected(word: str) -> str:
+    """The stem of the lexicon that ``word`` is probably a typing slip of, or ``word`` itself.
+
+    Two swapped letters, one missing, one doubled or one too many. A wrong letter only in long words, because short
+    English words are too close to each other (sleet, sleep).
+    """
+    tables = lexicon()
+    own = stem(word)
+    if own in tables.vocabulary or len(word) < 4 or not word.isalpha():
+        return own
+    for ending in ("ier", "iest", "er", "est"):
+        base = word[: -len(ending)] + ("y" if ending[0] == "i" else "")
+        if word.endswith(ending) and len(base) >= 3 and stem(base) in tables.vocabulary:
+            return stem(base)
+    near = {w for shorter in (word, *_deletions(word)) for w in tables.deletions.get(shorter, ())}
+    best = min((w for w in near if _is_slip(word, w)), key=lambda w: (abs(len(w) - len(word)), w), default=None)
+    return stem(best) if best is not None else own
+
+
+def _is_slip(typed: str, meant: str) -> bool:
+    if len(typed) == len(meant):
+        wrong = [i for i in range(len(typed)) if typed[i] != meant[i]]
+        if len(wrong) == 2 and wrong[1] == wrong[0] + 1:
+            return typed[wrong[0]] == meant[wrong[1]] and typed[wrong[1]] == meant[wrong[0]]
+        return len(wrong) == 1 and len(typed) >= 7
+    longer, shorter = (typed, meant) if len(typed) > len(meant) else (meant, typed)
+    if len(longer) != len(shorter) + 1 or typed[0] != meant[0]:
+        return False
+    doubled = any(longer[i] == longer[i - 1] and longer[:i] + longer[i + 1 :] == shorter for i in range(1, len(longer)))
+    return doubled or (len(shorter) >= 5 and shorter in _deletions(longer))
+
+
+# --- what a text names outright --------------------------------------------------------------------------------------
+
+
+def _stems(words: str) -> frozenset[str]:
+    return frozenset(stem(word) for word in words.split())
+
+
+_NEGATIONS = _stems("no without not never zero lacking minus nor neither")
+_INTENSE = _stems(
+    "very extremely super really ultra incredibly so intensely exceptionally hugely extraordinarily truly"
+)
+_MILD = _stems("slightly somewhat faintly mildly bit little")
+_MODERATE = _stems("moderately fairly reasonably medium relatively averagely")
+_FILLERS = _stems(
+    "a an the of any some kind sort its it this that these those and or more quite just only all with sounding like "
+    "style too really please make give me i want would like piece music track song soundscape there"
+)
+_COPULAS = _stems(
+    "is are be being been should must stay stays remain remains kept keep set to at : that which sound sounds feel feels "
+    "played play plays go goes move moves moving level setting become becomes come comes can will by has have having in on"
+)
+_BREAKERS = _stems("but while under over through within beneath above behind into across . with without yet against")
+_DEGREES: tuple[frozenset[str], ...] = (
+    _stems("no without zero absent lacking none free off missing"),
+    _stems(
+        "little light slight subtle gentle faint minimal mild low weak soft touch hint bit few barely hardly scarcely small slightly"
+    ),
+    _stems("moderate medium some average normal mid regular balanced moderately"),
+    _stems(
+        "strong heavy lots much high big deep plenty pronounced thick considerable many intense heavily strongly lot"
+    ),
+    _stems("extreme maximal infinite endless huge massive maximum extremely enormous"),
+)
+
+_UNIPOLAR = frozenset(("echo", "swing", "syncopation", "chromatic_prob", "stereo", "human", "motion", "space"))
+"""Scales that start at nothing; the others have a middle with two opposite ends."""
+
+
+def outward(spec: FieldSpec, label: Label) -> Label:
+    """The label that "very" makes of it."""
+    at, last = spec.labels.index(label), len(spec.labels) - 1
+    if not spec.ordered:
+        return label
+    if at * 2 > last:
+        return spec.labels[min(at + 1, last)]
+    if at * 2 < last and spec.name not in _UNIPOLAR:
+        return spec.labels[max(at - 1, 0)]
+    return label
+
+
+def inward(spec: FieldSpec, label: Label) -> Label:
+    """The label that "slightly" makes of it."""
+    at = spec.labels.index(label)
+    if spec.name in _UNIPOLAR and at > 1:
+        return spec.labels[1]
+    return label
+
+
+def opposite(spec: FieldSpec, label: Label) -> Label | None:
+    """The label that "not" makes of it, or None where there is no such thing."""
+    if spec.kind == "switch":
+        return not label
+    if "none" in spec.labels and not spec.ordered:
+        return "none"
+    if not spec.ordered:
+        return None
+    at, last = spec.labels.index(label), len(spec.labels) - 1
+    if spec.name in _UNIPOLAR and at > 0:
+        return spec.labels[0]
+    mirrored = last - at
+    # "Not very fast" asks for slow or so, not for the slowest.
+    return spec.labels[min(max(mirrored, 1), last - 1)] if last > 2 else spec.labels[mirrored]
+
+
+class _Reader:
+    """One pass over one text."""
+
+    def __init__(self, text: str) -> None:
+        self.tables = lexicon()
+        self.tokens = [Token(t.text, corrected(t.text) if t.text.isalpha() else t.stem) for t in tokens(text)]
+        self.stems = [token.stem for token in self.tokens]
+        self.used = [False] * len(self.stems)
+        self.mentions: list[Mention] = []
+        self.banned: dict[str, set[Label]] = defaultdict(set)
+
+    def read(self) -> None:
+        heads = list(self._spans(self.tables.heads))
+        head_at = {i for start, end in heads for i in range(start, end)}
+        self._alone(
+            lambda start, end: (
+                end - start >= 3 or (end - start == 2 and any(start <= first and last <= end for first, last in heads))
+            )
+        )
+        for start, end in heads:
+            if not any(self.used[start:end]):
+                self._bind(start, end, head_at)
+        self._alone(lambda start, end: True)
+
+    def _spans(self, table: Mapping[Phrase, Any]) -> Iterator[tuple[int, int]]:
+        """Places of the table's phrases, longest first, not overlapping each other."""
+        taken = [False] * len(self.stems)
+        found: list[tuple[int, int]] = []
+        for length in range(min(self.tables.longest, len(self.stems)), 0, -1):
+            for start in range(len(self.stems) - length + 1):
+                end = start + length
+                if not any(taken[start:end]) and tuple(self.stems[start:end]) in table:
+                    taken[start:end] = [True] * length
+                    found.append((start, end))
+        return iter(sorted(found))
+
+    # -- phrases that are enough by themselves
+
+    def _alone(self, wanted: Any) -> None:
+        for length in range(min(self.tables.longest, len(self.stems)), 0, -1):
+            for start in range(len(self.stems) - length + 1):
+                end = start + length
+                if any(self.used[start:end]) or not wanted(start, end):
+                    continue
+                senses = [s for s in self.tables.senses.get(tuple(self.stems[start:end]), ()) if s.alone]
+                if senses:
+                    negated, degree = self._before(start)
+                    self.used[start:end] = [True] * length
+                    strength = 1.0 + 0.5 * (length - 1)
+                    for sense in senses:
+                        self._mention(sense.field, sense.label, negated, degree, strength, start, end)
+
+    def _before(self, start: int) -> tuple[bool, int]:
+        """(negated, +1 intensified / -1 weakened / -2 moderate) by the words just before ``start``."""
+        negated, degree, at = False, 0, start - 1
+        for _ in range(3):
+            if at < 0 or self.used[at]:
+                break
+            word = self.stems[at]
+            if word in _NEGATIONS:
+                negated = True
+                break
+            if word in _INTENSE:
+                degree = 1
+            elif word in _MILD:
+                degree = -1
+            elif word in _MODERATE:
+                degree = -2
+            elif word not in _FILLERS and word != "be":
+                break
+            at -= 1
+        return negated, degree
+
+    # -- a noun and the adjectives beside it
+
+    def _bind(self, start: int, end: int, head_at: set[int]) -> None:
+        head = tuple(self.stems[start:end])
+        fields = self.tables.heads[head]
+        bound: set[str] = set()
+        at, skipped = start - 1, 0
+        while at >= 0 and skipped <= 3 and not self.used[at]:
+            word = self.stems[at]
+            if word == "," and (at == start - 1 or at - 1 in head_at):
+                break
+            length = self._modifier(head, fields, at, start, bound, backwards=True)
+            if length:
+                at -= length
+                continue
+            if word in _NEGATIONS:
+                self._deny(head, fields, bound, at, end)
+                break
+            if (word in _BREAKERS and word != ",") or at in head_at:
+                break
+            skipped += word not in _FILLERS
+            at -= 1
+        at, skipped = end, 0
+        linked = False
+        while at < len(self.stems) and skipped <= 2 and not self.used[at]:
+            word = self.stems[at]
+            if word in (",", ".") or (at in head_at and not linked and word not in _COPULAS):
+                break
+            length = self._modifier(head, fields, at, end, bound, backwards=False)
+            if length:
+                at += length
+                linked = True
+                continue
+            if word in _BREAKERS or (word == "and" and not linked):
+                break
+            if word not in _COPULAS and word not in _FILLERS and word not in _INTENSE | _MILD | _MODERATE | _NEGATIONS:
+                skipped += 1
+                # One word may come between, as in "bass notes leap in octaves".
+                if not linked and skipped > 1:
+                    break
+            linked = linked or word in _COPULAS
+            at += 1
+        if bound:
+            self.used[start:end] = [True] * (end - start)
+
+    def _modifier(
+        self, head: Phrase, fields: Sequence[str], at: int, near: int, bound: set[str], *, backwards: bool
+    ) -> int:
+        """Bind the longest phrase at ``at`` that is a value of one of the head's fields; its length, or 0."""
+        room = at + 1 if backwards else len(self.stems) - at
+        for length in range(min(5, room), 0, -1):
+            first, last = (at - length + 1, at + 1) if backwards else (at, at + length)
+            if any(self.used[first:last]):
+                continue
+            phrase = tuple(self.stems[first:last])
+            senses = [s for s in self.tables.senses.get(phrase, ()) if s.field in fields]
+            if not senses and length == 1:
+                senses = list(self._degree(head, fields, phrase[0]))
+            new = [s for s in senses if s.field not in bound]
+            if backwards and senses and not new:
+                # "slow, gradual motion": the second adjective may say more, but it says nothing about the tempo.
+                negated, degree = self._before(first)
+                for sense in senses:
+                    self._mention(sense.field, sense.label, negated, degree, 2.9, first, last)
+                self.used[first:last] = [True] * length
+                return length
+            senses = new
+            if not senses or (not backwards and self._belongs_to_next(last)):
+                continue
+            negated, degree = self._before(first)
+            if negated and phrase[0] in _DEGREES[3] | _DEGREES[4]:
+                # "Not much reverb" is a little, not none.
+                steps = {s.field: self.tables.degrees.get((head, s.field)) for s in senses}
+                senses = [Sense(name, labels[1], False) for name, labels in steps.items() if labels]
+                negated = False
+            for sense in senses:
+                bound.add(sense.field)
+                self._mention(sense.field, sense.label, negated, degree, 3.0 + 0.1 * length, first, last)
+            self.used[first:last] = [True] * length
+            return length
+        return 0
+
+    def _belongs_to_next(self, at: int) -> bool:
+        """An adjective right before another noun is that noun's: "tempo slow pads" is rare, "echo, wide stereo" is not."""
+        return any(tuple(self.stems[at : at + n]) in self.tables.heads for n in (3, 2, 1))
+
+    def _degree(self, head: Phrase, fields: Sequence[str], word: str) -> Iterator[Sense]:
+        for name in fields:
+            steps = self.tables.degrees.get((head, name))
+            for at, group in enumerate(_DEGREES):
+                if steps and word in group and word not in _NEGATIONS:
+                    yield Sense(name, steps[at], False)
+                    return
+
+    def _deny(self, head: Phrase, fields: Sequence[str], bound: set[str], at: int, end: int) -> None:
+        if "other" in self.stems[at:end]:
+            return  # "no other drums" is said of the drums that were named
+        for name in fields:
+            steps = self.tables.degrees.get((head, name))
+            spec = FIELDS.get(name)
+            label = steps[0] if steps else "none" if spec and "none" in spec.labels else None
+            if label is not None and name not in bound:
+                bound.add(name)
+                self._mention(name, label, False, 0, 3.0, at, end)
+                return
+
+    def _mention(
+        self, name: str, label: Label, negated: bool, degree: int, strength: float, start: int, end: int
+    ) -> None:
+        if self.stems[start - 1 : start] == ["as"] and self.stems[end : end + 2] == ["as", stem("possible")]:
+            degree = 1
+        said = " ".join(token.text for token in self.tokens[start:end])
+        spec = FIELDS.get(name)
+        if spec is not None:
+            if degree > 0:
+                label = outward(spec, label)
+            elif degree == -1:
+                label = inward(spec, label)
+            elif degree == -2 and spec.ordered and len(spec.labels) > 2:
+                label = spec.labels[len(spec.labels) // 2]
+            if negated:
+                other = opposite(spec, label)
+                if other is None:
+                    self.banned[name].add(label)
+                    return
+                label, said = other, f"not {said}"
+        elif negated:
+            return
+        self.mentions.append(Mention(name, label, strength, said))
+
+
+@lru_cache(maxsize=4096)
+def parse_vibe(text: str) -> ParsedVibe:
+    """What a vibe says: fields named outright, moods, colours. Any text is only data here.
+
+    The result is shared by the N candidates of a vibe; do not change it.
+    """
+    reader = _Reader(text)
+    reader.read()
+    parsed = ParsedVibe(banned=reader.banned)
+    strengths: dict[str, float] = {}
+    for mention in [*reader.mentions, *_numbers_and_keys(text)]:
+        names = _register(mention) if mention.field == REGISTER else [(mention.field, mention.label)]
+        for name, label in names:
+            if _says_more(name, label, parsed.fields.get(name)) or mention.strength > strengths.get(name, 0.0):
+                if _says_more(name, parsed.fields.get(name), label):
+                    continue
+                strengths[name] = mention.strength
+                parsed.fields[name] = label
+                parsed.words[name] = mention.words
+    _order_registers(parsed, strengths)
+    parsed.moods = moods_in(reader.stems)
+    parsed.colors = [reader.tables.colors[word] for word in reader.stems if word in reader.tables.colors]
+    return parsed
+
+
+def _says_more(name: str, label: Label | None, before: Label | None) -> bool:
+    """True when ``label`` lies on the same side of an ordered field's middle as ``before``, but farther out."""
+    spec = FIELDS[name]
+    if spec.kind not in ("scale", "whole") or label is None or before is None:
+        return False
+    middle = (len(spec.labels) - 1) / 2
+    new, old = spec.labels.index(label) - middle, spec.labels.index(before) - middle
+    return new * old > 0 and abs(new) > abs(old)
+
+
+def carries_mood(word: str) -> bool:
+    """True for a word that speaks for a mood or names a colour."""
+    found = corrected(word.lower())
+    return (found,) in lexicon().mood_words or found in lexicon().colors
+
+
+def moods_in(stems: Sequence[str]) -> dict[str, float]:
+    """Moods with a weight in (0, 2], strongest first. A mood grows with the different words that speak for it."""
+    tables = lexicon()
+    hits: dict[str, set[Phrase]] = defaultdict(set)
+    for length in (3, 2, 1):
+        for start in range(len(stems) - length + 1):
+            phrase = tuple(stems[start : start + length])
+            for mood in tables.mood_words.get(phrase, ()):
+                hits[mood].add(phrase)
+    weights = {mood: min(2.0, 0.6 + 0.4 * len(found)) for mood, found in hits.items()}
+    return dict(sorted(weights.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _register(mention: Mention) -> Iterable[tuple[str, Label]]:
+    low, high = str(mention.label).split()
+    return (("register_min_oct", int(low)), ("register_max_oct", int(high)))
+
+
+def _order_registers(parsed: ParsedVibe, strengths: Mapping[str, float]) -> None:
+    low, high = parsed.fields.get("register_min_oct"), parsed.fields.get("register_max_oct")
+    if low is not None and high is not None and int(low) > int(high):
+        surer = strengths["register_min_oct"] >= strengths["register_max_oct"]
+        parsed.fields["register_max_oct" if surer else "register_min_oct"] = low if surer else high
+
+
+# --- numbers and keys ------------------------------------------------------------------------------------------------
+
+_BPM = re.compile(r"\b(\d{2,3})\s*(?:bpm|beats per minute|b\.p\.m)", re.IGNORECASE)
+_NUMBER = r"(\d+|one|two|three|four|five|six|seven|eight)"
+_OCTAVES = re.compile(
+    rf"\boctaves?\s*{_NUMBER}\s*(?:to|through|and|until|up to|down to|[-–])\s*(?:octave\s*)?{_NUMBER}\b", re.IGNORECASE
+)
+_OCTAVE_LOW = re.compile(
+    rf"(?:lowest octave|register min(?:imum)?(?: oct(?:ave)?)?|(?:minimum|min|bottom) octave|(?:from|starting (?:at|in|from)|not below|above|down to) octave)"
+    rf"\s*(?:is|of|:|=|at)?\s*{_NUMBER}\b",
+    re.IGNORECASE,
+)
+_OCTAVE_HIGH = re.compile(
+    rf"(?:highest octave|register max(?:imum)?(?: oct(?:ave)?)?|(?:maximum|max|top) octave|(?:up to|not above|below|no higher than) octave)"
+    rf"\s*(?:is|of|:|=|at)?\s*{_NUMBER}\b",
+    re.IGNORECASE,
+)
+_LAYERS = re.compile(
+    rf"\b{_NUMBER}\s+(?:\w+\s+)?(?:layers|instruments|voices|parts)\b|\b(?:density|layers)\s*(?:is|of|:|=|at|set to|level)?\s*{_NUMBER}\b",
+    re.IGNORECASE,
+)
+_NOTE = r"([A-Ga-g])\s?(#|♯|b\b|♭|[- ]?sharp\b|[- ]?flat\b)?"
+_MODE = r"(major|minor|maj|min|dorian|mixolydian|ionian|aeolian)"
+_KEY_NAMED = re.compile(
+    r"\b(?:[Kk]ey|[Rr]oot|[Tt]onic|[Tt]onal cent(?:er|re)|[Hh]ome note|[Cc]entred|[Cc]entered)(?:\s+note)?"
+    rf"\s*(?:should be|must be|set to|is|of|in|on|:|=)?\s*(?:the note\s*)?{_NOTE}(?![A-Za-z])"
+)
+_KEY_MODE = re.compile(
+    rf"\b{_NOTE}[\s-]+{_MODE}\b(?!\s+(?:key|scale|mode|chord|tonality|third|seventh|feel))", re.IGNORECASE
+)
+_KEY_IN = re.compile(
+    r"\b(?:[Ii]n|on)\s+([A-G])\s?(#|♯|b\b|♭|[- ]?sharp\b|[- ]?flat\b)?(?=\s*(?:[,.;!?)]|$|with\b|at\b|and\b))"
+)
+_MODES = {"maj": "major", "ionian": "major", "min": "minor", "aeolian": "minor"}
+_FLATS = {"d": "c#", "e": "d#", "g": "f#", "a": "g#", "b": "a#", "c": "b", "f": "e"}
+_SHARPS = {"e": "f", "b": "c"}
+_MEASURED = 4.0
+"""Strength of a number or key: surer than any word."""
+
+
+@cache
+def _assignments() -> re.Pattern[str]:
+    """``field: label`` and ``field=label`` in the schema's own words."""
+    fields = "|".join(re.escape(name).replace("_", "[ _-]") for name in sorted(FIELDS, key=len, reverse=True))
+    labels = {str(label).lower() for spec in FIELDS.values() for label in spec.labels}
+    choices = "|".join(re.escape(label).replace("_", "[ _-]") for label in sorted(labels, key=len, reverse=True))
+    return re.compile(rf"\b({fields})\s*[:=]\s*[\"']?({choices})(?![\w#])", re.IGNORECASE)
+
+
+def _numbers_and_keys(text: str) -> Iterator[Mention]:
+    for match in _assignments().finditer(text):
+        name, value = (re.sub(r"[ -]", "_", part.lower()) for part in match.groups())
+        for label in FIELDS[name].labels:
+            if str(label).lower() == value:
+                yield Mention(name, label, _MEASURED + 1, match[0])
+    if match := _BPM.search(text):
+        spec, bpm = FIELDS["tempo"], int(match[1])
+        label = min(spec.labels, key=lambda label: abs(beats_per_minute(float(spec.number(label))) - bpm))
+        yield Mention("tempo", label, _MEASURED, match[0])
+    if match := _OCTAVES.search(text):
+        low, high = sorted((_octave(match[1]), _octave(match[2])))
+        yield Mention("register_min_oct", low, _MEASURED + 0.5, match[0])
+        yield Mention("register_max_oct", high, _MEASURED + 0.5, match[0])
+    plain = text.replace("_", " ")
+    for name, pattern in (("register_min_oct", _OCTAVE_LOW), ("register_max_oct", _OCTAVE_HIGH)):
+        if match := pattern.search(plain):
+            yield Mention(name, _octave(match[1]), _MEASURED, match[0])
+    if match := _LAYERS.search(text):
+        yield Mention("density", min(max(_digit(match[1] or match[2]), 2), 6), _MEASURED, match[0])
+    for match in (_KEY_NAMED.search(text), _key_with_mode(text), _KEY_IN.search(text)):
+        if match:
+            yield Mention("root", _root(match[1], match[2]), _MEASURED, match[0])
+            break
+    if match := _key_with_mode(text):
+        mode = match[3].lower()
+        yield Mention("mode", _MODES.get(mode, mode), _MEASURED, match[0])
+
+
+def _key_with_mode(text: str) -> re.Match[str] | None:
+    for match in _KEY_MODE.finditer(text):
+        # "a minor" is an article and a mode unless it is written "A minor" or follows "in", "key of".
+        before = text[: match.start()].rstrip().lower()
+        if match[1] != "a" or match[2] or before.endswith(("in", "key of", "key:", "key")):
+            if match[1] == "A" and not before and not match[2] and match.end() < len(text.rstrip()):
+                continue
+            return match
+    return None
+
+
+def _root(note: str, sign: str | None) -> str:
+    note, sign = note.lower(), (sign or "").strip(" -").lower()
+    if sign in ("#", "♯", "sharp"):
+        return _SHARPS.get(note, note + "#")
+    if sign in ("b", "♭", "flat"):
+        return _FLATS[note]
+    return note
+
+
+def _digit(text: str) -> int:
+    return int(_NUMBERS.get(text.lower(), text))
+
+
+def _octave(text: str) -> int:
+    return min(max(_digit(text), 1), 8)

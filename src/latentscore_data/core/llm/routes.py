@@ -1,0 +1,130 @@
+"""How a model is reached: its name for LiteLLM, the address, and the key that goes there."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.secrets import granted, key_named
+from latentscore_data.core.base.settings import LLMSettings
+
+log = logging.getLogger(__name__)
+
+NO_KEY = "no-key"
+
+
+"""Sent to a server of the user's own, so that no library reaches for the provider's key."""
+
+
+BASE_PROVIDERS = ("openai", "custom_openai", "hosted_vllm", "openrouter", "lm_studio", "llamafile", "litellm_proxy")
+
+
+"""Name prefixes that may go with ``api_base``: an explicit key is all they ever send."""
+
+
+@cache
+def load_litellm() -> Any:
+    """LiteLLM, imported once and told to keep quiet and to itself."""
+    # Without these it fetches a price list while it is imported, and loads all of .env, addresses included.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_MODE"] = "PRODUCTION"
+    import litellm
+
+    litellm.suppress_debug_info = True
+    # Its hundreds of thousands of objects live as long as the process: the collector need not walk them again and again.
+    gc.freeze()
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return litellm
+
+
+def is_loopback(address: str | None) -> bool:
+    """True for a server on this machine."""
+    host = (urlsplit(address).hostname or "") if address else ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a model is reached: the name litellm gets, the address, and the key for it."""
+
+    model: str
+    api_base: str | None = None
+    api_key: SecretStr | None = None
+
+
+def route_to(model: str, settings: LLMSettings) -> Route:
+    """Where calls for ``model`` go and which key goes with them.
+
+    With an ``api_base`` only the key that ``api_key_env`` names is sent, and to another machine only when a flag or the
+    environment names it: a settings file in somebody else's folder cannot send keys away.
+    """
+    if "://" in model:  # some providers of litellm take an address there, past all that is asked of an api_base
+        raise InputError(f"{model} has an address in its name", "give the address with --api-base URL")
+    if settings.api_base is None:
+        if settings.api_key_env:
+            return Route(model, None, key_named(settings.api_key_env))
+        return Route(model)
+    prefix = model.split("/", 1)[0]
+    if prefix not in BASE_PROVIDERS:
+        if "/" in model and prefix in {str(getattr(p, "value", p)) for p in load_litellm().provider_list}:
+            raise InputError(
+                f"{model} cannot be sent to api_base {settings.api_base}: calls through {prefix} carry its own credentials",
+                f"name the model with one of these prefixes: {', '.join(BASE_PROVIDERS)}",
+            )
+        model = f"hosted_vllm/{model}"
+    if not settings.api_key_env:
+        return Route(model, settings.api_base, SecretStr(NO_KEY))
+    if not is_loopback(settings.api_base) and not granted(settings.api_key_env):
+        raise InputError(
+            f"the settings file wants the key in {settings.api_key_env} sent to {settings.api_base}",
+            f"if that is right, say so with --api-key-env {settings.api_key_env} "
+            f"or LSDATA_LLM__API_KEY_ENV={settings.api_key_env}",
+        )
+    return Route(model, settings.api_base, key_named(settings.api_key_env))
+
+
+def check_route(model: str, settings: LLMSettings) -> None:
+    """Raise what would keep the first call from being made: an unknown name, a key that is not set. No network."""
+    if model.startswith("builtin/"):
+        return
+    route = route_to(model, settings)
+    litellm = load_litellm()
+    try:
+        litellm.get_llm_provider(route.model)
+    except Exception:
+        raise InputError(
+            f"no provider is known for the model {model}",
+            "write it as provider/model (openai/..., anthropic/..., ollama/...), or give --api-base",
+        ) from None
+    if route.api_base is None and route.api_key is None:
+        found = litellm.validate_environment(route.model)
+        if not found["keys_in_environment"] and found["missing_keys"]:
+            names = " and ".join(found["missing_keys"])
+            raise MissingError(f"{model} needs {names}", "put it into the environment or into .env (NAME=...)")
+
+
+def key_names(model: str) -> str:
+    try:
+        return " and ".join(load_litellm().validate_environment(model)["missing_keys"]) or _provider_key(model)
+    except Exception as error:
+        log.debug("no key name known for %s: %s", model, type(error).__name__)
+        return ""
+
+
+def _provider_key(model: str) -> str:
+    return f"{model.split('/', 1)[0].upper()}_API_KEY" if "/" in model else ""

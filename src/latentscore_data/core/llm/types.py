@@ -1,0 +1,79 @@
+"""What a model is asked, what it answers, and the protocol of everything that answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from latentscore_data.core.base.ledger import Usage
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked. ``user`` is text or a list of content parts (text, audio).
+
+    ``sample_idx`` is the candidate's number: the same question with another number is another draw.
+    """
+
+    system: str
+    user: str | list[dict[str, Any]]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    sample_idx: int = 0
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling parameters that are set."""
+        given = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """A model's answer as an object, and what it took. ``cost_usd`` is ``None`` when the price is unknown."""
+
+    value: T
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = 0.0
+    seconds: float = 0.0
+    finish_reason: str = "stop"
+    cached: bool = False
+    model: str = ""
+
+
+class LLM(Protocol):
+    """Something that answers questions."""
+
+    model: str
+    usage: Usage
+
+    async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
+        """The answer as an ``answer_type``.
+
+        Raises :class:`~latentscore_data.core.base.loop.RowFailure` when this question has no answer,
+        :class:`~latentscore_data.core.base.loop.NotAttempted` when the run is stopping, and an
+        :class:`~latentscore_data.core.base.errors.LsdataError` when the run cannot go on (a refused key, the budget).
+        """
+        ...
+
+    def drain(self) -> None:
+        """Start no new call; what is in flight may finish."""
+
+    async def aclose(self) -> None:
+        """Give back connections and files. Called in the event loop that asked."""

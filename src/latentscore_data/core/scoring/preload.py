@@ -1,0 +1,14 @@
+"""Imported once in the process that rendering workers are forked from: pays for imports and compiled code once."""
+
+import contextlib
+import logging
+
+import latentscore
+from latentscore_data.core.scoring import renderer  # noqa: F401
+
+# What is said here would tear the panel of the process that draws it; the scoring service says what takes so long.
+logging.getLogger("latentscore").setLevel(logging.ERROR)
+
+with contextlib.suppress(Exception):
+    # A renderer that fails here fails again in each call, where the failure has a row to belong to.
+    latentscore.render(latentscore.MusicConfig(), seconds=0.5, seed=0)

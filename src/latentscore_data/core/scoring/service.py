@@ -1,0 +1,499 @@
+"""The studio: plays each config once, in worker processes, and lets every scorer hear the same sound."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import numpy as np
+
+from latentscore import RENDERER_VERSION, Audio
+from latentscore_data.core.base.display import say
+from latentscore_data.core.base.errors import LsdataError, OutputError
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.bench.clips import Clip
+from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.registry import close, prepare
+from latentscore_data.core.scoring.renderer import SAMPLE_RATE, Render, Rendered, make_renderer
+from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Score, Scorer, Unscored, Vectors
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Payload = Mapping[str, Any]
+
+BATCH = 16
+"""Sounds handed to a scorer at once; a scorer with a model cuts them into batches of its own."""
+
+WAIT_SECONDS = 0.5
+"""How long a batch that is not full waits for sounds that are being rendered."""
+
+SLOW_START_SECONDS = 4.0
+SLOW_START = "starting the renderers; once on a machine the sound loops are compiled, which takes about ten seconds"
+"""Said when no sound has come by then."""
+
+
+@dataclass(frozen=True)
+class ScoredRender:
+    """What came of one (vibe, payload): for each scorer, in order, a score or the reason why there is none.
+
+    ``render_seconds`` is None where nothing had to be rendered; ``score_seconds`` is this pair's share of its batch.
+    ``failure`` says why there was nothing to hear. ``audio`` is there when it was asked for and the config could be played;
+    a studio elsewhere sends a ``clip`` instead.
+    """
+
+    outcomes: dict[str, Outcome]
+    render_seconds: float | None = None
+    score_seconds: float = 0.0
+    failure: Unscored | None = None
+    audio: Audio | None = None
+    clip: Clip | None = None
+
+    def score(self, scorer: str) -> Score | None:
+        outcome = self.outcomes.get(scorer)
+        return outcome if isinstance(outcome, Score) else None
+
+    def unscored(self, scorer: str) -> Unscored | None:
+        outcome = self.outcomes.get(scorer)
+        return outcome if isinstance(outcome, Unscored) else None
+
+
+@dataclass
+class Counts:
+    """What the studio did so far, and in ``cached_*`` what it did not have to do."""
+
+    renders: int = 0
+    render_seconds: float = 0.0
+    embedded: Counter[str] = field(default_factory=lambda: Counter())
+    """Sounds turned into vectors, by scorer."""
+    scored: Counter[str] = field(default_factory=lambda: Counter())
+    """Scores made, by scorer."""
+    score_seconds: float = 0.0
+    cached_vectors: int = 0
+    cached_scores: int = 0
+    penalised: Counter[str] = field(default_factory=lambda: Counter())
+    """Scores whose parts hold a penalty above 0, by scorer."""
+    unscored: Counter[str] = field(default_factory=lambda: Counter())
+    """Reasons, counted once for each pair and scorer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "renders": self.renders,
+            "render_seconds": round(self.render_seconds, 3),
+            "listened": dict(self.embedded),
+            "scored": dict(self.scored),
+            "score_seconds": round(self.score_seconds, 3),
+            "cached_vectors": self.cached_vectors,
+            "cached_scores": self.cached_scores,
+            "penalty_share": {name: round(n / self.scored[name], 4) for name, n in self.penalised.items()},
+            "unscored": dict(self.unscored),
+        }
+
+
+@dataclass
+class _Pair:
+    """One (vibe, payload) on its way to its hearing."""
+
+    vibe: str
+    config: Mapping[str, Any]
+    want_audio: bool
+    future: Future[ScoredRender] = field(default_factory=lambda: Future())
+    vectors: dict[str, Vectors] = field(default_factory=lambda: {})
+    outcomes: dict[str, Outcome] = field(default_factory=lambda: {})
+    sound: _RenderJob | None = None
+    score_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        # From here on nobody can cancel it (asyncio does when a task ends early): its sound may serve others.
+        self.future.set_running_or_notify_cancel()
+
+
+@dataclass
+class _RenderJob:
+    """One config and everyone who waits to hear it. ``rendered`` stays None where the cache holds all that is needed."""
+
+    key: str
+    pairs: list[_Pair]
+    rendered: Rendered | None = None
+    clip: Clip | None = None
+    error: LsdataError | None = None
+    vectors: dict[str, Vectors | Unscored] = field(default_factory=lambda: {})
+
+    @property
+    def failure(self) -> Unscored | None:
+        return self.rendered.failure if self.rendered is not None else None
+
+
+class ScoringService:
+    """Renders payloads and scores them, each only once.
+
+    A sound is known by (config, seed, seconds, sample rate, renderer version): what was heard or scored before is neither
+    rendered nor heard again, and a config that several pairs share is rendered once. Rendering happens in
+    ``settings.workers`` processes of one thread each, scoring in one thread of this process, in batches. ``cache`` is a
+    :class:`ScoreCache`, the path of one, or None for one that lasts as long as the studio. Use it as a context manager::
+
+        with ScoringService(scorers, settings.scoring, workspace.score_cache) as studio:
+            scored = service.score_one("rain at night", payload)
+    """
+
+    at_once: int = 24
+    """Pairs that are best asked for at once: enough to keep renderers busy and batches full, few enough to fit in memory."""
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        settings: ScoringSettings,
+        cache: ScoreCache | Path | None = None,
+        *,
+        render: Render | None = None,
+        renderer_version: str | None = None,
+        render_timeout_seconds: float | None = None,
+    ) -> None:
+        self.scorers = list(scorers)
+        self.counts = Counts()
+        self.workers = settings.workers or os.cpu_count() or 1
+        self._seconds, self._seed = settings.seconds, settings.seed
+        self._version = renderer_version or current_renderer_version()
+        self._owns_cache = not isinstance(cache, ScoreCache)
+        self._cache = cache if isinstance(cache, ScoreCache) else ScoreCache(cache)
+        self._worker_embedders = {
+            scorer.name: scorer.embed_in_worker
+            for scorer in self.scorers
+            if isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None
+        }
+        self._needs_audio_here = len(self._worker_embedders) < len(self.scorers)
+        # Rendered sounds wait in memory until they are heard; the gate keeps their number small.
+        self._slots = threading.BoundedSemaphore(2 * BATCH + self.workers)
+        self._pool = WorkerPool(
+            make_renderer,
+            (render,),
+            count=self.workers,
+            timeout_seconds=render_timeout_seconds or 60 + 2 * settings.seconds,
+            preload=["latentscore_data.core.scoring.preload"],
+            slots=self._slots,
+        )
+        self._slow_start = threading.Timer(SLOW_START_SECONDS, say, [SLOW_START])
+        self._slow_start.daemon = True
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[str, bool], _RenderJob] = {}
+        self._to_score: queue.SimpleQueue[_RenderJob | None] = queue.SimpleQueue()
+        self._closed = False
+        self._scoring = threading.Thread(target=self._score_loop, name="scoring", daemon=True)
+        self._scoring.start()
+
+    def submit(self, vibe: str, payload: Payload | None, *, want_audio: bool = False) -> Future[ScoredRender]:
+        """The hearing of one pair, later; ``payload`` is a whole answer or its config.
+
+        A payload that cannot be played is a reason in the hearing. The future raises only what ends a run (an
+        :class:`LsdataError`) and bugs.
+        """
+        pair = _Pair(vibe, config_of(payload), want_audio)
+        if not pair.config:
+            self._refuse(pair, Unscored("config", "there is no config"))
+            return pair.future
+        key = self.sound_key(pair.config)
+        with self._lock:
+            self._recall(pair, key)
+            missing = [scorer for scorer in self.scorers if scorer.name not in pair.outcomes]
+            if want_audio or any(scorer.name not in pair.vectors for scorer in missing):
+                self._render(key, pair)
+            elif missing:
+                self._to_score.put(_RenderJob(key, [pair]))
+            else:
+                self._finish(pair)
+        return pair.future
+
+    def score_one(self, vibe: str, payload: Payload | None, *, want_audio: bool = False) -> ScoredRender:
+        """The hearing of one pair, now."""
+        return self.submit(vibe, payload, want_audio=want_audio).result()
+
+    def score_all(self, pairs: Iterable[tuple[str, Payload | None]]) -> list[ScoredRender]:
+        """Hearings in the order of the pairs."""
+        futures = [self.submit(vibe, payload) for vibe, payload in pairs]
+        return [future.result() for future in futures]
+
+    def sound_key(self, config: Mapping[str, Any]) -> str:
+        """Names what the audio of a config depends on, and nothing else."""
+        return digest(config_hash(config), self._seed, f"{self._seconds:g}", SAMPLE_RATE, self._version)
+
+    def close(self) -> None:
+        """End the worker processes; what has not begun is cancelled."""
+        if self._closed:
+            return
+        self._closed = True
+        self._slow_start.cancel()
+        self._pool.close()
+        self._to_score.put(None)
+        self._scoring.join(timeout=60)
+        for scorer in self.scorers:
+            close(scorer)
+        if self._owns_cache:
+            self._cache.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _recall(self, pair: _Pair, key: str) -> None:
+        """What the cache knows about the pair."""
+        for scorer in self.scorers:
+            known = self._cache.score(scorer.fingerprint, key, pair.vibe)
+            if known is not None:
+                pair.outcomes[scorer.name] = known
+                self.counts.cached_scores += 1
+            elif isinstance(scorer, EmbeddingScorer):
+                vector = self._cache.vector(scorer.embedding_fingerprint, key)
+                if vector is not None:
+                    pair.vectors[scorer.name] = vector
+                    self.counts.cached_vectors += 1
+
+    def _render(self, key: str, pair: _Pair) -> None:
+        """Render the pair's config, or wait with those who want the same sound. Called with the lock held."""
+        for scorer in self.scorers:
+            prepare(scorer)
+        slot = (key, pair.want_audio)
+        for one in (slot, (key, True)):
+            # Who needs no audio can wait with one who does, but not with one whose scores are known: that sound may be
+            # rendered for its audio alone.
+            if one in self._waiting and (one == slot or not self._waiting[one].pairs[0].outcomes):
+                self._waiting[one].pairs.append(pair)
+                return
+        sound = self._waiting[slot] = _RenderJob(key, [pair])
+        # 10 s of sound take milliseconds between processes: they travel only where somebody here needs the samples.
+        send_audio = pair.want_audio or self._needs_audio_here
+        if not self._slow_start.is_alive() and not self._slow_start.finished.is_set():
+            self._slow_start.start()
+        future = self._pool.submit(dict(pair.config), self._seconds, self._seed, self._worker_embedders, send_audio)
+        future.add_done_callback(lambda done: self._rendered(sound, slot, done))
+
+    def _rendered(self, sound: _RenderJob, slot: tuple[str, bool], done: Future[Rendered]) -> None:
+        """Called in the thread that watches the worker."""
+        self._slow_start.cancel()
+        if done.cancelled():
+            with self._lock:
+                self._waiting.pop(slot, None)
+            for pair in sound.pairs:
+                pair.future.set_exception(CancelledError())
+            return
+        error = done.exception()
+        if error is None:
+            sound.rendered = done.result()
+        else:
+            sound.rendered = Rendered(0.0, failure=Unscored("render", f"the renderer failed: {error}"))
+            if isinstance(error, WorkerFailure) and error.kind == "start":
+                # No config is at fault, so the rows are not blamed one by one.
+                sound.error = OutputError(f"a rendering process could not start: {error}", "see lsdata doctor")
+        self._to_score.put(sound)
+
+    def _score_loop(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            try:
+                self._score_batch(batch)
+            finally:
+                for sound in batch:
+                    if sound.rendered is not None:
+                        self._slots.release()
+
+    def _next_batch(self) -> list[_RenderJob] | None:
+        """Up to BATCH sounds: what is ready, and what is being rendered if it comes soon. None at the end."""
+        first = self._to_score.get()
+        if first is None:
+            return None
+        batch = [first]
+        while len(batch) < BATCH:
+            try:
+                if self._needs_audio_here and len(self._waiting) > len(batch):
+                    sound = self._to_score.get(timeout=WAIT_SECONDS)
+                else:
+                    sound = self._to_score.get_nowait()
+            except queue.Empty:
+                break
+            if sound is None:
+                self._to_score.put(None)
+                break
+            batch.append(sound)
+        return batch
+
+    def _score_batch(self, batch: list[_RenderJob]) -> None:
+        started = time.perf_counter()
+        pairs: list[_Pair] = []
+        try:
+            for sound in batch:
+                if sound.error is not None:
+                    raise sound.error
+                if sound.rendered is not None:
+                    self.counts.renders += 1
+                    self.counts.render_seconds += sound.rendered.seconds
+            self._listen([sound for sound in batch if sound.rendered is not None and sound.failure is None])
+            pairs = self._gather(batch)
+            playable = [pair for pair in pairs if pair.sound is not None and pair.sound.failure is None]
+            for scorer in self.scorers:
+                self._score(scorer, [pair for pair in playable if scorer.name not in pair.outcomes])
+        except Exception as error:  # an LsdataError ends the run, a bug too: whoever waits must learn of it
+            for pair in pairs or self._gather(batch):
+                pair.future.set_exception(error)
+            return
+        took = time.perf_counter() - started
+        self.counts.score_seconds += took
+        for pair in pairs:
+            pair.score_seconds = took / len(pairs)
+            if pair.sound is not None and pair.sound.failure is not None:
+                self._refuse(pair, pair.sound.failure)
+            else:
+                self._finish(pair)
+
+    def _listen(self, sounds: list[_RenderJob]) -> None:
+        """Turn each new sound into the vectors of the embedding scorers, once, and keep them."""
+        for scorer in self.scorers:
+            if not isinstance(scorer, EmbeddingScorer):
+                continue
+            # Rendered again for the ears of another scorer, or for its audio: what this one heard is known.
+            fresh = [sound for sound in sounds if scorer.name not in sound.pairs[0].vectors]
+            fresh = [sound for sound in fresh if scorer.name not in sound.pairs[0].outcomes]
+            if scorer.embed_in_worker is not None:
+                heard: list[Vectors | Unscored] = [
+                    cast("Rendered", sound.rendered).vectors[scorer.name] for sound in fresh
+                ]
+            else:
+                heard = _each(scorer.name, fresh, lambda some, by=scorer: list(by.embed([_audio(s) for s in some])))
+            for sound, vector in zip(fresh, heard, strict=True):
+                self.counts.embedded[scorer.name] += 1
+                if not isinstance(vector, Unscored) and not np.isfinite(vector).all():
+                    vector = Unscored("scorer", f"{scorer.name} heard something that is not finite")
+                sound.vectors[scorer.name] = vector
+                if not isinstance(vector, Unscored):
+                    self._cache.keep_vector(scorer.embedding_fingerprint, sound.key, vector)
+
+    def _gather(self, batch: list[_RenderJob]) -> list[_Pair]:
+        """Everyone who waits for these sounds. Who comes later finds their vectors in the cache."""
+        with self._lock:
+            for slot in [slot for slot, sound in self._waiting.items() if any(sound is done for done in batch)]:
+                del self._waiting[slot]
+        pairs: list[_Pair] = []
+        for sound in batch:
+            for pair in sound.pairs:
+                pair.sound = sound
+                for name, vector in sound.vectors.items():
+                    if isinstance(vector, Unscored):
+                        pair.outcomes.setdefault(name, vector)
+                    else:
+                        pair.vectors.setdefault(name, vector)
+                pairs.append(pair)
+        return pairs
+
+    def _score(self, scorer: Scorer, pairs: list[_Pair]) -> None:
+        """Let one scorer judge the pairs, and keep what it says."""
+
+        def judge(some: Sequence[_Pair]) -> Sequence[Outcome]:
+            vibes = [pair.vibe for pair in some]
+            if isinstance(scorer, EmbeddingScorer):
+                return scorer.compare(vibes, np.stack([pair.vectors[scorer.name] for pair in some]))
+            audios = [_audio(cast("_RenderJob", pair.sound)) for pair in some]
+            return scorer.score(vibes, audios, [pair.config for pair in some])
+
+        for pair, outcome in zip(pairs, _each(scorer.name, pairs, judge), strict=True):
+            outcome = _checked(scorer.name, outcome)
+            pair.outcomes[scorer.name] = outcome
+            if isinstance(outcome, Score):
+                self.counts.scored[scorer.name] += 1
+                if "penalty" in outcome.parts:
+                    self.counts.penalised[scorer.name] += outcome.parts["penalty"] > 0
+                self._cache.keep_score(scorer.fingerprint, cast("_RenderJob", pair.sound).key, pair.vibe, outcome)
+
+    def _refuse(self, pair: _Pair, failure: Unscored) -> None:
+        """Nothing to hear: no scorer has a score."""
+        pair.outcomes = {scorer.name: failure for scorer in self.scorers}
+        self._finish(pair, failure)
+
+    def _finish(self, pair: _Pair, failure: Unscored | None = None) -> None:
+        for outcome in pair.outcomes.values():
+            if isinstance(outcome, Unscored):
+                self.counts.unscored[outcome.reason] += 1
+        rendered = pair.sound.rendered if pair.sound is not None else None
+        pair.future.set_result(
+            ScoredRender(
+                {scorer.name: pair.outcomes[scorer.name] for scorer in self.scorers},
+                render_seconds=None if rendered is None else rendered.seconds,
+                score_seconds=pair.score_seconds,
+                failure=failure,
+                audio=rendered.audio if rendered is not None and pair.want_audio else None,
+                clip=pair.sound.clip if pair.sound is not None and pair.want_audio else None,
+            )
+        )
+
+
+MakeService = Callable[[Sequence[Scorer], ScoringSettings, ScoreCache], ScoringService]
+"""Makes the studio of a stage: this one, or one elsewhere."""
+
+
+def config_of(payload: Payload | None) -> Mapping[str, Any]:
+    """The config in a payload, or the payload itself where it is one; empty where there is none."""
+    if not isinstance(payload, Mapping):
+        return {}
+    config = payload.get("config", payload)
+    return config if isinstance(config, Mapping) else {}
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a config's fields, whatever their order."""
+    return digest(json.dumps(dict(config), sort_keys=True, separators=(",", ":"), default=str))
+
+
+def current_renderer_version() -> str:
+    """The version of the renderer: another one may give the same config another sound."""
+    return str(RENDERER_VERSION)
+
+
+def _audio(sound: _RenderJob) -> Audio:
+    if sound.rendered is None or sound.rendered.audio is None:
+        raise AssertionError("a scorer needs audio that was not rendered")
+    return sound.rendered.audio
+
+
+def _each(name: str, items: Sequence[T], judge: Callable[[Sequence[T]], Sequence[Any]]) -> list[Any]:
+    """``judge`` over all items at once; when it raises, over each alone, so that one bad item costs one item."""
+    if not items:
+        return []
+    try:
+        results = list(judge(items))
+        if len(results) != len(items):
+            raise ValueError(f"{len(results)} results for {len(items)} sounds")
+        return results
+    except LsdataError:
+        raise
+    except Exception as error:
+        if len(items) == 1:
+            log.debug("%s failed", name, exc_info=True)
+            return [Unscored("scorer", f"{name} failed: {type(error).__name__}: {error}"[:300])]
+        return [_each(name, [item], judge)[0] for item in items]
+
+
+def _checked(name: str, outcome: object) -> Outcome:
+    """A score that is one: finite numbers, nothing else."""
+    if isinstance(outcome, Unscored):
+        return outcome
+    if not isinstance(outcome, Score):
+        return Unscored("scorer", f"{name} returned {type(outcome).__name__} instead of a score")
+    value = outcome.final_score
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return Unscored("scorer", f"{name} returned {type(value).__name__} instead of a number")
+    if not math.isfinite(value):
+        return Unscored("scorer", f"{name} returned {value}")
+    return Score(float(value), {part: float(x) for part, x in outcome.parts.items() if math.isfinite(x)})

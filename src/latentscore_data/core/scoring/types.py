@@ -1,0 +1,81 @@
+"""Scores, the protocols of scorers, and the reasons why a candidate has no score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore import Audio
+
+Vectors = NDArray[np.float32]
+"""One vector of shape (dim,), or a matrix of shape (sounds, dim)."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a sound fits a vibe: ``final_score`` is unbounded and higher is better; ``parts`` say why."""
+
+    final_score: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, float]:
+        return {**self.parts, "final_score": self.final_score}
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """Why a candidate has no score.
+
+    ``kind`` is ``config`` (cannot be played), ``render`` (the renderer failed), ``sound`` (silent or not finite) or
+    ``scorer`` (the scorer failed); ``reason`` is one line that repeats for the same cause, so that it can be counted.
+    """
+
+    kind: str
+    reason: str
+
+
+Outcome = Score | Unscored
+
+
+class Scorer(Protocol):
+    """Scores sounds against vibes, pair by pair.
+
+    ``fingerprint`` changes whenever the same pair could get another score: it is part of every cache key. Making a
+    scorer is cheap. Three methods may be there: ``check()`` raises what would keep it from scoring and can be known without
+    loading anything, ``prepare()`` loads what it needs, ``close()`` gives it back. One that asks models has their
+    :class:`Usage` as ``usage``.
+    """
+
+    name: str
+    fingerprint: str
+
+    def score(
+        self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
+    ) -> Sequence[Outcome]:
+        """One outcome per pair, in order. ``configs`` are there for scorers that want to see them."""
+        ...
+
+
+@runtime_checkable
+class EmbeddingScorer(Scorer, Protocol):
+    """A scorer that turns a sound into a vector first, whatever the vibe.
+
+    The vectors are cached, so that another vibe, another wording or another run needs neither a render nor a listen.
+    ``listen_in_worker`` is a module-level function from one audio to its vector that the rendering processes can run
+    themselves, or None where listening needs a model that is loaded once.
+    """
+
+    embedding_fingerprint: str
+    embed_in_worker: Callable[[Audio], Vectors] | None
+
+    def embed(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
+        """One vector of shape (dim,), or the reason for none, per sound."""
+        ...
+
+    def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
+        """One outcome per vibe and row of ``vectors``."""
+        ...

@@ -1,0 +1,218 @@
+"""A sample from a data set on the hub, with the real client, streamed: the files are never fetched whole."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
+from latentscore_data.core.base.jsonl import Appender, read_lines
+from latentscore_data.core.base.rows import SourceText
+from latentscore_data.core.base.seeds import digest, rng_for
+from latentscore_data.core.base.settings import DownloadSettings
+from latentscore_data.core.texts.corpus import Reader, Sample, Source, draw_sample
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1 << 20
+WANTED_SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class HubPlan:
+    """What a sample would be drawn from; made before anything is fetched."""
+
+    source: Source
+    revision: str
+    split: str
+    files: list[str]
+    """The data files of the split, as the client names them."""
+    sizes: list[int]
+    """Bytes of each file; 0 where the hub does not say."""
+    order: list[int]
+    """Positions of the files in the order in which they are read."""
+    first: int
+    """So many of them give the sample, unless they hold too few texts."""
+    builder: Any = field(repr=False, default=None)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def most_bytes(self) -> int:
+        """The size of the files the sample is read from: only their beginnings are fetched."""
+        return sum(self.sizes[i] for i in self.order[: self.first])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "dataset": self.source.name,
+            "revision": self.revision,
+            "split": self.split,
+            "files": len(self.files),
+            "bytes": self.total_bytes,
+            "read_from_files": self.first,
+            "read_at_most_bytes": self.most_bytes,
+        }
+
+
+def plan(source: Source, settings: DownloadSettings) -> HubPlan:
+    """Which files there are and which of them are drawn. A few small requests, no data.
+
+    Raises :class:`MissingError` when the data set is not there, not open to this user, or the hub does not answer.
+    """
+    require("datasets", "hub", f"downloading {source.name}")
+    with _hub_errors(source):
+        import datasets
+        from huggingface_hub import HfApi
+
+        datasets.disable_progress_bars()
+        info = HfApi().dataset_info(source.repo, files_metadata=True)
+        builder = datasets.load_dataset_builder(source.repo, source.config, revision=info.sha)
+        config: Any = builder.config
+        if hasattr(config, "chunksize"):
+            # JSON is parsed 10 MB at a time otherwise, which is more than the few texts we want from a file.
+            config.chunksize = CHUNK_BYTES
+        data_files = dict(config.data_files or {})
+    split = next((name for name in WANTED_SPLITS if name in data_files), None) or next(iter(data_files), None)
+    if split is None:
+        raise InputError(f"{source.name} holds no data files that can be streamed", "choose another data set")
+    files = [str(file) for file in data_files[split]]
+    size_of = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or []}
+    sizes = [next((size for name, size in size_of.items() if file.endswith("/" + name)), 0) for file in files]
+    order = [int(i) for i in rng_for(settings.seed, source.name, "files").permutation(len(files))]
+    first = min(settings.shards, len(files), settings.sample_size)
+    return HubPlan(source, info.sha or "", str(split), files, sizes, order, first, builder)
+
+
+def sample_hub(
+    planned: HubPlan, settings: DownloadSettings, partial: Path, fingerprint: str, *, overwrite: bool = False
+) -> Sample:
+    """The sample; each file's share is kept in ``partial`` as it comes, so an interrupted download goes on there."""
+    source = planned.source
+    name = digest(fingerprint, planned.revision)
+    done = {} if overwrite else _read_partial(partial, name)
+    if not done:
+        partial.unlink(missing_ok=True)
+    reader = Reader(source.name, settings.text_field, keep_names=False)
+    texts: list[SourceText] = []
+    seen = used = empty = 0
+    window = 0
+    with _hub_errors(source):
+        stream = planned.builder.as_streaming_dataset(split=planned.split)
+        with Appender(partial) as keep:
+            if not done:
+                keep.append({"sample": name})
+            for at, shard in enumerate(planned.order):
+                missing = settings.sample_size - len(texts)
+                if missing <= 0:
+                    break
+                quota = math.ceil(missing / max(planned.first - at, 1))
+                window = max(window, quota * settings.oversample)
+                used += 1
+                if shard in done:
+                    mine, shard_seen, shard_empty = done[shard]
+                    reader.claim(mine)
+                else:
+                    before = reader.empty
+                    rows = _rows(stream, shard, len(planned.files), quota * settings.oversample)
+                    mine, shard_seen = draw_sample(_texts(reader, rows, source, shard), quota, settings.seed)
+                    shard_empty = reader.empty - before
+                    for text in mine:
+                        keep.append({"shard": shard, "text": text.model_dump(mode="json")})
+                    keep.append({"shard": shard, "done": True, "seen": shard_seen, "empty": shard_empty})
+                    log.info("%s: file %d of %d read, %d texts kept", source.name, at + 1, planned.first, len(mine))
+                texts += mine
+                seen += shard_seen
+                empty += shard_empty
+    how = (
+        f"{used} of {len(planned.files)} files, drawn by the seed; of at most the first {window} texts of each, those "
+        "with the smallest hash of seed and id. Texts deeper inside a file cannot be drawn, so the sample is uniform "
+        "within these beginnings, not over the whole data set"
+    )
+    facts = {**planned.to_dict(), "files_read": [planned.files[i] for i in planned.order[:used]]}
+    facts.pop("dataset")
+    return Sample(texts, seen, how, empty, facts)
+
+
+def _rows(stream: Any, shard: int, shards: int, most: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, row) of the first ``most`` rows of one file."""
+    if stream.num_shards == shards > 1:
+        stream = stream.shard(num_shards=shards, index=shard)
+    yield from enumerate(stream.take(most), start=1)
+
+
+def _texts(
+    reader: Reader, rows: Iterator[tuple[int, dict[str, Any]]], source: Source, shard: int
+) -> Iterator[SourceText]:
+    for number, row in rows:
+        yield from reader.row(row, f"{source.name}, file {shard}, row {number}", f"file-{shard:05d}#{number}")
+
+
+def _read_partial(path: Path, name: str) -> dict[int, tuple[list[SourceText], int, int]]:
+    """The files that an interrupted download of this very sample has finished: texts, seen, empty."""
+    if not path.exists():
+        return {}
+    texts: dict[int, list[SourceText]] = {}
+    done: dict[int, tuple[list[SourceText], int, int]] = {}
+    for number, line in read_lines(path, torn="drop"):
+        if number == 1 and line.get("sample") != name:
+            return {}
+        if "text" in line:
+            texts.setdefault(int(line["shard"]), []).append(SourceText.model_validate(line["text"]))
+        elif line.get("done"):
+            shard = int(line["shard"])
+            done[shard] = (texts.get(shard, []), int(line["seen"]), int(line["empty"]))
+    return done
+
+
+class _hub_errors:
+    """Turns what the client raises into one clear error, with what to do."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
+        if error is None or isinstance(error, LsdataError) or not isinstance(error, Exception):
+            return
+        raise _explained(self.source, error) from None
+
+
+def _explained(source: Source, error: Exception) -> LsdataError:
+    import httpx
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub import errors
+
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and isinstance(cause, Exception):
+        chain.append(cause)
+    status = next(
+        (e.response.status_code for e in chain if isinstance(e, errors.HfHubHTTPError) and e.response is not None), None
+    )
+    if any(isinstance(e, errors.GatedRepoError) for e in chain) or status == 403:
+        return MissingError(
+            f"{source.name} is gated", "ask for access on its page, then set HF_TOKEN in the environment or .env"
+        )
+    if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain):
+        return MissingError(f"{source.name} cannot be fetched: HF_HUB_OFFLINE is set", "unset it")
+    if status == 401 or any(isinstance(e, errors.RepositoryNotFoundError) for e in chain):
+        return MissingError(
+            f"there is no data set {source.repo} on the hub, or it is private",
+            "check the name; for a private one set HF_TOKEN in the environment or .env",
+        )
+    network = (httpx.TransportError, ConnectionError, TimeoutError, errors.HfHubHTTPError)
+    if any(isinstance(e, network) for e in chain):
+        reason = f"HTTP {status}" if status else str(chain[-1]).splitlines()[0] or type(chain[-1]).__name__
+        return MissingError(
+            f"{source.name}: the hub did not answer ({reason})", "run the same command again; what was fetched is kept"
+        )
+    if isinstance(error, DatasetsError | ValueError | FileNotFoundError):
+        return InputError(f"{source.name}: {str(error).splitlines()[0]}", "check the name and its :config")
+    raise error

@@ -1,0 +1,128 @@
+"""What a training recipe gets, and how libraries and full disks are handled while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentscore_data.core.base.errors import InputError, OutputError
+from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.training.audit import Audit
+from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
+from latentscore_data.core.training.prepare import check_adapter
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.spec import TrainSpec
+
+OnCheckpoint = Callable[[Path], None]
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Who is told of a run, and when it must end (Unix time)."""
+
+    say: Say
+    on_checkpoint: OnCheckpoint | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """One run, ready for its trainer: the model, and the rows that fit, by role."""
+
+    spec: TrainSpec
+    folder: RunFolder
+    loaded: Loaded
+    rows: dict[str, list[ScoredRow]]
+    audit: Audit
+    device: str
+    watching: Watching
+
+
+@contextlib.contextmanager
+def disk_full(path: Path) -> Iterator[None]:
+    """Turn a full disk, and a full GPU, into one clear error; safetensors and torch report them as errors of their own."""
+    try:
+        with writing(path):
+            yield
+    except OutputError:
+        raise
+    except Exception as error:
+        if "out of memory" in str(error):
+            raise InputError(
+                "the GPU has too little memory for this run",
+                "take --set batch.per_device=1, a smaller --set max_tokens=..., or a larger GPU",
+            ) from error
+        if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
+            raise OutputError(
+                f"{path} cannot be written (no space left on device)",
+                "free some disk space, or keep fewer checkpoints with --set checkpoint.keep=1, then run the same "
+                "command again; it goes on from the newest checkpoint",
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """No progress bars and chatter on stdout and stderr: the run has its own lines."""
+    import datasets
+    import transformers
+
+    bars = datasets.are_progress_bars_disabled()
+    verbosity = transformers.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    trl = logging.getLogger("trl")
+    level = trl.level
+    trl.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        trl.setLevel(level)
+        transformers.logging.set_verbosity(verbosity)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
+    """Where GRPO starts: the adapter or model that the spec names, or its base model.
+
+    Raises :class:`InputError` for an adapter of another base or for one that is to be trained in full.
+    """
+    start = policy_folder(spec, folder)
+    if start is not None and (base := adapter_base(start)) is not None:
+        check_adapter(spec, base)
+        return load_trained(start, runs=folder.path.parent, device=device, trainable=True)
+    loaded = (
+        load_trained(start, device=device)
+        if start is not None
+        else load_base(spec.base_model, runs=folder.path.parent, device=device)
+    )
+    if spec.method == "full" and not Path(loaded.model.config._name_or_path or "-").is_dir():
+        # The trainer loads the frozen reference by the model's path, which a random or a GGUF model does not have.
+        copy = folder.path / "reference"
+        with disk_full(copy):
+            loaded.model.save_pretrained(copy)
+            loaded.tokenizer.save_pretrained(copy)
+        return load_base(str(copy), device=device)
+    return loaded
+
+
+def policy_folder(spec: TrainSpec, folder: RunFolder) -> Path | None:
+    """The folder of the adapter or model that the run goes on from, or None for the base model."""
+    if spec.adapter is None:
+        return None
+    for path in (folder.start, folder.path.parent / spec.adapter / "final", Path(spec.adapter)):
+        if path.is_dir():
+            return path
+    raise InputError(f"{spec.adapter}, where the run should go on from, is not there", "name it with --adapter")

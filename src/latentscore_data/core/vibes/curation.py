@@ -1,0 +1,151 @@
+"""All vibe rows of a workspace: thinned out, split, made noisy, written. Rows are streamed, never all held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from latentscore.embed import Embedder
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.rows import SPLITS, Split, VibeRow
+from latentscore_data.core.base.settings import DedupeSettings, NoiseSettings, SplitsSettings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.vibes.dedupe import embed_stream, first_of_each, threshold_of
+from latentscore_data.core.vibes.noise import noise_draw, with_noise
+from latentscore_data.core.vibes.splits import Leakage, draw_splits, leakage, mean_vectors
+
+Rows = Callable[[], Iterable[VibeRow]]
+"""Gives the rows anew each time, in the same order."""
+
+
+@dataclass
+class Arranged:
+    """What became of the rows."""
+
+    rows_in: int = 0
+    near_duplicates: int = 0
+    threshold: float = 0.0
+    sources: int = 0
+    rows: dict[str, int] = field(default_factory=lambda: {})
+    sources_by_split: dict[str, int] = field(default_factory=lambda: {})
+    noisy: dict[str, int] = field(default_factory=lambda: {})
+    filled: dict[str, Split] = field(default_factory=lambda: {})
+    leakage: Leakage | None = None
+    leakage_by_row: Leakage | None = None
+    """The same for splits drawn by row, to compare."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rows_in": self.rows_in,
+            "near_duplicates": self.near_duplicates,
+            "dedupe_threshold": self.threshold,
+            "sources": self.sources,
+            "rows": self.rows,
+            "sources_by_split": self.sources_by_split,
+            "noisy": self.noisy,
+            "filled": self.filled,
+            "leakage": self.leakage.to_dict() if self.leakage else None,
+            "leakage_if_split_by_row": self.leakage_by_row.to_dict() if self.leakage_by_row else None,
+        }
+
+
+def arrange(
+    rows: Rows,
+    workspace: Workspace,
+    embedder: Embedder,
+    *,
+    dedupe: DedupeSettings,
+    splits: SplitsSettings,
+    noise: NoiseSettings,
+    filled: Mapping[str, Split] | None = None,
+) -> Arranged:
+    """Write ``.vibes/<SPLIT>.jsonl``. The rows are read once to decide and once per split to write."""
+    facts = _Facts(noise)
+    vectors = embed_stream(facts.note(rows()), embedder)
+    threshold = threshold_of(dedupe, embedder)
+    stays = first_of_each(vectors, threshold)
+    result = Arranged(len(stays), int((~stays).sum()), threshold, len(facts.source_numbers))
+
+    kept, places = vectors[stays], np.flatnonzero(stays)
+    del vectors
+    sources = np.array(facts.sources, dtype=np.intp)[stays]
+    names = _split_of_rows(facts, kept, sources, places, splits, result, filled)
+    result.leakage = leakage(kept, names, sources, threshold, splits.seed)
+    if splits.split_by == "source":
+        # GRPO and SFT-Train are both trained on, so the comparison need not tell them apart (which would take long).
+        by_row = splits.model_copy(update={"split_by": "row", "grpo": 0.0})
+        other = _split_of_rows(facts, kept, sources, places, by_row, Arranged(), None)
+        result.leakage_by_row = leakage(kept, other, sources, threshold, splits.seed)
+
+    split_at = dict(zip(places.tolist(), names.tolist(), strict=True))
+    noisy = _noisy_rows(np.array(facts.draws)[stays], places, names, noise.rate)
+    for split in SPLITS:
+        result.rows[split] = replace_rows(workspace.vibes(split), _rows_of(rows(), split, split_at, noisy, noise))
+        result.noisy[split] = sum(1 for place in noisy if split_at[place] == split)
+    return result
+
+
+class _Facts:
+    """The little that is remembered of each row."""
+
+    def __init__(self, noise: NoiseSettings) -> None:
+        self.noise = noise
+        self.source_numbers: dict[str, int] = {}
+        self.sources: list[int] = []
+        self.row_ids: list[str] = []
+        self.draws: list[float] = []
+
+    def note(self, rows: Iterable[VibeRow]) -> Iterator[str]:
+        for row in rows:
+            self.sources.append(self.source_numbers.setdefault(row.source_id, len(self.source_numbers)))
+            self.row_ids.append(row.row_id)
+            self.draws.append(noise_draw(row.row_id, self.noise))
+            yield row.vibe_original
+
+
+def _split_of_rows(
+    facts: _Facts,
+    kept: np.ndarray[Any, np.dtype[np.float32]],
+    sources: np.ndarray[Any, np.dtype[np.intp]],
+    places: np.ndarray[Any, np.dtype[np.intp]],
+    settings: SplitsSettings,
+    result: Arranged,
+    filled: Mapping[str, Split] | None,
+) -> np.ndarray[Any, np.dtype[np.str_]]:
+    """The split of each kept row; notes in ``result`` how many sources each split has."""
+    if settings.split_by == "row":
+        units = [facts.row_ids[place] for place in places]
+        draw = draw_splits(units, kept, settings, filled)
+        names = np.array([draw.splits[unit] for unit in units], dtype=np.str_)
+    else:
+        # Numbered anew: a source whose every row was dropped has nothing to be drawn for.
+        present, number = np.unique(sources, return_inverse=True)
+        all_units = list(facts.source_numbers)
+        units = [all_units[i] for i in present]
+        draw = draw_splits(units, mean_vectors(kept, number, len(units)), settings, filled)
+        names = np.array([draw.splits[unit] for unit in units], dtype=np.str_)[number]
+    result.filled = draw.filled
+    for split in SPLITS:
+        result.sources_by_split[split] = len(np.unique(sources[names == split]))
+    return names
+
+
+def _noisy_rows(draws: Any, places: Any, names: Any, rate: float) -> set[int]:
+    """Places of the rows that get noise: those drawn, and at least one in each split."""
+    noisy = {int(place) for place in places[draws < rate]}
+    for split in SPLITS:
+        mine = names == split
+        if rate > 0 and mine.any() and not (draws[mine] < rate).any():
+            noisy.add(int(places[mine][np.argmin(draws[mine])]))
+    return noisy
+
+
+def _rows_of(
+    rows: Iterable[VibeRow], split: Split, split_at: Mapping[int, str], noisy: set[int], noise: NoiseSettings
+) -> Iterator[VibeRow]:
+    for place, row in enumerate(rows):
+        if split_at.get(place) == split:
+            yield with_noise(row.model_copy(update={"split": split}), place in noisy, noise)

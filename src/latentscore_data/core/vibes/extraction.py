@@ -1,0 +1,112 @@
+"""A model's answer about a text becomes vibe rows, one for each wording."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.jsonl import read_rows
+from latentscore_data.core.base.loop import Line, read_newest
+from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import VibesSettings
+from latentscore_data.core.llm.offline.builtin import BUILTIN_PREFIX, FINGERPRINT
+from latentscore_data.core.llm.prompts import page_count, vibes_prompt_hash, vibes_question
+from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.vibes.schema import Ladder, TextVibes, vibe_schema_hash
+
+
+def text_key(text: SourceText) -> str:
+    """The name of a text's line in ``extracted.jsonl``."""
+    return source_id(text.dataset, text.id_in_dataset)
+
+
+def text_fingerprint(text: SourceText, model: str, settings: VibesSettings, api_base: str | None = None) -> str:
+    """Says which answer a text would get: its words, the model and where it runs, the words that ask, the schema, the sampling.
+
+    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    """
+    return digest(
+        text.text,
+        FINGERPRINT if model.startswith(BUILTIN_PREFIX) else model,
+        vibes_prompt_hash(),
+        vibe_schema_hash(),
+        settings.max_vibes,
+        settings.page_words,
+        settings.max_input_words,
+        settings.temperature,
+        settings.max_tokens,
+        settings.seed,
+        *([api_base] if api_base else []),
+    )[:32]
+
+
+async def ask_for_vibes(text: SourceText, llm: LLM, settings: VibesSettings) -> Line:
+    """One line of ``extracted.jsonl``: the whole answer, so that rows can be built anew without asking."""
+    answer = await llm.ask(vibes_question(text.text, settings), TextVibes)
+    return {
+        "source_id": text_key(text),
+        "dataset": text.dataset,
+        "id_in_dataset": text.id_in_dataset,
+        "pages": page_count(text.text, settings.page_words, settings.max_input_words),
+        "vibe_model": llm.model,
+        "vibes": answer.value.model_dump(mode="json")["vibes"],
+    }
+
+
+def read_texts(files: Iterable[Path], limit: int | None = None) -> Iterator[SourceText]:
+    """The sampled texts of all data sets, streamed, at most ``limit``."""
+    left = float("inf") if limit is None else limit
+    for path in files:
+        for text in read_rows(path, SourceText):
+            if left <= 0:
+                return
+            left -= 1
+            yield text
+
+
+def extracted_rows(extracted: Path, wanted: Mapping[str, str], settings: VibesSettings) -> Iterator[VibeRow]:
+    """The vibe rows of the texts in ``wanted`` (key -> fingerprint), in that order, streamed.
+
+    Answers of another fingerprint (an older wording of the text, another model) are left out.
+    """
+    for line in read_newest(extracted, "source_id", wanted):
+        if line.get("input_fingerprint") == wanted[line["source_id"]]:
+            yield from rows_of(line, settings)
+
+
+def rows_of(line: dict[str, Any], settings: VibesSettings) -> Iterator[VibeRow]:
+    """The rows of one answer: its first ``max_vibes`` vibes, their scene, then (if wanted) their characters."""
+    answer = TextVibes.model_validate({"vibes": line["vibes"]})
+    last_page = max(int(line.get("pages", 1)) - 1, 0)
+    for index, vibe in enumerate(answer.vibes[: settings.max_vibes]):
+        shared = {
+            "dataset": line["dataset"],
+            "id_in_dataset": line["id_in_dataset"],
+            # Numbered here, because models repeat and skip numbers, and a row's name must be its own.
+            "vibe_index": index,
+            "text_page": min(vibe.text_page, last_page),
+            "tags_original": vibe.tags,
+            "vibe_model": line["vibe_model"],
+        }
+        for at, ladder in enumerate(vibe.scene_vibes):
+            yield from _ladder_rows(shared, ladder, "scene", str(at), None)
+        for person, character in enumerate(vibe.characters if settings.characters else []):
+            for at, ladder in enumerate(character.ladders):
+                yield from _ladder_rows(shared, ladder, "character", f"{person}.{at}", character.name)
+
+
+def _ladder_rows(
+    shared: dict[str, Any], ladder: Ladder, scope: str, descriptor: str, name: str | None
+) -> Iterator[VibeRow]:
+    source = source_id(shared["dataset"], shared["id_in_dataset"])
+    for level, wording in ladder.wordings():
+        yield VibeRow(
+            row_id=vibe_row_id(source, shared["vibe_index"], scope, descriptor, level),
+            **shared,
+            vibe_scope=scope,
+            character_name=name,
+            vibe_level=level,
+            vibe_original=wording,
+        )

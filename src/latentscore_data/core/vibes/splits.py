@@ -1,0 +1,124 @@
+"""Who goes to train, validation, GRPO and test; and how near the test rows are to what is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latentscore_data.core.base.rows import Split
+from latentscore_data.core.base.seeds import rng_for, unit_hash
+from latentscore_data.core.base.settings import SplitsSettings
+from latentscore_data.core.vibes.dedupe import farthest_points, nearest_similarity
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAKAGE_ROWS = 2000
+"""Most TEST rows the leakage report looks at; more would only cost time."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Each unit's split, and the units that were put into a split only because it would have been empty."""
+
+    splits: dict[str, Split]
+    filled: dict[str, Split]
+
+
+def draw_splits(
+    units: Sequence[str],
+    vectors: NDArray[np.float32],
+    settings: SplitsSettings,
+    filled: Mapping[str, Split] | None = None,
+) -> Draw:
+    """A split for each unit (a source, or a row with ``split_by = "row"``), whose mean vectors are given.
+
+    TEST and SFT-Val are drawn by a hash of seed and name alone, so adding units moves none of theirs. GRPO takes the most
+    different of the others (farthest-point sampling), SFT-Train the rest. A split that would be empty takes the unit with
+    the smallest hash; ``filled`` holds those of an earlier draw, which stay where they were.
+    """
+    hashes = {unit: unit_hash(settings.seed, unit, "split") for unit in units}
+    splits: dict[str, Split] = {}
+    for unit, u in hashes.items():
+        if u < settings.test:
+            splits[unit] = "TEST"
+        elif u < settings.test + settings.val:
+            splits[unit] = "SFT-Val"
+    still_filled: dict[str, Split] = {unit: split for unit, split in (filled or {}).items() if unit in hashes}
+    splits.update(still_filled)
+    if len(units) > 1 and len(splits) == len(units) and not still_filled:
+        # Every hash fell to TEST or SFT-Val: one unit goes to training all the same.
+        largest = max(units, key=lambda unit: (hashes[unit], unit))
+        del splits[largest]
+        still_filled[largest] = splits[largest] = "SFT-Train"
+    shares: tuple[tuple[Split, float], ...] = (("TEST", settings.test), ("SFT-Val", settings.val))
+    for split, share in shares:
+        free = [unit for unit in units if unit not in splits]
+        # One unit is left for training, unless there is only this one.
+        if share > 0 and split not in splits.values() and free and (len(free) > 1 or len(units) == 1):
+            taken = min(free, key=lambda unit: (hashes[unit], unit))
+            splits[taken] = still_filled[taken] = split
+    left = [at for at, unit in enumerate(units) if unit not in splits]
+    wanted = max(round(settings.grpo * len(units)), 1) if settings.grpo > 0 else 0
+    for at in farthest_points(vectors[left], min(wanted, max(len(left) - 1, 0))):
+        splits[units[left[at]]] = "GRPO"
+    for unit in units:
+        splits.setdefault(unit, "SFT-Train")
+    return Draw({unit: splits[unit] for unit in units}, still_filled)
+
+
+def mean_vectors(vectors: NDArray[np.float32], groups: NDArray[np.intp], count: int) -> NDArray[np.float32]:
+    """Unit vectors of the means: row i of the result belongs to group i of ``count``."""
+    sums = np.zeros((count, vectors.shape[1]), dtype=np.float32)
+    # Row by row in blocks: np.add.at on all rows at once would copy them.
+    for start in range(0, len(vectors), 4096):
+        np.add.at(sums, groups[start : start + 4096], vectors[start : start + 4096])
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    norms[norms == 0] = 1.0
+    return sums / norms
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """How near TEST is to SFT-Train and GRPO: the cosine of each TEST row to its nearest training row."""
+
+    test_rows: int
+    measured: int
+    mean_nearest: float | None
+    highest: float | None
+    share_above_threshold: float | None
+    share_same_source: float | None
+    """TEST rows whose source also has rows that are trained on."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def leakage(
+    vectors: NDArray[np.float32],
+    splits: NDArray[np.str_],
+    sources: NDArray[np.intp],
+    threshold: float,
+    seed: int,
+) -> Leakage:
+    """The report for rows with these vectors, splits and sources."""
+    test = np.flatnonzero(splits == "TEST")
+    train = np.flatnonzero((splits == "SFT-Train") | (splits == "GRPO"))
+    total = len(test)
+    if total > LEAKAGE_ROWS:
+        test = np.sort(rng_for(seed, "leakage").choice(test, LEAKAGE_ROWS, replace=False))
+    if not len(test) or not len(train):
+        return Leakage(total, 0, None, None, None, None)
+    nearest = nearest_similarity(vectors[test], vectors[train])
+    shared = np.isin(sources[test], sources[train])
+    return Leakage(
+        total,
+        len(test),
+        round(float(nearest.mean()), 4),
+        round(float(nearest.max()), 4),
+        round(float((nearest >= threshold).mean()), 4),
+        round(float(shared.mean()), 4),
+    )

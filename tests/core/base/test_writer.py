@@ -1,0 +1,76 @@
+"""Writing beside an event loop: in order, whoever waits, and in few handings-over."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from latentscore_data.core.base.writer import BackgroundWriter
+
+
+def test_writes_keep_their_order_and_their_results() -> None:
+    written: list[int] = []
+
+    def write(number: int) -> int:
+        written.append(number)
+        return 2 * number
+
+    async def many() -> list[int]:
+        writer = BackgroundWriter()
+        results = await asyncio.gather(*(writer.write(write, number) for number in range(500)))
+        writer.close()
+        return results
+
+    assert asyncio.run(many()) == [2 * number for number in range(500)]
+    assert written == list(range(500))
+
+
+def test_a_slow_write_does_not_stop_the_loop() -> None:
+    async def beside() -> tuple[int, str]:
+        writer = BackgroundWriter()
+        writing = asyncio.create_task(writer.write(lambda: (time.sleep(0.2), threading.current_thread().name)[1]))
+        turns = 0
+        while not writing.done():
+            await asyncio.sleep(0.005)
+            turns += 1
+        writer.close()
+        return turns, await writing
+
+    turns, thread = asyncio.run(beside())
+    assert turns > 10
+    assert thread.startswith("writing")
+
+
+def test_one_failed_write_fails_for_its_own_caller_alone() -> None:
+    async def three() -> list[object]:
+        writer = BackgroundWriter()
+        results = await asyncio.gather(
+            writer.write(int, "1"), writer.write(int, "one"), writer.write(int, "2"), return_exceptions=True
+        )
+        writer.close()
+        return list(results)
+
+    first, second, third = asyncio.run(three())
+    assert (first, third) == (1, 2)
+    assert isinstance(second, ValueError)
+
+
+def test_what_was_given_is_written_though_nobody_waits_for_it_any_more() -> None:
+    written: list[str] = []
+
+    async def leave() -> None:
+        writer = BackgroundWriter()
+        first = asyncio.create_task(writer.write(lambda: (time.sleep(0.1), written.append("first"))))
+        second = asyncio.create_task(writer.write(written.append, "second"))
+        await asyncio.sleep(0.02)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await first
+        writer.close()
+
+    asyncio.run(leave())
+    assert written == ["first", "second"]
