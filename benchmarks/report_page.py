@@ -18,10 +18,10 @@ sys.path[:0] = [str(REPO / "src"), str(REPO / "tests")]
 from bench_fakes import make_result, make_rows, noise  # noqa: E402
 from browsing import open_page  # noqa: E402
 from latentscore_data.core.base.seeds import unit_hash  # noqa: E402
-from latentscore_data.core.bench.clips import ALPHABET, PEAKS  # noqa: E402
 from latentscore_data.core.bench.report import render_report  # noqa: E402
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts, summarise  # noqa: E402
 from latentscore_data.core.generators.simple import RandomGenerator  # noqa: E402
+from latentscore_data.core.scoring.clips import ALPHABET, PEAKS  # noqa: E402
 
 DOCUMENTS, PER_DOCUMENT, SOURCES, TRIES = 40, 5, 6, 5
 

@@ -50,6 +50,7 @@ from latentscore_data.core.llm.prompts import config_question
 from latentscore_data.core.scoring.best_of import scorer_versions
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import scorer_names, total_usage
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 LISTENERS = "People listen"
 
@@ -183,14 +184,14 @@ def run_bench(
     there = remote_estimates(settings, workspace) if on_modal else []
     for plan in plans(settings, workspace):
         confirm_spending(plan, settings.llm, yes)
-    make_service = None
+    make_renderer: MakeRenderer = LocalRenderer
     if on_modal:
         confirm_remote_jobs(there, settings.train.modal, yes)
         if remote_blocker(settings.scoring) is None:
-            make_service = scoring_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
+            make_renderer = scoring_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
-    with prepare.open_scoring(settings, workspace, trusted, make_service) as (service, cache):
+    with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
         needs = prepare.generator_deps(settings, workspace, rows, cache, on_modal=on_modal)
         generators = [make_generator(source, needs) for source in sources]
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}")

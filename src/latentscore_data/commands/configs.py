@@ -67,7 +67,7 @@ from latentscore_data.core.scoring.best_of import run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.judge import judge_plan
 from latentscore_data.core.scoring.registry import judges_plans, make_scorers, resolve_auto, scorer_names
-from latentscore_data.core.scoring.service import MakeService
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 
 @calls_models
@@ -189,7 +189,7 @@ def run_configs(
     Models are asked from here in any case; with ``on_modal`` the candidates are rendered and scored there.
     """
     summary = Summary("configs")
-    make_service = modal_service(settings, len(rows), yes=yes) if on_modal and only != "generate" else None
+    make_renderer = modal_renderer(settings, len(rows), yes=yes) if on_modal and only != "generate" else LocalRenderer
     if only != "generate":
         check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     if only != "score":
@@ -206,7 +206,7 @@ def run_configs(
         trusted=trusted,
         retry_failed=retry_failed,
         overwrite=overwrite,
-        make_service=make_service,
+        make_renderer=make_renderer,
     )
 
 
@@ -216,7 +216,7 @@ def remote_estimate(settings: Settings, rows: int) -> RemoteJobEstimate:
     return estimate_scoring(rows * settings.configs.n, settings.scoring, scorer_names(settings.scoring), clips=False)
 
 
-def modal_service(settings: Settings, rows: int, *, yes: bool) -> MakeService:
+def modal_renderer(settings: Settings, rows: int, *, yes: bool) -> MakeRenderer:
     """The studio on Modal, once its cost was shown and agreed to."""
     confirm_remote_jobs([remote_estimate(settings, rows)], settings.train.modal, yes)
     return scoring_on_modal(settings, say)
@@ -230,7 +230,7 @@ def run_score(
     trusted: frozenset[str] = frozenset(),
     retry_failed: bool = False,
     overwrite: bool = False,
-    make_service: MakeService | None = None,
+    make_renderer: MakeRenderer = LocalRenderer,
 ) -> Summary:
     """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
     announce_scorer(settings)
@@ -241,7 +241,7 @@ def run_score(
         progress=progress(),
         retry_failed=retry_failed,
         overwrite=overwrite,
-        make_service=make_service,
+        make_renderer=make_renderer,
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)

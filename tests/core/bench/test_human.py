@@ -14,7 +14,7 @@ from browsing import open_page, until
 from latentscore import Audio
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.bench import human
-from latentscore_data.core.bench.clips import write_mp3
+from latentscore_data.core.scoring.clips import write_mp3
 
 SOURCES = ("aster", "birch", "cedar")
 

@@ -45,7 +45,7 @@ def write_page(folder: Path, documents: int = 12, per_document: int = 5) -> tupl
     import numpy as np
 
     from latentscore import Audio
-    from latentscore_data.core.bench.clips import waveform, write_mp3
+    from latentscore_data.core.scoring.clips import waveform, write_mp3
 
     tone = (np.sin(np.arange(96_000) / 30) * np.linspace(0.1, 0.9, 96_000)).astype(np.float32)
     sound = Audio(np.stack([tone, tone], axis=1), 48_000)

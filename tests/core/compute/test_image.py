@@ -30,10 +30,10 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import latentscore_data.core.bench.suites, latentscore_data.core.generators.local, latentscore_data.core.scoring.clap
 import latentscore_data.core.scoring.rewards, latentscore_data.core.training.prepare, latentscore_data.core.base.weights
-from latentscore_data.core.training import shards
-shards.what_is_here()
+from latentscore_data.core.compute import entrypoints
+entrypoints.what_is_here()
 if __name__ == "__main__":
-    print(shards.score_shard(sys.stdin.read()))
+    print(entrypoints.score_shard(sys.stdin.read()))
 """
 
 

@@ -1,10 +1,11 @@
-"""Rendering and scoring in Modal's containers: the same hearings, the same rows, the same cache, and what stops it."""
+"""Rendering and scoring in Modal's containers: the same scores, the same rows, the same cache, and what stops it."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from latentscore_data.core.base.errors import InputError, StoppedError, Verifica
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, Settings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.bench.clips import make_clip
 from latentscore_data.core.compute import entrypoints
-from latentscore_data.core.compute.modal_scoring import ModalScoringService, remote_blocker, scoring_on_modal
+from latentscore_data.core.compute.modal_scoring import ModalRenderer, remote_blocker, scoring_on_modal
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clips import make_clip
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers
+from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from modal_loopback import LoopbackModal
 
@@ -31,13 +33,14 @@ SCORING = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
 BRIGHT, DARK, BROKEN = make_payload(brightness="very_bright"), make_payload(brightness="very_dark"), {"tempo": "purple"}
 
 
-def studio_there(cache: ScoreCache, *, keep_flac: bool = False, **modal: Any) -> ModalScoringService:
+def service_there(cache: ScoreCache, *, keep_flac: bool = False, **modal: Any) -> ScoringService:
     scorers = make_scorers(ScorerDeps(SCORING, cache=cache))
     settings = ModalSettings(**{"shard_rows": 2, **modal})
-    return ModalScoringService(scorers, SCORING, cache, modal=settings, say=print, keep_flac=keep_flac)
+    renderer = partial(ModalRenderer, modal=settings, say=print, keep_flac=keep_flac)
+    return ScoringService(scorers, SCORING, cache, make_renderer=renderer)
 
 
-def studio_here(cache: ScoreCache) -> ScoringService:
+def service_here(cache: ScoreCache) -> ScoringService:
     return ScoringService(make_scorers(ScorerDeps(SCORING, cache=cache)), SCORING, cache)
 
 
@@ -52,9 +55,9 @@ def test_what_is_heard_there_is_what_is_heard_here(modal: LoopbackModal) -> None
         ("a bright morning", BRIGHT), ("a cellar", BRIGHT), ("a bright morning", DARK), ("anything", BROKEN),
     ]  # fmt: skip
     with ScoreCache() as cache, ScoreCache() as cache_there:
-        with studio_here(cache) as here:
+        with service_here(cache) as here:
             expected = here.score_all(pairs)
-        with studio_there(cache_there) as there:
+        with service_there(cache_there) as there:
             assert [scored_render.outcomes for scored_render in there.score_all(pairs)] == [
                 h.outcomes for h in expected
             ]
@@ -68,17 +71,17 @@ def test_what_is_heard_there_is_what_is_heard_here(modal: LoopbackModal) -> None
             assert there.score_one("quite another", BRIGHT).score("acoustic") is not None
             assert len(sent(modal)) == 3
             assert there.counts.renders == 4
-        with studio_here(cache_there) as later:
+        with service_here(cache_there) as later:
             later.score_all(pairs[:3])
             assert later.counts.renders == 0
 
 
 @pytest.mark.long
 def test_a_clip_made_there_is_the_clip_made_here(modal: LoopbackModal, tmp_path: Path) -> None:
-    with ScoreCache() as cache, studio_here(cache) as here:
+    with ScoreCache() as cache, service_here(cache) as here:
         audio = here.score_one("rain", BRIGHT, want_audio=True).audio
     assert audio is not None
-    with ScoreCache() as cache, studio_there(cache, keep_flac=True) as there:
+    with ScoreCache() as cache, service_there(cache, keep_flac=True) as there:
         futures = [there.submit("rain", BRIGHT, want_audio=True), there.submit("fog", BRIGHT)]
         first, second = (future.result() for future in futures)
     clip = make_clip(audio, keep_flac=True)
@@ -103,8 +106,8 @@ def test_candidates_are_scored_there_as_here_and_only_what_is_missing(modal: Loo
         replace_rows(workspace.vibes("SFT-Train"), rows)
         replace_rows(workspace.candidates, rows)
         settings = Settings(scoring=SCORING, train=TrainSettings(modal=ModalSettings(shard_rows=2)))
-        make_service = scoring_on_modal(settings, print) if place == "there" else None
-        summary = run_scoring(settings, workspace, make_service=make_service)
+        make_renderer = scoring_on_modal(settings, print) if place == "there" else LocalRenderer
+        summary = run_scoring(settings, workspace, make_renderer=make_renderer)
         assert (summary.done, summary.short) == (2, 1)
         written[place] = [line for _, line in read_lines(workspace.scored("SFT-Train"))]
         with ScoreCache(workspace.score_cache) as cache:
@@ -113,13 +116,13 @@ def test_candidates_are_scored_there_as_here_and_only_what_is_missing(modal: Loo
     assert written["there, cache"] == written["here, cache"]
     assert written["there"][1]["candidate_failures"]["acoustic"].keys() == {"2"}
     asked = len(modal.sent)
-    again = run_scoring(settings, workspace, make_service=make_service)
+    again = run_scoring(settings, workspace, make_renderer=make_renderer)
     assert (again.done, again.skipped, len(modal.sent)) == (0, 2, asked)
 
 
 def test_scorers_that_are_not_those_of_this_machine_are_noticed(modal: LoopbackModal) -> None:
     modal.bodies["score_shard"] = lambda text: json.dumps({"fingerprints": {"acoustic": "old"}, "renderer": "0"})
-    with ScoreCache() as cache, studio_there(cache) as there:
+    with ScoreCache() as cache, service_there(cache) as there:
         first = there.submit("rain", BRIGHT)
         with pytest.raises(VerificationError, match="not those of this machine"):
             first.result()
@@ -137,7 +140,7 @@ def test_nothing_is_heard_after_the_time_that_was_agreed_to(
     monkeypatch.setattr(entrypoints.time, "time", lambda: next(clock))
     with (
         ScoreCache() as cache,
-        studio_there(cache, timeout_hours=1) as there,
+        service_there(cache, timeout_hours=1) as there,
         pytest.raises(StoppedError, match="out of time") as error,
     ):
         there.score_one("rain", BRIGHT)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from latentscore_data.core.base.rows import ConfigRow, ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.scoring import best_of, service
+from latentscore_data.core.scoring import best_of, renderer
 from latentscore_data.core.scoring.best_of import choose, run_scoring
+from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import Score, Scorer
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
@@ -26,13 +28,13 @@ QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "i
 
 @pytest.fixture(autouse=True)
 def _fake_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "make_renderer", make_fake_renderer)
+    monkeypatch.setattr(renderer, "make_worker", make_fake_worker)
 
 
-def make_fake_renderer(render: Any) -> Any:
-    from latentscore_data.core.scoring.renderer import make_renderer
+def make_fake_worker(render: Any) -> Any:
+    from latentscore_data.core.scoring.renderer import make_worker
 
-    return make_renderer(render or render_by_root)
+    return make_worker(render or render_by_root)
 
 
 @pytest.fixture
@@ -271,7 +273,9 @@ def test_no_candidates_is_one_line_and_a_remedy(workspace: Workspace) -> None:
 
 
 def test_choosing_for_a_vibe_keeps_the_sound_of_the_winner() -> None:
-    with ScoringService([LoudnessScorer()], settings().scoring, render=render_by_root) as service:
+    with ScoringService(
+        [LoudnessScorer()], settings().scoring, make_renderer=partial(LocalRenderer, render=render_by_root)
+    ) as service:
         choice = choose(service, "a vibe", [QUIET, None, LOUD], want_audio=True)
     assert choice.best_index == 2
     winner = choice.scored_renders[2]

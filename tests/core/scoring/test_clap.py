@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sys
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import HOP, WINDOW, ClapScorer, cut
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
+from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import Score
 from scoring_fakes import render_by_root
@@ -168,13 +170,13 @@ class TestScores:
         self, folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """R rows with N valid candidates: R*N renders, R*N sounds by their windows, R texts, 1 bad sound."""
-        from test_best_of import make_fake_renderer
+        from test_best_of import make_fake_worker
 
         from latentscore_data.core.base.workspace import Workspace
-        from latentscore_data.core.scoring import service
+        from latentscore_data.core.scoring import renderer
         from latentscore_data.core.scoring.best_of import run_scoring
 
-        monkeypatch.setattr(service, "make_renderer", make_fake_renderer)
+        monkeypatch.setattr(renderer, "make_worker", make_fake_worker)
         workspace = Workspace(root)
         echoes = ("none", "medium", "infinite")
         rows = [
@@ -206,7 +208,7 @@ class TestScores:
         scorer = open_scorer(save_clap(tmp_path / "collapsed", collapsed=True))
         settings = ScoringSettings(seconds=0.5, workers=1)
         with (
-            ScoringService([scorer], settings, render=render_by_root) as service,
+            ScoringService([scorer], settings, make_renderer=partial(LocalRenderer, render=render_by_root)) as service,
             pytest.raises(InputError, match="unrelated captions alike"),
         ):
             service.score_one("x", make_payload())

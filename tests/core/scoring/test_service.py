@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from factories import make_config, make_payload
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.scoring.service import ScoringService, config_hash
 from latentscore_data.core.scoring.types import Score, Scorer
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
@@ -23,9 +25,8 @@ def open_scoring(
         scorers,
         SETTINGS,
         cache,
-        render=render_by_root,
+        make_renderer=partial(LocalRenderer, render=render_by_root, timeout_seconds=timeout),
         renderer_version=version,
-        render_timeout_seconds=timeout,
     )
 
 

@@ -25,9 +25,9 @@ from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
-from latentscore_data.core.bench.clips import write_mp3
 from latentscore_data.core.bench.report import json_for_html
 from latentscore_data.core.bench.stats import too_few
+from latentscore_data.core.scoring.clips import write_mp3
 
 Json = dict[str, Any]
 Choice = str

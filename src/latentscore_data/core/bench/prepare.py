@@ -38,7 +38,8 @@ from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import judges_plans as judge_plans_for
 from latentscore_data.core.scoring.registry import make_scorers
-from latentscore_data.core.scoring.service import MakeService, ScoringService
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import EmbeddingScorer
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
@@ -238,7 +239,7 @@ def open_scoring(
     settings: Settings,
     workspace: Workspace,
     trusted: frozenset[str] = frozenset(),
-    make_service: MakeService | None = None,
+    make_renderer: MakeRenderer = LocalRenderer,
 ) -> Iterator[tuple[ScoringService, ScoreCache]]:
     """The studio with the scorers of the settings, and the cache of what was heard.
 
@@ -247,7 +248,7 @@ def open_scoring(
     with ScoreCache(workspace.score_cache) as cache:
         needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
         scorers = make_scorers(needs)
-        with (make_service or ScoringService)(scorers, settings.scoring, cache) as service:
+        with ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer) as service:
             yield service, cache
 
 

@@ -18,9 +18,9 @@ from latentscore_data.core.base.rows import BenchRow, VibeRow
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import dataset_slug
-from latentscore_data.core.bench.clips import waveform, write_flac, write_mp3
 from latentscore_data.core.bench.stats import best_of, shuffled_partners
 from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated
+from latentscore_data.core.scoring.clips import waveform, write_flac, write_mp3
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import Scorer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import ClapScorer
-from latentscore_data.core.scoring.renderer import Render
+from latentscore_data.core.scoring.renderer import LocalRenderer, Render
 from latentscore_data.core.scoring.service import ScoringService, config_of
 
 Floats = NDArray[np.float32]
@@ -34,7 +35,9 @@ class ClapIndex:
 
     def sounds(self, payloads: Sequence[Mapping[str, Any]]) -> Floats:
         """Unit vectors of the rendered payloads, shape (payloads, dim); zeros for what makes no sound."""
-        with ScoringService([self._clap], self._settings, self._cache, render=self._render) as service:
+        with ScoringService(
+            [self._clap], self._settings, self._cache, make_renderer=partial(LocalRenderer, render=self._render)
+        ) as service:
             service.score_all((str(payload.get("title", "")), payload) for payload in payloads)
             keys = [service.sound_key(config_of(payload)) for payload in payloads]
         found = [self._cache.vector(self._clap.embedding_fingerprint, key) for key in keys]

@@ -19,11 +19,11 @@ from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
-from latentscore_data.core.bench.clips import Clip, make_clip
 from latentscore_data.core.compute.estimates import CPU_CORES
 from latentscore_data.core.generators.local import LocalGenerator
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import clap_folder
+from latentscore_data.core.scoring.clips import Clip, make_clip
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService, current_renderer_version

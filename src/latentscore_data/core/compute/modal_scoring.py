@@ -1,6 +1,6 @@
 """Rendering and scoring of ``configs`` and ``bench``, done on Modal in shards.
 
-The containers run what would run here: each has a studio of its own. What they heard comes back and goes into this
+The containers run what would run here: each has a scoring service of its own. Scores and vectors come back into this
 machine's score cache, so that the same rows are written as always, and nothing is rendered twice.
 """
 
@@ -10,7 +10,8 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,12 @@ from latentscore_data.core.compute.entrypoints import shards_of, unpack
 from latentscore_data.core.compute.modal import map_on_modal
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.registry import scorer_names
+from latentscore_data.core.scoring.renderer import MakeRenderer, Rendered, RenderRequest
 from latentscore_data.core.scoring.service import (
-    MakeService,
     ScoredRender,
-    ScoringService,
-    _Pair,
     current_renderer_version,
 )
-from latentscore_data.core.scoring.types import EmbeddingScorer, Score, Scorer, Unscored
+from latentscore_data.core.scoring.types import Scorer
 
 Say = Callable[[str], None]
 
@@ -51,10 +50,10 @@ def remote_blocker(scoring: ScoringSettings) -> str | None:
     return None
 
 
-def scoring_on_modal(settings: Settings, say: Say, *, keep_flac: bool = False) -> MakeService:
-    """Makes the :class:`ModalScoringService` of a stage. Raises :class:`InputError` for scorers that must listen here."""
+def scoring_on_modal(settings: Settings, say: Say, *, keep_flac: bool = False) -> MakeRenderer:
+    """Makes the :class:`ModalRenderer` of a stage. Raises :class:`InputError` for scorers that must run here."""
     require_remote_scorers(settings.scoring)
-    return partial(ModalScoringService, modal=settings.train.modal, say=say, keep_flac=keep_flac)
+    return partial(ModalRenderer, modal=settings.train.modal, say=say, keep_flac=keep_flac)
 
 
 def require_remote_scorers(scoring: ScoringSettings) -> None:
@@ -63,48 +62,54 @@ def require_remote_scorers(scoring: ScoringSettings) -> None:
         raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on local")
 
 
-class ModalScoringService(ScoringService):
-    """A studio whose sounds are made in Modal's containers; what the cache knows is answered here, as in any studio.
+class ModalRenderer:
+    """Renders and scores in Modal's containers. What it returns goes into this machine's score cache.
 
-    Pairs that are asked for at about the same time go out together, one item per sound, so ask for :attr:`at_once` of
-    them. Audio comes back as the page's :class:`Clip`. After ``timeout_hours`` from the first shard on, nothing more is
-    done there. Raises, through the hearings, what a shard raised, and :class:`VerificationError` when the containers'
-    scorers or renderer are not those of this machine.
+    Requests that are made at about the same time go out together, one item per sound, so make :attr:`at_once` of them.
+    Audio comes back as a :class:`Clip`. After ``timeout_hours`` from the first shard on, nothing more is done there. Raises,
+    through the futures, what a shard raised, and :class:`VerificationError` when the containers' scorers or renderer are not
+    those of this machine.
     """
+
+    scores = True
 
     def __init__(
         self,
         scorers: Sequence[Scorer],
         settings: ScoringSettings,
-        cache: ScoreCache | Path | None = None,
+        cache: ScoreCache,
         *,
         modal: ModalSettings,
         say: Say,
         keep_flac: bool = False,
     ) -> None:
-        super().__init__(scorers, settings, cache)
+        self.workers = modal.max_containers
         self.at_once = modal.shard_rows * modal.max_containers
         scoring = settings.model_dump(mode="json", exclude={"workers"})
         self._common = {"scoring": {**scoring, "scorers": [scorer.name for scorer in scorers]}, "keep_flac": keep_flac}
-        self._modal, self._say = modal, say
+        self._fingerprints = {scorer.name: scorer.fingerprint for scorer in scorers}
+        self._cache, self._modal, self._say = cache, modal, say
         self._deadline: float | None = None
         self._error: Exception | None = None
-        self._sent: set[str] = set()
-        self._wave: list[tuple[str, _Pair]] = []
-        self._outbox: queue.SimpleQueue[tuple[str, _Pair] | None] = queue.SimpleQueue()
+        self._wave: list[_Waiting] = []
+        self._outbox: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._sending = threading.Thread(target=self._send_waves, name="sending", daemon=True)
         self._sending.start()
 
+    def submit(self, request: RenderRequest) -> Future[Rendered]:
+        future: Future[Rendered] = Future()
+        self._outbox.put((request, future))
+        return future
+
+    def release(self) -> None:
+        """Nothing waits in this machine's memory."""
+
     def close(self) -> None:
         self._outbox.put(None)
-        # When all is heard, the app is still being left. What is under way when a second Ctrl-C ends the run is not waited
-        # for: Modal ends it with this process.
-        heard = all(pair.future.done() for _, pair in self._wave)
-        self._sending.join(timeout=60 if heard else 1)
-        super().close()
-
-    def _render(self, key: str, pair: _Pair) -> None:
-        self._outbox.put((key, pair))
+        # When all of it has arrived, the app is still being left. Work that a second Ctrl-C interrupts is not waited for:
+        # Modal ends it with this process.
+        arrived = all(future.done() for _, future in self._wave)
+        self._sending.join(timeout=60 if arrived else 1)
 
     def _send_waves(self) -> None:
         while (first := self._outbox.get()) is not None:
@@ -115,11 +120,11 @@ class ModalScoringService(ScoringService):
                 self._send(self._wave)
             except Exception as error:  # everyone who still waits must learn of it, and nothing more is sent
                 self._error = error
-                for _, pair in self._wave:
-                    if not pair.future.done():
-                        pair.future.set_exception(error)
+                for _, future in self._wave:
+                    if not future.done():
+                        future.set_exception(error)
 
-    def _gather_more(self) -> Iterable[tuple[str, _Pair]]:
+    def _gather_more(self) -> Iterable[_Waiting]:
         while True:
             try:
                 item = self._outbox.get(timeout=GATHER_SECONDS)
@@ -130,73 +135,49 @@ class ModalScoringService(ScoringService):
                 return
             yield item
 
-    def _send(self, wave: Sequence[tuple[str, _Pair]]) -> None:
-        sounds: dict[str, list[_Pair]] = {}
-        for key, pair in wave:
-            if key in self._sent and not pair.want_audio and self._was_heard(key):
-                # Another row asked for the same sound a moment ago, so it can be compared here.
-                self.submit(pair.vibe, pair.config).add_done_callback(lambda done, of=pair: _pass_on(done, of))
-            else:
-                sounds.setdefault(key, []).append(pair)
-        if not sounds:
-            return
-        self._sent |= sounds.keys()
+    def _send(self, wave: Sequence[_Waiting]) -> None:
+        sounds: dict[str, list[_Waiting]] = {}
+        for request, future in wave:
+            sounds.setdefault(request.key, []).append((request, future))
         if self._deadline is None:
             self._deadline = time.time() + self._modal.timeout_hours * 3600
         items = [
             {
-                "config": dict(pairs[0].config),
-                "vibes": list(dict.fromkeys(pair.vibe for pair in pairs)),
-                "clip": any(pair.want_audio for pair in pairs),
+                "config": dict(waiting[0][0].config),
+                "vibes": list(dict.fromkeys(vibe for request, _ in waiting for vibe in list(request.vibes))),
+                "clip": any(request.want_audio for request, _ in waiting),
             }
-            for pairs in sounds.values()
+            for waiting in sounds.values()
         ]
         shards = shards_of(items, self._modal.shard_rows, {**self._common, "deadline": self._deadline}, "sounds")
-        waiting, heard = iter(sounds.values()), 0
+        waiting, arrived = iter(sounds.values()), 0
         for text in map_on_modal("score_shard", shards, self._modal, self._deadline):
             part = json.loads(text)
             self._verify(part)
             self._cache.merge(part["cache"])
-            for scored_renders in part["sounds"]:
-                heard += 1
-                self._arrived(
-                    next(waiting), {vibe: unpack(scored_render) for vibe, scored_render in scored_renders.items()}
-                )
-            self._say(f"Modal: {heard} of {len(items)} sounds")
-
-    def _was_heard(self, key: str) -> bool:
-        embedders = [scorer for scorer in self.scorers if isinstance(scorer, EmbeddingScorer)]
-        return all(self._cache.vector(scorer.embedding_fingerprint, key) is not None for scorer in embedders)
+            for scored in part["sounds"]:
+                arrived += 1
+                rendered = _rendered({vibe: unpack(one) for vibe, one in scored.items()})
+                for _, future in next(waiting):
+                    future.set_result(rendered)
+            self._say(f"Modal: {arrived} of {len(items)} sounds")
 
     def _verify(self, part: dict[str, Any]) -> None:
-        here = {scorer.name: scorer.fingerprint for scorer in self.scorers}
-        if part["fingerprints"] != here or part["renderer"] != current_renderer_version():
+        if part["fingerprints"] != self._fingerprints or part["renderer"] != current_renderer_version():
             raise VerificationError(
                 "the scorers on Modal are not those of this machine", "lsdata train check; or --on local"
             )
 
-    def _arrived(self, pairs: Sequence[_Pair], scored_renders: dict[str, ScoredRender]) -> None:
-        counts = self.counts
-        counts.renders += 1
-        counts.render_seconds += max(scored_render.render_seconds or 0.0 for scored_render in scored_renders.values())
-        for scored_render in scored_renders.values():
-            counts.score_seconds += scored_render.score_seconds
-            for name, outcome in scored_render.outcomes.items():
-                if isinstance(outcome, Score):
-                    counts.scored[name] += 1
-                    if "penalty" in outcome.parts:
-                        counts.penalised[name] += outcome.parts["penalty"] > 0
-        for pair in pairs:
-            scored_render = scored_renders[pair.vibe]
-            for outcome in scored_render.outcomes.values():
-                if isinstance(outcome, Unscored):
-                    counts.unscored[outcome.reason] += 1
-            pair.future.set_result(scored_render)
+
+_Waiting = tuple[RenderRequest, "Future[Rendered]"]
 
 
-def _pass_on(done: Any, pair: _Pair) -> None:
-    error = done.exception()
-    if error is not None:
-        pair.future.set_exception(error)
-    else:
-        pair.future.set_result(done.result())
+def _rendered(scored: Mapping[str, ScoredRender]) -> Rendered:
+    """One sound with its scores by vibe. A sound that could not be made has the same failure for each."""
+    first = next(iter(scored.values()))
+    return Rendered(
+        max(one.render_seconds or 0.0 for one in scored.values()),
+        failure=first.failure,
+        clip=next((one.clip for one in scored.values() if one.clip is not None), None),
+        scores={vibe: (one.outcomes, one.score_seconds) for vibe, one in scored.items()},
+    )

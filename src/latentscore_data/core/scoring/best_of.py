@@ -23,8 +23,8 @@ from latentscore_data.core.configs.candidate_validation import pick_winner
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, make_scorers, scorer_names, total_usage
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import (
-    MakeService,
     ScoredRender,
     ScoringService,
     config_hash,
@@ -92,7 +92,7 @@ def run_scoring(
     progress: Progress | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
-    make_service: MakeService | None = None,
+    make_renderer: MakeRenderer = LocalRenderer,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
@@ -107,7 +107,7 @@ def run_scoring(
         if scorers is None:
             needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
-        with (make_service or ScoringService)(scorers, settings.scoring, cache) as service:
+        with ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer) as service:
             total = Summary(
                 "score", details={"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
             )

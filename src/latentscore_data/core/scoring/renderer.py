@@ -1,46 +1,161 @@
-"""What a rendering process does with one config: play it, look whether it is sound, and listen to it."""
+"""Rendering candidates: the protocol of a renderer, the one that uses this machine's processes, and what each process does.
+
+A renderer turns a config into sound and, for the scorers that allow it, into vectors. A renderer elsewhere may score as well.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 import latentscore
 from latentscore import Audio, InvalidConfigError, parse_config
-from latentscore_data.core.scoring.types import Unscored, Vectors
+from latentscore_data.core.base.display import say
+from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.compute.workers import WorkerPool
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clips import Clip
+from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Scorer, Unscored, Vectors
 
 SAMPLE_RATE = 48_000
+
+BATCH = 16
+"""Sounds handed to a scorer at once; a scorer with a model cuts them into batches of its own."""
+
+SLOW_START_SECONDS = 4.0
+SLOW_START = "starting the renderers; once on a machine the sound loops are compiled, which takes about ten seconds"
+"""Said when no sound has come by then."""
+
 SILENCE_PEAK = 10 ** (-60 / 20)
 """A piece whose loudest sample is below -60 dBFS is silent."""
 
 Render = Callable[..., Audio]
 """``latentscore.render`` or something that is called like it: ``render(config, seconds=, seed=, sample_rate=)``."""
 
-Listener = Callable[[Audio], "Vectors"]
+Embed = Callable[[Audio], Vectors]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One played config: the vectors of the listeners by name, the audio where it was asked for, or why there is none."""
+    """One rendered config: vectors by scorer, the audio (or a clip of it) where it was asked for, or why there is none.
+
+    ``scores`` holds (outcomes by scorer, seconds) by vibe, from a renderer that also scores.
+    """
 
     seconds: float
     vectors: dict[str, Vectors] = field(default_factory=dict)
     audio: Audio | None = None
     failure: Unscored | None = None
+    clip: Clip | None = None
+    scores: Mapping[str, tuple[dict[str, Outcome], float]] = field(default_factory=dict)
 
 
-def make_renderer(render: Render | None) -> Callable[..., Rendered]:
+@dataclass(frozen=True)
+class RenderRequest:
+    """A config to render. ``key`` names its sound; ``vibes`` are compared with it and may grow until the request is sent."""
+
+    key: str
+    config: Mapping[str, Any]
+    vibes: list[str]
+    want_audio: bool
+
+
+class Renderer(Protocol):
+    """Renders configs, several at once."""
+
+    workers: int
+    """Configs that are rendered at the same time."""
+    at_once: int
+    """Requests that keep it busy and still fit in memory."""
+    scores: bool
+    """True when what it renders comes back scored."""
+
+    def submit(self, request: RenderRequest) -> Future[Rendered]:
+        """The rendered config, later. A config that cannot be rendered is a failure inside it; the future raises
+        :class:`WorkerFailure` for a process that failed and :class:`LsdataError` for what ends the run."""
+        ...
+
+    def release(self) -> None:
+        """Say that one rendered config is scored, so that another one may take its place in memory."""
+        ...
+
+    def close(self) -> None:
+        """End the work; what has not begun is cancelled."""
+        ...
+
+
+MakeRenderer = Callable[[Sequence[Scorer], ScoringSettings, ScoreCache], Renderer]
+"""Makes the renderer of a scoring service, which closes it."""
+
+
+class LocalRenderer:
+    """Renders in ``settings.workers`` processes of one thread each. ``render`` replaces ``latentscore.render``."""
+
+    at_once = 24
+    scores = False
+
+    def __init__(
+        self,
+        scorers: Sequence[Scorer],
+        settings: ScoringSettings,
+        cache: ScoreCache,
+        *,
+        render: Render | None = None,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        self.workers = settings.workers or os.cpu_count() or 1
+        self._seconds, self._seed = settings.seconds, settings.seed
+        self._embedders: dict[str, Embed] = {
+            scorer.name: scorer.embed_in_worker
+            for scorer in scorers
+            if isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None
+        }
+        # 10 s of sound take milliseconds between processes: they travel only where a scorer here needs the samples.
+        self._needs_audio = len(self._embedders) < len(scorers)
+        # Rendered sounds wait in memory until they are scored; this keeps their number small.
+        self._slots = threading.BoundedSemaphore(2 * BATCH + self.workers)
+        self._pool = WorkerPool(
+            make_worker,
+            (render,),
+            count=self.workers,
+            timeout_seconds=timeout_seconds or 60 + 2 * settings.seconds,
+            preload=["latentscore_data.core.scoring.preload"],
+            slots=self._slots,
+        )
+        self._slow_start = threading.Timer(SLOW_START_SECONDS, say, [SLOW_START])
+        self._slow_start.daemon = True
+
+    def submit(self, request: RenderRequest) -> Future[Rendered]:
+        if not self._slow_start.is_alive() and not self._slow_start.finished.is_set():
+            self._slow_start.start()
+        send_audio = request.want_audio or self._needs_audio
+        future = self._pool.submit(dict(request.config), self._seconds, self._seed, self._embedders, send_audio)
+        future.add_done_callback(lambda _: self._slow_start.cancel())
+        return future
+
+    def release(self) -> None:
+        self._slots.release()
+
+    def close(self) -> None:
+        self._slow_start.cancel()
+        self._pool.close()
+
+
+def make_worker(render: Render | None) -> Callable[..., Rendered]:
     """Called once in each rendering process; ``None`` stands for ``latentscore.render``."""
     if render is None:
         render = latentscore.render
     play = render
 
     def work(
-        config: Mapping[str, Any], seconds: float, seed: int, embedders: Mapping[str, Listener], want_audio: bool
+        config: Mapping[str, Any], seconds: float, seed: int, embedders: Mapping[str, Embed], want_audio: bool
     ) -> Rendered:
         started = time.perf_counter()
         try:

@@ -1,11 +1,10 @@
-"""The studio: plays each config once, in worker processes, and lets every scorer hear the same sound."""
+"""The scoring service: renders each config once and scores the same sound with every scorer."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import os
 import queue
 import threading
 import time
@@ -20,15 +19,21 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 
 from latentscore import RENDERER_VERSION, Audio
-from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.bench.clips import Clip
-from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.compute.workers import WorkerFailure
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.core.scoring.registry import close, prepare
-from latentscore_data.core.scoring.renderer import SAMPLE_RATE, Render, Rendered, make_renderer
+from latentscore_data.core.scoring.renderer import (
+    BATCH,
+    SAMPLE_RATE,
+    LocalRenderer,
+    MakeRenderer,
+    Rendered,
+    RenderRequest,
+)
 from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Score, Scorer, Unscored, Vectors
 
 log = logging.getLogger(__name__)
@@ -37,15 +42,8 @@ T = TypeVar("T")
 
 Payload = Mapping[str, Any]
 
-BATCH = 16
-"""Sounds handed to a scorer at once; a scorer with a model cuts them into batches of its own."""
-
 WAIT_SECONDS = 0.5
 """How long a batch that is not full waits for sounds that are being rendered."""
-
-SLOW_START_SECONDS = 4.0
-SLOW_START = "starting the renderers; once on a machine the sound loops are compiled, which takes about ten seconds"
-"""Said when no sound has come by then."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Counts:
 
 @dataclass
 class _Pair:
-    """One (vibe, payload) on its way to its hearing."""
+    """One (vibe, payload) on its way to its scores."""
 
     vibe: str
     config: Mapping[str, Any]
@@ -125,18 +123,28 @@ class _Pair:
 
 @dataclass
 class _RenderJob:
-    """One config and everyone who waits to hear it. ``rendered`` stays None where the cache holds all that is needed."""
+    """One config and the pairs that wait for its sound. ``request`` is None where the cache holds all that is needed."""
 
     key: str
     pairs: list[_Pair]
+    request: RenderRequest | None = None
     rendered: Rendered | None = None
-    clip: Clip | None = None
-    error: LsdataError | None = None
+    error: BaseException | None = None
     vectors: dict[str, Vectors | Unscored] = field(default_factory=lambda: {})
+
+    def add(self, pair: _Pair) -> None:
+        self.pairs.append(pair)
+        if self.request is not None and pair.vibe not in self.request.vibes:
+            self.request.vibes.append(pair.vibe)
 
     @property
     def failure(self) -> Unscored | None:
         return self.rendered.failure if self.rendered is not None else None
+
+    @property
+    def embeds_here(self) -> bool:
+        """True when the sound is new and was not scored by its renderer."""
+        return self.rendered is not None and self.rendered.failure is None and not self.rendered.scores
 
 
 class ScoringService:
@@ -151,44 +159,26 @@ class ScoringService:
             scored = service.score_one("rain at night", payload)
     """
 
-    at_once: int = 24
-    """Pairs that are best asked for at once: enough to keep renderers busy and batches full, few enough to fit in memory."""
-
     def __init__(
         self,
         scorers: Sequence[Scorer],
         settings: ScoringSettings,
         cache: ScoreCache | Path | None = None,
         *,
-        render: Render | None = None,
+        make_renderer: MakeRenderer = LocalRenderer,
         renderer_version: str | None = None,
-        render_timeout_seconds: float | None = None,
     ) -> None:
         self.scorers = list(scorers)
         self.counts = Counts()
-        self.workers = settings.workers or os.cpu_count() or 1
         self._seconds, self._seed = settings.seconds, settings.seed
         self._version = renderer_version or current_renderer_version()
         self._owns_cache = not isinstance(cache, ScoreCache)
         self._cache = cache if isinstance(cache, ScoreCache) else ScoreCache(cache)
-        self._worker_embedders = {
-            scorer.name: scorer.embed_in_worker
-            for scorer in self.scorers
-            if isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None
-        }
-        self._needs_audio_here = len(self._worker_embedders) < len(self.scorers)
-        # Rendered sounds wait in memory until they are heard; the gate keeps their number small.
-        self._slots = threading.BoundedSemaphore(2 * BATCH + self.workers)
-        self._pool = WorkerPool(
-            make_renderer,
-            (render,),
-            count=self.workers,
-            timeout_seconds=render_timeout_seconds or 60 + 2 * settings.seconds,
-            preload=["latentscore_data.core.scoring.preload"],
-            slots=self._slots,
+        self._needs_audio_here = not all(
+            isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None for scorer in self.scorers
         )
-        self._slow_start = threading.Timer(SLOW_START_SECONDS, say, [SLOW_START])
-        self._slow_start.daemon = True
+        self._renderer = make_renderer(self.scorers, settings, self._cache)
+        self.workers, self.at_once = self._renderer.workers, self._renderer.at_once
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, bool], _RenderJob] = {}
         self._to_score: queue.SimpleQueue[_RenderJob | None] = queue.SimpleQueue()
@@ -236,8 +226,7 @@ class ScoringService:
         if self._closed:
             return
         self._closed = True
-        self._slow_start.cancel()
-        self._pool.close()
+        self._renderer.close()
         self._to_score.put(None)
         self._scoring.join(timeout=60)
         for scorer in self.scorers:
@@ -266,41 +255,39 @@ class ScoringService:
 
     def _render(self, key: str, pair: _Pair) -> None:
         """Render the pair's config, or wait with those who want the same sound. Called with the lock held."""
-        for scorer in self.scorers:
-            prepare(scorer)
+        if not self._renderer.scores:
+            for scorer in self.scorers:
+                prepare(scorer)
         slot = (key, pair.want_audio)
         for one in (slot, (key, True)):
             # Who needs no audio can wait with one who does, but not with one whose scores are known: that sound may be
             # rendered for its audio alone.
             if one in self._waiting and (one == slot or not self._waiting[one].pairs[0].outcomes):
-                self._waiting[one].pairs.append(pair)
+                self._waiting[one].add(pair)
                 return
-        sound = self._waiting[slot] = _RenderJob(key, [pair])
-        # 10 s of sound take milliseconds between processes: they travel only where somebody here needs the samples.
-        send_audio = pair.want_audio or self._needs_audio_here
-        if not self._slow_start.is_alive() and not self._slow_start.finished.is_set():
-            self._slow_start.start()
-        future = self._pool.submit(dict(pair.config), self._seconds, self._seed, self._worker_embedders, send_audio)
-        future.add_done_callback(lambda done: self._rendered(sound, slot, done))
+        request = RenderRequest(key, pair.config, [pair.vibe], pair.want_audio)
+        job = self._waiting[slot] = _RenderJob(key, [pair], request)
+        self._renderer.submit(request).add_done_callback(lambda done: self._rendered(job, slot, done))
 
-    def _rendered(self, sound: _RenderJob, slot: tuple[str, bool], done: Future[Rendered]) -> None:
-        """Called in the thread that watches the worker."""
-        self._slow_start.cancel()
+    def _rendered(self, job: _RenderJob, slot: tuple[str, bool], done: Future[Rendered]) -> None:
+        """Called in a thread of the renderer."""
         if done.cancelled():
             with self._lock:
                 self._waiting.pop(slot, None)
-            for pair in sound.pairs:
+            for pair in job.pairs:
                 pair.future.set_exception(CancelledError())
             return
         error = done.exception()
         if error is None:
-            sound.rendered = done.result()
+            job.rendered = done.result()
+        elif not isinstance(error, WorkerFailure):
+            job.error = error
+        elif error.kind == "start":
+            # No config is at fault, so the rows are not blamed one by one.
+            job.error = OutputError(f"a rendering process could not start: {error}", "see lsdata doctor")
         else:
-            sound.rendered = Rendered(0.0, failure=Unscored("render", f"the renderer failed: {error}"))
-            if isinstance(error, WorkerFailure) and error.kind == "start":
-                # No config is at fault, so the rows are not blamed one by one.
-                sound.error = OutputError(f"a rendering process could not start: {error}", "see lsdata doctor")
-        self._to_score.put(sound)
+            job.rendered = Rendered(0.0, failure=Unscored("render", f"the renderer failed: {error}"))
+        self._to_score.put(job)
 
     def _score_loop(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -308,8 +295,8 @@ class ScoringService:
                 self._score_batch(batch)
             finally:
                 for sound in batch:
-                    if sound.rendered is not None:
-                        self._slots.release()
+                    if sound.request is not None:
+                        self._renderer.release()
 
     def _next_batch(self) -> list[_RenderJob] | None:
         """Up to BATCH sounds: what is ready, and what is being rendered if it comes soon. None at the end."""
@@ -341,7 +328,7 @@ class ScoringService:
                 if sound.rendered is not None:
                     self.counts.renders += 1
                     self.counts.render_seconds += sound.rendered.seconds
-            self._listen([sound for sound in batch if sound.rendered is not None and sound.failure is None])
+            self._embed([job for job in batch if job.embeds_here])
             pairs = self._gather(batch)
             playable = [pair for pair in pairs if pair.sound is not None and pair.sound.failure is None]
             for scorer in self.scorers:
@@ -359,24 +346,24 @@ class ScoringService:
             else:
                 self._finish(pair)
 
-    def _listen(self, sounds: list[_RenderJob]) -> None:
+    def _embed(self, sounds: list[_RenderJob]) -> None:
         """Turn each new sound into the vectors of the embedding scorers, once, and keep them."""
         for scorer in self.scorers:
             if not isinstance(scorer, EmbeddingScorer):
                 continue
-            # Rendered again for the ears of another scorer, or for its audio: what this one heard is known.
+            # A sound that is rendered again, for another scorer or for its audio, keeps its known vector.
             fresh = [sound for sound in sounds if scorer.name not in sound.pairs[0].vectors]
             fresh = [sound for sound in fresh if scorer.name not in sound.pairs[0].outcomes]
             if scorer.embed_in_worker is not None:
-                heard: list[Vectors | Unscored] = [
+                embedded: list[Vectors | Unscored] = [
                     cast("Rendered", sound.rendered).vectors[scorer.name] for sound in fresh
                 ]
             else:
-                heard = _each(scorer.name, fresh, lambda some, by=scorer: list(by.embed([_audio(s) for s in some])))
-            for sound, vector in zip(fresh, heard, strict=True):
+                embedded = _each(scorer.name, fresh, lambda some, by=scorer: list(by.embed([_audio(s) for s in some])))
+            for sound, vector in zip(fresh, embedded, strict=True):
                 self.counts.embedded[scorer.name] += 1
                 if not isinstance(vector, Unscored) and not np.isfinite(vector).all():
-                    vector = Unscored("scorer", f"{scorer.name} heard something that is not finite")
+                    vector = Unscored("scorer", f"{scorer.name} embedded something that is not finite")
                 sound.vectors[scorer.name] = vector
                 if not isinstance(vector, Unscored):
                     self._cache.keep_vector(scorer.embedding_fingerprint, sound.key, vector)
@@ -395,8 +382,21 @@ class ScoringService:
                         pair.outcomes.setdefault(name, vector)
                     else:
                         pair.vectors.setdefault(name, vector)
+                if sound.rendered is not None and sound.rendered.scores:
+                    self._take_scores(pair, sound.rendered, sound.key)
                 pairs.append(pair)
         return pairs
+
+    def _take_scores(self, pair: _Pair, rendered: Rendered, key: str) -> None:
+        """What the renderer scored; a vibe that came too late for it is compared here, with the vectors in the cache."""
+        if pair.vibe not in rendered.scores:
+            self._recall(pair, key)
+            return
+        outcomes, seconds = rendered.scores[pair.vibe]
+        self.counts.score_seconds += seconds
+        for name, outcome in outcomes.items():
+            pair.outcomes.setdefault(name, outcome)
+            self._count(name, outcome)
 
     def _score(self, scorer: Scorer, pairs: list[_Pair]) -> None:
         """Let one scorer judge the pairs, and keep what it says."""
@@ -411,11 +411,15 @@ class ScoringService:
         for pair, outcome in zip(pairs, _each(scorer.name, pairs, judge), strict=True):
             outcome = _checked(scorer.name, outcome)
             pair.outcomes[scorer.name] = outcome
+            self._count(scorer.name, outcome)
             if isinstance(outcome, Score):
-                self.counts.scored[scorer.name] += 1
-                if "penalty" in outcome.parts:
-                    self.counts.penalised[scorer.name] += outcome.parts["penalty"] > 0
                 self._cache.keep_score(scorer.fingerprint, cast("_RenderJob", pair.sound).key, pair.vibe, outcome)
+
+    def _count(self, name: str, outcome: Outcome) -> None:
+        if isinstance(outcome, Score):
+            self.counts.scored[name] += 1
+            if "penalty" in outcome.parts:
+                self.counts.penalised[name] += outcome.parts["penalty"] > 0
 
     def _refuse(self, pair: _Pair, failure: Unscored) -> None:
         """Nothing to hear: no scorer has a score."""
@@ -434,13 +438,9 @@ class ScoringService:
                 score_seconds=pair.score_seconds,
                 failure=failure,
                 audio=rendered.audio if rendered is not None and pair.want_audio else None,
-                clip=pair.sound.clip if pair.sound is not None and pair.want_audio else None,
+                clip=rendered.clip if rendered is not None and pair.want_audio else None,
             )
         )
-
-
-MakeService = Callable[[Sequence[Scorer], ScoringSettings, ScoreCache], ScoringService]
-"""Makes the studio of a stage: this one, or one elsewhere."""
 
 
 def config_of(payload: Payload | None) -> Mapping[str, Any]:
