@@ -26,7 +26,7 @@ datasets = ["texts"]
 max_vibes = 1
 
 [dedupe]
-model = "hashing"
+model = "words"
 
 [configs]
 n = 2
@@ -161,10 +161,10 @@ def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_ar
 ) -> None:
     """A laxer threshold makes more vibes, and each of them is paid for: that is said before, not after vibes has run."""
     offline = '[llm]\nmodel = "builtin/keywords"\n[download]\ndatasets = ["texts"]\n[vibes]\nmax_vibes = 1\n'
-    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.5\n[configs]\nn = 1\n')
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.5\n[configs]\nn = 1\n')
     assert lsdata_here("run-all", "--until", "vibes").returncode == 0
     paid = '[configs]\nn = 1\nmodel = "openai/gpt-4o-mini"\n'
-    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.95\n' + paid)
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.95\n' + paid)
     out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
     _, vibes, configs = json.loads(out.stdout)["plan"]
     assert vibes["state"] == configs["state"] == "stale"

@@ -100,7 +100,7 @@ def export_model(
 def export_map(
     kind: Annotated[str | None, typer.Option(help="Search by the vibe's text or by the winner's audio.")] = None,
     embedder: Annotated[
-        str | None, typer.Option(help="auto, minilm, hashing, or a sentence-transformers id or folder.")
+        str | None, typer.Option(help="auto, minilm, words, or a sentence-transformers id or folder.")
     ] = None,
     split: SplitOption = None,
     out: OutOption = None,

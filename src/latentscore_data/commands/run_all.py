@@ -38,7 +38,7 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "llm": {"model": "builtin/keywords"},
     "download": {"datasets": ["builtin"], "sample_size": 16},
     "vibes": {"model": "builtin/keywords", "max_vibes": 1, "characters": False},
-    "dedupe": {"model": "hashing"},
+    "dedupe": {"model": "words"},
     "configs": {"model": "builtin/keywords", "n": 4},
     "scoring": {"scorers": ["acoustic"], "seconds": 5.0},
     "train": {"on": "local", "base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},

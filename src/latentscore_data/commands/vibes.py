@@ -60,7 +60,7 @@ def vibes(
         float | None, typer.Option(help="Cosine from which a vibe is a near-duplicate.", min=0.01, max=1)
     ] = None,
     dedupe_model: Annotated[
-        str | None, typer.Option(help="Embedder: auto, minilm, hashing, a folder or a hub id.")
+        str | None, typer.Option(help="Embedder: auto, minilm, words, a folder or a hub id.")
     ] = None,
     split_by: Annotated[str | None, typer.Option(help="Draw splits by source or by row.")] = None,
     seed: SeedOption = None,
@@ -259,7 +259,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
         problems.append(error)
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):
         problems.append(
-            MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'hashing'")
+            MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'words'")
         )
     return problems
 

@@ -151,7 +151,7 @@ class VibesSettings(Section):
 
 class DedupeSettings(Section):
     model: str = "auto"
-    """Embedder: auto (MiniLM where installed and fetched, else hashing), minilm, hashing, or a sentence-transformers id."""
+    """Embedder: auto (MiniLM where installed and fetched, else words), minilm, words (the package's own vectors), or a sentence-transformers id."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """A vibe at least this similar (cosine) to a kept one is dropped; empty for the embedder's own default."""
 
@@ -383,7 +383,7 @@ class ExportSettings(Section):
     map_kind: Literal["text", "audio"] = "text"
     """Embeddings of a map: of the vibe's text, or CLAP embeddings of the winner's sound."""
     embedder: str | None = None
-    """Embedder of text maps: auto, minilm, hashing, a sentence-transformers id or folder; empty for dedupe.model."""
+    """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
     parquet: Literal["auto", "always", "never"] = "auto"
     """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
     name: str = "LatentScore vibes and music configs"

@@ -38,13 +38,13 @@ class EmbedderChoice:
 
 
 def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
-    """``auto`` takes MiniLM where it is installed and fetched, else hashing. Nothing is loaded or downloaded."""
+    """``auto`` takes MiniLM where it is installed and fetched, else word vectors. Nothing is loaded or downloaded."""
     if settings.model != "auto":
         return EmbedderChoice(settings.model, "named in the settings")
     missing = minilm_missing()
     if missing is None:
         return EmbedderChoice("minilm", "installed and fetched")
-    return EmbedderChoice("hashing", f"{missing.message} ({missing.remedy})")
+    return EmbedderChoice("words", f"{missing.message} ({missing.remedy})")
 
 
 def minilm_missing() -> MissingError | None:
@@ -68,9 +68,9 @@ def load_embedder(choice: EmbedderChoice) -> Embedder:
         if choice.name not in ("minilm", MINILM) and find_spec("sentence_transformers") is not None:
             raise MissingError(
                 f"{choice.name} is neither a folder with a sentence-transformers model nor a hub model that was fetched before",
-                "name a folder, minilm or hashing with --dedupe-model",
+                "name a folder, minilm or words with --dedupe-model",
             ) from None
-        raise MissingError(str(error), "install and fetch it, or set dedupe.model = 'hashing'") from None
+        raise MissingError(str(error), "install and fetch it, or set dedupe.model = 'words'") from None
 
 
 def threshold_of(settings: DedupeSettings, embedder: Embedder) -> float:
