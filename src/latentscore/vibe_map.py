@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, parse_config
+from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, convert_config
 from latentscore.embed import BUILTIN_WORDS, Embedder, make_embedder
 from latentscore.errors import LatentScoreError, MapError
 
@@ -57,8 +57,8 @@ class Match:
 
     @property
     def config(self) -> MusicConfig | MusicConfigPrompt:
-        """Raises :class:`latentscore.InvalidConfigError` for a row whose config is not valid."""
-        return parse_config(self.row["config"])
+        """As :func:`latentscore.convert_config` reads it. Raises :class:`latentscore.InvalidConfigError`."""
+        return convert_config(self.row["config"])[0]
 
     @property
     def palettes(self) -> list[Palette]:
