@@ -99,12 +99,17 @@ class WordVectorEmbedder:
         table = _package_word_vectors() if path == WORD_VECTORS_FILE else read_word_vectors(path)
         self.dim = table.codes.shape[1]
         self.fingerprint = f"{BUILTIN_WORDS}:{table.digest}:{self.dim}"
-        self._vectors = table.codes * table.scales[:, None]
+        self.token_vectors = table.codes * table.scales[:, None]
+        """float32 of shape (tokens, dim); longer vectors count more in a text. Common words come first, after the marks."""
         self._tokenizer = WordPiece(table.index)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         blocks = [self._embed(texts[at : at + EMBED_ROWS]) for at in range(0, len(texts), EMBED_ROWS)]
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
+
+    def sum_of(self, text: str) -> NDArray[np.float32]:
+        """The sum of a text's token vectors, shape (dim,): its direction and its weight among other words."""
+        return self.token_vectors[self._tokenizer.tokens(text)].sum(axis=0, dtype=np.float32)
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         sums = np.zeros((len(texts), self.dim), dtype=np.float32)
@@ -113,7 +118,7 @@ class WordVectorEmbedder:
         if filled:
             counts = [len(tokens[row]) for row in filled]
             flat = np.fromiter((token for row in filled for token in tokens[row]), np.intp, sum(counts))
-            sums[filled] = np.add.reduceat(self._vectors[flat], np.cumsum([0, *counts[:-1]]))
+            sums[filled] = np.add.reduceat(self.token_vectors[flat], np.cumsum([0, *counts[:-1]]))
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         # A text without a known token has no direction of its own; all such texts get the same one.
         sums[lengths[:, 0] == 0, 0] = 1.0

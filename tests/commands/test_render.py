@@ -75,7 +75,9 @@ def test_an_unknown_field_is_named_with_a_page_that_lists_the_fields(tmp_path: P
     assert all((Path(__file__).parents[2] / place).is_file() for place in places)
 
 
-def test_a_config_of_the_public_package_loads_and_what_was_changed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_config_of_the_public_package_loads_and_what_was_changed_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     path = tmp_path / "config.json"
     public = {"schema_version": 1, "tempo": "slow", "melody_density": 0.45, "layers": {"bass": "walking"}}
     path.write_text(json.dumps({**public, "register_min_oct": 6, "register_max_oct": 4}), encoding="utf-8")

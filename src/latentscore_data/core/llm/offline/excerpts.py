@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from latentscore_data.core.llm.offline.lexicon import lexicon, moods_in, tokens
+from latentscore_data.core.meaning.reading import pole_words, read, says_something
 from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes, Vibe
 
 PAGE_MARK = re.compile(r"\(Page (\d+)\)")
@@ -29,17 +29,13 @@ class _Sentence:
     at: int
 
     @cached_property
-    def stems(self) -> list[str]:
-        return [token.stem for token in tokens(self.text)]
-
-    @cached_property
     def words(self) -> int:
         return len(self.text.split())
 
     @cached_property
     def score(self) -> float:
         """How much mood the sentence carries, with a malus for very short and very long ones."""
-        hits = sum(1 for stem in self.stems if (stem,) in lexicon().mood_words or stem in lexicon().colors)
+        hits = sum(map(says_something, _words(self.text)))
         return hits / (6.0 + abs(self.words - 18) ** 0.8) if self.words >= 4 else 0.0
 
 
@@ -271,8 +267,7 @@ def _densest(text: str, at_least: int, at_most: int) -> str:
             bare = [w.strip(",;").lower() for w in run]
             if any("," in w or ";" in w for w in run[:-1]) and at_most <= 3:
                 continue
-            stems = [token.stem for word in bare for token in tokens(word)]
-            hits = sum(1.0 for stem in stems if (stem,) in lexicon().mood_words or stem in lexicon().colors)
+            hits = sum(map(says_something, bare))
             small = (bare[0] in _EDGE) + 2 * (bare[-1] in _EDGE)
             inner = sum(word in _EDGE for word in bare)
             rank = (hits - 0.8 * small - 0.25 * inner - 0.12 * length, length, -start)
@@ -282,18 +277,16 @@ def _densest(text: str, at_least: int, at_most: int) -> str:
     return joined if at_most > 3 else joined.lower()
 
 
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
 def _tags(scene: list[_Sentence]) -> list[str]:
-    """Up to three moods of the scene and the two words that speak most for them."""
-    stems = [stem for sentence in scene for stem in sentence.stems]
-    moods = list(moods_in(stems))[:3]
-    spoken = Counter(
-        token.text
-        for sentence in scene
-        for token in tokens(sentence.text)
-        if (token.stem,) in lexicon().mood_words and len(token.text) > 3
-    )
+    """Up to three poles that the scene leans to and the two words that say most often where it lies."""
+    text = " ".join(sentence.text for sentence in scene)
+    spoken = Counter(word for word in _words(text) if len(word) > 3 and says_something(word))
     words = [word for word, _ in sorted(spoken.items(), key=lambda item: (-item[1], item[0]))[:2]]
-    return list(dict.fromkeys([*moods, *words]))
+    return list(dict.fromkeys([*list(pole_words(read(text)))[:3], *words]))
 
 
 # --- who is in it ----------------------------------------------------------------------------------------------------
