@@ -125,9 +125,9 @@ def sources_decide(settings: Settings, workspace: Workspace) -> tuple[dict[str, 
             weights = answers_fingerprint(source.name, workspace.train_dir, settings.bench.max_new_tokens)
             versions[f"source {source.label}"] = weights
         elif source.name == "lookup":
-            decide["dedupe.model"] = choose_embedder(settings.dedupe).name
+            decide["dedupe.model"] = choose_embedder(settings.dedupe).version
         elif source.name == "keywords":
-            versions["builtin"] = builtin.FINGERPRINT
+            versions["builtin"] = builtin.fingerprint()
     return decide, versions
 
 

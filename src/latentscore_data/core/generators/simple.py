@@ -92,7 +92,7 @@ class KeywordsGenerator:
         self.label = label
         self._seed = seed
         self._payload_for = builtin.payload_for
-        self.fingerprint = digest("keywords", seed, builtin.FINGERPRINT)
+        self.fingerprint = digest("keywords", seed, builtin.fingerprint())
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:

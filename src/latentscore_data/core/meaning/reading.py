@@ -24,14 +24,19 @@ from latentscore_data.core.base.seeds import digest
 
 Vector = NDArray[np.float32]
 
-DEAD_ZONE = 1.0
+VERSION = 1
+"""Raised when the same seeds and numbers would read a text otherwise."""
+
+DEAD_ZONE = 0.7
 """Standard deviations (over common words) that a word must lie off the middle of an axis before it counts."""
+SEED = 1.5
+"""What a seed reads at least on its own axis."""
 SQUASH = 2.2
 """Standard deviations beyond the dead zone at which an axis reads tanh(1)."""
-RIDGE, BACKGROUND = 3.0, 0.3
+RIDGE, BACKGROUND = 8.0, 0.3
 COMMON = slice(1000, 13_000)
 """Tokens that stand for common words: the vocabulary is ordered by frequency, after marks and letters."""
-STRENGTHS = {"not": -0.8, "more": 1.5, "little": 0.5, "before": 0.3}
+STRENGTHS = {"not": -1.0, "more": 1.5, "little": 0.5, "before": 0.3}
 REACH = 2
 """Words without a meaning of their own over which "not" and "very" reach."""
 
@@ -141,7 +146,12 @@ def word_values(word: str) -> tuple[float, ...]:
         return (0.0,) * len(axes())
     weights, mean, deviation = _scale()
     standard = (embedder().embed([word])[0] @ weights - mean) / deviation
-    return tuple((np.sign(standard) * np.maximum(0.0, np.abs(standard) - DEAD_ZONE)).tolist())
+    values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - DEAD_ZONE)
+    for at, axis in enumerate(axes()):
+        pole = (word in axis.high) - (word in axis.low)
+        if pole:
+            values[at] = pole * max(pole * values[at], SEED)
+    return tuple(values.tolist())
 
 
 def says_something(word: str) -> bool:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from latentscore.labels import FIELDS, Label
+from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.meaning.reading import Reading, Vector, read
 
-NEIGHBOURS = 12
-SPREAD = 0.08
+NEIGHBOURS = 40
+SPREAD = 0.15
 """Cosine by which a neighbour must be farther away to count 1/e."""
-FAR, NEAR = 0.2, 0.7
+FAR, NEAR = -0.2, 0.3
 """Cosine of the nearest pair at which its configs say nothing, and at which they are trusted fully."""
 
 
@@ -46,14 +47,23 @@ class Neighbours:
 
 
 @cache
-def _pairs() -> tuple[tuple[Mapping[str, Any], ...], Vector]:
+def _lines() -> tuple[str, ...]:
     folder = files("latentscore").joinpath("starter")
     names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".jsonl"))
-    lines = [line for name in names for line in folder.joinpath(name).read_text(encoding="utf-8").splitlines()]
-    pairs = tuple(json.loads(line) for line in lines)
-    vectors = [read(pair["vibe"]).vector for pair in pairs]
-    known = [at for at, vector in enumerate(vectors) if vector is not None]
-    return tuple(pairs[at] for at in known), np.stack([vector for vector in vectors if vector is not None])
+    return tuple(line for name in names for line in folder.joinpath(name).read_text(encoding="utf-8").splitlines())
+
+
+def starter_fingerprint() -> str:
+    """Changes with the pairs, and with how many of them are asked and how they are weighed."""
+    return digest(NEIGHBOURS, SPREAD, FAR, NEAR, *_lines())
+
+
+@cache
+def _pairs() -> tuple[tuple[Mapping[str, Any], ...], Vector]:
+    """The pairs whose vibes can be read, and their vectors, float32 of shape (pairs, dim)."""
+    read_pairs = [(pair, read(pair["vibe"]).vector) for pair in map(json.loads, _lines())]
+    known = [(pair, vector) for pair, vector in read_pairs if vector is not None]
+    return tuple(pair for pair, _ in known), np.stack([vector for _, vector in known])
 
 
 def neighbours(reading: Reading) -> Neighbours:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import TypeVar, cast
 
 import numpy as np
@@ -24,23 +25,29 @@ from latentscore.config import (
 from latentscore.labels import FIELDS, FieldSpec, Label
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
-from latentscore_data.core.base.seeds import rng_for
+from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.llm.offline.excerpts import SMALL_WORDS, vibes_for
-from latentscore_data.core.llm.offline.lexicon import ParsedVibe, parse_vibe
+from latentscore_data.core.llm.offline.lexicon import ParsedVibe, lexicon_text, parse_vibe
 from latentscore_data.core.llm.types import Answer, Question
-from latentscore_data.core.meaning.reading import Reading, axes, pole_words, says_something
-from latentscore_data.core.meaning.starter import Neighbours, neighbours
+from latentscore_data.core.meaning.reading import Reading, axes, pole_words, reading_fingerprint, says_something
+from latentscore_data.core.meaning.starter import Neighbours, neighbours, starter_fingerprint
 from latentscore_data.core.vibes.schema import TextVibes
 
-__all__ = ["BUILTIN_PREFIX", "FINGERPRINT", "MODEL", "BuiltinLLM", "payload_for", "vibes_for"]
+__all__ = ["BUILTIN_PREFIX", "MODEL", "BuiltinLLM", "fingerprint", "payload_for", "vibes_for"]
 
 BUILTIN_PREFIX = "builtin/"
 MODEL = "builtin/keywords"
-FINGERPRINT = "builtin/keywords:2"
-"""Raised when the same question would get another answer."""
+VERSION = 2
+"""Raised when the same question would get another answer from the same tables."""
 
 DEFAULT_TEMPERATURE = 0.9
 T = TypeVar("T", bound=BaseModel)
+
+
+@cache
+def fingerprint() -> str:
+    """Changes when the same question might get another answer: the rules, the lexicon, the axes, the vectors, the starter set."""
+    return f"{MODEL}:{VERSION}:{digest(lexicon_text(), reading_fingerprint(), starter_fingerprint())[:12]}"
 
 
 class BuiltinLLM:
@@ -89,9 +96,9 @@ def _text_of(question: Question) -> str:
 # --- a vibe -> a payload ---------------------------------------------------------------------------------------------
 
 DEFAULT_LOGIT = 0.4
-VOTE_LOGIT = 4.0
-AXIS_LOGIT = 5.0
-POLE_LOGIT = 3.0
+VOTE_LOGIT = 5.0
+AXIS_LOGIT = 4.0
+POLE_LOGIT = 4.0
 
 
 def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) -> MusicConfigPromptPayload:
@@ -101,7 +108,7 @@ def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) ->
     The draw depends on all four arguments and on nothing else.
     """
     parsed = parse_vibe(vibe)
-    rng = rng_for(FINGERPRINT, vibe, f"{temperature:.6g}", seed, sample_idx)
+    rng = rng_for(MODEL, VERSION, vibe, f"{temperature:.6g}", seed, sample_idx)
     near = neighbours(parsed.reading)
     config = MusicConfigPrompt(**_draw_fields(parsed, near, temperature, rng))
     return MusicConfigPromptPayload(

@@ -61,7 +61,7 @@ _NUMBERS: dict[str, str] = {
 @cache
 def _whole_words() -> dict[str, str]:
     """Words whose ending is part of them, and words whose rough stem would be another word (notes, not; bare, bars)."""
-    table = _read("lexicon.toml")["words"]
+    table = _tables()["words"]
     whole = {word: word for word in _split(table["keep"])}
     for forms in table["families"]:
         first, *others = _split(forms)
@@ -154,15 +154,21 @@ class Lexicon:
 def _spellings() -> set[str]:
     """The words of the tables as they are written, endings included: what a typing slip is compared with."""
     lists = [
-        *(words for table in (*_read("lexicon.toml")["fields"].values(), _read("lexicon.toml")["register"]) for words in table.values()),
+        *(words for table in (*_tables()["fields"].values(), _tables()["register"]) for words in table.values()),
         "very extremely slightly moderately without",
     ]  # fmt: skip
     return {word for words in lists for word in re.findall(r"[a-z]{4,}", words.lower())}
 
 
 @cache
-def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads(files("latentscore_data.core.llm.offline").joinpath(name).read_text(encoding="utf-8"))
+def lexicon_text() -> str:
+    """The tables as they are written."""
+    return files("latentscore_data.core.llm.offline").joinpath("lexicon.toml").read_text(encoding="utf-8")
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    return tomllib.loads(lexicon_text())
 
 
 def _split(text: str) -> list[str]:
@@ -180,7 +186,7 @@ def to_label(spec: FieldSpec, text: str) -> Label:
 @cache
 def lexicon() -> Lexicon:
     """The tables of this package, read once."""
-    data = _read("lexicon.toml")
+    data = _tables()
     senses: dict[Phrase, list[Sense]] = defaultdict(list)
     heads: dict[Phrase, list[str]] = defaultdict(list)
     degrees: dict[tuple[Phrase, str], tuple[Label, ...]] = {}
