@@ -111,6 +111,10 @@ class WordVectorEmbedder:
         """The sum of a text's token vectors, shape (dim,): its direction and its weight among other words."""
         return self.token_vectors[self._tokenizer.tokens(text)].sum(axis=0, dtype=np.float32)
 
+    def knows(self, word: str) -> bool:
+        """True for a word (lower case) that the vocabulary holds whole."""
+        return word in self._tokenizer.index
+
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         sums = np.zeros((len(texts), self.dim), dtype=np.float32)
         tokens = [self._tokenizer.tokens(text) for text in texts]
@@ -144,7 +148,7 @@ class WordPiece:
     """
 
     def __init__(self, index: Mapping[str, int]) -> None:
-        self._index = index
+        self.index = index
         self._known: dict[str, tuple[int, ...]] = {}
 
     def tokens(self, text: str) -> list[int]:
@@ -165,10 +169,10 @@ class WordPiece:
         start = 0
         while start < len(word):
             mark = "##" if start else ""
-            end = next((e for e in range(len(word), start, -1) if mark + word[start:e] in self._index), None)
+            end = next((e for e in range(len(word), start, -1) if mark + word[start:e] in self.index), None)
             if end is None:
                 return ()
-            found.append(self._index[mark + word[start:end]])
+            found.append(self.index[mark + word[start:end]])
             start = end
         return tuple(found)
 

@@ -37,6 +37,8 @@ RIDGE, BACKGROUND = 8.0, 0.3
 COMMON = slice(1000, 13_000)
 """Tokens that stand for common words: the vocabulary is ordered by frequency, after marks and letters."""
 STRENGTHS = {"not": -1.0, "more": 1.5, "little": 0.5, "before": 0.3}
+STRESS = 1.4
+"""How much more what comes after "but" counts."""
 REACH = 2
 """Words without a meaning of their own over which "not" and "very" reach."""
 
@@ -105,11 +107,10 @@ def _labels(pairs: str) -> dict[str, Label]:
 
 
 def reading_fingerprint() -> str:
-    """Changes when the same text might be read otherwise: a hash of the seeds, the constants and the word vectors."""
-    source = files(__package__).joinpath
-    return digest(
-        embedder().fingerprint, source("axes.toml").read_text("utf-8"), source("reading.py").read_text("utf-8")
-    )
+    """Changes when the same text might be read otherwise: a hash of the seeds, the numbers above and the word vectors."""
+    seeds_file = files(__package__).joinpath("axes.toml").read_text(encoding="utf-8")
+    numbers = (VERSION, DEAD_ZONE, SEED, SQUASH, RIDGE, BACKGROUND, STRENGTHS, STRESS, REACH)
+    return digest(*numbers, seeds_file, embedder().fingerprint)
 
 
 # --- words on the axes -----------------------------------------------------------------------------------------------
@@ -146,12 +147,19 @@ def word_values(word: str) -> tuple[float, ...]:
         return (0.0,) * len(axes())
     weights, mean, deviation = _scale()
     standard = (embedder().embed([word])[0] @ weights - mean) / deviation
-    values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - DEAD_ZONE)
+    # A word that the vocabulary holds only in pieces is read with less confidence.
+    dead = DEAD_ZONE * (1 if embedder().knows(word) else 2)
+    values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - dead)
     for at, axis in enumerate(axes()):
         pole = (word in axis.high) - (word in axis.low)
         if pole:
             values[at] = pole * max(pole * values[at], SEED)
     return tuple(values.tolist())
+
+
+def small_words() -> frozenset[str]:
+    """Words that carry a sentence and have no meaning of their own here."""
+    return _list("words", "small")
 
 
 def says_something(word: str) -> bool:
@@ -192,7 +200,7 @@ def read(text: str, ignored: frozenset[str] = frozenset()) -> Reading:
 
 def _weighted(text: str) -> Iterator[tuple[str, float]]:
     """The words with a meaning of their own, each with how much it counts: negative where the text denies it."""
-    strength, since, joined = 1.0, 0, 1.0
+    strength, since, joined, stress = 1.0, 0, 1.0, 1.0
     for word in _WORD.findall(_plain(text)):
         kind = next((kind for kind in STRENGTHS if word in _list("words", kind)), None)
         if kind == "not" or kind == "before":
@@ -201,6 +209,8 @@ def _weighted(text: str) -> Iterator[tuple[str, float]]:
             strength, since = strength * STRENGTHS[kind], 0
         elif not word[0].isalpha():
             strength = joined = 1.0
+        elif word in ("but", "yet"):
+            strength, stress = 1.0, STRESS
         elif word in ("or", "nor"):
             strength = joined if joined < 0 else strength
         elif word in _list("words", "small"):
@@ -208,7 +218,7 @@ def _weighted(text: str) -> Iterator[tuple[str, float]]:
             if since > REACH:
                 strength = 1.0
         else:
-            yield word, strength
+            yield word, strength * stress
             strength, joined = 1.0, strength
 
 

@@ -26,10 +26,17 @@ from latentscore.labels import FIELDS, FieldSpec, Label
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.seeds import digest, rng_for
-from latentscore_data.core.llm.offline.excerpts import SMALL_WORDS, vibes_for
+from latentscore_data.core.llm.offline.excerpts import vibes_for
 from latentscore_data.core.llm.offline.lexicon import ParsedVibe, lexicon_text, parse_vibe
 from latentscore_data.core.llm.types import Answer, Question
-from latentscore_data.core.meaning.reading import Reading, axes, pole_words, reading_fingerprint, says_something
+from latentscore_data.core.meaning.reading import (
+    Reading,
+    axes,
+    pole_words,
+    reading_fingerprint,
+    says_something,
+    small_words,
+)
 from latentscore_data.core.meaning.starter import Neighbours, neighbours, starter_fingerprint
 from latentscore_data.core.vibes.schema import TextVibes
 
@@ -183,7 +190,7 @@ def _thinking(parsed: ParsedVibe, config: MusicConfigPrompt, near: Neighbours) -
 def title_for(vibe: str) -> str:
     """One to four words of the vibe: those that carry a mood first, in their own order."""
     words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", vibe.split("\n")[0])
-    telling = [w for w in words if w.lower() not in SMALL_WORDS][:12] or words[:4]
+    telling = [w for w in words if w.lower() not in small_words()][:12] or words[:4]
     known = {w for w in telling if says_something(w)} if len(telling) > 4 else set(telling)
     rank = sorted(range(len(telling)), key=lambda i: (telling[i] not in known, i))[:4]
     title = " ".join(word[:1].upper() + word[1:] for word in (telling[i] for i in sorted(rank)))
