@@ -62,10 +62,9 @@ _NUMBERS: dict[str, str] = {
 def _whole_words() -> dict[str, str]:
     """Words whose ending is part of them, and words whose rough stem would be another word (notes, not; bare, bars)."""
     table = _tables()["words"]
-    whole = {word: word for word in _split(table["keep"])}
-    for forms in table["families"]:
-        first, *others = _split(forms)
-        whole.update(dict.fromkeys((first, *others), first))
+    whole = {word: word for word in table["keep"].split()}
+    for forms in table["families"].split("; "):
+        whole.update(dict.fromkeys(forms.split(), forms.split()[0]))
     return whole
 
 
@@ -200,9 +199,8 @@ def lexicon() -> Lexicon:
         degree_heads = [words_of(head) for head in _split(table.pop("degree_heads", ""))] or own_heads
         for head in degree_heads if steps else []:
             degrees[head, name] = steps
-        for key, words in table.items():
-            label = labels[key]
-            phrases = [*_split(words)]
+        for key, label in labels.items():
+            phrases = _split(table.get(key, ""))
             if name != REGISTER and not isinstance(label, bool | int):
                 phrases.append("~" + key.replace("_", " "))
             for phrase in phrases:
@@ -223,8 +221,6 @@ def lexicon() -> Lexicon:
     register = dict(data["register"])
     add_field(REGISTER, register, {key: key for key in register})
 
-    _drop_redundant(senses, heads)
-
     vocabulary = frozenset(w for phrase in (*senses, *heads) for w in phrase)
     vocabulary |= _INTENSE | _MILD | _MODERATE | _NEGATIONS | _FILLERS | _COPULAS | _BREAKERS
     deletions: dict[str, list[str]] = defaultdict(list)
@@ -239,24 +235,6 @@ def lexicon() -> Lexicon:
         vocabulary=vocabulary,
         deletions={k: tuple(v) for k, v in deletions.items()},
     )
-
-
-def _drop_redundant(senses: dict[Phrase, list[Sense]], heads: Mapping[Phrase, list[str]]) -> None:
-    """Forget phrases such as "dark pad" where "dark" beside "pad" says the same.
-
-    A head hears all adjectives around it, a phrase only its own words ("a mournful, dark pad").
-    """
-    for phrase, meanings in list(senses.items()):
-        for sense in [s for s in meanings if s.alone]:
-            for cut in range(1, len(phrase)):
-                word, head = phrase[:cut], phrase[cut:]
-                if sense.field in heads.get(head, ()) and any(
-                    (s.field, s.label) == (sense.field, sense.label) for s in senses.get(word, ())
-                ):
-                    meanings.remove(sense)
-                    break
-        if not meanings:
-            del senses[phrase]
 
 
 # --- small typos -----------------------------------------------------------------------------------------------------
