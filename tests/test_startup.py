@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SRC, command_paths
+from latentscore_data.cli import COMMANDS, load_command
 
 HEAVY = (
     "torch", "litellm", "scipy", "numba", "transformers", "modal", "datasets", "soundfile", "jinja2", "huggingface_hub",
@@ -62,6 +63,23 @@ def test_stages_are_listed_in_their_order(helps: dict[str, str]) -> None:
     stages = ["download", "vibes", "configs", "train", "bench", "export", "run-all"]
     places = [helps[""].index(f" {stage} ") for stage in stages]
     assert places == sorted(places)
+
+
+def test_the_program_s_help_imports_no_command() -> None:
+    code = (
+        "import sys\nfrom latentscore_data.cli import main\nsys.argv = ['lsdata', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', *sorted(name for name in sys.modules if name.startswith('latentscore_data.co')))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = out.stdout.rsplit("LOADED", 1)[1].split()
+    assert not {f"latentscore_data.commands.{entry.module}" for entry in COMMANDS.values()} & set(loaded)
+    assert len(loaded) < 12, loaded
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_the_table_says_what_the_command_s_docstring_says(name: str) -> None:
+    assert (load_command(name).help or "").splitlines()[0] == COMMANDS[name].help
 
 
 def modules() -> list[str]:

@@ -1,4 +1,4 @@
-"""lsdata: the commands, the global options, and the one place where errors become messages and exit codes."""
+"""lsdata: the table of commands, the global options, and the one place where errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,149 @@ import functools
 import importlib
 import inspect
 import io
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
-from latentscore_data.commands._options import Globals
+from latentscore.errors import LatentScoreError
+from latentscore_data import __version__
+from latentscore_data.commands._globals import Globals
+from latentscore_data.core.base import display
+from latentscore_data.core.base.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError
+
+STAGES = "Stages, in order"
+HELPERS = "Helpers"
 
 
-class InOrder(TyperGroup):
-    """Lists the commands as the table does; Typer puts those with subcommands behind the others."""
+@dataclass(frozen=True)
+class Entry:
+    """A command: its module below ``commands/``, its panel in the help, and the first line of its docstring."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return [name for name in COMMANDS if name in self.commands]
+    module: str
+    panel: str
+    help: str
 
 
-_program = typer.Typer(
+COMMANDS = {
+    "download": Entry("download", STAGES, "Draw a sample of texts from each data set."),
+    "vibes": Entry(
+        "vibes", STAGES, "Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise."
+    ),
+    "configs": Entry(
+        "configs", STAGES, "Ask a model for N configs per vibe, render and score them, and keep the best."
+    ),
+    "train": Entry("train", STAGES, "Rows to a model: SFT, GRPO and ablations, here or on Modal."),
+    "bench": Entry(
+        "bench",
+        STAGES,
+        "Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.",
+    ),
+    "export": Entry("export", STAGES, "Hand over models, maps, data sets, chat files and a report."),
+    "run-all": Entry(
+        "run_all",
+        STAGES,
+        "Run download, vibes, configs, train, bench and export in order; a stage that is fresh is skipped.",
+    ),
+    "status": Entry(
+        "status",
+        HELPERS,
+        "What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing.",
+    ),
+    "render": Entry(
+        "render",
+        HELPERS,
+        "Render one config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.",
+    ),
+    "doctor": Entry(
+        "doctor", HELPERS, "What is installed, which keys and weights are there, what would not work, and the fix."
+    ),
+}
+"""The commands in the order of the help. A command's module is imported when it is called or its own help is shown."""
+
+
+class LoadedCommands(MutableMapping[str, Any]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        return load_command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        raise TypeError("commands are added to the table COMMANDS")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("commands are removed from the table COMMANDS")
+
+
+class LazyGroup(TyperGroup):
+    """The program: lists its commands from the table and imports only the one that is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**{**attributes, "commands": LoadedCommands()})
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with self._listing():
+            super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        with self._listing():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        """Only names and help lines are needed here, and those stand in the table."""
+        loaded = self.commands
+        self.commands = {
+            name: TyperCommand(name, help=entry.help, rich_help_panel=entry.panel) for name, entry in COMMANDS.items()
+        }
+        try:
+            yield
+        finally:
+            self.commands = loaded
+
+
+@functools.cache
+def load_command(name: str) -> Any:
+    """Import one command: the function of the same name, or the module's ``app`` when it has subcommands.
+
+    Raises :class:`KeyError` for a name that is not in the table.
+    """
+    entry = COMMANDS[name]
+    module = importlib.import_module(f"latentscore_data.commands.{entry.module}")
+    group: typer.Typer | None = getattr(module, "app", None)
+    if group is None:
+        group = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        group.command(name)(everywhere(getattr(module, entry.module), name))
+        return typer.main.get_command(group)
+    for command in group.registered_commands:
+        if command.callback is not None:
+            sub = command.name or command.callback.__name__.replace("_", "-")
+            command.callback = everywhere(command.callback, f"{name} {sub}")
+    loaded = typer.main.get_command(group)
+    loaded.name = name
+    return loaded
+
+
+app = typer.Typer(
     name="lsdata",
-    cls=InOrder,
+    cls=LazyGroup,
     help="From a sentence to ambient music, and the data and models in between.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,13 +175,11 @@ VerboseGlobal = Annotated[bool, typer.Option("--verbose", "-v", help="Say more o
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from latentscore_data import __version__
-
         typer.echo(f"lsdata {__version__}")
         raise typer.Exit
 
 
-@_program.callback()
+@app.callback()
 def _everywhere(
     config: ConfigGlobal = None,
     root: RootGlobal = None,
@@ -137,10 +255,6 @@ def as_typed(value: Any) -> Any:
 
 def with_errors_shown(work: Callable[[], None], name: str) -> None:
     """Run a command; an error we know becomes one line, its remedy and its exit code, anything else is a bug (70)."""
-    from latentscore.errors import LatentScoreError
-    from latentscore_data.core.base import display
-    from latentscore_data.core.base.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError
-
     display.OUTPUT.json, display.OUTPUT.quiet = Globals.json, Globals.quiet
     display.OUTPUT.verbose, display.OUTPUT.command = Globals.verbose, name
     _log_to_stderr(Globals.verbose)
@@ -170,20 +284,14 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
 
 
 def _report(message: str, remedy: str, exit_code: int) -> None:
-    from latentscore_data.core.base.display import OUTPUT, clean, print_json, redact
-
-    message, remedy = redact(clean(message)), redact(clean(remedy))
+    message, remedy = display.redact(display.clean(message)), display.redact(display.clean(remedy))
     print(f"lsdata: {message}" + (f"\n  -> {remedy}" if remedy else ""), file=sys.stderr)  # noqa: T201
-    if OUTPUT.json:
-        print_json({"error": message, "remedy": remedy, "exit_code": exit_code})
+    if display.OUTPUT.json:
+        display.print_json({"error": message, "remedy": remedy, "exit_code": exit_code})
     raise typer.Exit(exit_code)
 
 
 def _log_to_stderr(verbose: bool) -> None:
-    import logging
-
-    from latentscore_data.core.base.display import RedactingFormatter
-
     class Stderr(logging.StreamHandler[Any]):
         """Where stderr is when something is said: while a panel is drawn, that is the panel."""
 
@@ -196,7 +304,7 @@ def _log_to_stderr(verbose: bool) -> None:
 
     handler = Stderr()
     handler.setFormatter(
-        RedactingFormatter("%(levelname)s %(name)s: %(message)s" if verbose else "lsdata: %(message)s")
+        display.RedactingFormatter("%(levelname)s %(name)s: %(message)s" if verbose else "lsdata: %(message)s")
     )
     handler.setLevel(logging.DEBUG if verbose else logging.WARNING)
     root = logging.getLogger("latentscore_data")
@@ -205,74 +313,13 @@ def _log_to_stderr(verbose: bool) -> None:
     root.propagate = False
 
 
-STAGES = "Stages, in order"
-HELPERS = "Helpers"
-
-# One line per command: its name, its module, its panel in the help.
-COMMANDS = {
-    "download": ("download", STAGES),
-    "vibes": ("vibes", STAGES),
-    "configs": ("configs", STAGES),
-    "train": ("train", STAGES),
-    "bench": ("bench", STAGES),
-    "export": ("export", STAGES),
-    "run-all": ("run_all", STAGES),
-    "status": ("status", HELPERS),
-    "render": ("render", HELPERS),
-    "doctor": ("doctor", HELPERS),
-}
-
-
-def register(name: str) -> None:
-    """Add one command: the function of the same name, or the module's `app` when it has subcommands."""
-    module, panel = COMMANDS[name]
-    loaded = importlib.import_module(f"latentscore_data.commands.{module}")
-    group: typer.Typer | None = getattr(loaded, "app", None)
-    if group is None:
-        function = getattr(loaded, module)
-        _program.command(name, rich_help_panel=panel)(everywhere(function, name))
-        return
-    for command in group.registered_commands:
-        if command.callback is not None:
-            sub = command.name or command.callback.__name__.replace("_", "-")
-            command.callback = everywhere(command.callback, f"{name} {sub}")
-    _program.add_typer(group, name=name, rich_help_panel=panel)
-
-
-@functools.cache
-def whole_program() -> typer.Typer:
-    """The program with all its commands."""
-    for name in COMMANDS:
-        register(name)
-    return _program
-
-
-def __getattr__(name: str) -> Any:
-    if name == "app":
-        return whole_program()
-    raise AttributeError(name)
-
-
-def called_command(words: list[str]) -> str:
-    """The first word that is neither an option nor an option's value; empty without one."""
-    for before, word in zip(["", *words], words, strict=False):
-        if not word.startswith("-") and before not in ("--root", "--config"):
-            return word
-    return ""
-
-
 def main() -> None:
-    """The console entry point. Of the commands only the one that is called is loaded, which halves the time to its help."""
+    """The console entry point."""
     for stream in (sys.stdout, sys.stderr):
         # A locale that is not UTF-8 must not turn a vibe into a crash.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    called = called_command(sys.argv[1:])
-    if called in COMMANDS and "_LSDATA_COMPLETE" not in os.environ:
-        register(called)
-        _program(prog_name="lsdata")
-    else:
-        whole_program()(prog_name="lsdata")
+    app(prog_name="lsdata")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
     ("arguments", "code", "message"),
     [
         (("sft", "--preset", "lora_rank:r33"), 2, "did you mean"),
-        (("sft", "--set", "optim.learning_rat=1"), 2, "did you mean optim.learning_rate"),
+        (("sft", "--set", "optim.learning_rat=1"), 2, "did you mean learning_rate"),
         (("grpo", "--set", "batch.size=30", "--set", "batch.per_device=2"), 2, "batch.size 24 or 32"),
         (("grpo", "--adapter", "no-such-run"), 2, "neither a finished run nor a folder"),
         (("sft", "--run-id", "../up"), 2, "no folder name"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from latentscore_data.commands._globals import Globals
 from latentscore_data.core.base.display import print_summary
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, load_settings
@@ -152,16 +152,6 @@ def with_flags(parameter: str, options: Mapping[str, Any]) -> Callable[[Command]
 
 calls_models = with_flags("calls", CALL_OPTIONS)
 """For commands that call models: the flags that were given become ``calls``, for the section ``llm``."""
-
-
-class Globals:
-    """The options that work before and after the command's name."""
-
-    config: Path | None = None
-    root: Path | None = None
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
 
 
 def load(**flags: dict[str, Any]) -> Settings:

@@ -15,8 +15,9 @@ from latentscore_data.commands._options import Globals, load
 from latentscore_data.commands.run_all import STAGES, command_module
 from latentscore_data.core.base.display import OUTPUT, PLAIN_LINE_SECONDS, can_be_live, clean, console, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, install
+from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.base.secrets import read_dotenv
-from latentscore_data.core.base.settings import Settings, effective
+from latentscore_data.core.base.settings import Settings, resolve_settings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.cache import AnswerCache
@@ -270,7 +271,8 @@ def show_settings() -> None:
     from rich.table import Table
 
     flags: dict[str, Any] = {"paths": {"root": Globals.root}} if Globals.root else {}
-    rows = list(effective(Globals.config, **flags))
+    resolved = resolve_settings(Globals.config, **flags)
+    rows = [(name, value, resolved.origins[name]) for name, value in leaves(resolved.value.model_dump())]
     if OUTPUT.json:
         print_json([{"name": name, "value": value, "from": origin} for name, value, origin in rows])
         return

@@ -41,7 +41,9 @@ from latentscore_data.core.export.provenance import licenses_by_dataset
 from latentscore_data.core.export.push import can_push, check_push, push_folder
 from latentscore_data.core.export.terms import required
 
-app = typer.Typer(help="Hand over models, maps, data sets, chat files and a report.", no_args_is_help=True)
+app = typer.Typer(
+    help="Hand over models, maps, data sets, chat files and a report.", no_args_is_help=True, add_completion=False
+)
 
 OutOption = Annotated[
     Path | None,

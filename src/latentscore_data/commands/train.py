@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-app = typer.Typer(help="Rows to a model: SFT, GRPO and ablations, here or on Modal.", no_args_is_help=True)
+app = typer.Typer(
+    help="Rows to a model: SFT, GRPO and ablations, here or on Modal.", no_args_is_help=True, add_completion=False
+)
 
 WHAT = "What is trained"
 WHERE = "Where it runs"

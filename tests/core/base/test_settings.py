@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentscore_data.core.base.errors import InputError, LsdataError
-from latentscore_data.core.base.settings import chosen, effective, load_settings
+from latentscore_data.core.base.settings import chosen, load_settings, resolve_settings
 
 
 def settings_file(tmp_path: Path, text: str) -> Path:
@@ -24,11 +24,34 @@ def test_later_wins_default_file_environment_flag(tmp_path: Path, monkeypatch: p
     settings = load_settings(path, configs=chosen(n=4, seed=None))
     assert (settings.configs.n, settings.configs.temperature, settings.configs.seed) == (4, 0.3, 5)
     assert settings.configs.batch_size == 1
-    origins = {name: origin for name, _, origin in effective(path, configs=chosen(n=4))}
+    origins = resolve_settings(path, configs=chosen(n=4)).origins
     assert origins["configs.n"] == "flag"
     assert origins["configs.temperature"] == "LSDATA_CONFIGS__TEMPERATURE"
     assert origins["configs.seed"] == str(path)
     assert origins["configs.batch_size"] == "default"
+
+
+@pytest.mark.parametrize("text", ["[train.checkpoint]\nearly_stopping_patience = ''\n", "[llm]\nmax_cost = ''\n"])
+def test_an_empty_text_leaves_a_value_open_that_may_be_open(tmp_path: Path, text: str) -> None:
+    settings = load_settings(settings_file(tmp_path, text), llm={"api_base": ""})
+    assert settings.llm.max_cost is None
+    assert settings.llm.api_base is None
+    assert settings.train.checkpoint.early_stopping_patience == (None if "patience" in text else 3)
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LLM__MAX_COST", "LLM__API_BASE", "LLM__MODEL", "PATHS__ROOT", "CONFIGS__N"):
+        monkeypatch.setenv(f"LSDATA_{name}", "")
+    resolved = resolve_settings()
+    assert resolved.value == load_settings()
+    assert set(resolved.origins.values()) == {"default"}
+    assert resolved.value.paths.root == Path("data_work")
+
+
+def test_the_data_root_may_lie_in_the_home_folder_and_is_never_empty(tmp_path: Path) -> None:
+    assert load_settings(settings_file(tmp_path, "[paths]\nroot = '~/ls'\n")).paths.root == Path.home() / "ls"
+    with pytest.raises(InputError, match="a folder must be named"):
+        load_settings(settings_file(tmp_path, "[paths]\nroot = ' '\n"))
 
 
 def test_the_file_in_the_working_folder_is_read() -> None:

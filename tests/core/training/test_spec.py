@@ -96,8 +96,8 @@ def test_overrides_are_read_as_toml_and_otherwise_as_text() -> None:
 @pytest.mark.parametrize(
     ("kind", "overrides", "message", "remedy"),
     [
-        ("sft", ["optim.learning_rat=1"], "did you mean optim.learning_rate", ""),
-        ("sft", ["optim=1"], "no value 'optim'", ""),
+        ("sft", ["optim.learning_rat=1"], "unknown setting optim.learning_rat (did you mean learning_rate?)", ""),
+        ("sft", ["optim=1"], "--set: optim: input should be a valid dictionary", ""),
         ("sft", ["optim.learning_rate"], "has no value", "--set KEY=VALUE"),
         ("sft", ["optim.learning_rate=-1"], "--set: optim.learning_rate", ""),
         ("sft", ["batch.size=16", "batch.per_device=6"], "not a multiple", "batch.size 12 or 18"),

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.base.loop import Progress
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.secrets import NAMED
-from latentscore_data.core.base.summary import Summary
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from latentscore_data.core.base.summary import Summary
 
 log = logging.getLogger(__name__)
 

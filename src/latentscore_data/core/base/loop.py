@@ -18,6 +18,7 @@ import orjson
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.jsonl import Appender, read_lines, replace_bytes, replace_rows
 from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
 from latentscore_data.core.base.writer import BackgroundWriter
 
@@ -82,16 +83,6 @@ class Job(Generic[InT]):
     line_key: str = "row_id"
     breaker_window: int = 40
     breaker_at_least: int = 20
-
-
-class Progress:
-    """Told what happens; the display shows it. This one shows nothing."""
-
-    def start(self, stage: str, total: int | None) -> None: ...
-
-    def update(self, summary: Summary, in_flight: int) -> None: ...
-
-    def finish(self, summary: Summary) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-
-from pydantic import SecretStr
+from typing import TYPE_CHECKING
 
 from latentscore_data.core.base.errors import MissingError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 _KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_ID)?$", re.IGNORECASE)
 
@@ -37,6 +39,8 @@ def key_named(variable: str) -> SecretStr:
     value = os.environ.get(variable, "")
     if not value:
         raise MissingError(f"{variable} is not set", f"put it into the environment or into .env ({variable}=...)")
+    from pydantic import SecretStr
+
     NAMED.add(variable)
     return SecretStr(value)
 

@@ -6,16 +6,15 @@ Where a value comes from, later wins: default, ``latentscore.toml``, environment
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -24,12 +23,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from latentscore_data.core.base.errors import InputError, in_a_sentence
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
-
-Values = dict[str, Any]
 
 
 class Section(BaseModel):
@@ -37,10 +35,27 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_none(cls, values: Any) -> Any:
+        """Read an empty text as "not set" wherever a value may be left open: TOML has no null."""
+        if not isinstance(values, dict):
+            return values
+        may_be_none = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        given = cast(Values, values)
+        return {name: None if value == "" and name in may_be_none else value for name, value in given.items()}
+
 
 class PathsSettings(Section):
     root: Path = Path("data_work")
     """The data root: every stage reads and writes below it."""
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _is_a_folder(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("a folder must be named; . is this one")
+        return Path(value).expanduser() if isinstance(value, str | Path) else value
 
 
 @dataclass
@@ -438,32 +453,20 @@ def load_settings(config: Path | None = None, **flags: Values) -> Settings:
     Raises :class:`InputError` for a missing file, an unknown key (the nearest known one is named), a value of the wrong
     type, or a key that belongs into the environment.
     """
-    layers = _layers(config, flags)
-    merged: Values = {}
-    for _, values in layers:
-        merged = _merge(merged, values)
-    try:
-        return Settings(**merged)
-    except ValidationError as error:
-        raise _input_error(error, layers) from None
+    return resolve_settings(config, **flags).value
 
 
-def effective(config: Path | None = None, **flags: Values) -> Iterator[tuple[str, Any, str]]:
-    """(dotted name, value, where it came from) for every setting."""
-    settings = load_settings(config, **flags)
-    layers = _layers(config, flags)
-    for name, value in _leaves(settings.model_dump()):
-        yield name, value, _origin(name, layers)
+def resolve_settings(config: Path | None = None, **flags: Values) -> Resolved[Settings]:
+    """The effective settings with the origin of each value. Raises what :func:`load_settings` raises."""
+    return resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
 
 
-def _layers(config: Path | None, flags: Mapping[str, Values]) -> list[tuple[str, Values]]:
+def _layers(config: Path | None, flags: Mapping[str, Values]) -> Iterator[Layer]:
     path = settings_file(config)
-    layers: list[tuple[str, Values]] = []
     if path is not None:
-        layers.append((str(path), _read_toml(path)))
-    layers.append(("environment", _read_environment()))
-    layers.append(("flag", {section: values for section, values in flags.items() if values}))
-    return layers
+        yield Layer(str(path), _read_toml(path))
+    yield Layer("environment", _read_environment())
+    yield Layer("flag", {section: values for section, values in flags.items() if values})
 
 
 def settings_file(config: Path | None) -> Path | None:
@@ -496,7 +499,7 @@ _SECRET_VALUE = re.compile(r"^(sk-|hf_|ak-|as-|gsk_|xai-|AIza)[A-Za-z0-9_-]{12,}
 
 
 def _refuse_secrets(path: Path, values: Values) -> None:
-    for name, value in _leaves(values):
+    for name, value in leaves(values):
         key = name.rsplit(".", 1)[-1]
         if _SECRET_NAME.search(key) or (isinstance(value, str) and _SECRET_VALUE.match(value)):
             raise InputError(
@@ -507,86 +510,14 @@ def _refuse_secrets(path: Path, values: Values) -> None:
 
 def _read_environment() -> Values:
     try:
-        values = EnvSettingsSource(Settings)()
+        values = EnvSettingsSource(Settings, env_ignore_empty=True)()
     except SettingsError as error:
         raise InputError(f"environment: {error}", "lists and tables in variables are written as JSON") from None
     known = {f"LSDATA_{name.upper()}" for name in Settings.model_fields}
     for variable in os.environ:
         if variable.startswith("LSDATA_") and variable.split("__")[0].upper() not in known:
             raise InputError(
-                f"environment variable {variable} is no setting{_nearest(variable.split('__')[0], sorted(known))}",
+                f"environment variable {variable} is no setting{did_you_mean(variable.split('__')[0], sorted(known))}",
                 "settings are written LSDATA_SECTION__NAME",
             )
     return values
-
-
-def _merge(base: Values, top: Values) -> Values:
-    merged = dict(base)
-    for name, value in top.items():
-        below = merged.get(name)
-        if isinstance(below, dict) and isinstance(value, dict):
-            merged[name] = _merge(cast(Values, below), cast(Values, value))
-        else:
-            merged[name] = value
-    return merged
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(cast(Values, value), f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _lookup(values: Values, name: str) -> bool:
-    at: Any = values
-    for part in name.split("."):
-        if not isinstance(at, dict) or part not in at:
-            return False
-        at = cast(Values, at)[part]
-    return True
-
-
-def _origin(name: str, layers: list[tuple[str, Values]]) -> str:
-    for label, values in reversed(layers):
-        if _lookup(values, name):
-            return f"LSDATA_{name.upper().replace('.', '__')}" if label == "environment" else label
-    return "default"
-
-
-def _input_error(error: ValidationError, layers: list[tuple[str, Values]]) -> InputError:
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"]]
-    name = ".".join(parts)
-    where = _origin(_given(parts, layers), layers)
-    if first["type"] == "extra_forbidden":
-        known = _known_names(parts[:-1])
-        what = "section" if len(parts) == 1 else "setting"
-        return InputError(f"{where}: unknown {what} {name}{_nearest(parts[-1], known)}", "see latentscore.toml.example")
-    return InputError(
-        f"{where}: {name}: {in_a_sentence(first['msg'])} (got {first['input']!r})", "see latentscore.toml.example"
-    )
-
-
-def _given(parts: list[str], layers: list[tuple[str, Values]]) -> str:
-    """As much of the name as somebody wrote: pydantic also counts the items of a list, and the members of a union."""
-    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
-    return next((name for name in names if any(_lookup(values, name) for _, values in layers)), ".".join(parts))
-
-
-def _known_names(sections: list[str]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for section in sections:
-        field = model.model_fields.get(section)
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = [other for other in known if "_" in other and "".join(word[:1] for word in other.split("_")) == name]
-    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})" if known else ""

@@ -11,7 +11,8 @@ from typing import Any
 
 from latentscore import Audio, AudioError, write_audio
 from latentscore_data.core.base.errors import LsdataError, OutputError
-from latentscore_data.core.base.loop import Progress, RowFailure
+from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings

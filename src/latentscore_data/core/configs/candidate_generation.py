@@ -14,7 +14,8 @@ from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
-from latentscore_data.core.base.loop import Job, Line, NotAttempted, Progress, RowFailure, run_stage
+from latentscore_data.core.base.loop import Job, Line, NotAttempted, RowFailure, run_stage
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings

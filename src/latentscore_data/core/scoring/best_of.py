@@ -12,8 +12,9 @@ from typing import Any
 
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
-from latentscore_data.core.base.loop import Job, Line, Progress, RowFailure, read_newest, run_stage
+from latentscore_data.core.base.loop import Job, Line, RowFailure, read_newest, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, Split
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings

@@ -11,6 +11,7 @@ from typing import Any
 
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
+from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
@@ -26,7 +27,6 @@ from latentscore_data.core.training.spec import (
     TrainSpec,
     build_spec,
     check_run_id,
-    dotted,
     effective_settings,
 )
 
@@ -175,7 +175,7 @@ def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
     runs = run.folder.path.parent
     report, _ = audit(run.spec, run.limited_rows(), load_tokenizer(run.spec.base_model, runs=runs))
     count_parameters(report, run.spec, runs)
-    values = dotted(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id"}))
+    values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id"}))
     return {
         "run_id": run.spec.run_id,
         "spec": {name: (value, run.origins.get(name, "run")) for name, value in values},

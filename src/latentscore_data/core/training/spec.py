@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -10,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from latentscore_data.core.base.errors import InputError, in_a_sentence
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.layers import Layer, Origins, did_you_mean, leaves, nested, resolve
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import (
     BatchSettings,
@@ -28,8 +28,6 @@ from latentscore_data.core.base.settings import (
 
 Kind = Literal["sft", "grpo"]
 Method = Literal["lora", "full"]
-Origins = dict[str, str]
-"""Dotted name of a spec value -> where it came from."""
 
 TINY_RANDOM = "tiny-random"
 MOST_PER_DEVICE = 8
@@ -127,7 +125,7 @@ def families() -> dict[str, dict[str, dict[str, Any]]]:
 def family(name: str) -> dict[str, dict[str, Any]]:
     """The members of a family of presets. Raises :class:`InputError` naming the nearest one."""
     if name not in families():
-        raise InputError(f"no preset family {name!r}{_nearest(name, families())}", "see docs/training.md")
+        raise InputError(f"no preset family {name!r}{did_you_mean(name, families())}", "see docs/training.md")
     return families()[name]
 
 
@@ -136,7 +134,7 @@ def preset(name: str) -> dict[str, Any]:
     group, _, member = name.partition(":")
     members = family(group)
     if member not in members:
-        raise InputError(f"no preset {name!r}{_nearest(member, members)}", "presets are named FAMILY:NAME")
+        raise InputError(f"no preset {name!r}{did_you_mean(member, members)}", "presets are named FAMILY:NAME")
     return members[member]
 
 
@@ -165,39 +163,40 @@ class Choices:
     overrides: Sequence[str] = ()
 
 
-def effective_settings(settings: TrainSettings, choices: Choices) -> tuple[TrainSettings, Origins]:
+def effective_settings(
+    settings: TrainSettings, choices: Choices, settings_origins: Origins | None = None
+) -> tuple[TrainSettings, Origins]:
     """The settings of one run, with nothing left open, and each value's origin.
 
-    Later wins: default, recipe, settings (file, environment, flags), preset, ``--set``. Raises :class:`InputError`.
+    Later wins: default, recipe, settings, preset, ``--set``; ``settings_origins`` are those of ``Settings``, where they are
+    known. Raises :class:`InputError`.
     """
-    values = settings.model_dump()
-    defaults = dict(dotted(TrainSettings().model_dump()))
-    origins = {name: "default" if defaults.get(name) == value else "settings" for name, value in dotted(values)}
-
-    def put(new: Mapping[str, Any], origin: str, only_open: bool = False) -> None:
-        for name, value in new.items():
-            if only_open and _get(values, name) is not None:
-                continue
-            _set(values, name, value)
-            origins[name] = origin
-
-    for name in [*settings.presets, *choices.presets]:
-        put(preset(name), f"preset {name}")
-    put(parse_overrides(choices.overrides), "--set")
     recipes = preset_table()["recipe"]
-    if values["base_model"] == TINY_RANDOM:
-        put(recipes[TINY_RANDOM][choices.kind], f"recipe {TINY_RANDOM}", only_open=True)
-    put(recipes[choices.kind], f"recipe {choices.kind}", only_open=True)
-    put({"method": "lora"}, "recipe", only_open=True)
-    put({"batch.per_device": _per_device(values["batch"]["size"])}, "largest that divides", only_open=True)
-    try:
-        return TrainSettings.model_validate(values), origins
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{origins.get(name, 'training')}: {name}: {in_a_sentence(first['msg'])}", "see docs/training.md"
-        ) from None
+    given = settings.model_dump(exclude_unset=True)
+    presets = [*settings.presets, *choices.presets]
+    chosen = [
+        *(Layer(f"preset {name}", nested(preset(name))) for name in presets),
+        Layer("--set", nested(parse_overrides(choices.overrides))),
+    ]
+    remedy = "the names are those of [train] in latentscore.toml.example, without train."
+    base_model = resolve(TrainSettings, [Layer("settings", given), *chosen], remedy).value.base_model
+    recipe = [Layer("recipe", {"method": "lora"}), Layer(f"recipe {choices.kind}", nested(recipes[choices.kind]))]
+    if base_model == TINY_RANDOM:
+        recipe.append(Layer(f"recipe {TINY_RANDOM}", nested(recipes[TINY_RANDOM][choices.kind])))
+    # A value that the settings leave open (None) is the recipe's.
+    decided = {name for layer in recipe for name, _ in leaves(layer.values)}
+    kept = nested({name: value for name, value in leaves(given) if value is not None or name not in decided})
+    layers = [*recipe, Layer("settings", kept), *chosen]
+    resolved = resolve(TrainSettings, layers, remedy)
+    if resolved.value.batch.per_device is None:
+        largest = {"batch": {"per_device": _per_device(_resolved(resolved.value.batch.size))}}
+        resolved = resolve(TrainSettings, [*layers, Layer("largest that divides", largest)], remedy)
+    known = settings_origins or {}
+    origins = {
+        name: known.get(f"train.{name}", found) if found == "settings" else found
+        for name, found in resolved.origins.items()
+    }
+    return resolved.value, origins
 
 
 def build_spec(
@@ -271,55 +270,10 @@ def check_run_id(run_id: str) -> str:
 
 def differences(old: TrainSpec, new: TrainSpec) -> list[str]:
     """What differs between two specs, as dotted names with both values."""
-    before = dict(dotted(old.model_dump(mode="json")))
-    after = dict(dotted(new.model_dump(mode="json")))
+    before = dict(leaves(old.model_dump(mode="json")))
+    after = dict(leaves(new.model_dump(mode="json")))
     return [
         f"{name} {before.get(name)!r} -> {after.get(name)!r}"
         for name in sorted(set(before) | set(after))
         if before.get(name) != after.get(name)
     ]
-
-
-def dotted(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested values as (dotted name, value)."""
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found += dotted(cast("dict[str, Any]", value), f"{prefix}{name}.")
-        else:
-            found.append((prefix + name, value))
-    return found
-
-
-def _walk(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    at: dict[str, Any] = values
-    *sections, leaf = name.split(".")
-    for section in sections:
-        if not isinstance(at.get(section), dict):
-            raise _unknown(name, values)
-        at = at[section]
-    if leaf not in at or isinstance(at[leaf], dict):
-        raise _unknown(name, values)
-    return at, leaf
-
-
-def _get(values: dict[str, Any], name: str) -> Any:
-    at, leaf = _walk(values, name)
-    return at[leaf]
-
-
-def _set(values: dict[str, Any], name: str, value: Any) -> None:
-    at, leaf = _walk(values, name)
-    at[leaf] = value
-
-
-def _unknown(name: str, values: dict[str, Any]) -> InputError:
-    return InputError(
-        f"training has no value {name!r}{_nearest(name, [known for known, _ in dotted(values)])}",
-        "the names are those of [train] in latentscore.toml.example, without train.",
-    )
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})"

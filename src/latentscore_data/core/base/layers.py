@@ -1,0 +1,155 @@
+"""The one way from defaults to values: layers that are merged, with the origin of each value.
+
+Settings are resolved from the settings file, the environment and flags; a training run from recipes, settings, presets and
+``--set``. A later layer wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from latentscore_data.core.base.errors import InputError, in_a_sentence
+
+Values = dict[str, Any]
+Origins = dict[str, str]
+"""Dotted name of a value -> the layer that it comes from."""
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Nested values and where they come from."""
+
+    origin: str
+    values: Values
+
+    def says(self, name: str) -> bool:
+        """Return whether this layer holds a value of that dotted name, or of a name below it."""
+        at: Any = self.values
+        for part in name.split("."):
+            if not isinstance(at, dict) or part not in at:
+                return False
+            at = cast(Values, at)[part]
+        return True
+
+    def origin_of(self, name: str) -> str:
+        """A variable of the environment has a name of its own; every other layer is named as a whole."""
+        return f"LSDATA_{name.upper().replace('.', '__')}" if self.origin == "environment" else self.origin
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[ModelT]):
+    """A validated model, and the origin of each of its values by dotted name."""
+
+    value: ModelT
+    origins: Origins
+
+
+def resolve(model: type[ModelT], layers: Sequence[Layer], remedy: str) -> Resolved[ModelT]:
+    """Merge the layers over the model's defaults.
+
+    Raises :class:`InputError` that names the layer, the value and, for an unknown name, the nearest known one; ``remedy`` says
+    where the names are listed.
+    """
+    merged: Values = {}
+    for layer in layers:
+        merged = merge(merged, layer.values)
+    try:
+        value = model(**merged)
+    except ValidationError as error:
+        raise _input_error(model, error, layers, remedy) from None
+    return Resolved(value, {name: origin(name, layers) for name, _ in leaves(value.model_dump())})
+
+
+def merge(below: Values, above: Values) -> Values:
+    """Nested values with those of ``above`` in the place of those of ``below``."""
+    merged = dict(below)
+    for name, value in above.items():
+        under = merged.get(name)
+        if isinstance(under, dict) and isinstance(value, dict):
+            merged[name] = merge(cast(Values, under), cast(Values, value))
+        else:
+            merged[name] = value
+    return merged
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) for every value that is not a table of its own."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(cast(Values, value), f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def nested(dotted: Mapping[str, Any]) -> Values:
+    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    values: Values = {}
+    for name, value in dotted.items():
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        values = merge(values, value)
+    return values
+
+
+def origin(name: str, layers: Sequence[Layer]) -> str:
+    """Where the value of that dotted name comes from."""
+    return next((layer.origin_of(name) for layer in reversed(layers) if layer.says(name)), DEFAULT)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is nearest, or all of them; empty where none is known."""
+    known = list(known)
+    initials = [other for other in known if "_" in other and "".join(word[:1] for word in other.split("_")) == name]
+    close = initials or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})" if known else ""
+
+
+def _input_error(model: type[BaseModel], error: ValidationError, layers: Sequence[Layer], remedy: str) -> InputError:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    name = ".".join(parts)
+    where = origin(_given(parts, layers), layers)
+    if first["type"] == "extra_forbidden":
+        what = (
+            "section"
+            if len(parts) == 1 and all(_is_section(model, known) for known in model.model_fields)
+            else "setting"
+        )
+        hint = did_you_mean(parts[-1], _known_names(model, parts[:-1]))
+        return InputError(f"{where}: unknown {what} {name}{hint}", remedy)
+    return InputError(f"{where}: {name}: {in_a_sentence(first['msg'])} (got {first['input']!r})", remedy)
+
+
+def _given(parts: Sequence[str], layers: Sequence[Layer]) -> str:
+    """As much of the name as a layer holds: pydantic also counts the items of a list, and the members of a union."""
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if any(layer.says(name) for layer in layers)), ".".join(parts))
+
+
+def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a field that is a table of its own; None for another field, or none."""
+    field = model.model_fields.get(name)
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _is_section(model: type[BaseModel], name: str) -> bool:
+    return section_of(model, name) is not None
+
+
+def _known_names(model: type[BaseModel], sections: Sequence[str]) -> list[str]:
+    for section in sections:
+        below = section_of(model, section)
+        if below is None:
+            return []
+        model = below
+    return list(model.model_fields)
