@@ -22,6 +22,10 @@ FAR, NEAR = -0.2, 0.3
 """Cosine of the nearest pair at which its configs say nothing, and at which they are trusted fully."""
 
 
+USUAL = 0.7
+"""Which part of a label's share in the whole set is taken off its votes: else the most frequent choice wins everywhere."""
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """Pairs near to a text, the nearest first, with weights that add up to ``trust`` (0 to 1)."""
@@ -34,8 +38,9 @@ class Neighbours:
         return sum(self.weights)
 
     def votes(self, field: str) -> dict[Label, float]:
-        """How much weight the pairs give to each label of a field."""
-        votes = dict.fromkeys(FIELDS[field].labels, 0.0)
+        """The weight that the pairs give to each label of a field; for choices, beyond what the whole set gives it."""
+        usual = 0.0 if FIELDS[field].ordered else USUAL
+        votes = {label: -self.trust * usual * share for label, share in _shares(field).items()}
         for pair, weight in zip(self.pairs, self.weights, strict=True):
             votes[pair["config"][field]] += weight
         return votes
@@ -55,7 +60,7 @@ def _lines() -> tuple[str, ...]:
 
 def starter_fingerprint() -> str:
     """Changes with the pairs, and with how many of them are asked and how they are weighed."""
-    return digest(NEIGHBOURS, SPREAD, FAR, NEAR, *_lines())
+    return digest(NEIGHBOURS, SPREAD, FAR, NEAR, USUAL, *_lines())
 
 
 @cache
@@ -64,6 +69,12 @@ def _pairs() -> tuple[tuple[Mapping[str, Any], ...], Vector]:
     read_pairs = [(pair, read(pair["vibe"]).vector) for pair in map(json.loads, _lines())]
     known = [(pair, vector) for pair, vector in read_pairs if vector is not None]
     return tuple(pair for pair, _ in known), np.stack([vector for _, vector in known])
+
+
+@cache
+def _shares(field: str) -> dict[Label, float]:
+    labels = [pair["config"][field] for pair in _pairs()[0]]
+    return {label: labels.count(label) / len(labels) for label in FIELDS[field].labels}
 
 
 def neighbours(reading: Reading) -> Neighbours:

@@ -103,7 +103,7 @@ def _text_of(question: Question) -> str:
 # --- a vibe -> a payload ---------------------------------------------------------------------------------------------
 
 DEFAULT_LOGIT = 0.4
-VOTE_LOGIT = 5.0
+VOTE_LOGIT = 6.0
 AXIS_LOGIT = 4.0
 POLE_LOGIT = 4.0
 

@@ -1,6 +1,6 @@
 """From English words to musical fields: what a vibe names outright, and what its moods suggest.
 
-The words themselves are data (``lexicon.toml``, ``moods.toml``, ``palette_words.toml``). This module only matches them:
+The words themselves are data (``lexicon.toml``). This module only matches them:
 endings are ignored, small typos forgiven, negations and intensifiers heard, and an adjective beside a noun is heard as a
 value of what the noun names ("slow chord changes" is not a slow tempo).
 """
