@@ -164,7 +164,7 @@ def small_words() -> frozenset[str]:
 
 def says_something(word: str) -> bool:
     """True for a word that lies clearly to one side of some axis."""
-    return max(map(abs, word_values(word.lower()))) > 0.8
+    return max(map(abs, word_values(word.lower()))) > 0.5
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------

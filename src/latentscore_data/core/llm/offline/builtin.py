@@ -106,6 +106,8 @@ DEFAULT_LOGIT = 0.4
 VOTE_LOGIT = 6.0
 AXIS_LOGIT = 4.0
 POLE_LOGIT = 4.0
+COOL = 0.6
+"""What the temperature is multiplied by: at 0.9 candidates differ and still fit the vibe."""
 
 
 def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) -> MusicConfigPromptPayload:
@@ -150,7 +152,7 @@ def _draw(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours, temperature: fl
     u = rng.random()
     if temperature < 0.01:
         return spec.labels[int(np.argmax(logits))]
-    odds = np.exp((logits - logits.max()) / temperature)
+    odds = np.exp((logits - logits.max()) / (COOL * temperature))
     at = int(np.searchsorted(np.cumsum(odds / odds.sum()), u, side="right"))
     return spec.labels[min(at, len(spec.labels) - 1)]
 
