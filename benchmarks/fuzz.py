@@ -2,24 +2,32 @@
 
     pip install atheris && python benchmarks/fuzz.py [TARGET] -max_total_time=60
 
-Targets: jsonl, answer, settings, payload. A crash is an exception that is not the one the reader promises.
+Targets: jsonl, answer, answers, refusals, addresses, settings, payload. A crash is an exception that is not the one the
+reader promises, or a valid answer that is not found.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import atheris
+from pydantic import create_model
 
 with atheris.instrument_imports(include=["latentscore", "latentscore_data"]):
     from latentscore.config import MusicConfigPromptPayload, parse_payload
     from latentscore.errors import InvalidConfigError
+    from latentscore_data.core.base.addresses import check_address
     from latentscore_data.core.base.errors import LsdataError
     from latentscore_data.core.base.jsonl import read_rows
     from latentscore_data.core.base.rows import VibeRow
     from latentscore_data.core.base.settings import load_settings
+    from latentscore_data.core.llm.replies import flatten_message, read_message
+    from latentscore_data.core.llm.retry import classify
+    from latentscore_data.core.llm.routes import is_loopback
     from latentscore_data.core.llm.structured import BadAnswer, Shape
 
 FOLDER = Path(tempfile.mkdtemp(prefix="lsdata-fuzz-"))
@@ -45,6 +53,63 @@ def answer(data: bytes) -> None:
         pass
 
 
+MARKS = [
+    *("<think>", "</think>", "[THINK]", "[/THINK]", "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+    *("```json\n", "```", "{", "}", "{}", "[", "]", "\\", ":", ",", "For example ", "{'a': 1}", "\n"),
+]
+WORD = Shape(create_model("Word", word=(str, ...), numbers=(list[int], ...)))
+GOOD = '{"word": "rain", "numbers": [1, 2]}'
+
+
+def answers(data: bytes) -> None:
+    """A message of any form is read; an answer among marks and prose without quotes is found."""
+    provider = atheris.FuzzedDataProvider(data)
+    try:
+        raw = json.loads(provider.ConsumeUnicodeNoSurrogates(provider.ConsumeIntInRange(0, 200)))
+    except (ValueError, RecursionError):
+        raw = None
+    if isinstance(raw, dict):
+        flatten_message(raw)
+        said = read_message(SimpleNamespace(**{name: value for name, value in raw.items() if name.isidentifier()}))
+        try:
+            WORD.read(said.text, "stop", said.thoughts, said.calls)
+        except BadAnswer:
+            pass
+    around = ["", ""]
+    for side in range(2):
+        for _ in range(provider.ConsumeIntInRange(0, 8)):
+            around[side] += provider.PickValueInList(MARKS)
+            around[side] += provider.ConsumeUnicodeNoSurrogates(provider.ConsumeIntInRange(0, 20)).replace('"', "")
+    found = WORD.read(f"{around[0]} {GOOD} {around[1]}", "stop")
+    assert found.model_dump_json() == WORD.answer_type.model_validate_json(GOOD).model_dump_json()
+
+
+def refusals(data: bytes) -> None:
+    """Whatever a server sends with an error, the error has a kind."""
+    provider = atheris.FuzzedDataProvider(data)
+    status = provider.PickValueInList([400, 403, 413, 422, 429, 500, 503])
+    headers = {"server": "x", "retry-after": provider.ConsumeString(12).encode("ascii", "ignore").decode()}
+    error = RuntimeError(provider.ConsumeUnicodeNoSurrogates(30))
+    cause = RuntimeError("from the server")
+    cause.response = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
+        status_code=status, headers=headers, text=provider.ConsumeUnicodeNoSurrogates(sys.maxsize)
+    )
+    error.__context__ = cause
+    found = classify(error)
+    assert found.retry_after is None or found.retry_after >= 0
+    assert "\n" not in found.message
+
+
+def addresses(data: bytes) -> None:
+    text = atheris.FuzzedDataProvider(data).ConsumeUnicodeNoSurrogates(sys.maxsize)
+    for address in (text, f"http://{text}"):
+        is_loopback(address)
+        try:
+            check_address(address)
+        except ValueError as error:
+            assert not isinstance(error, UnicodeError)
+
+
 def settings(data: bytes) -> None:
     path = FOLDER / "latentscore.toml"
     path.write_bytes(data)
@@ -61,7 +126,7 @@ def payload(data: bytes) -> None:
         assert error.field
 
 
-TARGETS = {target.__name__: target for target in (jsonl, answer, settings, payload)}
+TARGETS = {target.__name__: target for target in (jsonl, answer, answers, refusals, addresses, settings, payload)}
 
 if __name__ == "__main__":
     name = sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in TARGETS else "answer"

@@ -18,15 +18,24 @@ def render_by_root(
 ) -> Audio:
     """A tone whose loudness is the config's echo; some roots misbehave: d silent, e NaN, f raises, g dies, a hangs."""
     root = config.root
-    frames = int(seconds * sample_rate)
     if root == "f":
         raise ValueError("no sound today")
     if root == "g":
         os._exit(3)
     if root == "a":
         time.sleep(60)
-    tone = np.sin(2 * np.pi * 220 * np.arange(frames) / sample_rate).astype(np.float32)
-    level = {"d": 0.0, "e": np.nan}.get(root, 0.1 + 0.5 * float(_number(config)))
+    return _tone({"d": 0.0, "e": np.nan}.get(root, 0.1 + 0.5 * _number(config)), seconds, sample_rate)
+
+
+def render_by_echo(
+    config: MusicConfig | MusicConfigPrompt, seconds: float, seed: int = 0, sample_rate: int = 48_000
+) -> Audio:
+    """The same tone, and no root misbehaves."""
+    return _tone(0.1 + 0.5 * _number(config), seconds, sample_rate)
+
+
+def _tone(level: float, seconds: float, sample_rate: int) -> Audio:
+    tone = np.sin(2 * np.pi * 220 * np.arange(int(seconds * sample_rate)) / sample_rate).astype(np.float32)
     return Audio(np.stack([tone, tone], axis=1) * np.float32(level), sample_rate)
 
 

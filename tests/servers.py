@@ -108,6 +108,7 @@ class ChatServer:
         bucket: Bucket | None = None,
         retry_after: str | None = "1",
         refuse: tuple[int, Body] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.reply = reply
         self.delay_seconds = delay_seconds
@@ -117,6 +118,7 @@ class ChatServer:
         self.bucket = bucket
         self.retry_after = retry_after
         self.refuse = refuse
+        self.host = host
         self.received: list[Received] = []
         self.in_flight = self.most_in_flight = 0
         self.url = ""
@@ -150,7 +152,7 @@ class ChatServer:
         app.router.add_get("/stats", self._stats)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
+        site = web.TCPSite(runner, self.host, port, backlog=4096)
         await site.start()
         host, port = runner.addresses[0][:2]
         self.url = f"http://{host}:{port}/v1"

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from typer.testing import CliRunner, Result
 
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore_data.cli import app
+from latentscore_data.commands.configs import generate_files
 from latentscore_data.core.base import secrets
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.manifest import stale_reasons
+from latentscore_data.core.base.settings import load_settings
 from latentscore_data.core.base.workspace import Workspace
 from servers import Body, ChatServer, config_reply
 
@@ -146,7 +149,7 @@ def test_batches_give_the_same_candidates_for_fewer_calls(root: Path, tmp_path: 
     assert [line["config_candidates"] for line in lines(one)] == [line["config_candidates"] for line in lines(many)]
 
 
-def test_a_missing_candidate_is_counted_and_asked_for_again_with_retry_failed(root: Path) -> None:
+def test_a_missing_candidate_is_counted_and_asked_for_again_by_the_same_command(root: Path) -> None:
     workspace = write_rows(root, 1)
     good = config_reply()
 
@@ -159,18 +162,91 @@ def test_a_missing_candidate_is_counted_and_asked_for_again_with_retry_failed(ro
         assert json.loads(out.stdout)["short"] == 1
         assert lines(workspace)[0]["config_candidates"][1] is None
         assert "candidate 1: answer: empty" in lines(workspace)[0]["config_error"]
-        asked = len(server.received)
-        assert generate(server, root, "--n", "3").exit_code == 1, "still something is missing"
-        assert len(server.received) == asked
-        server.reply = good
-        assert generate(server, root, "--n", "3", "--retry-failed").exit_code == 0
+        server.reply, asked = good, len(server.received)
+        assert generate(server, root, "--n", "3").exit_code == 0
         assert len(server.received) == asked + 1
+        assert generate(server, root, "--n", "3", "--retry-failed").exit_code == 0
+        assert len(server.received) == asked + 1, "nothing is missing any more"
+
+
+class Loading(ChatServer):
+    """Refuses each second candidate with ``status``, as a server that is loading its model, or one that never will."""
+
+    status: int | None = 503
+
+    async def _respond(self, request: web.Request, body: Body) -> web.StreamResponse:
+        if self.status is not None and body["seed"] % 2:
+            return web.json_response({"error": {"message": "Loading model"}}, status=self.status)
+        return await super()._respond(request, body)
+
+
+@pytest.mark.parametrize("status", [503, 429, 500])
+def test_rows_that_came_short_of_a_busy_server_are_asked_again_by_the_same_command(
+    root: Path, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSDATA_LLM__MAX_ATTEMPTS", "1")
+    workspace = write_rows(root, 3)
+    with Loading(config_reply()) as server:
+        server.status = status
+        summary = json.loads(generate(server, root, "--n", "4").stdout)
+        assert (summary["short"], summary["unfinished"]) == (3, 3)
+        files = generate_files(load_settings(paths={"root": root}, configs={"n": 4}), workspace)
+        assert any("3 rows came short" in reason for reason in stale_reasons(files, root))
+        assert generate(server, root, "--n", "4").exit_code == 1, "it is still loading"
+        server.status, asked = None, len(server.received)
+        out = generate(server, root, "--n", "4")
+        assert (out.exit_code, len(server.received) - asked) == (0, 6)
+    assert all(None not in line["config_candidates"] for line in lines(workspace))
+    assert not any("came short" in reason for reason in stale_reasons(files, root))
+
+
+class Odd(ChatServer):
+    """Answers every request with the same bytes."""
+
+    status, body = 200, b""
+
+    async def _respond(self, request: web.Request, body: Body) -> web.StreamResponse:
+        return web.Response(body=self.body, status=self.status, content_type="application/json")
+
+
+ODD_BODIES = (
+    b"",
+    b"<html>",
+    b"[1]",
+    b"null",
+    b"{",
+    b"\xff\xfe",
+    b'{"error": 1}',
+    b'{"choices": [1]}',
+    b'{"choices": []}',
+)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 429, 500, 503])
+def test_nothing_that_a_server_sends_is_a_bug(root: Path, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSDATA_LLM__MAX_ATTEMPTS", "1")
+    write_rows(root, 1)
+    with Odd(config_reply()) as server:
+        server.status = status
+        for body in ODD_BODIES:
+            server.body = body
+            out = generate(server, root, "--n", "1", "--retry-failed")
+            assert out.exit_code == (3 if status == 403 else 1), (body, out.output)
+
+
+def test_a_candidate_whose_request_is_refused_is_asked_again_only_when_told_to(root: Path) -> None:
+    write_rows(root, 1)
+    with Loading(config_reply()) as server:
+        server.status = 404
+        assert json.loads(generate(server, root, "--n", "4").stdout)["short"] == 1
+        server.status, asked = None, len(server.received)
+        assert generate(server, root, "--n", "4").exit_code == 1
+        assert len(server.received) == asked
+        assert generate(server, root, "--n", "4", "--retry-failed").exit_code == 0
+        assert len(server.received) == asked + 2
 
 
 def test_the_stage_is_fresh_until_something_that_matters_changes(root: Path) -> None:
-    from latentscore_data.commands.configs import generate_files
-    from latentscore_data.core.base.settings import load_settings
-
     workspace = write_rows(root, 1)
     with ChatServer(config_reply()) as server:
         generate(server, root, "--n", "1")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentscore import RENDERER_VERSION, MusicConfigPromptPayload, schema_hash
+from latentscore import RENDERER_VERSION, schema_hash
 from latentscore_data.commands._models import confirm_remote_jobs, confirm_spending, show_plan, trust_key_to
 from latentscore_data.commands._options import (
     DryRunOption,
@@ -27,7 +27,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.core.base.display import OUTPUT, print_json, progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.secrets import read_dotenv
@@ -40,16 +40,14 @@ from latentscore_data.core.bench.prepare import missing, rows_file, sources_deci
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
 from latentscore_data.core.bench.summary import summarise
-from latentscore_data.core.compute.estimates import RemoteJobEstimate, estimate_answering, estimate_scoring
-from latentscore_data.core.compute.modal_scoring import remote_blocker, require_remote_scorers, scoring_on_modal
-from latentscore_data.core.configs.candidate_generation import example_answer
-from latentscore_data.core.generators.registry import make_generator
-from latentscore_data.core.llm.plan import Plan, added_up, make_plan
-from latentscore_data.core.llm.prices import costs_nothing
-from latentscore_data.core.llm.prompts import config_question
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.generators.registry import kind_of, make_generator
+from latentscore_data.core.llm.plan import Plan, added_up
 from latentscore_data.core.scoring.best_of import scorer_versions
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import scorer_names, total_usage
+from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 LISTENERS = "People listen"
@@ -106,8 +104,6 @@ def bench(
     from dataclasses import asdict
 
     read_dotenv()
-    if on not in (None, "local", "modal"):
-        raise InputError(f"bench cannot run on {on!r}", "use --on local or --on modal")
     settings = load(
         bench=chosen(
             sources=source,
@@ -122,11 +118,12 @@ def bench(
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
         llm=calls,
     )
+    executor = make_executor(on or "local", settings, say)
     trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:
         asked = plans(settings, workspace)
-        away = remote_estimates(settings, workspace) if on == "modal" else []
+        away = remote_estimates(settings, workspace, executor) if executor.remote else []
         if OUTPUT.json:
             there = [
                 {**asdict(remote_estimate), "cap_usd": remote_estimate.cap_usd(settings.train.modal)}
@@ -153,7 +150,7 @@ def bench(
                 yes=yes,
                 retry_failed=retry_failed,
                 overwrite=overwrite,
-                on_modal=on == "modal",
+                executor=executor,
                 of_the_chain=name is None,
             )
         )
@@ -167,13 +164,13 @@ def run_bench(
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
-    on_modal: bool = False,
+    executor: Executor | None = None,
     of_the_chain: bool = True,
 ) -> Summary:
     """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
 
-    With ``on_modal`` local models answer there, and answers are played, scored and made into clips there; hosted models are
-    asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
+    On a remote ``executor`` local models answer there, and answers are rendered, scored and made into clips there; hosted
+    models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
     name of its own.
     """
     workspace = Workspace(settings.paths.root)
@@ -181,18 +178,19 @@ def run_bench(
     sources = prepare.choose_sources(settings.bench, rows)
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
-    there = remote_estimates(settings, workspace) if on_modal else []
+    executor = executor or make_executor("local", settings, say)
+    there = remote_estimates(settings, workspace, executor) if executor.remote else []
     for plan in plans(settings, workspace):
         confirm_spending(plan, settings.llm, yes)
     make_renderer: MakeRenderer = LocalRenderer
-    if on_modal:
+    if executor.remote:
         confirm_remote_jobs(there, settings.train.modal, yes)
-        if remote_blocker(settings.scoring) is None:
-            make_renderer = scoring_on_modal(settings, say, keep_flac=settings.bench.keep_audio)
+        if executor.scorer_blocker(settings.scoring) is None:
+            make_renderer = executor.make_renderer(keep_flac=settings.bench.keep_audio)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
 
     with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
-        needs = prepare.generator_deps(settings, workspace, rows, cache, on_modal=on_modal)
+        needs = prepare.generator_deps(settings, workspace, rows, cache, executor=executor)
         generators = [make_generator(source, needs) for source in sources]
         say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}")
         asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
@@ -228,41 +226,29 @@ def run_bench(
     return summary
 
 
-def remote_estimates(settings: Settings, workspace: Workspace) -> list[RemoteJobEstimate]:
-    """What ``--on modal`` would do there: the answers of local models, and every sound of the run.
+def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
+    """What would be done on the executor: the answers of local models, and every sound of the run.
 
     Raises :class:`InputError` where nothing of this run can be done there.
     """
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
-    gpu = settings.train.modal.gpu
-    found = [estimate_answering(s.label, len(rows), settings.bench, gpu) for s in sources if s.kind == "local"]
-    if not found:
-        require_remote_scorers(settings.scoring)
-    if (reason := remote_blocker(settings.scoring)) is not None:
+    found = [one for s in sources for one in kind_of(s).estimate(s, len(rows), settings, executor)]
+    if (reason := executor.scorer_blocker(settings.scoring)) is not None:
+        if not found:
+            executor.make_renderer()
         say(f"bench: the answers are scored here: {reason}")
         return found
     candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
     sounds = len(rows) * len(sources) + candidates
-    return [*found, estimate_scoring(sounds, settings.scoring, scorer_names(settings.scoring), clips=True)]
+    return [*found, *executor.estimate_scoring(sounds, settings.scoring, clips=True)]
 
 
 def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
     """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
     rows = prepare.choose_rows(settings.bench, workspace)
     sources = prepare.choose_sources(settings.bench, rows)
-    asked = [
-        make_plan(
-            source.name,
-            ([config_question(row.vibe_original, settings.configs, 0)] for row in rows),
-            MusicConfigPromptPayload,
-            example_answer(),
-            settings.llm,
-            workspace.llm_cache,
-        )
-        for source in sources
-        if source.kind == "litellm" and not costs_nothing(source.name, settings.llm)
-    ]
+    asked = [plan for s in sources if (plan := kind_of(s).plan(s, rows, settings, workspace)) is not None]
     return asked + prepare.judges_plans(settings, rows, sources)
 
 
@@ -339,11 +325,11 @@ def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
-    of_sources, versions = sources_decide(settings, workspace)
-    versions |= {"renderer": RENDERER_VERSION, "schema": schema_hash()}
+    depends = sources_decide(settings, workspace)
+    versions = {**depends.versions, "renderer": RENDERER_VERSION, "schema": schema_hash()}
     versions |= scorer_versions(ScorerDeps(settings.scoring, settings.llm))
     found = [path for path in inputs if path is not None and path.exists()]
-    return found, {**bench, **of_sources, "scoring": scoring}, versions
+    return found, {**bench, **depends.settings, "scoring": scoring}, versions
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

@@ -44,8 +44,9 @@ from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
-from latentscore_data.core.compute.estimates import RemoteJobEstimate, estimate_scoring
-from latentscore_data.core.compute.modal_scoring import require_remote_scorers, scoring_on_modal
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.adhoc import answer_typed
 from latentscore_data.core.configs.candidate_generation import (
     Source,
@@ -65,8 +66,7 @@ from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.best_of import run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.judge import judge_plan
-from latentscore_data.core.scoring.registry import judges_plans, make_scorers, resolve_auto, scorer_names
+from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 
@@ -109,10 +109,6 @@ def configs(
     """
     if only not in (None, "generate", "score"):
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
-    if on not in (None, "local", "modal"):
-        raise InputError(f"configs cannot run on {on!r}", "use --on local or --on modal")
-    if on == "modal" and vibe:
-        raise InputError("vibes on the command line are answered here", "leave --on modal out")
     if audio is not None and not vibe:
         raise InputError(
             "--audio goes with vibes on the command line", 'lsdata configs "slow rain on a tin roof" --audio out/'
@@ -124,6 +120,9 @@ def configs(
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
         llm=calls,
     )
+    executor = make_executor(on or "local", settings, say)
+    if executor.remote and vibe:
+        raise InputError("vibes on the command line are answered here", f"leave --on {on} out")
     trust_key_to(settings.llm, calls.get("api_key_env"))
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
     workspace = Workspace(settings.paths.root)
@@ -136,8 +135,9 @@ def configs(
     workspace, rows = choose_rows(settings, workspace)
     if dry_run:
         show_plan(make_plan_for(rows, settings, workspace))
-        if on == "modal" and only != "generate":
-            say(remote_estimate(settings, len(rows)).in_words(settings.train.modal))
+        if executor.remote and only != "generate":
+            for estimate in remote_estimates(settings, len(rows), executor):
+                say(estimate.in_words(settings.train.modal))
         return
     with workspace.lock("configs"):
         summary = run_configs(
@@ -149,7 +149,7 @@ def configs(
             yes=yes,
             retry_failed=retry_failed,
             overwrite=overwrite,
-            on_modal=on == "modal",
+            executor=executor,
         )
     show_winners(summary)
     show(summary)
@@ -182,14 +182,16 @@ def run_configs(
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
-    on_modal: bool = False,
+    executor: Executor | None = None,
 ) -> Summary:
     """Candidates for the rows, then the winners. The lock is held by the caller.
 
-    Models are asked from here in any case; with ``on_modal`` the candidates are rendered and scored there.
+    Models are asked from here in any case; on a remote ``executor`` the candidates are rendered and scored there.
     """
     summary = Summary("configs")
-    make_renderer = modal_renderer(settings, len(rows), yes=yes) if on_modal and only != "generate" else LocalRenderer
+    make_renderer: MakeRenderer = LocalRenderer
+    if executor is not None and executor.remote and only != "generate":
+        make_renderer = remote_renderer(settings, len(rows), executor, yes=yes)
     if only != "generate":
         check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     if only != "score":
@@ -210,16 +212,16 @@ def run_configs(
     )
 
 
-def remote_estimate(settings: Settings, rows: int) -> RemoteJobEstimate:
-    """What ``--on modal`` would do there. Raises :class:`InputError` for scorers that must listen here."""
-    require_remote_scorers(settings.scoring)
-    return estimate_scoring(rows * settings.configs.n, settings.scoring, scorer_names(settings.scoring), clips=False)
+def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[RemoteJobEstimate]:
+    """What rendering and scoring takes on the executor. Raises :class:`InputError` for scorers that must run here."""
+    executor.make_renderer()
+    return executor.estimate_scoring(rows * settings.configs.n, settings.scoring, clips=False)
 
 
-def modal_renderer(settings: Settings, rows: int, *, yes: bool) -> MakeRenderer:
-    """The studio on Modal, once its cost was shown and agreed to."""
-    confirm_remote_jobs([remote_estimate(settings, rows)], settings.train.modal, yes)
-    return scoring_on_modal(settings, say)
+def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
+    """The renderer of a remote executor, once its cost was shown and agreed to."""
+    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings.train.modal, yes)
+    return executor.make_renderer()
 
 
 def run_score(
@@ -247,6 +249,7 @@ def run_score(
     summary.add_bill(scored)
     summary.failed += scored.failed
     summary.short += scored.short
+    summary.unfinished += scored.unfinished
     summary.seconds += scored.seconds
     summary.outputs = scored.outputs
     summary.details |= {
@@ -271,9 +274,9 @@ def run_score(
 def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes: bool) -> None:
     """Before anything is asked: whoever listens must be able to, and a judge that costs money must be agreed to."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
-    for scorer in make_scorers(needs):
-        if scorer.name.startswith("judge:"):
-            confirm_spending(judge_plan(scorer.name, rows * settings.configs.n, needs), settings.llm, yes)
+    make_scorers(needs)
+    for plan in scorer_plans(rows * settings.configs.n, needs):
+        confirm_spending(plan, settings.llm, yes)
 
 
 def announce_scorer(settings: Settings) -> None:
@@ -494,7 +497,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
     if not plan.rows:
         one = make_plan_for(sample_rows(settings.configs)[:1], settings, workspace)
         plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
-    judges = judges_plans(plan.rows * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+    judges = scorer_plans(plan.rows * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
     return {**plan.to_dict(), **added_up([plan, *judges])}
 
 

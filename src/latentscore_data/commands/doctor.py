@@ -16,6 +16,7 @@ from latentscore_data.commands.run_all import STAGES, command_module
 from latentscore_data.core.base.display import OUTPUT, PLAIN_LINE_SECONDS, can_be_live, clean, console, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, install
 from latentscore_data.core.base.layers import leaves
+from latentscore_data.core.base.proxies import LOOPBACK_HOSTS, is_called_directly, no_proxy, proxy_variables
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, resolve_settings
 from latentscore_data.core.base.weights import fetch_model
@@ -99,6 +100,7 @@ def examine(settings: Settings, stage: str | None) -> Iterator[Finding]:
     yield from _program()
     yield from _extras()
     yield from _keys()
+    yield from _proxies(settings)
     yield from _weights(settings)
     yield from _modal()
     yield from _disk(settings)
@@ -177,6 +179,21 @@ def _keys() -> Iterator[Finding]:
         "ok",
         ", ".join(there) + " set" if there else "none set (none is needed offline)",
     )
+
+
+def _proxies(settings: Settings) -> Iterator[Finding]:
+    """Which calls go through a proxy; its address may hold a password and is not shown."""
+    names = proxy_variables()
+    if not names:
+        yield Finding("network", "proxy", "ok", "none set")
+        return
+    direct = ", ".join(dict.fromkeys([*LOOPBACK_HOSTS, *no_proxy()]))
+    yield Finding("network", "proxy", "ok", f"{', '.join(names)} set; called without it: {direct}")
+    base = settings.llm.api_base
+    if base:
+        way = "without the proxy" if is_called_directly(base) else "through the proxy"
+        fix = "" if is_called_directly(base) else "to call it directly, add its host to NO_PROXY"
+        yield Finding("network", "llm.api_base", "ok", f"{base} is called {way}", fix)
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:

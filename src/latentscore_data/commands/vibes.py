@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @calls_models
 def vibes(
     model: ModelOption = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", min=0, max=2)] = None,
     limit: Annotated[int | None, typer.Option(help="Read only the first so many texts.", min=1)] = None,
     max_vibes: Annotated[int | None, typer.Option(help="Most vibes to keep from one text.", min=1, max=50)] = None,
     max_input_words: Annotated[int | None, typer.Option(help="A text is cut after so many words.", min=1)] = None,
@@ -81,6 +82,7 @@ def vibes(
     settings = load(
         vibes=chosen(
             model=model,
+            temperature=temperature,
             limit=limit,
             max_vibes=max_vibes,
             max_input_words=max_input_words,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,8 @@ from latentscore_data.core.generators.models import LLMGenerator
 from latentscore_data.core.generators.types import Generated
 from latentscore_data.core.llm.offline.builtin import payload_for
 from latentscore_data.core.llm.types import Answer, Question
+from latentscore_data.core.scoring.service import ScoredRender
+from latentscore_data.core.scoring.types import Unscored
 
 
 @pytest.fixture
@@ -69,6 +74,29 @@ def test_a_torn_result_and_a_lost_sound_are_made_again(files: run.RunFiles):
         sound.unlink()
     results(files, [CountingGenerator()], rows, FakeStudio())
     assert len(list(files.audio.iterdir())) == 1
+
+
+class KilledStudio(FakeStudio):
+    """One whose renderer was killed."""
+
+    def submit(self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False) -> Future[ScoredRender]:
+        super().submit(vibe, payload, want_audio=want_audio)
+        killed = Unscored("render", "the renderer failed: a worker ended with code -9")
+        future: Future[ScoredRender] = Future()
+        future.set_result(ScoredRender({"bright": killed}, 0.1, failure=killed))
+        return future
+
+
+def test_what_a_killed_renderer_left_out_is_heard_by_the_same_command(files: run.RunFiles):
+    rows = make_rows(4, 1)
+    assert all(
+        "ended with code -9" in str(row.failure) for row in results(files, [CountingGenerator()], rows, KilledStudio())
+    )
+    mended = results(files, [CountingGenerator()], rows, FakeStudio())
+    assert all(row.scores and row.failure is None for row in mended)
+    service = FakeStudio()
+    assert results(files, [CountingGenerator()], rows, service) == mended
+    assert service.heard == []
 
 
 def test_failed_answers_and_silent_audio_stay_in_the_comparison(files: run.RunFiles):

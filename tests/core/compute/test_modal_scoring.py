@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, Settings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
-from latentscore_data.core.compute.modal_scoring import ModalRenderer, remote_blocker, scoring_on_modal
+from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import make_clip
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import make_scorers
-from latentscore_data.core.scoring.renderer import LocalRenderer
+from latentscore_data.core.scoring.registry import make_scorers, remote_blocker
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from modal_loopback import LoopbackModal
 
@@ -35,8 +33,8 @@ BRIGHT, DARK, BROKEN = make_payload(brightness="very_bright"), make_payload(brig
 
 def service_there(cache: ScoreCache, *, keep_flac: bool = False, **modal: Any) -> ScoringService:
     scorers = make_scorers(ScorerDeps(SCORING, cache=cache))
-    settings = ModalSettings(**{"shard_rows": 2, **modal})
-    renderer = partial(ModalRenderer, modal=settings, say=print, keep_flac=keep_flac)
+    settings = Settings(scoring=SCORING, train=TrainSettings(modal=ModalSettings(**{"shard_rows": 2, **modal})))
+    renderer = make_executor("modal", settings, print).make_renderer(keep_flac=keep_flac)
     return ScoringService(scorers, SCORING, cache, make_renderer=renderer)
 
 
@@ -106,7 +104,7 @@ def test_candidates_are_scored_there_as_here_and_only_what_is_missing(modal: Loo
         replace_rows(workspace.vibes("SFT-Train"), rows)
         replace_rows(workspace.candidates, rows)
         settings = Settings(scoring=SCORING, train=TrainSettings(modal=ModalSettings(shard_rows=2)))
-        make_renderer = scoring_on_modal(settings, print) if place == "there" else LocalRenderer
+        make_renderer = make_executor("modal" if place == "there" else "local", settings, print).make_renderer()
         summary = run_scoring(settings, workspace, make_renderer=make_renderer)
         assert (summary.done, summary.short) == (2, 1)
         written[place] = [line for _, line in read_lines(workspace.scored("SFT-Train"))]
@@ -160,6 +158,6 @@ def test_what_must_listen_here_is_told(scoring: dict[str, Any], reason: str) -> 
     settings = Settings(scoring=ScoringSettings(**scoring))
     assert reason in str(remote_blocker(settings.scoring))
     with pytest.raises(InputError) as error:
-        scoring_on_modal(settings, print)
+        make_executor("modal", settings, print).make_renderer()
     assert "--on local" in error.value.remedy
     assert remote_blocker(ScoringSettings(scorers=["acoustic", "clap"])) is None

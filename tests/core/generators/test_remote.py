@@ -13,9 +13,14 @@ import pytest
 from factories import make_payload, make_vibe
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.settings import BenchSettings, ModalSettings
-from latentscore_data.core.generators.remote import RemoteGenerator
+from latentscore_data.core.base.settings import BenchSettings, ModalSettings, Settings, TrainSettings
+from latentscore_data.core.compute.modal_executor import ModalExecutor
+from latentscore_data.core.generators.local import RemoteGenerator
 from latentscore_data.core.generators.types import Generated
+
+
+def executor_on_modal(**modal: int) -> ModalExecutor:
+    return ModalExecutor(Settings(train=TrainSettings(modal=ModalSettings(**modal))), print)
 
 
 def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -29,9 +34,10 @@ def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.Monkey
             answers = [asdict(Generated(make_payload(row.vibe_original), raw_valid=True, seconds=0.5)) for row in rows]
             yield json.dumps({"generated": answers})
 
-    monkeypatch.setattr("latentscore_data.core.generators.remote.map_on_modal", map_here)
-    modal = ModalSettings(shard_rows=2, max_containers=2)
-    generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), modal, tmp_path, print)
+    monkeypatch.setattr("latentscore_data.core.compute.modal_executor.map_on_modal", map_here)
+    monkeypatch.setattr("latentscore_data.core.compute.modal_executor.require_modal", lambda: None)
+    executor = executor_on_modal(shard_rows=2, max_containers=2)
+    generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), executor, tmp_path)
     rows = [make_vibe(number, vibe=f"vibe {number}") for number in range(5)]
     answers = list(generator.generate(rows))
     assert [answer.payload["title"] for answer in answers if answer.payload] == [f"vibe {n}" for n in range(5)]
@@ -44,6 +50,7 @@ def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.Monkey
     assert {round(shard["deadline"] - time.time(), -3) for shard in sent} == {14_000.0}
 
 
-def test_a_folder_here_is_refused_before_anything_is_sent(tmp_path: Path):
+def test_a_folder_here_is_refused_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("latentscore_data.core.compute.modal_executor.require_modal", lambda: None)
     with pytest.raises(InputError, match="which Modal does not see"):
-        RemoteGenerator("mine", str(tmp_path), BenchSettings(), ModalSettings(), tmp_path / "runs", print)
+        RemoteGenerator("mine", str(tmp_path), BenchSettings(), executor_on_modal(), tmp_path / "runs")

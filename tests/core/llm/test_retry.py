@@ -15,7 +15,8 @@ from latentscore_data.core.base.loop import NotAttempted
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.limiter import FIRST_LIMIT, AdaptiveLimiter, RateLimiter
-from latentscore_data.core.llm.retry import CallError, classify, retry_after_seconds, retry_delay
+from latentscore_data.core.llm.retry import CallError, classify, retry_delay
+from latentscore_data.core.llm.server_errors import retry_after_seconds
 
 REFUSED = CallError("transient", 429, "too fast", retry_after=1.0)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from factories import make_payload
 from latentscore import MusicConfigPromptPayload
-from latentscore_data.core.llm.structured import BadAnswer, Shape, find_json
+from latentscore_data.core.llm.structured import BadAnswer, Shape
 
 
 class Small(BaseModel):
@@ -73,20 +73,6 @@ def test_the_fault_names_the_field() -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(BadAnswer):
         SHAPE.read(text, "stop")
-
-
-@given(st.dictionaries(st.text(max_size=5), st.integers()), st.sampled_from(["{} there", "```json\n{}\n```", "x{}y"]))
-def test_a_json_object_is_found_whole(value: dict[str, int], around: str) -> None:
-    if any(mark in key for key in value for mark in ("`", "<", "{", "}")):
-        return
-    text = json.dumps(value)
-    assert find_json(around.replace("{}", text)) == text
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("mark", ["<think>", "```json\n", "```", "\n", "</think>", "{"])
-def test_an_answer_that_repeats_itself_is_read_at_once(mark: str) -> None:
-    assert find_json("```" + mark * 100_000 + "x") is None
 
 
 def test_hosted_providers_get_no_lengths_and_local_servers_do() -> None:

@@ -18,10 +18,10 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.scoring import best_of, renderer
 from latentscore_data.core.scoring.best_of import choose, run_scoring
-from latentscore_data.core.scoring.renderer import LocalRenderer
+from latentscore_data.core.scoring.renderer import LocalRenderer, make_worker
 from latentscore_data.core.scoring.service import ScoringService
-from latentscore_data.core.scoring.types import Score, Scorer
-from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_root
+from latentscore_data.core.scoring.types import Score, Scorer, Unscored
+from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_echo, render_by_root
 
 QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "infinite"))
 
@@ -32,9 +32,11 @@ def _fake_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_fake_worker(render: Any) -> Any:
-    from latentscore_data.core.scoring.renderer import make_worker
-
     return make_worker(render or render_by_root)
+
+
+def make_mended_worker(render: Any) -> Any:
+    return make_worker(render_by_echo)
 
 
 @pytest.fixture
@@ -182,14 +184,39 @@ def test_a_scorer_that_does_not_decide_may_fail(workspace: Workspace) -> None:
     assert summary.short == 1
 
 
-def test_a_scorer_that_failed_is_asked_again_with_retry_failed(workspace: Workspace) -> None:
+def test_a_scorer_that_failed_is_asked_again_by_the_same_command(workspace: Workspace) -> None:
     rows = [row(1, QUIET, LOUD, vibe="sea"), row(2, LOUD, vibe="fog")]
     score(workspace, LoudnessScorer(), OddScorer(sea=[], fog=Score(0.5)), rows=rows)
     mended = OddScorer(sea=Score(0.25), fog=RuntimeError("it has answered before"))
-    assert score(workspace, LoudnessScorer(), mended).short == 1, "not by itself"
-    summary = score(workspace, LoudnessScorer(), mended, retry_failed=True)
+    summary = score(workspace, LoudnessScorer(), mended)
     assert (summary.done, summary.skipped, summary.short) == (1, 1, 0)
     assert [r.candidate_scores["odd"] for r in scored(workspace)] == [[0.25, 0.25], [0.5]]
+
+
+def test_a_row_that_came_short_of_a_killed_renderer_is_heard_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = make_payload(root="g")
+    summary = score(workspace, rows=[row(1, QUIET, killed, LOUD), row(2, LOUD)])
+    assert (summary.done, summary.short) == (2, 1)
+    assert "ended with code 3" in str(scored(workspace)[0].model_dump()["candidate_failures"])
+    monkeypatch.setattr(renderer, "make_worker", make_mended_worker)
+    summary = score(workspace)
+    assert (summary.done, summary.skipped, summary.short) == (1, 1, 0)
+    (first, _) = scored(workspace)
+    assert None not in first.candidate_scores["loudness"]
+    assert "unfinished" not in first.model_dump()
+    assert score(workspace).skipped == 2
+
+
+def test_what_can_never_be_heard_is_not_tried_again_by_itself(workspace: Workspace) -> None:
+    score(workspace, rows=[row(1, make_payload(root="d"), {"config": {}}, LOUD)])
+    summary = score(workspace)
+    assert (summary.done, summary.skipped, summary.short) == (0, 1, 1)
+    refused = OddScorer(sea=Unscored("request", "the judge refuses this sound"))
+    score(workspace, LoudnessScorer(), refused, rows=[row(1, LOUD, vibe="sea")])
+    assert score(workspace, LoudnessScorer(), refused).skipped == 1
+    assert score(workspace, refused, rows=[row(2, LOUD, vibe="sea")]).failed == {"bad request": 1}
 
 
 def test_beginning_again_keeps_the_failures_of_every_split(workspace: Workspace) -> None:

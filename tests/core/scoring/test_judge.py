@@ -17,7 +17,7 @@ from latentscore import Audio
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.settings import LLMSettings, ScoringSettings
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.judge import JudgeScorer, judge_plan
+from latentscore_data.core.scoring.judge import JudgeKind, JudgeScorer
 from latentscore_data.core.scoring.registry import make_scorer
 from latentscore_data.core.scoring.types import Score, Unscored
 from servers import ChatServer
@@ -111,12 +111,14 @@ def test_a_model_has_to_be_named_and_its_key_set() -> None:
 
 def test_what_a_judge_would_cost_is_estimated_before_it_is_asked() -> None:
     needs = ScorerDeps(ScoringSettings(seconds=10), LLMSettings())
-    plan = judge_plan("judge:openai/gpt-4o", 1000, needs)
+    plan = JudgeKind().plan("judge:openai/gpt-4o", 1000, needs)
+    assert plan is not None
     assert (plan.calls, plan.spends) == (1000, True)
     assert plan.cost_usd is not None
     assert 0.5 < plan.cost_usd < 50
     here = ScorerDeps(ScoringSettings(), LLMSettings(api_base="http://127.0.0.1:1/v1"))
-    assert not judge_plan("judge:ears/large", 1000, here).spends
-    unknown = judge_plan("judge:nobody/knows-this", 10, needs)
+    assert JudgeKind().plan("judge:ears/large", 1000, here) is None
+    unknown = JudgeKind().plan("judge:nobody/knows-this", 10, needs)
+    assert unknown is not None
     assert unknown.cost_usd is None
     assert unknown.spends

@@ -174,7 +174,8 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failed.most_common())
         yield "failed", f"{sum(summary.failed.values())} ({kinds})"
     if summary.short:
-        yield "fewer than asked", str(summary.short)
+        again = f" ({summary.unfinished} can be tried again)" if summary.unfinished else ""
+        yield "fewer than asked", f"{summary.short}{again}"
     if summary.calls or summary.cached:
         yield "model calls", f"{summary.calls} ({summary.cached} from the cache)"
     if summary.tokens_in or summary.tokens_out:

@@ -284,6 +284,7 @@ class _Run(Generic[InT]):
             await self.append(key, line)
             self.summary.done += 1
             self.summary.short += self.entries[key].short
+            self.summary.unfinished += not self.entries[key].complete
             self.outcomes.append(True)
         except NotAttempted:
             return

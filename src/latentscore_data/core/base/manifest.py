@@ -105,6 +105,8 @@ def stale_reasons(stage: StageFiles, root: Path) -> list[str]:
     retryable = {kind: n for kind, n in manifest.get("failed", {}).items() if kind in RETRYABLE_KINDS}
     if retryable:
         reasons.append(f"{sum(retryable.values())} rows failed and can be tried again")
+    if unfinished := manifest.get("unfinished"):
+        reasons.append(f"{unfinished} rows came short and can be tried again")
     return reasons
 
 
@@ -134,6 +136,7 @@ def write_manifest(
             "skipped": summary.skipped,
             "failed": dict(summary.failed),
             "short": summary.short,
+            "unfinished": summary.unfinished,
             "calls": summary.calls,
             "cached": summary.cached,
             "tokens_in": summary.tokens_in,

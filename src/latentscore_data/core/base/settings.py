@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 
@@ -70,7 +71,7 @@ class LLMSettings(Section):
     model: str = BUILTIN_MODEL
     """Which model answers: builtin/keywords (offline, free) or a LiteLLM name such as provider/model."""
     api_base: str | None = None
-    """Address of an OpenAI-compatible server to send calls to, instead of the provider's own."""
+    """Address of an OpenAI-compatible server (http://HOST:PORT/v1) to send calls to, instead of the provider's own."""
     api_key_env: str | None = None
     """Name of the environment variable whose key goes to api_base; without it no key is sent there."""
     max_concurrency: int = Field(default=16, ge=1, le=4096)
@@ -90,6 +91,13 @@ class LLMSettings(Section):
     """The longest wait before another try, also when the server asks for more."""
 
     _spend: SpendTracker = PrivateAttr(default_factory=SpendTracker)
+
+    @field_validator("api_base")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value:
+            check_address(value)
+        return value
 
     def base_for(self, model: str) -> str | None:
         """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""
@@ -124,7 +132,7 @@ class VibesSettings(Section):
     model: str | None = None
     """Model for this stage; empty for llm.model."""
     temperature: float = Field(default=0.7, ge=0, le=2)
-    """Sampling temperature of the model."""
+    """Sampling temperature of the model; a model that takes only its own is asked without."""
     max_tokens: int = Field(default=4096, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
@@ -181,7 +189,7 @@ class ConfigsSettings(Section):
     n: int = Field(default=5, ge=1, le=256)
     """Candidates asked for per vibe."""
     temperature: float = Field(default=0.9, ge=0, le=2)
-    """Sampling temperature of the model."""
+    """Sampling temperature of the model; a model that takes only its own is asked without."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Nucleus sampling; empty for the provider's default."""
     max_tokens: int = Field(default=3000, ge=1)

@@ -25,6 +25,8 @@ class Summary:
     failed: Counter[str] = field(default_factory=lambda: Counter())
     short: int = 0
     """Rows that are done with fewer results than asked for."""
+    unfinished: int = 0
+    """Rows that came short in this run for a reason that may pass: the next run does them again."""
     seconds: float = 0.0
     calls: int = 0
     cached: int = 0
@@ -68,6 +70,7 @@ class Summary:
             "skipped": self.skipped,
             "failed": dict(self.failed),
             "short": self.short,
+            "unfinished": self.unfinished,
             "seconds": round(self.seconds, 3),
             "calls": self.calls,
             "cached": self.cached,

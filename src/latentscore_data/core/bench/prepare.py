@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from latentscore import RENDERER_VERSION
 from latentscore.embed import Embedder
@@ -23,28 +21,20 @@ from latentscore_data.core.bench.run import Scorable, ceiling
 from latentscore_data.core.bench.sounds import ClapIndex
 from latentscore_data.core.bench.suites import suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
-from latentscore_data.core.configs.candidate_generation import model_version
-from latentscore_data.core.generators.local import answers_fingerprint
-from latentscore_data.core.generators.registry import parse_sources
-from latentscore_data.core.generators.simple import FIRST_VALID
-from latentscore_data.core.generators.types import GeneratorDeps, SoundIndex, SourceName
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.generators.registry import kind_of, parse_sources
+from latentscore_data.core.generators.simple import FIRST_VALID, WINNERS, most_candidates
+from latentscore_data.core.generators.types import Depends, GeneratorDeps, KnownRows, SoundIndex, SourceName
 from latentscore_data.core.llm.client import connect
-from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.llm.plan import Plan
-from latentscore_data.core.llm.prompts import config_prompt_hash
-from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import judges_plans as judge_plans_for
-from latentscore_data.core.scoring.registry import make_scorers
+from latentscore_data.core.scoring.registry import make_scorers, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import EmbeddingScorer
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
-
-WINNERS = "config_payload"
-"""The column of the answers that Best-of-N chose."""
 
 BESIDE_WINNERS = " (N = 1)"
 """How the label of the first valid candidates ends, which are shown beside winners that a scorer chose."""
@@ -89,7 +79,7 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
     """
     sources = parse_sources(bench.sources)
     if bench.suite is not None:
-        sources = [source for source in sources if source.kind != "dataset"]
+        sources = [source for source in sources if not kind_of(source).holds_rows_only]
         if not sources:
             raise InputError(
                 f"the suite {bench.suite} holds no configs, so a dataset source has nothing to show",
@@ -102,110 +92,6 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
         at = sources.index(winners) + 1
         sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
     return sources
-
-
-def sources_decide(settings: Settings, workspace: Workspace) -> tuple[dict[str, object], dict[str, str]]:
-    """The settings and the versions that decide what these sources answer, each only where a source depends on it.
-
-    Nothing is loaded and nothing need exist: this is also asked before there are rows or models.
-    """
-    try:
-        sources = parse_sources(settings.bench.sources)
-    except InputError:  # the run itself says so
-        return {}, {}
-    decide: dict[str, object] = {}
-    versions: dict[str, str] = {}
-    for source in sources:
-        if source.kind == "litellm":
-            decide |= {f"configs.{name}": getattr(settings.configs, name) for name in SAMPLING}
-            decide[f"api_base of {source.label}"] = settings.llm.base_for(source.name)
-            versions |= {"prompt": config_prompt_hash(), f"source {source.label}": model_version(source.name)}
-        elif source.kind == "local":
-            # A model that was trained again has the same name but other weights.
-            weights = answers_fingerprint(source.name, workspace.train_dir, settings.bench.max_new_tokens)
-            versions[f"source {source.label}"] = weights
-        elif source.name == "lookup":
-            decide["dedupe.model"] = choose_embedder(settings.dedupe).version
-        elif source.name == "keywords":
-            versions["builtin"] = builtin.fingerprint()
-    return decide, versions
-
-
-def describe_sources(
-    sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequence[ScoredRow], runs: Path
-) -> list[SourceFacts]:
-    """Each source with the scorers that had a say in its answers."""
-    found: list[SourceFacts] = []
-    for source in sources:
-        chosen_by: tuple[str, ...] = ()
-        note = ""
-        if source.kind == "dataset":
-            note = _made_by(rows)
-            if source.name == WINNERS:
-                chosen_by = selection_scorers(rows)
-                note = f"best of {_most_candidates(rows)}. {note}".strip()
-            elif source.name == FIRST_VALID:
-                note = f"the first valid answer, before any choice. {note}".strip()
-        elif source.kind == "baseline" and source.name in ("lookup", "clap-lookup"):
-            chosen_by = selection_scorers(known)
-            note = f"the nearest of {len(known)} training rows"
-        elif source.kind == "baseline" and source.name == "most-common":
-            note = f"one config for everything, from {len(known)} training rows"
-        elif source.kind == "baseline" and source.name == "keywords":
-            note = KEYWORDS_NOTE
-        elif source.kind == "local":
-            chosen_by, note = _trained(source, runs)
-        found.append(SourceFacts(source.label, source.kind, source.name, chosen_by, note))
-    return found
-
-
-KEYWORDS_NOTE = "reads the words of the vibe"
-
-
-def _made_by(rows: Sequence[VibeRow]) -> str:
-    models = Counter(str(model) for row in rows if (model := getattr(row, "config_model", None)))
-    if not models:
-        return ""
-    names = ", ".join(name for name, _ in models.most_common(3))
-    return f"configs by {names}"
-
-
-def _most_candidates(rows: Sequence[VibeRow]) -> int:
-    return max((len(getattr(row, "config_candidates", None) or []) for row in rows), default=0)
-
-
-def _trained(source: SourceName, runs: Path) -> tuple[tuple[str, ...], str]:
-    """What a run folder says about how its model was trained."""
-    record = _run_record(source.name, runs)
-    if not record:
-        return (), ""
-    return _taught_by(source.name, runs), f"{record.get('kind', '?')} of {record.get('base_model', '?')}"
-
-
-def _run_record(name: str, runs: Path) -> dict[str, Any]:
-    """What ``run.json`` holds, for a run's id or a path to its folder or model; empty where there is none."""
-    import json
-
-    named = Path(name).expanduser()
-    for folder in (runs / name, *((named, named.parent) if named.exists() else ())):
-        path = folder / "run.json"
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
-    return {}
-
-
-def _taught_by(name: str, runs: Path) -> tuple[str, ...]:
-    """The scorers that chose what a model learned from or rewarded it, and those of the runs that it goes on from."""
-    found: dict[str, None] = {}
-    names = [name]
-    for one in names:
-        record = _run_record(one, runs)
-        found |= dict.fromkeys(record.get("chosen_by", []))
-        if (scorer := record.get("calibration", {}).get("scorer", "none")) != "none":
-            found[str(scorer)] = None
-        before = [str(record[key]) for key in ("adapter", "base_model") if record.get(key)]
-        names += [start for start in before if start not in names]
-    return tuple(found)
 
 
 def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:
@@ -256,7 +142,7 @@ def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[
     """What judges that cost money would be asked: every answer, one source's against other vibes, and every candidate."""
     candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
     pairs = len(rows) * (len(sources) + 1) + candidates
-    return judge_plans_for(pairs, ScorerDeps(settings.scoring, settings.llm))
+    return scorer_plans(pairs, ScorerDeps(settings.scoring, settings.llm))
 
 
 def scorer_names(service: Scorable) -> list[str]:
@@ -269,7 +155,12 @@ def floor_source(service: Scorable, baseline: str) -> str | None:
 
 
 def generator_deps(
-    settings: Settings, workspace: Workspace, rows: Sequence[VibeRow], cache: ScoreCache, *, on_modal: bool = False
+    settings: Settings,
+    workspace: Workspace,
+    rows: Sequence[VibeRow],
+    cache: ScoreCache,
+    *,
+    executor: Executor | None = None,
 ) -> GeneratorDeps:
     """What the generators may draw on; nothing expensive happens before one of them asks for it."""
 
@@ -291,7 +182,7 @@ def generator_deps(
         sounds=sounds,
         connect=ask,
         training_rows=lambda: training_rows(workspace),
-        modal=settings.train.modal if on_modal else None,
+        executor=executor,
         runs=workspace.train_dir,
         max_concurrency=settings.llm.max_concurrency,
         base_for=settings.llm.base_for,
@@ -311,7 +202,7 @@ def run_facts(
 ) -> RunFacts:
     """What the table says about how it came to be; the candidates are heard here, for the ceiling."""
     names = scorer_names(service)
-    most = _most_candidates(rows)
+    most = most_candidates(rows)
     return RunFacts(
         name=name,
         title=f"{settings.bench.suite} prompts" if settings.bench.suite else f"{settings.bench.split} rows",
@@ -339,8 +230,7 @@ def missing(settings: Settings) -> list[LsdataError]:
 
     def check_sources() -> None:
         for source in parse_sources(settings.bench.sources):
-            if source.kind == "litellm":
-                check_route(source.name, settings.llm)
+            kind_of(source).check(source, settings)
 
     def check_baseline() -> None:
         # The label of the answers beside winners is known only once there are rows.
@@ -358,4 +248,32 @@ def missing(settings: Settings) -> list[LsdataError]:
             check()
         except LsdataError as error:
             found.append(error)
+    return found
+
+
+def sources_decide(settings: Settings, workspace: Workspace) -> Depends:
+    """The settings and the versions that decide what these sources answer, each only where a source depends on it.
+
+    Nothing is loaded and nothing need exist: this is also asked before there are rows or models.
+    """
+    try:
+        sources = parse_sources(settings.bench.sources)
+    except InputError:  # the run itself says so
+        return Depends()
+    depends = [kind_of(source).depends(source, settings, workspace) for source in sources]
+    return Depends(
+        {name: value for one in depends for name, value in one.settings.items()},
+        {name: value for one in depends for name, value in one.versions.items()},
+    )
+
+
+def describe_sources(
+    sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequence[ScoredRow], runs: Path
+) -> list[SourceFacts]:
+    """Each source with the scorers that had a say in its answers."""
+    rows_known = KnownRows(rows, known, runs)
+    found: list[SourceFacts] = []
+    for source in sources:
+        note = kind_of(source).describe(source, rows_known)
+        found.append(SourceFacts(source.label, source.kind, source.name, note.chosen_by, note.text))
     return found

@@ -23,7 +23,7 @@ from latentscore_data.core.bench.stats import best_of, shuffled_partners
 from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated
 from latentscore_data.core.scoring.clips import waveform, write_flac, write_mp3
 from latentscore_data.core.scoring.service import ScoredRender
-from latentscore_data.core.scoring.types import Scorer
+from latentscore_data.core.scoring.types import UNFINISHED, Scorer, Unscored
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
@@ -268,6 +268,8 @@ def score_answers(
             line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_heard(scored_render)
         elif unscored:
             line["unscored"] = unscored
+        if any(outcome.may_pass for outcome in scored_render.outcomes.values() if isinstance(outcome, Unscored)):
+            line[UNFINISHED] = True
         if other is not None:
             shuffled, _ = _scores(await asyncio.wrap_future(other), scorers)
             if line["scores"]:
@@ -279,7 +281,7 @@ def score_answers(
         key=lambda sample: sample.id,
         fingerprint=lambda sample: score_fingerprint(sample, service, keep_flac, floor_source),
         work=hear,
-        complete=lambda line: _audio_is_there(line, files.folder, keep_flac),
+        complete=lambda line: not line.get(UNFINISHED) and _audio_is_there(line, files.folder, keep_flac),
         line_key=KEY,
     )
     return run_stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -14,7 +15,7 @@ from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
-from latentscore_data.core.base.loop import Job, Line, NotAttempted, RowFailure, run_stage
+from latentscore_data.core.base.loop import RETRYABLE_KINDS, Job, Line, NotAttempted, RowFailure, run_stage
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
@@ -118,7 +119,9 @@ def generate(
 
     def complete(line: Line) -> bool:
         found = line.get("config_candidates") or []
-        return len(found) >= settings.n and not (retry_failed and _missing(line, settings.n))
+        if len(found) < settings.n:
+            return False
+        return not (_missing(line, settings.n) if retry_failed else _may_come(line, settings.n))
 
     job: Job[VibeRow] = Job(
         name="configs",
@@ -157,6 +160,16 @@ def prune_orphans(workspace: Workspace) -> None:
 
 def _missing(line: Line, n: int) -> int:
     return sum(candidate is None for candidate in (line.get("config_candidates") or [])[:n])
+
+
+_CAUSE = re.compile(r"candidate (\d+): ([a-z ]+): ")
+
+
+def _may_come(line: Line, n: int) -> bool:
+    """True when a candidate is missing for a reason that may be gone by now."""
+    missing = {str(i) for i, candidate in enumerate((line.get("config_candidates") or [])[:n]) if candidate is None}
+    causes = _CAUSE.findall(line.get("config_error") or "")
+    return any(number in missing and kind in RETRYABLE_KINDS for number, kind in causes)
 
 
 def _carried(row: VibeRow) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.export.columns import Kind, arrow_schema, columns_of, fitted
 
 # Ours alone: it names a question in our cache and means nothing to a reader.
-_PRIVATE_COLUMNS = ("input_fingerprint",)
+_PRIVATE_COLUMNS = ("input_fingerprint", "unfinished")
 _BATCH = 1000
 
 Rows = Callable[[], Iterable[ScoredRow]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,21 @@ from latentscore.config import TITLE_MAX_WORDS
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import BenchSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.simple import checked
-from latentscore_data.core.generators.types import Generated
+from latentscore_data.core.generators.types import (
+    AnyGenerator,
+    Depends,
+    Generated,
+    GeneratorDeps,
+    KnownRows,
+    SourceKind,
+    SourceName,
+    SourceNote,
+)
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.training.base_models import Loaded, load_base, load_trained, pick_device
 from latentscore_data.core.training.chat import prompt_messages, template_options
@@ -204,3 +218,89 @@ def _weights_facts(place: Path | None) -> list[str]:
         return []
     found = [place] if place.is_file() else sorted(p for pattern in WEIGHT_FILES for p in place.glob(pattern))
     return [f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in found]
+
+
+class RemoteGenerator:
+    """``local:NAME`` answered on a remote executor; ``NAME`` is a hub id, or a training run wherever it was trained.
+
+    Its fingerprint is that of the same source here: where a model ran does not change what it was asked. Rows, prompts and
+    settings travel as JSON text. Raises :class:`MissingError` where the executor cannot be used, :class:`InputError` for a
+    model that cannot be seen there, and what a shard raised.
+    """
+
+    def __init__(self, label: str, name: str, bench: BenchSettings, executor: Executor, runs: Path) -> None:
+        executor.require()
+        executor.check_model(name, runs)
+        self.label = label
+        self.batch_size = executor.at_once
+        self.fingerprint = answers_fingerprint(name, runs, bench.max_new_tokens)
+        self._name, self._bench, self._executor, self._runs = name, bench, executor, runs
+        self._sent = False
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        """One answer per row, in order, as the shards come in."""
+        if not self._sent:
+            self._executor.send_model(self._name, self._runs)
+            self._sent = True
+        common = {"source": f"local:{self._name}", "bench": self._bench.model_dump(mode="json")}
+        plain = [row.model_dump(mode="json", include={*VibeRow.model_fields}) for row in rows]
+        for part in self._executor.map("generate_shard", "rows", plain, common):
+            for answer in part["generated"]:
+                yield Generated(**answer)
+
+
+class LocalKind(SourceKind):
+    """``local:NAME``."""
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        bench = deps.bench
+        if deps.executor is not None and deps.executor.remote:
+            return RemoteGenerator(source.label, source.name, bench, deps.executor, deps.runs)
+        return LocalGenerator(
+            source.label,
+            source.name,
+            batch_size=bench.batch_size,
+            max_new_tokens=bench.max_new_tokens,
+            runs=deps.runs,
+        )
+
+    def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
+        # A model that was trained again has the same name but other weights.
+        weights = answers_fingerprint(source.name, workspace.train_dir, settings.bench.max_new_tokens)
+        return Depends(versions={f"source {source.label}": weights})
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        record = run_record(source.name, known.runs)
+        if not record:
+            return SourceNote()
+        trained = f"{record.get('kind', '?')} of {record.get('base_model', '?')}"
+        return SourceNote(trained, taught_by(source.name, known.runs))
+
+    def estimate(
+        self, source: SourceName, rows: int, settings: Settings, executor: Executor
+    ) -> list[RemoteJobEstimate]:
+        return executor.estimate_answers(source.label, rows, settings.bench)
+
+
+def run_record(name: str, runs: Path) -> dict[str, Any]:
+    """What ``run.json`` holds, for a run's id or a path to its folder or model; empty where there is none."""
+    named = Path(name).expanduser()
+    for folder in (runs / name, *((named, named.parent) if named.exists() else ())):
+        path = folder / "run.json"
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
+def taught_by(name: str, runs: Path) -> tuple[str, ...]:
+    """The scorers that chose what a model learned from or rewarded it, and those of the runs that it goes on from."""
+    found: dict[str, None] = {}
+    names = [name]
+    for one in names:
+        record = run_record(one, runs)
+        found |= dict.fromkeys(record.get("chosen_by", []))
+        if (scorer := record.get("calibration", {}).get("scorer", "none")) != "none":
+            found[str(scorer)] = None
+        before = [str(record[key]) for key in ("adapter", "base_model") if record.get(key)]
+        names += [start for start in before if start not in names]
+    return tuple(found)

@@ -10,10 +10,24 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from latentscore.embed import Embedder
-from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
 from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.simple import checked
-from latentscore_data.core.generators.types import Generated, SoundIndex, with_payloads
+from latentscore_data.core.generators.types import (
+    AnyGenerator,
+    Depends,
+    Generated,
+    GeneratorDeps,
+    KnownRows,
+    SoundIndex,
+    SourceKind,
+    SourceName,
+    SourceNote,
+    with_payloads,
+)
+from latentscore_data.core.vibes.dedupe import choose_embedder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,3 +96,26 @@ def _nearest(
 def _fingerprint(kind: str, space: str, rows: Sequence[ScoredRow]) -> str:
     held: list[Any] = [(row.row_id, row.vibe_original, row.config_payload) for row in rows]
     return digest(kind, space, *map(digest, held))
+
+
+class TextLookupKind(SourceKind):
+    """``baseline:lookup``."""
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        return TextLookup(source.label, deps.training_rows(), deps.embedder())
+
+    def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
+        return Depends({"dedupe.model": choose_embedder(settings.dedupe).version})
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        return SourceNote(f"the nearest of {len(known.training)} training rows", selection_scorers(known.training))
+
+
+class SoundLookupKind(SourceKind):
+    """``baseline:clap-lookup``."""
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        return SoundLookup(source.label, deps.training_rows(), deps.sounds())
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        return SourceNote(f"the nearest of {len(known.training)} training rows", selection_scorers(known.training))

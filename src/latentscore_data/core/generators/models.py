@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from latentscore import MusicConfigPromptPayload, schema_hash
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.base.settings import ConfigsSettings
-from latentscore_data.core.generators.types import Generated
+from latentscore_data.core.base.settings import ConfigsSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.configs.candidate_generation import example_answer, model_version
+from latentscore_data.core.generators.types import (
+    AnyGenerator,
+    Depends,
+    Generated,
+    GeneratorDeps,
+    SourceKind,
+    SourceName,
+)
+from latentscore_data.core.llm.plan import Plan, make_plan
+from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
+from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 
 
@@ -42,4 +56,35 @@ class LLMGenerator:
             tokens_in=answer.tokens_in,
             tokens_out=answer.tokens_out,
             cost_usd=answer.cost_usd,
+        )
+
+
+SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
+
+
+class HostedKind(SourceKind):
+    """``litellm:MODEL``."""
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        llm, base = deps.connect(source.name), deps.base_for(source.name)
+        return LLMGenerator(source.label, llm, deps.configs, deps.max_concurrency, base)
+
+    def check(self, source: SourceName, settings: Settings) -> None:
+        check_route(source.name, settings.llm)
+
+    def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
+        sampling = {f"configs.{name}": getattr(settings.configs, name) for name in SAMPLING}
+        return Depends(
+            {**sampling, f"api_base of {source.label}": settings.llm.base_for(source.name)},
+            {"prompt": config_prompt_hash(), f"source {source.label}": model_version(source.name)},
+        )
+
+    def plan(
+        self, source: SourceName, rows: Sequence[VibeRow], settings: Settings, workspace: Workspace
+    ) -> Plan | None:
+        if costs_nothing(source.name, settings.llm):
+            return None
+        questions = ([config_question(row.vibe_original, settings.configs, 0)] for row in rows)
+        return make_plan(
+            source.name, questions, MusicConfigPromptPayload, example_answer(), settings.llm, workspace.llm_cache
         )

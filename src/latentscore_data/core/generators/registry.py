@@ -5,74 +5,44 @@ A generator answers vibes with payloads. The benchmark renders and scores what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.generators import lookup, simple
-from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.generators.models import LLMGenerator
-from latentscore_data.core.generators.remote import RemoteGenerator
-from latentscore_data.core.generators.simple import DatasetGenerator
-from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generator, GeneratorDeps, SourceName
+from latentscore_data.core.generators.local import LocalKind
+from latentscore_data.core.generators.lookup import SoundLookupKind, TextLookupKind
+from latentscore_data.core.generators.models import HostedKind
+from latentscore_data.core.generators.simple import (
+    DatasetKind,
+    KeywordsKind,
+    MostCommonKind,
+    RandomKind,
+)
+from latentscore_data.core.generators.types import (
+    AnyGenerator,
+    GeneratorDeps,
+    SourceKind,
+    SourceName,
+)
 
-
-def _dataset(source: SourceName, needs: GeneratorDeps) -> Generator:
-    return DatasetGenerator(source.label, source.name, needs.rows)
-
-
-BASELINES = ("random", "keywords", "most-common", "lookup", "clap-lookup")
-
-
-def _baseline(source: SourceName, needs: GeneratorDeps) -> Generator:
-    match source.name:
-        case "random":
-            return simple.RandomGenerator(source.label, needs.bench.seed)
-        case "keywords":
-            return simple.KeywordsGenerator(source.label, needs.bench.seed)
-        case "most-common":
-            return simple.MostCommonGenerator(source.label, needs.training_rows())
-        case "clap-lookup":
-            return lookup.SoundLookup(source.label, needs.training_rows(), needs.sounds())
-        case "lookup":
-            return lookup.TextLookup(source.label, needs.training_rows(), needs.embedder())
-        case _:
-            raise _unknown_baseline(source.name)
-
-
-def _unknown_baseline(name: str) -> InputError:
-    return InputError(f"unknown baseline {name}", f"baselines are {', '.join(BASELINES)}")
-
-
-def _litellm(source: SourceName, needs: GeneratorDeps) -> AskingGenerator:
-    return LLMGenerator(
-        source.label,
-        needs.connect(source.name),
-        needs.configs,
-        needs.max_concurrency,
-        needs.base_for(source.name),
-    )
-
-
-def _local(source: SourceName, needs: GeneratorDeps) -> Generator:
-    if needs.modal is not None:
-        return RemoteGenerator(source.label, source.name, needs.bench, needs.modal, needs.runs, needs.say)
-
-    return LocalGenerator(
-        source.label,
-        source.name,
-        batch_size=needs.bench.batch_size,
-        max_new_tokens=needs.bench.max_new_tokens,
-        runs=needs.runs,
-    )
-
-
-GENERATORS: dict[str, Callable[[SourceName, GeneratorDeps], AnyGenerator]] = {
-    "dataset": _dataset,
-    "baseline": _baseline,
-    "litellm": _litellm,
-    "local": _local,
+SOURCES: dict[str, SourceKind] = {
+    "dataset": DatasetKind(),
+    "litellm": HostedKind(),
+    "local": LocalKind(),
+    "baseline:random": RandomKind(),
+    "baseline:keywords": KeywordsKind(),
+    "baseline:most-common": MostCommonKind(),
+    "baseline:lookup": TextLookupKind(),
+    "baseline:clap-lookup": SoundLookupKind(),
 }
-"""Kinds of sources: what stands before the first colon of ``KIND:NAME[=LABEL]``."""
+"""Kinds of sources by what stands before the first colon of ``KIND:NAME[=LABEL]``; a baseline is a kind of its own."""
+
+KINDS = tuple(dict.fromkeys(name.partition(":")[0] for name in SOURCES))
+BASELINES = tuple(name.partition(":")[2] for name in SOURCES if name.startswith("baseline:"))
+
+
+def kind_of(source: SourceName) -> SourceKind:
+    """The kind of a source that :func:`parse_source` has read."""
+    return SOURCES.get(source.kind) or SOURCES[f"{source.kind}:{source.name}"]
 
 
 def parse_source(text: str) -> SourceName:
@@ -85,14 +55,14 @@ def parse_source(text: str) -> SourceName:
     if not named or not label or "/" in label:
         named, label = text, text
     kind, _, name = named.partition(":")
-    if kind not in GENERATORS or not name:
+    if kind not in KINDS or not name:
         raise InputError(
             f"unknown source {text}",
             "sources are written KIND:NAME[=LABEL], such as dataset:config_payload, baseline:random, "
-            f"litellm:provider/model=big or local:path/to/adapter; kinds are {', '.join(GENERATORS)}",
+            f"litellm:provider/model=big or local:path/to/adapter; kinds are {', '.join(KINDS)}",
         )
     if kind == "baseline" and name not in BASELINES:
-        raise _unknown_baseline(name)
+        raise InputError(f"unknown baseline {name}", f"baselines are {', '.join(BASELINES)}")
     return SourceName(kind, name, label)
 
 
@@ -109,10 +79,10 @@ def parse_sources(texts: Sequence[str]) -> list[SourceName]:
     return sources
 
 
-def make_generator(source: str | SourceName, needs: GeneratorDeps) -> AnyGenerator:
+def make_generator(source: str | SourceName, deps: GeneratorDeps) -> AnyGenerator:
     """The generator of a source.
 
     Raises :class:`InputError` for one that is none, :class:`MissingError` where rows, weights, an extra or a key is missing.
     """
     name = parse_source(source) if isinstance(source, str) else source
-    return GENERATORS[name.kind](name, needs)
+    return kind_of(name).make(name, deps)

@@ -11,9 +11,21 @@ from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
 from latentscore.labels import PALETTE_WEIGHTS, Label
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
 from latentscore_data.core.base.seeds import digest, rng_for
-from latentscore_data.core.generators.types import Generated, with_payloads
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.generators.types import (
+    AnyGenerator,
+    Depends,
+    Generated,
+    GeneratorDeps,
+    KnownRows,
+    SourceKind,
+    SourceName,
+    SourceNote,
+    with_payloads,
+)
 from latentscore_data.core.llm.offline import builtin
 
 FIRST_VALID = "first_valid"
@@ -143,3 +155,67 @@ def checked(payload: dict[str, Any], started: float | None = None) -> Generated:
     except InvalidConfigError as error:
         return Generated(failure=f"not a valid payload: {error}"[:300], seconds=seconds)
     return Generated(payload=valid.model_dump(mode="json"), seconds=seconds)
+
+
+WINNERS = "config_payload"
+
+
+class DatasetKind(SourceKind):
+    """``dataset:COLUMN``."""
+
+    holds_rows_only = True
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        return DatasetGenerator(source.label, source.name, deps.rows)
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        made_by = _made_by(known.rows)
+        if source.name == WINNERS:
+            note = f"best of {most_candidates(known.rows)}. {made_by}".strip()
+            return SourceNote(note, selection_scorers(known.rows))
+        if source.name == FIRST_VALID:
+            return SourceNote(f"the first valid answer, before any choice. {made_by}".strip())
+        return SourceNote(made_by)
+
+
+def _made_by(rows: Sequence[VibeRow]) -> str:
+    models = Counter(str(model) for row in rows if (model := getattr(row, "config_model", None)))
+    names = ", ".join(name for name, _ in models.most_common(3))
+    return f"configs by {names}" if models else ""
+
+
+def most_candidates(rows: Sequence[VibeRow]) -> int:
+    """The largest number of candidates that a row has."""
+    return max((len(getattr(row, "config_candidates", None) or []) for row in rows), default=0)
+
+
+class RandomKind(SourceKind):
+    """``baseline:random``."""
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        return RandomGenerator(source.label, deps.bench.seed)
+
+
+class KeywordsKind(SourceKind):
+    """``baseline:keywords``."""
+
+    note = "reads the words of the vibe"
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        return KeywordsGenerator(source.label, deps.bench.seed)
+
+    def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
+        return Depends(versions={"builtin": builtin.fingerprint()})
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        return SourceNote(self.note)
+
+
+class MostCommonKind(SourceKind):
+    """``baseline:most-common``."""
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        return MostCommonGenerator(source.label, deps.training_rows())
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        return SourceNote(f"one config for everything, from {len(known.training)} training rows")

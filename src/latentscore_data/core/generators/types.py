@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,11 @@ from latentscore.embed import Embedder
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.payloads import in_labels
 from latentscore_data.core.base.rows import ScoredRow, VibeRow
-from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, ModalSettings
+from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
 
 
@@ -98,8 +102,8 @@ class GeneratorDeps:
     connect: Callable[[str], LLM]
     training_rows: Callable[[], list[ScoredRow]]
     """Rows of SFT-Train that have a config."""
-    modal: ModalSettings | None = None
-    """Where local models run on Modal; None for this machine."""
+    executor: Executor | None = None
+    """Where local models answer; None for this machine."""
     runs: Path = Path()
     """The folder of the training runs, whose names are model names, too."""
     max_concurrency: int = 16
@@ -110,6 +114,68 @@ class GeneratorDeps:
     """The rows that will be asked, for generators that look up what they hold."""
     say: Callable[[str], None] = lambda message: None
     """Told what happens on the way to an answer."""
+
+
+@dataclass(frozen=True)
+class Depends:
+    """What decides the answers of a source, by name: it is stale when one of them changes."""
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """What a source may be described from: the rows that are compared, the training rows, and the folder of the runs."""
+
+    rows: Sequence[VibeRow]
+    training: Sequence[ScoredRow]
+    runs: Path
+
+
+@dataclass(frozen=True)
+class SourceNote:
+    """What is worth knowing of a source, and the scorers that had a say in its answers: their praise is worth less."""
+
+    text: str = ""
+    chosen_by: tuple[str, ...] = ()
+
+
+class SourceKind:
+    """A kind of source: how its generator is made, what it depends on, what it costs, and what is known of it.
+
+    Whoever adds a generator writes one in the generator's own file and one line in ``registry.SOURCES``.
+    """
+
+    holds_rows_only = False
+    """True for a source that shows what the rows hold: in a suite they hold nothing."""
+
+    def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
+        """Return the generator. Raises :class:`InputError` or :class:`MissingError` where rows, weights or a key is missing."""
+        raise NotImplementedError
+
+    def check(self, source: SourceName, settings: Settings) -> None:
+        """Raise what would keep it from answering and can be known without loading anything."""
+
+    def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
+        """What decides its answers. Nothing is loaded and nothing need exist."""
+        return Depends()
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        """What is known of it before anything is scored."""
+        return SourceNote()
+
+    def plan(
+        self, source: SourceName, rows: Sequence[VibeRow], settings: Settings, workspace: Workspace
+    ) -> Plan | None:
+        """What it would ask and cost; None for a source that asks nobody who is paid."""
+        return None
+
+    def estimate(
+        self, source: SourceName, rows: int, settings: Settings, executor: Executor
+    ) -> list[RemoteJobEstimate]:
+        """What its answers take on the executor; empty for a source that answers here in any case."""
+        return []
 
 
 def with_payloads(rows: Sequence[ScoredRow], label: str) -> list[ScoredRow]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 from latentscore_data.core.base.errors import MissingError, StoppedError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RowFailure
-from latentscore_data.core.base.secrets import without
+from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
 from latentscore_data.core.llm.budget import Budget
@@ -25,7 +25,9 @@ from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.packing import Asked, Batcher, Together, batch_schema, taken_apart, together
+from latentscore_data.core.llm.parameters import Parameters
 from latentscore_data.core.llm.prices import Price, litellm_version, price_of
+from latentscore_data.core.llm.replies import Message, read_message
 from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry_delay
 from latentscore_data.core.llm.routes import Route, check_route, key_names, load_litellm, route_to
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
@@ -63,13 +65,18 @@ def connect(
 class _Reply:
     """One model answer before it is read."""
 
-    text: str | None
+    message: Message
     finish_reason: str
     tokens_in: int
     tokens_out: int
     cost_usd: float | None
     seconds: float
     attempts: int
+
+    def read(self, shape: Shape[T]) -> T:
+        """The object in the answer. Raises :class:`BadAnswer`."""
+        said = self.message
+        return shape.read(said.text, self.finish_reason, said.thoughts, said.calls)
 
     def share(self, count: int) -> _Reply:
         """One question's part of a reply to so many."""
@@ -150,16 +157,16 @@ class LiteLLM:
             seconds += reply.seconds
             cost = None if cost is None or reply.cost_usd is None else cost + reply.cost_usd
             try:
-                value = shape.read(reply.text, reply.finish_reason)
+                value = reply.read(shape)
             except BadAnswer as bad:
-                entry = self._stored(reply, reply.text or "", answer_type)
+                entry = self._stored(reply, reply.message.shown, answer_type)
                 await self._writer.write(self._keep_unusable, reply, key, bad.reason, entry)
                 log.debug("%s: unusable answer (%s)", self.model, bad)
                 if bad.reason == "filtered":
                     raise RowFailure("bad request", str(bad), None, attempts) from None
                 if again == ASKED_AGAIN:
                     raise RowFailure("answer", str(bad), None, attempts) from None
-                messages = _asked_again(question.messages, reply.text, bad)
+                messages = _asked_again(question.messages, reply.message.shown, bad)
                 continue
             entry = self._stored(reply, value.model_dump_json(), answer_type)
             await self._writer.write(self._keep, reply, [(key, entry)])
@@ -187,7 +194,7 @@ class LiteLLM:
         shape = Shape(Together, self.settings.api_base is None, batch_schema(answer_type))
         reply = await self._call(question.messages, question.sampling, shape)
         try:
-            values = taken_apart(shape.read(reply.text, reply.finish_reason), len(batch), answer_type)
+            values = taken_apart(reply.read(shape), len(batch), answer_type)
         except BadAnswer as bad:
             await self._writer.write(self._book, reply)
             raise RowFailure("answer", str(bad)) from None
@@ -250,18 +257,17 @@ class LiteLLM:
                 self._budget.settle(reserved, 0.0)
                 self._limiter.leave(started, NOT_SENT)
                 raise
-            mode = self._mode
+            mode, sent = self._mode, self._parameters.taken(sampling)
             try:
                 async with asyncio.timeout(self.settings.timeout_seconds):
-                    response = await self._complete(messages, sampling, shape)
+                    response = await self._complete(messages, sent, shape)
             except asyncio.CancelledError:
                 self._budget.settle(reserved, reserved)
                 self._limiter.leave(started, NOT_SENT)
                 raise
             except Exception as error:
-                call_error = classify(error)
+                call_error = classify(error, secret=self._secret)
                 self._budget.settle(reserved, reserved if call_error.maybe_billed else 0.0)
-                call_error = CallError(**{**vars(call_error), "message": without(call_error.message, self._secret)})
                 if call_error.kind == "auth":
                     # Closed before the slot is given back, so that nobody who waits for it gets in.
                     self._limiter.close(self._refused_key(call_error))
@@ -273,7 +279,9 @@ class LiteLLM:
                 return reply
             if call_error.kind == "auth":
                 raise self._refused_key(call_error) from None
-            if call_error.unstructured and self._step_down(mode):
+            if call_error.kind == "answer":
+                return self._refused_draw(call_error, time.monotonic() - started, attempt)
+            if self._asks_differently(call_error, mode, sent):
                 attempt -= 1
                 continue
             if call_error.kind == "bad request":
@@ -284,7 +292,7 @@ class LiteLLM:
             log.debug("%s: %s; again in %.1f s", self.model, call_error.message, delay)
             await self._limiter.rest(delay)
 
-    async def _complete(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> Any:
+    async def _complete(self, messages: list[dict[str, Any]], sent: dict[str, Any], shape: Shape[Any]) -> Any:
         route = self._route
         assert route is not None
         extra: dict[str, Any] = {}
@@ -306,9 +314,16 @@ class LiteLLM:
             timeout=self.settings.timeout_seconds,
             num_retries=0,
             max_retries=0,
-            **{name: value for name, value in sampling.items() if name in self._takes},
+            **sent,
             **extra,
         )
+
+    def _asks_differently(self, call_error: CallError, mode: Mode, sent: dict[str, Any]) -> bool:
+        """Leave out what the server refused. False when it refused nothing that can be left out."""
+        if call_error.refused in sent:
+            self._parameters.refuse(call_error.refused)
+            return True
+        return call_error.unstructured and self._step_down(mode)
 
     def _step_down(self, mode: Mode) -> bool:
         """Ask for the shape in the next way. False when there is none left."""
@@ -323,8 +338,8 @@ class LiteLLM:
 
     def _reply(self, response: Any, seconds: float, attempts: int) -> _Reply:
         usage = response.usage if getattr(response, "usage", None) is not None else None
-        tokens_in = int(getattr(usage, "prompt_tokens", 0) or 0)
-        tokens_out = int(getattr(usage, "completion_tokens", 0) or 0)
+        tokens_in = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
+        tokens_out = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
         choice = response.choices[0] if response.choices else None
         cost = self._cost(response, tokens_in, tokens_out)
         self.usage.calls += 1
@@ -332,10 +347,8 @@ class LiteLLM:
         self.usage.tokens_out += tokens_out
         self.usage.cost_usd += cost or 0.0
         self.usage.unpriced += cost is None
-        text = choice.message.content if choice is not None else None
         return _Reply(
-            # Half a surrogate pair is legal in a JSON escape and in no file or database.
-            text=text.encode("utf-8", "replace").decode() if text is not None else None,
+            message=read_message(choice.message if choice is not None else None),
             finish_reason=str(choice.finish_reason or "stop") if choice is not None else "stop",
             tokens_in=tokens_in,
             tokens_out=tokens_out,
@@ -343,6 +356,13 @@ class LiteLLM:
             seconds=seconds,
             attempts=attempts,
         )
+
+    def _refused_draw(self, call_error: CallError, seconds: float, attempts: int) -> _Reply:
+        """What the model wrote where its server refused it as no JSON: a bad answer, whose tokens nobody tells."""
+        cost = 0.0 if self._price is not None and self._price.free else None
+        self.usage.calls += 1
+        self.usage.unpriced += cost is None
+        return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
 
     def _cost(self, response: Any, tokens_in: int, tokens_out: int) -> float | None:
         if self._price is None:
@@ -361,17 +381,14 @@ class LiteLLM:
         self._opened = True
         check_route(self.model, self.settings)
         self._route = route_to(self.model, self.settings)
+        call_directly(self._route.api_base)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
             raise StoppedError(
                 f"the price of {self.model} is unknown, so --max-cost {self.settings.max_cost:g} cannot be kept",
                 "leave the cap out (and say --yes), or take a model whose price is known",
             )
-        supported = load_litellm().get_supported_openai_params(self._route.model) or []
-        self._takes = {"max_tokens", *supported}
-        for name in ("temperature", "top_p", "seed"):
-            if name not in self._takes:
-                log.info("%s takes no %s; it is left out", self.model, name)
+        self._parameters = Parameters(self.model, self._route)
         self._marks_prompt = "claude" in self.model or self.model.startswith("anthropic/")
 
     @property
@@ -408,7 +425,7 @@ class LiteLLM:
             if names
             else "name the variable that holds the key with --api-key-env NAME"
         )
-        if call_error.status in (402, 429):
+        if call_error.spent:
             remedy = "add credit or raise the limit with the provider, then run the same command again"
         return MissingError(f"{self.model}{where} refused the call{status}: {call_error.message}", remedy)
 
@@ -444,7 +461,7 @@ def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T]:
     )
 
 
-def _asked_again(messages: list[dict[str, Any]], text: str | None, bad: BadAnswer) -> list[dict[str, Any]]:
+def _asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> list[dict[str, Any]]:
     """The question with the answer that could not be used and what was wrong with it."""
     if bad.reason == "truncated":
         wish = "It was cut off because it was too long. Answer again, complete and much shorter."

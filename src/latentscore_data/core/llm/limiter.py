@@ -108,7 +108,7 @@ class AdaptiveLimiter:
         full = self.in_flight + 1 > self.limit or bool(self._waiting)
         self.in_flight -= 1
         # A refused way of asking is found out alone, too.
-        self._alone = self._alone and call_error is not None and call_error.unstructured
+        self._alone = self._alone and call_error is not None and call_error.asks_differently
         if self._tokens is not None and extra_tokens:
             self._tokens.correct(extra_tokens)
         if call_error is None:

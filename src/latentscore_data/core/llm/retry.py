@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import email.utils
 import random
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-Kind = Literal["auth", "bad request", "transient"]
+from pydantic import SecretStr
+
+from latentscore_data.core.base.secrets import without
+from latentscore_data.core.llm.server_errors import WORDS_IN, ServerError, read_server_error
+
+Kind = Literal["auth", "bad request", "transient", "answer"]
+"""``answer``: the model wrote something that the server refused as no JSON."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,64 @@ class CallError:
     """True when the server refused the way in which the answer's shape was asked for."""
     maybe_billed: bool = False
     """True when the server may have answered although we did not see it."""
+    spent: bool = False
+    """True when the account has nothing left."""
+    too_fast: bool = False
+    """True when the server says that we are too fast, whatever the status."""
+    refused: str | None = None
+    """The sampling parameter that the model does not take."""
+    draw: str = ""
+    """What the model wrote, with ``answer``."""
 
     @property
     def crowded(self) -> bool:
         """True when the server says that we are too fast."""
-        return self.status == 429 or (self.status in (503, 529) and self.retry_after is not None)
+        return self.too_fast or self.status == 429 or (self.status in (503, 529) and self.retry_after is not None)
+
+    @property
+    def asks_differently(self) -> bool:
+        """True when the same question may be answered if it is asked in another way."""
+        return self.unstructured or self.refused is not None
 
 
 NOT_SENT = CallError("transient", None, "not sent")
 """For a slot that is given back unused: nothing is learned from it."""
 
-# A 429 that waiting does not mend.
-_QUOTA = re.compile(
-    r"insufficient_quota|quota exceeded|exceeded your current quota|billing|credit balance|payment", re.IGNORECASE
+# Codes and types say more than words: "quota" is a spent balance with one provider and a minute's allowance with another.
+_SPENT = re.compile(
+    r"insufficient_?(quota|balance|credit|fund)|exceeded_current_quota|billing|arrear|payment_?required"
+    r"|credits?_(exhausted|depleted)|out_of_credits"
 )
-_STRUCTURE = re.compile(r"response_format|json_schema|json_object|structured output|grammar|schema", re.IGNORECASE)
+_TOO_FAST = re.compile(
+    r"rate_?limit|too_?many_?requests|throttl|resource_?exhausted|overloaded|quota_?exceeded|limit_(requests|burst)"
+    r"|^(tokens|requests)$"
+)
+_SPENT_WORDS = re.compile(
+    r"(credits?|balance|funds)\b[^.]{0,30}\b(too low|depleted|exhausted|insufficient|used up|run out|spent)"
+    r"|(insufficient|not enough|no remaining|out of)\s(account\s)?(balance|credits?|funds)|payment required|in arrears",
+    re.IGNORECASE,
+)
+_QUOTA_WORDS = re.compile(
+    r"insufficient_quota|exceeded your current quota|\bbilling|credit balance|payment", re.IGNORECASE
+)
+_NO_JSON = re.compile(r"json_validate_failed|tool_use_failed|output_parse_failed|^model_error$")
+_FILTERED = re.compile(r"content_?filter|content_?policy|responsible_?ai|moderation")
+_TOO_LONG = re.compile(r"context_?length|string_above_max|too_?large|too_?long")
+_STRUCTURE = re.compile(
+    r"response_?format|response_?schema|json_schema|json_object|structured output|grammar|schema", re.IGNORECASE
+)
+_SHAPE_PARAM = re.compile(r"response_?format|text\.format|schema|output_(config|format)|tool|grammar", re.IGNORECASE)
+
+SAMPLING = ("top_p", "temperature", "seed", "max_tokens")
+"""Parameters that a model may refuse; of two that it does not take together, the first one is left out."""
+
+_REFUSES = re.compile(
+    r"unsupported|not support|n't support|deprecated|only[^.]{0,40}\b(1|default)\b|cannot both|not allowed|not permitted"
+    r"|unknown|unrecognized|unexpected|extra inputs",
+    re.IGNORECASE,
+)
+_JUDGED = (400, 403, 429)
+"""Statuses that providers give for a spent balance, for calls that come too fast and for bad requests alike."""
 
 _TABLE: dict[int, Kind] = {
     401: "auth",
@@ -56,70 +104,75 @@ _TABLE: dict[int, Kind] = {
 }
 
 
-def classify(error: BaseException, now: Callable[[], float] = time.time) -> CallError:
-    """The row of the table that a failed call belongs to."""
+def classify(error: BaseException, now: Callable[[], float] = time.time, secret: SecretStr | None = None) -> CallError:
+    """The row of the table that a failed call belongs to; ``secret`` is kept out of the message."""
     name = type(error).__name__
-    message = _one_line(str(error))
-    status = getattr(error, "status_code", None)
-    status = int(status) if isinstance(status, int) or (isinstance(status, str) and status.isdigit()) else None
     if isinstance(error, TimeoutError) or name == "Timeout":
         return CallError("transient", 408, "the call timed out", maybe_billed=True)
+    server = read_server_error(error, now)
+    # Taken out before the message is cut, which could leave half of it.
+    message = _one_line(without(server.message, secret))
+    if "Invalid response object" in str(error):
+        return CallError("transient", None, "the server's answer is no chat completion", maybe_billed=True)
     if name == "APIConnectionError":
         return CallError("transient", None, f"connection failed: {message}", maybe_billed=True)
-    if name == "ContentPolicyViolationError":
-        return CallError("bad request", status, message)
-    if status == 429 and _QUOTA.search(message):
-        return CallError("auth", status, message)
+    if server.draw is not None or (server.status in (400, 422) and server.named(_NO_JSON)):
+        return CallError("answer", server.status, message, maybe_billed=True, draw=server.draw or "")
+    if name == "ContentPolicyViolationError" or server.named(_FILTERED):
+        return CallError("bad request", server.status, message)
+    return _by_status(server, message, name)
+
+
+def _by_status(server: ServerError, message: str, name: str) -> CallError:
+    status, retry_after = server.status, server.retry_after
     kind = _TABLE.get(status or 0, "bad request" if status and 400 <= status < 500 else "transient")
-    refused_shape = kind == "bad request" and name != "ContextWindowExceededError" and bool(_STRUCTURE.search(message))
-    return CallError(
-        kind,
-        status,
-        message,
-        retry_after_seconds(_headers(error), now),
-        refused_shape or name == "UnsupportedParamsError",
-    )
+    if status in _JUDGED:
+        if _is_spent(server):
+            return CallError("auth", status, message, spent=True)
+        if status == 429 or server.named(_TOO_FAST) or retry_after is not None:
+            return CallError("transient", status, message, retry_after, too_fast=True)
+    if kind != "bad request" or server.named(_TOO_LONG) or name == "ContextWindowExceededError":
+        return CallError(kind, status, message, retry_after, spent=status == 402)
+    refused = _refused_parameter(server)
+    unstructured = refused is None and _refuses_shape(server, name)
+    return CallError(kind, status, message, retry_after, unstructured, refused=refused)
+
+
+def _is_spent(server: ServerError) -> bool:
+    """True for a spent balance; a quota that has a time at which it can be used again is none."""
+    if server.named(_SPENT):
+        return True
+    if server.retry_after is not None:
+        return False
+    if _SPENT_WORDS.search(server.message[:WORDS_IN]):
+        return True
+    return server.status == 429 and not server.named(_TOO_FAST) and bool(_QUOTA_WORDS.search(server.message))
+
+
+def _refused_parameter(server: ServerError) -> str | None:
+    """The sampling parameter that the model does not take, if that is what the server says."""
+    said = server.message[:WORDS_IN]
+    if server.param is not None:
+        found = [name for name in SAMPLING if name == server.param]
+    else:
+        found = [name for name in SAMPLING if re.search(rf"\b{name}\b", said)]
+    if not found or not (_REFUSES.search(said) or server.named(_REFUSES)):
+        return None
+    if found[0] == "max_tokens" and "max_completion_tokens" not in said:
+        return None
+    return found[0]
+
+
+def _refuses_shape(server: ServerError, name: str) -> bool:
+    if server.param is not None:
+        return bool(_SHAPE_PARAM.search(server.param))
+    return name == "UnsupportedParamsError" or bool(_STRUCTURE.search(server.message))
 
 
 def _one_line(message: str, most: int = 300) -> str:
     line = " ".join(message.split())
     line = re.sub(r"^(litellm\.\w+: )+", "", line)
     return line if len(line) <= most else line[: most - 1] + "…"
-
-
-def _headers(error: BaseException) -> Any:
-    response = getattr(error, "response", None)
-    for headers in (getattr(response, "headers", None), getattr(error, "litellm_response_headers", None)):
-        if headers:
-            return headers
-    return {}
-
-
-def retry_after_seconds(headers: Any, now: Callable[[], float] = time.time) -> float | None:
-    """``Retry-After`` as seconds from now; the header holds seconds or a date. None without a usable one.
-
-    A date is compared with the server's own ``Date``, where it sent one: our clock may be wrong.
-    """
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if not value:
-            continue
-        try:
-            return max(0.0, float(value) * unit)
-        except ValueError:
-            pass
-        due = _unix_time(value)
-        if due is not None:
-            sent = _unix_time(headers.get("date"))
-            return max(0.0, due - (sent if sent is not None else now()))
-    return None
-
-
-def _unix_time(date: str | None) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(date).timestamp() if date else None
-    except ValueError:
-        return None
 
 
 def retry_delay(attempt: int, retry_after: float | None, cap: float, rng: random.Random) -> float:

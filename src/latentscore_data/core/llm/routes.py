@@ -6,6 +6,7 @@ import gc
 import ipaddress
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,8 +15,10 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.secrets import granted, key_named
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.replies import flatten_message
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,11 @@ def load_litellm() -> Any:
     os.environ["LITELLM_MODE"] = "PRODUCTION"
     import litellm
 
+    call_directly()
     litellm.suppress_debug_info = True
+    _read_all_messages()
+    # Of the parts that it is not used to, which are read all the same.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     # Its hundreds of thousands of objects live as long as the process: the collector need not walk them again and again.
     gc.freeze()
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
@@ -47,12 +54,25 @@ def load_litellm() -> Any:
     return litellm
 
 
+def _read_all_messages() -> None:
+    """Let LiteLLM read messages whose fields are lists of parts or objects: alone it raises, and the answer is lost."""
+    from litellm.litellm_core_utils.llm_response_utils import convert_dict_to_response
+
+    read = convert_dict_to_response.extract_reasoning_content
+
+    def read_flat(message: dict[str, Any]) -> Any:
+        flatten_message(message)
+        return read(message)
+
+    convert_dict_to_response.extract_reasoning_content = read_flat
+
+
 def is_loopback(address: str | None) -> bool:
     """True for a server on this machine."""
-    host = (urlsplit(address).hostname or "") if address else ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
     try:
+        host = (urlsplit(address).hostname or "") if address else ""
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
+
+from latentscore_data.core.llm.json_search import Found, inside, search
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -26,6 +30,15 @@ class BadAnswer(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class _Miss(Exception):
+    """A text without an object that fits. ``fault`` is that of the likeliest one; ``tried`` is true when there is one."""
+
+    def __init__(self, fault: ValidationError, tried: bool) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+        self.tried = tried
 
 
 @dataclass(frozen=True)
@@ -63,26 +76,70 @@ class Shape(Generic[T]):
             + orjson.dumps(self.schema).decode()
         )
 
-    def read(self, text: str | None, finish_reason: str) -> T:
-        """The object in an answer. Raises :class:`BadAnswer`."""
+    def read(self, text: str | None, finish_reason: str, thoughts: Sequence[str] = (), calls: Sequence[str] = ()) -> T:
+        """The object in an answer.
+
+        ``text`` is what the model said and ``calls`` are the arguments of its tool calls; ``thoughts`` are read where
+        there is no object in either. Raises :class:`BadAnswer`.
+        """
         # Looked at first: a cut answer explains most invalid JSON.
         if finish_reason == "length":
             raise BadAnswer("truncated", "the answer was cut off at max_tokens")
         if finish_reason == "content_filter":
             raise BadAnswer("filtered", "the provider's content filter withheld the answer")
-        if text is None or not text.strip():
+        said = [one for one in (text, *calls) if one and one.strip()]
+        thought = [one for one in thoughts if one.strip()]
+        if not said and not thought:
             raise BadAnswer("empty", "there was no answer")
+        misses: list[_Miss] = []
+        for one in [*said, *thought]:
+            if len(misses) >= len(said) and any(miss.tried for miss in misses[: len(said)]):
+                break  # what was said is the answer, and does not fit; a thought may hold an older draft
+            try:
+                return self._find(one)
+            except _Miss as miss:
+                misses.append(miss)
+        # The fault of an object says more than that a text is no object.
+        raise BadAnswer(*_describe(min((miss.fault for miss in misses), key=_is_malformed))) from None
+
+    def _find(self, text: str) -> T:
+        """The object of this type in a text. Raises :class:`_Miss` where none fits."""
         try:
             return self.answer_type.model_validate_json(text)
         except ValidationError as error:
-            first = error
-        found = find_json(text)
-        if found is None or found == text:
-            raise BadAnswer(*_describe(first))
-        try:
-            return self.answer_type.model_validate_json(found)
-        except ValidationError as error:
-            raise BadAnswer(*_describe(error)) from None
+            whole = error
+        found = search(text)
+        said = list(self._alike(found.said))
+        tried = bool(said) or not self._names.isdisjoint(found.begun)
+        fault: ValidationError | None = None
+        for value in said if tried else self._alike(found.thoughts):
+            try:
+                return self.answer_type.model_validate_json(_dumped(value))
+            except ValidationError as error:
+                fault = fault or error
+        raise _Miss(fault or whole, tried or not _is_malformed(whole))
+
+    def _alike(self, found: Iterable[Found]) -> Iterator[dict[str, Any]]:
+        """The objects, and those inside of them, that have a field of the type: one whose fields all have defaults would be
+        found in any object."""
+        for one in found:
+            for value in itertools.chain((one.value,), inside(one.value)):
+                if not self._names.isdisjoint(value):
+                    yield value
+
+    @cached_property
+    def _names(self) -> set[str]:
+        fields = self.answer_type.model_fields
+        return {*fields, *(field.alias for field in fields.values() if field.alias)}
+
+
+def _dumped(value: dict[str, Any]) -> bytes:
+    # Half a surrogate pair is legal in a JSON escape and in no file or database.
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _is_malformed(fault: ValidationError) -> bool:
+    return fault.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid"
 
 
 def _without(schema: Any, names: tuple[str, ...]) -> Any:
@@ -101,33 +158,9 @@ def _without(schema: Any, names: tuple[str, ...]) -> Any:
     return kept
 
 
-_THINK_START, _THINK_END = (re.compile(mark, re.IGNORECASE) for mark in ("<think>", "</think>"))
-
-
-def find_json(text: str) -> str | None:
-    """The JSON object in a chatty answer: thoughts removed, a fenced block before bare braces; None without one.
-
-    Marks are looked for one by one: an expression for a whole block tries every start against every end, which takes
-    minutes on an answer that repeats one mark.
-    """
-    said = ""
-    *before_ends, rest = _THINK_END.split(text)
-    for piece in before_ends:
-        kept, *thought = _THINK_START.split(piece, maxsplit=1)
-        # Some servers cut the opening mark off: then all that came before is a thought.
-        said = said + kept if thought else ""
-    text = said + rest
-    for block in reversed(text.split("```")[1:-1:2]):
-        inside = (block[4:] if block[:4].lower() == "json" else block).strip()
-        if inside.startswith("{"):
-            return inside
-    start, end = text.find("{"), text.rfind("}")
-    return text[start : end + 1] if 0 <= start < end else None
-
-
 def _describe(error: ValidationError) -> tuple[str, str]:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    if faults[0]["type"] == "json_invalid":
+    if _is_malformed(error):
         return "malformed", faults[0]["msg"]
     lines = [f"{'.'.join(map(str, fault['loc'])) or 'answer'}: {fault['msg']}" for fault in faults[:8]]
     more = f" (and {len(faults) - 8} more)" if len(faults) > 8 else ""

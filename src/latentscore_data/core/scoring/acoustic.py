@@ -19,9 +19,11 @@ import numpy as np
 
 from latentscore import Audio
 from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.meaning.reading import is_foreign, read, reading_fingerprint
 from latentscore_data.core.scoring import descriptors
-from latentscore_data.core.scoring.types import Outcome, Score, Vectors
+from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
+from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Vectors
 
 AXES: dict[str, dict[str, float]] = {
     "speed": {"attack": 1.0, "activity": 1.0, "mod_rate": 0.8, "decay": 0.5, "pulse": 0.4},
@@ -130,3 +132,11 @@ def nothing_asked(vibe: str) -> str | None:
         else "acoustic reads nothing from its words"
     )
     return f"{why}, so the first answer that can be played stands; use other words, or --scorer clap or judge:MODEL"
+
+
+class AcousticKind(ScorerKind):
+    def make(self, name: str, deps: ScorerDeps) -> Scorer:
+        return AcousticScorer()
+
+    def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
+        return None

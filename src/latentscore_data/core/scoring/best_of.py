@@ -32,7 +32,7 @@ from latentscore_data.core.scoring.service import (
     config_of,
     current_renderer_version,
 )
-from latentscore_data.core.scoring.types import Scorer
+from latentscore_data.core.scoring.types import UNFINISHED, Scorer
 
 ROWS_IN_FLIGHT = 8
 """Rows whose candidates wait to be heard: enough to keep renderers busy and batches full, few enough to fit in memory."""
@@ -58,6 +58,11 @@ class Choice:
             None if scored_render is None else scored_render.score(scorer) for scored_render in self.scored_renders
         ]
         return [None if score is None else score.final_score for score in found]
+
+    def may_pass(self, scorer: str) -> bool:
+        """True when a candidate without a score may have one the next time."""
+        found = [one.unscored(scorer) for one in self.scored_renders if one is not None]
+        return any(unscored is not None and unscored.may_pass for unscored in found)
 
     def reasons(self, scorer: str) -> dict[int, str]:
         """Why candidates have no score, by index."""
@@ -145,7 +150,7 @@ def run_scoring(
 
 
 def scoring_job(service: ScoringService, settings: ScoringSettings, *, retry_failed: bool = False) -> Job[ConfigRow]:
-    """One row: its candidates are rendered, heard and compared; with ``retry_failed`` also where a score is missing."""
+    """One row: its candidates are rendered, heard and compared; with ``retry_failed`` also where a score is missing for good."""
     names = [scorer.name for scorer in service.scorers]
     made_by = digest(
         *(scorer.fingerprint for scorer in service.scorers), settings.seconds, settings.seed, current_renderer_version()
@@ -178,7 +183,7 @@ def scoring_job(service: ScoringService, settings: ScoringSettings, *, retry_fai
         lambda row: row.row_id,
         fingerprint,
         work,
-        complete=lambda line: not (retry_failed and short(line)),
+        complete=lambda line: not (line.get(UNFINISHED) or (retry_failed and short(line))),
         short=short,
         refresh=refresh,
     )
@@ -207,6 +212,8 @@ def _scored_line(row: ConfigRow, choice: Choice, service: ScoringService) -> Lin
         line["candidate_failures"] = {
             name: {str(index): reason for index, reason in found.items()} for name, found in reasons.items() if found
         }
+    if any(choice.may_pass(scorer.name) for scorer in service.scorers):
+        line[UNFINISHED] = True
     return line
 
 
@@ -215,9 +222,14 @@ def _nothing_scored(choice: Choice) -> RowFailure:
         scored_render.unscored(choice.scorer) for scored_render in choice.scored_renders if scored_render is not None
     ]
     reasons = Counter(unscored.reason for unscored in kinds if unscored is not None)
-    of_sound = all(unscored is not None and unscored.kind != "scorer" for unscored in kinds)
+    if all(unscored is not None and unscored.kind == "request" for unscored in kinds):
+        kind = "bad request"
+    elif all(unscored is not None and unscored.kind not in ("scorer", "request") for unscored in kinds):
+        kind = "render"
+    else:
+        kind = "score"
     causes = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-    return RowFailure("render" if of_sound else "score", f"no candidate could be scored ({causes})")
+    return RowFailure(kind, f"no candidate could be scored ({causes})")
 
 
 def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str] = frozenset()) -> StageFiles:
@@ -292,4 +304,5 @@ def _add(total: Summary, part: Summary) -> None:
     total.skipped += part.skipped
     total.failed += part.failed
     total.short += part.short
+    total.unfinished += part.unfinished
     total.seconds += part.seconds

@@ -30,7 +30,8 @@ from latentscore_data.core.base.errors import InputError, MissingError, require
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.types import Outcome, Score, Unscored, Vectors
+from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
+from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Unscored, Vectors
 
 if TYPE_CHECKING:
     import torch
@@ -512,3 +513,15 @@ BACKENDS: dict[str, Callable[[ScoringSettings], tuple[Callable[[], Backend], str
     "transformers": _open_transformers,
     "laion-clap": _open_laion,
 }
+
+
+class ClapKind(ScorerKind):
+    def make(self, name: str, deps: ScorerDeps) -> Scorer:
+        return ClapScorer(deps.scoring, deps.cache)
+
+    def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
+        if scoring.clap_backend != "transformers":
+            return f"the {scoring.clap_backend} backend of clap is not in the containers"
+        if Path(scoring.clap_model).exists():
+            return f"the CLAP weights {scoring.clap_model} are on this machine, and Modal does not see them"
+        return None

@@ -17,8 +17,8 @@ from latentscore import Audio
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
-from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.types import Outcome, Score, Unscored
+from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
+from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Unscored
 
 CALL_SECONDS = 60.0
 """A call that takes longer is ended, with its process."""
@@ -166,3 +166,8 @@ def _source_file(where: str) -> Path | None:
             return None
         search = list(spec.submodule_search_locations or [])
     return Path(spec.origin) if spec is not None and spec.origin and Path(spec.origin).is_file() else None
+
+
+class CustomKind(ScorerKind):
+    def make(self, name: str, deps: ScorerDeps) -> Scorer:
+        return CustomScorer(name, deps)

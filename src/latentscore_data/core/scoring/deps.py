@@ -1,4 +1,4 @@
-"""What scorers may use beyond their own settings."""
+"""What scorers may use beyond their own settings, and what a kind of scorer says of itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentscore_data.core.base.settings import LLMSettings, ScoringSettings
+from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.types import Scorer
 
 if TYPE_CHECKING:
     pass
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScorerDeps:
-    """What scorers may use beyond their own settings."""
+    """What scorers may use beyond their own settings, and what a kind of scorer says of itself."""
 
     scoring: ScoringSettings
     llm: LLMSettings = field(default_factory=LLMSettings)
@@ -25,3 +27,22 @@ class ScorerDeps:
     llm_cache: Path | None = None
     ledger: Path | None = None
     """Where the judge keeps its answers and what they cost."""
+
+
+class ScorerKind:
+    """A kind of scorer: how one is made, what it costs, and where it can run.
+
+    Whoever adds a scorer writes one in the scorer's own file and one line in ``registry.SCORERS``.
+    """
+
+    def make(self, name: str, deps: ScorerDeps) -> Scorer:
+        """Return the scorer of that name. Cheap; raises :class:`InputError` or :class:`MissingError`."""
+        raise NotImplementedError
+
+    def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
+        """Why it cannot run on another machine; None when it can."""
+        return f"{name} is code on this machine, which Modal does not see"
+
+    def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
+        """What scoring so many pairs asks and costs; None for a scorer that asks nobody."""
+        return None

@@ -14,15 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from latentscore import Audio
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Ledger, Usage
-from latentscore_data.core.base.loop import NotAttempted, RowFailure
+from latentscore_data.core.base.loop import RETRYABLE_KINDS, NotAttempted, RowFailure
 from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
-from latentscore_data.core.llm.prices import price_of
+from latentscore_data.core.llm.prices import costs_nothing, price_of
 from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM, Question
-from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.types import Outcome, Score, Unscored
+from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
+from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Unscored
 
 T = TypeVar("T")
 
@@ -93,7 +94,8 @@ class JudgeScorer:
         try:
             judged = (await llm.ask(self.question(vibe, audio), Judgement)).value
         except RowFailure as failure:
-            return Unscored("scorer", f"{self.name} did not answer: {failure.message}"[:300])
+            kind = "scorer" if failure.kind in RETRYABLE_KINDS else "request"
+            return Unscored(kind, f"{self.name} did not answer: {failure.message}"[:300])
         except NotAttempted:
             return Unscored("scorer", f"{self.name} was not asked: the run is stopping")
         match, quality = judged.vibe_match, judged.audio_quality
@@ -133,27 +135,6 @@ class JudgeScorer:
         self._loop = None
 
 
-def judge_plan(name: str, pairs: int, needs: ScorerDeps) -> Plan:
-    """What ``judge:MODEL`` would ask and cost for so many pairs, none of them cached; a rough figure, and it says so."""
-    model = name.partition(":")[2]
-    price = price_of(model, needs.llm)
-    text_in, audio_in = pairs * 300, pairs * int(AUDIO_TOKENS_PER_SECOND * needs.scoring.seconds)
-    tokens_out = pairs * 80
-    cost = None if price is None else price.of(text_in, tokens_out, audio_in)
-    listed = price is not None and price.per_audio_token_in is not None
-    at = "its listed price" if listed else "the price of text, which sound often exceeds"
-    basis = f"{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
-    return Plan(
-        model,
-        calls=pairs,
-        tokens_in=text_in + audio_in,
-        tokens_out=tokens_out,
-        cost_usd=cost,
-        worst_usd=None,
-        basis=basis,
-    )
-
-
 def wav_bytes(audio: Audio) -> bytes:
     """Mono, 16 bits, 24 kHz."""
     import math
@@ -167,3 +148,33 @@ def wav_bytes(audio: Audio) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, np.clip(mono, -1.0, 1.0), SENT_RATE, format="WAV", subtype="PCM_16")
     return file.getvalue()
+
+
+class JudgeKind(ScorerKind):
+    def make(self, name: str, deps: ScorerDeps) -> Scorer:
+        return JudgeScorer(name, deps)
+
+    def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
+        return f"{name} needs your key, which stays on this machine"
+
+    def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
+        """A rough figure, as if nothing were cached; its basis says so."""
+        model = name.partition(":")[2]
+        if costs_nothing(model, deps.llm):
+            return None
+        price = price_of(model, deps.llm)
+        text_in, audio_in = pairs * 300, pairs * int(AUDIO_TOKENS_PER_SECOND * deps.scoring.seconds)
+        tokens_out = pairs * 80
+        cost = None if price is None else price.of(text_in, tokens_out, audio_in)
+        listed = price is not None and price.per_audio_token_in is not None
+        at = "its listed price" if listed else "the price of text, which sound often exceeds"
+        basis = f"{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
+        return Plan(
+            model,
+            calls=pairs,
+            tokens_in=text_in + audio_in,
+            tokens_out=tokens_out,
+            cost_usd=cost,
+            worst_usd=None,
+            basis=basis,
+        )

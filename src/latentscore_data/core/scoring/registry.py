@@ -1,77 +1,66 @@
-"""What a score is, who can give one, and the table of scorers.
+"""The table of scorers, and the scorers of the settings.
 
-A scorer hears audio and says how well it fits a vibe. The first scorer named in the settings chooses the best of N; the
+A scorer says how well a sound fits a vibe. The first scorer named in the settings chooses the best of N; the
 others are stored beside it, so that the choice can be made again without a render or a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.llm.plan import Plan
-from latentscore_data.core.llm.prices import costs_nothing
-from latentscore_data.core.scoring.acoustic import AcousticScorer
-from latentscore_data.core.scoring.clap import ClapScorer, clap_missing
-from latentscore_data.core.scoring.custom import CustomScorer
-from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.judge import JudgeScorer, judge_plan
+from latentscore_data.core.scoring.acoustic import AcousticKind
+from latentscore_data.core.scoring.clap import ClapKind, clap_missing
+from latentscore_data.core.scoring.custom import CustomKind
+from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
+from latentscore_data.core.scoring.judge import JudgeKind
 from latentscore_data.core.scoring.types import Scorer
 
-if TYPE_CHECKING:
-    pass
-
-
-def _acoustic(name: str, needs: ScorerDeps) -> Scorer:
-    return AcousticScorer()
-
-
-def _clap(name: str, needs: ScorerDeps) -> Scorer:
-    return ClapScorer(needs.scoring, needs.cache)
-
-
-def _judge(name: str, needs: ScorerDeps) -> Scorer:
-    return JudgeScorer(name, needs)
-
-
-SCORERS: dict[str, Callable[[str, ScorerDeps], Scorer]] = {
-    "acoustic": _acoustic,
-    "clap": _clap,
-    "judge": _judge,
+SCORERS: dict[str, ScorerKind] = {
+    "acoustic": AcousticKind(),
+    "clap": ClapKind(),
+    "judge": JudgeKind(),
 }
-"""The kinds of scorers by name; what stands before the colon in ``judge:MODEL``."""
+"""The kinds of scorers by name; what stands before the colon in ``judge:MODEL``. ``file.py:fn`` is a custom one."""
+
+CUSTOM = CustomKind()
 
 
-def make_scorer(name: str, needs: ScorerDeps) -> Scorer:
-    """The scorer of that name.
-
-    Raises :class:`InputError` for a name that is none, :class:`MissingError` where weights, an extra or a key is missing.
-    """
-    if name == "auto":
-        name, _ = resolve_auto(needs.scoring)
-    kind = name.partition(":")[0]
-    if kind in SCORERS:
-        return SCORERS[kind](name, needs)
+def kind_of(name: str) -> ScorerKind:
+    """The kind of the scorer of that name. Raises :class:`InputError` for a name that is none."""
+    kind = SCORERS.get(name.partition(":")[0])
+    if kind is not None:
+        return kind
     if ":" in name:
-        return CustomScorer(name, needs)
+        return CUSTOM
     raise InputError(
         f"unknown scorer {name}", f"scorers are auto, {', '.join(SCORERS)}, path/to/file.py:fn and module:fn"
     )
 
 
-def make_scorers(needs: ScorerDeps) -> list[Scorer]:
+def make_scorer(name: str, deps: ScorerDeps) -> Scorer:
+    """The scorer of that name.
+
+    Raises :class:`InputError` for a name that is none, :class:`MissingError` where weights, an extra or a key is missing.
+    """
+    if name == "auto":
+        name, _ = resolve_auto(deps.scoring)
+    return kind_of(name).make(name, deps)
+
+
+def make_scorers(deps: ScorerDeps) -> list[Scorer]:
     """The scorers of the settings, in order; the first one chooses.
 
     Raises what :func:`make_scorer` raises, and what would keep one of them from scoring: a key that is not set, a custom scorer
     that nobody trusted. Loads no model.
     """
-    names = scorer_names(needs.scoring)
+    names = scorer_names(deps.scoring)
     if not names:
         raise InputError("no scorer is named", "set scoring.scorers or pass --scorer")
-    scorers = [make_scorer(name, needs) for name in names]
+    scorers = [make_scorer(name, deps) for name in names]
     for scorer in scorers:
         _call(scorer, "check")
     return scorers
@@ -117,7 +106,13 @@ def resolve_auto(settings: ScoringSettings) -> tuple[str, str]:
     return "acoustic", f"{missing.message} ({missing.remedy})"
 
 
-def judges_plans(pairs: int, needs: ScorerDeps) -> list[Plan]:
-    """What each judge among the scorers that costs money would be asked for so many pairs."""
-    judges = [name for name in scorer_names(needs.scoring) if name.startswith("judge:")]
-    return [judge_plan(name, pairs, needs) for name in judges if not costs_nothing(name.partition(":")[2], needs.llm)]
+def scorer_plans(pairs: int, deps: ScorerDeps) -> list[Plan]:
+    """What the scorers of the settings that cost money would be asked for so many pairs."""
+    plans = (kind_of(name).plan(name, pairs, deps) for name in scorer_names(deps.scoring))
+    return [plan for plan in plans if plan is not None]
+
+
+def remote_blocker(scoring: ScoringSettings) -> str | None:
+    """Why the scorers of the settings cannot run on another machine; None when they can."""
+    reasons = (kind_of(name).remote_blocker(name, scoring) for name in scorer_names(scoring))
+    return next((reason for reason in reasons if reason is not None), None)

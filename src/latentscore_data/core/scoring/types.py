@@ -26,16 +26,25 @@ class Score:
         return {**self.parts, "final_score": self.final_score}
 
 
+UNFINISHED = "unfinished"
+"""Set in a line that came short for a reason that may pass (a killed renderer, a busy judge): the next run does it again."""
+
+
 @dataclass(frozen=True)
 class Unscored:
     """Why a candidate has no score.
 
-    ``kind`` is ``config`` (cannot be played), ``render`` (the renderer failed), ``sound`` (silent or not finite) or
-    ``scorer`` (the scorer failed); ``reason`` is one line that repeats for the same cause, so that it can be counted.
+    ``kind`` is ``config`` (cannot be played), ``render`` (the renderer failed), ``sound`` (silent or not finite),
+    ``scorer`` (the scorer failed) or ``request`` (the scorer's model refused the request); ``reason`` is one line that repeats for the same cause, so that it can be counted.
     """
 
     kind: str
     reason: str
+
+    @property
+    def may_pass(self) -> bool:
+        """True when the same candidate may get a score the next time."""
+        return self.kind in ("render", "scorer")
 
 
 Outcome = Score | Unscored

@@ -126,7 +126,9 @@ def _ladder(scene: list[_Sentence], about: str | None = None) -> Ladder:
     top = clauses[0] if clauses else ranked[0].text
     xl = "\n".join(_in_text_order(scene, clauses[:3]) or [_cut(ranked[0].text, LINE_WORDS)])
     lg = " ".join(_cut(s.text, 45) for s in sorted(ranked[:2], key=lambda s: s.at))
-    if len(clauses) > 2 and _words(xl) == _words(lg):  # the two best sentences have three clauses: the lines keep two of them
+    if len(clauses) > 2 and _words(xl) == _words(
+        lg
+    ):  # the two best sentences have three clauses: the lines keep two of them
         xl = "\n".join(_in_text_order(scene, clauses[:2]))
     m = _cut(ranked[0].text, 30)
     sm = _densest(top if len(top.split()) >= 5 else ranked[0].text, 5, 9)

@@ -1,74 +1,38 @@
-"""Rendering and scoring of ``configs`` and ``bench``, done on Modal in shards.
+"""Rendering and scoring of ``configs`` and ``bench`` on a remote executor, in shards.
 
-The containers run what would run here: each has a scoring service of its own. Scores and vectors come back into this
-machine's score cache, so that the same rows are written as always, and nothing is rendered twice.
+Each shard runs what would run here: a scoring service of its own. Scores and vectors come back into this machine's score
+cache, so that the same rows are written as always, and nothing is rendered twice.
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError, VerificationError
-from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, Settings
-from latentscore_data.core.compute.entrypoints import shards_of, unpack
-from latentscore_data.core.compute.modal import map_on_modal
+from latentscore_data.core.base.errors import VerificationError
+from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.compute.entrypoints import unpack
+from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.registry import scorer_names
-from latentscore_data.core.scoring.renderer import MakeRenderer, Rendered, RenderRequest
-from latentscore_data.core.scoring.service import (
-    ScoredRender,
-    current_renderer_version,
-)
+from latentscore_data.core.scoring.renderer import Rendered, RenderRequest
+from latentscore_data.core.scoring.service import ScoredRender, current_renderer_version
 from latentscore_data.core.scoring.types import Scorer
 
 Say = Callable[[str], None]
 
 GATHER_SECONDS = 0.25
-"""What is asked for within so long of each other goes out together."""
+"""Requests that are made within this time of each other go out together."""
 
 
-def remote_blocker(scoring: ScoringSettings) -> str | None:
-    """Why the scorers of the settings cannot listen on Modal, or None when they can."""
-    for name in scorer_names(scoring):
-        if name.partition(":")[0] == "judge":
-            return f"{name} needs your key, which stays on this machine"
-        if name == "clap":
-            if scoring.clap_backend != "transformers":
-                return f"the {scoring.clap_backend} backend of clap is not in the containers"
-            if Path(scoring.clap_model).exists():
-                return f"the CLAP weights {scoring.clap_model} are on this machine, and Modal does not see them"
-        elif name != "acoustic":
-            return f"{name} is code on this machine, which Modal does not see"
-    return None
-
-
-def scoring_on_modal(settings: Settings, say: Say, *, keep_flac: bool = False) -> MakeRenderer:
-    """Makes the :class:`ModalRenderer` of a stage. Raises :class:`InputError` for scorers that must run here."""
-    require_remote_scorers(settings.scoring)
-    return partial(ModalRenderer, modal=settings.train.modal, say=say, keep_flac=keep_flac)
-
-
-def require_remote_scorers(scoring: ScoringSettings) -> None:
-    """Raise :class:`InputError` for scorers that must listen here."""
-    if (reason := remote_blocker(scoring)) is not None:
-        raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on local")
-
-
-class ModalRenderer:
-    """Renders and scores in Modal's containers. What it returns goes into this machine's score cache.
+class RemoteRenderer:
+    """Renders and scores on a remote executor. What it returns goes into this machine's score cache.
 
     Requests that are made at about the same time go out together, one item per sound, so make :attr:`at_once` of them.
-    Audio comes back as a :class:`Clip`. After ``timeout_hours`` from the first shard on, nothing more is done there. Raises,
-    through the futures, what a shard raised, and :class:`VerificationError` when the containers' scorers or renderer are not
-    those of this machine.
+    Audio comes back as a :class:`Clip`. Raises, through the futures, what a shard raised, and :class:`VerificationError` when
+    the scorers or the renderer there are not those of this machine.
     """
 
     scores = True
@@ -79,17 +43,15 @@ class ModalRenderer:
         settings: ScoringSettings,
         cache: ScoreCache,
         *,
-        modal: ModalSettings,
+        executor: Executor,
         say: Say,
         keep_flac: bool = False,
     ) -> None:
-        self.workers = modal.max_containers
-        self.at_once = modal.shard_rows * modal.max_containers
+        self.workers = self.at_once = executor.at_once
         scoring = settings.model_dump(mode="json", exclude={"workers"})
         self._common = {"scoring": {**scoring, "scorers": [scorer.name for scorer in scorers]}, "keep_flac": keep_flac}
         self._fingerprints = {scorer.name: scorer.fingerprint for scorer in scorers}
-        self._cache, self._modal, self._say = cache, modal, say
-        self._deadline: float | None = None
+        self._cache, self._executor, self._say = cache, executor, say
         self._error: Exception | None = None
         self._wave: list[_Waiting] = []
         self._outbox: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -106,8 +68,8 @@ class ModalRenderer:
 
     def close(self) -> None:
         self._outbox.put(None)
-        # When all of it has arrived, the app is still being left. Work that a second Ctrl-C interrupts is not waited for:
-        # Modal ends it with this process.
+        # When all of it has arrived, the executor is still closing down. Work that a second Ctrl-C interrupts is not waited
+        # for: it ends with this process.
         arrived = all(future.done() for _, future in self._wave)
         self._sending.join(timeout=60 if arrived else 1)
 
@@ -139,8 +101,6 @@ class ModalRenderer:
         sounds: dict[str, list[_Waiting]] = {}
         for request, future in wave:
             sounds.setdefault(request.key, []).append((request, future))
-        if self._deadline is None:
-            self._deadline = time.time() + self._modal.timeout_hours * 3600
         items = [
             {
                 "config": dict(waiting[0][0].config),
@@ -149,10 +109,8 @@ class ModalRenderer:
             }
             for waiting in sounds.values()
         ]
-        shards = shards_of(items, self._modal.shard_rows, {**self._common, "deadline": self._deadline}, "sounds")
         waiting, arrived = iter(sounds.values()), 0
-        for text in map_on_modal("score_shard", shards, self._modal, self._deadline):
-            part = json.loads(text)
+        for part in self._executor.map("score_shard", "sounds", items, self._common):
             self._verify(part)
             self._cache.merge(part["cache"])
             for scored in part["sounds"]:
@@ -160,12 +118,13 @@ class ModalRenderer:
                 rendered = _rendered({vibe: unpack(one) for vibe, one in scored.items()})
                 for _, future in next(waiting):
                     future.set_result(rendered)
-            self._say(f"Modal: {arrived} of {len(items)} sounds")
+            self._say(f"{self._executor.name}: {arrived} of {len(items)} sounds")
 
     def _verify(self, part: dict[str, Any]) -> None:
         if part["fingerprints"] != self._fingerprints or part["renderer"] != current_renderer_version():
             raise VerificationError(
-                "the scorers on Modal are not those of this machine", "lsdata train check; or --on local"
+                f"the scorers on {self._executor.name} are not those of this machine",
+                "install lsdata anew there, or --on local",
             )
 
 

@@ -1,0 +1,71 @@
+"""Which calls go through the proxy that the environment names.
+
+The HTTP clients take ``HTTP_PROXY`` and its kin for servers on this machine too, and of ``NO_PROXY`` they know neither
+networks (``10.0.0.0/8``) nor stars. So the hosts that are to be called directly are written into it one by one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+def proxy_variables() -> list[str]:
+    """The variables that name a proxy, as they are spelled in the environment."""
+    kinds = ("http_proxy", "https_proxy", "all_proxy")
+    return sorted(name for name, value in os.environ.items() if name.lower() in kinds and value)
+
+
+def no_proxy() -> list[str]:
+    """The entries of ``NO_PROXY``; the clients read the spelling in small letters first."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    return [entry for part in given.split(",") if (entry := part.strip())]
+
+
+def call_directly(address: str | None = None) -> None:
+    """Keep the proxy out of calls to this machine, and to ``address`` where it is here or ``NO_PROXY`` means it.
+
+    Changes ``NO_PROXY`` of this process, in both spellings. Has to come before an HTTP client is made.
+    """
+    entries = no_proxy()
+    hosts: list[str] = [*LOOPBACK_HOSTS]
+    host = _host(address)
+    if host and (_is_here(host) or any(_means(entry, host) for entry in entries)):
+        hosts.append(host)
+    missing = [one for one in dict.fromkeys(hosts) if one not in entries]
+    if missing and "*" not in entries:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*entries, *missing])
+
+
+def is_called_directly(address: str) -> bool:
+    """True when calls to the address pass by the proxy."""
+    host = _host(address)
+    return _is_here(host) or any(_means(entry, host) for entry in no_proxy())
+
+
+def _host(address: str | None) -> str:
+    with suppress(ValueError):
+        return (urlsplit(address).hostname or "") if address else ""
+    return ""
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _means(entry: str, host: str) -> bool:
+    """True when an entry of ``NO_PROXY`` covers the host: a name with all below it, an address or a network."""
+    if "/" in entry:
+        with suppress(ValueError):
+            return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
+        return False
+    name = entry.lower().removeprefix("*").removeprefix(".")
+    return host == name or (bool(name) and host.endswith(f".{name}")) or entry == "*"

@@ -1,0 +1,56 @@
+"""This machine as an executor: its processes render, and its own Python answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute import entrypoints
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+
+
+class LocalExecutor:
+    """Everything here, free and without a deadline."""
+
+    name = "local"
+    remote = False
+    at_once = LocalRenderer.at_once
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        runs = Workspace(settings.paths.root).train_dir
+        self._functions: dict[str, Callable[[str], str]] = {
+            "score_shard": entrypoints.score_shard,
+            "generate_shard": partial(entrypoints.generate_shard, root=runs),
+        }
+
+    def require(self) -> None:
+        """Nothing is needed."""
+
+    def scorer_blocker(self, scoring: ScoringSettings) -> str | None:
+        return None
+
+    def estimate_scoring(self, sounds: int, scoring: ScoringSettings, *, clips: bool) -> list[RemoteJobEstimate]:
+        return []
+
+    def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
+        return []
+
+    def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
+        return LocalRenderer
+
+    def check_model(self, model: str, runs: Path) -> None:
+        """Every model of this machine can be seen here."""
+
+    def send_model(self, model: str, runs: Path) -> None:
+        """It is here already."""
+
+    def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        shard = json.dumps({**common, "deadline": math.inf, key: list(items)})
+        yield json.loads(self._functions[function](shard))

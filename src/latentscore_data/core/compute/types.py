@@ -1,0 +1,62 @@
+"""Where shards of work are done: the protocol of an executor.
+
+Rendering, scoring and answering are handed an executor and do not know which one it is. Training runs go through
+:class:`TrainingPlace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.scoring.renderer import MakeRenderer
+
+
+class Executor(Protocol):
+    """Maps functions of ``compute.entrypoints`` over shards of work, under a deadline and a cap on the cost."""
+
+    name: str
+    """What ``--on`` calls it."""
+    remote: bool
+    """True when the work leaves this machine and may cost money."""
+    at_once: int
+    """Items that keep all of it busy."""
+
+    def require(self) -> None:
+        """Raise :class:`MissingError` unless it can be used. Asks no network."""
+        ...
+
+    def scorer_blocker(self, scoring: ScoringSettings) -> str | None:
+        """Why the scorers of the settings cannot run there; None when they can."""
+        ...
+
+    def estimate_scoring(self, sounds: int, scoring: ScoringSettings, *, clips: bool) -> list[RemoteJobEstimate]:
+        """What rendering and scoring so many sounds takes; empty where it costs nothing."""
+        ...
+
+    def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
+        """What the answers of a local model to so many rows take; empty where they cost nothing."""
+        ...
+
+    def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
+        """What makes the renderer of a scoring service. Raises :class:`InputError` for scorers that cannot run there."""
+        ...
+
+    def send_model(self, model: str, runs: Path) -> None:
+        """Make a model of this workspace available there. Raises :class:`InputError` for one that cannot be seen there."""
+        ...
+
+    def check_model(self, model: str, runs: Path) -> None:
+        """Raise :class:`InputError` for a model that cannot be seen there."""
+        ...
+
+    def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Results of the entry point of that name, one per shard and in the order of the items.
+
+        A shard is ``{**common, "deadline": Unix time, key: some of the items}``. Raises what a shard raised, and
+        :class:`StoppedError` when the time or the money that was agreed to is used up.
+        """
+        ...

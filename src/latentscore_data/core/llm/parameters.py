@@ -1,0 +1,63 @@
+"""Which sampling parameters a model is sent: those of a question that the model takes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from latentscore_data.core.llm.routes import Route, load_litellm
+
+log = logging.getLogger(__name__)
+
+
+class Parameters:
+    """The sampling parameters that one model takes.
+
+    LiteLLM's table says which values a model takes (``temperature`` only at 1, say); what it does not know is learned from
+    the server's refusals. Each parameter that is left out is said once.
+    """
+
+    def __init__(self, name: str, route: Route) -> None:
+        self._name = name
+        self._litellm = load_litellm()
+        self._model, self._provider, _, _ = self._litellm.get_llm_provider(route.model, api_base=route.api_base)
+        self._known: dict[tuple[str, Any], bool] = {}
+        self._refused: set[str] = set()
+        self._said: set[str] = set()
+
+    def taken(self, sampling: dict[str, Any]) -> dict[str, Any]:
+        """The parameters to send. ``max_tokens`` is always among them, under the name that the server knows."""
+        sent: dict[str, Any] = {}
+        for name, value in sampling.items():
+            if name == "max_tokens":
+                sent["max_completion_tokens" if name in self._refused else name] = value
+            elif name not in self._refused and self._takes(name, value):
+                sent[name] = value
+            else:
+                self._say(name, value)
+        return sent
+
+    def refuse(self, name: str) -> None:
+        """Leave a parameter out from now on: the server does not take it."""
+        self._refused.add(name)
+
+    def _takes(self, name: str, value: Any) -> bool:
+        known = self._known.get((name, value))
+        if known is None:
+            try:
+                self._litellm.utils.get_optional_params(
+                    self._model, custom_llm_provider=self._provider, **{name: value}
+                )
+                known = True
+            except self._litellm.UnsupportedParamsError:
+                known = False
+            self._known[name, value] = known
+        return known
+
+    def _say(self, name: str, value: Any) -> None:
+        if name in self._said:
+            return
+        self._said.add(name)
+        # Every question has a seed, and most providers know none: that is no news.
+        level = logging.INFO if name == "seed" else logging.WARNING
+        log.log(level, "%s does not take %s %s; it is asked without", self._name, name, value)

@@ -1,0 +1,105 @@
+"""The texts of a model's message: what it said, the arguments of its tool calls, and its thoughts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+_SAID = ("text", "output_text", "output_json", "json")
+"""Types of content parts that are the answer; every other one is a thought or no text."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A model's message. Lone surrogates are replaced: they are legal in JSON and in no file or database."""
+
+    text: str | None = None
+    calls: tuple[str, ...] = ()
+    thoughts: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """One text that stands for the message: in the next question, and in the cache of unusable answers."""
+        return next((one for one in (self.text, *self.calls, *self.thoughts) if one and one.strip()), "")
+
+
+def read_message(message: Any) -> Message:
+    """Read LiteLLM's message. Providers put the same thing into different places, some into several."""
+    if message is None:
+        return Message()
+    extra = _mapping(getattr(message, "provider_specific_fields", None))
+    said, thoughts = _parts(getattr(message, "content", None))
+    calls = [getattr(call, "function", None) for call in getattr(message, "tool_calls", None) or ()]
+    calls.append(getattr(message, "function_call", None))
+    arguments = [_as_text(getattr(call, "arguments", None)) for call in calls if call is not None]
+    arguments.append(_as_text(extra.get("parsed")))
+    for place in ("reasoning_content", "reasoning", "thinking_blocks", "reasoning_details"):
+        for given in (getattr(message, place, None), extra.get(place)):
+            thoughts += [text for half in _parts(given) for text in half]
+    return Message(
+        _clean("".join(said)) if said else None,
+        tuple(dict.fromkeys(_clean(one) for one in arguments if one)),
+        tuple(dict.fromkeys(_clean(one) for one in thoughts if one)),
+    )
+
+
+def flatten_message(message: dict[str, Any]) -> None:
+    """Make a raw message one that LiteLLM reads: its content a text, and what was thought a text among the reasoning."""
+    message["role"] = "assistant"
+    said, thoughts = _parts(message.get("content"))
+    if not isinstance(message.get("content"), str):
+        message["content"] = "".join(said) if said else None
+    for place in ("reasoning_content", "reasoning", "thinking_blocks"):
+        given = message.get(place)
+        if given is None or (isinstance(given, str) and place != "thinking_blocks"):
+            continue
+        thoughts += [text for half in _parts(message.pop(place)) for text in half]
+    if thoughts:
+        before = [text for place in ("reasoning_content", "reasoning") if (text := message.pop(place, None))]
+        message["reasoning_content"] = "\n".join([*before, *thoughts])
+
+
+def _parts(content: Any) -> tuple[list[str], list[str]]:
+    """(what is said, what is thought) in a content of any form: a text, an object, a list of parts."""
+    said: list[str] = []
+    thoughts: list[str] = []
+    for part in cast("list[Any]", content) if isinstance(content, list | tuple) else [content]:
+        if isinstance(part, str):
+            said.append(part)
+        elif isinstance(part, Mapping):
+            part = cast("Mapping[str, Any]", part)
+            (said if _is_said(part) else thoughts).extend(_texts(part))
+    return said, thoughts
+
+
+def _is_said(part: Mapping[str, Any]) -> bool:
+    return part.get("type") in _SAID or not isinstance(part.get("type"), str)
+
+
+def _texts(part: Mapping[str, Any]) -> Iterator[str]:
+    """The texts of a part. An object without a type is the answer itself, unless it holds a text and nothing else."""
+    if not isinstance(part.get("type"), str):
+        yield part["text"] if set(part) == {"text"} and isinstance(part["text"], str) else json.dumps(part)
+        return
+    for key in ("text", "thinking", "json", "summary", "content"):
+        inner = part.get(key)
+        if isinstance(inner, str):
+            yield inner
+        elif key == "json" and inner is not None:
+            yield json.dumps(inner)
+        elif isinstance(inner, list | Mapping):
+            yield from (text for half in _parts(inner) for text in half)
+
+
+def _as_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
