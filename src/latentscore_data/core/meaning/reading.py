@@ -24,6 +24,7 @@ from latentscore_data.core.base.seeds import digest
 
 Vector = NDArray[np.float32]
 
+PACKAGE = "latentscore_data.core.meaning"
 VERSION = 1
 """Raised when the same seeds and numbers would read a text otherwise."""
 
@@ -71,7 +72,7 @@ class Reading:
 
 @cache
 def _data() -> Mapping[str, Any]:
-    return tomllib.loads(files(__package__).joinpath("axes.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(files(PACKAGE).joinpath("axes.toml").read_text(encoding="utf-8"))
 
 
 @cache
@@ -82,16 +83,20 @@ def _list(section: str, name: str) -> frozenset[str]:
 @cache
 def axes() -> tuple[Axis, ...]:
     """The axes of this package, in the order of their file."""
-    return tuple(
-        Axis(
-            name,
-            *(tuple(re.split(r",\s*", table[pole])) for pole in ("low", "high")),
-            {key: float(weight) for key, weight in map(str.split, table.get("moves", "").split(",")) if key}
-            if table.get("moves")
-            else {},
-            *(_labels(table.get(pole, "")) for pole in ("at_low", "at_high")),
-        )
-        for name, table in _data()["axes"].items()
+    return tuple(_axis(name, table) for name, table in _data()["axes"].items())
+
+
+def _axis(name: str, table: Mapping[str, str]) -> Axis:
+    return Axis(
+        name,
+        low=tuple(table["low"].split(", ")),
+        high=tuple(table["high"].split(", ")),
+        moves={
+            field: float(weight)
+            for field, weight in (pair.split() for pair in table.get("moves", "").split(", ") if pair)
+        },
+        at_low=_labels(table.get("at_low", "")),
+        at_high=_labels(table.get("at_high", "")),
     )
 
 
@@ -108,7 +113,7 @@ def _labels(pairs: str) -> dict[str, Label]:
 
 def reading_fingerprint() -> str:
     """Changes when the same text might be read otherwise: a hash of the seeds, the numbers above and the word vectors."""
-    seeds_file = files(__package__).joinpath("axes.toml").read_text(encoding="utf-8")
+    seeds_file = files(PACKAGE).joinpath("axes.toml").read_text(encoding="utf-8")
     numbers = (VERSION, DEAD_ZONE, SEED, SQUASH, RIDGE, BACKGROUND, STRENGTHS, STRESS, REACH)
     return digest(*numbers, seeds_file, embedder().fingerprint)
 
