@@ -256,7 +256,7 @@ class LoraSettings(Section):
 
 class CheckpointSettings(Section):
     every_steps: int | None = Field(default=None, ge=1)
-    """Save (and, for SFT, validate) every so many steps; empty for ten times in a run, at least every 100 steps."""
+    """Save (and, for SFT, validate) after this many steps; empty for ten times in a run, 5 to 100 steps apart."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints to keep."""
     early_stopping_patience: int | None = Field(default=3, ge=1)

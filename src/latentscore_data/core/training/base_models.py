@@ -24,7 +24,7 @@ OTHER_BASES = (
 HUB_SECONDS = 10.0
 """How long the hub may take to say whether it has a model."""
 
-TINY_VOCABULARY = 1536
+TINY_VOCABULARY = 4096
 TINY_LAYERS = 2
 TINY_HIDDEN = 64
 
@@ -302,12 +302,15 @@ def _tiny_random(device: str) -> Loaded:
 
 
 def _tiny_tokenizer() -> Any:
-    """Byte-level BPE trained on the task's own prompt and on random answers, so that rows stay short."""
+    """Byte-level BPE trained on the task's own prompt and on random answers, so that rows stay short.
+
+    Its tokens may span words: the prompt of 5,000 characters becomes a few hundred of them.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
     trainer = trainers.BpeTrainer(

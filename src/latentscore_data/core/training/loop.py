@@ -16,6 +16,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import Appender
 from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
@@ -25,12 +26,14 @@ from latentscore_data.core.training.spec import TrainSpec
 
 LINES_EVERY_SECONDS = 10.0
 CHECKPOINTS_PER_RUN = 10
+LEAST_STEPS_BETWEEN_CHECKPOINTS = 5
 MOST_STEPS_BETWEEN_CHECKPOINTS = 100
 
 
 def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
-    """Ten checkpoints in a run, and one at least every 100 steps, so that a crash costs little."""
-    return spec.checkpoint.every_steps or min(max(steps // CHECKPOINTS_PER_RUN, 1), MOST_STEPS_BETWEEN_CHECKPOINTS)
+    """Ten checkpoints in a run, 5 to 100 steps apart, so that a crash costs little and validating takes a small share."""
+    wanted = max(steps // CHECKPOINTS_PER_RUN, LEAST_STEPS_BETWEEN_CHECKPOINTS)
+    return spec.checkpoint.every_steps or min(wanted, MOST_STEPS_BETWEEN_CHECKPOINTS, max(steps, 1))
 
 
 def common_arguments(context: TrainContext) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class MetricsCallback(TrainerCallback):
         self._say, self._on_checkpoint, self._deadline = watching.say, watching.on_checkpoint, watching.deadline
         self._out = Appender(folder.metrics)
         self._said = 0.0
+        self._first: tuple[int, float] | None = None
 
     def on_log(
         self,
@@ -96,7 +100,17 @@ class MetricsCallback(TrainerCallback):
         if "loss" in line and time.monotonic() - self._said > LINES_EVERY_SECONDS:
             self._said = time.monotonic()
             reward = f", reward {line['reward']:.3f}" if "reward" in line else ""
-            self._say(f"step {state.global_step}/{state.max_steps}, loss {line['loss']:.4f}{reward}")
+            left = self._time_left(state)
+            self._say(f"step {state.global_step}/{state.max_steps}, loss {line['loss']:.4f}{reward}{left}")
+
+    def _time_left(self, state: TrainerState) -> str:
+        """At the pace since this process took its first step; empty before a second one."""
+        now = time.monotonic()
+        first, began = self._first = self._first or (state.global_step, now)
+        if state.global_step == first:
+            return ""
+        seconds = (now - began) / (state.global_step - first) * (state.max_steps - state.global_step)
+        return f", about {duration(seconds)} left"
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._deadline is not None and time.time() > self._deadline:

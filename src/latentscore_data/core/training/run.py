@@ -92,7 +92,7 @@ def run_training(
         if not isinstance(error, OutputError):
             folder.note(
                 status="interrupted" if stopped else "failed",
-                error=error.message if isinstance(error, LsdataError) else repr(error)[:500],
+                error=None if stopped else error.message if isinstance(error, LsdataError) else repr(error)[:500],
                 seconds=before + time.monotonic() - started,
             )
         raise

@@ -172,7 +172,8 @@ def effective_settings(
     known. Raises :class:`InputError`.
     """
     recipes = preset_table()["recipe"]
-    given = settings.model_dump(exclude_unset=True)
+    defaults = dict(leaves(TrainSettings().model_dump()))
+    given = nested({name: value for name, value in leaves(settings.model_dump()) if value != defaults.get(name)})
     presets = [*settings.presets, *choices.presets]
     chosen = [
         *(Layer(f"preset {name}", nested(preset(name))) for name in presets),
@@ -183,10 +184,7 @@ def effective_settings(
     recipe = [Layer("recipe", {"method": "lora"}), Layer(f"recipe {choices.kind}", nested(recipes[choices.kind]))]
     if base_model == TINY_RANDOM:
         recipe.append(Layer(f"recipe {TINY_RANDOM}", nested(recipes[TINY_RANDOM][choices.kind])))
-    # A value that the settings leave open (None) is the recipe's.
-    decided = {name for layer in recipe for name, _ in leaves(layer.values)}
-    kept = nested({name: value for name, value in leaves(given) if value is not None or name not in decided})
-    layers = [*recipe, Layer("settings", kept), *chosen]
+    layers = [*recipe, Layer("settings", given), *chosen]
     resolved = resolve(TrainSettings, layers, remedy)
     if resolved.value.batch.per_device is None:
         largest = {"batch": {"per_device": _per_device(_resolved(resolved.value.batch.size))}}
