@@ -462,7 +462,7 @@ def test_sweeping_drafts_deletes_no_folder_behind_a_link(root: Path, tmp_path: P
     mine.mkdir()
     (mine / "thesis.txt").write_text("x")
     (root / ".exports").mkdir(parents=True)
-    (root / ".exports/.a.tmp").symlink_to(mine)
+    (root / ".exports/.a.0badf00d.lsdata-draft").symlink_to(mine)
     with Workspace(root).lock("test"):
         pass
     assert (mine / "thesis.txt").read_text() == "x"

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
 from latentscore_data.core.base.ledger import Ledger, totals
 from latentscore_data.core.base.loop import NotAttempted, RowFailure
-from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.base.settings import LLMSettings, load_settings
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import LiteLLM
 from latentscore_data.core.llm.prices import Price, price_of
@@ -608,3 +608,13 @@ def test_sound_has_a_price_of_its_own() -> None:
 def test_an_address_in_a_model_name_is_refused() -> None:
     with pytest.raises(InputError, match="api-base"):
         check_route("oobabooga/http://elsewhere.example/v1", LLMSettings())
+
+
+@pytest.mark.parametrize("model", ["my-local-model", "openai/gpt-4o-mini"])
+def test_a_key_named_for_an_own_server_goes_nowhere_else(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    monkeypatch.setenv("MY_KEY", "secret-of-mine")
+    monkeypatch.setenv("LSDATA_LLM__API_BASE", "")
+    settings = load_settings(llm={"model": model, "api_key_env": "MY_KEY"}).llm
+    assert settings.api_base is None
+    with pytest.raises(InputError, match="there is no api_base"):
+        check_route(model, settings)

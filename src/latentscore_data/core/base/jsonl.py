@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -220,9 +221,23 @@ def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]], mode: i
     return count
 
 
+DRAFT_ENDING = ".lsdata-draft"
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{8}" + re.escape(DRAFT_ENDING))
+
+
+def draft_of(path: Path) -> Path:
+    """A hidden place beside ``path`` for what will take its name when it is whole."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{DRAFT_ENDING}")
+
+
+def is_draft(path: Path) -> bool:
+    """Return whether the name is one that :func:`draft_of` gives."""
+    return _DRAFT.fullmatch(path.name) is not None
+
+
 def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
     """Write a whole file in one move, synced before the rename."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    draft = draft_of(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:

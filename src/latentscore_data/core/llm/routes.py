@@ -97,7 +97,10 @@ def route_to(model: str, settings: LLMSettings) -> Route:
         raise InputError(f"{model} has an address in its name", "give the address with --api-base URL")
     if settings.api_base is None:
         if settings.api_key_env:
-            return Route(model, None, key_named(settings.api_key_env))
+            raise InputError(
+                f"the key in {settings.api_key_env} is named for a server of your own, but there is no api_base",
+                "give --api-base URL, or leave --api-key-env out and set the provider's own variable (NAME_API_KEY)",
+            )
         return Route(model)
     prefix = model.split("/", 1)[0]
     if prefix not in BASE_PROVIDERS:
