@@ -111,9 +111,9 @@ class WordVectorEmbedder:
         """The sum of a text's token vectors, shape (dim,): its direction and its weight among other words."""
         return self.token_vectors[self._tokenizer.tokens(text)].sum(axis=0, dtype=np.float32)
 
-    def knows(self, word: str) -> bool:
-        """True for a word (lower case) that the vocabulary holds whole."""
-        return word in self._tokenizer.index
+    def pieces(self, word: str) -> int:
+        """How many tokens a word is: 1 where the vocabulary holds it whole, 0 where it holds no part of it."""
+        return len(self._tokenizer.tokens(word))
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         sums = np.zeros((len(texts), self.dim), dtype=np.float32)

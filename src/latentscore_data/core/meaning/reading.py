@@ -40,6 +40,7 @@ COMMON = slice(1000, 13_000)
 STRENGTHS = {"not": -1.0, "more": 1.5, "little": 0.5, "before": 0.3}
 STRESS = 1.4
 """How much more what comes after "but" counts."""
+MOST_PIECES = 2
 REACH = 2
 """Words without a meaning of their own over which "not" and "very" reach."""
 
@@ -114,7 +115,7 @@ def _labels(pairs: str) -> dict[str, Label]:
 def reading_fingerprint() -> str:
     """Changes when the same text might be read otherwise: a hash of the seeds, the numbers above and the word vectors."""
     seeds_file = files(PACKAGE).joinpath("axes.toml").read_text(encoding="utf-8")
-    numbers = (VERSION, DEAD_ZONE, SEED, SQUASH, RIDGE, BACKGROUND, STRENGTHS, STRESS, REACH)
+    numbers = (VERSION, DEAD_ZONE, SEED, SQUASH, RIDGE, BACKGROUND, STRENGTHS, STRESS, REACH, MOST_PIECES)
     return digest(*numbers, seeds_file, embedder().fingerprint)
 
 
@@ -148,18 +149,23 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 @lru_cache(maxsize=1 << 16)
 def word_values(word: str) -> tuple[float, ...]:
     """Where a word lies on each axis, in standard deviations beyond the dead zone; 0 for words that ask for nothing."""
-    if word in _list("words", "small") or not any(map(str.isalpha, word)):
+    if word in _list("words", "small") or not _is_readable(word):
         return (0.0,) * len(axes())
     weights, mean, deviation = _scale()
     standard = (embedder().embed([word])[0] @ weights - mean) / deviation
     # A word that the vocabulary holds only in pieces is read with less confidence.
-    dead = DEAD_ZONE * (1 if embedder().knows(word) else 2)
+    dead = DEAD_ZONE * max(1, embedder().pieces(word))
     values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - dead)
     for at, axis in enumerate(axes()):
         pole = (word in axis.high) - (word in axis.low)
         if pole:
             values[at] = pole * max(pole * values[at], SEED)
     return tuple(values.tolist())
+
+
+def _is_readable(word: str) -> bool:
+    """True for a seed or a word of one or two tokens: the sum of more pieces says little about the whole."""
+    return word in seeds() or (any(map(str.isalpha, word)) and 1 <= embedder().pieces(word) <= MOST_PIECES)
 
 
 def small_words() -> frozenset[str]:
@@ -186,7 +192,7 @@ def read(text: str, ignored: frozenset[str] = frozenset()) -> Reading:
     direction = np.zeros(embedder().dim)
     found: list[str] = []
     for word, strength in _weighted(text):
-        if word in ignored:
+        if word in ignored or not _is_readable(word):
             continue
         values = np.array(word_values(word))
         total += strength * values
