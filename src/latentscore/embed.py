@@ -99,12 +99,21 @@ class WordVectorEmbedder:
         table = _package_word_vectors() if path == WORD_VECTORS_FILE else read_word_vectors(path)
         self.dim = table.codes.shape[1]
         self.fingerprint = f"{BUILTIN_WORDS}:{table.digest}:{self.dim}"
-        self._vectors = table.codes * table.scales[:, None]
+        self.token_vectors = table.codes * table.scales[:, None]
+        """float32 of shape (tokens, dim); longer vectors count more in a text. Common words come first, after the marks."""
         self._tokenizer = WordPiece(table.index)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         blocks = [self._embed(texts[at : at + EMBED_ROWS]) for at in range(0, len(texts), EMBED_ROWS)]
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
+
+    def sum_of(self, text: str) -> NDArray[np.float32]:
+        """The sum of a text's token vectors, shape (dim,): its direction and its weight among other words."""
+        return self.token_vectors[self._tokenizer.tokens(text)].sum(axis=0, dtype=np.float32)
+
+    def pieces(self, word: str) -> int:
+        """How many tokens a word is: 1 where the vocabulary holds it whole, 0 where it holds no part of it."""
+        return len(self._tokenizer.tokens(word))
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         sums = np.zeros((len(texts), self.dim), dtype=np.float32)
@@ -113,7 +122,7 @@ class WordVectorEmbedder:
         if filled:
             counts = [len(tokens[row]) for row in filled]
             flat = np.fromiter((token for row in filled for token in tokens[row]), np.intp, sum(counts))
-            sums[filled] = np.add.reduceat(self._vectors[flat], np.cumsum([0, *counts[:-1]]))
+            sums[filled] = np.add.reduceat(self.token_vectors[flat], np.cumsum([0, *counts[:-1]]))
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         # A text without a known token has no direction of its own; all such texts get the same one.
         sums[lengths[:, 0] == 0, 0] = 1.0
@@ -139,7 +148,7 @@ class WordPiece:
     """
 
     def __init__(self, index: Mapping[str, int]) -> None:
-        self._index = index
+        self.index = index
         self._known: dict[str, tuple[int, ...]] = {}
 
     def tokens(self, text: str) -> list[int]:
@@ -160,10 +169,10 @@ class WordPiece:
         start = 0
         while start < len(word):
             mark = "##" if start else ""
-            end = next((e for e in range(len(word), start, -1) if mark + word[start:e] in self._index), None)
+            end = next((e for e in range(len(word), start, -1) if mark + word[start:e] in self.index), None)
             if end is None:
                 return ()
-            found.append(self._index[mark + word[start:end]])
+            found.append(self.index[mark + word[start:end]])
             start = end
         return tuple(found)
 

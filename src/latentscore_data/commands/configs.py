@@ -275,7 +275,7 @@ def run_score(
         say(f"configs: {count} rows from elsewhere: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
-            f"configs: acoustic knows no word of {undecided} of {len(summary.details['winner_scores'])} vibes; there the "
+            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; there the "
             "first answer stands (--scorer clap or judge:MODEL would decide)"
         )
     in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"

@@ -29,7 +29,7 @@ from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.client import connect
-from latentscore_data.core.llm.offline.builtin import FINGERPRINT, vibes_for
+from latentscore_data.core.llm.offline.builtin import fingerprint, vibes_for
 from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
@@ -231,14 +231,14 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
         "model": model_name(settings),
         "api_base": settings.llm.api_base,
         **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
-        "dedupe.model": choose_embedder(settings.dedupe).name,
+        "dedupe.model": choose_embedder(settings.dedupe).version,
         "dedupe.threshold": settings.dedupe.threshold,
         **{f"splits.{name}": value for name, value in settings.splits.model_dump().items()},
         **{f"noise.{name}": value for name, value in settings.noise.model_dump().items()},
     }
     versions = {"prompt": vibes_prompt_hash(), "schema": vibe_schema_hash()}
     if model_name(settings).startswith("builtin/"):
-        versions["builtin"] = FINGERPRINT
+        versions["builtin"] = fingerprint()
     return [
         StageFiles(
             stage="vibes",

@@ -89,7 +89,7 @@ def questions(row: VibeRow, settings: ConfigsSettings) -> list[Question]:
 
 def model_version(model: str) -> str:
     """The model's name; for the offline model with the version of its rules, which decide its answers."""
-    return builtin.FINGERPRINT if model == builtin.MODEL else model
+    return builtin.fingerprint() if model == builtin.MODEL else model
 
 
 def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None) -> str:

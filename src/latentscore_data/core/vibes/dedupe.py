@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentscore.embed import MINILM, Embedder, EmbedderError, make_embedder
+from latentscore.embed import BUILTIN_WORDS, MINILM, Embedder, EmbedderError, WordVectorEmbedder, make_embedder
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import MissingError, require
 from latentscore_data.core.base.settings import DedupeSettings
@@ -35,6 +35,11 @@ class EmbedderChoice:
 
     name: str
     why: str
+
+    @property
+    def version(self) -> str:
+        """The name; for the package's own vectors with the hash of their file."""
+        return WordVectorEmbedder().fingerprint if self.name in ("words", BUILTIN_WORDS) else self.name
 
 
 def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
