@@ -321,7 +321,8 @@ def _from_pretrained(where: str, device: str) -> Loaded:
         arguments["quantization_config"] = GgufConfig(dequantize=True)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     with _found(where):
-        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **arguments)
+        load: Any = AutoModelForCausalLM.from_pretrained
+        model, info = load(source, dtype=dtype, output_loading_info=True, **arguments)
         if lacking := sorted(info["missing_keys"]):
             # The library fills them with random numbers.
             raise ValueError(f"its files lack {len(lacking)} weights, {lacking[0]} among them")
