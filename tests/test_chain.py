@@ -215,7 +215,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
         asked.append(question)
         return False
 
-    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.core.stages.chain.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", refuse)
     no = lsdata_here(*words, env=key)
     assert no.returncode == 4
@@ -227,10 +227,10 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
 def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     import typer
 
-    from latentscore_data.commands.run_all import agree
     from latentscore_data.core.base.settings import load_settings
+    from latentscore_data.core.stages.chain import agree
 
-    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.core.stages.chain.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: True)
     paid = [{"stage": "vibes", "cost_usd": None, "basis": "unknown"}]
     free = [{"stage": "vibes", "cost_usd": 0.0, "basis": ""}]

@@ -16,13 +16,13 @@ import pytest
 from bench_fakes import make_rows
 from conftest import Lsdata
 from factories import make_payload
-from latentscore_data.commands import bench
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages import bench
 
 VIBES = ("slow dark rain in a vast hall", "a bright busy market", "calm sea at noon", "iron and fury")
 

@@ -14,13 +14,13 @@ from typer.testing import CliRunner, Result
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore_data.cli import app
-from latentscore_data.commands.configs import generate_files
 from latentscore_data.core.base import secrets
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.manifest import stale_reasons
 from latentscore_data.core.base.settings import load_settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages.configs import generate_files
 from servers import Body, ChatServer, config_reply
 
 KEY = "sk-proj-this-must-never-be-seen-0123456789"

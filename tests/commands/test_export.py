@@ -306,9 +306,9 @@ def test_an_unknown_kind_of_map_is_refused(root: Path) -> None:
 
 
 def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeypatch) -> None:
-    from latentscore_data.commands import export
     from latentscore_data.core.base.manifest import stale_reasons
     from latentscore_data.core.base.settings import load_settings
+    from latentscore_data.core.stages import export
 
     monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
     workspace = fill(root)

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from latentscore_data.commands import download, vibes
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.manifest import stale_reasons
@@ -18,6 +17,7 @@ from latentscore_data.core.base.rows import LEVELS, SPLITS, VibeRow
 from latentscore_data.core.base.settings import Settings, VibesSettings, load_settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.stages import download, vibes
 from latentscore_data.core.vibes.extraction import rows_of, text_fingerprint
 from latentscore_data.sample import sample_texts
 

@@ -437,6 +437,13 @@ class Settings(BaseSettings):
     export: ExportSettings = ExportSettings()
     run_all: RunAllSettings = RunAllSettings()
 
+    _typed: Values = PrivateAttr(default_factory=dict)
+
+    @property
+    def typed(self) -> Values:
+        """The sections and values that came from flags, the data root aside: a stage's manifest remembers them."""
+        return {section: values for section, values in self._typed.items() if section != "paths" and values}
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -466,7 +473,9 @@ def load_settings(config: Path | None = None, **flags: Values) -> Settings:
 
 def resolve_settings(config: Path | None = None, **flags: Values) -> Resolved[Settings]:
     """The effective settings with the origin of each value. Raises what :func:`load_settings` raises."""
-    return resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
+    resolved = resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
+    resolved.value._typed.update(flags)
+    return resolved
 
 
 def _layers(config: Path | None, flags: Mapping[str, Values]) -> Iterator[Layer]:

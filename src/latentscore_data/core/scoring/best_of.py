@@ -261,6 +261,7 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
     """What scoring reads, and what decides its result."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     return StageFiles(
+        typed=settings.typed,
         stage="score",
         manifest=workspace.configs_dir / "score.manifest.json",
         inputs=[workspace.candidates] if workspace.candidates.exists() else [],
