@@ -161,7 +161,7 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
             raise InputError("the GPU has too little memory for this run", "take less")
         return train_really(spec, *arguments, **options)
 
-    monkeypatch.setattr(run, "run_training", train_some)
+    monkeypatch.setattr("latentscore_data.core.stages.train.run_training", train_some)
     settings = Settings.model_validate(
         {
             "paths": {"root": workspace.root},

@@ -373,9 +373,9 @@ scorer.prepare()
 rng = np.random.default_rng(0)
 audios = [Audio((rng.standard_normal((480_000, 2)) * 0.1).astype(np.float32), 48_000) for _ in range(8)]
 started = time.perf_counter()
-together = [vector.tobytes() for vector in scorer.listen(audios)]
+together = [vector.tobytes() for vector in scorer.embed(audios)]
 seconds = time.perf_counter() - started
-again = scorer.listen(audios[7:])[0].tobytes()
+again = scorer.embed(audios[7:])[0].tobytes()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps({"clips_per_second": 8 / seconds, "gigabytes": peak / 1e9, "same": again == together[7]}))
 """

@@ -75,7 +75,7 @@ def unusable(path: Path, what: str, error: OSError | sqlite3.Error) -> OutputErr
         return OutputError(message, "another process is using it: wait for that, or choose another --root")
     if _code(error) == sqlite3.SQLITE_FULL:
         return OutputError(message, "free some disk space, then run the same command again")
-    return OutputError(message, "check the disk and the permissions, or choose another --root")
+    return OutputError(message, "free some disk space, check the permissions, or choose another --root")
 
 
 def is_bad_text(error: sqlite3.Error) -> bool:

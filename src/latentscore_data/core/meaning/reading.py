@@ -153,6 +153,8 @@ def word_values(word: str) -> tuple[float, ...]:
         return (0.0,) * len(axes())
     weights, mean, deviation = _scale()
     standard = (embedder().embed([word])[0] @ weights - mean) / deviation
+    # Linear algebra differs in the last digits with the number of threads; scores do not.
+    standard = np.round(standard, 9)
     # A word that the vocabulary holds only in pieces is read with less confidence.
     dead = DEAD_ZONE * max(1, embedder().pieces(word))
     values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - dead)
