@@ -222,7 +222,7 @@ def test_text_goes_through_the_caches_as_it_is(tmp_path: Path, text: str) -> Non
     from latentscore_data.core.scoring.types import Score
 
     answers = AnswerCache(tmp_path / "llm.sqlite")
-    answer = json.dumps(text)
+    answer = json.dumps({"text": text})
     stored = Stored(answer, text, text, 1, 2, 0.5, 1.0)
     answers.put([(text, stored)])
     answers.put_negative(text, text, stored)
