@@ -35,6 +35,8 @@ test: setup  ## everything but the slow tests: what CI runs
 types:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/structure.py --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 fast:

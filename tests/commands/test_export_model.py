@@ -173,8 +173,8 @@ def test_the_card_tells_the_run(root: Path, tiny_run: RunFolder) -> None:
 def test_the_card_shows_what_the_evaluation_found_with_its_intervals(root: Path, tiny_run: RunFolder) -> None:
     """The verdict is made by the code that ``train --evaluate`` runs, from samples with known means."""
     from bench_fakes import make_result, make_rows, noise
+    from latentscore_data.core.bench.evaluate import RIVALS, TRAINED, judge
     from latentscore_data.core.bench.summary import RunFacts, SourceFacts, summarise
-    from latentscore_data.core.training.evaluate import RIVALS, TRAINED, judge
 
     means = {TRAINED: 0.5, "base": 0.2, "random": 0.1, "look-up": 0.49}
     rows = make_rows(12, 1)

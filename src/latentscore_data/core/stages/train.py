@@ -15,13 +15,13 @@ from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench.evaluate import evaluate_run
 from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import confirm_remote
 from latentscore_data.core.training.base_models import check_base
-from latentscore_data.core.training.evaluate import evaluate_run
 from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, find_runs, open_run
