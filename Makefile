@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
+VECTORS = data_work/word-vectors
 
-.PHONY: setup demo check test test-slow types fast all-but-slow fix docs clean
+.PHONY: setup demo check test test-slow types fast all-but-slow fix docs word-vectors clean
 
 setup: $(VENV)/.dev  ## environment with the dev, ml, hub and modal extras
 
@@ -48,6 +49,11 @@ test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from
 
 docs: setup  ## the documents that are made from the code
 	$(BIN)/python docs/make.py
+
+word-vectors: setup  ## the package's word vectors, from MiniLM's weights and WordNet's texts (Debian's wordnet-base)
+	mkdir -p $(VECTORS)
+	cd $(VECTORS) && apt-get download wordnet-base && dpkg -x wordnet-base_*.deb .
+	$(BIN)/python tools/word_vectors.py --wordnet $(VECTORS)/usr/share/wordnet --work $(VECTORS)
 
 fix: setup
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from latentscore.embed import HashingEmbedder
+from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import DedupeSettings, NoiseSettings, SplitsSettings, VibesSettings
 from latentscore_data.core.base.workspace import Workspace
@@ -61,7 +61,7 @@ def main() -> None:
         result = arrange(
             lambda: extracted_rows(workspace.extracted, wanted, VibesSettings()),
             workspace,
-            HashingEmbedder(),
+            WordVectorEmbedder(),
             dedupe=DedupeSettings(),
             splits=SplitsSettings(),
             noise=NoiseSettings(),

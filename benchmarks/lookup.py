@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 
 from latentscore import load_map  # noqa: E402
 from latentscore.config import random_config  # noqa: E402
-from latentscore.embed import HashingEmbedder  # noqa: E402
+from latentscore.embed import WordVectorEmbedder  # noqa: E402
 from latentscore_data.core.base.rows import ScoredRow  # noqa: E402
 from latentscore_data.core.export.maps import write_map  # noqa: E402
 
@@ -86,9 +86,9 @@ def main() -> None:
         times = [milliseconds(lambda q=q: vibe_map.nearest(q)[0].config) for q in vectors(range(200))]
         print(f"answer, once embedded: median {median(times):.2f} ms, slowest {max(times):.2f} ms of 200 (limit 20)")
         print(f"open from JSONL, for comparison: {milliseconds(lambda: load_map(folder / 'map.jsonl')):.0f} ms")
-        hashing = HashingEmbedder()
-        embedding = [milliseconds(lambda i=i: hashing.embed([f"rain on roof {i}"])) for i in range(50)]
-        print(f"embedding a text with hashing: median {median(embedding):.2f} ms")
+        embedder = WordVectorEmbedder()
+        embedding = [milliseconds(lambda i=i: embedder.embed([f"rain on roof {i}"])) for i in range(50)]
+        print(f"embedding a text with word vectors: median {median(embedding):.2f} ms")
 
 
 if __name__ == "__main__":

@@ -120,13 +120,51 @@ def with_module_map(page: str) -> str:
     return f"{before}{MAP_START}\n{module_map()}\n{MAP_END}{after}"
 
 
+READINGS_START, READINGS_END = "<!-- readings: made by docs/make.py -->", "<!-- end of readings -->"
+READ_FIELDS = ("tempo", "mode", "brightness", "space", "density", "rhythm", "accent", "attack")
+
+
+def readings() -> str:
+    """What the offline model makes of the sentences of ``tests/core/llm/meanings.jsonl``, and how many it reads right."""
+    from latentscore_data.core.llm.offline.builtin import payload_for
+
+    lines = ["| sentence | " + " | ".join(READ_FIELDS) + " | misread |", "|---" * (len(READ_FIELDS) + 2) + "|"]
+    counts = []
+    for name in ("llm/meanings.jsonl", "heldout_meanings.jsonl"):
+        sentences = [json.loads(line) for line in (ROOT / "tests/core" / name).read_text("utf-8").splitlines()]
+        wrong, kinds = 0, set()
+        for said in (sentence for sentence in sentences if "expect" in sentence):
+            config = payload_for(said["vibe"], temperature=0.0, seed=0, sample_idx=0).config
+            misread = [field for field, fit in said["expect"].items() if getattr(config, field) not in fit]
+            wrong += bool(misread)
+            if "kind" in said and (misread or said["kind"] not in kinds):
+                labels = (str(getattr(config, field)) for field in READ_FIELDS)
+                lines.append(f"| {said['vibe']} | {' | '.join(labels)} | {', '.join(misread)} |")
+            kinds.add(said.get("kind"))
+        counts.append((len([sentence for sentence in sentences if "expect" in sentence]), wrong))
+    (tuned, tuned_wrong), (held, held_wrong) = counts
+    return "\n".join(lines) + (
+        f"\n\nThe first sentence of each kind and every misread one, of {tuned} that the rules were tuned on: "
+        f"{tuned - tuned_wrong} are read right in all the fields that they speak about. Of {held} English sentences that were "
+        f"written before the rules and never tuned on, {held - held_wrong} are.\n"
+    )
+
+
+def with_readings(page: str) -> str:
+    """The page about meaning with its table as new."""
+    before, _, rest = page.partition(READINGS_START)
+    _, _, after = rest.partition(READINGS_END)
+    return f"{before}{READINGS_START}\n{readings()}{READINGS_END}{after}"
+
+
 def documents() -> dict[Path, str]:
     """Path and text of everything that is made from the code."""
-    architecture = ROOT / "docs" / "architecture.md"
+    architecture, meaning = ROOT / "docs" / "architecture.md", ROOT / "docs" / "meaning.md"
     return {
         ROOT / "latentscore.toml.example": settings_example(),
         ROOT / "docs" / "cli.md": command_reference(),
         architecture: with_module_map(architecture.read_text(encoding="utf-8")),
+        meaning: with_readings(meaning.read_text(encoding="utf-8")),
     }
 
 

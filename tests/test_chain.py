@@ -26,7 +26,7 @@ datasets = ["texts"]
 max_vibes = 1
 
 [dedupe]
-model = "hashing"
+model = "words"
 
 [configs]
 n = 2
@@ -161,10 +161,10 @@ def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_ar
 ) -> None:
     """A laxer threshold makes more vibes, and each of them is paid for: that is said before, not after vibes has run."""
     offline = '[llm]\nmodel = "builtin/keywords"\n[download]\ndatasets = ["texts"]\n[vibes]\nmax_vibes = 1\n'
-    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.5\n[configs]\nn = 1\n')
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.5\n[configs]\nn = 1\n')
     assert lsdata_here("run-all", "--until", "vibes").returncode == 0
     paid = '[configs]\nn = 1\nmodel = "openai/gpt-4o-mini"\n'
-    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "hashing"\nthreshold = 0.95\n' + paid)
+    Path("latentscore.toml").write_text(offline + '[dedupe]\nmodel = "words"\nthreshold = 0.95\n' + paid)
     out = lsdata_here("run-all", "--until", "configs", "--dry-run", "--json", env={"OPENAI_API_KEY": "none"})
     _, vibes, configs = json.loads(out.stdout)["plan"]
     assert vibes["state"] == configs["state"] == "stale"
@@ -215,7 +215,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
         asked.append(question)
         return False
 
-    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.core.stages.chain.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", refuse)
     no = lsdata_here(*words, env=key)
     assert no.returncode == 4
@@ -227,10 +227,10 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
 def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     import typer
 
-    from latentscore_data.commands.run_all import agree
     from latentscore_data.core.base.settings import load_settings
+    from latentscore_data.core.stages.chain import agree
 
-    monkeypatch.setattr("latentscore_data.commands.run_all.interactive", lambda: True)
+    monkeypatch.setattr("latentscore_data.core.stages.chain.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: True)
     paid = [{"stage": "vibes", "cost_usd": None, "basis": "unknown"}]
     free = [{"stage": "vibes", "cost_usd": 0.0, "basis": ""}]

@@ -22,7 +22,7 @@ from latentscore_data.core.base.settings import Settings, load_settings
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("name", ["latentscore.toml.example", "docs/cli.md", "docs/architecture.md"])
+@pytest.mark.parametrize("name", ["latentscore.toml.example", "docs/cli.md", "docs/architecture.md", "docs/meaning.md"])
 def test_documents_made_from_the_code_are_current(name: str) -> None:
     made = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = ['docs']; import make; print(make.documents()[make.ROOT / {name!r}], end='')"],

@@ -18,6 +18,7 @@ from conftest import SRC
 from export_workspace import fill
 from factories import make_config, make_payload, make_scored, make_text
 from latentscore import InvalidConfigError, MapError, load_map, parse_config, parse_payload
+from latentscore.embed import WordVectorEmbedder
 from latentscore_data.cli import app
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.rows import ScoredRow, SourceText
@@ -279,7 +280,7 @@ def write_tensors(folder: Path, about: Any, ends: list[int], lines: bytes, embed
     return folder
 
 
-ABOUT = {"format": "latentscore-map/1", "kind": "text", "embedder": "builtin/hashing:1:512"}
+ABOUT = {"format": "latentscore-map/1", "kind": "text", "embedder": WordVectorEmbedder().fingerprint}
 ROW = json.dumps({"vibe_original": "rain", "config": make_config()}).encode() + b"\n"
 
 
@@ -461,7 +462,7 @@ def test_sweeping_drafts_deletes_no_folder_behind_a_link(root: Path, tmp_path: P
     mine.mkdir()
     (mine / "thesis.txt").write_text("x")
     (root / ".exports").mkdir(parents=True)
-    (root / ".exports/.a.tmp").symlink_to(mine)
+    (root / ".exports/.a.0badf00d.lsdata-draft").symlink_to(mine)
     with Workspace(root).lock("test"):
         pass
     assert (mine / "thesis.txt").read_text() == "x"

@@ -260,14 +260,83 @@ def parse_payload(data: Any) -> MusicConfigPromptPayload:
 
 
 def parse_config(data: Any) -> MusicConfig | MusicConfigPrompt:
-    """A config from a dict of words or of numbers. Raises :class:`InvalidConfigError` naming the field at fault."""
+    """A config from a mapping of labels, of numbers, or of both.
+
+    Fields that are left out have their defaults. All labels give a :class:`MusicConfigPrompt`, everything else a
+    :class:`MusicConfig`. Raises :class:`InvalidConfigError` naming the fields at fault.
+    """
     if isinstance(data, MusicConfig | MusicConfigPrompt):
         return data
+    return _parse_settled(_settled(data))
+
+
+REGISTERS_SWAPPED = "register_min_oct was above register_max_oct: swapped"
+FIELDS_LEFT_OUT = "fields were left out: set to their defaults"
+
+
+def convert_config(data: Any) -> tuple[MusicConfig | MusicConfigPrompt, tuple[str, ...]]:
+    """A config that another program wrote, and what had to be changed in it.
+
+    Takes what :func:`parse_config` takes, and also registers in the wrong order, which published configs hold, and null
+    for a field that was left out. Raises :class:`InvalidConfigError` for a config whose meaning is not clear, and for
+    one without any field.
+    """
+    if isinstance(data, MusicConfig | MusicConfigPrompt):
+        return data, ()
+    values = {name: value for name, value in _settled(data).items() if value is not None}
+    if values.keys().isdisjoint(FIELDS):
+        raise InvalidConfigError("config", "it holds no field of a config")
+    notes: list[str] = []
+    low, high = values.get("register_min_oct"), values.get("register_max_oct")
+    if isinstance(low, int) and isinstance(high, int) and low > high:
+        values |= {"register_min_oct": high, "register_max_oct": low}
+        notes.append(REGISTERS_SWAPPED)
+    if not FIELDS.keys() <= values.keys():
+        notes.append(FIELDS_LEFT_OUT)
+        if isinstance(low, int) and high is None:
+            values["register_max_oct"] = max(low, int(FIELDS["register_max_oct"].default))
+        if isinstance(high, int) and low is None:
+            values["register_min_oct"] = min(high, int(FIELDS["register_min_oct"].default))
+    return _parse_settled(values), tuple(notes)
+
+
+def _settled(data: Any) -> dict[str, Any]:
+    """The fields of a config in one flat mapping, with the plain types of this package; nothing is guessed.
+
+    A ``layers`` mapping is merged into the fields, a ``schema_version`` of 1 is left out, 4.0 becomes 4 where a whole
+    number is needed, and 0 and 1 become switches.
+    """
     if not isinstance(data, Mapping):
         raise InvalidConfigError("config", f"a mapping is needed, not {type(data).__name__}")
-    mapping = cast("Mapping[str, Any]", data)
-    in_words = any(isinstance(mapping.get(n), str) for n, spec in FIELDS.items() if spec.kind == "scale")
-    return _parse(MusicConfigPrompt if in_words else MusicConfig, dict(mapping))
+    values = {str(name): value for name, value in cast("Mapping[str, Any]", data).items()}
+    layers = values.get("layers")
+    if isinstance(layers, Mapping):
+        del values["layers"]
+        values = {str(name): style for name, style in cast("Mapping[str, Any]", layers).items()} | values
+    if values.get("schema_version") == 1:
+        del values["schema_version"]
+    for name, value in values.items():
+        kind = FIELDS[name].kind if name in FIELDS else None
+        if kind == "whole" and isinstance(value, float) and value.is_integer():
+            values[name] = int(value)
+        elif kind == "switch" and not isinstance(value, bool) and value in (0, 1):
+            values[name] = bool(value)
+    return values
+
+
+def _parse_settled(values: dict[str, Any]) -> MusicConfig | MusicConfigPrompt:
+    scales = [name for name, spec in FIELDS.items() if spec.kind == "scale"]
+    if FIELDS.keys() <= values.keys() and all(isinstance(values[name], str) for name in scales):
+        return _parse(MusicConfigPrompt, values)
+    words = {name: values[name] for name in scales if isinstance(values.get(name), str)}
+    unknown = [
+        (name, f"{word!r} is none of {', '.join(map(str, FIELDS[name].labels))}")
+        for name, word in words.items()
+        if word not in FIELDS[name].labels
+    ]
+    if unknown:
+        raise InvalidConfigError(*unknown[0], unknown)
+    return _parse(MusicConfig, {**values, **{name: FIELDS[name].number(word) for name, word in words.items()}})
 
 
 def _parse(shape: type[ModelT], data: Any) -> ModelT:

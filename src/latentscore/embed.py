@@ -1,11 +1,16 @@
-"""Texts as unit vectors: MiniLM where its weights are there, hashed words and letters everywhere."""
+"""Texts as unit vectors: the package's own word vectors everywhere, MiniLM where its weights are there."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
+import unicodedata
+import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+BUILTIN_WORDS = "builtin/words"
+"""How fingerprints and records name :class:`WordVectorEmbedder`; in settings ``words`` does."""
+
+WORD_VECTORS_FILE = Path(__file__).parent / "data" / "word_vectors.npz"
+"""The package's word vectors; ``word_vectors.md`` beside it says where they come from and under which licence."""
 
 
 class EmbedderError(LatentScoreError):
@@ -37,65 +48,164 @@ class Embedder(Protocol):
         ...
 
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# --- word vectors ----------------------------------------------------------------------------------------------------
 
 
-class HashingEmbedder:
-    """Words, neighbouring words and letter groups, hashed into a fixed number of signed places.
+@dataclass(frozen=True)
+class WordVectors:
+    """Vectors of the tokens of a WordPiece vocabulary: ``codes`` int8 (tokens, dim) times ``scales`` float32 (tokens)."""
 
-    Needs no weights and gives the same vector on every machine. It sees shared words and spellings, not meaning: two
-    wordings of one idea without a common word are strangers to it.
+    index: Mapping[str, int]
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    digest: str
+    """The first 12 hex digits of the file's SHA-256."""
+
+
+def read_word_vectors(path: Path) -> WordVectors:
+    """The vectors in a file made by ``make word-vectors``. Raises :class:`EmbedderError` for a file that is not one."""
+    try:
+        data = path.read_bytes()
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            tokens = arrays["tokens"].tobytes().decode().split("\n")
+            codes, scales = arrays["codes"], arrays["scales"]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise EmbedderError(f"{path} holds no word vectors ({error}); install latentscore again") from None
+    if codes.dtype != np.int8 or codes.shape != (len(tokens), codes.shape[-1]) or scales.shape != (len(tokens),):
+        raise EmbedderError(f"{path} holds no word vectors (its arrays do not fit together); install latentscore again")
+    index = {token: at for at, token in enumerate(tokens)}
+    return WordVectors(index, codes, scales, hashlib.sha256(data).hexdigest()[:12])
+
+
+EMBED_ROWS = 2048
+"""Texts whose token vectors are in memory at once."""
+
+_WORD_CACHE = 1 << 16
+"""Words whose tokens an embedder remembers."""
+
+
+class WordVectorEmbedder:
+    """A text is the sum of its tokens' vectors, without regard to their order.
+
+    Needs no weights beyond the package's own and gives the same vector on every machine. The vectors were fitted so that
+    cosines come close to MiniLM's; words that the vocabulary does not hold are taken apart into pieces that it holds.
+    Raises :class:`EmbedderError` where ``path`` holds no word vectors.
     """
 
-    dim = 512
-    fingerprint = "builtin/hashing:1:512"
-    # Two texts reach this only when nearly all of their words agree, a typo or a comma apart.
-    default_dedupe_threshold = 0.95
+    default_dedupe_threshold = 0.98
+    """Above typing slips and the wordings of one scene, below a changed comma or article: benchmarks/dedupe_threshold.py."""
 
-    _WORD_WEIGHT = 1.0
-    _PAIR_WEIGHT = 0.5
-    _LETTERS_WEIGHT = 0.35
-
-    def __init__(self) -> None:
-        self._words: dict[str, tuple[NDArray[np.intp], NDArray[np.float32]]] = {}
+    def __init__(self, path: Path = WORD_VECTORS_FILE) -> None:
+        table = _package_word_vectors() if path == WORD_VECTORS_FILE else read_word_vectors(path)
+        self.dim = table.codes.shape[1]
+        self.fingerprint = f"{BUILTIN_WORDS}:{table.digest}:{self.dim}"
+        self.token_vectors = table.codes * table.scales[:, None]
+        """float32 of shape (tokens, dim); longer vectors count more in a text. Common words come first, after the marks."""
+        self._tokenizer = WordPiece(table.index)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if not len(texts):
-            return np.zeros((0, self.dim), dtype=np.float32)
-        places: list[NDArray[np.intp]] = []
-        weights: list[NDArray[np.float32]] = []
-        for row, text in enumerate(texts):
-            words = _WORD.findall(text.lower())
-            for word_places, word_weights in map(self._features, words):
-                places.append(word_places + row * self.dim)
-                weights.append(word_weights)
-            pairs = [self._place(f"{first} {second}") for first, second in pairwise(words)]
-            places.append(np.array([place + row * self.dim for place, _ in pairs], dtype=np.intp))
-            weights.append(np.array([sign * self._PAIR_WEIGHT for _, sign in pairs], dtype=np.float32))
-        sums = np.bincount(np.concatenate(places), np.concatenate(weights), minlength=len(texts) * self.dim)
-        vectors = sums.reshape(len(texts), self.dim).astype(np.float32)
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        # A text without a word (or whose places cancel out) points nowhere; give all such texts one direction.
-        vectors[norms[:, 0] == 0, 0] = 1.0
-        norms[norms == 0] = 1.0
-        return vectors / norms
+        blocks = [self._embed(texts[at : at + EMBED_ROWS]) for at in range(0, len(texts), EMBED_ROWS)]
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
 
-    def _features(self, word: str) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        known = self._words.get(word)
+    def sum_of(self, text: str) -> NDArray[np.float32]:
+        """The sum of a text's token vectors, shape (dim,): its direction and its weight among other words."""
+        return self.token_vectors[self._tokenizer.tokens(text)].sum(axis=0, dtype=np.float32)
+
+    def pieces(self, word: str) -> int:
+        """How many tokens a word is: 1 where the vocabulary holds it whole, 0 where it holds no part of it."""
+        return len(self._tokenizer.tokens(word))
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        sums = np.zeros((len(texts), self.dim), dtype=np.float32)
+        tokens = [self._tokenizer.tokens(text) for text in texts]
+        filled = [row for row, found in enumerate(tokens) if found]
+        if filled:
+            counts = [len(tokens[row]) for row in filled]
+            flat = np.fromiter((token for row in filled for token in tokens[row]), np.intp, sum(counts))
+            sums[filled] = np.add.reduceat(self.token_vectors[flat], np.cumsum([0, *counts[:-1]]))
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        # A text without a known token has no direction of its own; all such texts get the same one.
+        sums[lengths[:, 0] == 0, 0] = 1.0
+        lengths[lengths == 0] = 1.0
+        return sums / lengths
+
+
+@cache
+def _package_word_vectors() -> WordVectors:
+    return read_word_vectors(WORD_VECTORS_FILE)
+
+
+_LONGEST_WORD = 100
+"""Letters; a longer word is no word, as in BERT's tokenizer."""
+
+_PLAIN = re.compile(r"[a-z0-9]+|[^a-z0-9 ]")
+
+
+class WordPiece:
+    """BERT's uncased tokenizer: lower case, no accents, marks apart, then the longest pieces that the vocabulary holds.
+
+    Pieces that the vocabulary does not hold are left out.
+    """
+
+    def __init__(self, index: Mapping[str, int]) -> None:
+        self.index = index
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    def tokens(self, text: str) -> list[int]:
+        return [token for word in _words(text) for token in self._word(word)]
+
+    def _word(self, word: str) -> tuple[int, ...]:
+        known = self._known.get(word)
         if known is None:
-            framed = f"^{word}$"
-            groups = [framed[i : i + n] for n in (3, 4) for i in range(len(framed) - n + 1)]
-            share = self._LETTERS_WEIGHT / max(1.0, len(groups) ** 0.5)
-            weight = self._WORD_WEIGHT if len(word) > 3 else 0.5 * self._WORD_WEIGHT
-            features = [(*self._place(f"w:{word}"), weight)] + [(*self._place(f"g:{g}"), share) for g in groups]
-            places = np.array([place for place, _, _ in features], dtype=np.intp)
-            weights = np.array([sign * weight for _, sign, weight in features], dtype=np.float32)
-            known = self._words[word] = (places, weights)
+            if len(self._known) >= _WORD_CACHE:
+                self._known.clear()
+            known = self._known[word] = self._pieces(word)
         return known
 
-    def _place(self, feature: str) -> tuple[int, float]:
-        code = zlib.crc32(feature.encode("utf-8", "surrogatepass"))
-        return (code >> 1) % self.dim, 1.0 if code & 1 else -1.0
+    def _pieces(self, word: str) -> tuple[int, ...]:
+        if len(word) > _LONGEST_WORD:
+            return ()
+        found: list[int] = []
+        start = 0
+        while start < len(word):
+            mark = "##" if start else ""
+            end = next((e for e in range(len(word), start, -1) if mark + word[start:e] in self.index), None)
+            if end is None:
+                return ()
+            found.append(self.index[mark + word[start:end]])
+            start = end
+        return tuple(found)
+
+
+def _words(text: str) -> list[str]:
+    if text.isascii() and text.isprintable():
+        return _PLAIN.findall(text.lower())
+    letters: list[str] = []
+    for letter in unicodedata.normalize("NFD", text):
+        category = unicodedata.category(letter)
+        if letter in "\t\n\r" or category[0] == "Z":
+            letters.append(" ")
+        elif category == "Mn" or category in ("Cc", "Cf", "Cs", "Co") or letter == "\ufffd":
+            continue
+        elif category[0] == "P" or (letter.isascii() and not letter.isalnum()) or _is_ideograph(letter):
+            letters.append(f" {letter} ")
+        else:
+            letters.append(letter.lower())
+    return "".join(letters).split()
+
+
+def _is_ideograph(letter: str) -> bool:
+    code = ord(letter)
+    return (
+        0x4E00 <= code <= 0x9FFF
+        or 0x3400 <= code <= 0x4DBF
+        or 0xF900 <= code <= 0xFAFF
+        or 0x20000 <= code <= 0x2CEAF
+        or 0x2F800 <= code <= 0x2FA1F
+    )
+
+
+# --- MiniLM ----------------------------------------------------------------------------------------------------------
 
 
 class MiniLMEmbedder:
@@ -151,13 +261,13 @@ def _weights_hash(model: object) -> str:
 
 
 EMBEDDERS: dict[str, Callable[[], Embedder]] = {
-    "hashing": HashingEmbedder,
-    "builtin/hashing": HashingEmbedder,
+    "words": WordVectorEmbedder,
+    BUILTIN_WORDS: WordVectorEmbedder,
     "minilm": MiniLMEmbedder,
 }
 
 
 def make_embedder(name: str) -> Embedder:
-    """``hashing``, ``minilm``, a folder with a sentence-transformers model, or a hub id that was fetched before."""
+    """``words``, ``minilm``, a folder with a sentence-transformers model, or a hub id that was fetched before."""
     make = EMBEDDERS.get(name)
     return make() if make else MiniLMEmbedder(name)

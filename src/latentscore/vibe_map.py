@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, parse_config
-from latentscore.embed import Embedder, HashingEmbedder, make_embedder
+from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, convert_config
+from latentscore.embed import BUILTIN_WORDS, Embedder, make_embedder
 from latentscore.errors import LatentScoreError, MapError
 
 Vectors = NDArray[np.float32]
@@ -57,8 +57,8 @@ class Match:
 
     @property
     def config(self) -> MusicConfig | MusicConfigPrompt:
-        """Raises :class:`latentscore.InvalidConfigError` for a row whose config is not valid."""
-        return parse_config(self.row["config"])
+        """As :func:`latentscore.convert_config` reads it. Raises :class:`latentscore.InvalidConfigError`."""
+        return convert_config(self.row["config"])[0]
 
     @property
     def palettes(self) -> list[Palette]:
@@ -127,11 +127,10 @@ class VibeMap:
 
 
 def _embedder_named(path: Path, fingerprint: str) -> Embedder:
-    """The embedder that a fingerprint names: the hashing one, or a model by its id or folder, ``<id>:<weights>``."""
-    if fingerprint == HashingEmbedder.fingerprint:
-        return HashingEmbedder()
+    """The embedder that a fingerprint names, ``<name, id or folder>:<weights>`` or ``builtin/words:<weights>:<dim>``."""
+    builtin = fingerprint.startswith(f"{BUILTIN_WORDS}:")
     try:
-        return make_embedder(fingerprint.rpartition(":")[0])
+        return make_embedder(BUILTIN_WORDS if builtin else fingerprint.rpartition(":")[0])
     except LatentScoreError as error:
         raise MapError(f"{path} was made with the embedder {fingerprint}: {error}") from None
 

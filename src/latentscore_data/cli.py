@@ -6,7 +6,6 @@ import copy
 import functools
 import importlib
 import inspect
-import io
 import logging
 import os
 import sys
@@ -23,8 +22,8 @@ from typer.models import OptionInfo
 from latentscore.errors import LatentScoreError
 from latentscore_data import __version__
 from latentscore_data.commands._globals import Globals
-from latentscore_data.core.base import display
-from latentscore_data.core.base.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError
+from latentscore_data.core.base import display, streams
+from latentscore_data.core.base.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError, OutputError
 
 STAGES = "Stages, in order"
 HELPERS = "Helpers"
@@ -268,7 +267,7 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         _report("interrupted; what was done is saved", "run the same command again to go on", EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader went away (`lsdata ... | head`); there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.abandon_stdout()
         raise typer.Exit(0) from None
     except typer.Exit:
         raise
@@ -315,11 +314,18 @@ def _log_to_stderr(verbose: bool) -> None:
 
 def main() -> None:
     """The console entry point."""
-    for stream in (sys.stdout, sys.stderr):
-        # A locale that is not UTF-8 must not turn a vibe into a crash.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    app(prog_name="lsdata")
+    streams.protect()
+    try:
+        try:
+            app(prog_name="lsdata")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        streams.abandon_stdout()
+    except OutputError as error:  # the result itself cannot be written
+        streams.abandon_stdout()
+        print(f"lsdata: {error.message}\n  -> {error.remedy}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

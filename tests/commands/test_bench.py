@@ -16,13 +16,13 @@ import pytest
 from bench_fakes import make_rows
 from conftest import Lsdata
 from factories import make_payload
-from latentscore_data.commands import bench
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons, write_manifest
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages import bench
 
 VIBES = ("slow dark rain in a vast hall", "a bright busy market", "calm sea at noon", "iron and fury")
 
@@ -53,7 +53,7 @@ QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
 @pytest.mark.long
 def test_the_default_comparison_writes_a_table_and_a_page(lsdata: Lsdata, root: Path):
     write_rows(root)
-    (root.parent / "latentscore.toml").write_text('[dedupe]\nmodel = "hashing"\n')
+    (root.parent / "latentscore.toml").write_text('[dedupe]\nmodel = "words"\n')
     command = ("bench", "--root", str(root), "--config", str(root.parent / "latentscore.toml"), *QUICK, "--json")
     out = lsdata(*command, "--human-pack", timeout=280)
     assert out.returncode == 0, out.stderr
@@ -118,7 +118,7 @@ def test_the_run_of_the_settings_is_fresh_afterwards_also_under_a_name_of_its_ow
 def test_what_decides_an_answer_makes_the_stage_stale(
     root: Path, source: str, change: dict[str, Any], reason: str | None
 ):
-    given = {"paths": {"root": root}, "bench": {"sources": [source]}, "dedupe": {"model": "hashing"}}
+    given = {"paths": {"root": root}, "bench": {"sources": [source]}, "dedupe": {"model": "words"}}
     stage = stage_of(load_settings(None, **given))
     write_manifest(stage, root, [], Summary("bench"))
     assert stale_reasons(stage, root) == []

@@ -138,8 +138,8 @@ def test_what_a_judge_says_is_scored_booked_and_not_asked_twice(root: Path) -> N
 
 
 def test_the_chain_s_plan_knows_what_sources_and_judges_cost_and_that_it_cannot_know_yet(root: Path) -> None:
-    from latentscore_data.commands.bench import estimate
     from latentscore_data.core.base.settings import load_settings
+    from latentscore_data.core.stages.bench import estimate
 
     settings = load_settings(
         bench={"sources": ["baseline:random", "litellm:openai/gpt-4o-mini"]},
@@ -157,8 +157,8 @@ def test_the_chain_s_plan_knows_what_sources_and_judges_cost_and_that_it_cannot_
 
 
 def test_the_chain_s_plan_counts_the_judge_of_configs_too(root: Path) -> None:
-    from latentscore_data.commands.configs import estimate
     from latentscore_data.core.base.settings import load_settings
+    from latentscore_data.core.stages.configs import estimate
 
     replace_rows(Workspace(root).vibes("TEST"), [make_vibe(n, vibe=f"vibe {n}", split="TEST") for n in range(3)])
     hosted = {"model": "openai/gpt-4o-mini", "n": 2}

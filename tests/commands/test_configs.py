@@ -14,13 +14,13 @@ from typer.testing import CliRunner, Result
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore_data.cli import app
-from latentscore_data.commands.configs import generate_files
 from latentscore_data.core.base import secrets
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.manifest import stale_reasons
 from latentscore_data.core.base.settings import load_settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages.configs import generate_files
 from servers import Body, ChatServer, config_reply
 
 KEY = "sk-proj-this-must-never-be-seen-0123456789"
@@ -484,9 +484,9 @@ def test_a_judge_of_typed_vibes_is_not_asked_twice_and_is_in_the_ledger(root: Pa
 @pytest.mark.long
 def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: Path) -> None:
     command = ["configs", "--seconds", "1", "--scorer", "acoustic", "--n", "2", "--root", str(root)]
-    out = CliRunner().invoke(app, [*command, "xyzzy plugh", "bright storm"])
+    out = CliRunner().invoke(app, [*command, "xyzzy qwrt", "bright storm"])
     assert out.exit_code == 0, out.output
-    assert out.output.count("acoustic knows no word of it") == 1
+    assert out.output.count("acoustic reads nothing from its words") == 1
     said = " ".join(out.output.split())
     assert "the first answer that can be played stands" in said
     assert "--scorer clap" in said
@@ -496,4 +496,4 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     )
     staged = CliRunner().invoke(app, command)
     assert staged.exit_code == 0, staged.output
-    assert "acoustic knows no word of 1 of 2 vibes" in " ".join(staged.output.split())
+    assert "acoustic reads nothing in 1 of 2 vibes" in " ".join(staged.output.split())

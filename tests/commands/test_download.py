@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from hub_server import HubServer, jsonl_gz
-from latentscore_data.commands import download
+from latentscore_data.commands.download import show_plan
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.manifest import stale_reasons
 from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages import download
 
 
 def settings_for(root: Path, *names: str, **more: Any) -> Settings:
@@ -116,7 +117,7 @@ def test_a_file_that_an_older_version_named_twice_is_still_that_data_set_s(root:
 
 def test_no_data_set_is_an_error_that_names_the_setting(root: Path):
     nothing = settings_for(root)
-    for refused in (download.run_download, lambda it: download.show_plan(it, Workspace(root))):
+    for refused in (download.run_download, lambda it: show_plan(it, Workspace(root))):
         with pytest.raises(InputError, match=r"download\.datasets is empty"):
             refused(nothing)
     assert [type(problem) for problem in download.preflight(nothing)] == [InputError]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import lookup
+from latentscore.embed import WordVectorEmbedder
 from latentscore_data.cli import app
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
@@ -25,18 +26,18 @@ def run(root: Path, *args: str, code: int = 0) -> str:
 
 def test_a_map_is_found_by_text(root: Path) -> None:
     workspace = fill(root)
-    run(root, "map", "--embedder", "hashing")
+    run(root, "map", "--embedder", "words")
     folder = workspace.export_dir / "map-text"
     match = lookup(folder, "vibe number 7 of the sea")
     assert match.title == "Title 7"
     record = json.loads((folder / "export.json").read_text())
-    assert (record["rows"], record["embedder"]) == (9, "builtin/hashing:1:512")
+    assert (record["rows"], record["embedder"]) == (9, WordVectorEmbedder().fingerprint)
     assert set(record["files"]) == {"ATTRIBUTION.md", "README.md", "map.jsonl", "map.safetensors", "rows.jsonl"}
 
 
 def test_a_map_of_chosen_splits(root: Path) -> None:
     workspace = fill(root)
-    run(root, "map", "--embedder", "hashing", "--split", "GRPO", "--split", "SFT-Val")
+    run(root, "map", "--embedder", "words", "--split", "GRPO", "--split", "SFT-Val")
     lines = (workspace.export_dir / "map-text" / "map.jsonl").read_text().splitlines()
     assert [json.loads(line)["split"] for line in lines] == ["GRPO", "GRPO", "SFT-Val"]
 
@@ -140,7 +141,7 @@ def test_without_pyarrow_the_data_set_is_jsonl(root: Path, monkeypatch) -> None:
 @pytest.mark.parametrize("kind", ["map", "dataset"])
 def test_a_target_that_exists_is_kept_unless_overwrite(root: Path, kind: str) -> None:
     fill(root)
-    args = [kind, *(["--embedder", "hashing"] if kind == "map" else [])]
+    args = [kind, *(["--embedder", "words"] if kind == "map" else [])]
     run(root, *args)
     assert "--overwrite" in run(root, *args, code=6)
     run(root, *args, "--overwrite")
@@ -182,10 +183,10 @@ def test_a_target_that_is_a_link_stays_one(root: Path, tmp_path: Path) -> None:
 
 def test_nothing_half_written_is_left_when_an_export_fails(root: Path, monkeypatch) -> None:
     workspace = fill(root)
-    run(root, "map", "--embedder", "hashing")
+    run(root, "map", "--embedder", "words")
     before = (workspace.export_dir / "map-text" / "map.jsonl").read_bytes()
     monkeypatch.setattr("latentscore_data.core.export.maps.MAP_FORMAT", "latentscore-map/0")
-    assert "not a map of this version" in run(root, "map", "--embedder", "hashing", "--overwrite", code=7)
+    assert "not a map of this version" in run(root, "map", "--embedder", "words", "--overwrite", code=7)
     assert (workspace.export_dir / "map-text" / "map.jsonl").read_bytes() == before
     assert [path.name for path in workspace.export_dir.iterdir()] == ["map-text"]
 
@@ -202,7 +203,7 @@ def test_the_report_counts_the_workspace_and_plays_a_sample(root: Path, monkeypa
     monkeypatch.setenv("LSDATA_SCORING__SECONDS", "2")
 
     workspace = fill(root, license="<b>free</b>")
-    run(root, "map", "--embedder", "hashing")
+    run(root, "map", "--embedder", "words")
     run(root, "report")
     folder = workspace.export_dir / "report"
     page = (folder / "index.html").read_text()
@@ -305,14 +306,14 @@ def test_an_unknown_kind_of_map_is_refused(root: Path) -> None:
 
 
 def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeypatch) -> None:
-    from latentscore_data.commands import export
     from latentscore_data.core.base.manifest import stale_reasons
     from latentscore_data.core.base.settings import load_settings
+    from latentscore_data.core.stages import export
 
     monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
     workspace = fill(root)
     kinds = ["report", "map", "dataset", "chat"]
-    settings = load_settings(paths={"root": root}, export={"kinds": kinds}, dedupe={"model": "hashing"})
+    settings = load_settings(paths={"root": root}, export={"kinds": kinds}, dedupe={"model": "words"})
     (stage,) = export.stage_files(settings, workspace)
     assert stale_reasons(stage, root)
     summary = export.run_stage_for_chain(settings)

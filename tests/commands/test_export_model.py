@@ -332,7 +332,7 @@ def refused(root: Path, *args: str, code: int) -> str:
     output = run(root, *args, code=code)
     assert len(output.strip().splitlines()) <= 4
     assert sorted(path for path in (root / ".exports").glob("*")) == before
-    assert not [path for path in root.rglob("*") if path.name.endswith(".tmp")]
+    assert not [path for path in root.rglob("*") if path.name.endswith((".tmp", ".lsdata-draft"))]
     return output
 
 

@@ -60,7 +60,7 @@ def test_a_data_set_arrives_whole_in_a_private_repository(push: Push, hub: Uploa
 def test_nothing_is_pushed_unasked(push: Push, hub: UploadHub, root: Path) -> None:
     fill(root)
     push("dataset")
-    push("map", "--embedder", "hashing")
+    push("map", "--embedder", "words")
     assert hub.repos == {}
 
 
@@ -71,7 +71,7 @@ def test_public_only_when_told(push: Push, hub: UploadHub, root: Path) -> None:
     assert hub.repos["datasets/me/open"].files == {}
     push("chat", "--push", "me/open", "--public")
     assert "sft/GRPO.jsonl" in hub.repos["datasets/me/open"].files
-    push("map", "--embedder", "hashing", "--push", "me/new-open", "--public")
+    push("map", "--embedder", "words", "--push", "me/new-open", "--public")
     assert not hub.repos["datasets/me/new-open"].private
 
 

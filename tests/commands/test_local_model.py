@@ -79,7 +79,7 @@ def test_vibes_are_read_by_a_real_local_model(llama: str, root: Path, lsdata: Ls
     replace_rows(workspace.texts("moby-dick"), [make_text(1, text=text)])
     Path("latentscore.toml").write_text("[llm]\ntimeout_seconds = 1500\nmax_attempts = 2\n[vibes]\nmax_tokens = 2000\n")
     out = lsdata(
-        *("vibes", "--json", "--root", str(root), "--max-vibes", "1", "--dedupe-model", "hashing"),
+        *("vibes", "--json", "--root", str(root), "--max-vibes", "1", "--dedupe-model", "words"),
         *("--model", "openai/gemma-3-270m", "--api-base", llama),
         timeout=1700,
     )

@@ -83,7 +83,7 @@ STAGES = {
         lambda workspace: [workspace.candidates],
     ),
     "vibes": Stage(
-        ("vibes", "--dedupe-model", "hashing"),
+        ("vibes", "--dedupe-model", "words"),
         lambda: ladder,
         lambda workspace: replace_rows(workspace.texts("moby-dick"), texts(240)),
         lambda: [vibes_question(text.text, VibesSettings()) for text in texts(240)],

@@ -64,15 +64,29 @@ def test_wrong_input_is_refused_with_the_field(tmp_path: Path):
             command.render(**arguments)
 
 
-def test_what_is_wrong_in_a_payload_is_told_before_what_is_missing(tmp_path: Path):
+def test_an_unknown_field_is_named_with_a_page_that_lists_the_fields(tmp_path: Path):
     path = tmp_path / "payload.json"
     path.write_text(json.dumps({"tempo": "slow", "bogus": 1}), encoding="utf-8")
     with pytest.raises(InputError) as caught:
         command.read_config(path)
-    assert "no field is called bogus; a config in words needs every field" in caught.value.message
+    assert "no field is called bogus" in caught.value.message
     places = re.findall(r"docs/\S+\.md", caught.value.remedy)
     assert places
     assert all((Path(__file__).parents[2] / place).is_file() for place in places)
+
+
+def test_a_config_of_the_public_package_loads_and_what_was_changed_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "config.json"
+    public = {"schema_version": 1, "tempo": "slow", "melody_density": 0.45, "layers": {"bass": "walking"}}
+    path.write_text(json.dumps({**public, "register_min_oct": 6, "register_max_oct": 4}), encoding="utf-8")
+    _, config = command.read_config(path)
+    assert (config.tempo, config.melody_density, config.bass, config.space) == (0.30, 0.45, "walking", 0.6)
+    assert (config.register_min_oct, config.register_max_oct) == (4, 6)
+    said = capsys.readouterr().err
+    assert "swapped" in said
+    assert "defaults" in said
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path):

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from latentscore_data.commands.train import StartOptions, run_sweep
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError
+from latentscore_data.core.stages.train import StartOptions, run_sweep
 from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.spec import Choices, TrainSpec
 from modal_loopback import LoopbackModal
@@ -193,7 +193,7 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
 
 def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Summary:
     """A sweep whose first member fails."""
-    from latentscore_data.commands import train
+    from latentscore_data.core.stages import train
 
     started: list[str] = []
 

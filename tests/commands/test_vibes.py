@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from latentscore_data.commands import download, vibes
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.manifest import stale_reasons
@@ -18,12 +17,13 @@ from latentscore_data.core.base.rows import LEVELS, SPLITS, VibeRow
 from latentscore_data.core.base.settings import Settings, VibesSettings, load_settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.stages import download, vibes
 from latentscore_data.core.vibes.extraction import rows_of, text_fingerprint
 from latentscore_data.sample import sample_texts
 
 
 def settings_for(root: Path, **sections: dict[str, Any]) -> Settings:
-    sections = {"vibes": {"max_vibes": 1, "characters": False}, "dedupe": {"model": "hashing"}, **sections}
+    sections = {"vibes": {"max_vibes": 1, "characters": False}, "dedupe": {"model": "words"}, **sections}
     return load_settings(None, paths={"root": root}, download={"datasets": ["builtin"]}, **sections)
 
 
@@ -98,7 +98,7 @@ def test_another_server_means_other_answers_but_not_for_the_model_that_asks_none
 
 @pytest.mark.parametrize(
     "change",
-    [{"noise": {"rate": 0.5}}, {"dedupe": {"model": "hashing", "threshold": 0.5}}, {"splits": {"test": 0.3}}],
+    [{"noise": {"rate": 0.5}}, {"dedupe": {"model": "words", "threshold": 0.5}}, {"splits": {"test": 0.3}}],
     ids=["noise", "dedupe", "splits"],
 )
 def test_noise_dedupe_and_splits_ask_nothing_again(sampled: Path, asked: Counter[str], change: dict[str, Any]):
@@ -195,6 +195,6 @@ def test_the_program_runs_offline_and_speaks_json(lsdata: Any, root: Path):
     assert document["done"] == 3
     assert document["cost_usd"] == 0
     assert "builtin/keywords answers" in result.stderr
-    assert "near-duplicates by hashing" in result.stderr
+    assert "near-duplicates by words" in result.stderr
     planned = lsdata("--root", str(root), "vibes", "--dry-run", "--json")
     assert orjson.loads(planned.stdout)["calls"] == 16

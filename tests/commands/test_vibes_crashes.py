@@ -44,7 +44,7 @@ def start(root: Path, url: str, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "latentscore_data", "--root", str(root), "vibes", "--model", "hosted_vllm/some"),
-            *("--api-base", url, "--dedupe-model", "hashing", "--yes", "--max-vibes", "1", *options),
+            *("--api-base", url, "--dedupe-model", "words", "--yes", "--max-vibes", "1", *options),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,10 +13,13 @@ from pydantic import ValidationError
 
 from factories import make_config, make_palette, make_payload
 from latentscore.config import (
+    FIELDS_LEFT_OUT,
+    REGISTERS_SWAPPED,
     MusicConfig,
     MusicConfigPrompt,
     MusicConfigPromptPayload,
     Palette,
+    convert_config,
     parse_config,
     parse_payload,
     random_config,
@@ -121,6 +124,50 @@ def test_registers_are_in_order_where_only_one_is_given() -> None:
         MusicConfig.model_construct(register_min_oct=7).to_prompt()
 
 
+def test_labels_and_numbers_mix_and_what_is_left_out_has_its_default() -> None:
+    config = parse_config({"tempo": "slow", "space": 0.95, "bass": "drone", "density": 4.0, "depth": 1})
+    assert config == MusicConfig(tempo=0.30, space=0.95, bass="drone", density=4, depth=True)
+    with pytest.raises(InvalidConfigError, match="'allegro' is none of very_slow") as caught:
+        parse_config({"tempo": "allegro", "space": 0.95, "echo": "loud"})
+    assert [field for field, _ in caught.value.problems] == ["tempo", "echo"]
+
+
+def test_layers_are_fields_and_a_field_of_its_own_comes_first() -> None:
+    config = parse_config({"layers": {"bass": "walking", "pad": "cinematic"}, "pad": "thin_high", "schema_version": 1})
+    assert (config.bass, config.pad) == ("walking", "thin_high")
+    for odd in ({"layers": ["bass"]}, {"layers": {"strings": "warm"}}, {"schema_version": 2}):
+        with pytest.raises(InvalidConfigError):
+            parse_config(odd)
+
+
+@given(prompt_configs())
+def test_a_valid_config_is_converted_without_a_change(config: MusicConfigPrompt) -> None:
+    assert convert_config(config.model_dump()) == (config, ())
+    assert convert_config(config.to_config().model_dump()) == (config.to_config(), ())
+
+
+@given(prompt_configs(), st.sets(st.sampled_from(list(FIELDS)), min_size=1))
+def test_any_part_of_a_config_is_converted_with_a_note(config: MusicConfigPrompt, names: set[str]) -> None:
+    part = {name: getattr(config, name) for name in names}
+    converted, notes = convert_config(part)
+    assert notes == (() if names == set(FIELDS) else (FIELDS_LEFT_OUT,))
+    numbers = converted.to_config() if isinstance(converted, MusicConfigPrompt) else converted
+    assert {name: getattr(numbers, name) for name in names} == {n: FIELDS[n].number(part[n]) for n in names}
+
+
+def test_registers_in_the_wrong_order_are_swapped_with_a_note() -> None:
+    crossed = make_config(register_min_oct=6, register_max_oct=4)
+    converted, notes = convert_config(crossed)
+    assert converted == MusicConfigPrompt(**make_config(register_min_oct=4, register_max_oct=6))
+    assert notes == (REGISTERS_SWAPPED,)
+
+
+@pytest.mark.parametrize("value", [{}, {"tempo": None}, {"reverb": "vast"}, {"tempo": "allegro"}, [], "slow", None])
+def test_a_config_whose_meaning_is_not_clear_is_refused(value: object) -> None:
+    with pytest.raises(InvalidConfigError):
+        convert_config(value)
+
+
 def test_long_thinking_is_cut_and_titles_are_tidied_and_bounded() -> None:
     payload = parse_payload(make_payload(thinking="x" * 5000, title="  Rain \n on  Tin "))
     assert len(payload.thinking) == 1000
@@ -185,7 +232,7 @@ ANY_JSON = st.recursive(
 
 @given(ANY_JSON)
 def test_any_value_is_a_payload_or_one_error(value: object) -> None:
-    for parse in (parse_payload, parse_config):
+    for parse in (parse_payload, parse_config, convert_config):
         try:
             parse(value)
         except InvalidConfigError as error:

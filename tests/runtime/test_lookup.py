@@ -15,19 +15,22 @@ import pytest
 import latentscore
 from factories import make_payload, make_scored
 from latentscore import MapError, load_map, lookup, vibe_map
-from latentscore.embed import EmbedderError, HashingEmbedder
+from latentscore.embed import EmbedderError, WordVectorEmbedder
 from latentscore_data.core.export.maps import verify_map, write_map
 
+FINGERPRINT = WordVectorEmbedder().fingerprint
 VIBES = ("rain on a tin roof", "neon city at night", "a lonely lighthouse", "children laughing in a meadow")
 
 
-class OtherEmbedder(HashingEmbedder):
-    fingerprint = "other/embedder:1"
+class OtherEmbedder(WordVectorEmbedder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fingerprint = "other/embedder:1"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    hashing = HashingEmbedder()
+    embedder = WordVectorEmbedder()
     rows = [
         make_scored(i, vibe_original=vibe, config_payload=make_payload(f"Title {i}"), split="GRPO")
         for i, vibe in enumerate(VIBES)
@@ -38,11 +41,11 @@ def folder(tmp_path: Path) -> Path:
         folder,
         [*rows, make_scored(9, config_payload=None)],
         "text",
-        lambda batch: hashing.embed([row.vibe_original for row in batch]),
-        hashing.fingerprint,
+        lambda batch: embedder.embed([row.vibe_original for row in batch]),
+        embedder.fingerprint,
     )
-    assert (facts.rows, facts.dim, facts.without_config) == (4, 512, 1)
-    verify_map(folder, facts, lambda text: hashing.embed([text])[0])
+    assert (facts.rows, facts.dim, facts.without_config) == (4, 128, 1)
+    verify_map(folder, facts, lambda text: embedder.embed([text])[0])
     return folder
 
 
@@ -66,7 +69,7 @@ def test_a_match_is_ready_to_be_played_and_painted(folder: Path) -> None:
 
 def test_nearest_agrees_with_brute_force_and_keeps_the_order_of_equals(folder: Path) -> None:
     vibe_map = load_map(folder)
-    question = np.random.default_rng(3).standard_normal(512).astype(np.float32)
+    question = np.random.default_rng(3).standard_normal(128).astype(np.float32)
     cosines = [float(np.dot(row, question) / np.linalg.norm(question)) for row in vibe_map.embeddings]
     found = vibe_map.nearest(question, k=3)
     assert [match.index for match in found] == list(np.argsort(cosines)[::-1][:3])
@@ -96,21 +99,21 @@ def test_the_published_field_names(folder: Path) -> None:
 
 
 def test_a_published_file_with_raw_embeddings_and_no_model_needs_an_embedder(tmp_path: Path) -> None:
-    hashing = HashingEmbedder()
+    embedder = WordVectorEmbedder()
     path = tmp_path / "published.jsonl"
     lines = [
-        {"vibe_original": vibe, "embedding": (3.5 * hashing.embed([vibe])[0]).tolist(), **make_payload()}
+        {"vibe_original": vibe, "embedding": (3.5 * embedder.embed([vibe])[0]).tolist(), **make_payload()}
         for vibe in VIBES
     ]
     path.write_text("\n".join(json.dumps(line) for line in lines))
-    assert lookup(path, VIBES[2], embedder=hashing).similarity == pytest.approx(1, abs=1e-5)
+    assert lookup(path, VIBES[2], embedder=embedder).similarity == pytest.approx(1, abs=1e-5)
     with pytest.raises(MapError, match="does not say which model"):
         lookup(path, VIBES[2])
 
 
 @pytest.mark.parametrize("file", ["map.safetensors", "map.jsonl"])
 def test_another_embedder_is_refused(folder: Path, file: str) -> None:
-    with pytest.raises(MapError, match=r"was made with the embedder builtin/hashing:1:512, not other/embedder:1"):
+    with pytest.raises(MapError, match=rf"was made with the embedder {FINGERPRINT}, not other/embedder:1"):
         lookup(load_map(folder / file), "rain", embedder=OtherEmbedder())
 
 
@@ -120,7 +123,7 @@ def test_an_embedder_that_is_not_here_is_named(folder: Path, monkeypatch: pytest
 
     monkeypatch.setattr("latentscore.embed.MiniLMEmbedder", absent)
     path = folder / "map.jsonl"
-    path.write_text(path.read_text().replace("builtin/hashing:1:512", "nobody/has-this-model:abc"))
+    path.write_text(path.read_text().replace(FINGERPRINT, "nobody/has-this-model:abc"))
     with pytest.raises(MapError, match="nobody/has-this-model"):
         lookup(path, "rain")
 
@@ -187,14 +190,14 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
 
 def test_rows_of_different_embedders_cannot_be_compared(folder: Path) -> None:
     path = folder / "map.jsonl"
-    path.write_text(path.read_text().replace("builtin/hashing", "other/model", 1))
+    path.write_text(path.read_text().replace("builtin/words", "other/model", 1))
     with pytest.raises(MapError, match="rows of different embedders"):
         load_map(path)
 
 
 @pytest.mark.parametrize(
     ("vector", "message"),
-    [(np.ones(3, np.float32), "512 dimensions"), (np.zeros(512, np.float32), "empty or not finite")],
+    [(np.ones(3, np.float32), "128 dimensions"), (np.zeros(128, np.float32), "empty or not finite")],
 )
 def test_a_question_that_cannot_be_compared(folder: Path, vector: np.ndarray, message: str) -> None:
     with pytest.raises(MapError, match=message):

@@ -18,10 +18,10 @@ def _tone(bar: Bar, center: float, at: float) -> int:
 
 
 def _moments(bar: Bar, choices: tuple[float, ...], a_bar: float) -> list[float]:
-    """So many of the given beats on average, at least one in every second bar; syncopation moves them off the beat."""
+    """So many of the given beats on average, at least one in every second bar and where the layer enters; syncopation moves them off the beat."""
     share = a_bar * (1.0 if bar.full else 0.7)
     count = int(share + float(bar.rng.random()))
-    if bar.index % 2 == 0:
+    if bar.index % 2 == 0 or bar.enters:
         count = max(count, 1)
     chosen = sorted(choices[int(n)] for n in bar.rng.permutation(len(choices))[:count])
     shifts = bar.rng.random(len(chosen))

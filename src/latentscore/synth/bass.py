@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from latentscore.synth.context import Style
-from latentscore.synth.notes import Bar, Note
+from latentscore.synth.notes import Bar, Note, held
 from latentscore.synth.shots import bass_string
 from latentscore.synth.theory import near
 from latentscore.synth.voices import Shot, Wave
@@ -34,14 +34,14 @@ def _spans(bar: Bar) -> Iterator[tuple[float, float, int]]:
 
 def drone(bar: Bar) -> Iterator[Note]:
     """The home note, whatever the chords do, renewed every two bars before it has died away."""
-    if bar.index % 2 == 0:
-        yield bar.note(0, 8.2, _home(bar), 0.8)
+    if bar.index % 2 == 0 or bar.enters:
+        yield bar.note(0, 8.2 - 4 * (bar.index % 2), _home(bar), 0.8)
 
 
 def sustained(bar: Bar) -> Iterator[Note]:
-    """The root of each chord, held until the next."""
-    for chord in bar.chords:
-        yield bar.note(chord.start - bar.start, chord.length, near(bar.piece.key + chord.root, CENTER), 0.8)
+    """The root of each chord, held until the next, and struck again every two bars."""
+    for at, length, chord in held(bar):
+        yield bar.note(at, length, near(bar.piece.key + chord.root, CENTER), 0.8)
 
 
 def pulsing(bar: Bar) -> Iterator[Note]:
@@ -65,9 +65,10 @@ def walking(bar: Bar) -> Iterator[Note]:
 
 def fifth_drone(bar: Bar) -> Iterator[Note]:
     """Home and its fifth, an open string pair, slightly apart in time."""
-    if bar.index % 2 == 0:
-        yield bar.note(0, 8.2, _home(bar), 0.74)
-        yield bar.note(0.12, 8.08, _home(bar) + 7, 0.78, sound="fifth")
+    if bar.index % 2 == 0 or bar.enters:
+        length = 8.2 - 4 * (bar.index % 2)
+        yield bar.note(0, length, _home(bar), 0.74)
+        yield bar.note(0.12, length - 0.12, _home(bar) + 7, 0.78, sound="fifth")
 
 
 def sub_pulse(bar: Bar) -> Iterator[Note]:

@@ -87,4 +87,4 @@ class Style:
 def movement(motion: float) -> tuple[float, float]:
     """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
     rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.45, 1.1, 2.7, 6.0, 6.5)))))
-    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.45, 0.58, 0.7, 0.85, 0.9))), rate
+    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.45, 0.62, 0.74, 0.87, 0.9))), rate

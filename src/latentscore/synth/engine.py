@@ -17,7 +17,7 @@ from latentscore.synth import space
 from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
 from latentscore.synth.notes import LAYERS, Piece
-from latentscore.synth.score import CLOSING_SECONDS, Score, compose
+from latentscore.synth.score import Score, closing_beat, compose
 from latentscore.synth.signal import Stereo, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
@@ -116,7 +116,8 @@ def mix_groups(dry: Stereo, groups: Sequence[Group], context: RenderContext) -> 
         dry, [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups], context.piece.config,
         context.seconds_per_beat, context.sample_rate,
     )  # fmt: skip
-    _fade_out(mixed, context.sample_rate)
+    piece = context.piece
+    _fade_out(mixed, piece.seconds - closing_beat(piece) * context.seconds_per_beat, context.sample_rate)
     return mixed
 
 
@@ -167,9 +168,9 @@ def _sweep(out: Stereo, piece: Piece, rate: int) -> None:
     sweep_stereo(out, cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift), 0.8, block, float(rate))
 
 
-def _fade_out(samples: Stereo, rate: int) -> None:
-    """The last 0.85 s fall to zero along a cosine, tails included."""
-    frames = min(round(0.9 * CLOSING_SECONDS * rate), samples.shape[1] // 2)
+def _fade_out(samples: Stereo, seconds: float, rate: int) -> None:
+    """Fade the last nine tenths of ``seconds`` to zero along a cosine, tails included."""
+    frames = min(round(0.9 * seconds * rate), samples.shape[1] // 2)
     curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
     samples[:, -frames:] *= curve.astype(np.float32)
 

@@ -1,7 +1,8 @@
 """The melody engine: rhythms on a grid of sixteenths, pitches that walk a ladder of scale degrees, phrases that rest.
 
-Both engines walk alike. ``pattern`` composes one rhythm for a phrase and brings bars back exactly; ``procedural``
-invents each bar's rhythm and varies what it brings back.
+Both engines walk alike. ``pattern`` composes one rhythm for a phrase; ``procedural`` invents each bar's rhythm. A bar
+leaves a cell: rhythm and contour on the ladder. Cells come back on other chords and at other heights, with ``procedural``
+also in another form. Long notes and those on one and three are tones of the chord.
 
 Shares (repeats, chromatic notes, stable endings) are dealt out evenly rather than by separate coin tosses: one in
 twenty really is one in twenty, even in ten seconds.
@@ -10,12 +11,13 @@ twenty really is one in twenty, even in ten seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from latentscore.synth.form import SECTION_BARS
 from latentscore.synth.notes import Bar, Note
-from latentscore.synth.theory import scale_pitch
+from latentscore.synth.theory import has_cadence, scale_pitch
 
 SLOTS = 16
 """Sixteenths in a bar."""
@@ -44,28 +46,48 @@ class Manner:
 
 @dataclass(frozen=True)
 class Step:
-    """A note of a bar before it has a key: sixteenth, length in sixteenths, move on the ladder, chromatic or not."""
+    """A note of a cell: its sixteenth, its length in sixteenths, and how many rungs of the ladder it lies above the
+    cell's first note."""
 
     slot: int
     length: float
-    move: int
-    fresh: float
+    offset: int
+
+
+Cell = tuple[Step, ...]
+"""A bar of melody without its key: the motif that may return on another chord and at another height."""
 
 
 @dataclass
 class Walker:
-    """Where the melody is: carried from bar to bar."""
+    """Where the melody is: carried from bar to bar. Bounded: it remembers one phrase and the theme."""
 
     degree: int
-    cells: list[list[Step]]
-    repeats: float
     chromatics: float
-    cadences: float
+    repeats: dict[int, float] = field(default_factory=dict)
+    """How much of a return is due at each place of the phrase."""
 
-    def due(self, name: str, share: float) -> bool:
-        """Whether the next of evenly dealt events is due."""
-        total = getattr(self, name) + share
-        setattr(self, name, total % 1.0)
+    cells: dict[int, Cell] = field(default_factory=dict)
+    """The cells of the last phrase, by bar."""
+
+    theme: dict[int, Cell] = field(default_factory=dict)
+    """The cells of the first phrase, by their place in it."""
+
+    def keep(self, bar: int, place: int, cell: Cell, phrase_bars: int) -> None:
+        """Remember the cell of a bar, and forget those before the phrase before."""
+        self.cells = {n: old for n, old in self.cells.items() if n > bar - phrase_bars} | {bar: cell}
+        self.theme.setdefault(place, cell)
+
+    def returns(self, place: int, share: float) -> bool:
+        """Whether the bar at this place of the phrase comes back: a share of them, dealt out evenly for each place."""
+        total = self.repeats.get(place, 0.35) + share
+        self.repeats[place] = total % 1.0
+        return total >= 1.0
+
+    def leaves_scale(self, share: float) -> bool:
+        """Whether the next note is chromatic: a share of them, dealt out evenly."""
+        total = self.chromatics + share
+        self.chromatics = total % 1.0
         return total >= 1.0
 
 
@@ -82,41 +104,34 @@ _LADDERS: dict[str, dict[bool, tuple[int, ...]]] = {
 
 def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
     """One bar of melody in a manner, by the engine the config names."""
-    walker = _walker(bar)
+    walker = _walker(bar, manner)
     config = bar.config
     phrase, place = divmod(bar.index, config.phrase_len_bars)
+    source = _source(bar, walker, place)
+    if source is None:
+        slots, offsets = _invent(bar, manner, phrase, place), None
+    else:
+        source = _varied(bar, source) if config.melody_engine == "procedural" else source
+        slots, offsets = tuple((step.slot, step.length) for step in source), [step.offset for step in source]
     closes = place == config.phrase_len_bars - 1
-    cell = _cell(bar, walker, manner, phrase, place)
-    walker.cells.append(cell)
-    if closes:
-        cell = _make_room(cell, config.cadence_strength)
-    stable = closes and walker.due("cadences", config.cadence_strength)
-
-    low, high = _register(bar)
-    for number, step in enumerate(cell):
-        last = closes and number == len(cell) - 1
-        position = (place + step.slot / SLOTS) / config.phrase_len_bars
-        walker.degree = _walk(bar, walker.degree, step, manner, position, low, high)
-        if last:
-            walker.degree = _rest(bar, walker.degree, step.slot / 4, stable, low, high)
-        pitch = 12 + bar.piece.key + scale_pitch(bar.piece.scale, walker.degree)
-        if walker.due("chromatics", config.chromatic_prob) and not last:
-            pitch = _beside(pitch, bar)
-        accent = 0.1 if step.slot % 4 == 0 else 0.0
-        swell = 0.12 * (1.0 - abs(2.0 * position - 1.0))
-        length = step.length / 4 * manner.hold
-        if last:
-            length = max(length, (SLOTS - step.slot) / 4 * (0.5 + 0.5 * config.cadence_strength))
-        yield bar.note(step.slot / 4, max(length, 0.12), pitch, 0.6 + accent + swell, 0.0)
+    stable = has_cadence(phrase, config.cadence_strength) if closes else None
+    if stable is not None:
+        slots = _breathe(bar, slots, stable)
+    degrees = _degrees(bar, walker, manner, place, slots, offsets, stable)
+    walker.keep(bar.index, place, _cell(bar, manner, slots, degrees, offsets), config.phrase_len_bars)
+    if degrees:
+        walker.degree = degrees[-1]
+    yield from _notes(bar, walker, manner, place, slots, degrees, closes)
 
 
-def _walker(bar: Bar) -> Walker:
+def _walker(bar: Bar, manner: Manner) -> Walker:
     if "walker" not in bar.memory:
-        low, high = _register(bar)
-        start = bar.piece.stream("melody", 0, 1)
-        middle = round((low + high) / 2 / 7) * 7
-        bar.memory["walker"] = Walker(middle, [], 0.5, 0.8, 0.5 + 0.4 * start.random())
+        bar.memory["walker"] = Walker(round(_target(bar, manner, 0.0)), 0.92)
     return bar.memory["walker"]  # type: ignore[return-value]
+
+
+_CEILING, _FLOOR = 7 * 6 + 4, 7 * 3
+"""Scale degrees beyond which a register is extreme: the contour goes only a part of the way there."""
 
 
 def _register(bar: Bar) -> tuple[int, int]:
@@ -124,46 +139,111 @@ def _register(bar: Bar) -> tuple[int, int]:
     return 7 * bar.config.register_min_oct, 7 * bar.config.register_max_oct + 6
 
 
+def _target(bar: Bar, manner: Manner, position: float) -> float:
+    """The scale degree to which the contour draws the melody; higher at the height of the piece."""
+    low, high = (float(bound) for bound in _register(bar))
+    if high > _CEILING:
+        high = max(_CEILING + 0.25 * (high - _CEILING), min(low + 6, high))
+    if low < _FLOOR:
+        low = min(_FLOOR - 0.4 * (_FLOOR - low), max(high - 6, low))
+    lift = {"height": 0.12, "breath": -0.08}.get(bar.section.role, 0.0)
+    return low + (high - low) * min(max(0.12 + 0.76 * manner.contour(position) + lift, 0.0), 1.0)
+
+
+def _notes(
+    bar: Bar, walker: Walker, manner: Manner, place: int, slots: Slots, degrees: list[int], closes: bool
+) -> Iterator[Note]:
+    """The notes of a bar: pitches, dynamics, chromatic neighbours."""
+    config = bar.config
+    lift = {"height": 0.06, "breath": -0.06, "opening": -0.04}.get(bar.section.role, 0.0)
+    for number, ((slot, sixteenths), degree) in enumerate(zip(slots, degrees, strict=True)):
+        last = closes and number == len(slots) - 1
+        at, pitch = slot / 4, float(12 + bar.piece.key + scale_pitch(bar.piece.scale, degree))
+        position = (place + slot / SLOTS) / config.phrase_len_bars
+        velocity = 0.6 + lift + (0.1 if slot % 4 == 0 else 0.0) + 0.12 * (1.0 - abs(2.0 * position - 1.0))
+        # High notes are shrill at the strength of others.
+        velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
+        length = sixteenths / 4 if last else _held_length(bar, at, max(sixteenths / 4 * manner.hold, 0.12), degree)
+        if not last and walker.leaves_scale(config.chromatic_prob):
+            beside = float(_beside(round(pitch), bar))
+            quick = 0.25 * bar.piece.bpm / 60.0
+            if length <= 1.6 * quick:
+                pitch = beside
+            else:
+                # A long note is approached from outside the scale, and rests inside it.
+                quick = min(quick, 0.4 * length)
+                yield bar.note(at, quick, beside, velocity, 0.0)
+                at, length = at + quick, length - quick
+        yield bar.note(at, length, pitch, velocity, 0.0)
+
+
+def _held_length(bar: Bar, at: float, length: float, degree: int) -> float:
+    """The length of a note, up to the change of chord if its tone is foreign to the next chord."""
+    change = bar.chord(at).end - bar.start
+    late = length - (change - at)
+    if late > _SHORT_SECONDS * bar.piece.bpm / 60.0 and degree % 7 not in _triad(bar, change + 0.01):
+        return change - at
+    return length
+
+
 # --- rhythm -------------------------------------------------------------------------------------------------------
 
+Slots = tuple[tuple[int, float], ...]
+"""Sixteenth and length in sixteenths of each note of a bar."""
 
-def _cell(bar: Bar, walker: Walker, manner: Manner, phrase: int, place: int) -> list[Step]:
-    """A new bar, or an earlier one again."""
-    config = bar.config
-    fresh = _invent(bar, manner, phrase)
-    if bar.index == 0 or not walker.due("repeats", config.motif_repeat_prob):
-        return fresh
-    # The same place of the phrase before; inside the first phrase, its first bar.
-    source = walker.cells[bar.index - config.phrase_len_bars if phrase else 0]
-    if config.melody_engine == "procedural" and source:
-        # A variation: one note of the bar moves elsewhere.
-        which = int(bar.rng.integers(len(source)))
-        changed = Step(source[which].slot, source[which].length, -source[which].move or 1, source[which].fresh)
-        return [*source[:which], changed, *source[which + 1 :]]
-    return source
+_FULLNESS = {"opening": 0.95, "statement": 1.0, "departure": 0.85, "height": 1.15, "breath": 0.7}
 
 
-def _invent(bar: Bar, manner: Manner, phrase: int) -> list[Step]:
+def _source(bar: Bar, walker: Walker, place: int) -> Cell | None:
+    """The cell that this bar brings back, if it does: that of the theme where a section begins, else that of the same
+    place of the phrase before, in the first phrase that of the bar before."""
+    phrase_bars = bar.config.phrase_len_bars
+    before = walker.cells.get(bar.index - phrase_bars)
+    if bar.index % SECTION_BARS < phrase_bars and bar.section.role != "departure":
+        before = walker.theme.get(place) or before
+    if not before and place:
+        before = walker.cells.get(bar.index - 1)
+    if not before or not walker.returns(place, bar.config.motif_repeat_prob):
+        return None
+    return before
+
+
+def _varied(bar: Bar, cell: Cell) -> Cell:
+    """A cell that comes back in another form now and then: its end moved, or a weak note left out."""
+    draws = bar.rng.random(3)
+    if len(cell) < 3 or draws[0] < 0.6:
+        return cell
+    if draws[1] < 0.5:
+        move = 1 if draws[2] < 0.5 else -1
+        return (*cell[:-1], replace(cell[-1], offset=cell[-1].offset + move))
+    weak = [n for n, step in enumerate(cell) if n and step.slot % 4]
+    if not weak:
+        return cell
+    out = weak[int(draws[2] * len(weak))]
+    longer = replace(cell[out - 1], length=cell[out - 1].length + cell[out].length)
+    return (*cell[: out - 1], longer, *cell[out + 1 :])
+
+
+def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
     config = bar.config
     pattern = config.melody_engine == "pattern"
     rhythm = bar.piece.stream("melody", phrase, 2) if pattern else bar.piece.stream("melody", bar.index, 3)
     chances = rhythm.random(SLOTS)
-    fullness = 0.5 + 0.1 * config.density
+    fullness = (0.5 + 0.1 * config.density) * _FULLNESS[bar.section.role]
     wanted = NOTES_A_BAR * config.melody_density * manner.notes * fullness
-    count = int(wanted + rhythm.random())
-    moves = bar.rng.random((SLOTS, 3))
+    count = max(int(wanted + rhythm.random()), 0 if place else 1)
 
     weights = np.array([_weight(slot, config.syncopation) for slot in range(SLOTS)])
     weights[np.arange(SLOTS) % manner.grid > 0] *= 0.02
+    # Few notes stand at the beginning of their bars and last, so that the clear rests are those between phrases.
+    few = count <= 2
+    weights[0] *= 3.0 if few else 1.0
     # Each sixteenth draws a time to wait, shorter the heavier it is; the first ones play. Asking for more notes or
     # other weights keeps most of the bar as it was.
     order = np.argsort(-np.log(1.0 - chances) / weights)
     slots = sorted(int(slot) for slot in order[: min(count, SLOTS)])
     ends = [*slots, SLOTS][1:]
-    return [
-        Step(slot, min(end - slot, 8), _move(moves[slot], config.step_bias), float(moves[slot][2]))
-        for slot, end in zip(slots, ends, strict=True)
-    ]
+    return tuple((slot, float(min(end - slot, 12 if few else 8))) for slot, end in zip(slots, ends, strict=True))
 
 
 def _weight(slot: int, syncopation: float) -> float:
@@ -174,13 +254,103 @@ def _weight(slot: int, syncopation: float) -> float:
     return 0.012 + 0.55 * syncopation
 
 
-def _make_room(cell: list[Step], strength: float) -> list[Step]:
-    """The last bar of a phrase: the stronger the cadence, the earlier the last note."""
-    until = 15 - 8 * strength
-    return [step for step in cell if step.slot <= until] or cell[:1]
+def _breathe(bar: Bar, slots: Slots, stable: bool) -> Slots:
+    """The last bar of a phrase: its last note, and then a rest of 0.85 to 3 seconds that grows with the phrase.
+
+    A note that rests is the longer the stronger the cadence; one that is foreign to the chord or to home is short and off
+    the strong beats.
+    """
+    config = bar.config
+    seconds = 60.0 / bar.piece.bpm / 4
+    rest = min(max(0.18 * config.phrase_len_bars * SLOTS * seconds, 0.85), 3.0) / seconds
+    hold = 1.0 + (3.0 + 0.5 * config.phrase_len_bars) * config.cadence_strength
+    latest = max(SLOTS - rest - hold, 0.0)
+    kept = [entry for entry in slots if entry[0] <= latest] or [(0, 1.0)]
+    slot = kept[-1][0]
+    if stable and _triad(bar, slot / 4) & {0, 2, 4}:
+        length = max(min(hold, SLOTS - rest - slot), 1.0)
+    else:
+        slot += 2 if slot % 8 == 0 else 0
+        length = max(min(hold, _SHORT_SECONDS / seconds), 1.0)
+    return (*kept[:-1], (slot, length))
 
 
 # --- pitch --------------------------------------------------------------------------------------------------------
+
+_SHORT_SECONDS, _LONG_SECONDS = 0.28, 0.45
+"""Notes up to the first may be foreign to the chord; from the second on they are tones of its triad; between them they
+only keep a whole tone away from the tones of the chord."""
+
+
+def _degrees(
+    bar: Bar, walker: Walker, manner: Manner, place: int, slots: Slots, offsets: list[int] | None, stable: bool | None
+) -> list[int]:
+    """The scale degree of each note: a walk on the manner's ladder, or ``offsets`` that come back from a fitting place.
+
+    ``stable`` says how the last note rests at the end of a phrase; ``None`` within one.
+    """
+    low, high = _register(bar)
+    rungs = _rungs(bar, manner.ladder, low, high)
+    moves = bar.rng.random((SLOTS, 3))
+    here = _nearest_rung(rungs, walker.degree)
+    before = walker.degree
+    if offsets is not None:
+        here = _anchor(bar, manner, rungs, here, place, slots, offsets)
+    start, found = here, []
+    for number, (slot, length) in enumerate(slots):
+        position = (place + slot / SLOTS) / bar.config.phrase_len_bars
+        if offsets is None:
+            here = _walk(bar, manner, rungs, here, moves[slot], position)
+        else:
+            here = _inside(start + offsets[number], len(rungs))
+        if stable is not None and number == len(slots) - 1:
+            degree = _rest(bar, rungs[here], slot / 4, stable, low, high)
+        else:
+            way = offsets[number] - offsets[number - 1] if offsets and number else 0
+            degree = _fitting(bar, rungs[here], before, way, slot, length * manner.hold, low, high)
+        found.append(degree)
+        before = degree
+        if offsets is None:
+            here = _nearest_rung(rungs, degree)
+    return found
+
+
+def _cell(bar: Bar, manner: Manner, slots: Slots, degrees: list[int], offsets: list[int] | None) -> Cell:
+    """What a bar leaves to come back: its own motif, or for a bar that came back itself the same once more."""
+    if offsets is None:
+        rungs = _rungs(bar, manner.ladder, *_register(bar))
+        places = [_nearest_rung(rungs, degree) for degree in degrees]
+        offsets = [place - places[0] for place in places]
+    return tuple(Step(slot, length, offset) for (slot, length), offset in zip(slots, offsets, strict=False))
+
+
+def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, slots: Slots, offsets: list[int]) -> int:
+    """The rung from which a motif fits the chord best, near where the melody is and where its contour wants it."""
+    target = _target(bar, manner, place / bar.config.phrase_len_bars)
+    lowest, highest = min(offsets), max(offsets)
+
+    def cost(start: int) -> float:
+        foreign = 0.0
+        for (slot, length), offset in zip(slots, offsets, strict=False):
+            degree = rungs[_inside(start + offset, len(rungs))]
+            foreign += not _fits(bar, degree, slot, length * manner.hold)
+        out = max(-(start + lowest), 0) + max(start + highest - len(rungs) + 1, 0)
+        away = manner.pull * abs(rungs[start] - target) / 7.0
+        return 1.2 * foreign + 3.0 * out + 0.25 * abs(start - here) + away
+
+    return min(range(len(rungs)), key=cost)
+
+
+def _walk(bar: Bar, manner: Manner, rungs: list[int], here: int, draws: np.ndarray, position: float) -> int:
+    away = _target(bar, manner, position) - rungs[here]
+    move = _move(draws, bar.config.step_bias)
+    # The contour turns moves round rather than adding to them, so leaps stay as rare as asked; they do not go far past it.
+    size = min(abs(move), 2 + int(abs(away) * len(rungs) / (rungs[-1] - rungs[0] + 1))) if abs(move) > 1 else 1
+    upward = (0.5 + 0.5 * np.sign(move) * (0.3 + 0.7 * draws[2]) + manner.pull * away / 7.0) > 0.5
+    there = here + (size if upward else -size)
+    if not 0 <= there < len(rungs):
+        there = here - (size if upward else -size)
+    return min(max(there, 0), len(rungs) - 1)
 
 
 def _move(draws: np.ndarray, step_bias: float) -> int:
@@ -189,43 +359,67 @@ def _move(draws: np.ndarray, step_bias: float) -> int:
     return size if draws[1] < 0.5 else -size
 
 
-def _walk(bar: Bar, degree: int, step: Step, manner: Manner, position: float, low: int, high: int) -> int:
-    rungs = _rungs(bar, manner.ladder, step.slot / 4, low, high)
-    here = int(np.argmin([abs(rung - degree) for rung in rungs]))
-    target = low + (high - low) * (0.12 + 0.76 * manner.contour(position))
-    pull = manner.pull * (target - rungs[here]) / 7.0
-    # The contour turns moves round rather than adding to them, so leaps stay as rare as asked.
-    size = abs(step.move)
-    upward = (0.5 + 0.5 * np.sign(step.move) * (0.3 + 0.7 * step.fresh) + pull) > 0.5
-    there = here + (size if upward else -size)
-    if not 0 <= there < len(rungs):
-        there = here - (size if upward else -size)
-    chosen = rungs[min(max(there, 0), len(rungs) - 1)]
-    if step.slot % 8 == 0 and manner.ladder != "chord":
-        chosen = _nearest(chosen, bar.chord(step.slot / 4).degrees[:3], low, high)
-    return chosen
+def _inside(rung: int, count: int) -> int:
+    """A rung turned back at the ends of the ladder."""
+    last = max(count - 1, 1)
+    rung = abs(rung) % (2 * last)
+    return min(rung if rung <= last else 2 * last - rung, count - 1)
 
 
-def _rungs(bar: Bar, ladder: str, at: float, low: int, high: int) -> list[int]:
+def _rungs(bar: Bar, ladder: str, low: int, high: int) -> list[int]:
     if ladder == "chord":
-        steps = {d % 7 for d in bar.chord(at).degrees}
+        steps = {d % 7 for d in bar.chord().degrees}
     else:
         steps = set(_LADDERS[ladder][bar.config.mode in ("major", "mixolydian")])
     return [degree for degree in range(low, high + 1) if degree % 7 in steps]
 
 
-def _nearest(degree: int, among: tuple[int, ...], low: int, high: int) -> int:
-    """The closest degree of the same class as one of ``among``, inside the register."""
-    classes = {d % 7 for d in among}
-    return min((d for d in range(low, high + 1) if d % 7 in classes), key=lambda d: (abs(d - degree), d))
+def _nearest_rung(rungs: list[int], degree: int) -> int:
+    return min(range(len(rungs)), key=lambda n: abs(rungs[n] - degree))
+
+
+def _triad(bar: Bar, at: float) -> set[int]:
+    return {d % 7 for d in bar.chord(at).degrees[:3]}
+
+
+def _fits(bar: Bar, degree: int, slot: int, length: float) -> bool:
+    """Whether a scale degree may sound for ``length`` sixteenths from ``slot`` on over the chord there."""
+    seconds = length / 4 * 60.0 / bar.piece.bpm
+    if slot % 8 == 0 or seconds > _LONG_SECONDS:
+        return degree % 7 in _triad(bar, slot / 4)
+    if seconds <= _SHORT_SECONDS:
+        return True
+    return _apart(bar, degree, slot / 4)
+
+
+def _apart(bar: Bar, degree: int, at: float) -> bool:
+    """Whether a scale degree is a chord tone or at least a whole tone from all of them."""
+    chord = bar.chord(at)
+    pitch = scale_pitch(bar.piece.scale, degree % 7)
+    return degree % 7 in {d % 7 for d in chord.degrees} or all(
+        (pitch - tone) % 12 not in (1, 11) for tone in chord.tones
+    )
+
+
+def _fitting(bar: Bar, degree: int, before: int, way: int, slot: int, length: float, low: int, high: int) -> int:
+    """The nearest degree that fits, rather another than the one before, and for a motif rather in the direction ``way``."""
+    near = [d for d in range(max(degree - 4, low), min(degree + 4, high) + 1) if _fits(bar, d, slot, length)]
+
+    def cost(d: int) -> tuple[float, int]:
+        turned = way != 0 and (d - before) * way <= 0
+        return abs(d - degree) + (1.1 if d == before and d != degree else 0.0) + 2.5 * turned, d
+
+    return min(near, key=cost, default=degree)
 
 
 def _rest(bar: Bar, degree: int, at: float, stable: bool, low: int, high: int) -> int:
-    """Where a phrase ends: on a tone of the home chord, or on one that wants to go on."""
+    """Where a phrase ends: on a tone of the home chord, or on one that wants to go on; of the chord, if it has one."""
+    tones = _triad(bar, at)
     if stable:
-        shared = tuple(d for d in (0, 2, 4) if d in {c % 7 for c in bar.chord(at).degrees})
-        return _nearest(degree, shared or (0,), low, high)
-    return _nearest(degree, (1, 3, 6), low, high)
+        wanted = tones & {0, 2, 4} or {0}
+    else:
+        wanted = tones - {0, 2, 4} or {d for d in (1, 3, 5, 6) if _apart(bar, d, at)} or {1}
+    return min((d for d in range(low, high + 1) if d % 7 in wanted), key=lambda d: (abs(d - degree), d))
 
 
 def _beside(pitch: int, bar: Bar) -> int:

@@ -7,6 +7,7 @@ and each layer draws from its own stream for every bar, so changing one layer le
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -15,16 +16,8 @@ import numpy as np
 
 from latentscore.config import MusicConfig
 from latentscore.labels import beats_per_minute
-from latentscore.synth.theory import BEATS_PER_BAR, ROOTS, SCALES, Chord, plan_harmony
-
-LAYERS = ("bass", "pad", "melody", "rhythm", "texture", "accent")
-"""The six layers, in the order in which density brings them forward."""
-
-SECTION_BARS = 8
-"""How many bars one tension curve spans."""
-
-STREAMS = {name: n for n, name in enumerate((*LAYERS, "harmony", "feel"))}
-"""The number of each random stream: its place in the seed's tree."""
+from latentscore.synth.form import BEATS_PER_BAR, LAYERS, Form, Section, stream
+from latentscore.synth.theory import ROOTS, SCALES, Chord, Harmony, chord_number, harmony_of
 
 
 class Note(NamedTuple):
@@ -42,7 +35,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Piece:
-    """What every layer may know."""
+    """What every layer may know. ``seconds`` is infinite for a piece without an end; only the closing depends on it."""
 
     config: MusicConfig
     seconds: float
@@ -66,33 +59,39 @@ class Piece:
         return SCALES[self.config.mode]
 
     @cached_property
-    def chords(self) -> list[Chord]:
-        config = self.config
-        seed = np.random.SeedSequence(self.seed, spawn_key=(STREAMS["harmony"],))
-        # Bars are composed whole, so the plan reaches past the end.
-        beats = self.beats + 2 * BEATS_PER_BAR
-        return plan_harmony(
-            config.mode, config.harmony_style, config.chord_extensions, config.chord_change_bars, beats, seed
-        )
+    def form(self) -> Form:
+        return Form(self.config, self.seed)
+
+    @cached_property
+    def chord_beats(self) -> float:
+        """How many beats each chord lasts."""
+        return self.config.chord_change_bars * BEATS_PER_BAR
+
+    def chord(self, n: int) -> Chord:
+        """The chord with the number ``n``, from 0 without end."""
+        departs = self.form.section(int(n * self.config.chord_change_bars)).role == "departure"
+        return chord_number(n, self._harmony, departs)
+
+    @cached_property
+    def _harmony(self) -> Harmony:
+        return harmony_of(self.config, self.seed)
 
     def chord_at(self, beat: float) -> Chord:
-        length = self.chords[0].length
-        return self.chords[min(int((beat + 1e-6) / length), len(self.chords) - 1)]
+        """The chord that sounds at a beat."""
+        return self.chord(int((beat + 1e-6) / self.chord_beats))
+
+    @property
+    def chords(self) -> list[Chord]:
+        """All chords of a piece that ends: those that begin before its end."""
+        return [self.chord(n) for n in range(math.ceil(self.beats / self.chord_beats))]
 
     def stream(self, name: str, *where: int) -> np.random.Generator:
         """The independent stream of a layer at a place, usually a bar."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(STREAMS[name], *where)))
+        return stream(self.seed, name, *where)
 
     def tension(self, beat: float) -> float:
-        """Intensity from 0.2 to 1 at a beat, by the tension curve over each section of eight bars."""
-        x = (beat / BEATS_PER_BAR / SECTION_BARS) % 1.0
-        curve = self.config.tension_curve
-        if curve == "arc":
-            return 0.25 + 0.75 * math.sin(math.pi * x) ** 1.3
-        if curve == "ramp":
-            # The last half bar falls back, so that a section does not begin with a step.
-            return 0.2 + 0.8 * (x / 0.94 if x < 0.94 else (1.0 - x) / 0.06)
-        return 0.6 - 0.4 * math.cos(math.tau * x * SECTION_BARS / 2)
+        """Intensity from 0.2 to 1 at a beat."""
+        return self.form.tension(beat)
 
     def presence(self, layer: str) -> float:
         """How far density brings a layer forward, 0 to 1: bass and pad always, one more layer with each step."""
@@ -107,7 +106,7 @@ class Bar:
     layer: str
     index: int
     memory: dict[str, object] = field(default_factory=dict)
-    """Kept from bar to bar within a layer: the last voicing, the melody's position."""
+    """Kept from bar to bar within a layer: the last voicing, the melody's position, the last bar that was played."""
 
     @property
     def config(self) -> MusicConfig:
@@ -129,7 +128,19 @@ class Bar:
     @cached_property
     def chords(self) -> list[Chord]:
         """Chords that begin in this bar."""
-        return [c for c in self.piece.chords if self.start - 1e-6 <= c.start < self.start + BEATS_PER_BAR - 1e-6]
+        first = math.ceil((self.start - 1e-6) / self.piece.chord_beats)
+        end = math.ceil((self.start + BEATS_PER_BAR - 1e-6) / self.piece.chord_beats)
+        return [self.piece.chord(n) for n in range(first, end)]
+
+    @cached_property
+    def section(self) -> Section:
+        """The section this bar belongs to."""
+        return self.piece.form.section(self.index)
+
+    @cached_property
+    def enters(self) -> bool:
+        """Whether the layer has not played in the bar before: what is held must be struck."""
+        return "last" not in self.memory or self.memory["last"] != self.index - 1
 
     def chord(self, at: float = 0.0) -> Chord:
         """The chord that sounds ``at`` beats into the bar."""
@@ -141,3 +152,18 @@ class Bar:
         """A note ``at`` beats into this bar."""
         start = self.start + at
         return Note(start, length, pitch, velocity, pan, sound, start)
+
+
+RENEWED_BEATS = 8.0
+"""Held chords and roots are struck again after this long."""
+
+
+def held(bar: Bar) -> Iterator[tuple[float, float, Chord]]:
+    """(begin, length, chord) of what a layer that holds its notes strikes in a bar, in beats: new chords, long ones again
+    after two bars, and the one that sounds already where the layer enters."""
+    running = bar.chord()
+    since = bar.start - running.start
+    if since > 1e-6 and (bar.enters or since % RENEWED_BEATS == 0):
+        yield 0.0, min(running.end - bar.start, RENEWED_BEATS - since % RENEWED_BEATS), running
+    for chord in bar.chords:
+        yield chord.start - bar.start, min(chord.length, RENEWED_BEATS), chord

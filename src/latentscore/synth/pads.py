@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from latentscore.synth.context import Style
-from latentscore.synth.notes import Bar, Note
-from latentscore.synth.theory import Chord, fold, near, voice
+from latentscore.synth.notes import Bar, Note, held
+from latentscore.synth.theory import Chord, near, scale_pitch, spread_semitones, voice
 from latentscore.synth.voices import Wave
 
 
 def _voiced(bar: Bar, chord: Chord, center: float) -> list[int]:
-    """The chord as the harmony style lays it out, moving as little as possible from the one before."""
+    """The chord as the harmony style lays it out, moving as little as possible from the one before, rising."""
+    piece, role = bar.piece, bar.section.role
     before = bar.memory.get("voicing", ())
-    pitches = voice(chord, bar.piece.key, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
+    center += {"departure": 4, "breath": -3}.get(role, 0)
+    pitches = voice(chord, piece.key, piece.scale, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
     bar.memory["voicing"] = pitches
-    # A full piece doubles the lowest voices an octave above.
-    return pitches + [pitch + 12 for pitch in pitches[: max(bar.config.density - 4, 0)] if pitch + 12 not in pitches]
-
-
-def _held(bar: Bar) -> Iterator[tuple[float, float, Chord]]:
-    """(begin, length, chord) of what must be struck in this bar: new chords, and long ones again after two bars."""
-    for chord in bar.chords:
-        yield chord.start - bar.start, min(chord.length, 8.0), chord
-    running = bar.chord()
-    since = bar.start - running.start
-    if since > 0 and since % 8.0 == 0:
-        yield 0.0, min(running.end - bar.start, 8.0), running
+    # A full piece doubles the lowest voices an octave above, most at its height.
+    doubled = max(bar.config.density - 4 + {"height": 1, "opening": -1, "breath": -2}.get(role, 0), 0)
+    above = [pitch + 12 for pitch in pitches[:doubled]]
+    return sorted({*pitches, *(p for p in above if p - 1 not in pitches and p + 1 not in pitches)})
 
 
 def _spread(pitches: list[int], width: float) -> Iterator[tuple[int, float]]:
@@ -37,63 +31,67 @@ def _spread(pitches: list[int], width: float) -> Iterator[tuple[int, float]]:
 
 def warm_slow(bar: Bar) -> Iterator[Note]:
     """Soft close chords that open slowly."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 58), 0.6):
             yield bar.note(at, length, pitch, 0.72, pan)
 
 
 def dark_sustained(bar: Bar) -> Iterator[Note]:
     """The chord low and narrow, like an organ behind a door."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 49), 0.35):
             yield bar.note(at, length, pitch, 0.74, pan)
 
 
 def cinematic(bar: Bar) -> Iterator[Note]:
     """Strings: the chord, its root an octave down, and a high octave that enters late."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         pitches = _voiced(bar, chord, 57)
         root = near(bar.piece.key + chord.root, 43)
         yield bar.note(at, length, root, 0.7)
         for pitch, pan in _spread(pitches, 0.9):
             yield bar.note(at, length, pitch, 0.68, pan)
-        yield bar.note(at + length / 4, length * 3 / 4, pitches[-1] + 12, 0.6, 0.4, "high")
+        top = max(pitch for pitch in pitches if all(abs(pitch + 12 - other) != 1 for other in pitches)) + 12
+        yield bar.note(at + length / 4, length * 3 / 4, top, 0.6, 0.4, "high")
 
 
 def thin_high(bar: Bar) -> Iterator[Note]:
     """A thread of sound two octaves up."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 77)[-3:], 0.8):
             yield bar.note(at, length, pitch, 0.66, pan)
 
 
 def ambient_drift(bar: Bar) -> Iterator[Note]:
     """Each voice comes and goes in its own time."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 61), 1.0):
             late = length * 0.35 * float(bar.rng.random())
-            yield bar.note(at + late, length * (0.75 + 0.4 * float(bar.rng.random())), pitch, 0.72, pan)
+            lasts = min(length * (0.75 + 0.4 * float(bar.rng.random())), length - late)
+            yield bar.note(at + late, lasts, pitch, 0.72, pan)
 
 
 def stacked_fifths(bar: Bar) -> Iterator[Note]:
     """Fifths on fifths from the chord's root: open, neither light nor dark."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         root = near(bar.piece.key + chord.root, 44)
-        count = 2 + len(chord.tones) - 1
-        pitches = [root + 7 * n for n in range(min(count, 5))]
+        scale, degree = bar.piece.scale, chord.degrees[0]
+        count = min(len(chord.tones), 4)
+        pitches = [root + scale_pitch(scale, degree + 4 * n) - chord.root for n in range(count)]
         for pitch, pan in _spread(pitches, 0.8):
             yield bar.note(at, length, pitch, 0.7, pan)
-        # One chord tone, so that the harmony style and the mode still speak.
-        for pitch in _voiced(bar, chord, 62)[1:2]:
-            yield bar.note(at, length, pitch, 0.55, 0.2, "color")
+        # Chord tones, so that the harmony style and the mode still speak.
+        for pitch in _voiced(bar, chord, 62)[1:3]:
+            if all(abs(pitch - other) > 1 for other in pitches):
+                yield bar.note(at, length, pitch, 0.55, 0.2, "color")
 
 
 def bright_open(bar: Bar) -> Iterator[Note]:
     """The chord spread over two octaves with a clear top."""
-    for at, length, chord in _held(bar):
+    for at, length, chord in held(bar):
         close = _voiced(bar, chord, 60)
-        opened = fold(close[::2], 48, 62) + [p + 12 for p in close[1::2]] + [close[0] + 24]
-        for pitch, pan in _spread(sorted(opened), 1.0):
+        opened = spread_semitones([*close[::2], *(p + 12 for p in close[1::2]), close[0] + 24], 66)
+        for pitch, pan in _spread(list(opened), 1.0):
             yield bar.note(at, length, pitch, 0.66, pan)
 
 

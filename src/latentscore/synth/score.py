@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from latentscore.config import MusicConfig
-from latentscore.synth.notes import LAYERS, STREAMS, Bar, Note, Piece
+from latentscore.synth.form import BEATS_PER_BAR, LAYERS, STREAMS
+from latentscore.synth.notes import Bar, Note, Piece
 from latentscore.synth.styles import style_of
-from latentscore.synth.theory import BEATS_PER_BAR
+from latentscore.synth.theory import near
 
-CLOSING_SECONDS = 0.95
-"""How long before the end the closing tone begins."""
+SHORT_CLOSING_SECONDS, LONG_CLOSING_SECONDS = 0.95, 4.0
+"""How long the closing of a piece lasts at least and at most: up to 12 s of music have the short one."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,101 @@ class Score:
         return sorted(note for notes in self.layers.values() for note in notes)
 
 
+class Composer:
+    """Compose a piece bar by bar, for as long as it is asked to.
+
+    Bars are asked for in order, from any bar on. What is kept from bar to bar is bounded. A note may begin a little
+    before its bar (at most half a beat and 0.1 s), so compose one bar ahead of what sounds.
+    """
+
+    def __init__(self, piece: Piece):
+        self.piece = piece
+        self._memories: dict[str, dict[str, object]] = {layer: {} for layer in LAYERS}
+
+    def bar(self, index: int) -> dict[str, list[Note]]:
+        """The notes of one bar by layer, each in the order of its style. A layer that rests has none."""
+        return {layer: self._layer(layer, index) for layer in LAYERS}
+
+    def change(self, config: MusicConfig) -> None:
+        """Go on with another config from the next bar on: layers keep their places, and strike what they hold anew."""
+        self.piece = replace(self.piece, config=config)
+        for memory in self._memories.values():
+            memory.pop("last", None)
+
+    def _layer(self, layer: str, index: int) -> list[Note]:
+        if not self.piece.form.plays(layer, index):
+            return []
+        memory = self._memories[layer]
+        style = style_of(layer, getattr(self.piece.config, layer))
+        bar = Bar(self.piece, layer, index, memory)
+        played = perform(self.piece, layer, index, style.play(bar))
+        memory["last"] = index
+        return _within(self.piece, layer, index, played)
+
+
+def _within(piece: Piece, layer: str, index: int, notes: list[Note]) -> list[Note]:
+    """The same notes, ended where the layer begins to rest."""
+    ends = [b for b in range(index + 1, index + 4) if not piece.form.plays(layer, b)]
+    if not ends:
+        return notes
+    end = float(ends[0] * BEATS_PER_BAR)
+    return [n if n.start + n.length <= end else n._replace(length=max(end - n.start, 0.1)) for n in notes]
+
+
 def compose(config: MusicConfig, seconds: float, seed: int = 0) -> Score:
-    """All notes that begin before the piece closes, and the closing tones in its last second."""
+    """All notes that begin before the piece closes, and the closing tones at its end."""
     piece = Piece(config, seconds, seed)
-    closing = piece.beats - min(CLOSING_SECONDS, seconds / 2) * piece.bpm / 60.0
-    layers = {}
-    for layer in LAYERS:
-        style = style_of(layer, getattr(config, layer))
-        memory: dict[str, object] = {}
-        notes: list[Note] = []
-        # One bar more, for what is played a little before its bar.
-        for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR) + 1):
-            bar = Bar(piece, layer, index, memory)
-            notes += perform(piece, layer, index, style.play(bar))
-        layers[layer] = sorted(n for n in notes if n.start < closing - 1e-9)
-    layers["pad"] += _closing_chord(piece, closing)
-    return Score(piece, layers)
+    closing = closing_beat(piece)
+    composer = Composer(piece)
+    layers: dict[str, list[Note]] = {layer: [] for layer in LAYERS}
+    # One bar more, for what is played a little before its bar.
+    for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR) + 1):
+        for layer, notes in composer.bar(index).items():
+            layers[layer] += notes
+    layers = {layer: sorted(n for n in notes if n.start < closing - 1e-9) for layer, notes in layers.items()}
+    return Score(piece, close(piece, layers))
+
+
+def closing_beat(piece: Piece) -> float:
+    """The beat at which the closing of a piece that ends begins.
+
+    From 20 s on it is a bar line, from 45 s on that of an even bar, where everything that is held ends by itself.
+    """
+    lasts = min(SHORT_CLOSING_SECONDS + 0.07 * max(piece.seconds - 12.0, 0.0), LONG_CLOSING_SECONDS, piece.seconds / 2)
+    beat = piece.beats - lasts * piece.bpm / 60.0
+    grid = next((grid for least, grid in ((45.0, 8), (20.0, 4), (12.0, 1)) if piece.seconds > least), 0)
+    return float(math.floor(beat / grid) * grid) if grid else beat
+
+
+def close(piece: Piece, layers: Mapping[str, list[Note]]) -> dict[str, list[Note]]:
+    """The layers of a piece that ends, with its closing: the home chord of the pad, from the closing beat to the end.
+
+    In pieces of more than 12 s bass and melody come home as well. What began before sounds on unchanged, so a piece is
+    the beginning of any longer one until it closes.
+    """
+    at = closing_beat(piece)
+    length = piece.beats - at
+    home = 48 + piece.key
+    tones = (home - 12, home, home + piece.scale[4], home + 12 + piece.scale[2])
+    closed = {layer: list(notes) for layer, notes in layers.items()}
+    closed["pad"] += [
+        Note(at, length, float(p), 0.62, pan, "main", at) for p, pan in zip(tones, (0, -0.3, 0.3, 0), strict=True)
+    ]
+    if piece.seconds > 12.0:
+        for layer, velocity in (("bass", 0.66), ("melody", 0.58)):
+            last = layers[layer][-1] if layers[layer] else None
+            if last and last.start + last.length < at + 0.5:
+                pitch = _home_near(piece, layer, last.pitch)
+                closed[layer].append(Note(at, length, pitch, velocity, last.pan, "main", at))
+    return closed
+
+
+def _home_near(piece: Piece, layer: str, pitch: float) -> float:
+    """The home note nearest to a pitch, within the melody's register for the melody."""
+    if layer != "melody":
+        return float(near(piece.key, pitch))
+    octaves = range(piece.config.register_min_oct, piece.config.register_max_oct + 1)
+    return float(min((12 * (octave + 1) + piece.key for octave in octaves), key=lambda home: abs(home - pitch)))
 
 
 def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[Note]:
@@ -64,7 +144,7 @@ def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[N
         start = swung(note.start, swing) + late * human * 0.045 * beats_a_second
         # Tuning is heard in steps of five cents, so equal notes stay equal and are rendered once.
         pitch = note.pitch + round(tune * human * 22 / 5) * 0.05
-        velocity = note.velocity * (0.62 + 0.38 * piece.tension(note.start)) * 10 ** (loud * human * 5 / 20)
+        velocity = note.velocity * (0.42 + 0.58 * piece.tension(note.start)) * 10 ** (loud * human * 5 / 20)
         played.append(Note(max(start, 0.0), note.length, pitch, min(velocity, 1.0), note.pan, note.sound, note.at))
     return played
 
@@ -75,10 +155,3 @@ def swung(beat: float, swing: float) -> float:
     part = beat - whole
     middle = 0.5 + swing * 0.21
     return whole + (part * 2 * middle if part < 0.5 else 1.0 - (1.0 - part) * 2 * (1.0 - middle))
-
-
-def _closing_chord(piece: Piece, at: float) -> list[Note]:
-    home = 48 + piece.key
-    tones = (home - 12, home, home + piece.scale[4], home + 12 + piece.scale[2])
-    length = piece.beats - at
-    return [Note(at, length, float(p), 0.62, pan, "main", at) for p, pan in zip(tones, (0, -0.3, 0.3, 0), strict=True)]

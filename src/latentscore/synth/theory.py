@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
-import numpy as np
-
+from latentscore.config import MusicConfig
 from latentscore.labels import FIELDS
-
-BEATS_PER_BAR = 4
+from latentscore.synth.form import BEATS_PER_BAR, stream
 
 ROOTS = {name: n for n, name in enumerate(FIELDS["root"].labels)}
 
@@ -20,8 +21,7 @@ SCALES = {
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
 
-# Scale degrees of the chords, home being 0: what is heard first and the answer to it. A section goes first, first,
-# answer, first.
+# Scale degrees of the chords, home being 0: the progression of most sections, and the one of those that depart.
 _AUTO = {
     "major": ((0, 5, 3, 4), (3, 4, 2, 5)),
     "minor": ((0, 5, 3, 6), (5, 6, 0, 0)),
@@ -77,27 +77,66 @@ def stack(scale: Sequence[int], degree: int, extensions: str, start: float, leng
     return Chord(start, length, degrees, tuple(scale_pitch(scale, d) for d in degrees))
 
 
-def plan_harmony(
-    mode: str, style: str, extensions: str, bars_per_chord: float, beats: float, seed: np.random.SeedSequence
-) -> list[Chord]:
-    """The chords from beat 0 until ``beats`` are covered; a longer piece begins with the same chords."""
+@dataclass(frozen=True, slots=True)
+class Harmony:
+    """What decides the chords of a piece: mode, family of progressions, tones a chord, bars a chord, and cadences.
+
+    ``cadence_bars`` is how many bars lie between the places where a cadence may fall, ``cadence`` the share that has one.
+    """
+
+    mode: str
+    style: str
+    extensions: str
+    bars: float
+    cadence_bars: float
+    cadence: float
+    seed: int
+
+
+def harmony_of(config: MusicConfig, seed: int) -> Harmony:
+    """The harmony that a config asks for. A cadence falls at the end of a phrase of at least four chords."""
+    phrases = max(math.ceil(4 * config.chord_change_bars / config.phrase_len_bars), 1)
+    return Harmony(
+        config.mode, config.harmony_style, config.chord_extensions, config.chord_change_bars,
+        float(phrases * config.phrase_len_bars), config.cadence_strength, seed,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
+    """The ``n``-th chord of the piece, counted from 0: a function of its arguments, so a piece may go on for ever.
+
+    ``departs`` asks for the answering progression.
+    """
+    mode, style = harmony.mode, harmony.style
     if style == "auto":
         first, answer = _AUTO[mode]
     else:
         first, answer = (_LIGHT if mode in ("major", "mixolydian") else _SHADE)[style]
-    scale = SCALES[mode]
-    length = bars_per_chord * BEATS_PER_BAR
-    chords: list[Chord] = []
-    while len(chords) * length < beats:
-        number = len(chords)
-        progression = answer if (number // 4) % 4 == 2 else first
-        degree = progression[number % 4]
-        if number % 4 == 2 and number > 4:
-            # Now and then a chord gives way to its relative, so that a minute is not one loop.
-            rng = np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number)))
-            degree = (degree - 2) % 7 if rng.random() < 0.3 else degree
-        chords.append(stack(scale, degree, extensions, number * length, length))
-    return chords
+    degree = (answer if departs else first)[n % 4]
+    if n % 4 == 2 and n > 4 and stream(harmony.seed, "harmony", n).random() < 0.3:
+        # Now and then a chord gives way to its relative, so that a minute is not one loop.
+        degree = (degree - 2) % 7
+    before_end = _chords_before_cadence(n, harmony)
+    if before_end == 0:
+        degree = 0
+    elif before_end == 1:
+        # The dominant where the mode has a major or minor one that leads home, else the chord under the home note.
+        degree = 4 if mode == "major" else 6
+    length = harmony.bars * BEATS_PER_BAR
+    return stack(SCALES[mode], degree, harmony.extensions, n * length, length)
+
+
+def _chords_before_cadence(n: int, harmony: Harmony) -> int | None:
+    """How many chords follow up to the end of the phrase, if that has a cadence."""
+    chords = harmony.cadence_bars / harmony.bars
+    phrase = int((n + 0.5) / chords)
+    return math.ceil((phrase + 1) * chords - 1e-6) - 1 - n if has_cadence(phrase, harmony.cadence) else None
+
+
+def has_cadence(phrase: int, strength: float) -> bool:
+    """Whether a phrase comes to rest: a share of ``strength`` of them, dealt out evenly."""
+    return math.floor((phrase + 1) * strength + 0.5) > math.floor(phrase * strength + 0.5)
 
 
 def near(pitch_class: int, target: float) -> int:
@@ -117,39 +156,86 @@ def fold(pitches: Iterable[int], low: int, high: int) -> list[int]:
     return sorted(folded)
 
 
-def lead_voices(chord: Chord, key: int, center: float, before: Sequence[int]) -> list[int]:
-    """The chord in close position near ``center``, in the inversion that moves least from the pitches before."""
-    classes = [(key + tone) % 12 for tone in chord.tones]
-    best: list[int] = []
-    best_cost = float("inf")
-    for turn in range(len(classes)):
-        pitches: list[int] = []
-        for pitch_class in classes[turn:] + classes[:turn]:
-            pitch = near(pitch_class, center - 6) if not pitches else pitches[-1] + 1
-            pitch += (pitch_class - pitch) % 12
-            pitches.append(pitch)
-        drift = abs(sum(pitches) / len(pitches) - center)
-        moves = sum(min(abs(p - q) for q in before) for p in pitches) if before else 0
-        if (cost := moves + 1.5 * drift) < best_cost:
-            best, best_cost = pitches, cost
-    return best
+@lru_cache(maxsize=2048)
+def voice(
+    chord: Chord, key: int, scale: tuple[int, ...], style: str, center: float, before: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Pitches for the pad as the harmony style lays them out around ``center``, rising.
+
+    Of all inversions, the one whose voices move least from the pitches ``before``, and rather not all in parallel. No two
+    voices are a semitone apart.
+    """
+    layouts = [
+        spread_semitones([pitch + 12 * octave for pitch in layout], center)
+        for layout in _layouts(chord, key, scale, style, center) for octave in (-1, 0, 1)
+    ]  # fmt: skip
+    return min(layouts, key=lambda pitches: _effort(pitches, before, center))
 
 
-def voice(chord: Chord, key: int, style: str, center: float, before: Sequence[int]) -> list[int]:
-    """Pitches for the pad as the harmony style would lay them out around ``center``."""
-    close = lead_voices(chord, key, center, before)
-    root = near(key + chord.root, center - 8)
-    upper = [root + tone - chord.root for tone in chord.tones]
-    if style == "pop":
-        return [*upper, root + 12]
+def _layouts(chord: Chord, key: int, scale: tuple[int, ...], style: str, center: float) -> list[list[int]]:
+    """The inversions of a chord in the layout of a harmony style, each near ``center``."""
+    tones = [key + tone for tone in chord.tones]
     if style == "jazz":
         # Without the root, which the bass has: third and seventh (or the sixth above a triad) carry the colour.
-        guides = upper[1:] if len(upper) > 3 else [*upper[1:], near(upper[0] + 9, center)]
-        return fold(guides, int(center) - 6, int(center) + 8)
+        sixth = key + scale_pitch(scale, chord.degrees[0] + 5)
+        tones = tones[1:] if len(tones) > 3 else [*tones[1:], sixth]
+    elif style == "ambient":
+        # A second leans on the third where they are a whole tone apart.
+        second = key + scale_pitch(scale, chord.degrees[0] + 1)
+        if len(tones) < 5 and tones[1] - second == 2:
+            tones = [tones[0], second, *tones[1:]]
+    closes = [_close(tones[turn:] + tones[:turn], center) for turn in range(len(tones))]
+    if style == "pop":
+        return [[*close, close[0] + 12] for close in closes]
     if style == "cinematic":
-        # Wide: root and fifth below, the third a tenth up, the top doubled.
-        return sorted({root - 12, upper[2] - 12, upper[1] + 0, *(p for p in upper[3:]), root + 12})
+        # Wide: two voices below, the others above them, the lowest doubled at the top.
+        return [[close[0] - 12, close[2] - 12, close[1], *close[3:], close[0] + 12] for close in closes]
     if style == "ambient":
-        # A second leans on the third, open fifths below: nothing wants to resolve.
-        return sorted({root - 12, upper[2] - 12, root, root + 2, *(p for p in upper[2:])})
-    return close
+        # Open: root and fifth below whatever is above them.
+        root = near(tones[0], center - 14)
+        fifth = root + chord.tones[2] - chord.tones[0]
+        return [[root, fifth, *close] for close in closes]
+    return closes
+
+
+def _close(tones: Sequence[int], center: float) -> list[int]:
+    """Pitch classes in the given order in close position, their middle near ``center``."""
+    pitches = [near(tones[0] % 12, center - 6)]
+    for tone in tones[1:]:
+        pitches.append(pitches[-1] + 1 + (tone - pitches[-1] - 1) % 12)
+    return pitches
+
+
+def spread_semitones(pitches: Iterable[int], center: float) -> tuple[int, ...]:
+    """The pitches, rising and without repeats; of two that are a semitone apart one is moved by an octave."""
+    found = sorted(set(pitches))
+    for _ in range(3):
+        pair = next((n for n, (a, b) in enumerate(pairwise(found)) if b - a == 1), None)
+        if pair is None:
+            break
+        if (found[pair] + found[pair + 1]) / 2 < center:
+            found[pair] += 12
+        else:
+            found[pair + 1] -= 12
+        found = sorted(set(found))
+    return tuple(found)
+
+
+def _effort(pitches: Sequence[int], before: Sequence[int], center: float) -> float:
+    """What a voicing costs: semitones a voice moves on average, parallel motion, distance from ``center``, semitones."""
+    cost = 0.6 * max(abs(sum(pitches) / len(pitches) - center) - 2.5, 0.0)
+    cost += 4.0 * sum(b - a == 1 for a, b in pairwise(pitches))
+    if not before:
+        return cost
+    moves = voice_moves(before, pitches)
+    cost += sum(map(abs, moves)) / len(moves)
+    if moves[0] and len(set(moves)) == 1:
+        cost += 2.0
+    return cost
+
+
+def voice_moves(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """What each voice moves by: paired in order, or with the nearest where the numbers of voices differ."""
+    if len(before) == len(after):
+        return [b - a for a, b in zip(before, after, strict=True)]
+    return [min((b - a for a in before), key=abs) for b in after]

@@ -22,7 +22,7 @@ def _wander(x: float) -> float:
 
 
 PROCEDURAL = Manner(_wander, pull=0.6)
-CONTEMPLATIVE = Manner(lambda x: 0.55 - 0.2 * x, ladder="five", notes=0.75, hold=1.25, grid=2)
+CONTEMPLATIVE = Manner(lambda x: 0.55 - 0.2 * x, ladder="five", pull=1.5, notes=0.75, hold=1.25, grid=2)
 RISING = Manner(lambda x: x, pull=2.5, hold=0.95)
 FALLING = Manner(lambda x: 1.0 - x, pull=2.5, hold=1.1)
 MINIMAL = Manner(lambda x: 0.42, ladder="cell", pull=1.2, notes=0.8, hold=0.5, grid=2)
@@ -49,8 +49,8 @@ def contemplative_minor(bar: Bar) -> Iterator[Note]:
     for note in melody(bar, LAMENT):
         if note.length >= 0.6:
             above = _neighbour(bar, note.pitch, 1)
-            yield note._replace(length=note.length * 0.3, pitch=above, velocity=note.velocity + 0.08)
-            late = note.length * 0.3
+            late = min(note.length * 0.3, 0.42 * bar.piece.bpm / 60.0)
+            yield note._replace(length=late, pitch=above, velocity=note.velocity + 0.08)
             yield note._replace(start=note.start + late, at=note.at + late, length=note.length * 0.8)
         else:
             yield note
@@ -59,6 +59,9 @@ def contemplative_minor(bar: Bar) -> Iterator[Note]:
 def ornamental(bar: Bar) -> Iterator[Note]:
     """Grace notes before, turns inside: no long note stays bare."""
     for number, note in enumerate(melody(bar, ORNAMENTAL)):
+        if note.length < 0.52:
+            yield note
+            continue
         above, below = _neighbour(bar, note.pitch, 1), _neighbour(bar, note.pitch, -1)
         turn = (above, note.pitch, below) if number % 2 else (below, above)
         quick = 0.11

@@ -76,12 +76,12 @@ ModelOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
-LimitOption = Annotated[int | None, typer.Option(help="Take only the first so many.", min=1)]
+LimitOption = Annotated[int | None, typer.Option(help="Use at most this many, from the start.", min=1)]
 MaxConcurrencyOption = Annotated[
-    int | None, typer.Option(help="Most calls in flight at once.", min=1, rich_help_panel=MODELS)
+    int | None, typer.Option(help="Maximum number of calls in flight.", min=1, rich_help_panel=MODELS)
 ]
 MaxQpsOption = Annotated[
-    float | None, typer.Option(help="Most calls started per second.", min=0.001, rich_help_panel=MODELS)
+    float | None, typer.Option(help="Maximum number of calls started per second.", min=0.001, rich_help_panel=MODELS)
 ]
 MaxCostOption = Annotated[
     float | None, typer.Option(help="Hard stop in US dollars for the whole run.", min=0, rich_help_panel=MODELS)
@@ -100,7 +100,7 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this s
 ScorerOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Who listens: auto, acoustic, clap, judge:MODEL, file.py:fn. The first one chooses. Repeatable.",
+        help="Scorers: auto, acoustic, clap, judge:MODEL, file.py:fn. The first one chooses. Repeatable.",
         autocompletion=complete_scorer,
     ),
 ]

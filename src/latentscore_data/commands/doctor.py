@@ -12,7 +12,6 @@ from latentscore import RENDERER_VERSION
 from latentscore.embed import MINILM
 from latentscore_data import __version__
 from latentscore_data.commands._options import Globals, load
-from latentscore_data.commands.run_all import STAGES, command_module
 from latentscore_data.core.base.display import OUTPUT, PLAIN_LINE_SECONDS, can_be_live, clean, console, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, install
 from latentscore_data.core.base.layers import leaves
@@ -23,6 +22,7 @@ from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.scoring.clap import clap_missing
+from latentscore_data.core.stages.base import STAGES, stage_named
 from latentscore_data.core.vibes.dedupe import minilm_missing
 
 
@@ -249,10 +249,8 @@ def _disk(settings: Settings) -> Iterator[Finding]:
 
 def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:
     """What the asked-for stage would miss; without a stage, what the configured chain would miss, as a hint."""
-    if stage is not None and stage not in STAGES:
-        raise InputError(f"{stage!r} is no stage", f"stages: {', '.join(STAGES)}")
     for name in [stage] if stage else STAGES:
-        problems = command_module(name).preflight(settings)
+        problems = stage_named(name).preflight(settings)
         for problem in problems:
             yield Finding("stage", name, "missing" if stage else "absent", problem.message, problem.remedy)
         if not problems:

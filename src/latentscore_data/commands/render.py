@@ -16,7 +16,7 @@ from latentscore import (
     Audio,
     MusicConfig,
     MusicConfigPrompt,
-    parse_config,
+    convert_config,
     write_audio,
 )
 from latentscore.errors import AudioError, InvalidConfigError
@@ -139,25 +139,23 @@ def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
     if isinstance(data, dict) and "config" in data:
         title, data = str(data.get("title", title)), data["config"]
     try:
-        return title, parse_config(data)
+        config, notes = convert_config(data)
     except InvalidConfigError as error:
         raise InputError(
             f"{path}: {_at_fault(error)}",
             'fields and labels: docs/sound.md; a whole config to start from: lsdata configs "slow rain" --json',
         ) from error
+    for note in notes:
+        say(f"render: {path}: {note}")
+    return title, config
 
 
 def _at_fault(error: InvalidConfigError) -> str:
-    """What is wrong before what is missing: one word of a config in words makes all its other fields needed."""
-    missing = [field for field, reason in error.problems if reason == "Field required"]
+    """The first three faults of a config, in one line."""
     said = [
         f"no field is called {field}" if reason == "Extra inputs are not permitted" else f"{field}: {reason}"
-        for field, reason in error.problems
-        if reason != "Field required"
-    ][:3]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        said.append(f"a config in words needs every field, and {', '.join(missing[:3])}{more} are not there")
+        for field, reason in error.problems[:3]
+    ]
     return "; ".join(said)
 
 

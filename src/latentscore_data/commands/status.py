@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentscore_data.commands._options import Globals, load
-from latentscore_data.commands.run_all import STAGES, command_module, sample_flags
 from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, say
 from latentscore_data.core.base.display import money as dollars
+from latentscore_data.core.base.layers import merge
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, stale_reasons
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages.base import STAGES, Stage, stage_named
+from latentscore_data.core.stages.chain import sample_flags
+from latentscore_data.core.stages.configs import winners
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +43,7 @@ def status(
         say("status: there are no rows of your own yet; this is the sample workspace")
         sample = True
     if sample:
-        settings = load(**sample_flags(Globals.root))
+        settings = load(**sample_flags(Globals.root, Globals.config))
     workspace = Workspace(settings.paths.root)
     stages = look(settings, workspace)
     money = money_spent(workspace)
@@ -75,13 +78,24 @@ def look(settings: Settings, workspace: Workspace) -> list[StageStatus]:
     """Every stage's state. A stage whose manifest is whole and whose inputs and settings are the same is fresh."""
     found: list[StageStatus] = []
     for stage in STAGES:
-        parts: list[StageFiles] = command_module(stage).stage_files(settings, workspace)
+        parts = _parts_as_run(stage_named(stage), settings, workspace)
         found += [_look_at(part, workspace) for part in parts] or [StageStatus(stage)]
     for seen in found:
         if seen.stage == "score" and seen.finished:
-            scores: list[float] = command_module("configs").winners(settings, workspace)["winner_scores"]
+            scores: list[float] = winners(settings, workspace)["winner_scores"]
             seen.details["winner_scores"] = scores
     return found
+
+
+def _parts_as_run(stage: Stage, settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """The stage's files under the settings of its last run: what was typed for it then counts as typed now."""
+    parts = stage.files(settings, workspace)
+    typed: dict[str, Any] = {}
+    for part in parts:
+        typed = merge(typed, (read_manifest(part.manifest) or {}).get("typed", {}))
+    if not typed:
+        return parts
+    return stage.files(load(**typed, paths={"root": settings.paths.root}), workspace)
 
 
 def _look_at(part: StageFiles, workspace: Workspace) -> StageStatus:
@@ -102,13 +116,9 @@ def _look_at(part: StageFiles, workspace: Workspace) -> StageStatus:
     return seen
 
 
-FINISHED_MARKS = {"train": "DONE", "bench": "manifest.json", "export": "export.json"}
-"""The file that says, in a run's own folder, that the run is finished."""
-
-
 def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
     """The chain's manifest is missing, but runs by hand have folders of their own, and a mark in each that is finished."""
-    mark = FINISHED_MARKS.get(part.stage)
+    mark = stage_named(part.stage).finished_mark if part.stage in STAGES else ""
     folders = [path for path in part.manifest.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
     finished = sum((folder / mark).is_file() for folder in folders) if mark else 0
     if finished == 0:

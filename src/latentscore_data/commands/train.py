@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentscore_data.commands._models import confirm_remote
 from latentscore_data.commands._options import DryRunOption, OnOption, SeedOption, YesOption, load, show, with_flags
 from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, require
-from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import Settings
-from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import modal as remote
-from latentscore_data.core.compute.estimates import cap_usd
-from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
-from latentscore_data.core.training.base_models import check_base
-from latentscore_data.core.training.evaluate import evaluate_run
-from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
-from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
-from latentscore_data.core.training.spec import Choices, effective_settings
-from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
+from latentscore_data.core.stages.train import (
+    StartOptions,
+    plan_one,
+    plan_sweep,
+    run_lines,
+    run_summary,
+    run_sweep,
+    train_one,
+    trust_reward,
+)
+from latentscore_data.core.training.runs import find_run
+from latentscore_data.core.training.spec import Choices
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Rows to a model: SFT, GRPO and ablations, here or on Modal.", no_args_is_help=True, add_completion=False
@@ -158,7 +152,7 @@ def grpo(
         lsdata train grpo --adapter sft-gemma-3-270m-it-1a2b3c4d --preset grpo_beta:b0.08
     """
     settings = _settings(wanted, dry_run)
-    _trust_reward(settings, trust_settings)
+    trust_reward(settings, trust_settings)
     choices = Choices("grpo", run_id, adapter, preset or [], set_ or [])
     _start(settings, choices, StartOptions(resume, force, detach, yes, evaluate, require_improvement), dry_run)
 
@@ -188,7 +182,7 @@ def sweep(
     if kind not in ("sft", "grpo"):
         raise InputError(f"{kind!r} is no kind of training", "kinds are sft and grpo")
     settings = _settings(wanted, dry_run)
-    _trust_reward(settings, trust_settings)
+    trust_reward(settings, trust_settings)
     choices = Choices(kind, run_id, adapter if kind == "grpo" else None, [], set_ or [])
     if dry_run:
         plans = plan_sweep(settings, family, choices)
@@ -245,7 +239,7 @@ def attach(run: RunArgument) -> None:
     remote.require_modal()
     remote.attach(folder, say)
     remote.fetch(folder, delete_remote=False, say=say)
-    show(_summary(folder, was_done=False))
+    show(run_summary(folder, was_done=False))
 
 
 @app.command()
@@ -266,7 +260,7 @@ def fetch(
     remote.require_modal()
     files = remote.fetch(folder, delete_remote=delete_remote, say=say)
     say(f"{files} files arrived as they were written")
-    show(_summary(folder, was_done=False))
+    show(run_summary(folder, was_done=False))
 
 
 @app.command()
@@ -302,19 +296,6 @@ def _settings(wanted: dict[str, Any], dry_run: bool) -> Settings:
             "add --on modal; here a GPU is taken where there is one (--set device=cuda insists)",
         )
     return settings
-
-
-def _trust_reward(settings: Settings, trusted: bool) -> None:
-    """Code runs only when somebody named it: with ``--set grpo.reward=...``, or by trusting the settings file.
-
-    A folder that somebody else made must not be able to run its code. Raises :class:`InputError`.
-    """
-    reward = settings.train.grpo.reward
-    if reward != "standard" and not trusted:
-        raise InputError(
-            f"the settings file wants to run the reward {reward}",
-            f"if that is right, say so with --set grpo.reward={reward} or --trust-settings",
-        )
 
 
 def _start(settings: Settings, choices: Choices, how: StartOptions, dry_run: bool) -> None:
@@ -367,227 +348,3 @@ def _show_table(lines: list[dict[str, Any]]) -> None:
         ]  # fmt: skip
         table.add_row(*cells)
     console().print(table)
-
-
-@dataclass(frozen=True)
-class StartOptions:
-    """How a run is started, and what happens after it."""
-
-    resume: str = "auto"
-    force: bool = False
-    detach: bool = False
-    yes: bool = False
-    evaluate: bool = False
-    require_improvement: bool = False
-
-    def __post_init__(self) -> None:
-        if self.resume not in ("auto", "never"):
-            raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
-
-
-def run_train(settings: Settings, *, yes: bool = False) -> Summary:
-    """Train every recipe that the settings name, in order."""
-    workspace = Workspace(settings.paths.root)
-    total = Summary("train")
-    for kind in settings.train.recipes:
-        summary = train_one(settings, Choices(kind), StartOptions(yes=yes))
-        total.done += summary.done
-        total.skipped += summary.skipped
-        total.seconds += summary.seconds
-        total.outputs += summary.outputs
-        total.details.update({f"{kind} {name}": value for name, value in summary.details.items()})
-    total.next_step = "lsdata bench"
-    written = [Path(output) / "run.json" for output in total.outputs]
-    write_manifest(stage_files(settings, workspace)[0], workspace.root, written, total)
-    return total
-
-
-run_stage_for_chain = run_train
-
-
-def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
-    """Prepare one run, train it here or on Modal, and say what came out."""
-    workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
-    if how.detach and not on_modal:
-        raise InputError("--detach is for remote runs", "add --on modal")
-    run = prepare(settings.train, settings.scoring, workspace, choices, say=say)
-    if on_modal:
-        remote.require_modal()
-        check_lengths(run, say)
-        _agree(settings, how, runs=1)
-    open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
-    run.write_data()
-    was_done = run.folder.done
-    if on_modal and not was_done:
-        resume = how.resume == "auto"
-        if remote.start(run, settings.train.modal, detach=how.detach, say=say, resume=resume) is None:
-            return _detached(run.folder)
-        remote.fetch(run.folder, delete_remote=False, say=say)
-    else:
-        say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
-        run_training(run.spec, run.folder.path, say=say)
-    summary = _summary(run.folder, was_done)
-    if how.evaluate or how.require_improvement:
-        summary.details.update(evaluate_run(run.folder, settings, require=how.require_improvement, say=say))
-    return summary
-
-
-def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
-    """Show what remote runs can cost at most, and ask, unless that was said before."""
-    modal = settings.train.modal
-    cap = check_cap(modal, modal.gpu, runs)
-    say(
-        f"{runs} run{'s' if runs > 1 else ''} on {modal.gpu}: at most ${cap:.2f} ({modal.timeout_hours:g} h each x price)"
-    )
-    confirm_remote(modal, how.yes)
-
-
-def _summary(folder: RunFolder, was_done: bool) -> Summary:
-    """What a finished run came to."""
-    record = folder.record()
-    summary = Summary(f"train {record['kind']}", done=int(not was_done), skipped=int(was_done))
-    summary.seconds = 0.0 if was_done else float(record["seconds"])
-    summary.details = {"run": folder.run_id, "base_model": record["base_model"], **record["metrics"]}
-    for number, finding in enumerate(record["health"], 1):
-        summary.details[f"warning_{number}"] = finding
-    summary.outputs = [str(folder.path)]
-    summary.next_step = f"lsdata bench --source local:{folder.final}"
-    return summary
-
-
-def _detached(folder: RunFolder) -> Summary:
-    summary = Summary("train on modal", details={"run": folder.run_id, "state": "running"})
-    summary.outputs = [str(folder.path)]
-    summary.next_step = f"lsdata train attach {folder.run_id}"
-    return summary
-
-
-def run_lines(settings: Settings) -> list[dict[str, Any]]:
-    """A line for each run in the workspace, the newest first; one that cannot be read has the state ``unreadable``."""
-    lines: list[dict[str, Any]] = []
-    for folder in find_runs(Workspace(settings.paths.root).train_dir):
-        where = "modal" if (folder.path / "remote.json").exists() else "local"
-        try:
-            record, history, spec = folder.record(), folder.history(), folder.spec()
-        except (InputError, ValueError) as broken:
-            why = broken.message if isinstance(broken, InputError) else f"{folder.record_file} is not JSON ({broken})"
-            unknown = dict.fromkeys(("kind", "base_model", "step", "loss", "reward"))
-            lines.append({**unknown, "run": folder.run_id, "where": where, "state": "unreadable", "error": why})
-            continue
-        state = record.get("status", "not started")
-        error = record.get("error")
-        if where == "modal" and not folder.done:
-            try:
-                remote.require_modal()
-                there = remote.state(folder)
-                state, error = there["state"], there.get("error")
-            except MissingError as missing:
-                # The runs of this machine are to be seen all the same.
-                state, error = "unknown", missing.message
-        last = {name: line[name] for line in history for name in ("step", "loss", "reward") if name in line}
-        lines.append(
-            {
-                "run": folder.run_id,
-                "kind": spec.kind if spec else None,
-                "base_model": spec.base_model if spec else None,
-                "where": where,
-                "state": state,
-                "error": error,
-                **{name: last.get(name) for name in ("step", "loss", "reward")},
-            }
-        )
-    return lines
-
-
-def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
-    """What a run would be: each value with its origin, what the rows are, and what it would take on Modal."""
-    run = prepare(settings.train, settings.scoring, Workspace(settings.paths.root), choices, say=say)
-    return plan(run, settings.train.modal)
-
-
-def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[str, Any]]:
-    """The plans of all members of a family."""
-    return [plan_one(settings, member) for member in members(family, choices).values()]
-
-
-def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptions) -> Summary:
-    """Train the members of a family one after the other; a finished one is left as it is.
-
-    A member that fails is a line of the table, and the others are trained all the same. The table is written after each.
-    Raises what concerns all of them: before the first one starts where that can be known, and a full disk or a Modal that
-    cannot be asked when it happens.
-    """
-    workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
-    runs = members(family, choices)
-    folders = {name: prepare(settings.train, settings.scoring, workspace, run).folder for name, run in runs.items()}
-    if settings.train.on == "modal":
-        _agree(settings, how, runs=len(runs))
-        how = replace(how, yes=True)
-    path = table_file(workspace.train_dir, choices.kind, family)
-    records: dict[str, dict[str, Any]] = {}
-    for name, member in runs.items():
-        try:
-            summary = train_one(settings, member, how)
-        except Exception as error:
-            if _concerns_all(error):
-                raise
-            log.debug("%s:%s failed", family, name, exc_info=True)
-            why = error.message if isinstance(error, LsdataError) else f"{type(error).__name__}: {error}"[:500]
-            say(f"{family}:{name} failed: {why}")
-            total.failed["run"] += 1
-            records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": why}
-        else:
-            records[name] = folders[name].record()
-            total.done += summary.done
-            total.skipped += summary.skipped
-            total.seconds += summary.seconds
-            total.outputs += summary.outputs
-        lines = table(records)
-        write_table(path, choices.kind, family, lines)
-        total.details = {"best": best(lines), "runs": lines}
-    return replace(total, outputs=[*total.outputs, str(path)])
-
-
-def _concerns_all(error: Exception) -> bool:
-    """Whether the other members of a sweep would fail like this one."""
-    return isinstance(error, ModalError | OutputError) and not isinstance(error, RemoteRunError)
-
-
-def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
-    """What training reads and what decides its result."""
-    inputs = {path for kind in settings.train.recipes for path in training_files(workspace, kind).values()}
-    decisive = settings.train.model_dump(mode="json", exclude={"skip", "modal", "on"})
-    return [StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, {})]
-
-
-def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop training before it starts: a missing extra, a preset nobody knows, a base model that is not there."""
-    checks: list[Callable[[], object]] = [
-        partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
-    ]
-    if settings.train.on == "modal":
-        checks = [require_modal]
-    checks += [partial(effective_settings, settings.train, Choices(kind)) for kind in settings.train.recipes]
-    checks.append(partial(_trust_reward, settings, False))
-    if settings.train.on != "modal":
-        checks.append(partial(_check_base, settings))
-    for check_one in checks:
-        try:
-            check_one()
-        except LsdataError as error:
-            return [error]
-    return []
-
-
-def _check_base(settings: Settings) -> None:
-    check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
-
-
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
-    """What training can cost, whatever the rows: nothing here, time-out x price for each run on Modal."""
-    if settings.train.on != "modal":
-        return {"cost_usd": 0.0, "basis": "trained on this machine"}
-
-    modal, runs = settings.train.modal, len(settings.train.recipes)
-    basis = f"at most: {runs} x {modal.timeout_hours:g} h time-out x the price of {modal.gpu}"
-    return {"cost_usd": cap_usd(modal, modal.gpu, runs), "basis": basis}

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factories import make_payload, make_scored
+from factories import make_config, make_payload, make_scored
+from latentscore.config import FIELDS_LEFT_OUT, REGISTERS_SWAPPED, MusicConfigPrompt
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import dump_line, read_rows
-from latentscore_data.core.base.rows import ScoredRow, VibeRow, escape, source_id
+from latentscore_data.core.base.payloads import NUMBERS_LABELED
+from latentscore_data.core.base.rows import ScoredRow, SourceText, VibeRow, escape, source_id
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
@@ -68,6 +70,43 @@ def test_rows_from_elsewhere_load_with_names_of_their_own_and_keep_every_column(
     assert published["id_in_dataset"] == "4711"
     assert rows[1].model_dump()["embedding"] == [0.1, 0.2]
     assert (rows[2].dataset, rows[2].tags_original, rows[2].vibe_level) == ("unknown", [], "m")
+
+
+def test_a_map_s_columns_become_the_payload_and_an_empty_split_is_none(tmp_path: Path):
+    (row,) = read_rows(write(tmp_path / "rows.jsonl", {**MAP_ROW, "split": "", "id_in_dataset": 3}), ScoredRow)
+    assert row.config_payload == {**make_payload("Grey Tide"), "thinking": ""}
+    assert (row.split, row.id_in_dataset, row.converted) == (None, "3", [])
+    assert "config" not in row.model_dump()
+    (row,) = read_rows(write(tmp_path / "rows.jsonl", {**PUBLISHED, "split": "SFT_Train"}), ScoredRow)
+    assert row.split == "SFT-Train"
+    (text,) = read_rows(write(tmp_path / "t.jsonl", {"dataset": "d", "id_in_dataset": 7, "text": "x"}), SourceText)
+    assert text.id_in_dataset == "7"
+
+
+@pytest.mark.parametrize(
+    ("config", "expected", "notes"),
+    [
+        (make_config(register_min_oct=6, register_max_oct=4), {"register_min_oct": 4}, [REGISTERS_SWAPPED]),
+        ({"tempo": "slow", "swing": 0.5}, {"tempo": "slow", "swing": "medium"}, [FIELDS_LEFT_OUT]),
+        (make_config(swing=0.45), {"swing": "medium"}, [NUMBERS_LABELED]),
+        (make_config(swing=0.5, density=4.0), {"swing": "medium", "density": 4}, []),
+        ({"layers": {"bass": "walking"}, "schema_version": 1}, {"bass": "walking"}, [FIELDS_LEFT_OUT]),
+        (json.dumps(make_config(pad="cinematic")), {"pad": "cinematic"}, []),
+    ],
+)
+def test_configs_of_other_programs_become_configs_in_labels(config: Any, expected: dict[str, Any], notes: list[str]):
+    given = {"vibe_original": "x", "config_payload": {**make_payload(), "config": config}}
+    for row in (ScoredRow.model_validate(given), ScoredRow.model_validate({"vibe_original": "x", "config": config})):
+        assert row.config_payload is not None
+        read = MusicConfigPrompt(**row.config_payload["config"]).model_dump()
+        assert {name: read[name] for name in expected} == expected
+        assert row.converted == notes
+
+
+def test_a_config_without_a_clear_meaning_stays_as_it_is():
+    odd = {**make_payload(), "config": {"reverb": "vast"}}
+    row = ScoredRow.model_validate({"vibe_original": "x", "config_payload": odd, "config_candidates": [odd, None]})
+    assert (row.config_payload, row.config_candidates, row.converted) == (odd, [odd, None], [])
 
 
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path):

@@ -135,9 +135,9 @@ def test_each_run_leaves_a_log_without_keys(root: Path, monkeypatch: pytest.Monk
 
 def test_the_next_run_sweeps_the_drafts_of_a_killed_one(root: Path) -> None:
     replace_rows(root / ".vibes/TEST.jsonl", [{"a": 1}])
-    (root / ".vibes/.TEST.jsonl.0badf00d.tmp").write_text("half")
-    (root / ".exports/.map-text.0badf00d.tmp").mkdir(parents=True)
+    (root / ".vibes/.TEST.jsonl.0badf00d.lsdata-draft").write_text("half")
+    (root / ".exports/.map-text.0badf00d.lsdata-draft").mkdir(parents=True)
     with Workspace(root).lock("vibes"):
         pass
-    assert [path.name for path in root.rglob("*.tmp")] == []
+    assert [path.name for path in root.rglob("*.lsdata-draft")] == []
     assert (root / ".vibes/TEST.jsonl").exists()

@@ -117,25 +117,9 @@ def test_hostile_text_stays_text_and_nothing_is_fetched(tmp_path: Path):
     assert data["rows"][0]["x"][0]["t"] == NASTY[:60]
 
 
-def test_the_words_that_acoustic_and_keywords_share_are_listed(tmp_path: Path):
-    page = write_acoustic_page(tmp_path)
-    data = page_data(page)
-    assert data["summary"]["sharing"] == {
-        "known": 4, "shared": 3, "share": 0.75, "words": ["bright", "morning"], "others": ["cellar"],
-    }  # fmt: skip
-    assert [(row["b"], row["o"]) for row in data["rows"]] == [
-        (["bright", "morning"], []),
-        (["bright"], ["cellar"]),
-        ([], []),
-    ]
-    assert "of the 4 words that acoustic knows in these vibes, builtin/keywords knows 3" in page.read_text("utf-8")
-
-
-def test_without_acoustic_nobody_counts_its_words(tmp_path: Path):
-    page, _ = write_page(tmp_path)
-    data = page_data(page)
-    assert data["summary"]["sharing"] is None
-    assert not {"b", "o"} & data["rows"][0].keys()
+def test_where_acoustic_judges_the_page_says_who_reads_words_alike(tmp_path: Path):
+    assert "in the same way, on the same axes" in write_acoustic_page(tmp_path).read_text("utf-8")
+    assert "in the same way, on the same axes" not in write_page(tmp_path)[0].read_text("utf-8")
 
 
 def test_json_cannot_close_its_script():
@@ -268,25 +252,6 @@ class TestInChromium:
         page.emulate_media(color_scheme="light")
         page.keyboard.press("Tab")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-
-    def test_shared_words_unfold_where_acoustic_judges(self, page: Any, tmp_path: Path):
-        other, errors = page.context.new_page(), []
-        other.on("pageerror", lambda error: errors.append(str(error)))
-        other.goto(write_acoustic_page(tmp_path).as_uri())
-        other.wait_for_selector("html[data-ready]")
-        assert other.locator("#shared summary").inner_text().startswith("Shared words")
-        assert other.locator("#shared .words").count() == 0
-        other.locator("#shared summary").click()
-        until(other, "document.querySelectorAll('#shared tbody tr').length === 3")
-        cells = other.locator("#shared tbody tr").nth(1).locator("th, td").all_inner_texts()
-        assert cells == ["bright <b>cellar</b>", "bright", "cellar"]
-        assert "Here that favours words." in other.locator("#shared .inside").inner_text()
-        other.locator("#scorers button", has_text="bright").click()
-        assert not other.locator("#shared").is_visible()
-        other.locator("#scorers button", has_text="acoustic").click()
-        assert other.locator("#shared tbody tr").count() == 3
-        assert errors == []
-        other.close()
 
 
 CONTRAST = """(() => {

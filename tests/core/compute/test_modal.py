@@ -13,13 +13,13 @@ import pytest
 pytest.importorskip("modal")
 pytest.importorskip("torch")
 
-from latentscore_data.commands.train import StartOptions, train_one
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ModalSettings, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.compute import modal as remote
+from latentscore_data.core.stages.train import StartOptions, train_one
 from latentscore_data.core.training import chat
 from latentscore_data.core.training.prepare import Prepared
 from latentscore_data.core.training.runs import RunFolder
@@ -337,8 +337,8 @@ def test_a_model_of_this_machine_is_uploaded_with_its_base_and_again_when_it_cha
 def test_status_lists_the_runs_of_this_machine_without_modal(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latentscore_data.commands.train import run_lines
     from latentscore_data.core.base.settings import Settings
+    from latentscore_data.core.stages.train import run_lines
 
     run = ready(workspace)
     remote.note_remote(run.folder, call_id="fc-1", state="running")

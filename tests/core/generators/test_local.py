@@ -21,9 +21,11 @@ def short_prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The real prompt is over a thousand tokens long, which makes training on a CPU wait for nothing that is tested here."""
     import torch
 
+    from latentscore_data.core.generators import local
     from latentscore_data.core.training import chat
 
-    monkeypatch.setattr(chat, "prompt_messages", lambda vibe: [{"role": "user", "content": vibe}])
+    for module in (chat, local):
+        monkeypatch.setattr(module, "prompt_messages", lambda vibe: [{"role": "user", "content": vibe}])
     # Two threads on two busy cores spend their time waiting for each other in a model this small.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

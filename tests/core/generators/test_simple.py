@@ -6,7 +6,7 @@ import pytest
 
 from factories import make_payload, make_scored, make_vibe
 from latentscore import parse_payload
-from latentscore.embed import HashingEmbedder
+from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.generators.lookup import TextLookup
 from latentscore_data.core.generators.registry import parse_source, parse_sources
@@ -96,13 +96,13 @@ def test_lookup_takes_the_nearest_vibe_but_never_the_row_itself():
         make_scored(1, vibe_original="rain on a tin roof at night", config_payload=make_payload("Rain")),
         make_scored(2, vibe_original="a brass band in the noon sun", config_payload=make_payload("Brass")),
     ]
-    generator = TextLookup("lookup", known, HashingEmbedder())
+    generator = TextLookup("lookup", known, WordVectorEmbedder())
     other, itself = generator.generate([make_vibe(9, vibe="night rain on the roof"), known[0]])
     assert other.payload is not None
     assert other.payload["title"] == "Rain"
     assert itself.payload is not None
     assert itself.payload["title"] == "Brass"
-    (alone,) = TextLookup("lookup", known[:1], HashingEmbedder()).generate([known[0]])
+    (alone,) = TextLookup("lookup", known[:1], WordVectorEmbedder()).generate([known[0]])
     assert alone.failure == "there is no other row to look up"
     with pytest.raises(MissingError, match="lookup has nothing to look at"):
-        TextLookup("lookup", [], HashingEmbedder())
+        TextLookup("lookup", [], WordVectorEmbedder())

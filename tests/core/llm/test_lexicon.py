@@ -64,7 +64,6 @@ def test_small_typos_are_forgiven(typed: str, field: str, label: str):
 
 
 def test_words_that_are_only_near_to_known_ones_stay_themselves():
-    assert parse_vibe("sleet on the pane, a hate of shadows").moods.keys() == {"rain", "anger", "night"}
     assert parse_vibe("a note not fast").fields["tempo"] == "slow"
 
 
@@ -83,5 +82,3 @@ def test_the_tables_name_only_fields_and_labels_that_exist_and_each_label_has_wo
         if name in ("root", "register_min_oct", "register_max_oct"):
             continue  # keys and octaves are read as numbers and note names
         assert {label for field, label in said if field == name} == set(spec.labels), name
-    for mood in tables.moods.values():
-        assert len(mood.colors) == 5

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from factories import make_payload, make_vibe
+from latentscore.config import REGISTERS_SWAPPED
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
 from latentscore_data.core.base.ledger import Usage
@@ -16,6 +17,7 @@ from latentscore_data.core.base.rows import ConfigRow, ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.configs.candidate_generation import prune_orphans
 from latentscore_data.core.scoring import best_of, renderer
 from latentscore_data.core.scoring.best_of import choose, run_scoring
 from latentscore_data.core.scoring.renderer import LocalRenderer, make_worker
@@ -140,6 +142,10 @@ def test_the_winner_is_the_candidate_also_where_only_its_words_are_new(workspace
 
 def test_a_row_that_moved_or_went_leaves_its_old_split(workspace: Workspace) -> None:
     score(workspace, rows=[row(1, QUIET), row(2, LOUD), row(3, MIDDLE)])
+    replace_rows(workspace.vibes("SFT-Train"), [make_vibe(1), make_vibe(3)])
+    lines = [line for _, line in read_lines(workspace.candidates)]
+    replace_rows(workspace.candidates, [{**line, "input_fingerprint": "answered here"} for line in lines])
+    prune_orphans(workspace)
     score(workspace, rows=[row(1, QUIET, split="TEST"), row(3, MIDDLE)])
     assert [r.row_id for r in scored(workspace)] == [make_vibe(3).row_id]
     assert [r.row_id for r in scored(workspace, "TEST")] == [make_vibe(1).row_id]
@@ -172,7 +178,7 @@ def test_a_row_without_any_score_fails_and_is_tried_again(workspace: Workspace) 
     again = score(workspace)
     assert again.failed == {"render": 1, "answer": 1}
     odd = OddScorer(**{"damp november soul": "loud"})
-    assert score(workspace, odd, rows=[row(4, LOUD, QUIET)]).failed == {"score": 1}
+    assert score(workspace, odd, rows=[row(4, LOUD, QUIET)], configs={"limit": 1}).failed == {"score": 1}
 
 
 def test_a_scorer_that_does_not_decide_may_fail(workspace: Workspace) -> None:
@@ -216,7 +222,7 @@ def test_what_can_never_be_heard_is_not_tried_again_by_itself(workspace: Workspa
     refused = OddScorer(sea=Unscored("request", "the judge refuses this sound"))
     score(workspace, LoudnessScorer(), refused, rows=[row(1, LOUD, vibe="sea")])
     assert score(workspace, LoudnessScorer(), refused).skipped == 1
-    assert score(workspace, refused, rows=[row(2, LOUD, vibe="sea")]).failed == {"bad request": 1}
+    assert score(workspace, refused, rows=[row(2, LOUD, vibe="sea")], configs={"limit": 1}).failed == {"bad request": 1}
 
 
 def test_beginning_again_keeps_the_failures_of_every_split(workspace: Workspace) -> None:
@@ -297,6 +303,58 @@ def workspace_with(workspace: Workspace, rows: list[dict]) -> Workspace:
 def test_no_candidates_is_one_line_and_a_remedy(workspace: Workspace) -> None:
     with pytest.raises(MissingError, match="lsdata configs"):
         score(workspace)
+
+
+PUT_THERE = {
+    "dataset": "theirs", "id_in_dataset": 7, "vibe_original": "a far shore", "split": "",
+    "config_candidates": [QUIET, None, LOUD], "candidate_scores": {"theirs": [0.9, None, 0.1]}, "best_index": 0,
+    "config_payload": QUIET, "their_column": "stays",
+}  # fmt: skip
+
+
+def test_rows_that_somebody_put_there_are_scored_in_their_place(workspace: Workspace) -> None:
+    bare = {"vibe_original": "one config", "config": {**QUIET["config"], "register_min_oct": 7, "register_max_oct": 3}}
+    replace_rows(workspace.scored("TEST"), [PUT_THERE, PUT_THERE, bare, {"vibe_original": "no config at all"}])
+    summary = score(workspace)
+    assert (summary.done, summary.failed, summary.details["from_elsewhere"]) == (3, {}, 3)
+    assert summary.details["converted"] == {REGISTERS_SWAPPED: 1}
+    rows = scored(workspace, "TEST")
+    assert len({r.row_id for r in rows}) == len(rows) == 4
+    first = next(r for r in rows if r.dataset == "theirs")
+    assert (first.best_index, first.config_payload, first.split) == (2, LOUD, "TEST")
+    assert list(first.candidate_scores) == ["loudness", "theirs"], "the scorer that decides comes first"
+    assert first.model_dump()["their_column"] == "stays"
+    one = next(r for r in rows if r.vibe_original == "one config")
+    assert one.config_payload is not None
+    assert (one.config_payload["config"]["register_min_oct"], one.best_index) == (3, 0)
+
+    before = workspace.scored("TEST").read_bytes()
+    assert score(workspace).skipped == 3
+    assert workspace.scored("TEST").read_bytes() == before
+    assert score(workspace, LoudnessScorer("softness", -1.0)).done == 3, "another scorer chooses anew"
+    assert next(r for r in scored(workspace, "TEST") if r.dataset == "theirs").best_index == 0
+    assert score(workspace, overwrite=True).done == 3
+    assert len(scored(workspace, "TEST")) == 4
+
+
+@pytest.mark.parametrize("fingerprint", [None, "of another workspace"])
+def test_what_the_stage_did_not_write_it_does_not_remove(workspace: Workspace, fingerprint: str | None) -> None:
+    theirs = {**row(9, QUIET, split="TEST"), "input_fingerprint": fingerprint}
+    taken = {**PUT_THERE, "row_id": make_vibe(1).row_id, "config_candidates": [make_payload(root="d")]}
+    replace_rows(workspace.scored("TEST"), [theirs])
+    replace_rows(workspace.scored("SFT-Train"), [taken])
+    before = workspace.scored("TEST").read_bytes()
+    replace_rows(workspace.vibes("SFT-Train"), [make_vibe(1), make_vibe(2)])
+    replace_rows(workspace.candidates, [row(1, QUIET), row(2, LOUD)])
+    prune_orphans(workspace)
+    summary = score(workspace, configs={"splits": ["SFT-Train"]})
+    assert workspace.scored("TEST").read_bytes() == before, "a file of another split"
+    assert (summary.done, summary.failed) == (1, {"render": 1})
+    kept = next(r for r in scored(workspace) if r.row_id == make_vibe(1).row_id)
+    assert kept.config_payload == QUIET, "a row that cannot be scored stays as it was put there"
+    score(workspace, overwrite=True)
+    assert len(scored(workspace)) == 2
+    assert len(scored(workspace, "TEST")) == 1
 
 
 def test_choosing_for_a_vibe_keeps_the_sound_of_the_winner() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from factories import make_palette, make_payload
 from latentscore import FIELDS
-from latentscore.embed import HashingEmbedder
+from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.base.settings import GrpoSettings
 from latentscore_data.core.scoring.rewards import (
     PARTS,
@@ -52,7 +52,7 @@ class FakeEar:
 
 
 def embedded(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    embedder = HashingEmbedder()
+    embedder = WordVectorEmbedder()
     titles, vibes = zip(*pairs, strict=True)
     return (embedder.embed(titles) * embedder.embed(vibes)).sum(axis=1).tolist()
 

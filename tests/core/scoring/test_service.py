@@ -61,7 +61,7 @@ def test_a_config_alone_is_as_good_as_a_payload_and_the_order_of_its_fields_does
         ({}, "config", "no config"),
         ({"config": "loud please"}, "config", "no config"),
         (make_payload(tempo="warp"), "config", "tempo"),
-        ({"config": {"tempo": "slow"}}, "config", "root"),
+        ({"config": {"tempo": "slow", "pace": "slow"}}, "config", "pace"),
         (make_payload(root="d"), "sound", "silent"),
         (make_payload(root="e"), "sound", "not finite"),
         (make_payload(root="f"), "render", "ValueError: no sound today"),

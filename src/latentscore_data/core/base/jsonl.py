@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -97,14 +98,19 @@ def _why_not_json(path: Path, number: int, line: bytes, whole: bool, error: Exce
 def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> Iterator[RowT]:
     """Typed rows, streamed. Raises :class:`InputError` naming file, line and field."""
     for number, value in read_lines(path, torn):
-        try:
-            yield row_type.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "row"
-            raise InputError(
-                f"{path}:{number}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
-            ) from None
+        yield typed_row(value, row_type, f"{path}:{number}")
+
+
+def typed_row(value: dict[str, Any], row_type: type[RowT], where: str) -> RowT:
+    """One row; ``where`` it stands is named by the :class:`InputError` for a value that does not fit."""
+    try:
+        return row_type.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "row"
+        raise InputError(
+            f"{where}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
+        ) from None
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
@@ -232,9 +238,23 @@ def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]], mode: i
     return count
 
 
+DRAFT_ENDING = ".lsdata-draft"
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{8}" + re.escape(DRAFT_ENDING))
+
+
+def draft_of(path: Path) -> Path:
+    """A hidden place beside ``path`` for what will take its name when it is whole."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{DRAFT_ENDING}")
+
+
+def is_draft(path: Path) -> bool:
+    """Return whether the name is one that :func:`draft_of` gives."""
+    return _DRAFT.fullmatch(path.name) is not None
+
+
 def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
     """Write a whole file in one move, synced before the rename."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    draft = draft_of(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:

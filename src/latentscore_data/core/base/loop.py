@@ -94,6 +94,17 @@ class Entry:
     length: int
     complete: bool
     short: bool
+    ours: bool = True
+    """Whether a stage made the line; one that somebody put there is never removed."""
+
+
+FROM_ELSEWHERE = "from_elsewhere"
+"""True in a line that somebody put into an output file and that a stage has worked on since."""
+
+
+def made_here(line: Line) -> bool:
+    """Whether a stage made a line. A line without a fingerprint was put there by somebody."""
+    return line.get("input_fingerprint") is not None and not line.get(FROM_ELSEWHERE)
 
 
 def index_lines(
@@ -119,8 +130,15 @@ def index_lines(
                         for _ in read_lines(output, torn="drop"):
                             pass
                     break
+                made = line.get("input_fingerprint") is not None
                 entries[str(line[line_key])] = Entry(
-                    line.get("input_fingerprint"), offset, length, complete(line), short(line)
+                    line.get("input_fingerprint"),
+                    offset,
+                    length,
+                    # A line that somebody put there need not have what a stage writes.
+                    complete(line) if made else False,
+                    short(line) if made else False,
+                    made_here(line),
                 )
             offset += length
     return entries
@@ -303,7 +321,9 @@ class _Run(Generic[InT]):
     async def append(self, key: str, line: Line) -> None:
         offset, length = await self.writer.write(self.out.append, line)
         fingerprint = line.get("input_fingerprint")
-        self.entries[key] = Entry(fingerprint, offset, length, self.job.complete(line), self.job.short(line))
+        self.entries[key] = Entry(
+            fingerprint, offset, length, self.job.complete(line), self.job.short(line), made_here(line)
+        )
 
     async def note(self, failure: RowFailure, key: str, fingerprint: str) -> None:
         self.summary.failed[failure.kind] += 1
@@ -355,10 +375,11 @@ class _Run(Generic[InT]):
         """The newest line of each key, in the order of the inputs; lines of keys not asked for stay, behind them.
 
         An input that failed loses its line from before it changed: what answers another question must not go on among
-        the answers to this one.
+        the answers to this one. A line that somebody put there stays as it is.
         """
         for key, fingerprint in self.failing.items():
-            if key in self.entries and self.entries[key].fingerprint != fingerprint:
+            entry = self.entries.get(key)
+            if entry is not None and entry.ours and entry.fingerprint != fingerprint:
                 del self.entries[key]
         wanted = list(dict.fromkeys(key for key in self.order if key in self.entries))
         asked_for = set(wanted)

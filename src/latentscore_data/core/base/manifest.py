@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ class StageFiles:
     """Only what changes the result: no folders, concurrency, time-outs or budgets."""
     versions: Mapping[str, str]
     """Fingerprints of prompts, schema, renderer, scorers: whatever else decides the result."""
+    typed: Mapping[str, Any] = field(default_factory=dict)
+    """What was typed for this run, as sections of settings: ``status`` compares with it, not with the defaults."""
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -134,6 +136,7 @@ def write_manifest(
             "git_commit": git_commit(),
             "finished": _now(),
             "settings": _plain(stage.settings),
+            "typed": _plain(stage.typed),
             "versions": _plain(stage.versions),
             "inputs": {relative(path, root): file_fact(path).to_dict() for path in stage.inputs},
             "outputs": {relative(path, root): file_fact(path).to_dict() for path in outputs},

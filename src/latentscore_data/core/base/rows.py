@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from latentscore_data.core.base.payloads import UNTITLED, convert_payload
 from latentscore_data.core.base.seeds import digest
 
 ROW_FORMAT_VERSION = 1
 
 Split = Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]
 SPLITS: tuple[Split, ...] = ("SFT-Train", "SFT-Val", "GRPO", "TEST")
+
+_SPLIT_SPELLINGS = {split.replace("-", "_"): split for split in SPLITS}
 
 Level = Literal["xl", "lg", "m", "sm", "xs"]
 LEVELS: tuple[Level, ...] = ("xl", "lg", "m", "sm", "xs")
@@ -28,6 +31,12 @@ Scope = Literal["scene", "character"]
 class _Row(BaseModel):
     # Columns that a published or hand-made file has beyond ours are carried along, not dropped.
     model_config = ConfigDict(extra="allow")
+
+    @field_validator("dataset", "id_in_dataset", mode="before", check_fields=False)
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        """Data sets number their texts; an id is text here."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class SourceText(_Row):
@@ -53,7 +62,7 @@ def escape(part: str) -> str:
 _NEVER_NULL = frozenset(
     {
         "row_id", "dataset", "id_in_dataset", "vibe_index", "text_page", "vibe_scope", "vibe_level", "tags_original",
-        "config_candidates", "validation_scores", "candidate_scores", "scores_external",
+        "config_candidates", "validation_scores", "candidate_scores", "scores_external", "converted",
     }
 )  # fmt: skip
 """Fields whose null, in rows from elsewhere, means that they were not given."""
@@ -85,10 +94,15 @@ class VibeRow(_Row):
             return data
         given = cast("dict[str, Any]", data)
         row = {name: value for name, value in given.items() if value is not None or name not in _NEVER_NULL}
-        if row.get("row_id") or not row.get("vibe_original"):
+        if isinstance(split := row.get("split"), str):
+            # Hub data sets spell SFT-Train as SFT_Train; an empty text stands for "no split".
+            row["split"] = _SPLIT_SPELLINGS.get(split, split) or None
+        if not row.get("vibe_original"):
             return row
         row.setdefault("dataset", "unknown")
         row.setdefault("id_in_dataset", digest(row["vibe_original"])[:16])
+        if row.get("row_id"):
+            return row
         row["id_in_dataset"] = str(row["id_in_dataset"])
         content = digest(*(row.get(name) for name in ("vibe_scope", "character_name", "vibe_original")))[:12]
         row["row_id"] = (
@@ -123,6 +137,24 @@ class ConfigRow(VibeRow):
     validation_scores: dict[str, list[float]] = Field(default_factory=dict)
     config_error: str | None = None
     input_fingerprint: str | None = None
+    converted: list[str] = Field(default_factory=lambda: [])
+    """What had to be changed in the configs of a row from elsewhere, each change once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _convert_candidates(cls, data: Any) -> Any:
+        """Configs that other programs wrote become configs in labels."""
+        if not isinstance(data, dict):
+            return data
+        given = cast("dict[str, Any]", data)
+        found: list[str] = []
+        row = dict(given)
+        if isinstance(given.get("config_candidates"), list):
+            candidates = cast("list[Any]", given["config_candidates"])
+            read = [convert_payload(candidate) for candidate in candidates]
+            row["config_candidates"] = [payload for payload, _ in read]
+            found += [note for _, notes in read for note in notes]
+        return _noted(row, found)
 
 
 class ScoredRow(ConfigRow):
@@ -132,6 +164,28 @@ class ScoredRow(ConfigRow):
     scores_external: dict[str, Any] = Field(default_factory=dict)
     best_index: int | None = None
     config_payload: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _convert_payload(cls, data: Any) -> Any:
+        """A retrieval map's columns ``config``, ``title`` and ``palettes`` become the payload, in labels."""
+        if not isinstance(data, dict):
+            return data
+        row = dict(cast("dict[str, Any]", data))
+        if row.get("config_payload") is None and row.get("config") is not None:
+            own = {name: row.pop(name, None) or default for name, default in UNTITLED.items()}
+            row["config_payload"] = {**own, "config": row.pop("config")}
+        row["config_payload"], notes = convert_payload(row.get("config_payload"), row.get("layers"))
+        if row["config_payload"] is None and "config_payload" not in data:
+            del row["config_payload"]
+        return _noted(row, notes)
+
+
+def _noted(row: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    """The row with these changes among those in ``converted``."""
+    if notes:
+        row["converted"] = list(dict.fromkeys([*(row.get("converted") or ()), *notes]))
+    return row
 
 
 class BenchRow(_Row):

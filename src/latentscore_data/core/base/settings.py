@@ -69,7 +69,7 @@ class SpendTracker:
 
 class LLMSettings(Section):
     model: str = BUILTIN_MODEL
-    """Which model answers: builtin/keywords (offline, free) or a LiteLLM name such as provider/model."""
+    """Model: builtin/keywords (offline, free, English only) or a LiteLLM name such as provider/model."""
     api_base: str | None = None
     """Address of an OpenAI-compatible server (http://HOST:PORT/v1) to send calls to, instead of the provider's own."""
     api_key_env: str | None = None
@@ -121,9 +121,9 @@ class DownloadSettings(Section):
     text_field: str | None = None
     """The column that holds the text; empty to find it (text, content, body, ...)."""
     shards: int = Field(default=8, ge=1)
-    """From so many of a hub data set's files, drawn by the seed, the sample is taken."""
+    """Number of a hub data set's files, drawn by the seed, that the sample is taken from."""
     oversample: int = Field(default=4, ge=1, le=1000)
-    """Texts read from the start of each such file for every one that is kept; more fetches more and samples wider."""
+    """Texts read from the start of each such file per text that is kept; a larger value fetches more and samples wider."""
     seed: int = 0
     """Seed of the sample."""
 
@@ -136,11 +136,11 @@ class VibesSettings(Section):
     max_tokens: int = Field(default=4096, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """Read only the first so many texts."""
+    """Read at most this many texts, from the start."""
     max_vibes: int = Field(default=3, ge=1, le=50)
     """Most vibes to keep from one text."""
     max_input_words: int = Field(default=4000, ge=1)
-    """A text is cut after so many words."""
+    """Cut a text after this many words."""
     page_words: int = Field(default=1000, ge=1)
     """Words on a page; each vibe names the page it comes from."""
     characters: bool = True
@@ -151,7 +151,7 @@ class VibesSettings(Section):
 
 class DedupeSettings(Section):
     model: str = "auto"
-    """Embedder: auto (MiniLM where installed and fetched, else hashing), minilm, hashing, or a sentence-transformers id."""
+    """Embedder: auto (MiniLM where installed and fetched, else words), minilm, words (the package's own vectors), or a sentence-transformers id."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """A vibe at least this similar (cosine) to a kept one is dropped; empty for the embedder's own default."""
 
@@ -195,7 +195,7 @@ class ConfigsSettings(Section):
     max_tokens: int = Field(default=3000, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """Take only the first so many vibe rows."""
+    """Use at most this many vibe rows, from the start."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
     batch_size: int = Field(default=1, ge=1, le=64)
@@ -206,7 +206,7 @@ class ConfigsSettings(Section):
 
 class ScoringSettings(Section):
     scorers: list[str] = ["auto"]
-    """Who listens: auto, acoustic, clap, judge:MODEL, path/to/file.py:fn or module:fn. The first one chooses the winner."""
+    """Scorers: auto, acoustic, clap, judge:MODEL, path/to/file.py:fn or module:fn. The first one chooses the winner."""
     seconds: float = Field(default=10.0, ge=0.5, le=600)
     """Seconds of audio rendered per candidate."""
     seed: int = 0
@@ -235,7 +235,7 @@ class OptimSettings(Section):
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the rows; empty for the recipe's (3 for SFT, 1 for GRPO)."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Exactly so many steps, whatever the epochs say; empty for what the epochs make."""
+    """Exact number of optimizer steps; empty to follow the epochs."""
 
 
 class BatchSettings(Section):
@@ -260,14 +260,14 @@ class CheckpointSettings(Section):
     keep: int = Field(default=2, ge=1)
     """Checkpoints to keep."""
     early_stopping_patience: int | None = Field(default=3, ge=1)
-    """SFT stops after so many validations without a better eval_loss; empty to go on to the end."""
+    """Stop SFT after this many validations without a lower eval_loss; empty for no early stopping."""
 
 
 class GrpoSettings(Section):
     generations: int = Field(default=8, ge=2, le=256)
     """Completions per prompt: the group that is compared."""
     beta: float = Field(default=0.04, ge=0)
-    """How strongly the policy is held to where it started."""
+    """Weight of the KL penalty against the start policy."""
     temperature: float = Field(default=1.0, gt=0, le=2)
     """Sampling temperature of the completions."""
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -277,7 +277,7 @@ class GrpoSettings(Section):
     reward: str = "standard"
     """standard (the weighted parts), or one's own path/to/file.py:fn or module:fn with fn(vibes, answers) -> rewards."""
     scorer: str = "auto"
-    """Who listens for the audio part: the scorers of [scoring]."""
+    """Scorer of the audio part; auto takes the first one of [scoring]."""
     seconds: float = Field(default=5.0, ge=0.5, le=60)
     """Seconds of audio rendered per completion."""
     format_weight: float = Field(default=0.15, ge=0, le=1)
@@ -319,7 +319,7 @@ class TrainSettings(Section):
     on: Literal["local", "modal"] = "local"
     """Where training runs."""
     base_model: str = "gemma3-270m"
-    """What is trained: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
+    """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
     """Train an adapter or all weights; empty for lora (full for tiny-random, whose frozen base would learn nothing)."""
     presets: list[str] = []
@@ -327,13 +327,13 @@ class TrainSettings(Section):
     max_tokens: int | None = Field(default=None, ge=16)
     """Longest row in tokens; empty for the 99th percentile rounded up to 64. Longer rows are left out and counted."""
     limit: int | None = Field(default=None, ge=1)
-    """Take only the first so many training rows."""
+    """Use at most this many training rows, from the start."""
     seed: int = 0
     """Seed of everything random in training."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where tensors live; auto takes a GPU where there is one."""
+    """Device of the tensors; auto takes a GPU where there is one."""
     tracker: Literal["none", "trackio", "wandb"] = "none"
-    """Who else gets the metrics, besides metrics.jsonl."""
+    """Where the metrics go besides metrics.jsonl."""
     optim: OptimSettings = OptimSettings()
     """The optimizer."""
     batch: BatchSettings = BatchSettings()
@@ -350,23 +350,23 @@ class TrainSettings(Section):
 
 class BenchSettings(Section):
     sources: list[str] = ["dataset:config_payload", "baseline:random", "baseline:lookup"]
-    """What is compared: KIND:NAME[=LABEL]."""
+    """Sources that are compared: KIND:NAME[=LABEL]."""
     split: Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"] = "TEST"
-    """The rows that are compared on."""
+    """Split whose rows the sources answer."""
     suite: Literal["short", "typo", "out-of-domain", "controllability"] | None = None
-    """A bundled list of prompts to compare on instead of a split."""
+    """Bundled list of prompts to use instead of a split."""
     limit: int | None = Field(default=None, ge=1)
-    """Take only the first so many rows."""
+    """Use at most this many rows, from the start."""
     baseline: str | None = None
     """Label of the source that the others are compared with; empty for baseline:random where there is one."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
     """Name of the run's folder; empty for one made from what is compared, so that the same command resumes."""
     keep_audio: bool = False
-    """Keep FLAC files beside the MP3 files that the page plays."""
+    """Also write FLAC files beside the MP3 files that the page plays."""
     resamples: int = Field(default=4000, ge=200, le=1_000_000)
     """Bootstrap resamples behind each interval."""
     batch_size: int = Field(default=8, ge=1, le=1024)
-    """Rows that a local model answers at once."""
+    """Batch size of a local model."""
     max_new_tokens: int = Field(default=1600, ge=64, le=16_384)
     """Longest answer of a local model, in tokens."""
     human_pairs: int = Field(default=40, ge=4, le=1000)
@@ -377,13 +377,13 @@ class BenchSettings(Section):
 
 class ExportSettings(Section):
     kinds: list[Literal["map", "dataset", "chat", "model", "report"]] = ["map", "dataset"]
-    """What run-all hands over."""
+    """What run-all exports."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
-    """Splits that go into maps, data sets and chat files; leave TEST out of a map that a benchmark will look up in."""
+    """Splits in maps, data sets and chat files; leave TEST out of a map that a benchmark uses for look-up."""
     map_kind: Literal["text", "audio"] = "text"
-    """What a map is searched by: the vibe's text, or the CLAP embedding of the winner's sound."""
+    """Embeddings of a map: of the vibe's text, or CLAP embeddings of the winner's sound."""
     embedder: str | None = None
-    """Embedder of text maps: auto, minilm, hashing, a sentence-transformers id or folder; empty for dedupe.model."""
+    """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
     parquet: Literal["auto", "always", "never"] = "auto"
     """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
     name: str = "LatentScore vibes and music configs"
@@ -437,6 +437,13 @@ class Settings(BaseSettings):
     export: ExportSettings = ExportSettings()
     run_all: RunAllSettings = RunAllSettings()
 
+    _typed: Values = PrivateAttr(default_factory=dict)
+
+    @property
+    def typed(self) -> Values:
+        """The sections and values that came from flags, the data root aside: a stage's manifest remembers them."""
+        return {section: values for section, values in self._typed.items() if section != "paths" and values}
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -466,7 +473,9 @@ def load_settings(config: Path | None = None, **flags: Values) -> Settings:
 
 def resolve_settings(config: Path | None = None, **flags: Values) -> Resolved[Settings]:
     """The effective settings with the origin of each value. Raises what :func:`load_settings` raises."""
-    return resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
+    resolved = resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
+    resolved.value._typed.update(flags)
+    return resolved
 
 
 def _layers(config: Path | None, flags: Mapping[str, Values]) -> Iterator[Layer]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from latentscore_data import __version__
 from latentscore_data.core.base.display import RedactingFormatter
 from latentscore_data.core.base.errors import OutputError
-from latentscore_data.core.base.jsonl import replace_json, writing
+from latentscore_data.core.base.jsonl import DRAFT_ENDING, is_draft, replace_json, writing
 from latentscore_data.core.base.manifest import _now
 from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.seeds import digest
@@ -115,10 +115,13 @@ class Workspace:
             lock.release()
 
     def _sweep_drafts(self) -> None:
-        """Remove the drafts that a killed run left behind; only the holder of the lock makes them."""
+        """Remove the drafts that a killed run left behind, by the name that only :func:`draft_of` gives.
+
+        Only the holder of the lock makes them here, so each is older than this lock.
+        """
         stages = (self.texts_dir, self.vibes_dir, self.configs_dir, self.train_dir, self.bench_dir, self.export_dir)
         for folder in (self.root, *stages, *self.bench_dir.glob("*/")):
-            for draft in folder.glob(".*.tmp"):
+            for draft in filter(is_draft, folder.glob(f".*{DRAFT_ENDING}")):
                 shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager

@@ -91,7 +91,7 @@ function drawBoard() {
     const s = SOURCES.indexOf(source.label), e = source.scores[scorer], d = source.versus_baseline[scorer];
     const badges = [];
     if (source.chosen_by.includes(scorer)) badges.push(h("span", { class: "badge", title: "Its answers were chosen by the scorer that judges here, so it flatters itself." }, `chosen by ${scorer}`));
-    if (scorer === "acoustic" && readsWords(source)) badges.push(h("span", { class: "badge plain", title: "The acoustic scorer listens for many of the words that builtin/keywords reads, so it favours this source." }, "shares words with acoustic"));
+    if (scorer === "acoustic" && readsWords(source)) badges.push(h("span", { class: "badge plain", title: "The acoustic scorer reads words as builtin/keywords does, so it favours this source." }, "reads words as acoustic does"));
     if (source.label === S.baseline) badges.push(h("span", { class: "badge plain" }, "baseline"));
     if (source.raw_valid_rate !== null) badges.push(h("span", { class: "badge plain" }, `free answers valid: ${percent(source.raw_valid_rate)}`));
     const seconds = source.generate_seconds;
@@ -259,21 +259,6 @@ function drawFields() {
 }
 
 const readsWords = (source) => /keywords/.test(source.name + source.note);
-function drawShared() {
-  const w = S.sharing;
-  $("shared").hidden = !w || scorer !== "acoustic";
-  if (!w || $("shared").firstChild) return;
-  const box = h("div", { class: "scrolls tall", tabindex: "0", role: "region", "aria-label": "Words that acoustic knows, vibe by vibe" });
-  const rows = () => ROWS.map((row) => h("tr", null, h("th", { scope: "row" }, shorter(row.v, 90)), h("td", null, row.b.join(", ") || "–"), h("td", null, row.o.join(", ") || "–")));
-  const draw = () => box.firstChild || box.append(h("table", { class: "words" },
-    h("thead", null, h("tr", null, ...["Vibe", "Both read", "Only acoustic reads"].map((text) => h("th", { scope: "col" }, text)))), h("tbody", null, ...rows())));
-  const favoured = S.sources.filter(readsWords).map((source) => source.label);
-  const part = w.known ? ` (${percent(w.shared / w.known)})` : "";
-  $("shared").append(h("details", { class: "card", on: { toggle: draw } }, h("summary", null, h("h3", null, "Shared words"), h("span", { class: "soft small" }, `builtin/keywords knows ${w.shared} of the ${w.known} words that acoustic knows in these vibes${part}`)),
-    h("div", { class: "inside" }, h("p", { class: "soft small", style: { "margin-bottom": "10px", "max-width": "90ch" } },
-      "Where a source and its judge look up the same word, a good score may only say that both read it alike. " + (favoured.length ? `Here that favours ${favoured.join(", ")}.` : "No source here is known to read words as builtin/keywords does.")),
-      h("p", { class: "small", style: { "margin-bottom": "12px" } }, h("b", null, "Shared, the most frequent first: "), w.words.join(", ") || "none"), box)));
-}
 
 /* ---------- vibes and players ---------- */
 const holder = $("rows"), CHUNK = 16;
@@ -498,8 +483,8 @@ $("keys").addEventListener("click", () => $("help").showModal());
 let wasNarrow = narrow();
 addEventListener("resize", () => { if (S.headline && narrow() !== wasNarrow) { wasNarrow = narrow(); drawPanels(); } for (const canvas of document.querySelectorAll("canvas")) paint(canvas); });
 if (S.headline) {
-  if (S.scorers.length > 1) $("scorers").append(switcher(S.scorers.map((name) => [name, name === S.headline ? `${name} (headline)` : name]), scorer, (name) => { scorer = name; drawBoard(); drawPanels(); drawShared(); filter(); }, "Judged by"));
-  drawBoard(); drawPanels(); drawFields(); drawShared();
+  if (S.scorers.length > 1) $("scorers").append(switcher(S.scorers.map((name) => [name, name === S.headline ? `${name} (headline)` : name]), scorer, (name) => { scorer = name; drawBoard(); drawPanels(); filter(); }, "Judged by"));
+  drawBoard(); drawPanels(); drawFields();
 }
 fillSelects(); filter();
 document.documentElement.dataset.ready = "yes";

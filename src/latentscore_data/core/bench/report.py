@@ -22,7 +22,6 @@ from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.jsonl import replace_bytes
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.bench.summary import final_score
-from latentscore_data.core.scoring.acoustic import sharing
 
 Json = dict[str, Any]
 
@@ -61,8 +60,6 @@ def render_report(
         "rows": page_rows(rows, labels),
         "audio": _folder_url(audio_dir, out),
     }
-    if summary and summary["sharing"]:
-        _mark_shared_words(data["rows"])
     script = asset("report.js")
     vibes = len(data["rows"])
     page = (
@@ -115,13 +112,6 @@ def page_rows(rows: Sequence[BenchRow], labels: Sequence[str]) -> list[Json]:
                 entry[short] = value
         entry["x"][labels.index(row.source)] = _sample(row)
     return list(found.values())
-
-
-def _mark_shared_words(entries: Sequence[Json]) -> None:
-    """Give each vibe the words that both acoustic and builtin/keywords read in it, and those that only acoustic reads."""
-    for entry in entries:
-        found = sharing([entry["v"]])
-        entry["b"], entry["o"] = found.words, found.others
 
 
 def _sample(row: BenchRow) -> Json:
@@ -215,11 +205,10 @@ def method(summary: Json) -> list[str]:
         "A score is one listener's opinion. It says nothing about taste, about sounds the scorer cannot hear, or about "
         "vibes unlike these.",
     ]
-    if shared := summary["sharing"]:
+    if "acoustic" in summary["scorers"]:
         paragraphs.append(
-            "The acoustic scorer measures descriptors of the audio against words of the vibe. Generators that read the "
-            "same words (builtin/keywords, and data made by it) share its vocabulary, and are favoured by it: of the "
-            f"{shared['known']} words that acoustic knows in these vibes, builtin/keywords knows {shared['shared']}. They "
-            "are listed above, vibe by vibe."
+            "The acoustic scorer measures descriptors of the audio against what the words of the vibe ask for. "
+            "builtin/keywords reads a vibe's words in the same way, on the same axes: a good score of it, or of data made by "
+            "it, may only say that both read a word alike."
         )
     return paragraphs

@@ -13,7 +13,6 @@ from latentscore import FIELDS
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.bench import stats
-from latentscore_data.core.scoring.acoustic import sharing
 
 Json = dict[str, Any]
 
@@ -104,7 +103,6 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
         "floor": floors,
         "ceiling": {scorer: _ceiling(run.ceiling.get(scorer), documents, scorer, run) for scorer in run.scorers},
         "ceiling_of": run.ceiling_of,
-        "sharing": _sharing(reference) if "acoustic" in run.scorers else None,
         "detectable": {scorer: _detectable(values[scorer], documents, run.baseline) for scorer in run.scorers},
         "edges": {scorer: _edges(values[scorer]) for scorer in run.scorers},
         "sources": [],
@@ -132,12 +130,6 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
         )
     summary["sources"].sort(key=lambda source: -source["scores"][headline]["mean"])
     return summary
-
-
-def _sharing(rows: Sequence[BenchRow]) -> Json:
-    """Which words of the vibes both the acoustic scorer and builtin/keywords read."""
-    found = sharing(row.vibe_original for row in rows)
-    return {**asdict(found), "share": found.share}
 
 
 def _values(samples: Sequence[BenchRow], scorer: str, floor: float) -> list[float]:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Protocol
 
 from latentscore import MusicConfig, schema_hash
 from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
 from latentscore.labels import PALETTE_WEIGHTS
+from latentscore_data.core.base.elsewhere import name_rows
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
-from latentscore_data.core.base.loop import RETRYABLE_KINDS, Job, Line, NotAttempted, RowFailure, run_stage
+from latentscore_data.core.base.loop import (
+    RETRYABLE_KINDS,
+    Job,
+    Line,
+    NotAttempted,
+    RowFailure,
+    made_here,
+    run_stage,
+)
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
@@ -79,7 +89,7 @@ def questions(row: VibeRow, settings: ConfigsSettings) -> list[Question]:
 
 def model_version(model: str) -> str:
     """The model's name; for the offline model with the version of its rules, which decide its answers."""
-    return builtin.FINGERPRINT if model == builtin.MODEL else model
+    return builtin.fingerprint() if model == builtin.MODEL else model
 
 
 def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None) -> str:
@@ -135,6 +145,8 @@ def generate(
     )
     # Twice what the model is asked at once, so that rows that wait for a retry do not leave it idle.
     in_flight = max(2, math.ceil(2 * max_concurrency * settings.batch_size / settings.n))
+    name_rows(workspace.candidates)
+    before = _row_ids(workspace.candidates) if overwrite else frozenset[str]()
     summary = run_stage(
         job,
         rows,
@@ -146,16 +158,34 @@ def generate(
         overwrite=overwrite,
         progress=progress,
     )
-    prune_orphans(workspace)
+    prune_orphans(workspace, before)
     return summary
 
 
-def prune_orphans(workspace: Workspace) -> None:
-    """Drop the candidates of rows that the vibes stage no longer has; their answers stay in the cache."""
-    known = {str(line["row_id"]) for path in workspace.vibe_files() for _, line in read_lines(path) if "row_id" in line}
-    if known and any(str(line["row_id"]) not in known for _, line in read_lines(workspace.candidates)):
-        kept = (line for _, line in read_lines(workspace.candidates) if str(line["row_id"]) in known)
-        replace_rows(workspace.candidates, kept)
+def _row_ids(path: Path) -> frozenset[str]:
+    return frozenset(str(line["row_id"]) for _, line in read_lines(path, "drop")) if path.exists() else frozenset()
+
+
+def prune_orphans(workspace: Workspace, before: Set[str] = frozenset()) -> None:
+    """Drop the candidates of rows that the vibes stage no longer has, and what was scored of them.
+
+    Their answers stay in the cache. ``before`` are rows that had candidates until they were made anew. Rows that somebody
+    put into a file stay.
+    """
+    candidates = {str(line["row_id"]): made_here(line) for _, line in read_lines(workspace.candidates, "drop")}
+    known = {row.row_id for path in workspace.vibe_files() for row in read_rows(path, VibeRow)}
+    orphans = {row_id for row_id, made in candidates.items() if known and made and row_id not in known}
+    gone = orphans | (before - candidates.keys())
+    if not gone:
+        return
+    # Scored rows first: where this is interrupted, the candidates still tell which rows are orphans.
+    for path in (*workspace.scored_files(), workspace.candidates):
+
+        def stays(line: Line) -> bool:
+            return str(line.get("row_id")) not in gone or not made_here(line)
+
+        if not all(stays(line) for _, line in read_lines(path, "drop")):
+            replace_rows(path, (line for _, line in read_lines(path, "drop") if stays(line)))
 
 
 def _missing(line: Line, n: int) -> int:

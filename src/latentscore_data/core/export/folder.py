@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import OutputError
-from latentscore_data.core.base.jsonl import replace_json, writing
+from latentscore_data.core.base.jsonl import draft_of, replace_json, writing
 from latentscore_data.core.base.manifest import file_fact, git_commit
 
 RECORD_FILE = "export.json"
@@ -30,7 +29,7 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     check_target(target, overwrite)
     # A link stays one: what it points at is replaced.
     target = Path(os.path.realpath(target))
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    draft = draft_of(target)
     old = draft.with_suffix(".old")
     try:
         with writing(target):

@@ -21,6 +21,7 @@ from latentscore.vibe_map import (
 )
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.payloads import in_labels
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -45,7 +46,7 @@ class MapFacts:
     rows: int
     dim: int
     without_config: int
-    """Rows left out because no candidate was valid."""
+    """Rows left out because they hold no valid config."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vecto
         nonlocal seen
         for row in rows:
             seen += 1
-            if row.config_payload is not None:
+            if row.config_payload is not None and in_labels(row.config_payload.get("config") or {}):
                 yield row
 
     with (folder / JSONL_FILE).open("wb") as whole, (folder / ROWS_FILE).open("wb") as lines:

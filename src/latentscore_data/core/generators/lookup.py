@@ -105,7 +105,7 @@ class TextLookupKind(SourceKind):
         return TextLookup(source.label, deps.training_rows(), deps.embedder())
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
-        return Depends({"dedupe.model": choose_embedder(settings.dedupe).name})
+        return Depends({"dedupe.model": choose_embedder(settings.dedupe).version})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
         return SourceNote(f"the nearest of {len(known.training)} training rows", selection_scorers(known.training))

@@ -104,7 +104,7 @@ class KeywordsGenerator:
         self.label = label
         self._seed = seed
         self._payload_for = builtin.payload_for
-        self.fingerprint = digest("keywords", seed, builtin.FINGERPRINT)
+        self.fingerprint = digest("keywords", seed, builtin.fingerprint())
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:
@@ -205,7 +205,7 @@ class KeywordsKind(SourceKind):
         return KeywordsGenerator(source.label, deps.bench.seed)
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
-        return Depends(versions={"builtin": builtin.FINGERPRINT})
+        return Depends(versions={"builtin": builtin.fingerprint()})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
         return SourceNote(self.note)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from latentscore.embed import Embedder
 from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.payloads import in_labels
 from latentscore_data.core.base.rows import ScoredRow, VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -178,8 +179,8 @@ class SourceKind:
 
 
 def with_payloads(rows: Sequence[ScoredRow], label: str) -> list[ScoredRow]:
-    """The training rows that hold a config. Raises :class:`MissingError` when there is nothing to learn from."""
-    held = [row for row in rows if row.config_payload]
+    """The training rows that hold a valid config. Raises :class:`MissingError` when there is nothing to learn from."""
+    held = [row for row in rows if row.config_payload and in_labels(row.config_payload.get("config") or {})]
     if not held:
         raise MissingError(
             f"{label} has nothing to look at: SFT-Train holds no configs",

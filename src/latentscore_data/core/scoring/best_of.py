@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from latentscore_data.core.base.elsewhere import name_rows
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import read_lines, replace_rows
-from latentscore_data.core.base.loop import Job, Line, RowFailure, read_newest, run_stage
+from latentscore_data.core.base.jsonl import read_lines, replace_rows, typed_row
+from latentscore_data.core.base.loop import FROM_ELSEWHERE, Job, Line, RowFailure, made_here, read_newest, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.progress import Progress
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, Split
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.summary import Summary
@@ -102,12 +103,18 @@ def run_scoring(
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
+    Rows that somebody put into ``.processed/<SPLIT>.jsonl`` are scored in their place, and never removed.
+
     The first scorer decides, against ``vibe_original``; what all of them say is stored. Rows that are done for the same
     candidates, scorers, seconds, seed and renderer are skipped; another order of the same scorers costs neither a render
     nor a call. ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises
     :class:`MissingError` where there are no candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
     """
-    if not workspace.candidates.exists():
+    for split in settings.configs.splits:
+        name_rows(workspace.scored(split))
+    homes = _homes(workspace)
+    inputs = _inputs(settings, workspace)
+    if not inputs and not workspace.candidates.exists():
         raise MissingError("there are no candidates to score", "run: lsdata configs")
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
@@ -120,20 +127,23 @@ def run_scoring(
             if overwrite:
                 # Once: all splits share it, and the failures of one must outlive the next.
                 workspace.failures("score").unlink(missing_ok=True)
-            for split, count in _rows_to_score(settings, workspace):
+            converted: Counter[str] = Counter()
+            for split, rows in inputs.items():
                 if overwrite:
-                    workspace.scored(split).unlink(missing_ok=True)
+                    _begin_again(workspace.scored(split), homes)
                 part = run_stage(
                     scoring_job(service, settings.scoring, retry_failed=retry_failed),
-                    itertools.islice(_rows_of(split, workspace), count),
+                    _noting(rows.read(split, workspace), converted),
                     workspace.scored(split),
                     workspace.failures("score"),
                     max_in_flight=max(ROWS_IN_FLIGHT, service.at_once // settings.configs.n),
-                    total=count,
+                    total=len(rows),
                     retry_failed=retry_failed,
                     progress=progress,
                 )
                 _add(total, part)
+            total.details["from_elsewhere"] = sum(len(rows.put_there) for rows in inputs.values())
+            total.details["converted"] = dict(converted)
             total.count(total_usage(scorers))
             heard = max(service.counts.scored.values(), default=0)
             total.details |= service.counts.to_dict()
@@ -142,7 +152,7 @@ def run_scoring(
                 scorer.name: dict(counts) for scorer in scorers if (counts := getattr(scorer, "counts", None))
             }
             total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
-    prune_orphans(workspace)
+    prune_moved(workspace)
     outputs = workspace.scored_files()
     total.outputs = [str(path) for path in outputs]
     write_manifest(score_files(settings, workspace, trusted), workspace.root, outputs, total)
@@ -199,8 +209,10 @@ def _scored_line(row: ConfigRow, choice: Choice, service: ScoringService) -> Lin
     winner = choice.scored_renders[best]
     assert winner is not None
     line = _carried(row)
-    line["candidate_scores"] = {scorer.name: choice.scores(scorer.name) for scorer in service.scorers}
-    line["scores_external"] = {
+    line.pop("candidate_failures", None)
+    kept_scores, kept_details = _scores_by_others(row, choice, service)
+    line["candidate_scores"] = {scorer.name: choice.scores(scorer.name) for scorer in service.scorers} | kept_scores
+    line["scores_external"] = kept_details | {
         scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
         for scorer in service.scorers
         if (score := winner.score(scorer.name)) is not None
@@ -215,6 +227,19 @@ def _scored_line(row: ConfigRow, choice: Choice, service: ScoringService) -> Lin
     if any(choice.may_pass(scorer.name) for scorer in service.scorers):
         line[UNFINISHED] = True
     return line
+
+
+def _scores_by_others(
+    row: ConfigRow, choice: Choice, service: ScoringService
+) -> tuple[dict[str, list[float | None]], dict[str, Any]]:
+    """What other scorers said of the candidates of a row from elsewhere, and of its winner where that is the same."""
+    if not isinstance(row, ScoredRow):
+        return {}, {}
+    ours = {scorer.name for scorer in service.scorers}
+    count = len(choice.scored_renders)
+    scores = {name: given for name, given in row.candidate_scores.items() if name not in ours and len(given) == count}
+    details = {name: given for name, given in row.scores_external.items() if name not in ours}
+    return scores, details if row.best_index == choice.best_index else {}
 
 
 def _nothing_scored(choice: Choice) -> RowFailure:
@@ -236,6 +261,7 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
     """What scoring reads, and what decides its result."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     return StageFiles(
+        typed=settings.typed,
         stage="score",
         manifest=workspace.configs_dir / "score.manifest.json",
         inputs=[workspace.candidates] if workspace.candidates.exists() else [],
@@ -266,37 +292,109 @@ def _fingerprint(name: str, needs: ScorerDeps) -> str:
         return f"unavailable: {error.message}"
 
 
-def _rows_to_score(settings: Settings, workspace: Workspace) -> Iterator[tuple[Split, int]]:
-    """How many rows to take from each wanted split that has some."""
-    counts = Counter(_homes(workspace).values())
+@dataclass(frozen=True)
+class SplitInputs:
+    """The ids of the rows of one split to score."""
+
+    generated: Sequence[str]
+    """Rows of ``candidates.jsonl``."""
+    put_there: Sequence[str]
+    """Rows that somebody put into the split's own file."""
+
+    def __len__(self) -> int:
+        return len(self.generated) + len(self.put_there)
+
+    def read(self, split: Split, workspace: Workspace) -> Iterator[ConfigRow]:
+        """The newest line of each row, one at a time."""
+        for line in read_newest(workspace.candidates, "row_id", self.generated):
+            yield typed_row({**line, "split": split}, ConfigRow, f"{workspace.candidates}: row {line['row_id']}")
+        path = workspace.scored(split)
+        for line in read_newest(path, "row_id", self.put_there):
+            given = {**line, "split": line.get("split") or split, FROM_ELSEWHERE: True}
+            row = typed_row(given, ScoredRow, f"{path}: row {line['row_id']}")
+            # A row that holds one config and no candidates is its own only candidate.
+            yield row if row.config_candidates else row.model_copy(update={"config_candidates": [row.config_payload]})
+
+
+def _inputs(settings: Settings, workspace: Workspace) -> dict[Split, SplitInputs]:
+    """The rows to score in each wanted split that has some, in all as many as the settings allow."""
+    homes = _homes(workspace)
     left = settings.configs.limit
+    found: dict[Split, SplitInputs] = {}
     for split in settings.configs.splits:
-        count = counts[split] if left is None else min(counts[split], left)
-        left = None if left is None else left - count
-        if count:
-            yield split, count
+        put_there = _put_there(workspace.scored(split), homes)
+        generated = [row_id for row_id, home in homes.items() if home == split and row_id not in put_there]
+        generated = generated[:left]
+        with_configs = [row_id for row_id, has_config in put_there.items() if has_config]
+        rows = SplitInputs(generated, with_configs[: None if left is None else left - len(generated)])
+        left = None if left is None else left - len(rows)
+        if len(rows):
+            found[split] = rows
+    return found
+
+
+def count_inputs(settings: Settings, workspace: Workspace) -> int:
+    """How many rows scoring would take. Raises :class:`InputError` for a row that cannot be read."""
+    return sum(map(len, _inputs(settings, workspace).values()))
 
 
 def _homes(workspace: Workspace) -> dict[str, Split]:
     """The split of each row that has candidates."""
+    if not workspace.candidates.exists():
+        return {}
     lines = read_lines(workspace.candidates, "drop")
     return {str(line["row_id"]): line.get("split") or FIRST_SPLIT for _, line in lines}
 
 
-def _rows_of(split: Split, workspace: Workspace) -> Iterator[ConfigRow]:
-    """The newest line of each row of a split, one at a time."""
-    for line in read_newest(workspace.candidates, "row_id"):
-        if (line.get("split") or FIRST_SPLIT) == split:
-            yield ConfigRow.model_validate({**line, "split": split})
+def _put_there(path: Path, homes: Mapping[str, Split]) -> dict[str, bool]:
+    """The rows of a scored file that are not from here, and whether each holds a config that can be scored.
+
+    These are rows that no stage made, and rows without candidates here, such as those of another workspace.
+    """
+    found: dict[str, bool] = {}
+    for number, line in read_lines(path, "drop") if path.exists() else ():
+        row_id = str(line.get("row_id") or typed_row(line, ScoredRow, f"{path}:{number}").row_id)
+        if made_here(line) and row_id in homes:
+            found.pop(row_id, None)
+        else:
+            held = (line.get("config_payload"), line.get("config"), *(line.get("config_candidates") or ()))
+            found[row_id] = any(held)
+    return found
 
 
-def prune_orphans(workspace: Workspace) -> None:
-    """Drop scored rows that have no candidates any more, or that moved to another split."""
+def _noting(rows: Iterator[ConfigRow], converted: Counter[str]) -> Iterator[ConfigRow]:
+    """The rows; what had to be changed in their configs is counted."""
+    for row in rows:
+        converted.update(row.converted)
+        yield row
+
+
+def _begin_again(path: Path, homes: Mapping[str, Split]) -> None:
+    """Forget what scoring made; rows that somebody put there stay, to be scored anew."""
+    if not path.exists():
+        return
+    stays = _put_there(path, homes)
+
+    def rows() -> Iterator[Line]:
+        for _, line in read_lines(path, "drop"):
+            if str(line["row_id"]) in stays:
+                yield {name: value for name, value in line.items() if name != "input_fingerprint"}
+
+    if replace_rows(path, rows()) == 0:
+        path.unlink()
+
+
+def prune_moved(workspace: Workspace) -> None:
+    """Drop the scored rows whose candidates moved to another split."""
     homes = _homes(workspace)
+
+    def moved(line: Line, split: Split) -> bool:
+        return made_here(line) and homes.get(str(line.get("row_id")), split) != split
+
     for split in SPLITS:
         path = workspace.scored(split)
-        if path.exists() and any(homes.get(str(line["row_id"])) != split for _, line in read_lines(path)):
-            replace_rows(path, (line for _, line in read_lines(path) if homes.get(str(line["row_id"])) == split))
+        if path.exists() and any(moved(line, split) for _, line in read_lines(path)):
+            replace_rows(path, (line for _, line in read_lines(path) if not moved(line, split)))
 
 
 def _add(total: Summary, part: Summary) -> None:

@@ -29,8 +29,9 @@ BASE_FILE = "base.json"
 HUB_SECONDS = 10.0
 """How long the hub may take to say whether it has a model."""
 
-TINY_VOCABULARY = 4096
+TINY_VOCABULARY = 1536
 TINY_LAYERS = 2
+TINY_LINE_CHARACTERS = 24
 TINY_HIDDEN = 64
 
 
@@ -320,7 +321,8 @@ def _from_pretrained(where: str, device: str) -> Loaded:
         arguments["quantization_config"] = GgufConfig(dequantize=True)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     with _found(where):
-        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **arguments)
+        load: Any = AutoModelForCausalLM.from_pretrained
+        model, info = load(source, dtype=dtype, output_loading_info=True, **arguments)
         if lacking := sorted(info["missing_keys"]):
             # The library fills them with random numbers.
             raise ValueError(f"its files lack {len(lacking)} weights, {lacking[0]} among them")
@@ -416,13 +418,13 @@ def _tiny_random(device: str) -> Loaded:
 def _tiny_tokenizer() -> Any:
     """Byte-level BPE trained on the task's own prompt and on random answers, so that rows stay short.
 
-    Its tokens may span words: the prompt of 5,000 characters becomes a few hundred of them.
+    Each long line of the prompt, which is the same for every row, is one token: 5,000 characters become a few dozen.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
     trainer = trainers.BpeTrainer(
@@ -432,6 +434,9 @@ def _tiny_tokenizer() -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_tiny_corpus(), trainer)
+    system = prompt_messages("")[0]["content"]
+    lines = dict.fromkeys(line for line in system.splitlines() if len(line) >= TINY_LINE_CHARACTERS)
+    tokenizer.add_tokens([AddedToken(line, normalized=False) for line in lines])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",

@@ -214,7 +214,7 @@ def _heard(scored_render: Any, scorer: str) -> float | None:
 
 
 def title_similarity(say: Say) -> Similarity:
-    """Cosine of the two texts' embeddings: MiniLM where it is here, hashed words elsewhere."""
+    """Cosine of the two texts' embeddings: MiniLM where it is here, the package's word vectors elsewhere."""
     choice = choose_embedder(DedupeSettings(model="auto"))
     embedder = load_embedder(choice)
     say(f"title reward: {choice.name} ({choice.why})")

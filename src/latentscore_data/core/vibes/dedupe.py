@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentscore.embed import MINILM, Embedder, EmbedderError, make_embedder
+from latentscore.embed import BUILTIN_WORDS, MINILM, Embedder, EmbedderError, WordVectorEmbedder, make_embedder
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import MissingError, require
 from latentscore_data.core.base.settings import DedupeSettings
@@ -36,15 +36,20 @@ class EmbedderChoice:
     name: str
     why: str
 
+    @property
+    def version(self) -> str:
+        """The name; for the package's own vectors with the hash of their file."""
+        return WordVectorEmbedder().fingerprint if self.name in ("words", BUILTIN_WORDS) else self.name
+
 
 def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
-    """``auto`` takes MiniLM where it is installed and fetched, else hashing. Nothing is loaded or downloaded."""
+    """``auto`` takes MiniLM where it is installed and fetched, else word vectors. Nothing is loaded or downloaded."""
     if settings.model != "auto":
         return EmbedderChoice(settings.model, "named in the settings")
     missing = minilm_missing()
     if missing is None:
         return EmbedderChoice("minilm", "installed and fetched")
-    return EmbedderChoice("hashing", f"{missing.message} ({missing.remedy})")
+    return EmbedderChoice("words", f"{missing.message} ({missing.remedy})")
 
 
 def minilm_missing() -> MissingError | None:
@@ -68,9 +73,9 @@ def load_embedder(choice: EmbedderChoice) -> Embedder:
         if choice.name not in ("minilm", MINILM) and find_spec("sentence_transformers") is not None:
             raise MissingError(
                 f"{choice.name} is neither a folder with a sentence-transformers model nor a hub model that was fetched before",
-                "name a folder, minilm or hashing with --dedupe-model",
+                "name a folder, minilm or words with --dedupe-model",
             ) from None
-        raise MissingError(str(error), "install and fetch it, or set dedupe.model = 'hashing'") from None
+        raise MissingError(str(error), "install and fetch it, or set dedupe.model = 'words'") from None
 
 
 def threshold_of(settings: DedupeSettings, embedder: Embedder) -> float:

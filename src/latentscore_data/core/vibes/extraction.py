@@ -11,7 +11,7 @@ from latentscore_data.core.base.loop import Line, read_newest
 from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import VibesSettings
-from latentscore_data.core.llm.offline.builtin import BUILTIN_PREFIX, FINGERPRINT
+from latentscore_data.core.llm.offline.builtin import BUILTIN_PREFIX, fingerprint
 from latentscore_data.core.llm.prompts import page_count, vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.vibes.schema import Ladder, TextVibes, vibe_schema_hash
@@ -29,7 +29,7 @@ def text_fingerprint(text: SourceText, model: str, settings: VibesSettings, api_
     """
     return digest(
         text.text,
-        FINGERPRINT if model.startswith(BUILTIN_PREFIX) else model,
+        fingerprint() if model.startswith(BUILTIN_PREFIX) else model,
         vibes_prompt_hash(),
         vibe_schema_hash(),
         settings.max_vibes,

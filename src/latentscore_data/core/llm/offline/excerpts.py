@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from latentscore_data.core.llm.offline.lexicon import lexicon, moods_in, tokens
+from latentscore_data.core.meaning.reading import pole_words, read, says_something, small_words
 from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes, Vibe
 
 PAGE_MARK = re.compile(r"\(Page (\d+)\)")
@@ -29,17 +29,13 @@ class _Sentence:
     at: int
 
     @cached_property
-    def stems(self) -> list[str]:
-        return [token.stem for token in tokens(self.text)]
-
-    @cached_property
     def words(self) -> int:
         return len(self.text.split())
 
     @cached_property
     def score(self) -> float:
         """How much mood the sentence carries, with a malus for very short and very long ones."""
-        hits = sum(1 for stem in self.stems if (stem,) in lexicon().mood_words or stem in lexicon().colors)
+        hits = sum(map(says_something, _words(self.text)))
         return hits / (6.0 + abs(self.words - 18) ** 0.8) if self.words >= 4 else 0.0
 
 
@@ -130,6 +126,10 @@ def _ladder(scene: list[_Sentence], about: str | None = None) -> Ladder:
     top = clauses[0] if clauses else ranked[0].text
     xl = "\n".join(_in_text_order(scene, clauses[:3]) or [_cut(ranked[0].text, LINE_WORDS)])
     lg = " ".join(_cut(s.text, 45) for s in sorted(ranked[:2], key=lambda s: s.at))
+    if len(clauses) > 2 and _words(xl) == _words(
+        lg
+    ):  # the two best sentences have three clauses: the lines keep two of them
+        xl = "\n".join(_in_text_order(scene, clauses[:2]))
     m = _cut(ranked[0].text, 30)
     sm = _densest(top if len(top.split()) >= 5 else ranked[0].text, 5, 9)
     xs = _densest(sm, 1, 3)
@@ -165,102 +165,6 @@ def _cut(text: str, words: int) -> str:
     return (cut[:comma] if comma > len(cut) // 2 else cut).rstrip(" ,;:—–") + "…"
 
 
-SMALL_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "and",
-        "or",
-        "with",
-        "for",
-        "from",
-        "by",
-        "is",
-        "are",
-        "was",
-        "were",
-        "it",
-        "its",
-        "this",
-        "that",
-        "as",
-        "but",
-        "into",
-    ]
-)
-"""Words that carry a sentence and no meaning of their own."""
-
-_EDGE = SMALL_WORDS | frozenset(
-    [
-        "he",
-        "she",
-        "they",
-        "we",
-        "i",
-        "you",
-        "his",
-        "her",
-        "their",
-        "my",
-        "our",
-        "so",
-        "if",
-        "then",
-        "than",
-        "when",
-        "who",
-        "whom",
-        "which",
-        "what",
-        "there",
-        "be",
-        "been",
-        "had",
-        "have",
-        "has",
-        "do",
-        "did",
-        "not",
-        "no",
-        "nor",
-        "upon",
-        "some",
-        "such",
-        "all",
-        "any",
-        "very",
-        "most",
-        "more",
-        "yet",
-        "o",
-        "oh",
-        "ay",
-        "will",
-        "would",
-        "could",
-        "should",
-        "may",
-        "might",
-        "must",
-        "shall",
-        "one",
-        "am",
-        "me",
-        "him",
-        "them",
-        "us",
-        "your",
-        "mr",
-    ]
-)
-
-
 def _densest(text: str, at_least: int, at_most: int) -> str:
     """The run of words that carries most mood, without small words at its ends where that leaves enough."""
     words = re.findall(r"[^\W_]+(?:[-'’][^\W_]+)*[,;]?", text)
@@ -271,10 +175,9 @@ def _densest(text: str, at_least: int, at_most: int) -> str:
             bare = [w.strip(",;").lower() for w in run]
             if any("," in w or ";" in w for w in run[:-1]) and at_most <= 3:
                 continue
-            stems = [token.stem for word in bare for token in tokens(word)]
-            hits = sum(1.0 for stem in stems if (stem,) in lexicon().mood_words or stem in lexicon().colors)
-            small = (bare[0] in _EDGE) + 2 * (bare[-1] in _EDGE)
-            inner = sum(word in _EDGE for word in bare)
+            hits = sum(map(says_something, bare))
+            small = (bare[0] in small_words()) + 2 * (bare[-1] in small_words())
+            inner = sum(word in small_words() for word in bare)
             rank = (hits - 0.8 * small - 0.25 * inner - 0.12 * length, length, -start)
             if rank > best_rank or best_rank[0] == -1.0:
                 best, best_rank = run, rank
@@ -282,117 +185,70 @@ def _densest(text: str, at_least: int, at_most: int) -> str:
     return joined if at_most > 3 else joined.lower()
 
 
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
 def _tags(scene: list[_Sentence]) -> list[str]:
-    """Up to three moods of the scene and the two words that speak most for them."""
-    stems = [stem for sentence in scene for stem in sentence.stems]
-    moods = list(moods_in(stems))[:3]
-    spoken = Counter(
-        token.text
-        for sentence in scene
-        for token in tokens(sentence.text)
-        if (token.stem,) in lexicon().mood_words and len(token.text) > 3
-    )
+    """Up to three poles that the scene leans to and the two words that say most often where it lies."""
+    text = " ".join(sentence.text for sentence in scene)
+    spoken = Counter(word for word in _words(text) if len(word) > 3 and says_something(word))
     words = [word for word, _ in sorted(spoken.items(), key=lambda item: (-item[1], item[0]))[:2]]
-    return list(dict.fromkeys([*moods, *words]))
+    return list(dict.fromkeys([*list(pole_words(read(text)))[:3], *words]))
 
 
 # --- who is in it ----------------------------------------------------------------------------------------------------
 
 _NOT_A_NAME = frozenset(
     [
-        "I",
-        "The",
-        "A",
-        "An",
-        "He",
-        "She",
-        "It",
-        "They",
-        "We",
-        "You",
-        "His",
-        "Her",
-        "Their",
-        "My",
-        "Our",
-        "In",
-        "On",
-        "At",
-        "To",
-        "And",
-        "Or",
-        "But",
-        "For",
-        "From",
-        "With",
-        "By",
-        "As",
-        "If",
-        "When",
-        "While",
-        "Then",
-        "There",
-        "This",
-        "That",
-        "These",
-        "Those",
-        "What",
-        "Who",
-        "How",
-        "Why",
-        "Where",
-        "So",
-        "Yet",
-        "Now",
-        "Oh",
-        "God",
-        "Lord",
-        "Monday",
-        "Tuesday",
-        "Wednesday",
-        "Thursday",
-        "Friday",
-        "Saturday",
-        "Sunday",
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-        "English",
-        "French",
-        "Christian",
-        "Chapter",
-        "Sir",
-        "Madam",
-        "Mr",
-        "Mrs",
-        "Captain",
-        "Christmas",
-        "No",
-        "Yes",
-        "Not",
-        "All",
-        "One",
-        "Some",
-        "Such",
-        "Right",
-        "Here",
-        "Aye",
-        "Ay",
-        "Nor",
-        "Upon",
-        "After",
-        "Before",
-        "Is",
-        "Was",
+        "god",
+        "lord",
+        "sir",
+        "madam",
+        "mr",
+        "captain",
+        "chapter",
+        "english",
+        "french",
+        "christian",
+        "christmas",
+        "yes",
+        "aye",
+        "ay",
+        "oh",
+        "nor",
+        "upon",
+        "after",
+        "before",
+        "while",
+        "yet",
+        "now",
+        "here",
+        "right",
+        "such",
+        "these",
+        "why",
+        "how",
+        "not",
+        "no",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "january",
+        "february",
+        "march",
+        "april",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
     ]
 )
 
@@ -406,7 +262,7 @@ def _names(sentences: list[_Sentence]) -> list[str]:
     )
     for sentence in sentences:
         for match in re.finditer(r"(?<=[a-z,;—] )([A-Z][a-z]{2,})\b", sentence.text):
-            if match[1] not in _NOT_A_NAME and match[1].lower() not in small:
+            if match[1].lower() not in small | _NOT_A_NAME | small_words():
                 counts[match[1]] += 1
     return [
         name

@@ -1,6 +1,6 @@
 """From English words to musical fields: what a vibe names outright, and what its moods suggest.
 
-The words themselves are data (``lexicon.toml``, ``moods.toml``, ``palette_words.toml``). This module only matches them:
+The words themselves are data (``lexicon.toml``). This module only matches them:
 endings are ignored, small typos forgiven, negations and intensifiers heard, and an adjective beside a noun is heard as a
 value of what the noun names ("slow chord changes" is not a slow tempo).
 """
@@ -17,6 +17,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from latentscore.labels import FIELDS, FieldSpec, Label, beats_per_minute
+from latentscore_data.core.meaning.reading import Reading, colors_in, read, seeds
 
 REGISTER = "register"
 """A field of the lexicon, not of the config: its labels are pairs of octaves."""
@@ -43,8 +44,8 @@ class ParsedVibe:
     """The words by which each field was named."""
     banned: dict[str, set[Label]] = field(default_factory=lambda: defaultdict(set))
     """Labels that the text says no to, where nothing else is asked for instead."""
-    moods: dict[str, float] = field(default_factory=dict)
-    """Moods and scenes with their weight, strongest first."""
+    reading: Reading = field(default_factory=Reading)
+    """What the other words ask for, by their meaning."""
     colors: list[str] = field(default_factory=list)
     """Colours named outright, as #RRGGBB."""
 
@@ -60,11 +61,10 @@ _NUMBERS: dict[str, str] = {
 @cache
 def _whole_words() -> dict[str, str]:
     """Words whose ending is part of them, and words whose rough stem would be another word (notes, not; bare, bars)."""
-    table = _read("lexicon.toml")["words"]
-    whole = {word: word for word in _split(table["keep"])}
-    for forms in table["families"]:
-        first, *others = _split(forms)
-        whole.update(dict.fromkeys((first, *others), first))
+    table = _tables()["words"]
+    whole = {word: word for word in table["keep"].split()}
+    for forms in table["families"].split("; "):
+        whole.update(dict.fromkeys(forms.split(), forms.split()[0]))
     return whole
 
 
@@ -145,35 +145,29 @@ class Lexicon:
     senses: Mapping[Phrase, tuple[Sense, ...]]
     heads: Mapping[Phrase, tuple[str, ...]]
     degrees: Mapping[tuple[Phrase, str], tuple[Label, ...]]
-    moods: Mapping[str, Mood]
-    mood_words: Mapping[Phrase, tuple[str, ...]]
-    colors: Mapping[str, str]
     longest: int
     vocabulary: frozenset[str]
     deletions: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class Mood:
-    name: str
-    fields: Mapping[str, Label]
-    colors: tuple[str, ...]
-
-
 def _spellings() -> set[str]:
     """The words of the tables as they are written, endings included: what a typing slip is compared with."""
     lists = [
-        *(words for table in (*_read("lexicon.toml")["fields"].values(), _read("lexicon.toml")["register"]) for words in table.values()),
-        *(table["words"] for table in _read("moods.toml").values()),
-        *_read("palette_words.toml"),
+        *(words for table in (*_tables()["fields"].values(), _tables()["register"]) for words in table.values()),
         "very extremely slightly moderately without",
     ]  # fmt: skip
     return {word for words in lists for word in re.findall(r"[a-z]{4,}", words.lower())}
 
 
 @cache
-def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads(files("latentscore_data.core.llm.offline").joinpath(name).read_text(encoding="utf-8"))
+def lexicon_text() -> str:
+    """The tables as they are written."""
+    return files("latentscore_data.core.llm.offline").joinpath("lexicon.toml").read_text(encoding="utf-8")
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    return tomllib.loads(lexicon_text())
 
 
 def _split(text: str) -> list[str]:
@@ -191,7 +185,7 @@ def to_label(spec: FieldSpec, text: str) -> Label:
 @cache
 def lexicon() -> Lexicon:
     """The tables of this package, read once."""
-    data = _read("lexicon.toml")
+    data = _tables()
     senses: dict[Phrase, list[Sense]] = defaultdict(list)
     heads: dict[Phrase, list[str]] = defaultdict(list)
     degrees: dict[tuple[Phrase, str], tuple[Label, ...]] = {}
@@ -205,9 +199,8 @@ def lexicon() -> Lexicon:
         degree_heads = [words_of(head) for head in _split(table.pop("degree_heads", ""))] or own_heads
         for head in degree_heads if steps else []:
             degrees[head, name] = steps
-        for key, words in table.items():
-            label = labels[key]
-            phrases = [*_split(words)]
+        for key, label in labels.items():
+            phrases = _split(table.get(key, ""))
             if name != REGISTER and not isinstance(label, bool | int):
                 phrases.append("~" + key.replace("_", " "))
             for phrase in phrases:
@@ -228,20 +221,7 @@ def lexicon() -> Lexicon:
     register = dict(data["register"])
     add_field(REGISTER, register, {key: key for key in register})
 
-    _drop_redundant(senses, heads)
-
-    moods: dict[str, Mood] = {}
-    mood_words: dict[Phrase, list[str]] = defaultdict(list)
-    for name, table in _read("moods.toml").items():
-        pairs = (pair.split("=") for pair in table["fields"].split())
-        suggested = {key: to_label(FIELDS[key], value) for key, value in pairs}
-        moods[name] = Mood(name, suggested, tuple(table["colors"].split()))
-        for word in _split(table["words"]):
-            if name not in mood_words[words_of(word)]:
-                mood_words[words_of(word)].append(name)
-
-    colors = {stem(word): value for word, value in _read("palette_words.toml").items()}
-    vocabulary = frozenset(w for phrase in (*senses, *heads, *mood_words) for w in phrase) | frozenset(colors)
+    vocabulary = frozenset(w for phrase in (*senses, *heads) for w in phrase)
     vocabulary |= _INTENSE | _MILD | _MODERATE | _NEGATIONS | _FILLERS | _COPULAS | _BREAKERS
     deletions: dict[str, list[str]] = defaultdict(list)
     for word in sorted(_spellings()):
@@ -251,31 +231,10 @@ def lexicon() -> Lexicon:
         senses={k: tuple(v) for k, v in senses.items()},
         heads={k: tuple(v) for k, v in heads.items()},
         degrees=degrees,
-        moods=moods,
-        mood_words={k: tuple(v) for k, v in mood_words.items()},
-        colors=colors,
-        longest=max(map(len, (*senses, *heads, *mood_words))),
+        longest=max(map(len, (*senses, *heads))),
         vocabulary=vocabulary,
         deletions={k: tuple(v) for k, v in deletions.items()},
     )
-
-
-def _drop_redundant(senses: dict[Phrase, list[Sense]], heads: Mapping[Phrase, list[str]]) -> None:
-    """Forget phrases such as "dark pad" where "dark" beside "pad" says the same.
-
-    A head hears all adjectives around it, a phrase only its own words ("a mournful, dark pad").
-    """
-    for phrase, meanings in list(senses.items()):
-        for sense in [s for s in meanings if s.alone]:
-            for cut in range(1, len(phrase)):
-                word, head = phrase[:cut], phrase[cut:]
-                if sense.field in heads.get(head, ()) and any(
-                    (s.field, s.label) == (sense.field, sense.label) for s in senses.get(word, ())
-                ):
-                    meanings.remove(sense)
-                    break
-        if not meanings:
-            del senses[phrase]
 
 
 # --- small typos -----------------------------------------------------------------------------------------------------
@@ -616,8 +575,9 @@ def parse_vibe(text: str) -> ParsedVibe:
                 parsed.fields[name] = label
                 parsed.words[name] = mention.words
     _order_registers(parsed, strengths)
-    parsed.moods = moods_in(reader.stems)
-    parsed.colors = [reader.tables.colors[word] for word in reader.stems if word in reader.tables.colors]
+    said = {token.text for token, used in zip(reader.tokens, reader.used, strict=True) if used}
+    parsed.reading = read(text, frozenset(said - seeds()))
+    parsed.colors = colors_in([token.text for token in reader.tokens])
     return parsed
 
 
@@ -629,25 +589,6 @@ def _says_more(name: str, label: Label | None, before: Label | None) -> bool:
     middle = (len(spec.labels) - 1) / 2
     new, old = spec.labels.index(label) - middle, spec.labels.index(before) - middle
     return new * old > 0 and abs(new) > abs(old)
-
-
-def carries_mood(word: str) -> bool:
-    """True for a word that speaks for a mood or names a colour."""
-    found = corrected(word.lower())
-    return (found,) in lexicon().mood_words or found in lexicon().colors
-
-
-def moods_in(stems: Sequence[str]) -> dict[str, float]:
-    """Moods with a weight in (0, 2], strongest first. A mood grows with the different words that speak for it."""
-    tables = lexicon()
-    hits: dict[str, set[Phrase]] = defaultdict(set)
-    for length in (3, 2, 1):
-        for start in range(len(stems) - length + 1):
-            phrase = tuple(stems[start : start + length])
-            for mood in tables.mood_words.get(phrase, ()):
-                hits[mood].add(phrase)
-    weights = {mood: min(2.0, 0.6 + 0.4 * len(found)) for mood, found in hits.items()}
-    return dict(sorted(weights.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _register(mention: Mention) -> Iterable[tuple[str, Label]]:

@@ -1,0 +1,125 @@
+"""The form of a piece: sections without end, which layers play in each bar, how tense each beat is.
+
+Everything is a function of the config, the seed and the bar, so a piece of any length begins with a shorter one and a
+stream may go on for ever. Four sections of eight bars make a cycle; its order of roles follows the tension curve.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+
+from latentscore.config import MusicConfig
+from latentscore.labels import beats_per_minute
+
+LAYERS = ("bass", "pad", "melody", "rhythm", "texture", "accent")
+"""The six layers, in the order in which density brings them forward."""
+
+STREAMS = {name: n for n, name in enumerate((*LAYERS, "harmony", "feel", "form"))}
+"""The number of each random stream: its place in the seed's tree."""
+
+BEATS_PER_BAR = 4
+
+SECTION_BARS = 8
+"""How many bars one section has."""
+
+Role = Literal["opening", "statement", "departure", "height", "breath"]
+
+# What the four sections of a cycle do. The first section of the piece opens it; later cycles begin with a breath.
+_ROLES: dict[str, tuple[Role, Role, Role, Role]] = {
+    "arc": ("breath", "statement", "height", "departure"),
+    "ramp": ("breath", "departure", "statement", "height"),
+    "waves": ("breath", "statement", "departure", "height"),
+}
+
+_LONG_BAR_SECONDS = 2.4
+"""In slower pieces the bass does not wait for a second bar."""
+
+
+def stream(seed: int, name: str, *where: int) -> np.random.Generator:
+    """The independent random stream of a layer (or "harmony", "feel", "form") at a place, usually a bar."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(STREAMS[name], *where)))
+
+
+@dataclass(frozen=True)
+class Section:
+    """Eight bars: the number of the section, what it does in the piece, and the layers that rest in it."""
+
+    index: int
+    role: Role
+    resting: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Form:
+    """The sections of a piece. Nothing here depends on the length of the piece."""
+
+    config: MusicConfig
+    seed: int
+
+    @cached_property
+    def _entries(self) -> dict[str, int]:
+        """The bar in which each layer enters: the pad first, with one other, the bass after two bars at most.
+
+        The order follows from key and harmony, not from the seed, so two seeds of a config open alike.
+        """
+        config = self.config
+        rng = np.random.default_rng(crc32(f"{config.mode} {config.root} {config.harmony_style} 52".encode()))
+        second = ("bass", "melody", "texture", "accent")[int(rng.permutation(4)[0])]
+        slow = 60.0 * BEATS_PER_BAR / beats_per_minute(config.tempo) > _LONG_BAR_SECONDS
+        return dict.fromkeys(LAYERS, 1) | {"bass": 1 if slow else 2} | {"pad": 0, second: 0}
+
+    def section(self, bar: int) -> Section:
+        """The section that a bar belongs to."""
+        index = bar // SECTION_BARS
+        role = "opening" if index == 0 else _ROLES[self.config.tension_curve][index % 4]
+        return Section(index, role, _resting(self.config.density, role, self.seed, index))
+
+    def plays(self, layer: str, bar: int) -> bool:
+        """Whether a layer plays in a bar. Before the piece nothing does."""
+        if bar < 0:
+            return False
+        if bar < SECTION_BARS:
+            return bar >= self._entries[layer]
+        return layer not in self.section(bar).resting
+
+    def enters(self, layer: str, bar: int) -> bool:
+        """Whether a layer plays in a bar and did not play in the bar before."""
+        return self.plays(layer, bar) and not self.plays(layer, bar - 1)
+
+    def tension(self, beat: float) -> float:
+        """Intensity from 0.2 to 1 at a beat: the tension curve over each cycle of sections, and smaller over each section."""
+        bar = beat / BEATS_PER_BAR
+        cycle = (bar / (4 * SECTION_BARS)) % 1.0
+        section = (bar / SECTION_BARS) % 1.0
+        curve = self.config.tension_curve
+        if curve == "arc":
+            level = 0.55 * math.sin(math.pi * cycle) ** 1.3 + 0.45 * math.sin(math.pi * section) ** 1.3
+        elif curve == "ramp":
+            # The last half bar falls back, so that a section does not begin with a step.
+            level = 0.55 * _ramp(cycle, 4 * SECTION_BARS) + 0.45 * _ramp(section, SECTION_BARS)
+        else:
+            level = (
+                0.5 - 0.275 * math.cos(math.tau * 2 * cycle) - 0.225 * math.cos(math.tau * section * SECTION_BARS / 2)
+            )
+        return 0.2 + 0.8 * level
+
+
+def _ramp(x: float, bars: int) -> float:
+    fall = 0.5 / bars
+    return x / (1.0 - fall) if x < 1.0 - fall else (1.0 - x) / fall
+
+
+@lru_cache(maxsize=256)
+def _resting(density: int, role: Role, seed: int, index: int) -> frozenset[str]:
+    """The layers that rest in a section: none at its height, more the less dense the piece is. Bass or pad always plays."""
+    count = {"departure": (8 - density) // 2, "breath": (10 - density) // 2}.get(role, 0)
+    order = [LAYERS[int(n)] for n in stream(seed, "form", 1, index).permutation(len(LAYERS))]
+    stays = next(layer for layer in order if layer in ("bass", "pad"))
+    order.remove(stays)
+    return frozenset(order[:count])

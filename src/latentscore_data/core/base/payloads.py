@@ -1,0 +1,64 @@
+"""Payloads that other programs wrote, as our own rows hold them: configs with a label in every field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from latentscore import FIELDS, InvalidConfigError, MusicConfigPrompt, convert_config
+from latentscore.config import FIELDS_LEFT_OUT
+
+UNTITLED: Mapping[str, Any] = {"thinking": "", "title": "Untitled", "palettes": []}
+"""What a config without a payload around it gets."""
+
+NUMBERS_LABELED = "numbers between two labels: set to the nearest label"
+"""A note beside those of :func:`latentscore.convert_config`."""
+
+
+def convert_payload(payload: Any, layers: Any = None) -> tuple[Any, tuple[str, ...]]:
+    """A payload whose config is in labels, and what had to be changed in it.
+
+    ``payload`` is a payload, a config alone, or the JSON text of either; ``layers`` are styles that stand beside it and
+    count where the config does not name its own. What has no clear meaning comes back as it is, without a note.
+    """
+    held = _mapping(payload)
+    if held is None:
+        return payload, ()
+    rest = held if "config" in held else UNTITLED
+    config = _mapping(held.get("config", held))
+    if config is None:
+        return payload, ()
+    if in_labels(config):
+        return {**rest, "config": dict(config)}, ()
+    if isinstance(layers, Mapping) and FIELDS.keys() >= layers.keys():
+        config = {**cast("Mapping[str, Any]", layers), **config}
+    try:
+        read, notes = convert_config(config)
+    except InvalidConfigError:
+        return payload, ()
+    if isinstance(read, MusicConfigPrompt):
+        return {**rest, "config": read.model_dump()}, notes
+    labels = read.to_prompt()
+    if labels.to_config() != read and FIELDS_LEFT_OUT not in notes:
+        notes = (*notes, NUMBERS_LABELED)
+    return {**rest, "config": labels.model_dump()}, notes
+
+
+def in_labels(config: Mapping[str, Any]) -> bool:
+    """Whether a config holds a label in each field and its registers in order; without parsing it."""
+    return (
+        config.keys() == FIELDS.keys()
+        and all(value in FIELDS[name].labels for name, value in config.items())
+        and config["register_min_oct"] <= config["register_max_oct"]
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any] | None:
+    """The value, or what its JSON text holds, where that is a mapping."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else None

@@ -1,0 +1,61 @@
+"""What a stage is, and the table of stages that run-all, status, doctor and provenance read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.base.manifest import StageFiles, stale_reasons
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+
+STAGES = ("download", "vibes", "configs", "train", "bench", "export")
+"""The stages in order. Each is the object ``STAGE`` of the module of its name in this package, which is imported when it is
+first asked for."""
+
+
+class Run(Protocol):
+    def __call__(self, settings: Settings, *, yes: bool) -> Summary: ...
+
+
+class Estimate(Protocol):
+    def __call__(self, settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]: ...
+
+
+def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+    """The estimate of a stage that asks nobody who is paid."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the chain.
+
+    ``files`` returns what it reads and what decides its result, and works before any input exists. ``preflight`` returns the
+    keys, extras, weights and values that are missing or wrong, without network or cost. ``run`` does the whole stage under the
+    lock that the caller holds. ``estimate`` returns calls and cost; ``behind`` names the first stage that runs before it (empty
+    for none), whose rows are then not those that are there now. ``finished_mark`` is the file that says, in the folder of a run
+    that was started by hand, that the run is finished.
+    """
+
+    name: str
+    files: Callable[[Settings, Workspace], list[StageFiles]]
+    preflight: Callable[[Settings], list[LsdataError]]
+    run: Run
+    estimate: Estimate = costs_nothing
+    finished_mark: str = ""
+
+    def stale_reasons(self, settings: Settings, workspace: Workspace) -> list[str]:
+        """Why the stage must run; an empty list when it is fresh."""
+        return [reason for part in self.files(settings, workspace) for reason in stale_reasons(part, workspace.root)]
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of that name. Raises :class:`InputError` for a name that is none."""
+    if name not in STAGES:
+        raise InputError(f"{name!r} is no stage", f"stages: {', '.join(STAGES)}")
+    return import_module(f"latentscore_data.core.stages.{name}").STAGE

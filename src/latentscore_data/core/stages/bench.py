@@ -1,0 +1,217 @@
+"""The stage bench: sources answer the same rows; every answer is rendered and scored, and one page compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from latentscore import RENDERER_VERSION, schema_hash
+from latentscore_data.core.base.display import progress, say
+from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench import prepare, run
+from latentscore_data.core.bench.human import evaluate, write_pack
+from latentscore_data.core.bench.prepare import missing, rows_file, sources_decide
+from latentscore_data.core.bench.report import render_report
+from latentscore_data.core.bench.run import RunFiles
+from latentscore_data.core.bench.summary import summarise
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.generators.registry import kind_of, make_generator
+from latentscore_data.core.llm.plan import Plan, added_up
+from latentscore_data.core.scoring.best_of import scorer_versions
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import total_usage
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
+
+
+def run_bench(
+    settings: Settings,
+    *,
+    human_pack: bool = False,
+    trusted: frozenset[str] = frozenset(),
+    yes: bool = False,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    executor: Executor | None = None,
+    of_the_chain: bool = True,
+) -> Summary:
+    """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
+
+    On a remote ``executor`` local models answer there, and answers are rendered, scored and made into clips there; hosted
+    models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
+    name of its own.
+    """
+    workspace = Workspace(settings.paths.root)
+    rows = prepare.choose_rows(settings.bench, workspace)
+    sources = prepare.choose_sources(settings.bench, rows)
+    baseline = prepare.baseline_label(settings.bench, sources)
+    files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
+    executor = executor or make_executor("local", settings, say)
+    there = remote_estimates(settings, workspace, executor) if executor.remote else []
+    for plan in plans(settings, workspace):
+        confirm_spending(plan, settings.llm, yes)
+    make_renderer: MakeRenderer = LocalRenderer
+    if executor.remote:
+        confirm_remote_jobs(there, settings.train.modal, yes)
+        if executor.scorer_blocker(settings.scoring) is None:
+            make_renderer = executor.make_renderer(keep_flac=settings.bench.keep_audio)
+    again = {"retry_failed": retry_failed, "overwrite": overwrite}
+
+    with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
+        needs = prepare.generator_deps(settings, workspace, rows, cache, executor=executor)
+        generators = [make_generator(source, needs) for source in sources]
+        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}")
+        asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
+        samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
+        floor = prepare.floor_source(service, baseline)
+        heard = run.score_answers(
+            samples,
+            service,
+            files,
+            keep_flac=settings.bench.keep_audio,
+            floor_source=floor,
+            max_in_flight=service.at_once,
+            progress=progress(),
+            **again,
+        )
+        results = run.results_in_order(files, samples, service, keep_flac=settings.bench.keep_audio, floor_source=floor)
+        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
+        heard.count(total_usage(service.scorers))
+
+    table = summarise(results, facts)
+    replace_json(files.summary, table)
+    render_report(table, results, files.audio, files.report)
+    summary = summarize_run(asked, heard, table, files)
+    if human_pack:
+        pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
+        summary.outputs.append(str(pack))
+    write_manifest(
+        a_run(settings, workspace, files), workspace.root, [files.results, files.summary, files.report], summary
+    )
+    if of_the_chain:
+        # What run-all and status ask about is the run that the settings describe, wherever its folder is.
+        write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
+    return summary
+
+
+def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
+    """What would be done on the executor: the answers of local models, and every sound of the run.
+
+    Raises :class:`InputError` where nothing of this run can be done there.
+    """
+    rows = prepare.choose_rows(settings.bench, workspace)
+    sources = prepare.choose_sources(settings.bench, rows)
+    found = [one for s in sources for one in kind_of(s).estimate(s, len(rows), settings, executor)]
+    if (reason := executor.scorer_blocker(settings.scoring)) is not None:
+        if not found:
+            executor.make_renderer()
+        say(f"bench: the answers are scored here: {reason}")
+        return found
+    candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
+    sounds = len(rows) * len(sources) + candidates
+    return [*found, *executor.estimate_scoring(sounds, settings.scoring, clips=True)]
+
+
+def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
+    """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
+    rows = prepare.choose_rows(settings.bench, workspace)
+    sources = prepare.choose_sources(settings.bench, rows)
+    asked = [plan for s in sources if (plan := kind_of(s).plan(s, rows, settings, workspace)) is not None]
+    return asked + prepare.judges_plans(settings, rows, sources)
+
+
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+    """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
+    ``behind`` a stage that makes them anew."""
+    named = [*settings.bench.sources, *settings.scoring.scorers]
+    if not any(name.startswith(("litellm:", "judge:")) for name in named):
+        return added_up([])
+    if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
+        return {"cost_usd": None, "calls": 0, "basis": f"{behind} runs before it: its rows are not there yet"}
+    try:
+        found = plans(settings, workspace)
+    except MissingError as missing:
+        return {"cost_usd": None, "calls": 0, "basis": missing.message}
+    return added_up(found)
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
+    """The whole stage, under the lock that run-all holds."""
+    return run_bench(settings, yes=yes)
+
+
+def summarize_run(asked: Sequence[Summary], heard: Summary, table: dict[str, Any], files: RunFiles) -> Summary:
+    """The run as one summary: samples done, what models were paid, and who came out ahead."""
+    summary = heard
+    summary.stage = "bench"
+    for part in asked:
+        summary.seconds += part.seconds
+        summary.add_bill(part)
+        summary.failed.update(part.failed)
+    headline = table["headline"]
+    summary.details["scorer"] = headline
+    for source in table["sources"]:
+        summary.details[source["label"]] = in_words(source, headline)
+    if table["few_documents"]:
+        summary.details["note"] = table["few_documents"]
+    summary.outputs = [str(files.report), str(files.summary), str(files.results)]
+    summary.next_step = f"open {files.report}"
+    return summary
+
+
+def in_words(source: dict[str, Any], scorer: str) -> str:
+    """A source's line for a terminal: mean, interval, and how many of its answers could be scored."""
+    score = source["scores"][scorer]
+    interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
+    fields = source["fields"]
+    asked = f", {fields['mean']:.0%} of {fields['asked']} asked fields" if fields else ""
+    return f"{score['mean']:.3f}{interval}, {source['success_rate']:.0%} scored{asked}"
+
+
+def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
+    """What people heard: strengths with intervals, and who was left out for failing the catch trials."""
+    found = evaluate(answers, workspace.bench_dir)
+    summary = Summary("bench, people", done=found["answers"])
+    summary.details.update({"listeners": found["listeners"], "left_out": found["left_out"]})
+    for player in found["strengths"]:
+        summary.details[player["label"]] = player["in_words"]
+    summary.outputs = [found["written"]]
+    return summary
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """What the benchmark of these settings reads, and what decides its result."""
+    return [StageFiles("bench", workspace.bench_dir / "manifest.json", *_decides(settings, workspace), settings.typed)]
+
+
+def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFiles:
+    """The same for the manifest in the run's own folder."""
+    return StageFiles("bench", files.manifest, *_decides(settings, workspace), settings.typed)
+
+
+def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
+    inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
+    bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
+    scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
+    depends = sources_decide(settings, workspace)
+    versions = {**depends.versions, "renderer": RENDERER_VERSION, "schema": schema_hash()}
+    versions |= scorer_versions(ScorerDeps(settings.scoring, settings.llm))
+    found = [path for path in inputs if path is not None and path.exists()]
+    return found, {**bench, **depends.settings, "scoring": scoring}, versions
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """What would stop the benchmark, found without network or cost."""
+    return missing(settings)
+
+
+STAGE = Stage("bench", stage_files, preflight, run_stage_for_chain, estimate=estimate, finished_mark="manifest.json")

@@ -1,0 +1,251 @@
+"""The chain: the stages in order, each only when something that it depends on has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from latentscore_data.core.base.display import OUTPUT, clean, console, duration, interactive, money, print_json, say
+from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
+from latentscore_data.core.base.manifest import StageFiles, read_manifest
+from latentscore_data.core.base.settings import Settings, load_settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace, sample_root
+from latentscore_data.core.stages.base import STAGES, stage_named
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+
+SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
+    "llm": {"model": "builtin/keywords"},
+    "download": {"datasets": ["builtin"], "sample_size": 16},
+    "vibes": {"model": "builtin/keywords", "max_vibes": 1, "characters": False},
+    "dedupe": {"model": "words"},
+    "configs": {"model": "builtin/keywords", "n": 4},
+    "scoring": {"scorers": ["acoustic"], "seconds": 5.0},
+    "train": {"on": "local", "base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},
+    "bench": {
+        "sources": ["dataset:config_payload", "baseline:random", "baseline:keywords"],
+        "suite": None,
+        "name": None,
+    },
+    "export": {"kinds": ["map", "dataset", "report"]},
+}
+
+
+"""What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
+
+
+def sample_flags(root: Path | None, config: Path | None = None) -> dict[str, dict[str, Any]]:
+    """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
+    flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
+    flags["paths"] = {"root": sample_root(root or load_settings(config).paths.root)}
+    return flags
+
+
+def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[str]:
+    """The stages to run, in order. Raises :class:`InputError` for a name that is no stage or an empty choice."""
+    for name in (from_, until, *skip):
+        if name is not None and name not in STAGES:
+            raise InputError(f"{name!r} is no stage", f"stages: {', '.join(STAGES)}")
+    first = STAGES.index(from_) if from_ else 0
+    last = STAGES.index(until) if until else len(STAGES) - 1
+    stages = [name for name in STAGES[first : last + 1] if name not in skip]
+    if not stages:
+        raise InputError("no stage is left to run", "check --from, --until and --skip")
+    return stages
+
+
+@dataclass
+class Chain:
+    """What the whole run did."""
+
+    summaries: list[Summary] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Stages that did not run, with the reason."""
+    plan: list[dict[str, Any]] = field(default_factory=list)
+    report: str = ""
+    missing: dict[str, list[LsdataError]] = field(default_factory=dict)
+    """What a dry run found missing: the run itself would end with the first of it."""
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        for problems in self.missing.values():
+            return problems[0].exit_code
+        return max((summary.exit_code for summary in self.summaries), default=0)
+
+    def _missing_lines(self) -> list[str]:
+        return [f"{stage}: {problem}" for stage, problems in self.missing.items() for problem in problems]
+
+    def show(self) -> None:
+        """The plan or the result, as a table or as one JSON document."""
+        if OUTPUT.json:
+            print_json(
+                {
+                    "stages": [summary.to_dict() for summary in self.summaries],
+                    "left_out": self.left_out,
+                    "plan": self.plan,
+                    **({"missing": missing} if (missing := self._missing_lines()) else {}),
+                    "report": self.report,
+                    "seconds": round(self.seconds, 3),
+                    "exit_code": self.exit_code,
+                }
+            )
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        if self.plan:
+            console().print(plan_table(self.plan))
+            for line in self._missing_lines():
+                console().print(Text(f"missing: {clean(line)}", style="red"))
+            for step in spending_steps(self.plan):
+                console().print(Text(clean(f"{step['stage']}: {step['basis']}"), style="dim"))
+            return
+        table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
+        for summary in self.summaries:
+            state = "fresh" if summary.fresh else "done"
+            failed = str(sum(summary.failed.values()) or "")
+            rows = str(summary.done + summary.skipped)
+            table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
+        for stage in self.left_out:
+            table.add_row(stage, "skipped", "", "", "", "", style="dim")
+        console().print(table)
+        for stage, why in self.left_out.items():
+            console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
+        if self.report:
+            console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
+
+
+def plan_table(plan: Sequence[dict[str, Any]]) -> Table:
+    """What each stage would do and cost."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("stage", "state", "why", "cost", box=None)
+    for step in plan:
+        why = "; ".join(dict.fromkeys(step["why"]))
+        table.add_row(step["stage"], step["state"], Text(clean(why)), money(step.get("cost_usd", 0.0)))
+    return table
+
+
+def spending_steps(plan: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages of a plan that cost something, or may."""
+    return [step for step in plan if step.get("cost_usd", 0.0) != 0.0]
+
+
+def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool:
+    """Ask once, before the first stage, whether all that the chain would spend may be spent: nobody is there to answer hours
+    later. Returns whether the stages need not ask again. Where nothing is to be asked, ``plan`` is not even looked at.
+
+    Raises :class:`InputError` where nobody can be asked and :class:`StoppedError` when the answer is no.
+    """
+    if yes or settings.llm.max_cost is not None:
+        return yes
+    spending = spending_steps(plan)
+    if not spending:
+        return False
+    if not interactive():
+        costs = ", ".join(f"{step['stage']} {money(step['cost_usd'])}" for step in spending)
+        raise InputError(f"this costs money ({costs}) and nobody can be asked", "say --yes or --max-cost USD")
+    for step in spending:
+        say(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})")
+    if not typer.confirm("Go on with all of it?", err=True):
+        raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
+    return True
+
+
+def run_stages(
+    settings: Settings, stages: Sequence[str], *, force: bool, dry_run: bool, yes: bool, sample: bool
+) -> Chain:
+    """Check everything first, then run what is stale, one stage after the other, under one lock."""
+    import time
+
+    workspace = Workspace(settings.paths.root)
+    chain = Chain()
+    stages = [stage for stage in stages if not _cannot_run(stage, settings, sample, chain)]
+    plan = planned(stages, settings, workspace, force)
+    if dry_run:
+        chain.plan = list(plan)
+        chain.missing = {stage: found for stage in stages if (found := stage_named(stage).preflight(settings))}
+        return chain
+    check_first(settings, stages)
+    yes = agree(plan, settings, yes)
+    started = time.monotonic()
+    with workspace.lock("run-all"):
+        for stage in stages:
+            of_chain = stage_named(stage)
+            why = [] if force else stage_named(stage).stale_reasons(settings, workspace)
+            if not why and not force:
+                chain.summaries.append(Summary(stage, fresh=True))
+                say(f"{stage}: fresh")
+                continue
+            say(f"{stage}: {'forced' if force else why[0]}")
+            summary = of_chain.run(settings, yes=yes)
+            chain.summaries.append(summary)
+            if summary.exit_code > EXIT_SOME_FAILED:
+                break
+    if "bench" in stages:
+        chain.report = report_of(stage_named("bench").files(settings, workspace)[0], workspace)
+    chain.seconds = time.monotonic() - started
+    return chain
+
+
+def report_of(bench: StageFiles, workspace: Workspace) -> str:
+    """The page of the benchmark that these settings ask for; empty while there is none."""
+    outputs: dict[str, Any] = (read_manifest(bench.manifest) or {}).get("outputs", {})
+    pages = {(workspace.root / name).parent / "report.html" for name in outputs}
+    return next((str(page.resolve()) for page in pages if page.exists()), "")
+
+
+def check_first(settings: Settings, stages: Sequence[str]) -> None:
+    """Find what is missing for any stage before the first one runs. Raises the first error, after naming them all."""
+    problems: list[LsdataError] = []
+    for stage in stages:
+        found = stage_named(stage).preflight(settings)
+        problems += found
+        for problem in found:
+            say(f"{stage}: {problem}")
+    if problems:
+        raise problems[0]
+
+
+def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> bool:
+    """True for a stage that the sample run leaves out because its extra is not installed; the reason is told."""
+    if stage != "train":
+        return False
+    if settings.train.skip:
+        why = "train.skip is set"
+    elif sample and (problems := stage_named("train").preflight(settings)):
+        why = str(problems[0])
+    else:
+        return False
+    chain.left_out[stage] = why
+    say(f"{stage}: skipped, {why}")
+    return True
+
+
+def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, force: bool) -> Iterator[dict[str, Any]]:
+    """Each stage with its state, why, and what it can cost. Behind a stage that runs, those after it get other rows than
+    there are now, so that they may run as well; what they may cost is reckoned without what is there."""
+    before = ""
+    for stage in stages:
+        why = ["forced"] if force else stage_named(stage).stale_reasons(settings, workspace)
+        if not why and before:
+            why = [f"{before} runs before it"]
+        step: dict[str, Any] = {"stage": stage, "state": "stale" if why else "fresh", "why": why}
+        if why:
+            try:
+                step.update(stage_named(stage).estimate(settings, workspace, behind=before))
+            except LsdataError as error:  # what is missing for the stage is found by its preflight
+                step.update({"cost_usd": None, "calls": 0, "basis": error.message})
+        if why and not before:
+            before = stage
+        yield step

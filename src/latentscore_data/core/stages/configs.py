@@ -1,0 +1,364 @@
+"""The stage configs: candidates for each vibe from a model, rendered, scored, and the best one kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore_data.core.base.display import progress, say
+from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.base.jsonl import read_lines
+from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace, sample_root
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.configs.adhoc import answer_typed
+from latentscore_data.core.configs.candidate_generation import (
+    Source,
+    VibeRows,
+    example_answer,
+    generate,
+    model_version,
+    questions,
+    require_rows,
+    sample_rows,
+)
+from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
+from latentscore_data.core.llm.prices import costs_nothing
+from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
+
+
+def model_name(settings: Settings) -> str:
+    """The model this stage asks."""
+    return settings.configs.model or settings.llm.model
+
+
+def choose_rows(
+    settings: Settings, workspace: Workspace, only: str | None = None
+) -> tuple[Workspace, Source | list[VibeRow]]:
+    """The vibe rows to work on and where; the bundled sample rows, in a place of their own, where there are none yet.
+
+    No rows where there is nothing to generate for: with ``only`` "score", or where scored rows were put there without vibes.
+    """
+    rows = VibeRows(workspace, settings.configs)
+    has_configs = workspace.candidates.exists() or any(workspace.scored(s).exists() for s in settings.configs.splits)
+    if has_configs and (only == "score" or (only is None and not len(rows))):
+        return workspace, rows if only == "score" else []
+    if workspace.vibe_files() or workspace.text_files() or "TEST" not in settings.configs.splits:
+        require_rows(rows, settings.configs)
+        return workspace, rows
+    workspace = Workspace(sample_root(workspace.root))
+    rows = sample_rows(settings.configs)
+    say(f"configs: there are no vibe rows yet, so here are the {len(rows)} bundled sample vibes ({workspace.root})")
+    return workspace, rows
+
+
+def run_configs(
+    settings: Settings,
+    *,
+    workspace: Workspace,
+    rows: Source | list[VibeRow],
+    only: str | None = None,
+    trusted: frozenset[str] = frozenset(),
+    yes: bool = False,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    executor: Executor | None = None,
+) -> Summary:
+    """Candidates for the rows, then the winners. The lock is held by the caller.
+
+    Models are asked from here in any case; on a remote ``executor`` the candidates are rendered and scored there.
+    """
+    summary = Summary("configs")
+    to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
+    make_renderer: MakeRenderer = LocalRenderer
+    if executor is not None and executor.remote and to_score:
+        make_renderer = remote_renderer(settings, to_score, executor, yes=yes)
+    if only != "generate":
+        check_scorers(settings, to_score, trusted=trusted, yes=yes)
+    if only != "score":
+        summary = run_generate(
+            settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
+        )
+    if only == "generate":
+        summary.next_step = "lsdata configs --only score"
+        return summary
+    return run_score(
+        summary,
+        settings,
+        workspace,
+        trusted=trusted,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        make_renderer=make_renderer,
+    )
+
+
+def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[RemoteJobEstimate]:
+    """What rendering and scoring takes on the executor. Raises :class:`InputError` for scorers that must run here."""
+    executor.make_renderer()
+    return executor.estimate_scoring(rows * settings.configs.n, settings.scoring, clips=False)
+
+
+def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
+    """The renderer of a remote executor, once its cost was shown and agreed to."""
+    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings.train.modal, yes)
+    return executor.make_renderer()
+
+
+def run_score(
+    summary: Summary,
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    trusted: frozenset[str] = frozenset(),
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    make_renderer: MakeRenderer = LocalRenderer,
+) -> Summary:
+    """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
+    announce_scorer(settings)
+    scored = run_scoring(
+        settings,
+        workspace,
+        trusted=trusted,
+        progress=progress(),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        make_renderer=make_renderer,
+    )
+    summary.done, summary.skipped = scored.done, scored.skipped
+    summary.add_bill(scored)
+    summary.failed += scored.failed
+    summary.short += scored.short
+    summary.unfinished += scored.unfinished
+    summary.seconds += scored.seconds
+    summary.outputs = scored.outputs
+    summary.details |= {
+        **scored.details,
+        "scorer": ", ".join(scored.details["scorers"]),
+        **winners(settings, workspace),
+    }
+    for note, count in summary.details["converted"].items():
+        say(f"configs: {count} rows from elsewhere: {note}")
+    if undecided := summary.details.get("without_known_words"):
+        say(
+            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; there the "
+            "first answer stands (--scorer clap or judge:MODEL would decide)"
+        )
+    in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"
+    summary.next_step = (
+        'lsdata configs "slow rain on a tin roof" --audio out/, or the whole chain: lsdata run-all --sample'
+        if in_sample
+        else "lsdata bench"
+    )
+    return summary
+
+
+def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes: bool) -> None:
+    """Before anything is asked: whoever listens must be able to, and a judge that costs money must be agreed to."""
+    needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
+    make_scorers(needs)
+    for plan in scorer_plans(rows * settings.configs.n, needs):
+        confirm_spending(plan, settings.llm, yes)
+
+
+def announce_scorer(settings: Settings) -> None:
+    """Who listens, and why, where the settings leave it open."""
+    if "auto" in settings.scoring.scorers:
+        name, why = resolve_auto(settings.scoring)
+        say(f"configs: {name} listens ({why})")
+
+
+SHOWN_WINNERS = 20
+
+
+def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+    """The scores of all winners, and the first few winners themselves."""
+    undecided = 0
+    scores: list[float] = []
+    first: list[dict[str, Any]] = []
+    for split in settings.configs.splits:
+        path = workspace.scored(split)
+        for _, row in read_lines(path, torn="drop") if path.exists() else ():
+            if row.get("input_fingerprint") is None:
+                continue  # somebody put it there, and it was not scored here
+            best = row["best_index"]
+            decided_by = next(iter(row["candidate_scores"]))
+            scores.append(row["candidate_scores"][decided_by][best])
+            undecided += (row["scores_external"].get(decided_by) or {}).get("words") == 0
+            if len(first) < SHOWN_WINNERS:
+                payload = row["config_payload"]
+                first.append(
+                    {
+                        "row_id": row["row_id"],
+                        "vibe": row["vibe_original"],
+                        "title": payload.get("title") or "Untitled",
+                        "best_index": best,
+                        "candidates": len(row["config_candidates"]),
+                        "score": scores[-1],
+                        "palette": next(iter(payload.get("palettes") or ()), {"colors": []}),
+                    }
+                )
+    without_words = {"without_known_words": undecided} if undecided else {}
+    return {"winner_scores": scores, "winners": first, **without_words}
+
+
+def typed_rows(texts: list[str]) -> list[VibeRow]:
+    """Vibes from the command line as rows."""
+    texts = [text.strip() for text in texts]
+    if not all(texts):
+        raise InputError("a vibe is empty", 'lsdata configs "slow rain on a tin roof"')
+    return [VibeRow(row_id=text, dataset="typed", id_in_dataset=text, vibe_original=text) for text in texts]
+
+
+def answer_vibes(
+    texts: list[str],
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    audio: Path | None,
+    trusted: frozenset[str],
+    yes: bool,
+) -> Summary:
+    """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
+    rows = typed_rows(texts)
+    announce_scorer(settings)
+    check_scorers(settings, len(rows), trusted=trusted, yes=yes)
+    llm = agreed_model(rows, settings, workspace, yes=yes)
+    return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
+
+
+def run_generate(
+    settings: Settings,
+    *,
+    workspace: Workspace,
+    rows: Source | list[VibeRow],
+    yes: bool = False,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+) -> Summary:
+    """The first half: ask for the candidates."""
+    llm = agreed_model(rows, settings, workspace, yes=yes)
+    summary = generate(
+        rows,
+        llm,
+        settings.configs,
+        workspace,
+        api_base=settings.llm.base_for(llm.model),
+        max_concurrency=settings.llm.max_concurrency,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        progress=progress(),
+    )
+    summary.outputs = [str(workspace.candidates)]
+    summary.details["model"] = llm.model
+    write_manifest(generate_files(settings, workspace), workspace.root, [workspace.candidates], summary)
+    return summary
+
+
+def agreed_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> LLM:
+    """What answers the rows, announced and, where it costs money, agreed to."""
+    model = model_name(settings)
+    announce("configs", model, settings.llm)
+    if not costs_nothing(model, settings.llm):
+        confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
+    return connect(
+        model,
+        settings.llm,
+        cache_path=workspace.llm_cache,
+        ledger=Ledger(workspace.ledger),
+        stage="configs",
+        batch_size=settings.configs.batch_size,
+    )
+
+
+def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
+    """What the first half would ask and cost."""
+    return make_plan(
+        model_name(settings),
+        (questions(row, settings.configs) for row in rows),
+        MusicConfigPromptPayload,
+        example_answer(),
+        settings.llm,
+        workspace.llm_cache,
+        settings.configs.batch_size,
+    )
+
+
+def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
+    """What the first half reads, and what decides its result."""
+    decides = ("n", "temperature", "top_p", "max_tokens", "limit", "splits", "seed")
+    return StageFiles(
+        typed=settings.typed,
+        stage="configs",
+        manifest=workspace.configs_dir / "generate.manifest.json",
+        inputs=[path for split in settings.configs.splits if (path := workspace.vibes(split)).exists()],
+        settings={
+            "model": model_name(settings),
+            "api_base": settings.llm.api_base,
+            **{name: getattr(settings.configs, name) for name in decides},
+        },
+        versions={
+            "prompt": config_prompt_hash(),
+            "schema": schema_hash(),
+            "model": model_version(model_name(settings)),
+        },
+    )
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """Both halves, for run-all and status."""
+    return [generate_files(settings, workspace), score_files(settings, workspace)]
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """What is missing for this stage: a key, the weights of a scorer."""
+    problems: list[LsdataError] = []
+    checks = (
+        lambda: check_route(model_name(settings), settings.llm),
+        lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
+    )
+    for check in checks:
+        try:
+            check()
+        except LsdataError as error:
+            problems.append(error)
+    return problems
+
+
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+    """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
+    no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
+    rows = [] if behind else VibeRows(workspace, settings.configs)
+    plan = make_plan_for(rows, settings, workspace)
+    if not plan.rows:
+        one = make_plan_for(sample_rows(settings.configs)[:1], settings, workspace)
+        plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
+    judges = scorer_plans(plan.rows * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+    return {**plan.to_dict(), **added_up([plan, *judges])}
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+    """The whole stage for run-all, under the lock that it holds. Raises :class:`MissingError` when there are no vibes."""
+    workspace = Workspace(settings.paths.root)
+    rows = VibeRows(workspace, settings.configs)
+    require_rows(rows, settings.configs)
+    return run_configs(settings, workspace=workspace, rows=rows, yes=yes)
+
+
+STAGE = Stage("configs", stage_files, preflight, run_stage_for_chain, estimate=estimate)

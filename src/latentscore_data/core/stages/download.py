@@ -1,0 +1,241 @@
+"""The stage download: a sample of texts from each data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from latentscore_data.core.base.display import clean, interactive, say
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError, require
+from latentscore_data.core.base.jsonl import replace_json, replace_rows
+from latentscore_data.core.base.manifest import StageFiles, file_fact, write_manifest
+from latentscore_data.core.base.settings import DownloadSettings, Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.texts.corpus import (
+    Sample,
+    Source,
+    find_sources,
+    local_files,
+    sample_builtin,
+    sample_local,
+    source_fingerprint,
+)
+from latentscore_data.core.texts.hub import HubPlan, plan, sample_hub
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+
+def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = False) -> Summary:
+    """Every data set that is not there yet, one file each. The lock is held by the caller."""
+    import time
+
+    workspace = Workspace(settings.paths.root)
+    started = time.monotonic()
+    summary = Summary("download")
+    described: dict[str, Any] = {}
+    sources = chosen_sources(settings)
+    _refuse_shared_files(sources, workspace)
+    waiting = [source for source in sources if overwrite or not is_there(source, settings.download, workspace)]
+    plans = _agree_on_fetching(waiting, settings.download, yes)
+    for source in sources:
+        path = workspace.texts(source.name)
+        if source not in waiting:
+            facts = read_facts(source, workspace)
+            summary.skipped += int(facts["texts"])
+            say(f"download: {source.name} is there ({facts['texts']} texts)")
+        else:
+            damage = _damage(source, settings.download, workspace)
+            say(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}")
+            sample = take_sample(source, settings.download, workspace, plans, overwrite)
+            if not sample.texts:
+                raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
+            replace_rows(path, sample.texts)
+            facts = {
+                "dataset": source.name,
+                "fingerprint": fingerprint(source, settings.download),
+                "texts": len(sample.texts),
+                "seen": sample.seen,
+                "empty": sample.empty,
+                "how": sample.how,
+                **sample.facts,
+            }
+            replace_json(facts_file(source, workspace), facts)
+            _partial(source, workspace).unlink(missing_ok=True)
+            summary.done += len(sample.texts)
+            say(f"download: {source.name}: {sample.how}" + (f"; {sample.empty} empty" if sample.empty else ""))
+        described[source.name] = facts
+        summary.outputs.append(str(path))
+    summary.details["datasets"] = described
+    summary.seconds = time.monotonic() - started
+    summary.next_step = "lsdata vibes"
+    outputs = [workspace.texts(source.name) for source in sources]
+    _tell_of_others(outputs, workspace)
+    write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, summary)
+    return summary
+
+
+def chosen_sources(settings: Settings) -> list[Source]:
+    """The data sets of the settings. Raises :class:`InputError` where they name none."""
+    if not settings.download.datasets:
+        raise InputError(
+            "download.datasets is empty: no data set is named",
+            "name one there or with --dataset builtin; for texts that are there already: lsdata run-all --skip download",
+        )
+    return find_sources(settings.download.datasets)
+
+
+def _refuse_shared_files(sources: list[Source], workspace: Workspace) -> None:
+    """A folder rows and a file rows.jsonl are two data sets, and would be written to one file."""
+    owners: dict[Path, str] = {}
+    for source in sources:
+        path = workspace.texts(source.name)
+        there = read_facts(source, workspace).get("dataset", source.name) if path.exists() else source.name
+        if (owner := owners.setdefault(path, there)) != source.name:
+            raise InputError(f"{path} holds the texts of {owner}, not of {source.name}", f"rename {source.name}")
+
+
+def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
+    """The next stage reads every file of texts. One that no setting names may lie there on purpose, so it is only named."""
+    import shlex
+
+    others = [path for path in workspace.text_files() if path not in named]
+    if others:
+        names, drop = ", ".join(path.name for path in others), shlex.join(map(str, others))
+        say(f"download: not named by these settings, but read by vibes all the same: {names} (to drop: rm {drop})")
+
+
+def take_sample(
+    source: Source,
+    settings: DownloadSettings,
+    workspace: Workspace,
+    plans: Mapping[str, HubPlan],
+    overwrite: bool,
+) -> Sample:
+    """The sample of one data set."""
+    if source.kind == "builtin":
+        return sample_builtin(settings.sample_size, settings.seed)
+    if source.kind == "local":
+        return sample_local(source, settings.sample_size, settings.seed, settings.text_field)
+
+    partial = _partial(source, workspace)
+    return sample_hub(plans[source.name], settings, partial, fingerprint(source, settings), overwrite=overwrite)
+
+
+def _partial(source: Source, workspace: Workspace) -> Path:
+    """Where an interrupted download from the hub keeps what it has."""
+    return workspace.texts_dir / ".partial" / workspace.texts(source.name).name
+
+
+def fingerprint(source: Source, settings: DownloadSettings) -> str:
+    """Changes when the sample would come out differently."""
+    more = {"shards": settings.shards, "oversample": settings.oversample} if source.kind == "hub" else {}
+    return source_fingerprint(source, settings.sample_size, settings.seed, settings.text_field, **more)
+
+
+def facts_file(source: Source, workspace: Workspace) -> Path:
+    """Where the description of a finished sample lies, beside its texts."""
+    return workspace.texts(source.name).with_suffix(".json")
+
+
+def read_facts(source: Source, workspace: Workspace) -> dict[str, Any]:
+    """The description of a finished sample; empty where there is none."""
+    import json
+
+    try:
+        facts = json.loads(facts_file(source, workspace).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def is_there(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
+    return _is_drawn(source, settings, workspace) and _damage(source, settings, workspace) is None
+
+
+def _is_drawn(source: Source, settings: DownloadSettings, workspace: Workspace) -> bool:
+    drawn = read_facts(source, workspace).get("fingerprint") == fingerprint(source, settings)
+    return drawn and workspace.texts(source.name).exists()
+
+
+def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) -> str | None:
+    """Why a finished sample is no longer whole, or None. Its description alone would call it there.
+
+    Only lines are counted: a text that somebody corrected in its place is theirs, and stays.
+    """
+    if not _is_drawn(source, settings, workspace):
+        return None
+    lines, texts = file_fact(workspace.texts(source.name)).rows, read_facts(source, workspace).get("texts")
+    return None if lines == texts else f"its file holds {lines} whole lines, and {texts} texts were drawn"
+
+
+def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> dict[str, HubPlan]:
+    """Nothing is fetched from the hub without a plan that was agreed to; the plans, by name.
+
+    Raises :class:`InputError` where nobody can be asked, :class:`StoppedError` when the answer is no.
+    """
+    plans = {source.name: plan(source, settings) for source in sources if source.kind == "hub"}
+    for planned in plans.values():
+        say(in_words(planned.to_dict(), settings))
+    if not plans or yes:
+        return plans
+    if not interactive():
+        raise InputError(f"{len(plans)} data sets would be fetched and nobody can be asked", "say --yes")
+    if not typer.confirm("Fetch?", err=True):
+        raise StoppedError("nothing was fetched", "choose other data sets with --dataset")
+    return plans
+
+
+def in_words(step: dict[str, Any], settings: DownloadSettings) -> str:
+    return clean(
+        f"download: {step['dataset']}: {step['files']} files, {size(step['bytes'])}; {settings.sample_size} texts from "
+        f"the beginnings of {step['read_from_files']} of them ({size(step['read_at_most_bytes'])} in all, streamed)"
+    )
+
+
+def size(count: int) -> str:
+    """Bytes as a person says them."""
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """What decides the samples."""
+    sources = find_sources(settings.download.datasets)
+    return [
+        StageFiles(
+            typed=settings.typed,
+            stage="download",
+            manifest=workspace.texts_dir / "manifest.json",
+            inputs=[file for source in sources if source.path is not None for file in local_files(source.path)],
+            settings=settings.download.model_dump(),
+            versions={source.name: fingerprint(source, settings.download) for source in sources},
+        )
+    ]
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """Data sets that cannot be: none, paths that do not exist, the missing hub extra."""
+    try:
+        for source in chosen_sources(settings):
+            if source.kind == "hub":
+                require("datasets", "hub", f"downloading {source.name}")
+    except LsdataError as error:
+        return [error]
+    return []
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+    """The whole stage for run-all, under the lock that it holds."""
+    return run_download(settings, yes=yes)
+
+
+STAGE = Stage("download", stage_files, preflight, run_stage_for_chain)

@@ -1,0 +1,210 @@
+"""The stage vibes: extract vibe rows from texts, drop near-duplicates, draw splits, add noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from latentscore_data.core.base.display import progress, say
+from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.loop import Job, run_stage
+from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
+from latentscore_data.core.base.rows import SPLITS, SourceText, Split
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.offline.builtin import fingerprint, vibes_for
+from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
+from latentscore_data.core.llm.prices import costs_nothing
+from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
+from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.spending import announce, confirm_spending
+from latentscore_data.core.vibes.curation import Arranged, arrange
+from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
+from latentscore_data.core.vibes.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
+from latentscore_data.core.vibes.schema import TextVibes, vibe_schema_hash
+from latentscore_data.sample import sample_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def run_vibes(settings: Settings, *, yes: bool = False, retry_failed: bool = False, overwrite: bool = False) -> Summary:
+    """Extract, then arrange. The lock is held by the caller."""
+    workspace = Workspace(settings.paths.root)
+    require_texts(workspace)
+    choice = choose_embedder(settings.dedupe)
+    say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
+    summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite)
+    arranged = arrange_rows(settings, workspace)
+    report(arranged)
+    summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)
+    outputs = [workspace.vibes(split) for split in SPLITS]
+    summary.outputs = [str(path) for path in outputs]
+    summary.next_step = "lsdata configs"
+    write_manifest(stage_files(settings, workspace)[0], workspace.root, [workspace.extracted, *outputs], summary)
+    return summary
+
+
+def model_name(settings: Settings) -> str:
+    """The model this stage asks."""
+    return settings.vibes.model or settings.llm.model
+
+
+def require_texts(workspace: Workspace) -> None:
+    """Raise :class:`MissingError` when there is nothing to read."""
+    if not any(path.stat().st_size for path in workspace.text_files()):
+        raise MissingError(f"there are no texts in {workspace.texts_dir}", "run lsdata download first")
+
+
+def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
+    """The texts that are read."""
+    return read_texts(workspace.text_files(), settings.vibes.limit)
+
+
+def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed: bool, overwrite: bool) -> Summary:
+    """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
+    from functools import partial
+
+    model = model_name(settings)
+    base = settings.llm.base_for(model)
+    announce("vibes", model, settings.llm)
+    if not costs_nothing(model, settings.llm):
+        confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
+    llm = connect(model, settings.llm, cache_path=workspace.llm_cache, ledger=Ledger(workspace.ledger), stage="vibes")
+    job: Job[SourceText] = Job(
+        name="vibes",
+        key=text_key,
+        fingerprint=lambda text: text_fingerprint(text, model, settings.vibes, base),
+        work=partial(ask_for_vibes, llm=llm, settings=settings.vibes),
+        client=llm,
+        line_key="source_id",
+    )
+    return run_stage(
+        job,
+        texts(settings, workspace),
+        workspace.extracted,
+        workspace.failures("vibes"),
+        # Twice what the model is asked at once, so that texts that wait for a retry do not leave it idle.
+        max_in_flight=2 * settings.llm.max_concurrency,
+        total=sum(1 for _ in texts(settings, workspace)),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        progress=progress(),
+    )
+
+
+def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
+    """All answers as rows: thinned out, split, noisy, written to one file per split."""
+    model = model_name(settings)
+    base = settings.llm.base_for(model)
+    wanted = {text_key(t): text_fingerprint(t, model, settings.vibes, base) for t in texts(settings, workspace)}
+    return arrange(
+        lambda: extracted_rows(workspace.extracted, wanted, settings.vibes),
+        workspace,
+        load_embedder(choose_embedder(settings.dedupe)),
+        dedupe=settings.dedupe,
+        splits=settings.splits,
+        noise=settings.noise,
+        filled=filled_before(settings, workspace),
+    )
+
+
+def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
+    """What the last run put into a split that would have been empty: it stays there when texts are added."""
+    manifest = read_manifest(workspace.vibes_dir / "manifest.json") or {}
+    same = all(
+        manifest.get("settings", {}).get(f"splits.{name}") == getattr(settings.splits, name)
+        for name in ("split_by", "test", "val", "seed")
+    )
+    return dict(manifest.get("details", {}).get("filled", {})) if same else {}
+
+
+def report(arranged: Arranged) -> None:
+    """How the rows fell, and how near the test rows are to what is trained on."""
+    rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
+    say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
+    for how, leak in (("by source", arranged.leakage), ("by row it would be", arranged.leakage_by_row)):
+        if leak is not None and leak.mean_nearest is not None:
+            say(
+                f"vibes: leakage {how}: nearest training row to a TEST row {leak.mean_nearest:.2f} on average, "
+                f"{leak.highest:.2f} at most; {leak.share_above_threshold:.0%} at or above {arranged.threshold:.2f}; "
+                f"{leak.share_same_source:.0%} from a source that is trained on"
+            )
+
+
+def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
+    """What the model would be asked and what it would cost."""
+    return _plan_of((text.text for text in texts(settings, workspace)), settings, workspace)
+
+
+def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> Plan:
+    example = vibes_for(next(sample_texts()).text, max_vibes=settings.vibes.max_vibes)
+    return make_plan(
+        model_name(settings),
+        ([vibes_question(text, settings.vibes)] for text in read),
+        TextVibes,
+        example.model_dump_json(),
+        settings.llm,
+        workspace.llm_cache,
+    )
+
+
+def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
+    """What the stage reads, and what decides its result."""
+    decides: dict[str, Any] = {
+        "model": model_name(settings),
+        "api_base": settings.llm.api_base,
+        **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
+        "dedupe.model": choose_embedder(settings.dedupe).version,
+        "dedupe.threshold": settings.dedupe.threshold,
+        **{f"splits.{name}": value for name, value in settings.splits.model_dump().items()},
+        **{f"noise.{name}": value for name, value in settings.noise.model_dump().items()},
+    }
+    versions = {"prompt": vibes_prompt_hash(), "schema": vibe_schema_hash()}
+    if model_name(settings).startswith("builtin/"):
+        versions["builtin"] = fingerprint()
+    return [
+        StageFiles(
+            typed=settings.typed,
+            stage="vibes",
+            manifest=workspace.vibes_dir / "manifest.json",
+            inputs=workspace.text_files(),
+            settings=decides,
+            versions=versions,
+        )
+    ]
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """What is missing for this stage: a key, an embedder's library or weights."""
+    problems: list[LsdataError] = []
+    try:
+        check_route(model_name(settings), settings.llm)
+    except LsdataError as error:
+        problems.append(error)
+    if settings.dedupe.model == "minilm" and (why := minilm_missing()):
+        problems.append(
+            MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'words'")
+        )
+    return problems
+
+
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+    """Calls and cost of this stage as things stand; while there are no texts, or ``behind`` a stage that fetches them
+    anew, of as many as there will be."""
+    if not behind and (plan := make_plan_for(settings, workspace)).rows:
+        return plan.to_dict()
+    longest = "word " * settings.vibes.max_input_words
+    texts = expected_texts(settings, workspace, new_texts=bool(behind))
+    return _plan_of([longest], settings, workspace).times(*texts).to_dict()
+
+
+def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+    """The whole stage for run-all, under the lock that it holds."""
+    return run_vibes(settings, yes=yes)
+
+
+STAGE = Stage("vibes", stage_files, preflight, run_stage_for_chain, estimate=estimate)

@@ -1,0 +1,39 @@
+"""status compares a stage with what was typed for its run, not with the defaults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import Lsdata
+
+
+def states(lsdata: Lsdata) -> dict[str, str]:
+    stages = json.loads(lsdata("status", "--json").stdout)["stages"]
+    return {stage["stage"]: stage["state"] for stage in stages}
+
+
+def test_what_was_typed_for_a_run_is_no_change(lsdata_here: Lsdata) -> None:
+    Path("texts").mkdir()
+    Path("texts/poem.txt").write_text("Slow rain fell on the tin roof all night long, and nobody was awake to hear it.")
+    assert lsdata_here("download", "--dataset", "./texts", "--sample-size", "5").returncode == 0
+    assert states(lsdata_here)["download"] == "fresh"
+    Path("texts/poem.txt").write_text("A bright morning, and the bells of the village rang over the wet roofs.")
+    assert states(lsdata_here)["download"] == "stale"
+
+
+def test_run_all_says_which_stored_value_differs_from_the_settings(lsdata_here: Lsdata) -> None:
+    assert lsdata_here("download", "--dataset", "builtin", "--sample-size", "5").returncode == 0
+    plan = json.loads(lsdata_here("run-all", "--until", "download", "--dry-run", "--json").stdout)["plan"]
+    assert any("sample_size changed from 5 to 1000" in reason for reason in plan[0]["why"])
+
+
+def test_a_dry_run_shows_the_plan_with_what_is_missing(lsdata_here: Lsdata) -> None:
+    Path("latentscore.toml").write_text("[download]\ndatasets = ['builtin']\n[scoring]\nscorers = ['acoustic']\n")
+    out = lsdata_here(
+        "run-all", "--until", "configs", "--dry-run", "--json", env={"LSDATA_CONFIGS__MODEL": "openai/gpt-4o-mini"}
+    )
+    document = json.loads(out.stdout)
+    assert [step["stage"] for step in document["plan"]] == ["download", "vibes", "configs"]
+    assert any("OPENAI_API_KEY" in line for line in document["missing"])
+    assert out.returncode == 3
