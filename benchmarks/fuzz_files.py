@@ -6,7 +6,6 @@ line or read what is left; caches count it as missing.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import tempfile
@@ -121,7 +120,7 @@ def answer_cache(data: bytes) -> None:
         try:
             for number in range(ROWS):
                 found = answers.get(key(number))
-                assert found is None or isinstance(json.loads(found.answer), dict)
+                assert found is None or isinstance(found.answer, str)
             answers.facts()
             answers.put([(key(1), STORED)])
         finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,38 +24,34 @@ _FASTMATH = {"contract"}
 
 
 class SealedFiles(IndexDataCacheFile):
-    """The index and the machine code of one loop. Each file starts with the SHA-256 of its content.
+    """The index and the machine code of one loop. Each file ends with the SHA-256 of its content.
 
     A power cut leaves files that are empty, cut or full of zeros. Numba unpickles them unchecked, and damaged machine code
     would end the process. A file without the right seal counts as missing and is written again.
     """
 
     def _load_index(self) -> dict[Any, str]:
-        try:
-            return pickle.loads(self._unsealed(self._index_path))  # noqa: S301 - numba's own format, in its own folder
-        except OSError:
-            return {}
-
-    def _save_index(self, overloads: dict[Any, str]) -> None:
-        self._write(self._index_path, overloads)
+        return super()._load_index() if self._is_sealed(self._index_path) else {}
 
     def _load_data(self, name: str) -> Any:
-        return pickle.loads(self._unsealed(self._data_path(name)))  # noqa: S301 - as above
+        if not self._is_sealed(self._data_path(name)):
+            raise OSError(f"{name} is damaged, or of another version")
+        return super()._load_data(name)
 
-    def _save_data(self, name: str, data: Any) -> None:
-        self._write(self._data_path(name), data)
+    @contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[Any]:
+        content = io.BytesIO()
+        yield content
+        with super()._open_for_write(filepath) as file:
+            # What is read back ends before the seal: a pickle says itself where it ends.
+            file.write(content.getvalue() + self._seal(content.getvalue()))
 
-    def _write(self, path: str, value: Any) -> None:
-        content = self._dump(value)
-        with self._open_for_write(path) as file:
-            file.write(self._seal(content) + content)
-
-    def _unsealed(self, path: str) -> bytes:
-        data = Path(path).read_bytes()
-        seal, content = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
-        if seal != self._seal(content):
-            raise OSError(f"{path} is damaged, or of another version")
-        return content
+    def _is_sealed(self, path: str) -> bool:
+        try:
+            data = Path(path).read_bytes()
+        except OSError:
+            return False
+        return data[-_SEAL_BYTES:] == self._seal(data[:-_SEAL_BYTES])
 
     def _seal(self, content: bytes) -> bytes:
         """The versions are part of it: what another numba pickled is not unpickled."""

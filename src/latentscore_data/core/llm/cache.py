@@ -95,7 +95,7 @@ class AnswerCache:
     def get(self, key: str) -> Stored | None:
         """The answer to a question asked before, or None; a damaged answer counts as missing."""
         row = self._read(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", key)
-        return Stored(*row) if row and _is_whole(row) else None
+        return Stored(*row) if row and _types_fit(row) else None
 
     def has(self, key: str) -> bool:
         return self._read("SELECT 1 FROM answers WHERE key = ?", key) is not None
@@ -189,19 +189,15 @@ def _copy_answers(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
             ).fetchall()
         except sqlite3.Error:
             continue
-        whole = [row for row in rows if _is_whole(row[1:])]
+        whole = [row for row in rows if _types_fit(row[1:])]
         new.executemany(f"INSERT INTO answers (key, {_COLUMNS}) VALUES ({', '.join('?' * 11)})", whole)
         copied += len(whole)
     return f"{copied:,} of its answers were kept" if copied else "none of its answers could be read"
 
 
-def _is_whole(entry: tuple[Any, ...]) -> bool:
+def _types_fit(entry: tuple[Any, ...]) -> bool:
     """False for a row, without its key, that damage has reached without breaking the file."""
-    types_fit = all(isinstance(value, kind) for value, kind in zip(entry, _TYPES, strict=True))
-    try:
-        return types_fit and isinstance(orjson.loads(entry[0]), dict)
-    except orjson.JSONDecodeError:
-        return False
+    return all(isinstance(value, kind) for value, kind in zip(entry, _TYPES, strict=True))
 
 
 def _add_answer_type(db: sqlite3.Connection) -> None:
