@@ -20,6 +20,7 @@ from latentscore.synth.notes import LAYERS, Piece
 from latentscore.synth.score import Score, closing_beat, compose
 from latentscore.synth.signal import Stereo, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
+from latentscore.version import RENDERER_VERSION
 
 TARGET_LUFS = -16.0
 CEILING = 10.0 ** (-1.2 / 20.0)
@@ -58,11 +59,14 @@ def render(
 
     ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at
     -16 LUFS with a true peak under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb,
-    by name; they add up to the mix before tone, loudness and limiter.
+    by name; they add up to the mix before tone, loudness and limiter. ``Audio.tags`` holds what the piece was made from.
 
     Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate" or "seed".
     """
     numbers, seconds, seed, sample_rate = _checked(config, seconds, seed, sample_rate)
+    tags = {
+        "config": parse_config(dict(config)).model_dump(), "seed": seed, "seconds": seconds, "renderer": RENDERER_VERSION,
+    }  # fmt: skip
     with announced("compiling the sound loops, once on this machine (about ten seconds) ..."):
         score = compose(numbers, seconds, seed)
         context = RenderContext(score.piece, sample_rate)
@@ -74,7 +78,7 @@ def render(
                     stem = mix_layers(score, context, [((layer,), reverb, echo)])
                     parts[layer] = Audio(np.ascontiguousarray(stem.T), sample_rate)
         space.bus(mixed, numbers, sample_rate)
-        return Audio(finish(mixed, sample_rate), sample_rate, parts)
+        return Audio(finish(mixed, sample_rate), sample_rate, parts, tags)
 
 
 def _checked(

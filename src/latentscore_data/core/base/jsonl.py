@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
+from latentscore_data.core.base.names import json_bytes
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,16 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 TornLine = Literal["refuse", "drop"]
 
 
-def read_lines(path: Path, torn: TornLine = "refuse") -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) for each line of a JSONL file, streamed.
+def read_lines(
+    path: Path, torn: TornLine = "refuse", content: bytes | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) for each line of a JSONL file, streamed; or of its ``content``, which was read before.
 
     A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is unpacked. ``torn="drop"`` forgives a last line without its
     end, as a crash leaves it in files that we append. Raises :class:`InputError` naming file and line otherwise.
     """
     try:
-        file = _open(path)
+        file = _open(path) if content is None else io.BytesIO(content)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "check the path") from None
     except OSError as error:
@@ -127,7 +131,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
 def dump_line(row: BaseModel | dict[str, Any]) -> bytes:
     """One row as one line of JSON, newline included. Unset optional fields are left out of typed rows."""
     value = row.model_dump(mode="json", exclude_unset=True) if isinstance(row, BaseModel) else row
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return json_bytes(value, orjson.OPT_APPEND_NEWLINE)
 
 
 @contextlib.contextmanager
@@ -276,4 +280,4 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
 def replace_json(path: Path, value: Any) -> None:
     """Write one JSON document, indented, in one move."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-    replace_bytes(path, [orjson.dumps(value, option=options)])
+    replace_bytes(path, [json_bytes(value, options)])

@@ -11,7 +11,7 @@ import latentscore
 from latentscore import InvalidConfigError, parse_payload
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
-from latentscore_data.core.base.jsonl import replace_bytes, writing
+from latentscore_data.core.base.jsonl import replace_bytes
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.seeds import unit_hash
 from latentscore_data.core.base.workspace import Workspace
@@ -19,10 +19,11 @@ from latentscore_data.core.export.cards import picture_name
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.export.provenance import Provenance
+from latentscore_data.core.scoring.clips import mp3_bytes
 
 SAMPLE_ROWS = 8
 MOST_SECONDS = 20.0
-MP3_QUALITY = 0.5
+MP3_COMPRESSION = 0.5
 """libsndfile's compression level, 0 (best) to 1 (smallest)."""
 
 
@@ -87,7 +88,8 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str
     except InvalidConfigError as error:
         return {**shown, "title": "", "problem": str(error)}
     name = f"audio/{unit_hash('report', row.row_id):.12f}"[:-1].replace("0.", "") + ".mp3"
-    _write_mp3(folder / name, audio)
+    tagged = audio.tagged(title=payload.title, vibe=row.vibe_original)
+    replace_bytes(folder / name, [mp3_bytes(tagged, MP3_COMPRESSION)])
     return {
         **shown,
         "title": payload.title,
@@ -95,15 +97,6 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str
         "config": payload.config.model_dump(),
         "palettes": [palette.model_dump()["colors"] for palette in payload.palettes],
     }
-
-
-def _write_mp3(path: Path, audio: Any) -> None:
-    import soundfile
-
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
-    with path.open("w+b") as raw:
-        soundfile.write(raw, audio.samples, audio.sample_rate, format="MP3", compression_level=MP3_QUALITY)
 
 
 def _winner_scores(row: ScoredRow) -> dict[str, str]:
