@@ -32,20 +32,21 @@ TornLine = Literal["refuse", "drop"]
 
 
 def read_lines(
-    path: Path, torn: TornLine = "refuse", content: bytes | None = None
+    path: Path, torn: TornLine = "refuse", content: bytes | None = None, encoding: str | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) for each line of a JSONL file, streamed; or of its ``content``, which was read before.
 
     A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is unpacked. ``torn="drop"`` forgives a last line without its
-    end, as a crash leaves it in files that we append. Raises :class:`InputError` naming file and line otherwise.
+    end, as a crash leaves it in files that we append. Without an ``encoding`` the file is UTF-8. Raises :class:`InputError` naming
+    file and line otherwise.
     """
     try:
-        file = _open(path) if content is None else io.BytesIO(content)
+        file = open_packed(path) if content is None else io.BytesIO(content)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "check the path") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from None
-    with file:
+    with file if encoding is None else cast("IO[bytes]", _Recoded(file, encoding)) as file:
         number = 0
         while line := _next_line(path, file):
             number += 1
@@ -74,7 +75,24 @@ def read_lines(
             yield number, value
 
 
-def _open(path: Path) -> IO[bytes]:
+class _Recoded:
+    """Lines of a file of another encoding, as UTF-8."""
+
+    def __init__(self, file: IO[bytes], encoding: str) -> None:
+        self._text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
+
+    def readline(self, most: int) -> bytes:
+        return self._text.readline(most).encode("utf-8", "replace")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._text.close()
+
+
+def open_packed(path: Path) -> IO[bytes]:
+    """A file opened for reading, unpacked where its name ends in ``.gz``. Raises :class:`OSError`."""
     if path.name.lower().endswith(".gz"):
         import gzip
 

@@ -115,17 +115,28 @@ class DownloadSettings(Section):
         "common-pile/pressbooks_filtered",
         "common-pile/project_gutenberg_filtered",
     ]
-    """What to sample: hub data sets (owner/name[:config]), folders or files of .txt/.md/.jsonl/.parquet, or builtin."""
+    """What to sample: hub data sets (owner/name[:config]), folders or files of .txt/.md/.jsonl/.csv/.tsv/.parquet, or builtin."""
     sample_size: int = Field(default=1000, ge=1)
     """Texts to keep from each data set."""
     text_field: str | None = None
     """The column that holds the text; empty to find it (text, content, body, ...)."""
+    encoding: str | None = None
+    """Encoding of local files that are not UTF-8, such as latin-1 or cp1252; empty to leave them out."""
     shards: int = Field(default=8, ge=1)
     """Number of a hub data set's files, drawn by the seed, that the sample is taken from."""
     oversample: int = Field(default=4, ge=1, le=1000)
     """Texts read from the start of each such file per text that is kept; a larger value fetches more and samples wider."""
     seed: int = 0
     """Seed of the sample."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_encoding(cls, value: str | None) -> str | None:
+        try:
+            "x".encode(value or "utf-8")
+        except (LookupError, ValueError):
+            raise ValueError("Python knows no such text encoding; latin-1, cp1252 and utf-16 are some") from None
+        return value
 
 
 class VibesSettings(Section):
