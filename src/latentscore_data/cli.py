@@ -246,8 +246,13 @@ def _leaves(kind: Any) -> Iterator[Any]:
 
 
 def as_typed(value: Any) -> Any:
-    """Text as it was typed: UTF-8, also under a locale that does not know it (Python then leaves half surrogates)."""
+    """Text as it was typed: UTF-8, also under a locale that does not know it (Python then leaves half surrogates).
+
+    The name of a file that exists stays as the file system has it, whatever its bytes.
+    """
     if isinstance(value, str):
+        if os.path.lexists(value):
+            return value
         return os.fsencode(value).decode("utf-8", "replace")
     return [as_typed(item) for item in value] if isinstance(value, list) else value
 

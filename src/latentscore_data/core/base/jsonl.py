@@ -19,7 +19,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
-from latentscore_data.core.base.names import json_bytes
+from latentscore_data.core.base.names import json_bytes, printable
 
 log = logging.getLogger(__name__)
 
@@ -293,6 +293,11 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
             draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole text file, as UTF-8, in one move."""
+    replace_bytes(path, [printable(text).encode()])
 
 
 def replace_json(path: Path, value: Any) -> None:

@@ -221,7 +221,8 @@ def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
     for row in rows:
         scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
         # The rows in a run's folder hold the scores of their candidates, not the candidates.
-        candidates: Any = getattr(row, "config_candidates", None) or next(iter(scores.values()), [])
+        chosen_from: list[Any] = next(iter(scores.values()), cast("list[Any]", []))
+        candidates: list[Any] = getattr(row, "config_candidates", None) or chosen_from
         if scores and sum(candidate is not None for candidate in candidates) > 1:
             found[next(iter(scores))] += 1
     return tuple(name for name, _ in found.most_common())

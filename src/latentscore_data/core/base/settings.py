@@ -26,6 +26,7 @@ from pydantic_settings import (
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
+from latentscore_data.core.base.names import printable
 
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
@@ -450,6 +451,10 @@ class Settings(BaseSettings):
 
     _typed: Values = PrivateAttr(default_factory=dict)
 
+    def remember(self, flags: Mapping[str, Values]) -> None:
+        """Note the sections of values that came from flags."""
+        self._typed.update(flags)
+
     @property
     def typed(self) -> Values:
         """The sections and values that came from flags, the data root aside: a stage's manifest remembers them."""
@@ -485,7 +490,7 @@ def load_settings(config: Path | None = None, **flags: Values) -> Settings:
 def resolve_settings(config: Path | None = None, **flags: Values) -> Resolved[Settings]:
     """The effective settings with the origin of each value. Raises what :func:`load_settings` raises."""
     resolved = resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
-    resolved.value._typed.update(flags)
+    resolved.value.remember(flags)
     return resolved
 
 
@@ -542,7 +547,9 @@ def _read_environment() -> Values:
     except SettingsError as error:
         raise InputError(f"environment: {error}", "lists and tables in variables are written as JSON") from None
     known = {f"LSDATA_{name.upper()}" for name in Settings.model_fields}
-    for variable in os.environ:
+    for variable, value in os.environ.items():
+        if variable.startswith("LSDATA_") and printable(value) != value and not os.path.lexists(value):
+            raise InputError(f"environment: {variable} is not UTF-8: {printable(value)}", "set it again as UTF-8")
         if variable.startswith("LSDATA_") and variable.split("__")[0].upper() not in known:
             raise InputError(
                 f"environment variable {variable} is no setting{did_you_mean(variable.split('__')[0], sorted(known))}",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from latentscore_data.core.base.names import json_bytes
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -102,7 +104,7 @@ def _fit(value: Any, kind: Kind) -> Any:
     if value is None:
         return None
     if kind == "json":
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+        return json_bytes(value, orjson.OPT_SORT_KEYS).decode()
     if kind == "float64":
         return float(value)
     if isinstance(kind, list):

@@ -133,7 +133,7 @@ def _write_parquet(path: Path, rows: Path, columns: Mapping[str, Kind]) -> None:
     schema = arrow_schema(columns)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        with path.open("wb") as out, pyarrow.parquet.ParquetWriter(out, schema, compression="zstd") as writer:
             lines = (line for _, line in read_lines(rows))
             while batch := list(islice(lines, _BATCH)):
                 writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
@@ -153,7 +153,9 @@ def verify_dataset(folder: Path, facts: DatasetFacts) -> None:
             import pyarrow.parquet
 
             path = folder / "data" / f"{split_name(split)}.parquet"
-            if pyarrow.parquet.read_table(path).to_pylist() != lines:
+            with path.open("rb") as raw:  # Arrow takes only names that are UTF-8
+                table = pyarrow.parquet.read_table(raw)
+            if table.to_pylist() != lines:
                 raise VerificationError(f"{path} differs from {jsonl}", "export it again")
 
 

@@ -21,6 +21,7 @@ from latentscore.vibe_map import (
 )
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.payloads import in_labels
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import Settings
@@ -173,8 +174,8 @@ def _write_batch(
     sizes: list[int] = []
     for row, vector in zip(batch, embedded, strict=True):
         values = map_row(row)
-        whole.write(orjson.dumps({**values, field: vector, "embedding_model": fingerprint}, option=options))
-        sizes.append(lines.write(orjson.dumps(values, option=options)))
+        whole.write(json_bytes({**values, field: vector, "embedding_model": fingerprint}, options))
+        sizes.append(lines.write(json_bytes(values, options)))
     return sizes
 
 

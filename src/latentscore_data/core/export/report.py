@@ -11,7 +11,7 @@ import latentscore
 from latentscore import InvalidConfigError, parse_payload
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
-from latentscore_data.core.base.jsonl import replace_bytes
+from latentscore_data.core.base.jsonl import replace_bytes, replace_text
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.seeds import unit_hash
 from latentscore_data.core.base.workspace import Workspace
@@ -46,7 +46,7 @@ def write_report(
     for scorer, scores in facts.candidates.items():
         series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
         picture = histograms(f"{scorer} scores, share of each", series)
-        replace_bytes(folder / picture_name(scorer), [picture.encode()])
+        replace_text(folder / picture_name(scorer), picture)
         pictures.append({"file": picture_name(scorer), "scorer": scorer})
     page = _template().render(
         version=__version__,
@@ -61,7 +61,7 @@ def write_report(
         exports=_exports(workspace, folder),
         manifests=[(stage, json.dumps(_decided(manifest), indent=2)) for stage, manifest in origin.manifests.items()],
     )
-    replace_bytes(folder / "index.html", [page.encode()])
+    replace_text(folder / "index.html", page)
     return sum(1 for row in rows if row["audio"])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from latentscore_data import __version__
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import LsdataError, install, require
-from latentscore_data.core.base.jsonl import replace_bytes, replace_json
+from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.settings import Settings
@@ -128,7 +128,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             missing,
             tools,
         )
-        replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
+        replace_text(folder / "README.md", cards.model_card(facts, origin))
         if record:
             replace_json(folder / "training.json", merge.public_record(record))
         parity = {name: p.to_dict() for name, p in {"merged": merged.parity, **files}.items() if p is not None}
@@ -174,8 +174,8 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
         origin = provenance.provenance(workspace, exported, settings.export.source_licenses)
         counts = Counter(str(row.split) for row in exported)
         card = cards.map_card(settings.export.name, kind, source.fingerprint, facts, counts, origin)
-        replace_bytes(folder / "README.md", [card.encode()])
-        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        replace_text(folder / "README.md", card)
+        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
         write_record(
             folder, f"map-{kind}", {"rows": facts.rows, "embedder": source.fingerprint, **_hub(origin, "dataset")}
         )
@@ -200,10 +200,10 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
         for scorer, scores in facts.candidates.items():
             series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
             picture = pictures.histograms(f"{scorer} scores, share of each", series)
-            replace_bytes(folder / cards.picture_name(scorer), [picture.encode()])
+            replace_text(folder / cards.picture_name(scorer), picture)
         card = cards.dataset_card(settings.export.name, facts, origin, settings.export.license)
-        replace_bytes(folder / "README.md", [card.encode()])
-        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        replace_text(folder / "README.md", card)
+        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
         write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
     missing = origin.missing_notices()
     return export.summary(
@@ -225,8 +225,8 @@ def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: b
     with export.folder() as folder:
         facts = chat.write_chat(folder, splits)
         origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
-        replace_bytes(folder / "README.md", [cards.chat_card(settings.export.name, facts, origin).encode()])
-        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        replace_text(folder / "README.md", cards.chat_card(settings.export.name, facts, origin))
+        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
         write_record(folder, "chat", {"messages": facts.messages, "pairs": facts.pairs, **_hub(origin, "dataset")})
     return export.summary(
         sum(facts.messages.values()),

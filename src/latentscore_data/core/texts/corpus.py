@@ -12,7 +12,7 @@ from typing import Any, Literal
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.manifest import file_fact
-from latentscore_data.core.base.names import printable
+from latentscore_data.core.base.names import path_named, printable
 from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.seeds import digest, unit_hash
 from latentscore_data.core.texts.encodings import UTF8, find_encoding
@@ -69,9 +69,9 @@ def find_source(name: str) -> Source:
     """
     if name == BUILTIN:
         return Source(name, "builtin")
-    path = Path(name).expanduser()
+    path = path_named(name)
     if path.exists():
-        return Source(path.name or str(path.resolve().name), "local", path=path)
+        return Source(printable(path.name or path.resolve().name), "local", path=path)
     if name.startswith((".", "/", "~")) or name.lower().endswith(KNOWN_SUFFIXES):
         raise InputError(f"{name} does not exist", "check the path")
     repo, _, config = name.partition(":")
@@ -336,7 +336,7 @@ def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
             name = _text_column(path, file.schema_arrow, text_field)
             for batch in file.iter_batches(batch_size=256, columns=_used_columns(file.schema_arrow, name)):
                 columns = {
