@@ -54,7 +54,7 @@ def test_a_data_set_arrives_whole_in_a_private_repository(push: Push, hub: Uploa
     repo = hub.repos["datasets/me/vibes"]
     assert repo.private
     assert repo.files == files_of(root / ".exports" / "dataset")
-    assert {"data/TEST.parquet", "README.md", "ATTRIBUTION.md"} <= repo.files.keys()
+    assert {"data/test-00000-of-00001.parquet", "README.md", "ATTRIBUTION.md"} <= repo.files.keys()
 
 
 def test_nothing_is_pushed_unasked(push: Push, hub: UploadHub, root: Path) -> None:
@@ -70,7 +70,7 @@ def test_public_only_when_told(push: Push, hub: UploadHub, root: Path) -> None:
     assert "me/open is public" in push("chat", "--push", "me/open", code=2)
     assert hub.repos["datasets/me/open"].files == {}
     push("chat", "--push", "me/open", "--public")
-    assert "sft/GRPO.jsonl" in hub.repos["datasets/me/open"].files
+    assert "sft/grpo.jsonl" in hub.repos["datasets/me/open"].files
     push("map", "--embedder", "words", "--push", "me/new-open", "--public")
     assert not hub.repos["datasets/me/new-open"].private
 

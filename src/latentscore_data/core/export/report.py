@@ -225,12 +225,11 @@ def _decided(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _template() -> Any:
-    from importlib.resources import files
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from jinja2 import Environment, StrictUndefined
-
-    text = (files("latentscore_data.core.export") / "report.html.jinja").read_text(encoding="utf-8")
     # Vibes, titles and names of data sets are untrusted: everything is escaped.
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        text
+    loader = PackageLoader("latentscore_data.core.export")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return environment.get_template("report.html.jinja")

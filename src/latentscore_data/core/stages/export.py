@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import LsdataError, install, require
+from latentscore_data.core.base.display import progress, say
+from latentscore_data.core.base.errors import InputError, LsdataError, install, require
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.rows import SPLITS
@@ -21,21 +22,25 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export import (
     cards,
-    chat,
     dataset,
     gguf,
     maps,
     merge,
+    metadata,
     pictures,
     provenance,
     quantize,
     report,
+    sounds,
     terms,
 )
+from latentscore_data.core.export.chat import preference_lines, sft_lines
 from latentscore_data.core.export.folder import check_target, new_folder, write_record
 from latentscore_data.core.export.licenses import check_license
 from latentscore_data.core.export.merge import find_source
 from latentscore_data.core.export.provenance import licenses_by_dataset
+from latentscore_data.core.export.sounds import Sounds
+from latentscore_data.core.export.tables import Table, split_name, write_table
 from latentscore_data.core.export.terms import required
 from latentscore_data.core.stages.base import Stage
 
@@ -187,29 +192,28 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
 
 def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """All scored rows with their splits, as JSONL and Parquet, with card, score pictures and ATTRIBUTION."""
-    check_license(settings.export.license)
+    """All scored rows as one repository: the configurations default, sft, preference and map, with card and notices."""
+    chosen = settings.export
+    check_license(chosen.license)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
-    splits = dataset.readers(workspace.scored, settings.export.splits)
-    parquet = dataset.wants_parquet(settings.export.parquet)
+    splits = dataset.readers(workspace.scored, chosen.splits)
+    parquet = dataset.wants_parquet("always" if chosen.audio else chosen.parquet)
+    source = maps.embedding_source("text", settings)
     with export.folder() as folder:
-        facts = dataset.write_dataset(folder, splits, parquet=parquet)
-        dataset.verify_dataset(folder, facts)
-        origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
-        for scorer, scores in facts.candidates.items():
-            series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
-            picture = pictures.histograms(f"{scorer} scores, share of each", series)
-            replace_bytes(folder / cards.picture_name(scorer), [picture.encode()])
-        card = cards.dataset_card(settings.export.name, facts, origin, settings.export.license)
-        replace_bytes(folder / "README.md", [card.encode()])
-        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        with _sounds(folder, splits, settings) as sounds:
+            tables = dataset.write_dataset(folder, splits, parquet=parquet, sounds=sounds)
+        tables += maps.write_map_table(folder, splits, source, parquet=parquet)
+        facts = dataset.count_rows(splits)
+        origin = provenance.provenance(workspace, dataset.all_rows(splits), chosen.source_licenses)
+        _describe_dataset(folder, settings, facts, tables, origin, parquet)
         write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
     missing = origin.missing_notices()
     return export.summary(
         sum(facts.rows.values()),
         {
-            "splits": ", ".join(f"{dataset.split_name(split)} {rows}" for split, rows in facts.rows.items()),
+            "splits": ", ".join(f"{split_name(split)} {rows}" for split, rows in facts.rows.items()),
+            "configurations": ", ".join(table.name for table in tables),
             "parquet": "yes" if parquet else f"no ({install('hub')} for it)",
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
@@ -217,20 +221,76 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     )
 
 
+def _sounds(
+    folder: Path, splits: Mapping[str, dataset.Rows], settings: Settings
+) -> AbstractContextManager[Sounds | None]:
+    """The winners' sounds where the column ``audio`` was asked for, rendered with the seed that they were scored with."""
+    if not settings.export.audio:
+        return nullcontext()
+    scoring = settings.scoring
+    counter, shown = Summary("export audio"), progress()
+
+    def step(total: int) -> None:
+        if counter.done == 0:
+            shown.start("export audio", total)
+        counter.done += 1
+        shown.update(counter, 0)
+        if counter.done == total:
+            shown.finish(counter)
+
+    workers = scoring.workers or os.cpu_count() or 1
+    return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, step)
+
+
+def _describe_dataset(
+    folder: Path,
+    settings: Settings,
+    facts: dataset.DatasetFacts,
+    tables: list[Table],
+    origin: provenance.Provenance,
+    parquet: bool,
+) -> None:
+    """The files beside the rows: score pictures, card, attribution, Croissant metadata and citation."""
+    chosen = settings.export
+    for scorer, scores in facts.candidates.items():
+        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
+        picture = pictures.histograms(f"{scorer} scores, share of each", series)
+        replace_bytes(folder / cards.picture_name(scorer), [picture.encode()])
+    card = cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, parquet=parquet)
+    replace_bytes(folder / "README.md", [card.encode()])
+    replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+    header = cards.license_header(origin, chosen.license)
+    described = f"Short texts that name a mood, and ambient music configs for each: {sum(facts.rows.values()):,} rows."
+    license_name = header.get("license_name") or header["license"]
+    replace_json(
+        folder / metadata.CROISSANT_FILE,
+        metadata.croissant(chosen.name, described, license_name, tables, parquet=parquet),
+    )
+    spdx = header["license"] if header["license"] != "other" else None
+    replace_bytes(folder / metadata.CITATION_FILE, [metadata.citation(chosen.name, spdx).encode()])
+
+
 def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """The winners as messages, and the best against the worst candidate as preference pairs."""
+    """The winners as messages, and the best against the worst candidate as preference pairs, as JSON lines."""
     export = open_export("chat", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
     with export.folder() as folder:
-        facts = chat.write_chat(folder, splits)
+        tables = [
+            write_table(folder, name, name, dataset.lines_of(splits, form), parquet=False)
+            for name, form in (("sft", sft_lines), ("preference", preference_lines))
+        ]
+        if not tables[0].rows:
+            raise InputError("no row has a config, so there is nothing to learn from", "run lsdata configs first")
         origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
-        replace_bytes(folder / "README.md", [cards.chat_card(settings.export.name, facts, origin).encode()])
+        written = [table for table in tables if table.rows]
+        replace_bytes(folder / "README.md", [cards.chat_card(settings.export.name, written, origin).encode()])
         replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
-        write_record(folder, "chat", {"messages": facts.messages, "pairs": facts.pairs, **_hub(origin, "dataset")})
+        messages, pairs = (table.rows for table in tables)
+        write_record(folder, "chat", {"messages": messages, "pairs": pairs, **_hub(origin, "dataset")})
     return export.summary(
-        sum(facts.messages.values()),
-        {"messages": sum(facts.messages.values()), "preference pairs": sum(facts.pairs.values())},
+        sum(messages.values()),
+        {"messages": sum(messages.values()), "preference pairs": sum(pairs.values())},
         "python -c \"import datasets; print(datasets.load_dataset('{target}', 'sft'))\"",
     )
 
