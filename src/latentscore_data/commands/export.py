@@ -48,6 +48,9 @@ def export_model(
             help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16, or q4_k_m and its like with llama-quantize. Repeatable."
         ),
     ] = None,
+    adapter_only: Annotated[
+        bool | None, typer.Option("--adapter-only", help="The adapter as it is, without merging it into its base.")
+    ] = None,
     terms: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text of the base model's licence, shipped with the model.")
     ] = None,
@@ -65,7 +68,7 @@ def export_model(
 
         lsdata export model my-run --gguf q8_0
     """
-    settings = load(export=chosen(model=source, gguf=gguf, terms=terms, tokenizer=tokenizer))
+    settings = load(export=chosen(model=source, gguf=gguf, adapter_only=adapter_only, terms=terms, tokenizer=tokenizer))
     show(_export("model", settings, out, overwrite, push, public))
 
 

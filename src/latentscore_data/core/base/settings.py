@@ -403,6 +403,8 @@ class ExportSettings(Section):
         ]
     ] = []  # fmt: skip
     """GGUF files to write beside a model's safetensors; the K-quants need llama.cpp's llama-quantize on the path."""
+    adapter_only: bool = False
+    """Export the adapter of a model as it is, without merging it into its base."""
     terms: Path | None = None
     """File with the text of the base model's licence, which has to travel with a model made from it."""
     tokenizer: Path | None = None

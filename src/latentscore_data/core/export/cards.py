@@ -298,6 +298,8 @@ class ModelFacts:
     """The base model and what it started from, the first ancestor last."""
     license: str | None
     parameters: int
+    adapter: bool
+    """The adapter alone: it needs its base to run."""
     merged: Parity | None
     """Adapter with base against the merged model; ``None`` for a model that was trained whole."""
     gguf: Mapping[str, Parity]
@@ -317,7 +319,7 @@ def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
         base_model=facts.chain[-1] if facts.chain and is_hub_id(facts.chain[-1]) else None,
         license=facts.license or "other",
         license_name=None if facts.license else "unknown",
-        library_name="transformers",
+        library_name="peft" if facts.adapter else "transformers",
         pipeline_tag="text-generation",
         tags=["music", "text-to-music", "latentscore", *(["gguf"] if facts.gguf else [])],
     )

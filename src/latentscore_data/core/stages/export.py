@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from latentscore_data.core.export import (
     maps,
     merge,
     metadata,
+    ollama,
     pictures,
     provenance,
     quantize,
@@ -91,76 +92,111 @@ def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool
     return ExportJob(kind, workspace, target, overwrite, time.monotonic())
 
 
+@dataclass(frozen=True)
+class WrittenModel:
+    """The weights of an export, and how exact they are."""
+
+    base: str
+    model_type: str
+    parameters: int
+    merged: merge.Parity | None = None
+    gguf: dict[str, merge.Parity] = field(default_factory=dict[str, merge.Parity])
+    tools: dict[str, str] = field(default_factory=dict[str, str])
+    """Programs of others that made a GGUF file -> their version."""
+
+
 def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """One run or folder as safetensors and GGUF; every file is loaded again and compared before the folder gets its name."""
     chosen = settings.export
     for quantization in chosen.gguf:
         quantize.check_quantization(quantization)
+    if chosen.terms is not None:
+        required(chosen.terms)
     export = open_export("model", settings, out, overwrite)
     workspace = export.workspace
     source = merge.find_source(chosen.model, workspace.train_dir)
     for module in ("torch", "transformers", "peft", *(["gguf"] if chosen.gguf else [])):
         require(module, "ml", "exporting a model")
-    if chosen.gguf:
-        # Merging takes minutes, so what cannot be said in a GGUF is found out before it.
-        gguf.architecture_of(merge.config_of(source, workspace.train_dir))
     with export.folder() as folder:
-        say(f"export model: merging {source.name}")
-        merged = merge.merge(source, workspace.train_dir, folder)
-        files: dict[str, merge.Parity] = {}
-        tools: dict[str, str] = {}
-        for quantization in chosen.gguf:
-            # In a folder of their own: beside a tokenizer_config.json, transformers would mix the two tokenizers.
-            path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
-            say(f"export model: writing {path.name}")
-            version = quantize.write_quantized(folder, path, quantization, source.name, chosen.tokenizer)
-            if version is not None:
-                tools[quantize.TOOL] = version
-            files[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
-        chain = merge.base_chain(merged.base or merge.base_of(source), workspace.train_dir)
-        inherited = terms.terms_of(chain, merged.model_type)
+        write = _write_adapter if chosen.adapter_only else _write_merged
+        model = write(source, settings, workspace, folder)
+        chain = merge.base_chain(model.base, workspace.train_dir)
+        inherited = terms.terms_of(chain, model.model_type)
         missing = terms.ship_terms(folder, inherited, chain, chosen.terms)
-        origin = provenance.of_run(workspace, source.run, chosen.source_licenses)
-        record = source.run.record() if source.run is not None else {}
         facts = cards.ModelFacts(
-            source.name,
-            chain,
-            inherited.license if inherited else None,
-            merged.parameters,
-            merged.parity,
-            files,
-            record,
-            missing,
-            tools,
+            name=source.name,
+            chain=chain,
+            license=inherited.license if inherited else None,
+            parameters=model.parameters,
+            adapter=chosen.adapter_only,
+            merged=model.merged,
+            gguf=model.gguf,
+            record=source.run.record() if source.run is not None else {},
+            missing=missing,
+            tools=model.tools,
         )
-        replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
-        if record:
-            replace_json(folder / "training.json", merge.public_record(record))
-        parity = {name: p.to_dict() for name, p in {"merged": merged.parity, **files}.items() if p is not None}
-        write_record(
-            folder,
-            "model",
-            {
-                "repo_type": "model",
-                "missing_notices": missing,
-                "parity": parity,
-                "base": [*map(merge.public_name, chain)],
-                "tools": tools,
-            },
-        )
-    worst = max((p.relative_error for p in files.values()), default=0.0)
+        _describe_model(folder, facts, provenance.of_run(workspace, source.run, chosen.source_licenses))
+    worst = max((p.relative_error for p in model.gguf.values()), default=0.0)
     return export.summary(
-        1 + len(files),
+        1 + len(model.gguf),
         {
             "source": source.name,
             "base": " <- ".join(chain),
-            "parameters": merged.parameters,
-            **({"merge error": f"{merged.parity.relative_error:.1e}"} if merged.parity else {}),
-            **({"largest GGUF error": f"{worst:.2g}"} if files else {}),
+            "parameters": model.parameters,
+            **({"merge error": f"{model.merged.relative_error:.1e}"} if model.merged else {}),
+            **({"largest GGUF error": f"{worst:.2g}"} if model.gguf else {}),
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
         "python -c \"import transformers; print(transformers.pipeline('text-generation', '{target}'))\"",
     )
+
+
+def _write_adapter(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
+    """The adapter's own files, as they are, with the public name of its base."""
+    if settings.export.gguf:
+        raise InputError("an adapter alone cannot be a GGUF file", "leave out --gguf or --adapter-only")
+    written = merge.copy_adapter(source, folder)
+    model_type = merge.config_of(source, workspace.train_dir).model_type
+    return WrittenModel(merge.base_of_adapter(source), model_type, written)
+
+
+def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
+    """The whole model as safetensors, and its GGUF files with what Ollama needs."""
+    chosen = settings.export
+    if chosen.gguf:
+        # Merging takes minutes, so what cannot be said in a GGUF is found out before it.
+        gguf.architecture_of(merge.config_of(source, workspace.train_dir))
+    say(f"export model: merging {source.name}")
+    merged = merge.merge(source, workspace.train_dir, folder)
+    base = merged.base or merge.base_of(source)
+    model = WrittenModel(base, merged.model_type, merged.parameters, merged.parity)
+    for quantization in chosen.gguf:
+        # In a folder of their own: beside a tokenizer_config.json, transformers would mix the two tokenizers.
+        path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
+        say(f"export model: writing {path.name}")
+        version = quantize.write_quantized(folder, path, quantization, source.name, chosen.tokenizer)
+        if version is not None:
+            model.tools[quantize.TOOL] = version
+        model.gguf[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
+    if model.gguf:
+        ollama.write_modelfile(folder, source.name, next(iter(model.gguf)))
+    return model
+
+
+def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Provenance | None) -> None:
+    """The files beside the weights: the card, the run's public record and the export's own."""
+    replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
+    if facts.record:
+        replace_json(folder / "training.json", merge.public_record(dict(facts.record)))
+    parity = {name: p.to_dict() for name, p in {"merged": facts.merged, **facts.gguf}.items() if p is not None}
+    record = {
+        "repo_type": "model",
+        "missing_notices": facts.missing,
+        "parity": parity,
+        "base": [*map(merge.public_name, facts.chain)],
+        "tools": facts.tools,
+    }
+    write_record(folder, "model", record)
 
 
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
