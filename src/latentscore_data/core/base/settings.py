@@ -6,6 +6,7 @@ Where a value comes from, later wins: default, ``latentscore.toml``, environment
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tomllib
@@ -27,8 +28,12 @@ from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 
+log = logging.getLogger(__name__)
+
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
+OLD_HERE = "local"
+"""What ``--on here`` was called in version 0.1."""
 
 
 class Section(BaseModel):
@@ -316,8 +321,8 @@ class TrainSettings(Section):
     """Leave this stage out of run-all."""
     recipes: list[Literal["sft", "grpo"]] = ["sft"]
     """What run-all trains, in this order."""
-    on: Literal["local", "modal"] = "local"
-    """Where training runs."""
+    on: Literal["here", "modal"] = "here"
+    """Where training runs: on this machine or on Modal."""
     base_model: str = "gemma3-270m"
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
@@ -346,6 +351,14 @@ class TrainSettings(Section):
     """What GRPO has beyond SFT."""
     modal: ModalSettings = ModalSettings()
     """Remote runs."""
+
+    @field_validator("on", mode="before")
+    @classmethod
+    def _old_name_of_here(cls, value: Any) -> Any:
+        if value == OLD_HERE:
+            log.warning('train.on = "local" is now "here"; the old name goes in version 0.3')
+            return "here"
+        return value
 
 
 class BenchSettings(Section):
