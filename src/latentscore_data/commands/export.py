@@ -99,6 +99,10 @@ def export_dataset(
     license: Annotated[str | None, typer.Option(help="Licence of the rows, as the hub spells it.")] = None,
     name: Annotated[str | None, typer.Option(help="Title of the card.")] = None,
     audio: Annotated[bool | None, typer.Option("--audio", help="Add the winners' sounds as a column of FLAC.")] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Leave out rows with this tag (lsdata check lists them). Repeatable."),
+    ] = None,
     split: SplitOption = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
@@ -111,7 +115,7 @@ def export_dataset(
 
         lsdata export dataset --license cc-by-4.0
     """
-    settings = load(export=chosen(license=license, splits=split, name=name, audio=audio))
+    settings = load(export=chosen(license=license, splits=split, name=name, audio=audio, exclude=exclude))
     show(_export("dataset", settings, out, overwrite, push, public))
 
 

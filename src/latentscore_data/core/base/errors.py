@@ -58,6 +58,8 @@ class VerificationError(LsdataError):
     exit_code = 7
 
 
+EXIT_CHECK_FAILED = 8
+"""A measure of ``lsdata check`` is beyond its limit."""
 EXIT_SOME_FAILED = 1
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130

@@ -388,6 +388,31 @@ class BenchSettings(Section):
     """Seed of generators, rendering and resampling."""
 
 
+class CheckSettings(Section):
+    max_duplicates: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of vibes that are said twice, exactly or nearly (cosine of dedupe.threshold)."""
+    max_same_config: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of winners that another vibe has as well."""
+    min_entropy: float = Field(default=0.2, ge=0, le=1)
+    """Smallest label entropy of a field, as a share of the largest possible one."""
+    max_contaminated: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of training rows that stand in TEST or in a suite, exactly or nearly."""
+    suites: list[Path] = []
+    """Prompt files of your own (JSON lines with a vibe) that training rows must not hold, besides the bundled suites."""
+    hair: float = Field(default=0.005, ge=0)
+    """A winner less than this ahead of the next candidate is chosen by a hair."""
+    max_by_a_hair: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of winners chosen by a hair."""
+    max_unread: float = Field(default=0.2, ge=0, le=1)
+    """Largest share of vibes without a word that the scorer knows."""
+    max_tagged: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of vibes with a tag: empty, long, language, encoding, email, phone or link."""
+    sounds: int = Field(default=24, ge=0, le=10_000)
+    """Winners that are rendered to look for silence, clipping and loudness."""
+    allow_restricted_models: bool = False
+    """Accept rows of models whose terms forbid training competing models on their answers."""
+
+
 class ExportSettings(Section):
     kinds: list[Literal["map", "dataset", "chat", "model", "report"]] = ["map", "dataset"]
     """What run-all exports."""
@@ -405,6 +430,8 @@ class ExportSettings(Section):
     """Title of the cards of maps and data sets."""
     license: str | None = None
     """Licence of an exported data set, as the hub spells it; empty for the one that all sources share, or other."""
+    exclude: list[Literal["empty", "long", "language", "encoding", "email", "phone", "link"]] = []
+    """Leave rows with these tags out of an exported data set."""
     source_licenses: list[str] = []
     """DATASET=LICENCE for sources whose texts do not say theirs."""
     model: str | None = None
@@ -451,6 +478,7 @@ class Settings(BaseSettings):
     scoring: ScoringSettings = ScoringSettings()
     train: TrainSettings = TrainSettings()
     bench: BenchSettings = BenchSettings()
+    check: CheckSettings = CheckSettings()
     export: ExportSettings = ExportSettings()
     run_all: RunAllSettings = RunAllSettings()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -17,9 +17,12 @@ from latentscore_data.core.export.chat import preference_lines, sft_lines
 from latentscore_data.core.export.columns import AUDIO
 from latentscore_data.core.export.sounds import Sounds
 from latentscore_data.core.export.tables import Lines, Table, fitting, split_name, write_lines, write_table
+from latentscore_data.core.vibes.tags import tags_of
 
 # Internal: they name a question in the answer cache and mean nothing to a reader.
 _PRIVATE_COLUMNS = ("input_fingerprint", "unfinished")
+
+TAGS_COLUMN = "text_tags"
 
 Rows = Callable[[], Iterable[ScoredRow]]
 """Rows that can be read more than once, each time as a stream."""
@@ -95,11 +98,11 @@ def _whole_lines(rows: Rows, sounds: Sounds | None) -> Iterator[dict[str, Any]]:
 
 
 def exported(row: ScoredRow) -> dict[str, Any]:
-    """A row as it is published: every field, pages always as a list."""
+    """A row as it is published: every field, pages always as a list, and the tags of its text."""
     values = row.model_dump(mode="json", exclude=set(_PRIVATE_COLUMNS))
     pages = values["text_page"]
     values["text_page"] = pages if isinstance(pages, list) else [pages]
-    return values
+    return {**values, TAGS_COLUMN: tags_of(row.vibe_original)}
 
 
 def count_rows(splits: Mapping[str, Rows]) -> DatasetFacts:
@@ -133,9 +136,19 @@ def all_rows(splits: Mapping[str, Rows]) -> Iterator[ScoredRow]:
         yield from rows()
 
 
-def readers(workspace_file: Callable[[str], Path], splits: Sequence[str]) -> dict[str, Rows]:
-    """The rows of each split that has a file, read anew each time. Raises :class:`InputError` when none has."""
+def readers(
+    workspace_file: Callable[[str], Path], splits: Sequence[str], exclude: Collection[str] = ()
+) -> dict[str, Rows]:
+    """The rows of each split that has a file, read anew each time, without those with a tag of ``exclude``.
+
+    Raises :class:`InputError` when no split has a file.
+    """
     found = {split: path for split in splits if (path := workspace_file(split)).exists()}
     if not found:
         raise InputError(f"no scored rows in {workspace_file(splits[0]).parent}", "run lsdata configs first")
-    return {split: partial(read_rows, path, ScoredRow) for split, path in found.items()}
+    return {split: partial(_read, path, frozenset(exclude)) for split, path in found.items()}
+
+
+def _read(path: Path, exclude: frozenset[str]) -> Iterator[ScoredRow]:
+    rows = read_rows(path, ScoredRow)
+    return (row for row in rows if not exclude or not exclude.intersection(tags_of(row.vibe_original)))

@@ -233,7 +233,7 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     check_license(chosen.license)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
-    splits = dataset.readers(workspace.scored, chosen.splits)
+    splits = dataset.readers(workspace.scored, chosen.splits, chosen.exclude)
     parquet = dataset.wants_parquet("always" if chosen.audio else chosen.parquet)
     source = maps.embedding_source("text", settings)
     with export.folder() as folder:
