@@ -64,7 +64,7 @@ def check_contamination(
     held = {"TEST": ([view.vibe for view, held in zip(views, test, strict=True) if held], vectors[test]), **suites}
     found: list[Finding] = []
     for name, (texts, others) in held.items():
-        known = {plain(text) for text in texts}
+        known = {plain(text) for text in texts} - {""}
         same = np.array([plain(views[int(at)].vibe) in known for at in rows], dtype=bool)
         near = same | (nearest_similarity(vectors[rows], others) >= threshold)
         ids = [views[int(at)].row_id for at in rows[near]]

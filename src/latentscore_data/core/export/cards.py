@@ -42,10 +42,14 @@ def dataset_card(
     tables: Sequence[Table],
     origin: Provenance,
     license_id: str | None,
+    checks: Sequence[Cells],
     *,
     parquet: bool,
 ) -> str:
-    """README.md of an exported data set: a YAML header that the hub and ``datasets`` read, and what is known of the rows."""
+    """README.md of an exported data set: a YAML header that the hub and ``datasets`` read, and what is known of the rows.
+
+    ``checks`` are (group, measure, value, limit, verdict).
+    """
     from huggingface_hub import DatasetCardData
 
     total = sum(facts.rows.values())
@@ -76,6 +80,7 @@ def dataset_card(
         stages=_stages(origin),
         decided=_decided(origin),
         scores=_scores(facts),
+        checks=[tuple(map(md, check)) for check in checks],
         columns=[(f"`{column}`", f"`{_spell(kind)}`") for column, kind in tables[0].columns.items()],
         limits=list(_limits(facts, tables[0], origin)),
     )

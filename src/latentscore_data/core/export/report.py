@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ def write_report(
     facts: DatasetFacts,
     origin: Provenance,
     sample: Iterable[ScoredRow],
+    checks: Sequence[tuple[str, ...]],
     seconds: float,
     seed: int,
 ) -> int:
     """Write ``index.html``, ``audio/`` and the score pictures; returns how many players the page has.
 
-    The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
+    ``checks`` are (group, measure, value, limit, verdict). The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
     is what was judged.
     """
     rows = [_player(folder, row, min(seconds, MOST_SECONDS), seed) for row in sample]
@@ -54,6 +55,7 @@ def write_report(
         splits=[{"name": split, "rows": n, "texts": len(facts.sources[split])} for split, n in facts.rows.items()],
         money=_money(workspace),
         pictures=pictures,
+        checks=checks,
         rows=rows,
         runs=_runs(workspace),
         benches=_benches(workspace, folder),

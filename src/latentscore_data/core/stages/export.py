@@ -20,6 +20,7 @@ from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.checks.run import run_checks
 from latentscore_data.core.export import (
     cards,
     dataset,
@@ -292,7 +293,8 @@ def _describe_dataset(
         series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
         picture = pictures.histograms(f"{scorer} scores, share of each", series)
         replace_bytes(folder / cards.picture_name(scorer), [picture.encode()])
-    card = cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, parquet=parquet)
+    checks = _checks(settings)
+    card = cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, checks, parquet=parquet)
     replace_bytes(folder / "README.md", [card.encode()])
     replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
     header = cards.license_header(origin, chosen.license)
@@ -341,7 +343,7 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
     with export.folder() as folder:
         sample = report.choose_sample(dataset.all_rows(splits))
         players = report.write_report(
-            folder, workspace, facts, origin, sample, settings.scoring.seconds, settings.scoring.seed
+            folder, workspace, facts, origin, sample, _checks(settings), settings.scoring.seconds, settings.scoring.seed
         )
         write_record(folder, "report", {"players": players})
     return export.summary(
@@ -349,6 +351,15 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
         {"players": players},
         "open {target}/index.html",
     )
+
+
+def _checks(settings: Settings) -> list[cards.Cells]:
+    """What ``lsdata check`` finds, without rendering anything: group, measure, value, limit, verdict."""
+    silent = settings.model_copy(update={"check": settings.check.model_copy(update={"sounds": 0})})
+    return [
+        (found.group, found.name, found.value, found.limit, "" if found.verdict == "note" else found.verdict)
+        for found in run_checks(silent).findings
+    ]
 
 
 def _hub(origin: Any, repo_type: str) -> dict[str, Any]:
