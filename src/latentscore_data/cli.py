@@ -53,6 +53,11 @@ COMMANDS = {
         "Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.",
     ),
     "export": Entry("export", STAGES, "Hand over models, maps, data sets, chat files and a report."),
+    "check": Entry(
+        "check",
+        STAGES,
+        "Check the scored rows before you publish them: duplicates, diversity, leaks, scores, texts and licences.",
+    ),
     "run-all": Entry(
         "run_all",
         STAGES,

@@ -48,6 +48,9 @@ def export_model(
             help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16, or q4_k_m and its like with llama-quantize. Repeatable."
         ),
     ] = None,
+    adapter_only: Annotated[
+        bool | None, typer.Option("--adapter-only", help="The adapter as it is, without merging it into its base.")
+    ] = None,
     terms: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text of the base model's licence, shipped with the model.")
     ] = None,
@@ -65,7 +68,7 @@ def export_model(
 
         lsdata export model my-run --gguf q8_0
     """
-    settings = load(export=chosen(model=source, gguf=gguf, terms=terms, tokenizer=tokenizer))
+    settings = load(export=chosen(model=source, gguf=gguf, adapter_only=adapter_only, terms=terms, tokenizer=tokenizer))
     show(_export("model", settings, out, overwrite, push, public))
 
 
@@ -95,6 +98,11 @@ def export_map(
 def export_dataset(
     license: Annotated[str | None, typer.Option(help="Licence of the rows, as the hub spells it.")] = None,
     name: Annotated[str | None, typer.Option(help="Title of the card.")] = None,
+    audio: Annotated[bool | None, typer.Option("--audio", help="Add the winners' sounds as a column of FLAC.")] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Leave out rows with this tag (lsdata check lists them). Repeatable."),
+    ] = None,
     split: SplitOption = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
@@ -107,7 +115,7 @@ def export_dataset(
 
         lsdata export dataset --license cc-by-4.0
     """
-    settings = load(export=chosen(license=license, splits=split, name=name))
+    settings = load(export=chosen(license=license, splits=split, name=name, audio=audio, exclude=exclude))
     show(_export("dataset", settings, out, overwrite, push, public))
 
 

@@ -6,6 +6,7 @@ Where a value comes from, later wins: default, ``latentscore.toml``, environment
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tomllib
@@ -28,8 +29,12 @@ from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
 
+log = logging.getLogger(__name__)
+
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
+OLD_HERE = "local"
+"""What ``--on here`` was called in version 0.1."""
 
 
 class Section(BaseModel):
@@ -328,8 +333,8 @@ class TrainSettings(Section):
     """Leave this stage out of run-all."""
     recipes: list[Literal["sft", "grpo"]] = ["sft"]
     """What run-all trains, in this order."""
-    on: Literal["local", "modal"] = "local"
-    """Where training runs."""
+    on: Literal["here", "modal"] = "here"
+    """Where training runs: on this machine or on Modal."""
     base_model: str = "gemma3-270m"
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
@@ -359,6 +364,14 @@ class TrainSettings(Section):
     modal: ModalSettings = ModalSettings()
     """Remote runs."""
 
+    @field_validator("on", mode="before")
+    @classmethod
+    def _old_name_of_here(cls, value: Any) -> Any:
+        if value == OLD_HERE:
+            log.warning('train.on = "local" is now "here"; the old name goes in version 0.3')
+            return "here"
+        return value
+
 
 class BenchSettings(Section):
     sources: list[str] = ["dataset:config_payload", "baseline:random", "baseline:lookup"]
@@ -387,6 +400,31 @@ class BenchSettings(Section):
     """Seed of generators, rendering and resampling."""
 
 
+class CheckSettings(Section):
+    max_duplicates: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of vibes that are said twice, exactly or nearly (cosine of dedupe.threshold)."""
+    max_same_config: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of winners that another vibe has as well."""
+    min_entropy: float = Field(default=0.2, ge=0, le=1)
+    """Smallest label entropy of a field, as a share of the largest possible one."""
+    max_contaminated: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of training rows that stand in TEST or in a suite, exactly or nearly."""
+    suites: list[Path] = []
+    """Prompt files of your own (JSON lines with a vibe) that training rows must not hold, besides the bundled suites."""
+    hair: float = Field(default=0.005, ge=0)
+    """A winner less than this ahead of the next candidate is chosen by a hair."""
+    max_by_a_hair: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of winners chosen by a hair."""
+    max_unread: float = Field(default=0.2, ge=0, le=1)
+    """Largest share of vibes without a word that the scorer knows."""
+    max_tagged: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of vibes with a tag: empty, long, language, encoding, email, phone or link."""
+    sounds: int = Field(default=24, ge=0, le=10_000)
+    """Winners that are rendered to look for silence, clipping and loudness."""
+    allow_restricted_models: bool = False
+    """Accept rows of models whose terms forbid training competing models on their answers."""
+
+
 class ExportSettings(Section):
     kinds: list[Literal["map", "dataset", "chat", "model", "report"]] = ["map", "dataset"]
     """What run-all exports."""
@@ -398,10 +436,14 @@ class ExportSettings(Section):
     """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
     parquet: Literal["auto", "always", "never"] = "auto"
     """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
+    audio: bool = False
+    """Add a column of FLAC to data sets, which datasets.Audio decodes and viewers play; needs the hub extra."""
     name: str = "LatentScore vibes and music configs"
     """Title of the cards of maps and data sets."""
     license: str | None = None
     """Licence of an exported data set, as the hub spells it; empty for the one that all sources share, or other."""
+    exclude: list[Literal["empty", "long", "language", "encoding", "email", "phone", "link"]] = []
+    """Leave rows with these tags out of an exported data set."""
     source_licenses: list[str] = []
     """DATASET=LICENCE for sources whose texts do not say theirs."""
     model: str | None = None
@@ -413,6 +455,8 @@ class ExportSettings(Section):
         ]
     ] = []  # fmt: skip
     """GGUF files to write beside a model's safetensors; the K-quants need llama.cpp's llama-quantize on the path."""
+    adapter_only: bool = False
+    """Export the adapter of a model as it is, without merging it into its base."""
     terms: Path | None = None
     """File with the text of the base model's licence, which has to travel with a model made from it."""
     tokenizer: Path | None = None
@@ -446,6 +490,7 @@ class Settings(BaseSettings):
     scoring: ScoringSettings = ScoringSettings()
     train: TrainSettings = TrainSettings()
     bench: BenchSettings = BenchSettings()
+    check: CheckSettings = CheckSettings()
     export: ExportSettings = ExportSettings()
     run_all: RunAllSettings = RunAllSettings()
 

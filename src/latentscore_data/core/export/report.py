@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ def write_report(
     facts: DatasetFacts,
     origin: Provenance,
     sample: Iterable[ScoredRow],
+    checks: Sequence[tuple[str, ...]],
     seconds: float,
     seed: int,
 ) -> int:
     """Write ``index.html``, ``audio/`` and the score pictures; returns how many players the page has.
 
-    The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
+    ``checks`` are (group, measure, value, limit, verdict). The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
     is what was judged.
     """
     rows = [_player(folder, row, min(seconds, MOST_SECONDS), seed) for row in sample]
@@ -55,6 +56,7 @@ def write_report(
         splits=[{"name": split, "rows": n, "texts": len(facts.sources[split])} for split, n in facts.rows.items()],
         money=_money(workspace),
         pictures=pictures,
+        checks=checks,
         rows=rows,
         runs=_runs(workspace),
         benches=_benches(workspace, folder),
@@ -218,12 +220,11 @@ def _decided(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _template() -> Any:
-    from importlib.resources import files
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from jinja2 import Environment, StrictUndefined
-
-    text = (files("latentscore_data.core.export") / "report.html.jinja").read_text(encoding="utf-8")
     # Vibes, titles and names of data sets are untrusted: everything is escaped.
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        text
+    loader = PackageLoader("latentscore_data.core.export")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return environment.get_template("report.html.jinja")
