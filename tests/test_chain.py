@@ -206,7 +206,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
     words, key = ("run-all", "--until", "configs"), {"OPENAI_API_KEY": "none"}
     nobody = lsdata_here(*words, env=key)
     assert nobody.returncode == 2
-    assert "nobody can be asked" in nobody.stderr
+    assert "no terminal to ask on" in nobody.stderr
     assert "--max-cost USD" in nobody.stderr
 
     asked: list[str] = []

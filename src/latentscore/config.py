@@ -44,7 +44,7 @@ COLORS_PER_PALETTE = 5
 
 
 class LintFinding(BaseModel):
-    """One thing in a config that will not be heard, or that contradicts another field."""
+    """One thing in a config that has no audible effect, or that contradicts another field."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,7 +70,7 @@ class _ConfigBase(BaseModel):
         return highest
 
     def lint(self) -> list[LintFinding]:
-        """What will not be heard in this config; an empty list for most configs."""
+        """What has no audible effect in this config; an empty list for most configs."""
         return _lint(cast("MusicConfig | MusicConfigPrompt", self))
 
 
@@ -103,7 +103,7 @@ class _PromptBase(_ConfigBase):
         return MusicConfig(**{name: spec.number(getattr(self, name)) for name, spec in FIELDS.items()})
 
     def step(self, **moves: int) -> Self:
-        """Move ordered fields by so many labels, stopping at either end.
+        """Move ordered fields by a number of labels, stopping at either end.
 
         ``step(brightness=+1, tempo=-2)`` is one label brighter and two slower. Where the registers would cross, the one
         that was not moved follows. Raises :class:`InvalidConfigError` for a field without an order.

@@ -51,8 +51,12 @@ SetOption = Annotated[
     ),
 ]
 RunIdOption = Annotated[str | None, typer.Option(help="Name of the run (default: made from its spec).")]
-MaxStepsOption = Annotated[int | None, typer.Option(help="Exactly so many steps.", min=1, rich_help_panel=WHAT)]
-LimitRowsOption = Annotated[int | None, typer.Option("--limit", help="Only the first so many rows.", min=1)]
+MaxStepsOption = Annotated[
+    int | None, typer.Option(help="Train for exactly this many steps.", min=1, rich_help_panel=WHAT)
+]
+LimitRowsOption = Annotated[
+    int | None, typer.Option("--limit", help="Use at most this many rows, from the start.", min=1)
+]
 AdapterOption = Annotated[
     str | None,
     typer.Option(

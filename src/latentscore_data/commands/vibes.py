@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 def vibes(
     model: ModelOption = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", min=0, max=2)] = None,
-    limit: Annotated[int | None, typer.Option(help="Read only the first so many texts.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most this many texts, from the start.", min=1)] = None,
     max_vibes: Annotated[int | None, typer.Option(help="Most vibes to keep from one text.", min=1, max=50)] = None,
-    max_input_words: Annotated[int | None, typer.Option(help="A text is cut after so many words.", min=1)] = None,
+    max_input_words: Annotated[int | None, typer.Option(help="A text is cut after this many words.", min=1)] = None,
     page_words: Annotated[int | None, typer.Option(help="Words on a page.", min=1)] = None,
     characters: Annotated[
         bool | None, typer.Option("--characters/--no-characters", help="Keep the moods of characters, too.")

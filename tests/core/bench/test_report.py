@@ -142,7 +142,7 @@ def test_the_sentence_is_no_stronger_than_the_numbers(tmp_path: Path):
     assert "chosen by bright itself" in clear
     assert "p < 0.001" in clear or "p = 0.0" in clear
     few = in_short(summarise([row for row in rows if row.id_in_dataset <= "chapter-004"], FACTS))
-    assert "take the order as a hint" in few
+    assert "the order is not reliable" in few
     same = [make_result(row, s, 0.5 + noise(row.row_id, s)) for s in ("data", "chance") for row in make_rows(12, 1)]
     assert "chance could explain" in in_short(summarise(same, FACTS)) or "nothing did better" in in_short(
         summarise(same, FACTS)

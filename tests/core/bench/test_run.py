@@ -214,7 +214,7 @@ def test_what_was_heard_of_another_answer_does_not_count(files: run.RunFiles):
     assert [row.scores for row in run.results_in_order(files, other, service)] == [{}, {}]
     samples = run.load_answers(files, rows, {"counting": "1"}, seed=0)
     service.scorers[0].fingerprint = "bright-2"
-    assert [row.failure for row in run.results_in_order(files, samples, service)] == ["missing: not heard"] * 2
+    assert [row.failure for row in run.results_in_order(files, samples, service)] == ["missing: not scored"] * 2
 
 
 def test_the_ceiling_is_the_best_candidate_of_each_row():

@@ -127,7 +127,7 @@ def open_scoring(
     trusted: frozenset[str] = frozenset(),
     make_renderer: MakeRenderer = LocalRenderer,
 ) -> Iterator[tuple[ScoringService, ScoreCache]]:
-    """The studio with the scorers of the settings, and the cache of what was heard.
+    """The scoring service with the scorers of the settings, and its cache.
 
     ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises :class:`MissingError` where weights, an extra or a key is missing.
     """
@@ -150,7 +150,7 @@ def scorer_names(service: Scorable) -> list[str]:
 
 
 def floor_source(service: Scorable, baseline: str) -> str | None:
-    """Whose audio is heard against foreign vibes: everybody's (None), or the baseline's where listening again is dear."""
+    """Sources whose audio is also scored against mismatched vibes: all (None), or only the baseline if scoring is expensive."""
     return None if all(isinstance(scorer, EmbeddingScorer) for scorer in service.scorers) else baseline
 
 
@@ -200,7 +200,7 @@ def run_facts(
     baseline: str,
     service: Scorable,
 ) -> RunFacts:
-    """What the table says about how it came to be; the candidates are heard here, for the ceiling."""
+    """What the table says about the run; the candidates are scored here, for the ceiling."""
     names = scorer_names(service)
     most = most_candidates(rows)
     return RunFacts(

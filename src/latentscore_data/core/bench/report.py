@@ -177,7 +177,7 @@ def in_short(summary: Json) -> str:
         return f"{text}; it is the baseline, and nothing did better."
     text += f", {difference['mean']:+.3f} against {baseline}"
     if difference["p_holm"] is None:
-        return f"{text}. {difference['reason'].capitalize()}, so take the order as a hint."
+        return f"{text}. {difference['reason'].capitalize()}: the order is not reliable."
     if difference["p_holm"] >= 0.05:
         return f"{text}: no more than chance could explain (p = {difference['p_holm']:.2f} after Holm's correction)."
     p = "p < 0.001" if difference["p_holm"] < 0.001 else f"p = {difference['p_holm']:.3f}"
@@ -195,7 +195,7 @@ def method(summary: Json) -> list[str]:
     rows = summary["rows"]
     paragraphs = [
         f"Every source answered the same {rows} vibes. Each answer was rendered once, {summary['seconds']:g} s with "
-        f"seed {summary['seed']}, and every scorer heard the same audio. A sample without a score counts with the floor.",
+        f"seed {summary['seed']}, and every scorer got the same audio. A sample without a score counts with the floor.",
         "Intervals are 95 % bootstrap intervals that resample whole source documents, because wordings of one scene are "
         "not independent. Differences are paired, row by row; p-values come from flipping the sign of whole documents and "
         "are corrected with Holm's method over the sources.",

@@ -87,7 +87,7 @@ class Sample:
     source: str
     answer: Generated | None = None
     foreign_vibe: str | None = None
-    """Another text's vibe that the same audio is heard against, for the floor."""
+    """Another text's vibe that the same audio is scored against, for the floor."""
 
     @property
     def id(self) -> str:
@@ -230,7 +230,7 @@ def score_answers(
 ) -> Summary:
     """Play and score every answer that has not been scored yet, one line per sample in ``results.jsonl``.
 
-    Each sample's audio becomes an MP3 (and a FLAC) in ``audio/``. For the floor it is heard once more, against another
+    Each sample's audio becomes an MP3 (and a FLAC) in ``audio/``. For the floor it is scored once more, against another
     text's vibe; ``floor_source`` limits that to one source.
     """
     scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
@@ -299,7 +299,7 @@ def score_answers(
 
 
 def score_fingerprint(sample: Sample, service: Scorable, keep_flac: bool, floor_source: str | None) -> str:
-    """Says which result a sample would get now: its vibes, its answer, who listens, and how it sounds."""
+    """Identifies the result that a sample would get now: its vibes, its answer, the scorers and the renderer."""
     return digest(
         sample.row.vibe_original,
         # How long the answer took does not change how it sounds.
@@ -396,9 +396,9 @@ def results_in_order(
     keep_flac: bool = False,
     floor_source: str | None = None,
 ) -> list[BenchRow]:
-    """One result per sample, by source and in the order of the rows; a sample that could not be heard is a failure.
+    """One result per sample, by source and in the order of the rows; a sample that could not be scored is a failure.
 
-    The last three say what :func:`listen` was asked for: what was heard of another answer, or by others, does not count.
+    The last three say what :func:`listen` was asked for: scores of another answer, or by other scorers, do not count.
     """
     lines = _newest(files.results, KEY)
     causes = _newest(files.score_failures, KEY)
@@ -410,7 +410,7 @@ def results_in_order(
             cause = _current(causes.get(sample.id), wanted) or {}
             line = {
                 **_line(sample),
-                "failure": f"{cause.get('kind', 'missing')}: {cause.get('message', 'not heard')}"[:300],
+                "failure": f"{cause.get('kind', 'missing')}: {cause.get('message', 'not scored')}"[:300],
             }
         found.append(BenchRow.model_validate(line))
     return found

@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 
 class ClapIndex:
-    """CLAP vectors of texts and of rendered payloads; the sounds' come from the score cache where they were heard before.
+    """CLAP vectors of texts and of rendered payloads; those of sounds come from the score cache if they were embedded before.
 
     Raises :class:`MissingError` where CLAP cannot run.
     """

@@ -152,7 +152,7 @@ def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> Json:
     known = [score for row in rows if (score := final_score(row, scorer)) is not None]
     lowest = min(known, default=0.0)
     return {
-        **asdict(stats.Estimate(lowest, None, None, len(known), 0, "no audio was heard against other vibes")),
+        **asdict(stats.Estimate(lowest, None, None, len(known), 0, "no audio was scored against other vibes")),
         "of": "the lowest score of this run",
     }
 

@@ -65,8 +65,8 @@ def _say(message: str) -> None:
 def score_shard(shard_json: str) -> str:
     """Render and score ``{"scoring": {...}, "deadline": ..., "keep_flac": ..., "sounds": [{"config", "vibes", "clip"}]}``.
 
-    Each config is rendered once, heard against each of its vibes, and made into a clip where one is wanted. Returns
-    ``{"fingerprints": {scorer: ...}, "renderer": ..., "sounds": [{vibe: hearing}], "cache": {...}}``, with hearings as
+    Each config is rendered once, scored against each of its vibes, and encoded as a clip if one is wanted. Returns
+    ``{"fingerprints": {scorer: ...}, "renderer": ..., "sounds": [{vibe: scored render}], "cache": {...}}``, with scored renders as
     :func:`unpack` reads them and everything that the studio put into its cache.
     """
     shard = json.loads(shard_json)
@@ -78,7 +78,7 @@ def score_shard(shard_json: str) -> str:
         with ScoringService(scorers, settings, cache) as service, ThreadPoolExecutor(CPU_CORES) as encoding:
 
             def ask(sound: Mapping[str, Any]) -> dict[str, Future[ScoredRender]]:
-                # One clip is enough, whoever the sound is heard for.
+                # One clip is enough for all vibes of a sound.
                 wants = [sound["clip"], *[False] * len(sound["vibes"])]
                 return {
                     vibe: service.submit(vibe, sound["config"], want_audio=want)
@@ -105,7 +105,7 @@ def score_shard(shard_json: str) -> str:
 
 
 def pack(scored_render: ScoredRender, keep_flac: bool = False, vibe: str | None = None) -> dict[str, Any]:
-    """A hearing as plain values; its audio becomes a clip, tagged with the vibe."""
+    """A scored render as plain values; its audio becomes a clip, tagged with the vibe."""
     packed: dict[str, Any] = {
         "outcomes": {
             name: {"score": outcome.final_score, "parts": outcome.parts}
@@ -129,7 +129,7 @@ def pack(scored_render: ScoredRender, keep_flac: bool = False, vibe: str | None 
 
 
 def unpack(packed: Mapping[str, Any]) -> ScoredRender:
-    """The hearing that :func:`pack` was given, with a clip for its audio."""
+    """The scored render that :func:`pack` was given, with a clip for its audio."""
     clip, failure = packed["clip"], packed["failure"]
     return ScoredRender(
         {

@@ -41,12 +41,12 @@ DECODE_TOKENS_PER_SECOND = 25.0
 
 
 SOUND_CPU_SECONDS, CLIP_CPU_SECONDS, CLAP_CPU_SECONDS = 0.010, 0.025, 0.15
-"""Core-seconds for each second of audio: rendering and measuring it, making its clip, and hearing it with CLAP."""
+"""Core-seconds for each second of audio: rendering and measuring it, encoding its clip, and embedding it with CLAP."""
 
 
 @dataclass(frozen=True)
 class RemoteJobEstimate:
-    """Work that is mapped over containers: so many items, each so many container-seconds."""
+    """Work that is mapped over containers: a number of items, each with its container-seconds."""
 
     what: str
     items: int
@@ -77,7 +77,7 @@ class RemoteJobEstimate:
 def estimate_scoring(
     sounds: int, scoring: ScoringSettings, scorers: Sequence[str], *, clips: bool
 ) -> RemoteJobEstimate:
-    """Rendering and scoring so many sounds."""
+    """The estimate of rendering and scoring ``sounds``."""
     each = SOUND_CPU_SECONDS + (CLIP_CPU_SECONDS if clips else 0.0) + (CLAP_CPU_SECONDS if "clap" in scorers else 0.0)
     core_seconds = each * scoring.seconds
     return RemoteJobEstimate(
@@ -87,7 +87,7 @@ def estimate_scoring(
 
 
 def estimate_answering(label: str, rows: int, bench: BenchSettings, gpu: str) -> RemoteJobEstimate:
-    """Letting a local model answer so many rows, twice each: once free and once held to the schema."""
+    """The estimate of a local model's answers to the rows, two for each: once free and once held to the schema."""
     decoding = 2 * bench.max_new_tokens / DECODE_TOKENS_PER_SECOND / bench.batch_size
     return RemoteJobEstimate(
         f"answers of {label}", rows, check_gpu(gpu), decoding / 3, decoding * 3,

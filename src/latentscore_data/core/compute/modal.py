@@ -90,7 +90,7 @@ def _line(error: BaseException) -> str:
 
 
 def check_cap(modal: ModalSettings, gpu: str | None, runs: int = 1) -> float:
-    """The most that so many runs can cost: time-out x price each. Raises :class:`StoppedError` above ``max_cost``."""
+    """The most that ``runs`` can cost: time-out x price each. Raises :class:`StoppedError` above ``max_cost``."""
     return within_cap(modal, cap_usd(modal, gpu, runs), "these runs" if runs > 1 else "this run")
 
 

@@ -34,11 +34,11 @@ class Executor(Protocol):
         ...
 
     def estimate_scoring(self, sounds: int, scoring: ScoringSettings, *, clips: bool) -> list[RemoteJobEstimate]:
-        """What rendering and scoring so many sounds takes; empty where it costs nothing."""
+        """What rendering and scoring that number of sounds takes; empty where it costs nothing."""
         ...
 
     def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
-        """What the answers of a local model to so many rows take; empty where they cost nothing."""
+        """What a local model's answers to that number of rows take; empty where they cost nothing."""
         ...
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:

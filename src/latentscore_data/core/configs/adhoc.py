@@ -1,4 +1,4 @@
-"""Vibes typed by a person: N answers, heard, and the best one handed back. No rows are written."""
+"""Vibes typed on the command line: N answers, scored, and the best one returned. No rows are written."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _audio_source(settings: Settings) -> EmbeddingSource:
         index.fingerprint,
         lambda rows: index.sounds([row.config_payload or {} for row in rows]),
         None,
-        f"embedding the winners' sound with {settings.scoring.clap_model}; what was scored with it is not heard again",
+        f"embedding the winners' sound with {settings.scoring.clap_model}; winners that were scored with it are not rendered again",
     )
 
 

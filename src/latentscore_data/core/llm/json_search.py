@@ -30,7 +30,7 @@ _END = re.compile(r"/|end(?![a-z])", re.IGNORECASE)
 _EXAMPLE = re.compile(r"\bexamples?\b|\be\.\s?g\.|\bfor instance\b", re.IGNORECASE)
 
 BEFORE_EXAMPLE = 80
-"""An object is an example when so many characters before it, or fewer, say so."""
+"""An object is an example if at most this many characters before it call it one."""
 
 NESTED_AT_MOST = 2000
 """Values that are looked at inside of one object."""

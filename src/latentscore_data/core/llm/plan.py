@@ -40,7 +40,7 @@ class Plan:
         return self.calls > 0 and self.cost_usd != 0.0
 
     def times(self, count: int, basis: str) -> Plan:
-        """The plan of so many rows, each like all of this one's together; ``basis`` says where the count comes from."""
+        """The plan of that number of rows, each like all of this one's together; ``basis`` says where the count comes from."""
         cost, worst = (None if usd is None else usd * count for usd in (self.cost_usd, self.worst_usd))
         return Plan(
             self.model, count, self.calls * count, 0, self.tokens_in * count, self.tokens_out * count, cost, worst,

@@ -21,7 +21,7 @@ from latentscore_data.core.llm.json_search import search
 Body = Mapping[str, Any]
 
 WORDS_IN = 500
-"""Where a refusal is known by its words alone, so many characters of the message count."""
+"""Characters of the message that are searched if a refusal is known by its words alone."""
 
 CHAIN_AT_MOST = 10
 """Exceptions that are looked at, from the one that LiteLLM raised to its cause."""

@@ -36,7 +36,7 @@ from latentscore_data.core.scoring.service import (
 from latentscore_data.core.scoring.types import UNFINISHED, Scorer
 
 ROWS_IN_FLIGHT = 8
-"""Rows whose candidates wait to be heard: enough to keep renderers busy and batches full, few enough to fit in memory."""
+"""Rows whose candidates wait to be scored: enough to keep renderers busy and batches full, few enough to fit in memory."""
 
 FIRST_SPLIT: Split = "SFT-Train"
 """Where a row without a split goes."""
@@ -44,7 +44,7 @@ FIRST_SPLIT: Split = "SFT-Train"
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of the candidates of one vibe: a hearing for each, None where there was no candidate."""
+    """The results of one vibe's candidates: a scored render for each, None where there was no candidate."""
 
     scored_renders: list[ScoredRender | None]
     scorer: str
@@ -78,14 +78,14 @@ class Choice:
 def submit_all(
     service: ScoringService, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
 ) -> list[Future[ScoredRender] | None]:
-    """The hearings of one vibe's candidates, later."""
+    """The scored renders of one vibe's candidates, later."""
     return [None if p is None else service.submit(vibe, p, want_audio=want_audio) for p in payloads]
 
 
 def choose(
     service: ScoringService, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
 ) -> Choice:
-    """Hear the candidates of one vibe, now. With ``want_audio`` each hearing holds its sound."""
+    """Score the candidates of one vibe, now. With ``want_audio`` each scored render holds its sound."""
     futures = submit_all(service, vibe, payloads, want_audio=want_audio)
     return Choice([None if future is None else future.result() for future in futures], service.scorers[0].name)
 
@@ -160,7 +160,7 @@ def run_scoring(
 
 
 def scoring_job(service: ScoringService, settings: ScoringSettings, *, retry_failed: bool = False) -> Job[ConfigRow]:
-    """One row: its candidates are rendered, heard and compared; with ``retry_failed`` also where a score is missing for good."""
+    """One row: its candidates are rendered, scored and compared; with ``retry_failed`` also where a score is missing for good."""
     names = [scorer.name for scorer in service.scorers]
     made_by = digest(
         *(scorer.fingerprint for scorer in service.scorers), settings.seconds, settings.seed, current_renderer_version()
@@ -185,7 +185,7 @@ def scoring_job(service: ScoringService, settings: ScoringSettings, *, retry_fai
         return any(sum(s is not None for s in scores) < answers for scores in line["candidate_scores"].values())
 
     def refresh(row: ConfigRow, line: Line) -> Line:
-        # What is heard is the config alone; its title, palettes and thoughts may have changed around it.
+        # Only the config decides the sound; its title, palettes and thoughts may have changed around it.
         return {**line, **_carried(row), "config_payload": row.config_candidates[line["best_index"]]}
 
     return Job(

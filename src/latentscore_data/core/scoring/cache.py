@@ -1,4 +1,4 @@
-"""What was heard before: vectors of sounds and texts, and scores, in one SQLite file."""
+"""The score cache: embeddings of sounds and texts, and scores, in one SQLite file."""
 
 from __future__ import annotations
 

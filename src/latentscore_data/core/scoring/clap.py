@@ -225,7 +225,7 @@ def unit(vectors: Vectors) -> Vectors:
 def cut(audio: Audio) -> list[Windows]:
     """Windows of exactly 10 s, 5 s apart, mono at 48 kHz, through int16 as in training; quiet ones are left out.
 
-    The last window ends where the sound ends, so nothing is heard twice but what overlaps. A sound below 10 s is
+    The last window ends where the sound ends, so only the overlap is embedded twice. A sound below 10 s is
     repeated as often as it fits, and the rest is silence.
     """
     import numpy as np

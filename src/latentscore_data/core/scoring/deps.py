@@ -44,5 +44,5 @@ class ScorerKind:
         return f"{name} is code on this machine, which Modal does not see"
 
     def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
-        """What scoring so many pairs asks and costs; None for a scorer that asks nobody."""
+        """The calls and cost of scoring that number of pairs; None for a scorer without calls."""
         return None

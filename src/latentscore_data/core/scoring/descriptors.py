@@ -1,7 +1,7 @@
 """What can be measured in a sound without a model: speed, colour, width, room, fullness, mode.
 
 The measures are chosen so that the ear's everyday words have something to hold on to. Most are logarithms (octaves, decibels),
-because hearing is. They are estimates from a mix, not the textbook quantities of a single instrument.
+as loudness and pitch perception are. They are estimates from a mix, not the textbook quantities of a single instrument.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _centroid(spectrum: Floats, frequencies: Floats) -> tuple[float, float]:
 
 
 def _top(values: Floats, share: float) -> float:
-    """The mean of the largest so many."""
+    """The mean of the largest values, a share of all."""
     return float(np.sort(values)[-max(1, int(len(values) * share)) :].mean()) if len(values) else 0.0
 
 

@@ -1,4 +1,4 @@
-"""A listening model as judge: it hears the piece and says how well it fits the vibe and how well it sounds."""
+"""An audio language model as judge: it rates how well a piece fits the vibe and how good it sounds."""
 
 from __future__ import annotations
 

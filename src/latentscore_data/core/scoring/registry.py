@@ -107,7 +107,7 @@ def resolve_auto(settings: ScoringSettings) -> tuple[str, str]:
 
 
 def scorer_plans(pairs: int, deps: ScorerDeps) -> list[Plan]:
-    """What the scorers of the settings that cost money would be asked for so many pairs."""
+    """The plan of the paid scorers of the settings for that number of pairs."""
     plans = (kind_of(name).plan(name, pairs, deps) for name in scorer_names(deps.scoring))
     return [plan for plan in plans if plan is not None]
 

@@ -151,7 +151,7 @@ def playable(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def audio_part(score: float | None, low: float, high: float) -> float:
     """A scorer's value mapped from ``low``..``high`` (its 5th and 95th percentile on the data) to 0.05..1.
 
-    0 when there is nothing to hear (``None``), 0.05 when the scorer had no value for what was heard.
+    0 for an answer that cannot be rendered (``None``), 0.05 if the scorer had no value for it.
     """
     if score is None:
         return 0.0

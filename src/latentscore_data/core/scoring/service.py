@@ -150,8 +150,8 @@ class _RenderJob:
 class ScoringService:
     """Renders payloads and scores them, each only once.
 
-    A sound is known by (config, seed, seconds, sample rate, renderer version): what was heard or scored before is neither
-    rendered nor heard again, and a config that several pairs share is rendered once. Rendering happens in
+    A sound is known by (config, seed, seconds, sample rate, renderer version): what was embedded or scored before is neither
+    rendered nor embedded again, and a config that several pairs share is rendered once. Rendering happens in
     ``settings.workers`` processes of one thread each, scoring in one thread of this process, in batches. ``cache`` is a
     :class:`ScoreCache`, the path of one, or None for one that lasts as long as the studio. Use it as a context manager::
 
@@ -187,9 +187,9 @@ class ScoringService:
         self._scoring.start()
 
     def submit(self, vibe: str, payload: Payload | None, *, want_audio: bool = False) -> Future[ScoredRender]:
-        """The hearing of one pair, later; ``payload`` is a whole answer or its config.
+        """The scored render of one pair, later; ``payload`` is a whole answer or its config.
 
-        A payload that cannot be played is a reason in the hearing. The future raises only what ends a run (an
+        A payload that cannot be played is a reason in the scored render. The future raises only what ends a run (an
         :class:`LsdataError`) and bugs.
         """
         pair = _Pair(vibe, config_of(payload), want_audio)
@@ -209,11 +209,11 @@ class ScoringService:
         return pair.future
 
     def score_one(self, vibe: str, payload: Payload | None, *, want_audio: bool = False) -> ScoredRender:
-        """The hearing of one pair, now."""
+        """The scored render of one pair, now."""
         return self.submit(vibe, payload, want_audio=want_audio).result()
 
     def score_all(self, pairs: Iterable[tuple[str, Payload | None]]) -> list[ScoredRender]:
-        """Hearings in the order of the pairs."""
+        """The scored renders in the order of the pairs."""
         futures = [self.submit(vibe, payload) for vibe, payload in pairs]
         return [future.result() for future in futures]
 

@@ -178,7 +178,7 @@ def in_words(source: dict[str, Any], scorer: str) -> str:
 
 
 def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
-    """What people heard: strengths with intervals, and who was left out for failing the catch trials."""
+    """The listening test: strengths with intervals, and the listeners left out for failing the catch trials."""
     found = evaluate(answers, workspace.bench_dir)
     summary = Summary("bench, people", done=found["answers"])
     summary.details.update({"listeners": found["listeners"], "left_out": found["left_out"]})

@@ -145,7 +145,7 @@ def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool
     """Ask once, before the first stage, whether all that the chain would spend may be spent: nobody is there to answer hours
     later. Returns whether the stages need not ask again. Where nothing is to be asked, ``plan`` is not even looked at.
 
-    Raises :class:`InputError` where nobody can be asked and :class:`StoppedError` when the answer is no.
+    Raises :class:`InputError` without a terminal and :class:`StoppedError` when the answer is no.
     """
     if yes or settings.llm.max_cost is not None:
         return yes
@@ -154,7 +154,9 @@ def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool
         return False
     if not interactive():
         costs = ", ".join(f"{step['stage']} {money(step['cost_usd'])}" for step in spending)
-        raise InputError(f"this costs money ({costs}) and nobody can be asked", "say --yes or --max-cost USD")
+        raise InputError(
+            f"this costs money ({costs}) and there is no terminal to ask on", "say --yes or --max-cost USD"
+        )
     for step in spending:
         say(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})")
     if not typer.confirm("Go on with all of it?", err=True):
@@ -218,7 +220,7 @@ def check_first(settings: Settings, stages: Sequence[str]) -> None:
 
 
 def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> bool:
-    """True for a stage that the sample run leaves out because its extra is not installed; the reason is told."""
+    """True for a stage that the sample run leaves out because its extra is not installed; the reason is reported."""
     if stage != "train":
         return False
     if settings.train.skip:

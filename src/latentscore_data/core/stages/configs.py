@@ -170,7 +170,7 @@ def run_score(
 
 
 def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes: bool) -> None:
-    """Before anything is asked: whoever listens must be able to, and a judge that costs money must be agreed to."""
+    """Check, before the first call, that every scorer can run, and ask before a judge costs money."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     make_scorers(needs)
     for plan in scorer_plans(rows * settings.configs.n, needs):
@@ -178,10 +178,10 @@ def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes
 
 
 def announce_scorer(settings: Settings) -> None:
-    """Who listens, and why, where the settings leave it open."""
+    """Say which scorer was chosen, and why, if the settings leave it open."""
     if "auto" in settings.scoring.scorers:
         name, why = resolve_auto(settings.scoring)
-        say(f"configs: {name} listens ({why})")
+        say(f"configs: scorer: {name} ({why})")
 
 
 SHOWN_WINNERS = 20

@@ -189,7 +189,7 @@ def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) ->
 def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> dict[str, HubPlan]:
     """Nothing is fetched from the hub without a plan that was agreed to; the plans, by name.
 
-    Raises :class:`InputError` where nobody can be asked, :class:`StoppedError` when the answer is no.
+    Raises :class:`InputError` without a terminal, :class:`StoppedError` when the answer is no.
     """
     plans = {source.name: plan(source, settings) for source in sources if source.kind == "hub"}
     for planned in plans.values():
@@ -197,7 +197,7 @@ def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: b
     if not plans or yes:
         return plans
     if not interactive():
-        raise InputError(f"{len(plans)} data sets would be fetched and nobody can be asked", "say --yes")
+        raise InputError(f"{len(plans)} data sets would be fetched and there is no terminal to ask on", "say --yes")
     if not typer.confirm("Fetch?", err=True):
         raise StoppedError("nothing was fetched", "choose other data sets with --dataset")
     return plans

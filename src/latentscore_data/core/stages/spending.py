@@ -16,7 +16,7 @@ from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_
 
 def announce(stage: str, model: str, settings: LLMSettings) -> None:
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
-    where = " (offline, for nothing; it reads English)" if model.startswith("builtin/") else ""
+    where = " (offline, free, English only)" if model.startswith("builtin/") else ""
     if not model.startswith("builtin/") and settings.api_base:
         from urllib.parse import urlsplit
 
@@ -41,7 +41,7 @@ def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
 def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     """Ask before money is spent, unless it was allowed with ``--yes`` or bounded with ``--max-cost``.
 
-    Raises :class:`InputError` where nobody can be asked or no provider is known, :class:`MissingError` for a key that is
+    Raises :class:`InputError` without a terminal or no provider is known, :class:`MissingError` for a key that is
     not there, :class:`StoppedError` when the answer is no or a cap was given for a model whose price is unknown.
     """
     if not plan.spends:
@@ -60,7 +60,7 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
     if not interactive():
         raise InputError(
-            f"{plan.model} costs money ({calls}, {cost}) and nobody can be asked", "say --yes or --max-cost USD"
+            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to ask on", "say --yes or --max-cost USD"
         )
     import typer
 
@@ -84,7 +84,7 @@ def confirm_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], modal: Mo
 def confirm_remote(modal: ModalSettings, yes: bool) -> None:
     """Ask before containers are hired, unless it was allowed with ``--yes`` or bounded by ``train.modal.max_cost``.
 
-    Raises :class:`StoppedError` where nobody can be asked or the answer is no.
+    Raises :class:`StoppedError` without a terminal or the answer is no.
     """
     if yes or modal.max_cost is not None:
         return

@@ -126,7 +126,7 @@ def report(arranged: Arranged) -> None:
     """How the rows fell, and how near the test rows are to what is trained on."""
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
     say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
-    for how, leak in (("by source", arranged.leakage), ("by row it would be", arranged.leakage_by_row)):
+    for how, leak in (("by source", arranged.leakage), ("if split by row", arranged.leakage_by_row)):
         if leak is not None and leak.mean_nearest is not None:
             say(
                 f"vibes: leakage {how}: nearest training row to a TEST row {leak.mean_nearest:.2f} on average, "

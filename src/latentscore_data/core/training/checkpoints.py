@@ -1,4 +1,4 @@
-"""Which saved models and checkpoints are whole, and what the trainer is told about the best checkpoint."""
+"""Which saved models and checkpoints are whole, and which checkpoint the trainer takes for the best."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Watching:
-    """Who is told of a run, and when it must end (Unix time)."""
+    """The receivers of a run's progress, and when it must end (Unix time)."""
 
     say: Say
     on_checkpoint: OnCheckpoint | None = None

@@ -42,7 +42,7 @@ TrainerReward = Callable[..., list[float | None]]
 """A reward as the trainer calls it. Ours never return None: the trainer would leave such an answer out instead of punishing it."""
 
 FEWEST_SCORES = 20
-"""Below so many known scores the percentiles of the audio part are measured anew, on the reference answers."""
+"""With fewer known scores than this, the percentiles of the audio part are measured anew, on the reference answers."""
 
 MOST_REFERENCES = 64
 

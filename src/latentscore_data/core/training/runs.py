@@ -203,7 +203,7 @@ def find_run(train_dir: Path, run_id: str) -> RunFolder:
 
 
 def newest_finished(train_dir: Path, kind: str, base_model: str, say: Callable[[str], None]) -> RunFolder | None:
-    """The newest finished run of a kind on a base model; one that cannot be read is told of and passed over."""
+    """The newest finished run of a kind on a base model; one that cannot be read is reported and skipped."""
     for run in find_runs(train_dir):
         if not run.done:
             continue

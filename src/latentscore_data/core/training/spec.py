@@ -98,7 +98,7 @@ class TrainSpec(BaseModel):
         return self.batch_size // self.rollout.generations if self.kind == "grpo" else self.batch_size
 
     def steps(self, rows: int) -> int:
-        """Optimizer steps that so many rows make."""
+        """Optimizer steps for that number of rows."""
         return self.optim.max_steps or max(1, math.ceil(rows / self.prompts_per_step * self.epochs))
 
     def hash(self) -> str:

@@ -26,7 +26,7 @@ _NEIGHBOURS = {
 """The keys around each key."""
 
 SLIP_EVERY = 20
-"""About one slip for so many characters, at least one."""
+"""Characters for each slip; a text gets at least one."""
 
 
 def noise_draw(row_id: str, settings: NoiseSettings) -> float:

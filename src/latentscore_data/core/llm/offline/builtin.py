@@ -58,7 +58,7 @@ def fingerprint() -> str:
 
 
 class BuiltinLLM:
-    """Answers vibes with configs and texts with vibes, for nothing."""
+    """Answers vibes with configs and texts with vibes, free of charge."""
 
     def __init__(self, model: str = MODEL) -> None:
         if model != MODEL:
