@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from latentscore import Audio
+from latentscore.meaning.reading import is_foreign, read, reading_fingerprint
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.meaning.reading import is_foreign, read, reading_fingerprint
 from latentscore_data.core.scoring import descriptors
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
 from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Vectors

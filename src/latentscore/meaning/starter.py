@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from latentscore.labels import FIELDS, Label
-from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.meaning.reading import Reading, Vector, read
+from latentscore.meaning.reading import Reading, Vector, read
+from latentscore.seeds import digest
 
 NEIGHBOURS = 40
 SPREAD = 0.15
