@@ -152,11 +152,7 @@ def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
 
 def _at_fault(error: InvalidConfigError) -> str:
     """The first three faults of a config, in one line."""
-    said = [
-        f"no field is called {field}" if reason == "Extra inputs are not permitted" else f"{field}: {reason}"
-        for field, reason in error.problems[:3]
-    ]
-    return "; ".join(said)
+    return "; ".join(f"{field}: {reason}" for field, reason in error.problems[:3])
 
 
 def render_files(

@@ -7,7 +7,6 @@ which the schema allows. The second answer counts.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from latentscore import FIELDS, MusicConfigPromptPayload, schema_hash
-from latentscore.config import TITLE_MAX_WORDS
+from latentscore import schema_hash
+from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.rows import VibeRow
@@ -43,9 +42,6 @@ from latentscore_data.core.training.chat import prompt_messages, template_option
 
 if TYPE_CHECKING:
     import torch
-
-TITLE_PATTERN = r'^[^ "\\\x00-\x1f]{1,10}( [^ "\\\x00-\x1f]{1,9}){0,' + str(TITLE_MAX_WORDS - 1) + "}$"
-"""One to six words and at most 60 characters: what the schema's lengths alone cannot say."""
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "adapter_config.json", "config.json")
 
@@ -166,24 +162,6 @@ class LocalGenerator:
     def _text(self, ids: list[int]) -> tuple[str, int]:
         end = next((i for i, token in enumerate(ids) if token in self._stop_ids), len(ids))
         return self._loaded.tokenizer.decode(ids[:end], skip_special_tokens=True), end
-
-
-def decoding_schema() -> dict[str, Any]:
-    """The payload's JSON schema, tightened by what it leaves to the validators: the words of a title, and that the lowest
-    octave is not above the highest (one form of the config for each lowest octave)."""
-    schema = copy.deepcopy(MusicConfigPromptPayload.model_json_schema())
-    schema["properties"]["title"] = {"type": "string", "pattern": TITLE_PATTERN}
-    config = schema["$defs"]["MusicConfigPrompt"]
-    octaves = FIELDS["register_min_oct"].labels
-    forms: list[dict[str, Any]] = []
-    for at, lowest in enumerate(octaves):
-        form = copy.deepcopy(config)
-        form["properties"]["register_min_oct"] = {"enum": [lowest]}
-        form["properties"]["register_max_oct"] = {"enum": list(octaves[at:])}
-        forms.append(form)
-    schema["properties"]["config"] = {"anyOf": forms}
-    del schema["$defs"]["MusicConfigPrompt"]
-    return schema
 
 
 def _read(text: str, *, cut: bool, strict: bool) -> Generated:
