@@ -141,7 +141,7 @@ def with_flags(parameter: str, options: Mapping[str, Any]) -> Callable[[Command]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            flags = {name: value for name in options if (value := given.pop(name)) is not None}
+            flags = {name: value for name in options if (value := given.pop(name, None)) is not None}
             command(**{parameter: flags}, **given)
 
         run.__signature__ = inspect.Signature([*own[:at], *added, *own[at + 1 :]])  # type: ignore[attr-defined]

@@ -29,6 +29,7 @@ from latentscore_data.core.configs.candidate_generation import (
     sample_rows,
 )
 from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.offline.builtin import MODEL as BUILTIN
 from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
@@ -224,6 +225,18 @@ def typed_rows(texts: list[str]) -> list[VibeRow]:
     if not all(texts):
         raise InputError("a vibe is empty", 'lsdata configs "slow rain on a tin roof"')
     return [VibeRow(row_id=text, dataset="typed", id_in_dataset=text, vibe_original=text) for text in texts]
+
+
+def for_typed(settings: Settings) -> Settings:
+    """The settings for vibes on the command line.
+
+    Where nothing says how many candidates, the offline model gives its likeliest answer, the one of ``latentscore.render``.
+    """
+    named = settings.configs.model_fields_set
+    if model_name(settings) != BUILTIN or "n" in named:
+        return settings
+    likeliest = {"n": 1} if "temperature" in named else {"n": 1, "temperature": 0.0}
+    return settings.model_copy(update={"configs": settings.configs.model_copy(update=likeliest)})
 
 
 def answer_vibes(
