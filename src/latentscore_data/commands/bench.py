@@ -47,7 +47,10 @@ def bench(
     ] = None,
     split: Annotated[str | None, typer.Option(help="SFT-Train, SFT-Val, GRPO or TEST (the default).")] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Bundled prompts instead: short, typo, out-of-domain or controllability.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Prompts instead: short, typo, out-of-domain, controllability, or a JSONL file."
+        ),
     ] = None,
     limit: LimitOption = None,
     scorer: ScorerOption = None,

@@ -353,8 +353,8 @@ class BenchSettings(Section):
     """Sources that are compared: KIND:NAME[=LABEL]."""
     split: Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"] = "TEST"
     """Split whose rows the sources answer."""
-    suite: Literal["short", "typo", "out-of-domain", "controllability"] | None = None
-    """Bundled list of prompts to use instead of a split."""
+    suite: str | None = None
+    """Prompts to use instead of a split: short, typo, out-of-domain, controllability, or a JSONL file of your own."""
     limit: int | None = Field(default=None, ge=1)
     """Use at most this many rows, from the start."""
     baseline: str | None = None
