@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentscore import MusicConfig, random_config
+from latentscore import LAYERS, MusicConfig, random_config
 from latentscore.synth import engine, score, signal, space
 from latentscore.synth.context import RenderContext
 
@@ -56,15 +56,17 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
         last = now
 
     piece = score.compose(config, seconds, 0)
-    context = RenderContext(piece.piece, RATE)
-    dry = np.zeros((len(engine.GROUPS), 2, round(seconds * RATE)), np.float32)
+    frames = round(seconds * RATE)
+    player = engine.Player(RenderContext(piece.piece, RATE), frames, engine.GROUPS)
     lap("score")
-    for group, (layers, _, _) in zip(dry, engine.GROUPS, strict=True):
-        for layer in layers:
-            engine.play_layer(group, layer, piece, context)
-            lap(layer)
-    mixed = engine.mix_groups(dry, engine.GROUPS, context)
-    lap("echo, reverb, width")
+    for layer in LAYERS:
+        for bar in (*piece.bars, piece.closing):
+            player.add({layer: bar.get(layer, ())})
+        lap(layer)
+    mixed = np.concatenate(
+        [player.take(min(space.STEP, frames - begin)) for begin in range(0, frames, space.STEP)], axis=1
+    )
+    lap("pad's filter, echo, reverb, width")
     space.bus(mixed, config, RATE)
     lap("tone and drive")
     engine.finish(mixed, RATE)

@@ -13,6 +13,7 @@ from latentscore.version import RENDERER_VERSION
 if TYPE_CHECKING:
     from latentscore.answers import Answer, answer
     from latentscore.audio import Audio, Metadata, read_audio, write_audio
+    from latentscore.compat import SAMPLE_RATE, RenderHooks, Streamable, prefetch, save_wav
     from latentscore.config import (
         MusicConfig,
         MusicConfigPrompt,
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     )
     from latentscore.loudness import integrated_lufs, true_peak
     from latentscore.runtime import arender, render
+    from latentscore.streaming import AudioStream, LiveStream, Playlist, Track, astream, live, stream
     from latentscore.synth.midi import write_midi
     from latentscore.synth.notes import LAYERS
     from latentscore.synth.score import Score, compose
+    from latentscore.synth.stream import Stream
     from latentscore.vibe_map import Match, VibeMap, load_map, lookup, starter_map, starter_pairs
 
 _LAZY = {
@@ -55,10 +58,23 @@ _LAZY = {
     "schema_hash": "config",
     "integrated_lufs": "loudness",
     "true_peak": "loudness",
-    "render": "runtime",
-    "arender": "runtime",
+    "render": "compat",
+    "arender": "compat",
+    "stream": "compat",
+    "astream": "compat",
+    "live": "compat",
+    "prefetch": "compat",
+    "save_wav": "compat",
+    "RenderHooks": "compat",
+    "SAMPLE_RATE": "compat",
+    "Streamable": "compat",
+    "Track": "compat",
+    "Playlist": "streaming",
+    "AudioStream": "streaming",
+    "LiveStream": "streaming",
     "Score": "synth.score",
     "compose": "synth.score",
+    "Stream": "synth.stream",
     "LAYERS": "synth.notes",
     "write_midi": "synth.midi",
     "Match": "vibe_map",
@@ -73,11 +89,14 @@ __all__ = [
     "FIELDS",
     "LAYERS",
     "RENDERER_VERSION",
+    "SAMPLE_RATE",
     "Answer",
     "Audio",
     "AudioError",
+    "AudioStream",
     "InvalidConfigError",
     "LatentScoreError",
+    "LiveStream",
     "MapError",
     "Match",
     "Metadata",
@@ -88,24 +107,34 @@ __all__ = [
     "MusicConfigUpdate",
     "Palette",
     "PaletteColor",
+    "Playlist",
+    "RenderHooks",
     "Score",
     "Step",
+    "Stream",
+    "Streamable",
+    "Track",
     "VibeMap",
     "answer",
     "arender",
+    "astream",
     "compose",
     "convert_config",
     "integrated_lufs",
+    "live",
     "load_map",
     "lookup",
     "parse_config",
     "parse_payload",
+    "prefetch",
     "random_config",
     "read_audio",
     "render",
+    "save_wav",
     "schema_hash",
     "starter_map",
     "starter_pairs",
+    "stream",
     "true_peak",
     "write_audio",
     "write_midi",

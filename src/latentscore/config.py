@@ -163,6 +163,7 @@ if TYPE_CHECKING:
 
     class MusicConfig(_NumberBase):
         def __init__(self, **numbers: Any) -> None: ...
+        def __hash__(self) -> int: ...
 
 else:
     MusicConfigPrompt = create_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from latentscore.errors import AudioError
@@ -26,6 +27,17 @@ def sound_device() -> Any:
             f"playing needs PortAudio ({error}): apt install libportaudio2 or brew install portaudio; {WITHOUT_PLAYING}"
         ) from None
     return sounddevice
+
+
+def play_blocks(blocks: Iterable[NDArray[np.float32]], sample_rate: int) -> None:
+    """Play float32 blocks of shape (frames, 2) as they come, until there are no more. Raises :class:`AudioError`."""
+    device = sound_device()
+    try:
+        with device.OutputStream(samplerate=sample_rate, channels=2, dtype="float32") as out:
+            for block in blocks:
+                out.write(block)
+    except device.PortAudioError as error:
+        raise AudioError(f"no device plays this sound ({error}); {WITHOUT_PLAYING}") from None
 
 
 def play_samples(samples: NDArray[np.float32], sample_rate: int) -> None:

@@ -42,9 +42,7 @@ def render(
 
     Raises :class:`InvalidConfigError` that names the argument or the field, :class:`MapError` and :class:`ModelError`.
     """
-    _one_of(map, model)
-    found = ask(what, model) if model is not None else answer(what, map)
-    return render_answer(found.updated(update), seconds, seed, sample_rate, stems)
+    return render_answer(answer_for(what, update, map, model), seconds, seed, sample_rate, stems)
 
 
 async def arender(
@@ -62,6 +60,18 @@ async def arender(
     _one_of(map, model)
     found = await ask_async(what, model) if model is not None else await asyncio.to_thread(answer, what, map)
     return await asyncio.to_thread(render_answer, found.updated(update), seconds, seed, sample_rate, stems)
+
+
+def answer_for(
+    what: Given | Answer,
+    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
+    map: VibeMap | str | Path | None = None,
+    model: Model | None = None,
+) -> Answer:
+    """What :func:`render` renders for the same arguments, and why."""
+    _one_of(map, model)
+    found = ask(what, model) if model is not None else answer(what, map)
+    return found.updated(update)
 
 
 def render_answer(found: Answer, seconds: float, seed: int, sample_rate: int, stems: bool) -> Audio:
