@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from functools import cache
 from typing import Any
@@ -16,6 +17,10 @@ from latentscore.config import (
     schema_text,
 )
 from latentscore.labels import FIELDS, PALETTE_WEIGHTS
+from latentscore.vibe_map import starter_pairs
+
+PAYLOAD_ORDER = ("thinking", "title", "config", "palettes")
+"""The parts of an answer, in the order in which a model writes them."""
 
 CONFIG_SYSTEM = """\
 You are a composer of ambient music. You are given a vibe, a few words or sentences about a mood, and you answer with \
@@ -54,6 +59,19 @@ def config_system() -> str:
         colors=COLORS_PER_PALETTE,
         weights="|".join(PALETTE_WEIGHTS),
     )
+
+
+@cache
+def example_messages(count: int) -> str:
+    """So many pairs of the starter set as examples, taken at even distances; empty for none."""
+    pairs = starter_pairs()
+    shown = [pairs[len(pairs) * number // count] for number in range(min(count, len(pairs)))]
+    answers = [
+        json.dumps({name: pair[name] for name in PAYLOAD_ORDER}, ensure_ascii=False, separators=(",", ":"))
+        for pair in shown
+    ]
+    texts = [f"{vibe_message(pair['vibe'])}\n{said}" for pair, said in zip(shown, answers, strict=True)]
+    return "\n\n".join(["\n\nExamples of vibes and answers", *texts]) if texts else ""
 
 
 def vibe_message(vibe: str) -> str:

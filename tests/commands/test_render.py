@@ -179,3 +179,29 @@ def test_playing_without_the_extra_is_named_and_the_file_is_there(tmp_path: Path
     assert done.exit_code == 3
     assert "latentscore-data[play]" in done.stderr
     assert out.exists()
+
+
+def test_a_system_prompt_and_examples_reach_the_model(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("My own words.", encoding="utf-8")
+    with ChatServer(config_reply()) as server:
+        command = [
+            "configs",
+            "rain",
+            "--n",
+            "1",
+            "--model",
+            "hosted_vllm/test",
+            "--api-base",
+            server.url,
+            "--seconds",
+            "0.5",
+        ]
+        command += ["--root", str(tmp_path / "data"), "--scorer", "acoustic", "--json"]
+        done = CliRunner().invoke(app, [*command, "--examples", "2", "--system", str(tmp_path / "mine.txt")])
+        assert done.exit_code == 0, done.output
+        (asked,) = [received.body["messages"][0]["content"] for received in server.received]
+    assert asked.startswith("My own words.")
+    assert asked.count("</vibe>") == 2
+    wrong = CliRunner().invoke(app, [*command, "--system", str(tmp_path / "none.txt")])
+    assert wrong.exit_code == 2
+    assert "none.txt" in wrong.stderr

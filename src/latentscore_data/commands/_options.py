@@ -75,6 +75,16 @@ ModelOption = Annotated[
         autocompletion=complete_model,
     ),
 ]
+ExamplesOption = Annotated[
+    int | None,
+    typer.Option(help="Starter pairs shown to the model as examples.", min=0, max=20, rich_help_panel=MODELS),
+]
+SystemOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="System prompt for configs, instead of the own one (v1).", rich_help_panel=MODELS
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
 LimitOption = Annotated[int | None, typer.Option(help="Use at most this many, from the start.", min=1)]
 MaxConcurrencyOption = Annotated[

@@ -17,6 +17,7 @@ from latentscore_data.commands._options import (
     ScorerOption,
     SecondsOption,
     SeedOption,
+    SystemOption,
     TrustScorersOption,
     WorkersOption,
     YesOption,
@@ -53,6 +54,7 @@ def bench(
         ),
     ] = None,
     limit: LimitOption = None,
+    system: SystemOption = None,
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
     baseline: Annotated[str | None, typer.Option(help="Label of the source to compare the others with.")] = None,
@@ -101,6 +103,7 @@ def bench(
             seed=seed,
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
+        prompts=chosen(system=system),
         llm=calls,
     )
     executor = make_executor(on or "local", settings, say)

@@ -12,6 +12,7 @@ from latentscore.errors import AudioError
 from latentscore_data.commands._models import show_plan
 from latentscore_data.commands._options import (
     DryRunOption,
+    ExamplesOption,
     LimitOption,
     ModelOption,
     OnOption,
@@ -20,6 +21,7 @@ from latentscore_data.commands._options import (
     ScorerOption,
     SecondsOption,
     SeedOption,
+    SystemOption,
     TrustScorersOption,
     WorkersOption,
     YesOption,
@@ -54,6 +56,8 @@ def configs(
         typer.Option("--n", "-n", help="Candidates per vibe (default 5; 1 for a typed vibe, offline).", min=1, max=256),
     ] = None,
     model: ModelOption = None,
+    examples: ExamplesOption = None,
+    system: SystemOption = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", min=0, max=2)] = None,
     scorer: ScorerOption = None,
     limit: LimitOption = None,
@@ -99,6 +103,7 @@ def configs(
             model=model, n=n, temperature=temperature, limit=limit, splits=split, batch_size=batch_size, seed=seed
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
+        prompts=chosen(examples=examples, system=system),
         llm=calls,
     )
     executor = make_executor(on or "local", settings, say)

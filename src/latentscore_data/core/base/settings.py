@@ -183,6 +183,13 @@ class NoiseSettings(Section):
     """Seed of the noise."""
 
 
+class PromptsSettings(Section):
+    system: str | None = None
+    """What models are told before a vibe when they are asked for a config: a text file, or v1; empty for the package's own (v1)."""
+    examples: int = Field(default=0, ge=0, le=20)
+    """Pairs of the starter set that are shown to models as examples."""
+
+
 class ConfigsSettings(Section):
     model: str | None = None
     """Model for this stage; empty for llm.model."""
@@ -430,6 +437,7 @@ class Settings(BaseSettings):
     dedupe: DedupeSettings = DedupeSettings()
     splits: SplitsSettings = SplitsSettings()
     noise: NoiseSettings = NoiseSettings()
+    prompts: PromptsSettings = PromptsSettings()
     configs: ConfigsSettings = ConfigsSettings()
     scoring: ScoringSettings = ScoringSettings()
     train: TrainSettings = TrainSettings()

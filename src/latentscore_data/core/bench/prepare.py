@@ -183,6 +183,7 @@ def generator_deps(
     return GeneratorDeps(
         bench=settings.bench,
         configs=settings.configs,
+        prompts=settings.prompts,
         embedder=embedder,
         sounds=sounds,
         connect=ask,

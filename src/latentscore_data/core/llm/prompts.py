@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 import re
 from functools import cache
+from pathlib import Path
 
-from latentscore.prompt import break_marks, config_system, vibe_message
+from latentscore.prompt import break_marks, config_system, example_messages, vibe_message
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.base.settings import ConfigsSettings, VibesSettings
+from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, VibesSettings
 from latentscore_data.core.llm.types import Question
+
+OWN = PromptsSettings()
 
 VIBES_SYSTEM = """\
 You read a text and write down the moods it holds, so that music can be made for them.
@@ -36,10 +40,33 @@ Write moods, not summaries: what a listener should feel, see and hear. Leave out
 the ladders, so that each can be understood without the text. The answer is one JSON object with "vibes", a list."""
 
 
-@cache
-def config_prompt_hash() -> str:
+MAX_SYSTEM_CHARS = 200_000
+OWN_PROMPTS = ("v1",)
+
+
+def system_for(prompts: PromptsSettings) -> str:
+    """The system message that asks for a config. Raises :class:`InputError` for a file that cannot be used."""
+    named = prompts.system
+    system = config_system() if named is None or named in OWN_PROMPTS else _read_system(Path(named).expanduser())
+    return system + example_messages(prompts.examples)
+
+
+def _read_system(path: Path) -> str:
+    remedy = f"name a text file in UTF-8, or {', '.join(OWN_PROMPTS)}"
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_SYSTEM_CHARS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"prompts.system: {path} cannot be read ({reason})", remedy) from None
+    if not text.strip() or len(text) > MAX_SYSTEM_CHARS:
+        raise InputError(f"prompts.system: {path} is empty or longer than {MAX_SYSTEM_CHARS} characters", remedy)
+    return text
+
+
+def config_prompt_hash(prompts: PromptsSettings = OWN) -> str:
     """Changes when the words that ask for a config change."""
-    return digest(config_system(), vibe_message("vibe"))
+    return digest(system_for(prompts), vibe_message("vibe"))
 
 
 @cache
@@ -48,10 +75,12 @@ def vibes_prompt_hash() -> str:
     return digest(VIBES_SYSTEM, text_message("text", 1, 1))
 
 
-def config_question(vibe: str, settings: ConfigsSettings, sample_idx: int = 0) -> Question:
+def config_question(
+    vibe: str, settings: ConfigsSettings, sample_idx: int = 0, prompts: PromptsSettings = OWN
+) -> Question:
     """Ask for candidate ``sample_idx`` to a vibe."""
     return Question(
-        system=config_system(),
+        system=system_for(prompts),
         user=vibe_message(vibe),
         temperature=settings.temperature,
         top_p=settings.top_p,

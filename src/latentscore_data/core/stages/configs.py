@@ -273,6 +273,7 @@ def run_generate(
         settings.configs,
         workspace,
         api_base=settings.llm.base_for(llm.model),
+        prompts=settings.prompts,
         max_concurrency=settings.llm.max_concurrency,
         retry_failed=retry_failed,
         overwrite=overwrite,
@@ -304,7 +305,7 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
     """What the first half would ask and cost."""
     return make_plan(
         model_name(settings),
-        (questions(row, settings.configs) for row in rows),
+        (questions(row, settings.configs, settings.prompts) for row in rows),
         MusicConfigPromptPayload,
         example_answer(),
         settings.llm,
@@ -327,7 +328,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
             **{name: getattr(settings.configs, name) for name in decides},
         },
         versions={
-            "prompt": config_prompt_hash(),
+            "prompt": config_prompt_hash(settings.prompts),
             "schema": schema_hash(),
             "model": model_version(model_name(settings)),
         },
