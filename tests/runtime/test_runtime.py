@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,14 @@ def test_playing_hands_the_samples_to_the_device(monkeypatch: pytest.MonkeyPatch
     assert played == [(audio.samples, 8_000, True)]
     with pytest.raises(ls.AudioError, match="no output device"):
         audio.play()
+
+
+def test_importing_is_light_and_rendering_a_text_needs_the_base_install_only() -> None:
+    code = (
+        "import sys, latentscore as ls\n"
+        "print(*sorted({'numpy', 'pydantic', 'numba', 'litellm'} & set(sys.modules)))\n"
+        "ls.render('a lighthouse in fog', 0.5, sample_rate=8_000)\n"
+        "print(*sorted({'torch', 'litellm', 'sounddevice', 'latentscore_data', 'transformers'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == ["", ""]
