@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         schema_hash,
     )
     from latentscore.loudness import integrated_lufs, true_peak
-    from latentscore.synth.engine import render
     from latentscore.synth.midi import write_midi
     from latentscore.synth.notes import LAYERS
+    from latentscore.synth.render import render
     from latentscore.synth.score import Score, compose
     from latentscore.synth.stream import Stream, stream
     from latentscore.vibe_map import Match, VibeMap, load_map, lookup
@@ -48,7 +48,7 @@ _LAZY = {
     "schema_hash": "config",
     "integrated_lufs": "loudness",
     "true_peak": "loudness",
-    "render": "synth.engine",
+    "render": "synth.render",
     "Score": "synth.score",
     "compose": "synth.score",
     "Stream": "synth.stream",

@@ -1,4 +1,4 @@
-"""Config to score, score to layers, layers to a mix, mix to a finished piece."""
+"""Notes to layers, layers to a mix in its room."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.audio import Audio
 from latentscore.config import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore.errors import InvalidConfigError
-from latentscore.jit import announced
-from latentscore.loudness import integrated_lufs, lufs_of_rows
 from latentscore.synth import space
 from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
 from latentscore.synth.notes import LAYERS, Note, Piece
-from latentscore.synth.score import Score, closing_beat, compose
+from latentscore.synth.score import Score, closing_beat
 from latentscore.synth.signal import Stereo, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
@@ -47,37 +44,6 @@ TARGET_LUFS_OF = {"bass": -25.0, "pad": -25.5, "melody": -23.0, "rhythm": -26.0,
 
 _BACKGROUND_DB = -12.0
 """Against its place, a layer that density leaves in the background: quiet, never mute."""
-
-
-def render(
-    config: MusicConfig | MusicConfigPrompt,
-    seconds: float,
-    seed: int = 0,
-    sample_rate: int = 48_000,
-    stems: bool = False,
-) -> Audio:
-    """The piece that a config, a seed and a length stand for: always the same bytes for the same four arguments.
-
-    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at
-    -16 LUFS with a true peak under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb,
-    by name; they add up to the mix before tone, loudness and limiter.
-
-    Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate" or "seed".
-    """
-    numbers, seconds = checked_config(config), checked_seconds(seconds)
-    sample_rate, seed = checked_rate(sample_rate), checked_seed(seed)
-    with announced(COMPILING):
-        score = compose(numbers, seconds, seed)
-        context = RenderContext(score.piece, sample_rate)
-        mixed = mix_layers(score, context, GROUPS)
-        parts = {}
-        if stems:
-            for layers, reverb, echo in GROUPS:
-                for layer in layers:
-                    stem = mix_layers(score, RenderContext(score.piece, sample_rate), [((layer,), reverb, echo)])
-                    parts[layer] = Audio(np.ascontiguousarray(stem.T), sample_rate)
-        space.bus(mixed, numbers, sample_rate)
-        return Audio(finish(mixed, sample_rate), sample_rate, parts)
 
 
 def checked_config(config: MusicConfig | MusicConfigPrompt) -> MusicConfig:
@@ -226,8 +192,8 @@ class Sweep:
 
     def apply(self, out: Stereo) -> None:
         """Change the next frames of the pad in place."""
-        curves = self._curves(math.ceil(out.shape[1] / SWEEP_BLOCK))
-        sweep_stereo(out, *curves, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
+        low, high, left, right = self._curves(math.ceil(out.shape[1] / SWEEP_BLOCK))
+        sweep_stereo(out, low, high, left, right, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
         self._frame += out.shape[1]
 
     def _curves(self, blocks: int) -> tuple[NDArray[np.float64], ...]:
@@ -255,24 +221,3 @@ def _fade_out(samples: Stereo, seconds: float, rate: int) -> None:
     frames = min(round(0.9 * seconds * rate), samples.shape[1] // 2)
     curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
     samples[:, -frames:] *= curve.astype(np.float32)
-
-
-def finish(mixed: Stereo, rate: int) -> NDArray[np.float32]:
-    """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added.
-
-    Shape (2, frames) to (frames, 2), which is what files and players take.
-    """
-    before = lufs_of_rows(mixed, rate)
-    if not math.isfinite(before):
-        return np.ascontiguousarray(mixed.T)
-    out = np.empty((mixed.shape[1], 2), np.float32)
-    gain_db = TARGET_LUFS - before
-    for _ in range(5):
-        least = space.limit(mixed, out, 10.0 ** (gain_db / 20.0), CEILING)
-        if least > 0.9:
-            break
-        missing = TARGET_LUFS - integrated_lufs(out, rate)
-        if abs(missing) < 0.1:
-            break
-        gain_db += min(1.3 * missing, 9.0)
-    return out
