@@ -82,7 +82,7 @@ class Part:
 
     def __init__(self, composer: BarByBar, bar: int, line: int, position: int, sample_rate: int, gain: float = 1.0):
         piece = composer.piece
-        self.composer = composer
+        self._composer = composer
         self.bar = bar
         self.gain = gain
         self.fade_in: Fade | None = None
@@ -127,7 +127,7 @@ class Part:
     def play(self) -> Stereo:
         """The next ``STEP`` frames, shape (2, STEP), at the part's gain; composes what they need."""
         while self.is_due and not self.is_last and not self._has_faded:
-            self._player.add(self.composer.bar(self.bar))
+            self._player.add(self._composer.bar(self.bar))
             self.bar += 1
         return self._take()
 
@@ -264,7 +264,8 @@ class Stream(Iterator[NDArray[np.float32]]):
         self._ready = np.zeros((0, 2), np.float32)
         self._lag = space.Limiter.LAG
         with announced(engine.COMPILING):
-            self._parts = [Part(Composer(piece), 0, 0, 0, self.sample_rate, gain_for(piece))]
+            self._composer = Composer(piece)
+            self._parts = [Part(self._composer, 0, 0, 0, self.sample_rate, gain_for(piece))]
 
     @property
     def config(self) -> MusicConfig:
@@ -273,7 +274,17 @@ class Stream(Iterator[NDArray[np.float32]]):
 
     @property
     def _leading(self) -> Piece:
-        return self._parts[-1].composer.piece
+        return self._composer.piece
+
+    @property
+    def seed(self) -> int:
+        """The seed of the piece that leads."""
+        return self._leading.seed
+
+    @property
+    def bar_seconds(self) -> float:
+        """How long a bar of the piece that leads lasts."""
+        return 60.0 * BEATS_PER_BAR / self._leading.bpm
 
     @property
     def seconds(self) -> float:
@@ -348,7 +359,7 @@ class Stream(Iterator[NDArray[np.float32]]):
     def _begin(self, change: Change) -> None:
         """Begin a part at the next bar line, and let the one that led until then go."""
         old, piece = self._parts[-1], change.piece
-        composer = Composer(piece) if change.restarts else old.composer.branch(piece)
+        composer = Composer(piece) if change.restarts else self._composer.branch(piece)
         bar = 0 if change.restarts else old.bar
         new = Part(composer, bar, old.line, self._made, self.sample_rate, gain_for(piece))
         frames = round(change.bars * old.bar_frames)
@@ -358,6 +369,7 @@ class Stream(Iterator[NDArray[np.float32]]):
         else:
             old.fade_out = Fade(old.line, old.bar_frames, falls=True)
             old.is_last = True
+        self._composer = composer
         self._parts.append(new)
         for part in self._parts[:-MOST_PARTS]:
             if part.end_fade is None:
