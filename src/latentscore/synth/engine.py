@@ -133,7 +133,7 @@ class Player:
                 group += dry[-1]
         if gains is not None:
             dry[:-1] *= gains
-        return self._room.mix(dry[:-1], *self._sends)
+        return self._room.process(dry[:-1], *self._sends)
 
     def clear(self) -> None:
         """Forget all notes, and free their buffers; only the room rings on."""
