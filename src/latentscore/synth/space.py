@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,9 @@ _HIGH_HZ, _HIGH_SHARE = 8000.0, 0.33
 BLOCK = 128
 """Most frames that the room works on at once; fewer where a delay is shorter than that. Always a power of two."""
 
+STEP = 3072
+"""Frames in which a piece goes through room and bus: a multiple of every block that they work on."""
+
 _SIZES = (0.3, 0.6, 0.88, 1.0)
 _SPACES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.95, 1.0)
 
@@ -63,22 +67,11 @@ def width(stereo: float) -> float:
     return float(np.interp(stereo, (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.3, 0.62, 1.0, 1.5)))
 
 
-def mix(
-    groups: NDArray[np.float32], reverb_sends: list[float], echo_sends: list[float], config: MusicConfig,
-    seconds_per_beat: float, sample_rate: int,
-) -> Stereo:  # fmt: skip
-    """Dry sound, echo and reverb of several groups of layers, shape (groups, 2, frames) to (2, frames).
-
-    Everything here is linear: the mixes of parts add up to the mix of the whole.
-    """
-    return Room(config, seconds_per_beat, sample_rate).process(groups, reverb_sends, echo_sends)
-
-
 class Room:
     """Echo, reverb and width of one config, with all that rings in them.
 
-    ``process`` may be called again and again with what follows: the result is that of one call, to the byte, as long as
-    every call but the last has a multiple of ``BLOCK`` frames.
+    Blocks in a row give the same bytes as one call over all of them. Every block but the last has a multiple of ``BLOCK``
+    frames.
     """
 
     def __init__(self, config: MusicConfig, seconds_per_beat: float, sample_rate: int):
@@ -108,8 +101,11 @@ class Room:
         self._echo_frames = echo_frames
         self._levels = np.array((reverb_level(config.space), width(config.stereo), _slow(110.0, rate)), np.float32)
 
-    def process(self, groups: NDArray[np.float32], reverb_sends: list[float], echo_sends: list[float]) -> Stereo:
-        """The sound of the room for what follows, shape (groups, 2, frames) to (2, frames)."""
+    def mix(self, groups: NDArray[np.float32], reverb_sends: Sequence[float], echo_sends: Sequence[float]) -> Stereo:
+        """Dry sound, echo and reverb of several groups of layers, shape (groups, 2, frames) to (2, frames).
+
+        Everything here is linear: the mixes of parts add up to the mix of the whole.
+        """
         out = np.empty(groups.shape[1:], np.float32)
         _room(
             groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32), self._levels,
@@ -117,6 +113,14 @@ class Room:
             self._echoes, self._past, self._counts, self._work, self._block,
         )  # fmt: skip
         return out
+
+
+def mix(
+    groups: NDArray[np.float32], reverb_sends: Sequence[float], echo_sends: Sequence[float], config: MusicConfig,
+    seconds_per_beat: float, sample_rate: int,
+) -> Stereo:  # fmt: skip
+    """All of a sound at once in a room of its own: see :class:`Room`."""
+    return Room(config, seconds_per_beat, sample_rate).mix(groups, reverb_sends, echo_sends)
 
 
 def _ring(lines: int, longest: int, block: int) -> NDArray[np.float32]:
@@ -376,17 +380,33 @@ BUS_BLOCK = 256
 """Frames that the bus works on at once."""
 
 
+class Bus:
+    """Tone by brightness and drive by grain, with the state of their filters. Not linear, so stems end before it.
+
+    Blocks in a row give the same bytes as one call over all of them, if every block but the last has a whole number of
+    ``STEP`` frames.
+    """
+
+    def __init__(self, config: MusicConfig, sample_rate: int) -> None:
+        # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
+        shelf = _high_shelf(700.0, 20.0 * (config.brightness - 0.5), sample_rate)
+        cutoff = 1100.0 * 2.0 ** (5.2 * config.brightness)
+        low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
+        drive = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (14.0, 0.1, 0.75)}[config.grain]
+        dc = 1.0 - math.exp(-math.tau * 14.0 / sample_rate)
+        # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
+        feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
+        self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive)
+        self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12)
+
+    def apply(self, samples: Stereo) -> None:
+        """Change ``samples``, shape (2, frames), in place."""
+        _bus(samples, *self._settings, *self._state)
+
+
 def bus(samples: Stereo, config: MusicConfig, sample_rate: int) -> None:
-    """Tone by brightness and drive by grain, in place. Not linear, so stems end before it."""
-    # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
-    shelf = _high_shelf(700.0, 20.0 * (config.brightness - 0.5), sample_rate)
-    cutoff = 1100.0 * 2.0 ** (5.2 * config.brightness)
-    low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
-    drive, bias, share = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (14.0, 0.1, 0.75)}[config.grain]
-    dc = 1.0 - math.exp(-math.tau * 14.0 / sample_rate)
-    # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
-    feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
-    _bus(samples, feed, np.array(shelf[3:] + low[3:]), dc, drive, bias, share)
+    """All of a sound at once, in place: see :class:`Bus`."""
+    Bus(config, sample_rate).apply(samples)
 
 
 def _high_shelf(hz: float, gain_db: float, rate: int) -> tuple[float, ...]:
@@ -412,7 +432,7 @@ def _low_pass(hz: float, rate: int) -> tuple[float, ...]:
 
 
 @jit
-def _bus(samples, feed, poles, dc, drive, bias, share):
+def _bus(samples, feed, poles, dc, drive, bias, share, past, states):
     """Mean removed, shelf and low-pass in one: ``feed`` are the six taps of what they take from the input, ``poles`` the
     two by two feedback coefficients; then drive."""
     f0, f1, f2, f3, f4, f5 = feed[0], feed[1], feed[2], feed[3], feed[4], feed[5]
@@ -423,11 +443,11 @@ def _bus(samples, feed, poles, dc, drive, bias, share):
     rest = bias - bias**3 / 3.0
     makeup = 1.0 / (drive * (1.0 - bias * bias)) if drive > 0 else 0.0
     frames = samples.shape[1]
-    past = np.zeros((2, BUS_BLOCK + 5))
     toned = np.empty((2, BUS_BLOCK))
     # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago; n
     # after the mean that drive adds.
-    lm = rm = ly1 = ry1 = ly2 = ry2 = lz1 = rz1 = lz2 = rz2 = ln = rn = 0.0
+    lm, rm, ly1, ry1, ly2, ry2 = states[0], states[1], states[2], states[3], states[4], states[5]
+    lz1, rz1, lz2, rz2, ln, rn = states[6], states[7], states[8], states[9], states[10], states[11]
     for begin in range(0, frames, BUS_BLOCK):
         size = min(BUS_BLOCK, frames - begin)
         for c in range(2):
@@ -478,6 +498,8 @@ def _bus(samples, feed, poles, dc, drive, bias, share):
             line = toned[c]
             for j in range(size):
                 target[j] = line[j]
+    states[0], states[1], states[2], states[3], states[4], states[5] = lm, rm, ly1, ry1, ly2, ry2
+    states[6], states[7], states[8], states[9], states[10], states[11] = lz1, rz1, lz2, rz2, ln, rn
 
 
 def limit(samples: Stereo, out: NDArray[np.float32], gain: float, ceiling: float) -> float:
@@ -499,40 +521,92 @@ def _limit(samples, bits, flat, gain, ceiling, near, near_bits, oversampling):
     frames = samples.shape[1]
     blocks = (frames + 31) // 32
     need = np.ones(blocks + 1)
-    for b in range(blocks):
+    held = np.ones(blocks + 1)
+    _needs(samples, bits, need, 0, blocks, gain, ceiling, near, near_bits, oversampling)
+    _hold(need, held, 0, blocks + 1)
+    return _apply(samples, flat, held, 0, blocks, gain)
+
+
+@jit
+def _needs(samples, bits, need, first, end, gain, ceiling, near, near_bits, oversampling):
+    """The gain that each block of 32 frames needs to stay under the ceiling."""
+    frames = samples.shape[1]
+    for b in range(first, end):
+        need[b] = 1.0
         highest = max(_highest(bits[0, 32 * b : 32 * b + 32]), _highest(bits[1, 32 * b : 32 * b + 32]))
         if highest > near_bits:
             top = _true_peak(samples, 32 * b, min(32 * b + 32, frames), near, oversampling)
             if top * gain > ceiling:
                 need[b] = ceiling / (top * gain)
-    # Look ahead and hold for eight blocks (5 ms at 48 kHz), then let go slowly, then smooth over the same eight.
-    held = np.ones(blocks + 1)
-    for b in range(blocks + 1):
+
+
+@jit
+def _hold(need, held, first, end):
+    """Look ahead and hold for eight blocks (5 ms at 48 kHz), then let go slowly."""
+    for b in range(first, end):
         m = 1.0
-        for k in range(max(b - 9, 0), min(b + 10, blocks + 1)):
+        for k in range(max(b - 9, 0), min(b + 10, need.shape[0])):
             m = min(m, need[k])
-        held[b] = m
-    for b in range(1, blocks + 1):
-        held[b] = min(held[b], held[b - 1] + 0.012 * (1.0 - held[b - 1]) + 1e-5)
-    smooth = np.ones(blocks + 1)
-    least = 1.0
-    for b in range(blocks + 1):
-        s = 0.0
-        for k in range(-8, 9):
-            s += held[min(max(b + k, 0), blocks)]
-        smooth[b] = s / 17.0
-        least = min(least, smooth[b])
-    for b in range(blocks):
-        g = np.float32(smooth[b] * gain)
-        slope = np.float32((smooth[b + 1] - smooth[b]) * gain / 32.0)
+        held[b] = min(m, held[b - 1] + 0.012 * (1.0 - held[b - 1]) + 1e-5) if b else m
+
+
+@jit
+def _smoothed(held, b):
+    s = 0.0
+    for k in range(-8, 9):
+        s += held[min(max(b + k, 0), held.shape[0] - 1)]
+    return s / 17.0
+
+
+@jit
+def _apply(samples, flat, held, first, end, gain):
+    """Write the blocks from ``first`` to ``end`` with what is held, smoothed over eight blocks; the smallest gain."""
+    least = now = _smoothed(held, first)
+    for b in range(first, end):
+        after = _smoothed(held, b + 1)
+        g = np.float32(now * gain)
+        slope = np.float32((after - now) * gain / 32.0)
         left = samples[0, 32 * b : 32 * b + 32]
         right = samples[1, 32 * b : 32 * b + 32]
-        pairs = flat[64 * b : 64 * b + 64]
+        pairs = flat[64 * (b - first) : 64 * (b - first) + 64]
         for j in range(left.shape[0]):
             moved = g + slope * np.float32(j)
             pairs[2 * j] = left[j] * moved
             pairs[2 * j + 1] = right[j] * moved
+        now = after
+        least = min(least, now)
     return least
+
+
+class Limiter:
+    """The limiter of :func:`limit` for a sound that comes in blocks; what it returns lags by ``LAG`` frames."""
+
+    LAG = 20 * 32
+    _PAST = 10 * 32
+
+    def __init__(self, ceiling: float) -> None:
+        self._ceiling = ceiling
+        self._near = np.float32(0.63 * ceiling)
+        self._samples = np.zeros((2, self._PAST + self.LAG), np.float32)
+        self._need = np.ones(self._samples.shape[1] // 32)
+        self._held = self._need.copy()
+
+    def feed(self, samples: Stereo) -> NDArray[np.float32]:
+        """Take the next ``samples``, shape (2, frames) with a multiple of 32 frames; as many that are ready, (frames, 2)."""
+        out = np.empty((samples.shape[1], 2), np.float32)
+        window = np.concatenate([self._samples, samples], axis=1)
+        old, new = len(self._need), samples.shape[1] // 32
+        need, held = np.concatenate([self._need, np.ones(new)]), np.concatenate([self._held, np.ones(new)])
+        # The last block waits for its neighbour, and the last nine of those held for what they look ahead to.
+        _needs(
+            window, window.view(np.int32), need, old - 1, old + new - 1, 1.0, self._ceiling, self._near,
+            self._near.view(np.int32), oversampling(),
+        )  # fmt: skip
+        _hold(need, held, old - 10, old + new - 10)
+        first = self._PAST // 32
+        _apply(window, out.reshape(-1), held, first, first + new, 1.0)
+        self._samples, self._need, self._held = window[:, samples.shape[1] :].copy(), need[new:], held[new:]
+        return out
 
 
 @jit
