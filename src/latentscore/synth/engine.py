@@ -33,16 +33,17 @@ Group = tuple[tuple[str, ...], float, float]
 # Layers that share the way to echo and reverb are mixed as one: (layers, reverb send, echo send).
 GROUPS: tuple[Group, ...] = (
     (("bass", "rhythm"), 0.25, 0.12),
-    (("pad", "texture"), 0.5, 0.2),
-    (("melody", "accent"), 0.5, 0.6),
+    (("pad",), 0.5, 0.2),
+    (("melody",), 0.5, 0.6),
+    (("texture", "accent"), 0.7, 0.5),
 )
 
-SUB_GAIN = 10.0 ** (-10.5 / 20.0)
+SUB_GAIN = 10.0 ** (-14.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.0, "pad": -25.5, "melody": -23.0, "rhythm": -26.0, "texture": -29.0, "accent": -26.0}
+TARGET_LUFS_OF = {"bass": -25.5, "pad": -26.5, "melody": -23.5, "rhythm": -23.0, "texture": -25.5, "accent": -21.5}
 """How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
 
-_BACKGROUND_DB = -12.0
+_BACKGROUND_DB = -6.5
 """Against its place, a layer that density leaves in the background: quiet, never mute."""
 
 
@@ -172,7 +173,7 @@ def _prominence_db(layer: str, density: int) -> float:
         return 0.0
     if rank < density:
         return 0.8 * (density - rank - 1) - 1.5
-    return _BACKGROUND_DB - 1.5 * (rank - density)
+    return _BACKGROUND_DB - 1.0 * (rank - density)
 
 
 SWEEP_BLOCK = 64
@@ -207,7 +208,7 @@ class Sweep:
         first = math.floor(4.0 * beats[0]) / 4.0
         grid = np.arange(first, beats[-1] + 1.0, 0.25)
         tension = np.interp(beats, grid, [piece.tension(beat) for beat in grid])
-        opening = 2.0 ** (2.5 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6))
+        opening = 2.0 ** (2.0 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6))
         base = 4200.0 * opening
         cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
         cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
