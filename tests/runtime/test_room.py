@@ -55,7 +55,7 @@ def test_in_pieces_the_room_is_the_same_to_the_byte(rate: int) -> None:
     whole = space.mix(sound, [0.5, 0.2], [0.3, 0.6], numbers, 0.4, rate)
     room = space.Room(numbers, 0.4, rate)
     at = [0, *(space.BLOCK * np.cumsum([1, 7, 2, 20, 5])).tolist(), 3 * rate]
-    parts = [room.process(sound[:, :, a:b], [0.5, 0.2], [0.3, 0.6]) for a, b in pairwise(at)]
+    parts = [room.mix(sound[:, :, a:b], [0.5, 0.2], [0.3, 0.6]) for a, b in pairwise(at)]
     assert np.array_equal(np.concatenate(parts, axis=1), whole)
 
 
