@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from latentscore import LAYERS, MusicConfig, random_config
+from latentscore import LAYERS, MusicConfig, random_config, render
 from latentscore.synth import engine, score, signal, space
 from latentscore.synth.context import RenderContext
+from latentscore.synth.render import finish
 
 RATE = 48_000
 SEED = 20
@@ -69,7 +70,7 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
     lap("pad's filter, echo, reverb, width")
     space.bus(mixed, config, RATE)
     lap("tone and drive")
-    engine.finish(mixed, RATE)
+    finish(mixed, RATE)
     lap("loudness and limiter")
     return time.perf_counter() - begin
 
@@ -77,7 +78,7 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
 def whole_render(config: MusicConfig, seconds: float) -> tuple[float, float]:
     """Seconds on the clock and seconds of work: on a machine that is busy with other things they differ."""
     begin, work = time.perf_counter(), time.thread_time()
-    engine.render(config, seconds, 0, RATE)
+    render(config, seconds, 0, RATE)
     return time.perf_counter() - begin, time.thread_time() - work
 
 
@@ -104,11 +105,11 @@ def throughput(work: str) -> tuple[float, float]:
 def worker_renders() -> None:
     configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(12)]
     for config in configs:
-        engine.render(config, 0.6, 0, RATE)
+        render(config, 0.6, 0, RATE)
     print("ready", flush=True)
     sys.stdin.readline()
     for config in configs:
-        engine.render(config, 30.0, 0, RATE)
+        render(config, 30.0, 0, RATE)
 
 
 def worker_yardsticks() -> None:
@@ -136,7 +137,7 @@ def main() -> None:
 
     configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(arguments.configs)]
     for config in configs:  # compile, outside the measurement
-        engine.render(config, 0.6, 0, RATE)
+        render(config, 0.6, 0, RATE)
     spent: dict[str, float] = defaultdict(float)
     whole, work, sticks = [], [], []
     for config in configs:

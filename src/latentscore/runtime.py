@@ -13,7 +13,7 @@ from latentscore.audio import Audio, Metadata
 from latentscore.config import MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
 from latentscore.models import Model, ask, ask_async
-from latentscore.synth import engine
+from latentscore.synth.render import render as render_config
 from latentscore.vibe_map import VibeMap
 
 DEFAULT_SECONDS = 30.0
@@ -25,6 +25,7 @@ def render(
     seed: int = 0,
     sample_rate: int = 48_000,
     stems: bool = False,
+    loop: bool = False,
     *,
     update: MusicConfigUpdate | Mapping[str, Any] | None = None,
     map: VibeMap | str | Path | None = None,
@@ -34,7 +35,8 @@ def render(
 
     ``seconds`` from 0.5 to 600, ``seed`` of up to 64 bits, ``sample_rate`` from 8 to 192 kHz: always the same bytes for the
     same config and these arguments. The result is stereo at -16 LUFS with a true peak under -1 dBFS; with ``stems``,
-    ``Audio.stems`` holds each layer with its echo and reverb. ``audio.metadata`` says what answered and why.
+    ``Audio.stems`` holds each layer with its echo and reverb. With ``loop``, the result is whole bars, as near to ``seconds`` as
+    they come, that repeat without a seam. ``audio.metadata`` says what answered and why.
 
     A text is read by the package itself, offline. ``map`` looks it up in an exported map instead (or in "starter", the pairs
     of the package), ``model`` asks a model: "litellm:PROVIDER/MODEL", "local:FOLDER" or a function from a text to an answer.
@@ -42,7 +44,7 @@ def render(
 
     Raises :class:`InvalidConfigError` that names the argument or the field, :class:`MapError` and :class:`ModelError`.
     """
-    return render_answer(answer_for(what, update, map, model), seconds, seed, sample_rate, stems)
+    return render_answer(answer_for(what, update, map, model), seconds, seed, sample_rate, stems, loop)
 
 
 async def arender(
@@ -51,6 +53,7 @@ async def arender(
     seed: int = 0,
     sample_rate: int = 48_000,
     stems: bool = False,
+    loop: bool = False,
     *,
     update: MusicConfigUpdate | Mapping[str, Any] | None = None,
     map: VibeMap | str | Path | None = None,
@@ -59,7 +62,7 @@ async def arender(
     """:func:`render` in a thread; a model that is an async function is awaited in this loop."""
     _one_of(map, model)
     found = await ask_async(what, model) if model is not None else await asyncio.to_thread(answer, what, map)
-    return await asyncio.to_thread(render_answer, found.updated(update), seconds, seed, sample_rate, stems)
+    return await asyncio.to_thread(render_answer, found.updated(update), seconds, seed, sample_rate, stems, loop)
 
 
 def answer_for(
@@ -74,9 +77,11 @@ def answer_for(
     return found.updated(update)
 
 
-def render_answer(found: Answer, seconds: float, seed: int, sample_rate: int, stems: bool) -> Audio:
+def render_answer(
+    found: Answer, seconds: float, seed: int, sample_rate: int, stems: bool = False, loop: bool = False
+) -> Audio:
     """The sound of an answer, with its metadata."""
-    audio = engine.render(found.config, seconds, seed, sample_rate, stems)
+    audio = render_config(found.config, seconds, seed, sample_rate, stems, loop)
     metadata = Metadata(
         found.title,
         found.config,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.synth.notes import Bar, Note, Piece
-from latentscore.synth.signal import Stereo
+from latentscore.synth.signal import BLOCK, Stereo
 
 # What attack does to a rise time: a factor, and the least it may be in seconds.
 _ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.2, 0.002)}
@@ -72,8 +72,8 @@ class RenderContext:
 
     @cached_property
     def open(self) -> float:
-        """What brightness multiplies cutoffs with: 1/4 to 4 between very dark and very bright."""
-        return 2.0 ** (5.0 * (self.piece.config.brightness - 0.5))
+        """What brightness multiplies cutoffs with: 0.43 to 2.3 between very dark and very bright."""
+        return 2.0 ** (3.0 * (self.piece.config.brightness - 0.5))
 
     @cached_property
     def seconds_per_beat(self) -> float:
@@ -98,6 +98,20 @@ class RenderContext:
         """Depth and hertz of tremolo: a sound's own, or the motion field's if that is deeper."""
         depth, hz = movement(self.piece.config.motion)
         return (sway * depth, hz) if sway * depth > own[0] else own
+
+    def drift(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """How one voice of a held chord drifts by itself, in the terms of ``signal.add_loop``: slowly, and each otherwise.
+
+        Level by up to 5 dB with a period of 11 to 29 s, tuning by up to 2.7 cents for 5 to 12 s in one direction. Motion
+        takes part: static chords drift least.
+        """
+        a, b, c, d = ((seed >> (6 * n)) % 61 / 60.0 for n in range(4))
+        block_seconds = BLOCK / self.sample_rate
+        depth = min(0.12 + 0.6 * self.piece.config.motion, 0.45)
+        swell = np.array([depth, math.tau * block_seconds / (11.0 + 18.0 * a), math.tau * b])
+        per_frame = round(10 + 20 * (1.0 - self.piece.config.motion))
+        reach = round((5.0 + 7.0 * c) / (block_seconds * per_frame))
+        return swell, np.array([per_frame, reach, round(2 * d * per_frame * reach)])
 
     @cached_property
     def shot_attack_seconds(self) -> float:

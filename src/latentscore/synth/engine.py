@@ -1,4 +1,4 @@
-"""Config to score, score to layers, layers to a mix, mix to a finished piece."""
+"""Notes to layers, layers to a mix in its room."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.audio import Audio
 from latentscore.config import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore.errors import InvalidConfigError
-from latentscore.jit import announced
-from latentscore.loudness import integrated_lufs, lufs_of_rows
 from latentscore.synth import space
 from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
 from latentscore.synth.notes import LAYERS, Note, Piece
-from latentscore.synth.score import Score, closing_beat, compose
+from latentscore.synth.score import Score, closing_beat
 from latentscore.synth.signal import Stereo, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
@@ -36,48 +33,18 @@ Group = tuple[tuple[str, ...], float, float]
 # Layers that share the way to echo and reverb are mixed as one: (layers, reverb send, echo send).
 GROUPS: tuple[Group, ...] = (
     (("bass", "rhythm"), 0.25, 0.12),
-    (("pad", "texture"), 0.5, 0.2),
-    (("melody", "accent"), 0.5, 0.6),
+    (("pad",), 0.5, 0.2),
+    (("melody",), 0.5, 0.6),
+    (("texture", "accent"), 0.7, 0.5),
 )
 
-SUB_GAIN = 10.0 ** (-10.5 / 20.0)
+SUB_GAIN = 10.0 ** (-14.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.0, "pad": -25.5, "melody": -23.0, "rhythm": -26.0, "texture": -29.0, "accent": -26.0}
+TARGET_LUFS_OF = {"bass": -25.5, "pad": -26.5, "melody": -23.5, "rhythm": -23.0, "texture": -25.5, "accent": -21.5}
 """How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
 
-_BACKGROUND_DB = -12.0
+_BACKGROUND_DB = -6.5
 """Against its place, a layer that density leaves in the background: quiet, never mute."""
-
-
-def render(
-    config: MusicConfig | MusicConfigPrompt,
-    seconds: float,
-    seed: int = 0,
-    sample_rate: int = 48_000,
-    stems: bool = False,
-) -> Audio:
-    """The piece that a config, a seed and a length stand for: always the same bytes for the same four arguments.
-
-    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at
-    -16 LUFS with a true peak under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb,
-    by name; they add up to the mix before tone, loudness and limiter.
-
-    Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate" or "seed".
-    """
-    numbers, seconds = checked_config(config), checked_seconds(seconds)
-    sample_rate, seed = checked_rate(sample_rate), checked_seed(seed)
-    with announced(COMPILING):
-        score = compose(numbers, seconds, seed)
-        context = RenderContext(score.piece, sample_rate)
-        mixed = mix_layers(score, context, GROUPS)
-        parts = {}
-        if stems:
-            for layers, reverb, echo in GROUPS:
-                for layer in layers:
-                    stem = mix_layers(score, RenderContext(score.piece, sample_rate), [((layer,), reverb, echo)])
-                    parts[layer] = Audio(np.ascontiguousarray(stem.T), sample_rate)
-        space.bus(mixed, numbers, sample_rate)
-        return Audio(finish(mixed, sample_rate), sample_rate, parts)
 
 
 def checked_config(config: MusicConfig | MusicConfigPrompt) -> MusicConfig:
@@ -139,10 +106,11 @@ class Player:
 
     def __init__(self, context: RenderContext, frames: int, groups: Sequence[Group]):
         self._context = context
-        self._groups = groups
-        # The last one is that of the pad, whose filter moves over all of its notes.
-        self._dry = np.zeros((len(groups) + 1, 2, frames), np.float32)
+        self._layers = [layers for layers, _, _ in groups]
+        self._dry = np.zeros((len(groups), 2, frames), np.float32)
         self._taken = 0
+        # The pad's filter moves over all of its notes, so no other layer may share its buffer.
+        self._pad = self._layers.index(("pad",)) if ("pad",) in self._layers else None
         self._sweep = Sweep(context.piece, context.sample_rate, context.origin)
         self._room = space.Room(context.piece.config, context.seconds_per_beat, context.sample_rate)
         self._sends = [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups]
@@ -150,10 +118,10 @@ class Player:
     def add(self, notes: Mapping[str, Sequence[Note]]) -> None:
         """Add the notes of a bar by layer. Every bar gives its layers' notes in the same order."""
         self._advance()
-        for out, (layers, _, _) in zip(self._dry, self._groups, strict=False):
+        for out, layers in zip(self._dry, self._layers, strict=True):
             for layer in layers:
                 if notes.get(layer):
-                    play_layer(self._dry[-1] if layer == "pad" else out, layer, notes[layer], self._context)
+                    play_layer(out, layer, notes[layer], self._context)
 
     def take(self, frames: int, gains: NDArray[np.float32] | None = None) -> Stereo:
         """The next frames of the mix, shape (2, frames); ``gains``, one for each frame, fade what goes into the room."""
@@ -161,13 +129,11 @@ class Player:
         left = self._dry[:, :, self._taken : self._taken + frames]
         dry[:, :, : left.shape[2]] = left
         self._taken += frames
-        self._sweep.apply(dry[-1])
-        for group, (layers, _, _) in zip(dry, self._groups, strict=False):
-            if "pad" in layers:
-                group += dry[-1]
+        if self._pad is not None:
+            self._sweep.apply(dry[self._pad])
         if gains is not None:
-            dry[:-1] *= gains
-        return self._room.mix(dry[:-1], *self._sends)
+            dry *= gains
+        return self._room.mix(dry, *self._sends)
 
     def clear(self) -> None:
         """Forget all notes, and free their buffers; only the room rings on."""
@@ -206,7 +172,7 @@ def _prominence_db(layer: str, density: int) -> float:
         return 0.0
     if rank < density:
         return 0.8 * (density - rank - 1) - 1.5
-    return _BACKGROUND_DB - 1.5 * (rank - density)
+    return _BACKGROUND_DB - 1.0 * (rank - density)
 
 
 SWEEP_BLOCK = 64
@@ -226,8 +192,8 @@ class Sweep:
 
     def apply(self, out: Stereo) -> None:
         """Change the next frames of the pad in place."""
-        curves = self._curves(math.ceil(out.shape[1] / SWEEP_BLOCK))
-        sweep_stereo(out, *curves, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
+        low, high, left, right = self._curves(math.ceil(out.shape[1] / SWEEP_BLOCK))
+        sweep_stereo(out, low, high, left, right, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
         self._frame += out.shape[1]
 
     def _curves(self, blocks: int) -> tuple[NDArray[np.float64], ...]:
@@ -241,7 +207,7 @@ class Sweep:
         first = math.floor(4.0 * beats[0]) / 4.0
         grid = np.arange(first, beats[-1] + 1.0, 0.25)
         tension = np.interp(beats, grid, [piece.tension(beat) for beat in grid])
-        opening = 2.0 ** (2.5 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6))
+        opening = 2.0 ** (2.0 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6))
         base = 4200.0 * opening
         cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
         cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
@@ -255,24 +221,3 @@ def _fade_out(samples: Stereo, seconds: float, rate: int) -> None:
     frames = min(round(0.9 * seconds * rate), samples.shape[1] // 2)
     curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
     samples[:, -frames:] *= curve.astype(np.float32)
-
-
-def finish(mixed: Stereo, rate: int) -> NDArray[np.float32]:
-    """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added.
-
-    Shape (2, frames) to (frames, 2), which is what files and players take.
-    """
-    before = lufs_of_rows(mixed, rate)
-    if not math.isfinite(before):
-        return np.ascontiguousarray(mixed.T)
-    out = np.empty((mixed.shape[1], 2), np.float32)
-    gain_db = TARGET_LUFS - before
-    for _ in range(5):
-        least = space.limit(mixed, out, 10.0 ** (gain_db / 20.0), CEILING)
-        if least > 0.9:
-            break
-        missing = TARGET_LUFS - integrated_lufs(out, rate)
-        if abs(missing) < 0.1:
-            break
-        gain_db += min(1.3 * missing, 9.0)
-    return out

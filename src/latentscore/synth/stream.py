@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from latentscore.loudness import Meter, lufs_of_energies
 from latentscore.synth import engine, space
 from latentscore.synth.context import RenderContext
 from latentscore.synth.form import BEATS_PER_BAR, LAYERS
-from latentscore.synth.notes import Piece
+from latentscore.synth.notes import Note, Piece
 from latentscore.synth.score import Composer
 from latentscore.synth.signal import Stereo
 from latentscore.synth.space import STEP
@@ -65,15 +66,23 @@ class Fade:
         return np.sin(0.5 * np.pi * (1.0 - share if self.falls else share)).astype(np.float32)
 
 
+class BarByBar(Protocol):
+    """Whatever composes the bars of a piece in order."""
+
+    piece: Piece
+
+    def bar(self, index: int) -> Mapping[str, Sequence[Note]]: ...
+
+
 class Part:
     """One config within a stream: composes a bar ahead, plays it in a room of its own, through a bus of its own.
 
     ``line`` is the frame of the stream at which bar ``bar`` begins, ``position`` the first frame that is taken.
     """
 
-    def __init__(self, composer: Composer, bar: int, line: int, position: int, sample_rate: int, gain: float = 1.0):
+    def __init__(self, composer: BarByBar, bar: int, line: int, position: int, sample_rate: int, gain: float = 1.0):
         piece = composer.piece
-        self.composer = composer
+        self._composer = composer
         self.bar = bar
         self.gain = gain
         self.fade_in: Fade | None = None
@@ -87,6 +96,7 @@ class Part:
         self.peak = 0.0
 
         context = RenderContext(piece, sample_rate)
+        # The frame of the stream at which the piece began, or would have begun.
         self._offset = line - context.frame(bar * BEATS_PER_BAR)
         context.origin = position - self._offset
         self._context = context
@@ -98,14 +108,15 @@ class Part:
     @property
     def line(self) -> int:
         """The frame of the stream at which the next bar begins that has not been composed."""
-        return self._line(self.bar)
+        return self.line_of(self.bar)
 
     @property
     def bar_frames(self) -> int:
         """Frames of one bar."""
-        return self._line(self.bar + 1) - self.line
+        return self.line_of(self.bar + 1) - self.line
 
-    def _line(self, bar: int) -> int:
+    def line_of(self, bar: int) -> int:
+        """The frame of the stream at which a bar begins."""
         return self._context.frame(bar * BEATS_PER_BAR) + self._offset
 
     @property
@@ -116,7 +127,7 @@ class Part:
     def play(self) -> Stereo:
         """The next ``STEP`` frames, shape (2, STEP), at the part's gain; composes what they need."""
         while self.is_due and not self.is_last and not self._has_faded:
-            self._player.add(self.composer.bar(self.bar))
+            self._player.add(self._composer.bar(self.bar))
             self.bar += 1
         return self._take()
 
@@ -157,15 +168,15 @@ def reach(piece: Piece, sample_rate: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def predicted_lufs(config: MusicConfig, seed: int) -> float:
-    """The loudness of a piece before any gain, within 0.7 dB (rms) of that of its first two minutes.
+def predicted_lufs(piece: Piece) -> float:
+    """The loudness of a piece without an end before any gain, within 0.7 dB (rms) of that of its first two minutes.
 
     From five excerpts of 5 s at a low rate, one in the opening and one in each of the next four sections.
     """
     energies = []
     for bar in EXCERPT_BARS:
         line = round(LEAD_SECONDS * EXCERPT_RATE) if bar else 0
-        part = Part(Composer(Piece(config, math.inf, seed)), bar, line, 0, EXCERPT_RATE)
+        part = Part(Composer(piece), bar, line, 0, EXCERPT_RATE)
         meter = Meter(EXCERPT_RATE)
         hops = np.concatenate([meter.energies(part.play()) for _ in range(EXCERPT_STEPS)])
         # The first second of an excerpt has no tails of what would have been before.
@@ -210,11 +221,11 @@ class Leveler:
 
 @dataclass(frozen=True)
 class Change:
-    """What begins at the next bar line: a config that goes on in the piece, or a piece of its own (``composer``)."""
+    """What begins at the next bar line: a piece that goes on where the old one is, or ``restarts`` at its own beginning,
+    cross-faded over ``bars``."""
 
-    config: MusicConfig
-    seed: int
-    bars: float | None
+    piece: Piece
+    bars: float
     restarts: bool
 
 
@@ -237,8 +248,7 @@ class Stream(Iterator[NDArray[np.float32]]):
         block_frames: int = STEP,
     ):
         """Raises :class:`InvalidConfigError` that names the field, "seed", "sample_rate" or "block_frames"."""
-        numbers = engine.checked_config(config)
-        self.seed = engine.checked_seed(seed)
+        piece = Piece(engine.checked_config(config), math.inf, engine.checked_seed(seed))
         self.sample_rate = engine.checked_rate(sample_rate)
         if isinstance(block_frames, bool) or not isinstance(block_frames, int) or block_frames < 1:
             raise InvalidConfigError("block_frames", "a whole number of frames from 1 on is needed")
@@ -254,13 +264,27 @@ class Stream(Iterator[NDArray[np.float32]]):
         self._ready = np.zeros((0, 2), np.float32)
         self._lag = space.Limiter.LAG
         with announced(engine.COMPILING):
-            composer = Composer(Piece(numbers, math.inf, self.seed))
-            self._parts = [Part(composer, 0, 0, 0, self.sample_rate, gain_for(numbers, self.seed))]
+            self._composer = Composer(piece)
+            self._parts = [Part(self._composer, 0, 0, 0, self.sample_rate, gain_for(piece))]
 
     @property
     def config(self) -> MusicConfig:
         """The config that leads."""
-        return self._parts[-1].composer.piece.config
+        return self._leading.config
+
+    @property
+    def _leading(self) -> Piece:
+        return self._composer.piece
+
+    @property
+    def seed(self) -> int:
+        """The seed of the piece that leads."""
+        return self._leading.seed
+
+    @property
+    def bar_seconds(self) -> float:
+        """How long a bar of the piece that leads lasts."""
+        return 60.0 * BEATS_PER_BAR / self._leading.bpm
 
     @property
     def seconds(self) -> float:
@@ -290,16 +314,19 @@ class Stream(Iterator[NDArray[np.float32]]):
         A large change cross-fades with equal power over 1 to 4 bars, or over ``bars``; with a small one, the next bar is
         the new config's and what the old one holds dies away within a bar. See :func:`change_bars`.
         """
-        numbers = engine.checked_config(config)
-        gain_for(numbers, self.seed)  # Now rather than when the sound waits for it.
-        self._change = Change(numbers, self.seed, _checked_bars(bars), restarts=False)
+        piece = Piece(engine.checked_config(config), math.inf, self._leading.seed)
+        self._plan(piece, change_bars(self.config, piece.config) if bars is None else bars, restarts=False)
 
     def next(self, config: MusicConfig | MusicConfigPrompt, bars: float = 4, seed: int | None = None) -> None:
         """Begin another piece at the next bar line, cross-faded with equal power over ``bars`` bars of the old one."""
-        numbers = engine.checked_config(config)
-        seed = self.seed if seed is None else engine.checked_seed(seed)
-        gain_for(numbers, seed)
-        self._change = Change(numbers, seed, _checked_bars(bars), restarts=True)
+        seed = self._leading.seed if seed is None else engine.checked_seed(seed)
+        self._plan(Piece(engine.checked_config(config), math.inf, seed), bars, restarts=True)
+
+    def _plan(self, piece: Piece, bars: float, restarts: bool) -> None:
+        if not 0 <= bars <= MOST_BARS:
+            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed")
+        predicted_lufs(piece)  # Now rather than when the sound waits for it.
+        self._change = Change(piece, bars, restarts)
 
     def stop(self, seconds: float = 4.0) -> None:
         """Fade out over so many seconds from here on; then the stream ends."""
@@ -331,39 +358,28 @@ class Stream(Iterator[NDArray[np.float32]]):
 
     def _begin(self, change: Change) -> None:
         """Begin a part at the next bar line, and let the one that led until then go."""
-        old = self._parts[-1]
-        seed = change.seed
-        piece = Piece(change.config, math.inf, seed)
-        bars = change.bars
-        if bars is None:
-            bars = change_bars(old.composer.piece.config, change.config)
-        composer = Composer(piece) if change.restarts else old.composer.branch(piece)
+        old, piece = self._parts[-1], change.piece
+        composer = Composer(piece) if change.restarts else self._composer.branch(piece)
         bar = 0 if change.restarts else old.bar
-        new = Part(composer, bar, old.line, self._made, self.sample_rate, gain_for(change.config, seed))
-        frames = round(bars * old.bar_frames)
+        new = Part(composer, bar, old.line, self._made, self.sample_rate, gain_for(piece))
+        frames = round(change.bars * old.bar_frames)
         if frames:
             new.fade_in = Fade(old.line, frames, falls=False)
             old.fade_out = Fade(old.line, frames, falls=True)
         else:
             old.fade_out = Fade(old.line, old.bar_frames, falls=True)
             old.is_last = True
+        self._composer = composer
         self._parts.append(new)
         for part in self._parts[:-MOST_PARTS]:
             if part.end_fade is None:
                 part.end_fade = Fade(self._made, self.sample_rate, falls=True)
 
 
-@lru_cache(maxsize=64)
-def gain_for(config: MusicConfig, seed: int) -> float:
+def gain_for(piece: Piece) -> float:
     """The gain that takes a piece to the target, as far as it can be predicted."""
-    lufs = predicted_lufs(config, seed)
+    lufs = predicted_lufs(piece)
     return 10.0 ** ((engine.TARGET_LUFS - lufs) / 20.0) if math.isfinite(lufs) else 1.0
-
-
-def _checked_bars(bars: float | None) -> float | None:
-    if bars is not None and not 0 <= bars <= MOST_BARS:
-        raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed")
-    return bars
 
 
 def stream(
