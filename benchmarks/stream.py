@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latentscore import MusicConfig, random_config, stream
+from latentscore import MusicConfig, random_config
 from latentscore.synth import signal
-from latentscore.synth.stream import predicted_lufs
+from latentscore.synth.stream import predicted_lufs, stream
 
 RATE = 48_000
 SEED = 22

@@ -12,12 +12,12 @@ from listening import PLAIN, RATE, config
 from numpy.typing import NDArray
 from test_clean import CLICKLESS, clicks
 
-from latentscore import Audio, InvalidConfigError, MusicConfig, compose, random_config, render, stream
+from latentscore import Audio, InvalidConfigError, MusicConfig, compose, random_config, render
 from latentscore.synth import engine, space
 from latentscore.synth.context import KEPT_BYTES, RenderContext
 from latentscore.synth.notes import Piece
 from latentscore.synth.score import Composer
-from latentscore.synth.stream import LEAD_SECONDS, MOST_PARTS, Leveler, Part, Stream, change_bars
+from latentscore.synth.stream import LEAD_SECONDS, MOST_PARTS, Leveler, Part, Stream, change_bars, stream
 
 LOW_RATE = 8_000
 
