@@ -58,7 +58,7 @@ def bench(
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
     baseline: Annotated[str | None, typer.Option(help="Label of the source to compare the others with.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder (default: from its choices).")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder of the run (default: from its choices).")] = None,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
     human_pack: Annotated[
         bool, typer.Option("--human-pack", help="Write a blind listening test for people.", rich_help_panel=LISTENERS)
