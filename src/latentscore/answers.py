@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 from latentscore.config import (
     MusicConfig,
     MusicConfigPrompt,
@@ -14,6 +16,7 @@ from latentscore.config import (
     MusicConfigUpdate,
     Palette,
     convert_config,
+    invalid_config,
 )
 from latentscore.errors import InvalidConfigError
 from latentscore.meaning.offline import OFFLINE_MODEL, payload_for
@@ -43,8 +46,12 @@ class Answer:
         """The same answer with a changed config. Raises :class:`InvalidConfigError`."""
         if update is None:
             return self
-        if not isinstance(update, MusicConfigUpdate):
+        if isinstance(update, Mapping):
             update = MusicConfigUpdate(**update)
+        if not isinstance(update, MusicConfigUpdate):
+            raise InvalidConfigError(
+                "update", f"a MusicConfigUpdate or a mapping is needed, not {type(update).__name__}"
+            )
         return replace(self, config=update.apply(self.config))
 
 
@@ -83,7 +90,7 @@ def _looked_up(text: str, vibe_map: VibeMap | str | Path) -> Answer:
     reasons = f"nearest in the map: “{match.vibe}” (cosine {match.similarity:.2f})"
     written = str(match.row.get("thinking") or "")
     return Answer(
-        match.config, match.title or UNTITLED, f"{reasons}; {written}" if written else reasons, tuple(match.palettes),
+        match.config, match.title or UNTITLED, f"{reasons}; {written}" if written else reasons, _palettes(match.row.get("palettes")),
         f"map:{vibe_map.path}", text,
     )  # fmt: skip
 
@@ -100,5 +107,13 @@ def _from_mapping(given: Mapping[str, Any]) -> Answer:
         convert_config(config)[0],
         str(given.get("title") or UNTITLED),
         str(given.get("thinking") or ""),
-        tuple(Palette.model_validate(palette) for palette in given.get("palettes") or ()),
+        _palettes(given.get("palettes")),
     )
+
+
+def _palettes(given: Any) -> tuple[Palette, ...]:
+    try:
+        return tuple(TypeAdapter(list[Palette]).validate_python(given or []))
+    except ValidationError as error:
+        found = invalid_config(error)
+        raise InvalidConfigError(f"palettes.{found.field}", found.reason) from None

@@ -106,6 +106,15 @@ def test_a_map_answers_with_its_nearest_row_as_it_stands(tmp_path: Path) -> None
         ls.render("fog", map="starter", model=dict, **SHORT)
 
 
+def test_what_is_wrong_beside_the_config_is_named() -> None:
+    payload = make_payload("Colours")
+    for palettes in (3, [{"colors": []}], [{"colors": [{"hex": "red", "weight": "xs"}] * 5}]):
+        with pytest.raises(ls.InvalidConfigError, match="palettes"):
+            ls.render(payload | {"palettes": palettes}, **SHORT)
+    with pytest.raises(ls.InvalidConfigError, match="update: a MusicConfigUpdate"):
+        ls.render(payload, update="slow", **SHORT)  # type: ignore[arg-type]
+
+
 def test_any_function_can_answer() -> None:
     payload = make_payload("By Function")
 

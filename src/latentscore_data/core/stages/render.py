@@ -52,7 +52,7 @@ def answer_text(vibe: str, settings: Settings, workspace: Workspace, *, map_path
         if model_name(settings) == OFFLINE_MODEL and settings.configs.n == 1 and not settings.configs.temperature:
             # What lsdata configs would choose of one, without a scorer.
             return latentscore.answer(vibe)
-    except MapError as error:
+    except (MapError, InvalidConfigError) as error:
         raise InputError(f"--map {map_path}: {error}", "lsdata export map writes one") from error
     summary = answer_vibes([vibe], settings, workspace, audio=None, trusted=frozenset(), yes=yes)
     found = summary.details["answers"][0]
