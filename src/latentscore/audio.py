@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
+import io
 import json
 import math
 import os
@@ -11,14 +14,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 # Loudness is reached through the package, which loads its compiled loops when they are first needed.
 import latentscore
 from latentscore.errors import AudioError
+from latentscore.playback import play_samples
+from latentscore.version import RENDERER_VERSION
+
+if TYPE_CHECKING:
+    from latentscore.config import MusicConfig, MusicConfigPrompt, Palette
 
 Samples = NDArray[np.float32]
 
@@ -38,18 +46,51 @@ PIECE_FRAMES = 65_536
 
 
 @dataclass(frozen=True)
+class Metadata:
+    """Where a piece comes from: what was asked, what answered, and what was answered."""
+
+    title: str
+    config: MusicConfig | MusicConfigPrompt
+    seed: int
+    seconds: float
+    answered_by: str
+    """``builtin/keywords``, a model, a map, or ``config`` where nothing had to be answered."""
+    reasons: str = ""
+    """What was read from the text, and why the config is as it is."""
+    palettes: tuple[Palette, ...] = ()
+    text: str | None = None
+
+    @property
+    def thinking(self) -> str:
+        """The reasons, under the name that they have in a payload."""
+        return self.reasons
+
+    def tags(self) -> dict[str, Any]:
+        """Title and comment for a sound file: enough to render the piece again."""
+        comment: dict[str, Any] = {
+            "config": self.config.model_dump(), "seed": self.seed, "seconds": self.seconds, "renderer": RENDERER_VERSION,
+        }  # fmt: skip
+        if self.text is not None:
+            comment |= {"text": self.text, "answered_by": self.answered_by}
+        return {"title": self.title, "software": f"latentscore {RENDERER_VERSION}", "comment": comment}
+
+
+@dataclass(frozen=True, repr=False)
 class Audio:
     """Stereo sound.
 
     ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz. ``stems`` holds the layers by
     name when they were asked for. ``tags`` are those of the file, or of the piece: a rendered one holds ``config``,
     ``seed``, ``seconds`` and ``renderer`` (its version), which :func:`write_audio` writes.
+    name when they were asked for. ``metadata`` is None for sound that was not rendered here. ``np.asarray(audio)`` is the
+    samples; a notebook shows a player.
     """
 
     samples: Samples
     sample_rate: int
     stems: Mapping[str, Audio] = field(default_factory=dict)
     tags: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Metadata | None = None
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or self.samples.shape[1] != 2:
@@ -67,6 +108,36 @@ class Audio:
     def tagged(self, **tags: Any) -> Audio:
         """The same sound with these tags beside its own."""
         return replace(self, tags={**self.tags, **tags})
+
+    def save(self, path: Path | str) -> Path:
+        """Write WAV, FLAC or OGG by the file's ending, with the tags; the path. Raises :class:`AudioError`."""
+        write_audio(path, self)
+        return Path(path)
+
+    def play(self) -> None:
+        """Play on this machine's loudspeakers and return at the end.
+
+        Raises :class:`AudioError` without the extra ``play`` or without a device.
+        """
+        play_samples(self.samples, self.sample_rate)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.samples, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        title = f"{self.metadata.title!r}, " if self.metadata else ""
+        stems = f", stems {', '.join(self.stems)}" if self.stems else ""
+        return f"Audio({title}{self.seconds:.1f} s, stereo, {self.sample_rate} Hz{stems})"
+
+    def _repr_html_(self) -> str:
+        """A player for notebooks: the sound as FLAC inside the page."""
+        import soundfile
+
+        flac = io.BytesIO()
+        soundfile.write(flac, self.samples, self.sample_rate, format="FLAC", subtype="PCM_16")
+        title = f"<b>{html.escape(self.metadata.title)}</b><br>" if self.metadata else ""
+        source = f"data:audio/flac;base64,{base64.b64encode(flac.getvalue()).decode()}"
+        return f'<div>{title}<audio controls src="{source}"></audio></div>'
 
     def loudness_lufs(self) -> float:
         """Integrated loudness by ITU-R BS.1770; minus infinity for silence and below 0.4 s."""

@@ -6,10 +6,12 @@ the table in :mod:`latentscore.labels`.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, cast
 
@@ -33,6 +35,7 @@ from latentscore.labels import FIELDS, PALETTE_WEIGHTS, FieldSpec, Label
 
 if TYPE_CHECKING:
     import numpy as np
+    from pydantic_core import ErrorDetails
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -60,6 +63,17 @@ class _ConfigBase(BaseModel):
     if TYPE_CHECKING:
         # The fields are made from the table at import time, so their types are known only at run time.
         def __getattr__(self, name: str) -> Any: ...
+
+    else:
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise invalid_config(error) from None
+
+        # What pydantic asks to know whether its own validation must call this: it need not.
+        __init__.__pydantic_base_init__ = True
 
     @field_validator("register_max_oct", check_fields=False)
     @classmethod
@@ -93,8 +107,20 @@ def _refuse_bool(value: object) -> object:
 
 def _number_type(spec: FieldSpec) -> Any:
     if spec.kind == "scale":
-        return Annotated[float, Field(ge=spec.low, le=spec.high, allow_inf_nan=False)]
+        number = Annotated[float, Field(ge=spec.low, le=spec.high, allow_inf_nan=False)]
+        return Annotated[number, BeforeValidator(lambda value: _labelled(spec, value), json_schema_input_type=float)]
     return _word_type(spec)
+
+
+def _labelled(spec: FieldSpec, value: object) -> object:
+    """The number of a label; anything else as it is."""
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is neither a label nor a number")
+    if not isinstance(value, str):
+        return value
+    if value not in spec.labels:
+        raise ValueError(f"{value!r} is none of {', '.join(map(str, spec.labels))}, and no number")
+    return spec.number(value)
 
 
 class _PromptBase(_ConfigBase):
@@ -137,6 +163,7 @@ if TYPE_CHECKING:
 
     class MusicConfig(_NumberBase):
         def __init__(self, **numbers: Any) -> None: ...
+        def __hash__(self) -> int: ...
 
 else:
     MusicConfigPrompt = create_model(
@@ -150,7 +177,11 @@ else:
         "MusicConfig",
         __base__=_NumberBase,
         __module__=__name__,
-        __doc__="A music config in numbers, ready to be rendered; every field has a default.",
+        __doc__="""A music config in numbers, ready to be rendered; every field has a default.
+
+        Labels may be given wherever numbers go: ``MusicConfig(tempo="slow", space=0.9)``. Raises
+        :class:`InvalidConfigError`.
+        """,
         **{
             # Defaults are checked too: the highest octave that was left out may be below the lowest that was given.
             name: (_number_type(spec), Field(default=spec.default, description=spec.meaning, validate_default=True))
@@ -254,6 +285,67 @@ class MusicConfigPromptPayload(BaseModel):
         return self.model_copy(update={"palettes": [palette.repair() for palette in self.palettes]})
 
 
+@dataclass(frozen=True)
+class Step:
+    """So many labels up or down from the label that a field has, stopping at either end."""
+
+    by: int
+
+    def __post_init__(self) -> None:
+        if type(self.by) is not int:
+            raise InvalidConfigError("Step", f"a whole number is needed, not {self.by!r}")
+
+
+class MusicConfigUpdate:
+    """Changes to a config: a label, a number or a :class:`Step` for each field that is named; the others stay.
+
+    ``MusicConfigUpdate(tempo=Step(+1), brightness="dark")``. Raises :class:`InvalidConfigError` for an unknown field, a
+    value that the field does not take, and a step of a field without an order.
+    """
+
+    def __init__(self, **changes: Label | float | Step) -> None:
+        self.changes: Mapping[str, Label | float | Step] = changes
+        for name in self._steps():
+            if name in FIELDS and not FIELDS[name].ordered:
+                raise InvalidConfigError(name, "has no ordered labels, so it cannot be stepped")
+        self.apply(MusicConfig())
+
+    def __repr__(self) -> str:
+        return f"MusicConfigUpdate({', '.join(f'{name}={value!r}' for name, value in self.changes.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MusicConfigUpdate) and self.changes == other.changes
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def apply(self, config: MusicConfig | MusicConfigPrompt) -> MusicConfig | MusicConfigPrompt:
+        """The changed config: in labels where it was and every change is one, otherwise in numbers.
+
+        A step starts at the label nearest to a number. Where the registers would cross, the one that is not changed follows.
+        """
+        steps = self._steps()
+        values: dict[str, Any] = config.model_dump()
+        values |= {name: value for name, value in self.changes.items() if name not in steps}
+        for name, by in steps.items():
+            if name not in FIELDS:
+                continue  # refused below, with the others
+            spec, words = FIELDS[name], isinstance(config, MusicConfigPrompt)
+            at = spec.labels.index(values[name] if words else spec.nearest_label(values[name]))
+            label = spec.labels[min(max(at + by, 0), len(spec.labels) - 1)]
+            values[name] = label if words else spec.number(label)
+        low, high = values["register_min_oct"], values["register_max_oct"]
+        if isinstance(low, int) and isinstance(high, int) and low > high:
+            if "register_min_oct" not in self.changes:
+                values["register_min_oct"] = high
+            elif "register_max_oct" not in self.changes:
+                values["register_max_oct"] = low
+        unknown = {name: by for name, by in steps.items() if name not in FIELDS}
+        return _parse_settled(_settled(values | unknown))
+
+    def _steps(self) -> dict[str, int]:
+        return {name: value.by for name, value in self.changes.items() if isinstance(value, Step)}
+
+
 def parse_payload(data: Any) -> MusicConfigPromptPayload:
     """A payload from a dict or JSON text. Raises :class:`InvalidConfigError` naming every field at fault."""
     return _parse(MusicConfigPromptPayload, data)
@@ -348,8 +440,15 @@ def _parse(shape: type[ModelT], data: Any) -> ModelT:
 
 def invalid_config(error: ValidationError) -> InvalidConfigError:
     """Pydantic's list of faults as one error that names the first field and carries them all."""
-    problems = [(".".join(str(part) for part in e["loc"]) or "config", e["msg"]) for e in error.errors()]
+    problems = [(".".join(str(part) for part in e["loc"]) or "config", _reason(e)) for e in error.errors()]
     return InvalidConfigError(problems[0][0], problems[0][1], problems)
+
+
+def _reason(fault: ErrorDetails) -> str:
+    if fault["type"] != "extra_forbidden":
+        return fault["msg"].removeprefix("Value error, ")
+    near = difflib.get_close_matches(str(fault["loc"][-1]), FIELDS, 1)
+    return "no field has this name" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _lint(config: MusicConfig | MusicConfigPrompt) -> list[LintFinding]:

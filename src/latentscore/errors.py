@@ -33,3 +33,7 @@ class AudioError(LatentScoreError, ValueError):
 
 class MapError(LatentScoreError, ValueError):
     """A retrieval map that cannot be read, or that was made with another embedder."""
+
+
+class ModelError(LatentScoreError):
+    """A model that does not exist, cannot be asked here, or gave no usable answer."""

@@ -10,7 +10,7 @@ import json
 import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, convert_config
-from latentscore.embed import BUILTIN_WORDS, Embedder, make_embedder
+from latentscore.embed import BUILTIN_WORDS, Embedder, WordVectorEmbedder, make_embedder
 from latentscore.errors import LatentScoreError, MapError
 
 Vectors = NDArray[np.float32]
@@ -34,6 +34,9 @@ EMBEDDING_FIELDS: Mapping[str, str] = {"text": "embedding", "audio": "clap_audio
 UNIT_TOLERANCE = 1e-3
 """How far from 1 the length of an embedding may be: float16 files are off by about this much."""
 
+
+STARTER = "starter"
+STARTER_FOLDER = Path(__file__).parent / "starter"
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """A longer line is not a row of a map: reading it would only fill the memory."""
@@ -146,12 +149,37 @@ def lookup(vibe_map: VibeMap | str | Path, vibe: str, *, embedder: Embedder | No
     return vibe_map.nearest(vibe_map.embed(vibe, embedder))[0]
 
 
+def starter_pairs() -> tuple[Mapping[str, Any], ...]:
+    """The pairs of the starter set: a ``vibe`` and the payload written for it, in the order of the files."""
+    return tuple(json.loads(line) for line in starter_lines())
+
+
+@cache
+def starter_lines() -> tuple[str, ...]:
+    """The lines of the starter set's files."""
+    names = sorted(file.name for file in STARTER_FOLDER.iterdir() if file.suffix == ".jsonl")
+    return tuple(line for name in names for line in (STARTER_FOLDER / name).read_text(encoding="utf-8").splitlines())
+
+
+@cache
+def starter_map() -> VibeMap:
+    """The starter set as a map, embedded with the package's word vectors."""
+    rows = [{"vibe_original": pair["vibe"], **pair} for pair in starter_pairs()]
+    embedder = WordVectorEmbedder()
+    vectors = embedder.embed([row["vibe_original"] for row in rows])
+    return VibeMap(Path(STARTER), "text", vectors, rows, embedder.fingerprint)
+
+
 def load_map(path: str | Path) -> VibeMap:
     """Open a map: its folder, its ``.safetensors`` file, or a ``.jsonl`` file in the published field names.
+
+    "starter" is the package's own (a folder of that name is "./starter").
 
     From safetensors nothing is read but the header: embeddings stay in the file until they are compared, rows until
     they are asked for. Raises :class:`MapError` for a file that is missing, damaged or not a map.
     """
+    if path == STARTER:
+        return starter_map()
     path = Path(path)
     if path.is_dir():
         found = [path / name for name in (TENSORS_FILE, JSONL_FILE) if (path / name).is_file()]

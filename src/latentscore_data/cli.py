@@ -71,7 +71,7 @@ COMMANDS = {
     "render": Entry(
         "render",
         HELPERS,
-        "Render one config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.",
+        "Render one text or config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.",
     ),
     "doctor": Entry(
         "doctor", HELPERS, "What is installed, which keys and weights are there, what would not work, and the fix."

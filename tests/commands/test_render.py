@@ -12,13 +12,16 @@ import mido
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from conftest import Lsdata
 from factories import make_payload
-from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render
+from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render, starter_pairs
+from latentscore_data.cli import app
 from latentscore_data.commands import render as command
 from latentscore_data.core.base.errors import InputError, OutputError
 from latentscore_data.core.configs.saved import read_piece
+from servers import ChatServer, config_reply
 
 
 def test_a_vibe_becomes_sound_stems_and_notes(lsdata: Lsdata, tmp_path: Path):
@@ -65,7 +68,7 @@ def test_wrong_input_is_refused_with_the_field(tmp_path: Path):
         {"vibe": "a", "seconds": 0.1},
     ):
         with pytest.raises(InputError):
-            command.render(**arguments)
+            command.render(**arguments)  # type: ignore[call-arg]
 
 
 def test_an_unknown_field_is_named_with_a_page_that_lists_the_fields(tmp_path: Path):
@@ -95,13 +98,13 @@ def test_a_config_of_the_public_package_loads_and_what_was_changed_is_said(tmp_p
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError):
-        command.render("calm", out=tmp_path / "file" / "a.wav", seconds=0.5, sample_rate=8_000)
+        command.render(vibe="calm", out=tmp_path / "file" / "a.wav", seconds=0.5, sample_rate=8_000)
 
 
 def test_each_file_has_a_place_of_its_own(tmp_path: Path):
     for name, stems in (("a.wav", False), ("a.bass.wav", True)):
         with pytest.raises(InputError, match="--midi"):
-            command.render("calm", out=tmp_path / "a.wav", midi=tmp_path / "sub" / ".." / name, stems=stems)
+            command.render(vibe="calm", out=tmp_path / "a.wav", midi=tmp_path / "sub" / ".." / name, stems=stems)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,7 +112,7 @@ def test_a_place_that_the_notes_cannot_have_is_named_before_there_is_sound(tmp_p
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     for midi in (tmp_path / "file" / "a.mid", tmp_path):
         with pytest.raises(OutputError, match="with --midi"):
-            command.render("calm", out=tmp_path / "a.wav", midi=midi, seconds=0.5, sample_rate=8_000)
+            command.render(vibe="calm", out=tmp_path / "a.wav", midi=midi, seconds=0.5, sample_rate=8_000)
     assert not (tmp_path / "a.wav").exists()
 
 
@@ -138,7 +141,7 @@ def test_a_rate_that_flac_cannot_hold_is_refused_before_anything_is_rendered(
     monkeypatch.setattr("latentscore.render", lambda *_, **__: pytest.fail("rendered"))
     for rate in (99_999, 65_537, 191_999):
         with pytest.raises(InputError, match=rf"FLAC cannot hold {rate} Hz.* 96000") as caught:
-            command.render("calm", out=tmp_path / "a.flac", sample_rate=rate)
+            command.render(vibe="calm", out=tmp_path / "a.flac", sample_rate=rate)
         assert ".wav" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
@@ -161,3 +164,95 @@ def test_rows_come_through_a_pipe(tmp_path: Path):
     done = subprocess.run([*command_line, "--out", str(out)], input=rows, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert read_audio(out).tags["title"] == "Two"
+
+
+SENTENCES = ("grief", "slow rain, not sad", "a lighthouse in fog")
+
+
+def test_render_configs_and_the_library_give_a_sentence_the_same_config(tmp_path: Path):
+    runner = CliRunner()
+    root = ["--root", str(tmp_path)]
+    for sentence in SENTENCES:
+        rendered = runner.invoke(
+            app, ["render", sentence, "--seconds", "0.5", "--out", str(tmp_path / "a.wav"), "--json"]
+        )
+        assert rendered.exit_code == 0, rendered.output
+        facts = json.loads(rendered.stdout)
+        chosen = runner.invoke(app, ["configs", sentence, "--seconds", "1", "--scorer", "acoustic", "--json", *root])
+        assert chosen.exit_code == 0, chosen.output
+        winner = json.loads(chosen.stdout)["details"]["answers"][0]["config_payload"]
+        library = render(sentence, 0.5, sample_rate=8_000).metadata
+        assert library is not None
+        assert winner["config"] == facts["config"] == library.config.model_dump()
+        assert winner["thinking"] == facts["reasons"] == library.reasons
+        assert winner["thinking"] in rendered.stderr
+        assert f"tempo {facts['config']['tempo']}" in rendered.stderr
+
+
+def test_a_map_answers_where_it_is_named(tmp_path: Path):
+    runner = CliRunner()
+    command = ["render", "lighthouse keeper's last night before automation", "--seconds", "0.5", "--json"]
+    command += ["--out", str(tmp_path / "a.wav")]
+    done = runner.invoke(app, [*command, "--map", "starter"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    pair = next(pair for pair in starter_pairs() if pair["title"] == facts["title"])
+    assert (facts["config"], facts["answered_by"]) == (pair["config"], "map:starter")
+    missing = runner.invoke(app, [*command, "--map", str(tmp_path / "none")])
+    assert missing.exit_code == 2
+    assert "--map" in missing.stderr
+    assert runner.invoke(app, [*command, "--map", "starter", "--model", "a/b"]).exit_code == 2
+
+
+def test_a_model_is_asked_as_configs_asks_it(tmp_path: Path):
+    with ChatServer(config_reply()) as server:
+        command = [
+            "render",
+            "rain",
+            "--model",
+            "hosted_vllm/test",
+            "--api-base",
+            server.url,
+            "--seconds",
+            "0.5",
+            "--json",
+        ]
+        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "a.wav"), "--root", str(tmp_path / "data")])
+        assert done.exit_code == 0, done.output
+        assert len(server.received) == 5
+    assert json.loads(done.stdout)["answered_by"] == "hosted_vllm/test"
+
+
+def test_playing_without_the_extra_is_named_and_the_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    out = tmp_path / "a.wav"
+    done = CliRunner().invoke(app, ["render", "fog", "--seconds", "0.5", "--out", str(out), "--play"])
+    assert done.exit_code == 3
+    assert "latentscore-data[play]" in done.stderr
+    assert out.exists()
+
+
+def test_a_system_prompt_and_examples_reach_the_model(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("My own words.", encoding="utf-8")
+    with ChatServer(config_reply()) as server:
+        command = [
+            "configs",
+            "rain",
+            "--n",
+            "1",
+            "--model",
+            "hosted_vllm/test",
+            "--api-base",
+            server.url,
+            "--seconds",
+            "0.5",
+        ]
+        command += ["--root", str(tmp_path / "data"), "--scorer", "acoustic", "--json"]
+        done = CliRunner().invoke(app, [*command, "--examples", "2", "--system", str(tmp_path / "mine.txt")])
+        assert done.exit_code == 0, done.output
+        (asked,) = [received.body["messages"][0]["content"] for received in server.received]
+    assert asked.startswith("My own words.")
+    assert asked.count("</vibe>") == 2
+    wrong = CliRunner().invoke(app, [*command, "--system", str(tmp_path / "none.txt")])
+    assert wrong.exit_code == 2
+    assert "none.txt" in wrong.stderr

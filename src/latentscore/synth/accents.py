@@ -38,7 +38,7 @@ def none(bar: Bar) -> Iterator[Note]:
 
 def bells(bar: Bar) -> Iterator[Note]:
     """One bell now and then."""
-    for at in _moments(bar, (0.0, 2.0, 3.0), 0.6):
+    for at in _moments(bar, (0.0, 2.0, 3.0), 0.9):
         yield bar.note(at, 2.0, _tone(bar, 74, at), 0.75, float(bar.rng.uniform(-0.5, 0.5)))
 
 
@@ -114,7 +114,7 @@ def arp_accent(bar: Bar) -> Iterator[Note]:
 
 def piano_note(bar: Bar) -> Iterator[Note]:
     """A single piano note left to ring, its octave under it."""
-    for at in _moments(bar, (0.0, 1.0, 2.5), 0.7):
+    for at in _moments(bar, (0.0, 1.0, 2.5), 1.1):
         pitch = _tone(bar, 67, at)
         yield bar.note(at, 3.0, pitch, 0.72, 0.2)
         yield bar.note(at, 3.0, pitch - 12, 0.5, -0.2)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentscore.synth.notes import Bar, Note, Piece
-from latentscore.synth.signal import Stereo
+from latentscore.synth.signal import BLOCK, Stereo
 
 # What attack does to a rise time: a factor, and the least it may be in seconds.
 _ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.2, 0.002)}
@@ -20,19 +22,58 @@ _MOTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 _EDGE = {"soft": 0.55, "medium": 1.0, "sharp": 1.7}
 
 
-@dataclass(frozen=True)
+KEPT_BYTES = 12 * 2**20
+"""How much of what was made once stays for the next time."""
+
+
+class Kept:
+    """Sounds that were made once and may be needed again: loops of held chords, hits. The oldest make room for new ones."""
+
+    def __init__(self) -> None:
+        self._sounds: OrderedDict[object, NDArray[np.float32]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: object) -> NDArray[np.float32] | None:
+        """The sound under a key, which is then the newest; None where there is none."""
+        sound = self._sounds.get(key)
+        if sound is not None:
+            self._sounds.move_to_end(key)
+        return sound
+
+    def keep(self, key: object, sound: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Keep a sound, and return it."""
+        self._sounds[key] = sound
+        self._bytes += sound.nbytes
+        while self._bytes > KEPT_BYTES and len(self._sounds) > 1:
+            self._bytes -= self._sounds.popitem(last=False)[1].nbytes
+        return sound
+
+
+@dataclass(eq=False)
 class RenderContext:
     """What sounds need to know about where they are played."""
 
     piece: Piece
     sample_rate: int
-    loops: dict[tuple[object, ...], Stereo] = field(default_factory=dict)
-    """Loops of this render's held chords: the same note in the same colour is made once."""
+    origin: int = 0
+    """The frame of the piece with which the buffer begins that notes are added to."""
+
+    kept: Kept = field(default_factory=Kept)
+    takes: dict[object, int] = field(default_factory=dict)
+    """How often each sound that has several takes has been played."""
+
+    def take(self, sound: object, count: int) -> int:
+        """The take of a sound that is due, of ``count`` that are played in turn."""
+        if count == 1:
+            return 0
+        played = self.takes.get(sound, 0)
+        self.takes[sound] = (played + 1) % count
+        return played
 
     @cached_property
     def open(self) -> float:
-        """What brightness multiplies cutoffs with: 1/4 to 4 between very dark and very bright."""
-        return 2.0 ** (5.0 * (self.piece.config.brightness - 0.5))
+        """What brightness multiplies cutoffs with: 0.43 to 2.3 between very dark and very bright."""
+        return 2.0 ** (3.0 * (self.piece.config.brightness - 0.5))
 
     @cached_property
     def seconds_per_beat(self) -> float:
@@ -58,12 +99,31 @@ class RenderContext:
         depth, hz = movement(self.piece.config.motion)
         return (sway * depth, hz) if sway * depth > own[0] else own
 
+    def drift(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """How one voice of a held chord drifts by itself, in the terms of ``signal.add_loop``: slowly, and each otherwise.
+
+        Level by up to 5 dB with a period of 11 to 29 s, tuning by up to 2.7 cents for 5 to 12 s in one direction. Motion
+        takes part: static chords drift least.
+        """
+        a, b, c, d = ((seed >> (6 * n)) % 61 / 60.0 for n in range(4))
+        block_seconds = BLOCK / self.sample_rate
+        depth = min(0.12 + 0.6 * self.piece.config.motion, 0.45)
+        swell = np.array([depth, math.tau * block_seconds / (11.0 + 18.0 * a), math.tau * b])
+        per_frame = round(10 + 20 * (1.0 - self.piece.config.motion))
+        reach = round((5.0 + 7.0 * c) / (block_seconds * per_frame))
+        return swell, np.array([per_frame, reach, round(2 * d * per_frame * reach)])
+
     @cached_property
     def shot_attack_seconds(self) -> float:
         return _SHOT_ATTACK_SECONDS[self.piece.config.attack]
 
     def frame(self, beat: float) -> int:
+        """The frame of the piece at a beat."""
         return round(beat * self.seconds_per_beat * self.sample_rate)
+
+    def place(self, beat: float) -> int:
+        """Where a beat lies in the buffer that notes are added to; what is over already is its first frame."""
+        return max(self.frame(beat) - self.origin, 0)
 
     def frames(self, seconds: float) -> int:
         return max(round(seconds * self.sample_rate), 1)

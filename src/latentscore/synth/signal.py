@@ -182,11 +182,11 @@ def add_wave(
 
 @jit
 def make_loop(frames, table, cycles, phases, left, right, sway, turns):
-    """Detuned oscillators that all fit the loop, stereo of shape (2, frames).
+    """Detuned oscillators that all fit the loop, stereo of shape (2, frames + 1): the first frame once more at the end.
 
     Voice v goes through ``cycles[v]`` cycles, a whole number, and its phase sways by ``sway`` cycles, ``turns`` times.
     """
-    out = np.zeros((2, frames), np.float32)
+    out = np.zeros((2, frames + 1), np.float32)
     place = np.empty(BLOCK, np.int32)
     part = np.empty(BLOCK, np.float32)
     value = np.empty(BLOCK, np.float32)
@@ -216,19 +216,27 @@ def make_loop(frames, table, cycles, phases, left, right, sway, turns):
                 out_left[j] += gain_left * value[j]
             for j in range(size):
                 out_right[j] += gain_right * value[j]
+    out[:, frames] = out[:, 0]
     return out
 
 
 @jit
-def add_loop(out, start, held, attack, decay, sustain, release, loop, left, right, wobble_depth, wobble_step):
-    """Add one note that reads ``loop``, shape (2, frames), over and over, with the envelope of :func:`add_wave`."""
+def add_loop(
+    out, start, held, attack, decay, sustain, release, loop, left, right, wobble_depth, wobble_step, swell, tuning
+):  # fmt: skip
+    """Add one note that reads ``loop``, shape (2, frames + 1), over and over, with the envelope of :func:`add_wave`.
+
+    ``swell`` is how its level drifts: depth, radians a block and phase. ``tuning`` is how its pitch does: in so many blocks
+    it is a frame ahead of its loop, so many frames ahead it turns round and falls back, and at this block it begins.
+    """
     total = min(held + release, out.shape[1] - start)
-    frames = loop.shape[1]
+    frames = loop.shape[1] - 1
+    per_frame, turn, block = tuning[0], tuning[0] * tuning[1], tuning[2]
+    step = np.float32(1.0) / np.float32(per_frame)
     level = 0.0
     at_release = 1.0
     frame = 0
-    block = 0
-    read = 0
+    number = 0
     while frame < total:
         end = min(frame + BLOCK, total)
         if end <= held:
@@ -241,28 +249,34 @@ def add_loop(out, start, held, attack, decay, sustain, release, loop, left, righ
         else:
             fall = max(1.0 - (end - held) / release, 0.0)
             target = at_release * fall * fall
-        target *= 1.0 - wobble_depth * (0.5 - 0.5 * np.cos(wobble_step * (block + 1)))
+        number += 1
+        target *= 1.0 - wobble_depth * (0.5 - 0.5 * np.cos(wobble_step * number))
+        target *= 1.0 + swell[0] * np.sin(swell[1] * number + swell[2])
         slope = (target - level) / (end - frame)
-        env_left = np.float32(level * left)
-        env_right = np.float32(level * right)
-        slope_left = np.float32(slope * left)
-        slope_right = np.float32(slope * right)
+        # Back and forth in straight lines; a whole frame is reached where a block ends, so that nothing steps.
+        place = block % (2 * turn)
+        ahead = place < turn
+        place = place if ahead else 2 * turn - 1 - place
+        part = step * np.float32(place % per_frame + (0 if ahead else 1))
+        part_slope = (step if ahead else -step) / np.float32(BLOCK)
+        read = (frame + place // per_frame) % frames
         done = 0
         while frame + done < end:
             size = min(end - frame - done, frames - read)
             at = start + frame + done
-            out_left = out[0, at : at + size]
-            loop_left = loop[0, read : read + size]
-            for j in range(size):
-                out_left[j] += (env_left + slope_left * np.float32(done + j)) * loop_left[j]
-            out_right = out[1, at : at + size]
-            loop_right = loop[1, read : read + size]
-            for j in range(size):
-                out_right[j] += (env_right + slope_right * np.float32(done + j)) * loop_right[j]
+            for c in range(2):
+                gain = left if c == 0 else right
+                env = np.float32(level * gain)
+                env_slope = np.float32(slope * gain)
+                sound = out[c, at : at + size]
+                source = loop[c, read : read + size + 1]
+                for j in range(size):
+                    k = np.float32(np.int32(done + j))
+                    sound[j] += (env + env_slope * k) * (
+                        source[j] + (part + part_slope * k) * (source[j + 1] - source[j])
+                    )
             done += size
-            read += size
-            if read == frames:
-                read = 0
+            read = 0
         level = target
         frame = end
         block += 1
@@ -485,13 +499,14 @@ def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
 
 
 @jit
-def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate):
-    """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames."""
+def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate, states):
+    """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames.
+
+    ``states`` are the two states of each side and the gains reached: six numbers that go on from call to call.
+    """
     frames = buffer.shape[1]
     k = 1.0 / resonance
-    l1 = l2 = r1 = r2 = 0.0
-    gl = gains_left[0]
-    gr = gains_right[0]
+    l1, l2, r1, r2, gl, gr = states[0], states[1], states[2], states[3], states[4], states[5]
     for b in range(cutoffs_left.shape[0]):
         begin = b * block
         end = min(begin + block, frames)
@@ -521,6 +536,7 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
             right[j] = gr * 0.5 * (before_r + r2)
             gl += slope_left
             gr += slope_right
+    states[0], states[1], states[2], states[3], states[4], states[5] = l1, l2, r1, r2, gl, gr
 
 
 @jit

@@ -68,47 +68,65 @@ class Wave:
                 self._add_one(out, note, gain, context)
 
     def _add_looped(self, out: Stereo, note: Note, gain: float, context: RenderContext) -> bool:
-        """Play a long note of several voices from a loop that holds a whole number of each voice's cycles.
+        """Play a long note of several voices from two loops that hold a whole number of each voice's cycles.
 
         Detuned voices come back to where they began after as many cycles as the detuning is a fraction: repeating that
-        is exact. False when the loop would be longer than the note.
+        is exact. The two loops have different lengths and colours, and drift in level and tuning, each by itself: together
+        they never repeat, and the tone never stands still. False when a loop would be longer than the note.
         """
         rate = context.sample_rate
         # A chord's voices are tuned in steps of ten cents, so that the same chord comes from the same loops.
         hz = hertz(round(note.pitch, 1))
-        start = context.frame(note.start)
+        start = context.place(note.start)
         if self.unison < 2 or self.bite > 0 or hz > 0.45 * rate or start >= out.shape[1]:
             return False
         apart = 2.0 ** (self.cents * context.looseness / 1200.0) - 1.0
-        offsets = (-1.0, 1.0) if self.unison == 2 else (-2.0, 0.0, 3.0)
-        if self.unison == 3 and 3.0 / apart > 1.5 * hz:
-            # Three voices that are close take long to come round; evenly apart they take a third of the time.
-            offsets = (-1.0, 0.0, 1.0)
-        cycles = round(offsets[-1] / apart)
-        frames = round(cycles * rate / hz)
         rise, held, release = self._times(note, context)
-        if frames > held + release:
+        # Cycles of each loop: a voice that goes through one more than the other is that much sharper.
+        cycles = [round(1.0 / apart), round(1.0 / (0.618 * apart))]
+        if max(cycles) * rate / hz > held + release:
             return False
-        key = (self, hz)
-        if key not in context.loops:
-            table = table_for(self.shape, hz, self.cutoff_hz * context.open * (hz / 262.0) ** self.track, rate)
-            left, right = self._gains(note, 0.0, 1.0)
-            turns = round(self.vibrato_hz * frames / rate)
-            # Vibrato as phase: its depth in cycles is the deviation of the frequency over that of the vibrato.
-            deviation = 2.0 ** (self.vibrato_cents / 1200.0) - 1.0
-            sway = deviation * cycles / (math.tau * turns) if turns else 0.0
-            phases = np.array([(0.23 * voice + 0.137 * round(note.pitch)) % 1.0 for voice in range(self.unison)])
-            context.loops[key] = make_loop(
-                frames, table, np.array([cycles + offset for offset in offsets]), phases, left, right, sway, turns
-            )
+        left, right = self._gains(note, 0.0, 1.0)
         amplitude = 1.414 * gain * self.level * loudness_of(note.velocity)
         pan_left, pan_right = sides(note.pan)
         depth, speed = context.wobble(self.tremolo, self.sway)
-        add_loop(
-            out, start, held, rise, self.decay * rate, self.sustain, release,
-            context.loops[key], amplitude * pan_left, amplitude * pan_right, depth, math.tau * speed * BLOCK / rate,
-        )  # fmt: skip
+        seed = crc32(f"{context.piece.seed} {note.at:.4f} {note.pitch:.1f} {note.sound}".encode())
+        for number, count in enumerate(cycles):
+            loop = self._loop(number, count, hz, note, left, right, context)
+            swell, tuning = context.drift(seed >> (8 * number))
+            add_loop(
+                out, start, held, rise, self.decay * rate, self.sustain, release, loop, amplitude * pan_left,
+                amplitude * pan_right, depth, math.tau * speed * BLOCK / rate, swell, tuning,
+            )  # fmt: skip
         return True
+
+    def _loop(
+        self, number: int, cycles: int, hz: float, note: Note, left: Mono, right: Mono, context: RenderContext
+    ) -> Stereo:
+        """One of the two loops of a note: a duller one of the voices below, and a brighter one of those above."""
+        key = (self, hz, number)
+        loop = context.kept.get(key)
+        if loop is not None:
+            return loop
+        rate = context.sample_rate
+        frames = round(cycles * rate / hz)
+        cutoff = self.cutoff_hz * context.open * (hz / 262.0) ** self.track * (0.75, 1.3)[number]
+        turns = round(self.vibrato_hz * frames / rate)
+        # Vibrato as phase: its depth in cycles is the deviation of the frequency over that of the vibrato.
+        deviation = 2.0 ** (self.vibrato_cents / 1200.0) - 1.0
+        sway = deviation * cycles / (math.tau * turns) if turns else 0.0
+        first, last = (0, 2) if number == 0 else (self.unison - 2, self.unison)
+        voices = np.array([cycles, cycles + 1] if number else [cycles - 1, cycles])
+        phases = np.array([(0.23 * voice + 0.137 * round(note.pitch)) % 1.0 for voice in range(first, last)])
+        # With three voices the middle one is in both loops, with two both are.
+        share = np.float32(0.71 if self.unison == 2 else 1.0) * np.ones(2, np.float32)
+        if self.unison == 3:
+            share[1 - number] = 0.71
+        loop = make_loop(
+            frames, table_for(self.shape, hz, cutoff, rate), voices, phases, left[first:last] * share,
+            right[first:last] * share, sway, turns,
+        )  # fmt: skip
+        return context.kept.keep(key, loop)
 
     def _times(self, note: Note, context: RenderContext) -> tuple[float, int, int]:
         """Frames of the rise, of the note, and of the release.
@@ -143,7 +161,7 @@ class Wave:
     def _add_one(self, out: Stereo, note: Note, gain: float, context: RenderContext) -> None:
         rate = context.sample_rate
         hz = hertz(note.pitch)
-        start = context.frame(note.start)
+        start = context.place(note.start)
         if hz > 0.45 * rate or start >= out.shape[1]:
             return
         cutoff = self.cutoff_hz * context.open * (hz / 262.0) ** self.track * (0.6 + 0.5 * note.velocity)
@@ -204,21 +222,26 @@ class Shot:
     def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         places: dict[Hit, list[tuple[int, float, float]]] = defaultdict(list)
         rise = context.frames(context.shot_attack_seconds * self.attack)
-        for number, note in enumerate(notes):
-            start = context.frame(note.start)
+        for note in notes:
+            start = context.place(note.start)
+            take = context.take(self.make, self.takes)
             hz = hertz(round(note.pitch / self.tuning) * self.tuning)
             if start >= out.shape[1] or hz > 0.45 * context.sample_rate:
                 continue
             # Strength and length are rounded, so that like notes are made once; loudness is exact.
             strength = max(round(note.velocity * 4), 1) / 4
             seconds = round(note.length * context.seconds_per_beat, 1)
-            hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, number % self.takes)
+            hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, take)
             amplitude = gain * self.level * loudness_of(note.velocity) * 1.414
             left, right = sides(note.pan)
             places[hit].append((start, amplitude * left, amplitude * right))
         for hit, where in places.items():
             starts, left, right = zip(*where, strict=True)
-            place(out, self.make(hit), np.array(starts), np.array(left, np.float32), np.array(right, np.float32))
+            key = (self.make, hit)
+            sample = context.kept.get(key)
+            if sample is None:
+                sample = context.kept.keep(key, self.make(hit))
+            place(out, sample, np.array(starts), np.array(left, np.float32), np.array(right, np.float32))
 
 
 @dataclass(frozen=True)
@@ -237,7 +260,7 @@ class Air:
 
     def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         for note in notes:
-            start = context.frame(note.start)
+            start = context.place(note.start)
             length = context.frames(note.length * context.seconds_per_beat)
             if start >= out.shape[1]:
                 continue

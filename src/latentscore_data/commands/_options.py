@@ -75,6 +75,16 @@ ModelOption = Annotated[
         autocompletion=complete_model,
     ),
 ]
+ExamplesOption = Annotated[
+    int | None,
+    typer.Option(help="Starter pairs shown to the model as examples.", min=0, max=20, rich_help_panel=MODELS),
+]
+SystemOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="System prompt for configs, instead of the own one (v1).", rich_help_panel=MODELS
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
 LimitOption = Annotated[int | None, typer.Option(help="Use at most this many, from the start.", min=1)]
 MaxConcurrencyOption = Annotated[
@@ -141,7 +151,7 @@ def with_flags(parameter: str, options: Mapping[str, Any]) -> Callable[[Command]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            flags = {name: value for name in options if (value := given.pop(name)) is not None}
+            flags = {name: value for name in options if (value := given.pop(name, None)) is not None}
             command(**{parameter: flags}, **given)
 
         run.__signature__ = inspect.Signature([*own[:at], *added, *own[at + 1 :]])  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from latentscore_data.commands._options import (
     ScorerOption,
     SecondsOption,
     SeedOption,
+    SystemOption,
     TrustScorersOption,
     WorkersOption,
     YesOption,
@@ -47,13 +48,17 @@ def bench(
     ] = None,
     split: Annotated[str | None, typer.Option(help="SFT-Train, SFT-Val, GRPO or TEST (the default).")] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Bundled prompts instead: short, typo, out-of-domain or controllability.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Prompts instead: short, typo, out-of-domain, controllability, or a JSONL file."
+        ),
     ] = None,
     limit: LimitOption = None,
+    system: SystemOption = None,
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
     baseline: Annotated[str | None, typer.Option(help="Label of the source to compare the others with.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder (default: made from its choices).")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder of the run (default: from its choices).")] = None,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
     human_pack: Annotated[
         bool, typer.Option("--human-pack", help="Write a blind listening test for people.", rich_help_panel=LISTENERS)
@@ -98,6 +103,7 @@ def bench(
             seed=seed,
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
+        prompts=chosen(system=system),
         llm=calls,
     )
     executor = make_executor(on or "here", settings, say)

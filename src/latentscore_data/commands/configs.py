@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+import latentscore
+from latentscore.errors import AudioError
 from latentscore_data.commands._models import show_plan
 from latentscore_data.commands._options import (
     DryRunOption,
+    ExamplesOption,
     LimitOption,
     ModelOption,
     OnOption,
@@ -18,6 +21,7 @@ from latentscore_data.commands._options import (
     ScorerOption,
     SecondsOption,
     SeedOption,
+    SystemOption,
     TrustScorersOption,
     WorkersOption,
     YesOption,
@@ -26,8 +30,8 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.core.base.display import OUTPUT, clean, console, palette_blocks, print_json, say, shorten
-from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.settings import chosen
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -35,6 +39,7 @@ from latentscore_data.core.scoring.best_of import count_inputs
 from latentscore_data.core.stages.configs import (
     answer_vibes,
     choose_rows,
+    for_typed,
     make_plan_for,
     remote_estimates,
     run_configs,
@@ -46,8 +51,13 @@ from latentscore_data.core.stages.spending import trust_key_to
 @calls_models
 def configs(
     vibe: Annotated[list[str] | None, typer.Argument(help="Vibes to answer right here; no rows are written.")] = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="Candidates per vibe (default 5).", min=1, max=256)] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", "-n", help="Candidates per vibe (default 5; 1 for a typed vibe, offline).", min=1, max=256),
+    ] = None,
     model: ModelOption = None,
+    examples: ExamplesOption = None,
+    system: SystemOption = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", min=0, max=2)] = None,
     scorer: ScorerOption = None,
     limit: LimitOption = None,
@@ -63,6 +73,7 @@ def configs(
     audio: Annotated[
         Path | None, typer.Option(metavar="DIR", help="With VIBE: write the winners' sound here, as FLAC.")
     ] = None,
+    play: Annotated[bool, typer.Option("--play", help="With VIBE: play the winners (needs the extra play).")] = False,
     trust_settings: TrustScorersOption = False,
     seed: SeedOption = None,
     retry_failed: RetryFailedOption = False,
@@ -82,15 +93,17 @@ def configs(
     """
     if only not in (None, "generate", "score"):
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
-    if audio is not None and not vibe:
+    if (audio is not None or play) and not vibe:
         raise InputError(
-            "--audio goes with vibes on the command line", 'lsdata configs "slow rain on a tin roof" --audio out/'
+            "--audio and --play go with vibes on the command line",
+            'lsdata configs "slow rain on a tin roof" --audio out/',
         )
     settings = load(
         configs=chosen(
             model=model, n=n, temperature=temperature, limit=limit, splits=split, batch_size=batch_size, seed=seed
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
+        prompts=chosen(examples=examples, system=system),
         llm=calls,
     )
     executor = make_executor(on or "here", settings, say)
@@ -100,10 +113,14 @@ def configs(
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
     workspace = Workspace(settings.paths.root)
     if vibe:
+        settings = for_typed(settings)
         if dry_run:
             show_plan(make_plan_for(typed_rows(vibe), settings, workspace))
             return
-        show_answers(answer_vibes(vibe, settings, workspace, audio=audio, trusted=trusted, yes=yes))
+        summary = answer_vibes(vibe, settings, workspace, audio=audio, trusted=trusted, yes=yes)
+        if play:
+            play_answers(summary, settings)
+        show_answers(summary)
         return
     workspace, rows = choose_rows(settings, workspace, only)
     if not len(rows) and only is None:
@@ -131,6 +148,16 @@ def configs(
         )
     show_winners(summary)
     show(summary)
+
+
+def play_answers(summary: Summary, settings: Settings) -> None:
+    """Play the winners, each as long as it was scored. Raises :class:`MissingError` without the extra or a device."""
+    for answer in summary.details["answers"]:
+        if answer["config_payload"] is not None:
+            try:
+                latentscore.render(answer["config_payload"], settings.scoring.seconds, settings.scoring.seed).play()
+            except AudioError as error:
+                raise MissingError(f"--play: {error}", "--audio DIR writes the sound instead") from error
 
 
 def show_winners(summary: Summary) -> None:
@@ -170,6 +197,8 @@ def show_answers(summary: Summary) -> None:
             continue
         won = f"{answer['best_index'] + 1} of {len(answer['scores'])}, {answer['scorer']} {answer['score']:.3f}"
         out.print(Padding(Text.assemble((clean(payload["title"]), "italic"), f"   {won}"), (0, 2)))
+        if payload.get("thinking"):
+            out.print(Padding(Text(clean(payload["thinking"])), (0, 2)))
         if answer.get("note"):
             out.print(Padding(Text(clean(answer["note"]), style="yellow"), (0, 2)))
         for palette in payload["palettes"]:
@@ -179,4 +208,6 @@ def show_answers(summary: Summary) -> None:
         if answer.get("audio_file"):
             out.print(Padding(Text(clean(answer["audio_file"])), (0, 2)))
         out.print()
+    if not any(answer.get("audio_file") for answer in summary.details["answers"]):
+        say("configs: --audio DIR writes the winner's sound, --play plays it, --seconds sets its length")
     raise typer.Exit(summary.exit_code)

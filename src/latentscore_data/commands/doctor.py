@@ -87,6 +87,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hub": ("datasets", "pyarrow"),
     "ml": ("torch", "transformers", "sentence_transformers", "trl", "peft", "xgrammar", "gguf"),
     "modal": ("modal",),
+    "play": ("sounddevice",),
     "laion-clap": ("laion_clap",),
 }
 KEYS = (

@@ -44,6 +44,7 @@ def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.Monkey
     assert answers[0].raw_valid
     assert [len(shard["rows"]) for shard in sent] == [2, 2, 1]
     assert sent[0]["source"] == "local:gemma3-270m"
+    assert sent[0]["system"] is None
     assert BenchSettings.model_validate(sent[0]["bench"]) == BenchSettings()
     assert generator.batch_size == 4
     # Every shard knows when the time that was agreed to is over.

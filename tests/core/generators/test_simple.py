@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from factories import make_payload, make_scored, make_vibe
-from latentscore import parse_payload
+from latentscore import parse_payload, starter_pairs
 from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings
 from latentscore_data.core.generators.lookup import TextLookup
-from latentscore_data.core.generators.registry import parse_source, parse_sources
+from latentscore_data.core.generators.registry import kind_of, make_generator, parse_source, parse_sources
 from latentscore_data.core.generators.simple import (
     DatasetGenerator,
     KeywordsGenerator,
@@ -17,7 +20,7 @@ from latentscore_data.core.generators.simple import (
     RandomGenerator,
     most_common_payload,
 )
-from latentscore_data.core.generators.types import SourceName
+from latentscore_data.core.generators.types import GeneratorDeps, KnownRows, SourceName
 
 
 def test_sources_are_taken_apart():
@@ -89,6 +92,26 @@ def test_the_most_common_config_takes_each_field_by_itself():
     assert parse_payload(most_common_payload(crossing)).config.register_max_oct == 6
     with pytest.raises(MissingError, match="SFT-Train holds no configs"):
         MostCommonGenerator("m", [make_scored(1, config_payload=None)])
+
+
+def test_lookup_without_training_rows_takes_the_starter_set():
+    pair = starter_pairs()[7]
+    deps = GeneratorDeps(
+        BenchSettings(),
+        ConfigsSettings(),
+        WordVectorEmbedder,
+        sounds=pytest.fail,
+        connect=pytest.fail,
+        training_rows=list,
+    )
+    generator = make_generator("baseline:lookup", deps)
+    assert isinstance(generator, TextLookup)
+    (found,) = generator.generate([make_vibe(1, vibe=pair["vibe"])])
+    assert found.payload is not None
+    assert (found.payload["title"], found.payload["config"]) == (pair["title"], pair["config"])
+    kind = kind_of(parse_source("baseline:lookup"))
+    note = kind.describe(parse_source("baseline:lookup"), KnownRows([], [], Path()))
+    assert f"{len(starter_pairs())} pairs of the starter set" in note.text
 
 
 def test_lookup_takes_the_nearest_vibe_but_never_the_row_itself():

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from latentscore.labels import FIELDS
+from latentscore.meaning.reading import axes, is_foreign, read, word_values
+from latentscore.meaning.starter import neighbours
 from latentscore_data.core.llm.offline.builtin import payload_for
-from latentscore_data.core.meaning.reading import axes, is_foreign, read, word_values
-from latentscore_data.core.meaning.starter import neighbours
 from latentscore_data.core.scoring.acoustic import asked_for
 
 HERE = Path(__file__).parent

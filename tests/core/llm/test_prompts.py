@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentscore import FIELDS
-from latentscore_data.core.base.settings import ConfigsSettings, VibesSettings
+from factories import make_vibe
+from latentscore import FIELDS, parse_payload
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, VibesSettings
+from latentscore_data.core.configs.candidate_generation import fingerprint
+from latentscore_data.core.generators.local import answers_fingerprint, own_system
 from latentscore_data.core.llm.prompts import (
+    config_prompt_hash,
     config_question,
     config_system,
     paginate,
@@ -41,6 +48,37 @@ def test_a_vibe_cannot_end_its_own_quotation(vibe: str) -> None:
     assert message.lower().count("</vibe>") == 1
     assert message.startswith("<vibe>")
     assert message.endswith("</vibe>")
+
+
+def test_another_system_message_and_examples_are_part_of_what_is_asked_and_of_every_fingerprint(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("Answer as my model was trained to. {fields}", encoding="utf-8")
+    mine, shown = PromptsSettings(system=str(file)), PromptsSettings(examples=3)
+    assert config_question("rain", ConfigsSettings(), 0, mine).system == "Answer as my model was trained to. {fields}"
+    asked = config_question("rain", ConfigsSettings(), 0, shown).system
+    assert asked.startswith(config_system())
+    assert asked.count("<vibe>") == config_system().count("<vibe>") + 3
+    for line in asked.splitlines()[-8:]:
+        if line.startswith("{"):
+            parse_payload(line)
+    hashes = [config_prompt_hash(prompts) for prompts in (PromptsSettings(), mine, shown)]
+    assert hashes[0] == config_prompt_hash() == config_prompt_hash(PromptsSettings(system="v1"))
+    row, configs = make_vibe(1), ConfigsSettings()
+    rows = [fingerprint(row, "a/b", configs, prompts=prompts) for prompts in (PromptsSettings(), mine, shown)]
+    local = [answers_fingerprint("m", tmp_path, 9, own_system(prompts)) for prompts in (PromptsSettings(), mine, shown)]
+    for three in (hashes, rows, local):
+        assert len(set(three)) == 3
+    file.write_text("Another.", encoding="utf-8")
+    assert config_prompt_hash(mine) != hashes[1]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
+def test_a_system_message_that_cannot_be_read_names_the_setting(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=r"prompts\.system: .*mine\.txt"):
+        config_prompt_hash(PromptsSettings(system=str(file)))
 
 
 def test_a_vibe_is_said_to_be_data() -> None:

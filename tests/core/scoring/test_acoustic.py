@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentscore import Audio, MusicConfig, random_config
+from latentscore.meaning.reading import axes
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.meaning.reading import axes
 from latentscore_data.core.scoring import descriptors
 from latentscore_data.core.scoring.acoustic import (
     AXES,

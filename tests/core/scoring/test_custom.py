@@ -141,3 +141,37 @@ def test_the_fingerprint_follows_the_code(file: Path) -> None:
     assert before != open_scorer(f"{file}:parts").fingerprint
     file.write_text(CODE + "\n# changed\n", encoding="utf-8")
     assert open_scorer(f"{file}:loud").fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("signature", "called_with"),
+    [
+        ("vibe, config, audio", "vibe config audio"),
+        ("*anything", "vibe config audio"),
+        ("vibe, audio", "vibe audio"),
+        ("text, sound", "vibe audio"),
+        ("vibe, config", "vibe config"),
+        ("vibe, config, audio, *, loud=1", "vibe config audio"),
+    ],
+)
+def test_a_scorer_is_called_with_what_it_takes(
+    signature: str, called_with: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"def fn({signature}):\n    return 0.5\n", encoding="utf-8")
+    scorer = open_scorer(f"{path}:fn")
+    try:
+        (outcome,) = scorer.score(["rain"], [SOUND], [make_config()])
+    finally:
+        scorer.close()
+    assert isinstance(outcome, Score), outcome
+    said = capsys.readouterr().err
+    assert (called_with != "vibe config audio") == ("is called with" in said)
+    assert (", ".join(called_with.split()) in said) or called_with == "vibe config audio"
+
+
+def test_a_scorer_that_takes_neither_says_what_it_should(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def fn(audio):\n    return 0.5\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"\(vibe, config, audio\) or \(vibe, audio\)"):
+        open_scorer(f"{path}:fn").prepare()

@@ -200,6 +200,13 @@ class NoiseSettings(Section):
     """Seed of the noise."""
 
 
+class PromptsSettings(Section):
+    system: str | None = None
+    """What models are told before a vibe when they are asked for a config: a text file, or v1; empty for the package's own (v1)."""
+    examples: int = Field(default=0, ge=0, le=20)
+    """Pairs of the starter set that are shown to models as examples."""
+
+
 class ConfigsSettings(Section):
     model: str | None = None
     """Model for this stage; empty for llm.model."""
@@ -378,8 +385,8 @@ class BenchSettings(Section):
     """Sources that are compared: KIND:NAME[=LABEL]."""
     split: Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"] = "TEST"
     """Split whose rows the sources answer."""
-    suite: Literal["short", "typo", "out-of-domain", "controllability"] | None = None
-    """Bundled list of prompts to use instead of a split."""
+    suite: str | None = None
+    """Prompts to use instead of a split: short, typo, out-of-domain, controllability, or a JSONL file of your own."""
     limit: int | None = Field(default=None, ge=1)
     """Use at most this many rows, from the start."""
     baseline: str | None = None
@@ -486,6 +493,7 @@ class Settings(BaseSettings):
     dedupe: DedupeSettings = DedupeSettings()
     splits: SplitsSettings = SplitsSettings()
     noise: NoiseSettings = NoiseSettings()
+    prompts: PromptsSettings = PromptsSettings()
     configs: ConfigsSettings = ConfigsSettings()
     scoring: ScoringSettings = ScoringSettings()
     train: TrainSettings = TrainSettings()

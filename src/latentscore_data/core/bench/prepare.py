@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, 
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.run import Scorable, ceiling
 from latentscore_data.core.bench.sounds import ClapIndex
-from latentscore_data.core.bench.suites import suite_rows
+from latentscore_data.core.bench.suites import suite_file, suite_name, suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, parse_sources
@@ -44,9 +45,9 @@ SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
 
 
 def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
-    """The file the rows come from: the scored rows of the split, else its vibes; None for a suite."""
+    """The file the rows come from: the scored rows of the split, else its vibes; the user's suite; None for a bundled one."""
     if bench.suite is not None:
-        return None
+        return suite_file(bench.suite)
     scored = workspace.scored(bench.split)
     return scored if scored.exists() or not workspace.vibes(bench.split).exists() else workspace.vibes(bench.split)
 
@@ -54,10 +55,12 @@ def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
 def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]:
     """The rows that every source answers. Raises :class:`MissingError` when the split has none."""
     path = rows_file(bench, workspace)
-    if path is None:
-        rows: Sequence[VibeRow] = suite_rows(bench.suite or "")
+    if bench.suite is not None:
+        rows: Sequence[VibeRow] = suite_rows(bench.suite)
     else:
-        rows = list(read_rows(path, ScoredRow)) if path.exists() else []
+        rows = list(read_rows(path, ScoredRow)) if path is not None and path.exists() else []
+    if not rows and bench.suite is not None:
+        raise MissingError(f"{bench.suite} holds no prompts", 'write a line for each: {"vibe": "rain on a tin roof"}')
     if not rows:
         raise MissingError(
             f"there are no {bench.split} rows under {workspace.root}",
@@ -116,8 +119,10 @@ def run_name(bench: BenchSettings, scoring: ScoringSettings, sources: Sequence[S
         scoring.seconds,
         scoring.seed,
         bench.seed,
+        *([suite_rows(bench.suite)] if bench.suite and suite_file(bench.suite) else ()),
     )[:8]
-    return f"{bench.suite or bench.split.lower()}-{what}"
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", suite_name(bench.suite)) if bench.suite else bench.split.lower()
+    return f"{name}-{what}"
 
 
 @contextmanager
@@ -178,6 +183,7 @@ def generator_deps(
     return GeneratorDeps(
         bench=settings.bench,
         configs=settings.configs,
+        prompts=settings.prompts,
         embedder=embedder,
         sounds=sounds,
         connect=ask,
@@ -205,7 +211,7 @@ def run_facts(
     most = most_candidates(rows)
     return RunFacts(
         name=name,
-        title=f"{settings.bench.suite} prompts" if settings.bench.suite else f"{settings.bench.split} rows",
+        title=f"{suite_name(settings.bench.suite)} prompts" if settings.bench.suite else f"{settings.bench.split} rows",
         created=datetime.now(UTC).isoformat(timespec="minutes"),
         sources=describe_sources(sources, rows, training_rows(workspace), workspace.train_dir),
         scorers=names,
@@ -213,7 +219,7 @@ def run_facts(
         seconds=settings.scoring.seconds,
         seed=settings.scoring.seed,
         split=None if settings.bench.suite else settings.bench.split,
-        suite=settings.bench.suite,
+        suite=suite_name(settings.bench.suite) if settings.bench.suite else None,
         fingerprints={
             "renderer": RENDERER_VERSION,
             "rows": digest(*(digest(row.row_id, row.vibe_original) for row in rows))[:16],

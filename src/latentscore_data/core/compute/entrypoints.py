@@ -165,7 +165,7 @@ def check_deadline(deadline: float) -> None:
 
 
 def generate_shard(shard_json: str, root: Path) -> str:
-    """Answers of a local model to ``{"source": "local:NAME", "bench": {...}, "deadline": ..., "rows": [...]}``.
+    """Answers of a local model to ``{"source": "local:NAME", "bench": {...}, "system": ..., "deadline": ..., "rows": [...]}``.
 
     ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...]}``.
     """
@@ -174,7 +174,12 @@ def generate_shard(shard_json: str, root: Path) -> str:
     shard = json.loads(shard_json)
     bench, name = BenchSettings.model_validate(shard["bench"]), shard["source"].removeprefix("local:")
     generator = LocalGenerator(
-        shard["source"], name, batch_size=bench.batch_size, max_new_tokens=bench.max_new_tokens, runs=root
+        shard["source"],
+        name,
+        batch_size=bench.batch_size,
+        max_new_tokens=bench.max_new_tokens,
+        runs=root,
+        system=shard["system"],
     )
     rows = [VibeRow.model_validate(row) for row in shard["rows"]]
     generated: list[dict[str, Any]] = []

@@ -81,7 +81,7 @@ def _make_folder(folder: Path) -> None:
 async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Candidates | RowFailure]:
     async def ask(row: VibeRow) -> Candidates | RowFailure:
         try:
-            return await ask_for_candidates(questions(row, settings.configs), llm)
+            return await ask_for_candidates(questions(row, settings.configs, settings.prompts), llm)
         except RowFailure as failure:
             return failure
 

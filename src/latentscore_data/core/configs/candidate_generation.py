@@ -29,12 +29,12 @@ from latentscore_data.core.base.loop import (
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.base.settings import ConfigsSettings
+from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_validation import validate_candidates
 from latentscore_data.core.llm.offline import builtin
-from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
+from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
 from latentscore_data.core.llm.types import LLM, Question
 
 
@@ -82,9 +82,9 @@ def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:
         return list(read_rows(path, VibeRow))[: settings.limit]
 
 
-def questions(row: VibeRow, settings: ConfigsSettings) -> list[Question]:
+def questions(row: VibeRow, settings: ConfigsSettings, prompts: PromptsSettings = OWN) -> list[Question]:
     """What is asked about a row: the same vibe once for each candidate."""
-    return [config_question(row.vibe_original, settings, number) for number in range(settings.n)]
+    return [config_question(row.vibe_original, settings, number, prompts) for number in range(settings.n)]
 
 
 def model_version(model: str) -> str:
@@ -92,7 +92,9 @@ def model_version(model: str) -> str:
     return builtin.fingerprint() if model == builtin.MODEL else model
 
 
-def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None) -> str:
+def fingerprint(
+    row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None, prompts: PromptsSettings = OWN
+) -> str:
     """Says which answers a row would get: the vibe, the model and where it runs, the words that ask, the schema, the sampling.
 
     Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
@@ -100,7 +102,7 @@ def fingerprint(row: VibeRow, model: str, settings: ConfigsSettings, api_base: s
     return digest(
         row.vibe_original,
         model_version(model),
-        config_prompt_hash(),
+        config_prompt_hash(prompts),
         schema_hash(),
         settings.temperature,
         settings.top_p,
@@ -117,6 +119,7 @@ def generate(
     workspace: Workspace,
     *,
     api_base: str | None = None,
+    prompts: PromptsSettings = OWN,
     max_concurrency: int = 16,
     retry_failed: bool = False,
     overwrite: bool = False,
@@ -136,8 +139,8 @@ def generate(
     job: Job[VibeRow] = Job(
         name="configs",
         key=lambda row: row.row_id,
-        fingerprint=lambda row: fingerprint(row, llm.model, settings, api_base),
-        work=lambda row: _answer(row, llm, settings),
+        fingerprint=lambda row: fingerprint(row, llm.model, settings, api_base, prompts),
+        work=lambda row: _answer(row, llm, settings, prompts),
         complete=complete,
         short=lambda line: _missing(line, settings.n) > 0,
         refresh=lambda row, line: {**line, **_carried(row)},
@@ -206,8 +209,8 @@ def _carried(row: VibeRow) -> dict[str, Any]:
     return row.model_dump(mode="json", exclude_unset=True)
 
 
-async def _answer(row: VibeRow, llm: LLM, settings: ConfigsSettings) -> Line:
-    candidates, errors = await ask_for_candidates(questions(row, settings), llm)
+async def _answer(row: VibeRow, llm: LLM, settings: ConfigsSettings, prompts: PromptsSettings) -> Line:
+    candidates, errors = await ask_for_candidates(questions(row, settings, prompts), llm)
     line = {
         **_carried(row),
         "config_model": llm.model,

@@ -11,7 +11,7 @@ import latentscore
 from latentscore import Audio, MusicConfigPrompt, write_audio
 from latentscore.audio import format_for
 from latentscore.errors import AudioError
-from latentscore_data.core.base.errors import InputError, OutputError
+from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.configs.saved import SavedPiece
 
 
@@ -81,3 +81,11 @@ def render_files(
             latentscore.write_midi(midi, latentscore.compose(numbers, seconds, seed))
         written.append(midi)
     return written, audio
+
+
+def play_sound(audio: Audio, out: Path) -> None:
+    """Play on this machine's loudspeakers. Raises :class:`MissingError` without the extra ``play`` or a device."""
+    try:
+        audio.play()
+    except AudioError as error:
+        raise MissingError(f"--play: {error}", f"the sound is in {out}") from error

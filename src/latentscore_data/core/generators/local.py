@@ -7,7 +7,6 @@ which the schema allows. The second answer counts.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -16,13 +15,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from latentscore import FIELDS, MusicConfigPromptPayload, schema_hash
-from latentscore.config import TITLE_MAX_WORDS
+from latentscore import schema_hash
+from latentscore.prompt import decoding_schema, vibe_message
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.base.settings import BenchSettings, Settings
+from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.types import Executor
@@ -37,15 +36,12 @@ from latentscore_data.core.generators.types import (
     SourceName,
     SourceNote,
 )
-from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, system_for
 from latentscore_data.core.training.base_models import Loaded, load_base, load_trained, pick_device
 from latentscore_data.core.training.chat import prompt_messages, template_options
 
 if TYPE_CHECKING:
     import torch
-
-TITLE_PATTERN = r'^[^ "\\\x00-\x1f]{1,10}( [^ "\\\x00-\x1f]{1,9}){0,' + str(TITLE_MAX_WORDS - 1) + "}$"
-"""One to six words and at most 60 characters: what the schema's lengths alone cannot say."""
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "adapter_config.json", "config.json")
 
@@ -57,14 +53,17 @@ class LocalGenerator:
     format that the schema can be compiled for.
     """
 
-    def __init__(self, label: str, name: str, *, batch_size: int, max_new_tokens: int, runs: Path) -> None:
+    def __init__(
+        self, label: str, name: str, *, batch_size: int, max_new_tokens: int, runs: Path, system: str | None = None
+    ) -> None:
         for module in ("torch", "transformers", "xgrammar"):
             require(module, "ml", f"the source {label}")
         self.label = label
         self.batch_size = batch_size
         self._name, self._runs = name, runs
         self._max_new_tokens = max_new_tokens
-        self.fingerprint = answers_fingerprint(name, runs, max_new_tokens)
+        self._system = system
+        self.fingerprint = answers_fingerprint(name, runs, max_new_tokens, system)
         self._place = _place_of(name, runs)
 
     @cached_property
@@ -108,7 +107,7 @@ class LocalGenerator:
         options = template_options(tokenizer.chat_template)
         prompts = [
             tokenizer.apply_chat_template(
-                prompt_messages(row.vibe_original), tokenize=False, add_generation_prompt=True, **options
+                prompt_messages(row.vibe_original, self._system), tokenize=False, add_generation_prompt=True, **options
             )
             for row in rows
         ]
@@ -168,24 +167,6 @@ class LocalGenerator:
         return self._loaded.tokenizer.decode(ids[:end], skip_special_tokens=True), end
 
 
-def decoding_schema() -> dict[str, Any]:
-    """The payload's JSON schema, tightened by what it leaves to the validators: the words of a title, and that the lowest
-    octave is not above the highest (one form of the config for each lowest octave)."""
-    schema = copy.deepcopy(MusicConfigPromptPayload.model_json_schema())
-    schema["properties"]["title"] = {"type": "string", "pattern": TITLE_PATTERN}
-    config = schema["$defs"]["MusicConfigPrompt"]
-    octaves = FIELDS["register_min_oct"].labels
-    forms: list[dict[str, Any]] = []
-    for at, lowest in enumerate(octaves):
-        form = copy.deepcopy(config)
-        form["properties"]["register_min_oct"] = {"enum": [lowest]}
-        form["properties"]["register_max_oct"] = {"enum": list(octaves[at:])}
-        forms.append(form)
-    schema["properties"]["config"] = {"anyOf": forms}
-    del schema["$defs"]["MusicConfigPrompt"]
-    return schema
-
-
 def _read(text: str, *, cut: bool, strict: bool) -> Generated:
     """The payload in an answer. The grammar lets raw control characters into strings, which ``strict`` JSON does not."""
     try:
@@ -197,10 +178,11 @@ def _read(text: str, *, cut: bool, strict: bool) -> Generated:
     return checked(value)
 
 
-def answers_fingerprint(name: str, runs: Path, max_new_tokens: int) -> str:
+def answers_fingerprint(name: str, runs: Path, max_new_tokens: int, system: str | None = None) -> str:
     """Changes whenever this model could give other answers. Needs none of the libraries that run it."""
     facts = _weights_facts(_place_of(name, runs))
-    return digest("local", name, *facts, config_prompt_hash(), schema_hash(), max_new_tokens)
+    prompt = config_prompt_hash() if system is None else digest(system, vibe_message("vibe"))
+    return digest("local", name, *facts, prompt, schema_hash(), max_new_tokens)
 
 
 def _place_of(name: str, runs: Path) -> Path | None:
@@ -219,6 +201,11 @@ def _weights_facts(place: Path | None) -> list[str]:
     return [f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in found]
 
 
+def own_system(prompts: PromptsSettings) -> str | None:
+    """The system message that the settings ask for; None for the package's own. Raises :class:`InputError`."""
+    return None if prompts == OWN else system_for(prompts)
+
+
 class RemoteGenerator:
     """``local:NAME`` answered on a remote executor; ``NAME`` is a hub id, or a training run wherever it was trained.
 
@@ -227,12 +214,15 @@ class RemoteGenerator:
     model that cannot be seen there, and what a shard raised.
     """
 
-    def __init__(self, label: str, name: str, bench: BenchSettings, executor: Executor, runs: Path) -> None:
+    def __init__(
+        self, label: str, name: str, bench: BenchSettings, executor: Executor, runs: Path, system: str | None = None
+    ) -> None:
         executor.require()
         executor.check_model(name, runs)
         self.label = label
         self.batch_size = executor.at_once
-        self.fingerprint = answers_fingerprint(name, runs, bench.max_new_tokens)
+        self.fingerprint = answers_fingerprint(name, runs, bench.max_new_tokens, system)
+        self._system = system
         self._name, self._bench, self._executor, self._runs = name, bench, executor, runs
         self._sent = False
 
@@ -241,7 +231,11 @@ class RemoteGenerator:
         if not self._sent:
             self._executor.send_model(self._name, self._runs)
             self._sent = True
-        common = {"source": f"local:{self._name}", "bench": self._bench.model_dump(mode="json")}
+        common = {
+            "source": f"local:{self._name}",
+            "bench": self._bench.model_dump(mode="json"),
+            "system": self._system,
+        }
         plain = [row.model_dump(mode="json", include={*VibeRow.model_fields}) for row in rows]
         for part in self._executor.map("generate_shard", "rows", plain, common):
             for answer in part["generated"]:
@@ -254,18 +248,21 @@ class LocalKind(SourceKind):
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
         bench = deps.bench
         if deps.executor is not None and deps.executor.remote:
-            return RemoteGenerator(source.label, source.name, bench, deps.executor, deps.runs)
+            return RemoteGenerator(source.label, source.name, bench, deps.executor, deps.runs, own_system(deps.prompts))
         return LocalGenerator(
             source.label,
             source.name,
             batch_size=bench.batch_size,
             max_new_tokens=bench.max_new_tokens,
             runs=deps.runs,
+            system=own_system(deps.prompts),
         )
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
         # A model that was trained again has the same name but other weights.
-        weights = answers_fingerprint(source.name, workspace.train_dir, settings.bench.max_new_tokens)
+        weights = answers_fingerprint(
+            source.name, workspace.train_dir, settings.bench.max_new_tokens, own_system(settings.prompts)
+        )
         return Depends(versions={f"source {source.label}": weights})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:

@@ -1,14 +1,18 @@
 """Nearest-neighbour baselines: the config of the training row whose vibe, or whose sound, is nearest.
 
+Where there are no training rows, the pairs of the starter set are looked up instead of vibes.
+
 A model that was fine-tuned on the training rows and does not beat this has learned less than a table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from latentscore import starter_pairs
 from latentscore.embed import Embedder
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
 from latentscore_data.core.base.seeds import digest
@@ -98,16 +102,33 @@ def _fingerprint(kind: str, space: str, rows: Sequence[ScoredRow]) -> str:
     return digest(kind, space, *map(digest, held))
 
 
+@cache
+def starter_rows() -> list[ScoredRow]:
+    """The starter set as rows, for a look-up where there are no training rows."""
+    return [
+        ScoredRow(
+            row_id=f"starter:{number}",
+            dataset="starter",
+            id_in_dataset=str(number),
+            vibe_original=pair["vibe"],
+            config_payload={name: value for name, value in pair.items() if name != "vibe"},
+        )
+        for number, pair in enumerate(starter_pairs())
+    ]
+
+
 class TextLookupKind(SourceKind):
     """``baseline:lookup``."""
 
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
-        return TextLookup(source.label, deps.training_rows(), deps.embedder())
+        return TextLookup(source.label, deps.training_rows() or starter_rows(), deps.embedder())
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
         return Depends({"dedupe.model": choose_embedder(settings.dedupe).version})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        if not known.training:
+            return SourceNote(f"the nearest of the {len(starter_rows())} pairs of the starter set: no training rows")
         return SourceNote(f"the nearest of {len(known.training)} training rows", selection_scorers(known.training))
 
 

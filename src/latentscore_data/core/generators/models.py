@@ -8,7 +8,7 @@ from latentscore import MusicConfigPromptPayload, schema_hash
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.base.settings import ConfigsSettings, Settings
+from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import example_answer, model_version
 from latentscore_data.core.generators.types import (
@@ -21,7 +21,7 @@ from latentscore_data.core.generators.types import (
 )
 from latentscore_data.core.llm.plan import Plan, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
-from latentscore_data.core.llm.prompts import config_prompt_hash, config_question
+from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
 from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 
@@ -30,20 +30,26 @@ class LLMGenerator:
     """A hosted model (or ``builtin/...``) asked the question that ``lsdata configs`` asks, once for each row."""
 
     def __init__(
-        self, label: str, llm: LLM, settings: ConfigsSettings, max_concurrency: int, api_base: str | None = None
+        self,
+        label: str,
+        llm: LLM,
+        settings: ConfigsSettings,
+        max_concurrency: int,
+        api_base: str | None = None,
+        prompts: PromptsSettings = OWN,
     ) -> None:
         self.label = label
         self.llm = llm
         self.batch_size = max_concurrency
-        self._settings = settings
+        self._settings, self._prompts = settings, prompts
         sampling = (settings.temperature, settings.top_p, settings.max_tokens, settings.seed)
         # The same name at another address may be another model.
         where = [api_base] if api_base else []
-        self.fingerprint = digest("litellm", llm.model, config_prompt_hash(), schema_hash(), sampling, *where)
+        self.fingerprint = digest("litellm", llm.model, config_prompt_hash(prompts), schema_hash(), sampling, *where)
 
     async def ask(self, row: VibeRow) -> Generated:
         """The answer to one row. An answer that never became valid is the model's own failure, not the run's."""
-        question = config_question(row.vibe_original, self._settings, 0)
+        question = config_question(row.vibe_original, self._settings, 0, self._prompts)
         try:
             answer = await self.llm.ask(question, MusicConfigPromptPayload)
         except RowFailure as failure:
@@ -67,7 +73,7 @@ class HostedKind(SourceKind):
 
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
         llm, base = deps.connect(source.name), deps.base_for(source.name)
-        return LLMGenerator(source.label, llm, deps.configs, deps.max_concurrency, base)
+        return LLMGenerator(source.label, llm, deps.configs, deps.max_concurrency, base, deps.prompts)
 
     def check(self, source: SourceName, settings: Settings) -> None:
         check_route(source.name, settings.llm)
@@ -76,7 +82,7 @@ class HostedKind(SourceKind):
         sampling = {f"configs.{name}": getattr(settings.configs, name) for name in SAMPLING}
         return Depends(
             {**sampling, f"api_base of {source.label}": settings.llm.base_for(source.name)},
-            {"prompt": config_prompt_hash(), f"source {source.label}": model_version(source.name)},
+            {"prompt": config_prompt_hash(settings.prompts), f"source {source.label}": model_version(source.name)},
         )
 
     def plan(
@@ -84,7 +90,7 @@ class HostedKind(SourceKind):
     ) -> Plan | None:
         if costs_nothing(source.name, settings.llm):
             return None
-        questions = ([config_question(row.vibe_original, settings.configs, 0)] for row in rows)
+        questions = ([config_question(row.vibe_original, settings.configs, 0, settings.prompts)] for row in rows)
         return make_plan(
             source.name, questions, MusicConfigPromptPayload, example_answer(), settings.llm, workspace.llm_cache
         )

@@ -11,7 +11,7 @@ from latentscore.embed import Embedder
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.payloads import in_labels
 from latentscore_data.core.base.rows import ScoredRow, VibeRow
-from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, Settings
+from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.types import Executor
@@ -102,6 +102,8 @@ class GeneratorDeps:
     connect: Callable[[str], LLM]
     training_rows: Callable[[], list[ScoredRow]]
     """Rows of SFT-Train that have a config."""
+    prompts: PromptsSettings = field(default_factory=PromptsSettings)
+    """What models are told before a vibe."""
     executor: Executor | None = None
     """Where local models answer; None for this machine."""
     runs: Path = Path()

@@ -3,7 +3,7 @@
 What it can: tell a bright from a dark piece, fast from slow, full from bare, vast from dry, calm from wild, wide from narrow,
 smooth from rough, deep from light, and a little of glad from sad, when the vibe says so in common English words.
 
-What it cannot: it reads each word by where its vector lies (``core/meaning``) and looks at each alone, apart from "not" and "very".
+What it cannot: it reads each word by where its vector lies (``latentscore.meaning``) and looks at each alone, apart from "not" and "very".
 It does not understand irony or other languages, nor which instrument plays, nor whether the music is good. A vibe that
 asks for nothing gets 0 from every candidate, and says so (``words`` is 0). It measures a mix, so a shaker counts as brightness and a long
 reverb as fullness. Use CLAP where weights can be had; use this to get going, offline, and as a second opinion.
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from latentscore import Audio
+from latentscore.meaning.reading import is_foreign, read, reading_fingerprint
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.meaning.reading import is_foreign, read, reading_fingerprint
 from latentscore_data.core.scoring import descriptors
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
 from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Vectors

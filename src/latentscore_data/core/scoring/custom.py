@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import math
 import os
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore import Audio
+from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
@@ -28,7 +31,7 @@ LOAD_SECONDS = 120.0
 
 
 class CustomScorer:
-    """``path/to/file.py:fn`` or ``module:fn``, called as ``fn(vibe, config, audio)``.
+    """``path/to/file.py:fn`` or ``module:fn``, called as ``fn(vibe, config, audio)`` or, with two parameters, ``fn(vibe, audio)``.
 
     ``vibe`` is text, ``config`` the dict of the musical fields, ``audio`` a :class:`latentscore.Audio`. It returns a number or a dict of
     numbers with ``final_score``; higher is better. Whatever else happens (an exception, NaN, a string, more than 60 s) leaves that pair
@@ -73,10 +76,14 @@ class CustomScorer:
                 start_seconds=LOAD_SECONDS,
             )
             try:
-                self._pool.submit(None, None, None, 0).result()
+                parameters = self._pool.submit(None, None, None, 0).result()
             except WorkerFailure as failure:
                 self.close()
                 raise self._cannot_load(failure) from None
+            if parameters != FULL:
+                say(
+                    f"the scorer {self.name} takes {len(parameters)} arguments: it is called with {', '.join(parameters)}"
+                )
 
     def score(
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
@@ -125,12 +132,35 @@ def make_caller(source: str, function: str, folder: str) -> Callable[..., Any]:
     if not callable(fn):
         raise TypeError(f"{function} is no function")
 
+    parameters = parameters_of(fn)
+
     def call(vibe: str | None, config: dict[str, Any], samples: Any, sample_rate: int) -> Any:
-        if vibe is None:  # asked only whether it has loaded
-            return None
-        return as_score(fn(vibe, config, Audio(samples, sample_rate)))
+        if vibe is None:  # asked only whether it has loaded, and how it is called
+            return parameters
+        given = {"vibe": vibe, "config": config, "audio": Audio(samples, sample_rate)}
+        return as_score(fn(*(given[name] for name in parameters)))
 
     return call
+
+
+FULL = ("vibe", "config", "audio")
+
+
+def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
+    """What a scorer is called with: (vibe, config, audio) where it takes three arguments, of two (vibe, audio).
+
+    The second of two is the config where it is called so. Raises :class:`TypeError` for a function that takes neither.
+    """
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # of some functions in C nothing is known
+        return FULL
+    second = [*signature.parameters, "", ""][1]
+    for parameters in (FULL, ("vibe", "config" if second == "config" else "audio")):
+        with contextlib.suppress(TypeError):
+            signature.bind(*parameters)
+            return parameters
+    raise TypeError(f"it takes {signature}; a scorer is called with (vibe, config, audio) or (vibe, audio)")
 
 
 def as_score(value: Any) -> tuple[float, dict[str, float]]:

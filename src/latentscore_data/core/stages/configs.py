@@ -29,6 +29,7 @@ from latentscore_data.core.configs.candidate_generation import (
     sample_rows,
 )
 from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.offline.builtin import MODEL as BUILTIN
 from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
@@ -226,6 +227,18 @@ def typed_rows(texts: list[str]) -> list[VibeRow]:
     return [VibeRow(row_id=text, dataset="typed", id_in_dataset=text, vibe_original=text) for text in texts]
 
 
+def for_typed(settings: Settings) -> Settings:
+    """The settings for vibes on the command line.
+
+    Where nothing says how many candidates, the offline model gives its likeliest answer, the one of ``latentscore.render``.
+    """
+    named = settings.configs.model_fields_set
+    if model_name(settings) != BUILTIN or "n" in named:
+        return settings
+    likeliest = {"n": 1} if "temperature" in named else {"n": 1, "temperature": 0.0}
+    return settings.model_copy(update={"configs": settings.configs.model_copy(update=likeliest)})
+
+
 def answer_vibes(
     texts: list[str],
     settings: Settings,
@@ -260,6 +273,7 @@ def run_generate(
         settings.configs,
         workspace,
         api_base=settings.llm.base_for(llm.model),
+        prompts=settings.prompts,
         max_concurrency=settings.llm.max_concurrency,
         retry_failed=retry_failed,
         overwrite=overwrite,
@@ -291,7 +305,7 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
     """What the first half would ask and cost."""
     return make_plan(
         model_name(settings),
-        (questions(row, settings.configs) for row in rows),
+        (questions(row, settings.configs, settings.prompts) for row in rows),
         MusicConfigPromptPayload,
         example_answer(),
         settings.llm,
@@ -314,7 +328,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
             **{name: getattr(settings.configs, name) for name in decides},
         },
         versions={
-            "prompt": config_prompt_hash(),
+            "prompt": config_prompt_hash(settings.prompts),
             "schema": schema_hash(),
             "model": model_version(model_name(settings)),
         },

@@ -60,7 +60,8 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
     if not interactive():
         raise InputError(
-            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to ask on", "say --yes or --max-cost USD"
+            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to ask on",
+            "say --yes or --max-cost USD",
         )
     import typer
 

@@ -6,23 +6,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from latentscore_data.core.base.settings import ConfigsSettings
-from latentscore_data.core.llm.prompts import config_question
+from latentscore.prompt import PAYLOAD_ORDER, config_system, vibe_message
 
 Message = dict[str, str]
 
-_PAYLOAD_ORDER = ("thinking", "title", "config", "palettes")
 
-
-def prompt_messages(vibe: str) -> list[Message]:
-    """What a model is asked: the task as the system message, the vibe as the user's."""
-    question = config_question(vibe, ConfigsSettings())
-    return [{"role": "system", "content": question.system}, {"role": "user", "content": str(question.user)}]
+def prompt_messages(vibe: str, system: str | None = None) -> list[Message]:
+    """What a model is asked: the task as the system message (by default the package's), the vibe as the user's."""
+    return [
+        {"role": "system", "content": config_system() if system is None else system},
+        {"role": "user", "content": vibe_message(vibe)},
+    ]
 
 
 def answer_text(payload: Mapping[str, Any]) -> str:
     """A payload as the one JSON object that a model is to write, in the schema's order and without blanks."""
-    ordered = {name: payload[name] for name in _PAYLOAD_ORDER if name in payload}
+    ordered = {name: payload[name] for name in PAYLOAD_ORDER if name in payload}
     return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
 

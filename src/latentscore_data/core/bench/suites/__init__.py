@@ -1,46 +1,90 @@
-"""The bundled prompt suites, one JSONL file each, with what the prompts ask for where they ask for something.
+"""Prompt suites, one JSONL file each, with what the prompts ask for where they ask for something: bundled ones, and the user's.
 
-A line holds ``id`` and ``vibe``; a line of the controllability suite also ``expect``, which names fields and the values
-that fit, and ``half``: the keyword lexicon may be tuned on ``open`` prompts and is judged on ``held-out`` ones.
+A line holds ``vibe`` (or ``vibe_original``) and, in a bundled suite, ``id``; optionally ``expect``, which names fields and the
+values that fit, and ``half``: the keyword lexicon may be tuned on ``open`` prompts and is judged on ``held-out`` ones.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from latentscore import FIELDS
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.rows import VibeRow
 
 SUITES = ("short", "typo", "out-of-domain", "controllability")
 
 
+def suite_file(suite: str) -> Path | None:
+    """The user's file that a suite is; None for a bundled one. Raises :class:`InputError` for what is neither."""
+    if suite in SUITES:
+        return None
+    path = Path(suite).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"unknown suite {suite}", f"suites are {', '.join(SUITES)}, or a JSONL file with a vibe in each line"
+        )
+    return path
+
+
+def suite_name(suite: str) -> str:
+    """What a suite is called: its name, or its file's without the ending."""
+    return suite if suite in SUITES else Path(suite).name.split(".")[0] or "suite"
+
+
 def suite_lines(name: str) -> list[dict[str, Any]]:
-    """The prompts of a suite as they are in its file. Raises :class:`InputError` for a name that is no suite."""
-    if name not in SUITES:
-        raise InputError(f"unknown suite {name}", f"suites are {', '.join(SUITES)}")
+    """The prompts of a suite as they are in its file. Raises :class:`InputError` for a suite that is none, with the line."""
+    path = suite_file(name)
+    if path is not None:
+        return [_checked(line, f"{path}:{number}", number) for number, line in read_lines(path)]
     text = files("latentscore_data.core.bench.suites").joinpath(f"{name}.jsonl").read_bytes()
     return [orjson.loads(line) for line in text.splitlines() if line.strip()]
 
 
+def _checked(line: dict[str, Any], where: str, number: int) -> dict[str, Any]:
+    """A line of a user's file, with the number of its line as ``id`` where it has none."""
+    vibe, expect = line.get("vibe", line.get("vibe_original")), line.get("expect") or {}
+    if not isinstance(vibe, str) or not vibe.strip():
+        raise InputError(f"{where}: a prompt has no vibe", 'write a text for each line: {"vibe": "rain on a tin roof"}')
+    example = 'write {"tempo": ["slow", "very_slow"]} for the labels that fit'
+    if not isinstance(expect, dict) or not all(isinstance(labels, list) for labels in expect.values()):
+        raise InputError(f"{where}: expect is no object of lists", example)
+    for field, labels in expect.items():
+        wrong = [label for label in labels if field not in FIELDS or label not in FIELDS[field].labels]
+        if wrong or field not in FIELDS:
+            raise InputError(
+                f"{where}: expect names {field} {', '.join(map(str, wrong))}, which no config holds", example
+            )
+    return {**line, "vibe": vibe, "expect": expect, "id": str(line.get("id") or number)}
+
+
 def suite_rows(name: str) -> list[VibeRow]:
-    """The prompts of a suite as rows; each prompt is a document of its own."""
-    return [
+    """The prompts of a suite as rows; each prompt is a document of its own. Raises :class:`InputError`."""
+    called = suite_name(name)
+    rows = [
         VibeRow.model_validate(
             {
-                "row_id": f"suite-{name}:{line['id']}",
-                "dataset": f"suite-{name}",
+                "row_id": f"suite-{called}:{line['id']}",
+                "dataset": f"suite-{called}",
                 "id_in_dataset": line["id"],
                 "vibe_scope": "scene",
                 "vibe_level": level_of(line["vibe"]),
                 "vibe_original": line["vibe"],
-                **{key: line[key] for key in ("expect", "half", "clean") if key in line},
+                **{key: line[key] for key in ("expect", "half", "clean") if line.get(key)},
             }
         )
         for line in suite_lines(name)
     ]
+    twice = [one for one, count in Counter(row.id_in_dataset for row in rows).items() if count > 1]
+    if twice:
+        raise InputError(f"{name}: the id {twice[0]} is used twice", "give each prompt its own id, or none")
+    return rows
 
 
 def level_of(vibe: str) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from latentscore_data.core.meaning.reading import pole_words, read, says_something, small_words
+from latentscore.meaning.reading import pole_words, read, says_something, small_words
 from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes, Vibe
 
 PAGE_MARK = re.compile(r"\(Page (\d+)\)")

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from latentscore.labels import FIELDS, FieldSpec, Label, beats_per_minute
-from latentscore_data.core.meaning.reading import Reading, colors_in, read, seeds
+from latentscore.meaning.reading import Reading, colors_in, read, seeds
 
 REGISTER = "register"
 """A field of the lexicon, not of the config: its labels are pairs of octaves."""
@@ -162,7 +162,7 @@ def _spellings() -> set[str]:
 @cache
 def lexicon_text() -> str:
     """The tables as they are written."""
-    return files("latentscore_data.core.llm.offline").joinpath("lexicon.toml").read_text(encoding="utf-8")
+    return files("latentscore.meaning").joinpath("lexicon.toml").read_text(encoding="utf-8")
 
 
 @cache

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from latentscore.labels import FIELDS, Label
-from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.meaning.reading import Reading, Vector, read
+from latentscore.meaning.reading import Reading, Vector, read
+from latentscore.seeds import digest
+from latentscore.vibe_map import starter_lines, starter_pairs
 
 NEIGHBOURS = 40
 SPREAD = 0.15
@@ -51,22 +50,15 @@ class Neighbours:
         return [color for colors in zip(*palettes, strict=False) for color in colors]
 
 
-@cache
-def _lines() -> tuple[str, ...]:
-    folder = files("latentscore").joinpath("starter")
-    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".jsonl"))
-    return tuple(line for name in names for line in folder.joinpath(name).read_text(encoding="utf-8").splitlines())
-
-
 def starter_fingerprint() -> str:
     """Changes with the pairs, and with how many of them are asked and how they are weighed."""
-    return digest(NEIGHBOURS, SPREAD, FAR, NEAR, USUAL, *_lines())
+    return digest(NEIGHBOURS, SPREAD, FAR, NEAR, USUAL, *starter_lines())
 
 
 @cache
 def _pairs() -> tuple[tuple[Mapping[str, Any], ...], Vector]:
     """The pairs whose vibes can be read, and their vectors, float32 of shape (pairs, dim)."""
-    read_pairs = [(pair, read(pair["vibe"]).vector) for pair in map(json.loads, _lines())]
+    read_pairs = [(pair, read(pair["vibe"]).vector) for pair in starter_pairs()]
     known = [(pair, vector) for pair, vector in read_pairs if vector is not None]
     return tuple(pair for pair, _ in known), np.stack([vector for _, vector in known])
 

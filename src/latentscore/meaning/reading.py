@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from latentscore.embed import WordVectorEmbedder
 from latentscore.labels import FIELDS, Label
-from latentscore_data.core.base.seeds import digest
+from latentscore.seeds import digest
 
 Vector = NDArray[np.float32]
 
-PACKAGE = "latentscore_data.core.meaning"
+PACKAGE = "latentscore.meaning"
 VERSION = 1
 """Raised when the same seeds and numbers would read a text otherwise."""
 

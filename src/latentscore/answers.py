@@ -1,0 +1,119 @@
+"""What there is to render, whatever it was given as: a text, a payload, a config or a mapping becomes one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from latentscore.config import (
+    MusicConfig,
+    MusicConfigPrompt,
+    MusicConfigPromptPayload,
+    MusicConfigUpdate,
+    Palette,
+    convert_config,
+    invalid_config,
+)
+from latentscore.errors import InvalidConfigError
+from latentscore.meaning.offline import OFFLINE_MODEL, payload_for
+from latentscore.vibe_map import VibeMap, load_map, lookup
+
+Config = MusicConfig | MusicConfigPrompt
+Given = str | MusicConfigPromptPayload | Config | Mapping[str, Any]
+"""What :func:`answer` takes."""
+
+UNTITLED = "Untitled"
+GIVEN = "config"
+"""What answered where a config was given."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A config with its title, its reasons and its colours; ``answered_by`` says what gave it."""
+
+    config: Config
+    title: str = UNTITLED
+    reasons: str = ""
+    palettes: tuple[Palette, ...] = ()
+    answered_by: str = GIVEN
+    text: str | None = None
+
+    def updated(self, update: MusicConfigUpdate | Mapping[str, Any] | None) -> Answer:
+        """The same answer with a changed config. Raises :class:`InvalidConfigError`."""
+        if update is None:
+            return self
+        if isinstance(update, Mapping):
+            update = MusicConfigUpdate(**update)
+        if not isinstance(update, MusicConfigUpdate):
+            raise InvalidConfigError(
+                "update", f"a MusicConfigUpdate or a mapping is needed, not {type(update).__name__}"
+            )
+        return replace(self, config=update.apply(self.config))
+
+
+def answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) -> Answer:
+    """The answer that something stands for.
+
+    A text is read by the package itself, or looked up in ``vibe_map`` (a map, its folder or file, or "starter"), where the
+    row nearest to it answers as it stands. A payload, a config in words or in numbers, a mapping of fields or of a payload
+    is taken as it is; fields that a mapping leaves out have their defaults. Raises :class:`InvalidConfigError` and
+    :class:`MapError`.
+    """
+    match given:
+        case Answer():
+            return given
+        case str():
+            return _read(given) if vibe_map is None else _looked_up(given, vibe_map)
+        case MusicConfig() | MusicConfigPrompt():
+            return Answer(given)
+        case MusicConfigPromptPayload():
+            return Answer(given.config, given.title, given.thinking, tuple(given.palettes))
+        case Mapping():
+            return _from_mapping(given)
+    raise InvalidConfigError("what", f"a text, a payload, a config or a mapping is needed, not {type(given).__name__}")
+
+
+def _read(text: str) -> Answer:
+    if not text.strip():
+        raise InvalidConfigError("text", 'it is empty; give at least one word, such as "rain on a tin roof"')
+    payload = payload_for(text, temperature=0.0, seed=0, sample_idx=0)
+    return replace(answer(payload), answered_by=OFFLINE_MODEL, text=text)
+
+
+def _looked_up(text: str, vibe_map: VibeMap | str | Path) -> Answer:
+    vibe_map = vibe_map if isinstance(vibe_map, VibeMap) else load_map(vibe_map)
+    match = lookup(vibe_map, text)
+    reasons = f"nearest in the map: “{match.vibe}” (cosine {match.similarity:.2f})"
+    written = str(match.row.get("thinking") or "")
+    return Answer(
+        match.config, match.title or UNTITLED, f"{reasons}; {written}" if written else reasons, _palettes(match.row.get("palettes")),
+        f"map:{vibe_map.path}", text,
+    )  # fmt: skip
+
+
+def _from_mapping(given: Mapping[str, Any]) -> Answer:
+    payload = given.get("config_payload")
+    if isinstance(payload, Mapping):
+        return _from_mapping(cast("Mapping[str, Any]", payload))
+    config = given.get("config")
+    if not isinstance(config, Mapping | MusicConfig | MusicConfigPrompt):
+        return Answer(convert_config(given)[0])
+    # Only what is heard must be right: title and colours of a payload are taken where they are there.
+    return Answer(
+        convert_config(config)[0],
+        str(given.get("title") or UNTITLED),
+        str(given.get("thinking") or ""),
+        _palettes(given.get("palettes")),
+    )
+
+
+def _palettes(given: Any) -> tuple[Palette, ...]:
+    try:
+        return tuple(TypeAdapter(list[Palette]).validate_python(given or []))
+    except ValidationError as error:
+        found = invalid_config(error)
+        raise InvalidConfigError(f"palettes.{found.field}", found.reason) from None

@@ -1,0 +1,120 @@
+"""The verbs as the public package of this name has them: code written for its documentation runs here unchanged.
+
+The verbs are those of ``runtime`` and ``streaming``. This module takes the other names of their arguments (``duration``,
+``transition_seconds``, ``chunk_seconds``, ``hooks``) and of models ("fast", "external:PROVIDER/MODEL").
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from latentscore import runtime, streaming
+from latentscore.audio import Audio
+from latentscore.errors import ModelError
+
+SAMPLE_RATE = streaming.RATE
+"""Hertz of everything that is rendered without another rate."""
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+_NAMES = {"duration": "seconds", "transition_seconds": "transition", "transition_duration": "transition"}
+_NOT_HERE = {
+    "fast_heavy": "export a map of sounds with lsdata export map and pass map=FOLDER",
+    "expressive": 'name a model of yours: model="local:FOLDER"',
+    "local": 'name its folder: model="local:FOLDER"',
+}
+
+
+@dataclass(frozen=True)
+class RenderHooks:
+    """Functions that ``render(hooks=...)`` calls on its way, each where it is given."""
+
+    on_start: Callable[[], None] | None = None
+    on_model_start: Callable[[Any], None] | None = None
+    on_model_end: Callable[[Any], None] | None = None
+    on_synth_start: Callable[[], None] | None = None
+    on_synth_end: Callable[[], None] | None = None
+    on_end: Callable[[], None] | None = None
+    on_error: Callable[[Exception], None] | None = None
+
+    def call(self, name: str, *given: Any) -> None:
+        """Call a hook where there is one."""
+        hook = getattr(self, name)
+        if hook is not None:
+            hook(*given)
+
+
+def translated(given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments under the names that they have here. Raises :class:`ModelError` for a model that there is only there."""
+    named = {_NAMES.get(name, name): value for name, value in given.items()}
+    if "chunk_seconds" in named:
+        rate = named.get("sample_rate", SAMPLE_RATE)
+        named["block_frames"] = max(round(named.pop("chunk_seconds") * rate), 1)
+    model = named.get("model")
+    if isinstance(model, str):
+        if model in _NOT_HERE:
+            raise ModelError(f"the model {model} is not part of this package; {_NOT_HERE[model]}")
+        kind, _, name = model.partition(":")
+        named["model"] = None if model == "fast" else f"litellm:{name}" if kind == "external" else model
+    return named
+
+
+def _public(verb: Verb) -> Verb:
+    @functools.wraps(verb)
+    def call(*what: Any, **given: Any) -> Any:
+        return verb(*what, **translated(given))
+
+    return call  # type: ignore[return-value]
+
+
+@functools.wraps(runtime.render)
+def render(what: Any, *places: Any, hooks: RenderHooks | None = None, **given: Any) -> Audio:
+    named = translated(given)
+    if hooks is None:
+        return runtime.render(what, *places, **named)
+    model = given.get("model", "fast")
+    try:
+        hooks.call("on_start")
+        hooks.call("on_model_start", model)
+        found = runtime.answer_for(what, *(named.pop(name, None) for name in ("update", "map", "model")))
+        hooks.call("on_model_end", model)
+        hooks.call("on_synth_start")
+        audio = runtime.render(found, *places, **named)
+        hooks.call("on_synth_end")
+        hooks.call("on_end")
+    except Exception as error:
+        hooks.call("on_error", error)
+        raise
+    return audio
+
+
+arender = _public(runtime.arender)
+stream = _public(streaming.stream)
+astream = _public(streaming.astream)
+live = _public(streaming.live)
+
+
+class Track(streaming.Track):
+    """A part of a stream; ``duration`` is another name of ``seconds``."""
+
+    def __init__(self, content: Any, *places: Any, **given: Any) -> None:
+        super().__init__(content, *places, **translated(given))
+
+
+Streamable = Track
+
+
+def prefetch(*models: str) -> None:
+    """Load what the first text and the first sound need; nothing is downloaded. Raises :class:`ModelError`."""
+    for model in models or ("fast",):
+        translated({"model": model})
+    runtime.render("rain", 0.5)
+
+
+def save_wav(path: Path | str, audio: Audio) -> str:
+    """Write a sound file; its path."""
+    return str(audio.save(path))

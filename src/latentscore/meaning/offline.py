@@ -1,0 +1,186 @@
+"""The answer that the package gives to an English sentence by itself: from the sentence alone, without a model or a key.
+
+Fields that a vibe names are taken at their word at any temperature; the rest follows the meaning of its words and the
+nearest pairs of the starter set, drawn with the temperature and the seed so that N candidates differ. The same question
+always has the same answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore.config import (
+    MusicConfigPrompt,
+    MusicConfigPromptPayload,
+    Palette,
+    PaletteColor,
+)
+from latentscore.labels import FIELDS, FieldSpec, Label
+from latentscore.meaning.lexicon import ParsedVibe, lexicon_text, parse_vibe
+from latentscore.meaning.reading import (
+    Reading,
+    axes,
+    pole_words,
+    reading_fingerprint,
+    says_something,
+    small_words,
+)
+from latentscore.meaning.starter import Neighbours, neighbours, starter_fingerprint
+from latentscore.seeds import digest, rng_for
+
+OFFLINE_MODEL = "builtin/keywords"
+"""How records and metadata name what answers here."""
+VERSION = 2
+"""Raised when the same question would get another answer from the same tables."""
+
+
+@cache
+def fingerprint() -> str:
+    """Changes when the same question might get another answer: the rules, the lexicon, the axes, the vectors, the starter set."""
+    return f"{OFFLINE_MODEL}:{VERSION}:{digest(lexicon_text(), reading_fingerprint(), starter_fingerprint())[:12]}"
+
+
+DEFAULT_LOGIT = 0.4
+VOTE_LOGIT = 6.0
+AXIS_LOGIT = 4.0
+POLE_LOGIT = 4.0
+COOL = 0.4
+"""What the temperature is multiplied by: at 0.9 candidates differ and still fit the vibe."""
+
+
+def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) -> MusicConfigPromptPayload:
+    """A valid payload for a vibe.
+
+    ``temperature`` 0 takes the likeliest label everywhere; higher ones spread, except over fields that the vibe names.
+    The draw depends on all four arguments and on nothing else.
+    """
+    parsed = parse_vibe(vibe)
+    rng = rng_for(OFFLINE_MODEL, VERSION, vibe, f"{temperature:.6g}", seed, sample_idx)
+    near = neighbours(parsed.reading)
+    config = MusicConfigPrompt(**_draw_fields(parsed, near, temperature, rng))
+    return MusicConfigPromptPayload(
+        thinking=_thinking(parsed, config, near),
+        title=title_for(vibe),
+        config=config,
+        palettes=_palettes([*parsed.colors], near, config, temperature, rng),
+    )
+
+
+def _draw_fields(
+    parsed: ParsedVibe, near: Neighbours, temperature: float, rng: np.random.Generator
+) -> dict[str, Label]:
+    values: dict[str, Label] = {}
+    for name, spec in FIELDS.items():
+        # Drawn also where the answer is known, so that naming one field leaves the others as they were.
+        drawn = _draw(spec, parsed, near, temperature, rng)
+        values[name] = parsed.fields.get(name, drawn)
+    low, high = int(values["register_min_oct"]), int(values["register_max_oct"])
+    if low > high:
+        if "register_min_oct" in parsed.fields:
+            values["register_max_oct"] = low
+        else:
+            values["register_min_oct"] = high
+    return values
+
+
+def _draw(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours, temperature: float, rng: np.random.Generator) -> Label:
+    logits = _logits(spec, parsed.reading, near)
+    for label in parsed.banned.get(spec.name, ()):
+        logits[spec.labels.index(label)] = -np.inf
+    u = rng.random()
+    if temperature < 0.01:
+        return spec.labels[int(np.argmax(logits))]
+    odds = np.exp((logits - logits.max()) / (COOL * temperature))
+    at = int(np.searchsorted(np.cumsum(odds / odds.sum()), u, side="right"))
+    return spec.labels[min(at, len(spec.labels) - 1)]
+
+
+def _logits(spec: FieldSpec, reading: Reading, near: Neighbours) -> NDArray[np.float64]:
+    """How well each label of a field fits: the usual one, the starter pairs' votes, and the axes, added up."""
+    places = np.arange(len(spec.labels))
+    logits = DEFAULT_LOGIT * (places == spec.labels.index(spec.nearest_label(spec.default)))
+    for at, vote in enumerate(near.votes(spec.name).values()):
+        # On an ordered field the neighbours of the wanted label are nearly as good.
+        closeness = np.maximum(0.0, 1.0 - 0.5 * abs(places - at)) if spec.ordered else 1.0 * (places == at)
+        logits = logits + VOTE_LOGIT * vote * closeness
+    shift = 0.0
+    for axis in axes():
+        value = reading.axes.get(axis.name, 0.0)
+        shift += axis.moves.get(spec.name, 0.0) * value
+        wanted = (axis.at_high if value > 0 else axis.at_low).get(spec.name)
+        if wanted is not None:
+            logits[spec.labels.index(wanted)] += POLE_LOGIT * abs(value)
+    half = (len(spec.labels) - 1) / 2
+    goal = half * (1.0 + min(max(shift, -1.0), 1.0))
+    return logits - AXIS_LOGIT * min(1.0, abs(shift)) * abs(places - goal) / half
+
+
+def _thinking(parsed: ParsedVibe, config: MusicConfigPrompt, near: Neighbours) -> str:
+    if parsed.reading.foreign and not parsed.fields:
+        return "this text is not in English, which is all that builtin/keywords reads, so the usual setting is varied"
+    parts = [f"“{parsed.words[name]}” asks for {name} {getattr(config, name)}" for name in parsed.fields]
+    if parsed.reading.words:
+        poles = ", ".join(list(pole_words(parsed.reading))[:3])
+        parts.append(f"{', '.join(parsed.reading.words[:5])} read as {poles}" if poles else "its words pull both ways")
+    if near.trust > 0:
+        parts.append(f"the nearest known vibe is “{near.pairs[0]['vibe']}”")
+    return "; ".join(parts) or "no word of this vibe is known, so the usual ambient setting is varied"
+
+
+def title_for(vibe: str) -> str:
+    """One to four words of the vibe: those that carry a mood first, in their own order."""
+    words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", vibe.split("\n")[0])
+    telling = [w for w in words if w.lower() not in small_words()][:12] or words[:4]
+    known = {w for w in telling if says_something(w)} if len(telling) > 4 else set(telling)
+    rank = sorted(range(len(telling)), key=lambda i: (telling[i] not in known, i))[:4]
+    title = " ".join(word[:1].upper() + word[1:] for word in (telling[i] for i in sorted(rank)))
+    while len(title) > 60 and " " in title:
+        title = title.rsplit(" ", 1)[0]
+    return title[:60] or "Untitled"
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+_PLAIN_COLORS = ("#6B7A8F", "#A3B1BF", "#3D4A5C", "#D9DEE4", "#8C7B6B")
+_WEIGHTS = ("xxl", "xl", "lg", "md", "sm")
+_LIGHT = {"very_dark": -0.22, "dark": -0.12, "medium": 0.0, "bright": 0.08, "very_bright": 0.16}
+
+
+def _palettes(
+    named: list[str], near: Neighbours, config: MusicConfigPrompt, temperature: float, rng: np.random.Generator
+) -> list[Palette]:
+    """As named and as the nearest pairs have them; the same by night; the same in full light."""
+    pool = list(dict.fromkeys([*named, *near.colors(), *_PLAIN_COLORS]))
+    # The named colours stay; which of the felt ones join them is drawn.
+    fixed, rest = pool[: len(set(named)) or 1], pool[len(set(named)) or 1 : 10]
+    if temperature > 0 and rest:
+        rest = [rest[i] for i in rng.permutation(len(rest))]
+    chosen = (fixed + rest)[:5]
+    base = _LIGHT[config.brightness]
+    return [
+        Palette(
+            colors=[
+                PaletteColor(hex=_lit(color, base + shift, temperature, rng), weight=weight)
+                for color, weight in zip(_turned(chosen, turn), _WEIGHTS, strict=True)
+            ]
+        ).repair()
+        for turn, shift in ((0, 0.0), (1, -0.14), (2, 0.14))
+    ]
+
+
+def _turned(colors: Sequence[str], by: int) -> list[str]:
+    return [*colors[by:], *colors[:by]]
+
+
+def _lit(color: str, lightness: float, temperature: float, rng: np.random.Generator) -> str:
+    """The colour moved towards white or black by ``lightness`` (-1 to 1), with a little play."""
+    target = 255.0 if lightness > 0 else 0.0
+    play = rng.normal(0.0, 6.0, size=3) * min(temperature, 1.5)
+    channels = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    mixed = [c + (target - c) * abs(lightness) + p for c, p in zip(channels, play, strict=True)]
+    return "#" + "".join(f"{min(max(round(c), 0), 255):02X}" for c in mixed)

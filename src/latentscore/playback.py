@@ -1,0 +1,49 @@
+"""Sound on this machine's loudspeakers, through the optional library ``sounddevice``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from latentscore.errors import AudioError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+WITHOUT_PLAYING = "audio.save('sound.flac') writes a file instead"
+
+
+def sound_device() -> Any:
+    """The library ``sounddevice``. Raises :class:`AudioError` that says how to get it."""
+    try:
+        import sounddevice
+    except ImportError:
+        raise AudioError(
+            f"playing needs sounddevice: pip install 'latentscore-data[play]'; {WITHOUT_PLAYING}"
+        ) from None
+    except OSError as error:  # the library is there, PortAudio is not
+        raise AudioError(
+            f"playing needs PortAudio ({error}): apt install libportaudio2 or brew install portaudio; {WITHOUT_PLAYING}"
+        ) from None
+    return sounddevice
+
+
+def play_blocks(blocks: Iterable[NDArray[np.float32]], sample_rate: int) -> None:
+    """Play float32 blocks of shape (frames, 2) as they come, until there are no more. Raises :class:`AudioError`."""
+    device = sound_device()
+    try:
+        with device.OutputStream(samplerate=sample_rate, channels=2, dtype="float32") as out:
+            for block in blocks:
+                out.write(block)
+    except device.PortAudioError as error:
+        raise AudioError(f"no device plays this sound ({error}); {WITHOUT_PLAYING}") from None
+
+
+def play_samples(samples: NDArray[np.float32], sample_rate: int) -> None:
+    """Play float32 samples of shape (frames, channels) and return at the end. Raises :class:`AudioError`."""
+    device = sound_device()
+    try:
+        device.play(samples, sample_rate, blocking=True)
+    except device.PortAudioError as error:
+        raise AudioError(f"no device plays this sound ({error}); {WITHOUT_PLAYING}") from None

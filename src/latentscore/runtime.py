@@ -1,0 +1,100 @@
+"""From a text, a payload or a config to sound: ``render`` and its twin for async code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from latentscore.answers import Answer, Given, answer
+from latentscore.audio import Audio, Metadata
+from latentscore.config import MusicConfigUpdate
+from latentscore.errors import InvalidConfigError
+from latentscore.models import Model, ask, ask_async
+from latentscore.synth.render import render as render_config
+from latentscore.vibe_map import VibeMap
+
+DEFAULT_SECONDS = 30.0
+
+
+def render(
+    what: Given | Answer,
+    seconds: float = DEFAULT_SECONDS,
+    seed: int = 0,
+    sample_rate: int = 48_000,
+    stems: bool = False,
+    loop: bool = False,
+    *,
+    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
+    map: VibeMap | str | Path | None = None,
+    model: Model | None = None,
+) -> Audio:
+    """The piece for a text, a payload, a config (in words or numbers) or a mapping of labels.
+
+    ``seconds`` from 0.5 to 600, ``seed`` of up to 64 bits, ``sample_rate`` from 8 to 192 kHz: always the same bytes for the
+    same config and these arguments. The result is stereo at -16 LUFS with a true peak under -1 dBFS; with ``stems``,
+    ``Audio.stems`` holds each layer with its echo and reverb. With ``loop``, the result is whole bars, as near to ``seconds`` as
+    they come, that repeat without a seam. ``audio.metadata`` says what answered and why.
+
+    A text is read by the package itself, offline. ``map`` looks it up in an exported map instead (or in "starter", the pairs
+    of the package), ``model`` asks a model: "litellm:PROVIDER/MODEL", "local:FOLDER" or a function from a text to an answer.
+    ``update`` changes the config that was found.
+
+    Raises :class:`InvalidConfigError` that names the argument or the field, :class:`MapError` and :class:`ModelError`.
+    """
+    return render_answer(answer_for(what, update, map, model), seconds, seed, sample_rate, stems, loop)
+
+
+async def arender(
+    what: Given | Answer,
+    seconds: float = DEFAULT_SECONDS,
+    seed: int = 0,
+    sample_rate: int = 48_000,
+    stems: bool = False,
+    loop: bool = False,
+    *,
+    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
+    map: VibeMap | str | Path | None = None,
+    model: Model | None = None,
+) -> Audio:
+    """:func:`render` in a thread; a model that is an async function is awaited in this loop."""
+    _one_of(map, model)
+    found = await ask_async(what, model) if model is not None else await asyncio.to_thread(answer, what, map)
+    return await asyncio.to_thread(render_answer, found.updated(update), seconds, seed, sample_rate, stems, loop)
+
+
+def answer_for(
+    what: Given | Answer,
+    update: MusicConfigUpdate | Mapping[str, Any] | None = None,
+    map: VibeMap | str | Path | None = None,
+    model: Model | None = None,
+) -> Answer:
+    """What :func:`render` renders for the same arguments, and why."""
+    _one_of(map, model)
+    found = ask(what, model) if model is not None else answer(what, map)
+    return found.updated(update)
+
+
+def render_answer(
+    found: Answer, seconds: float, seed: int, sample_rate: int, stems: bool = False, loop: bool = False
+) -> Audio:
+    """The sound of an answer, with its metadata."""
+    audio = render_config(found.config, seconds, seed, sample_rate, stems, loop)
+    metadata = Metadata(
+        found.title,
+        found.config,
+        int(seed),
+        float(seconds),
+        found.answered_by,
+        found.reasons,
+        found.palettes,
+        found.text,
+    )
+    return replace(audio.tagged(title=found.title, vibe=found.text), metadata=metadata)
+
+
+def _one_of(vibe_map: object, model: object) -> None:
+    if vibe_map is not None and model is not None:
+        raise InvalidConfigError("map", "a text is answered by a map or by a model; give one of them")

@@ -1,0 +1,233 @@
+"""Streams: items one after the other, an end where one was asked for, and steering while it plays."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import latentscore as ls
+
+RATE = 8_000
+CALM = ls.MusicConfig(tempo="slow", rhythm="none", space="small")
+QUICK = ls.MusicConfig(tempo="very_fast", rhythm="kit_medium", root="f")
+LOW: dict[str, Any] = {"sample_rate": RATE}
+
+
+def test_a_stream_has_the_length_that_was_asked_for_and_ends_in_silence() -> None:
+    playing = ls.stream(CALM, QUICK, seconds=9.5, transition=2, **LOW)
+    assert [round(at / RATE, 2) for at, _, _ in playing._coming] == [4.75]
+    audio = playing.collect()
+    assert len(audio.samples) == 9.5 * RATE
+    assert np.abs(audio.samples[-8:]).max() < 1e-3
+    assert np.abs(audio.samples[RATE : 2 * RATE]).max() > 0.01
+    assert playing.config == QUICK
+
+
+def test_the_same_items_and_seed_give_the_same_bytes_whatever_the_blocks() -> None:
+    sounds = {
+        ls.stream(CALM, QUICK, seconds=4, seed=5, block_frames=frames, **LOW).collect().samples.tobytes()
+        for frames in (500, 12_288)
+    }
+    assert len(sounds) == 1
+
+
+def test_items_may_be_a_list_of_texts_tracks_and_configs() -> None:
+    track = ls.Track("a lighthouse in fog", seconds=3, transition=1, name="fog")
+    playing = ls.stream([track, {"tempo": "slow"}], "night drive", seconds=9, update={"brightness": "dark"}, **LOW)
+    assert [found.title for found in playing.answers] == ["Lighthouse Fog", "Untitled", "Night Drive"]
+    assert [found.config.brightness for found in playing.answers] == ["dark", 0.3, "dark"]
+    assert [at for at, _, _ in playing._coming] == [3 * RATE, 6 * RATE]
+    assert ls.stream("fog", "rain", **LOW).total_seconds == 120
+    playlist = ls.Playlist([ls.Track(CALM, 1), ls.Track(QUICK, 1, transition=0.5)])
+    assert playlist.render(**LOW).seconds == 2
+
+
+def test_one_item_without_seconds_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
+    playing = ls.stream(CALM, **LOW)
+    with pytest.raises(ls.InvalidConfigError, match="no end"):
+        playing.collect()
+    assert playing.collect(1.5).seconds == 1.5
+    assert len(playing.read(100)) == 100
+    playing.next(QUICK, bars=0)
+    playing.stop(0.5)
+    assert sum(len(block) for block in playing) < 2 * RATE
+    assert ls.read_audio(ls.stream(CALM, seconds=1, **LOW).save(tmp_path / "a.wav")).seconds == 1
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "field"),
+    [((), {}, "items"), (("fog",), {"seconds": 0}, "seconds"), (("",), {}, "text"), ((3,), {}, "what")],
+)
+def test_what_cannot_be_streamed_is_refused_before_there_is_sound(
+    items: tuple[Any, ...], options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ls.InvalidConfigError) as caught:
+        ls.stream(*items, **options, **LOW)
+    assert caught.value.field == field
+    with pytest.raises(ls.InvalidConfigError, match="seconds"):
+        ls.Track("fog", seconds=-1)
+
+
+def test_blocks_come_in_async_code() -> None:
+    async def heard() -> int:
+        return sum([len(block) async for block in ls.astream(CALM, seconds=1, **LOW)])
+
+    assert asyncio.run(heard()) == RATE
+
+
+def test_a_generator_steers_a_stream_while_it_plays() -> None:
+    def source() -> Iterator[Any]:
+        yield CALM
+        yield ls.MusicConfigUpdate(tempo=ls.Step(+1))
+        yield QUICK
+
+    async def source_async() -> AsyncIterator[Any]:
+        for item in source():
+            await asyncio.sleep(0)
+            yield item
+
+    sounds = [ls.live(one, transition=0.5, **LOW).collect(8) for one in (source(), source_async())]
+    for audio in sounds:
+        assert audio.seconds == 8
+    plain = ls.stream(CALM, seconds=8, **LOW).collect()
+    assert not np.array_equal(sounds[0].samples, plain.samples)
+
+
+def test_a_live_stream_ends_after_its_source_and_says_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["latentscore.streaming"], "LAST_SECONDS", 1.0)
+    session = ls.live(iter([CALM]), transition=0.1, **LOW)
+    assert 0 < sum(map(len, session.blocks())) < 8 * RATE
+    with pytest.raises(ls.InvalidConfigError, match="plays once"):
+        list(session.blocks(1))
+
+    def broken() -> Iterator[Any]:
+        yield CALM
+        raise OSError("the sensor is gone")
+
+    with pytest.raises(OSError, match="sensor"):
+        for _ in ls.live(broken(), transition=0.0, **LOW).blocks(600):
+            time.sleep(0.001)
+    for wrong in (iter([]), iter([ls.MusicConfigUpdate(tempo="slow")])):
+        with pytest.raises(ls.InvalidConfigError, match="first item"):
+            list(ls.live(wrong, **LOW).blocks(1))
+    with pytest.raises(ls.InvalidConfigError, match="a generator"):
+        ls.live("fog")
+
+
+class Speaker:
+    """Stands in for sounddevice; keeps what it is given."""
+
+    PortAudioError = RuntimeError
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.rate = 0
+
+    def OutputStream(self, samplerate: int, channels: int, dtype: str) -> Speaker:
+        self.rate = samplerate
+        return self
+
+    def __enter__(self) -> Speaker:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def play(self, samples: Any, rate: int, blocking: bool) -> None:
+        self.write(samples)
+        self.rate = rate
+
+    def write(self, block: Any) -> None:
+        self.frames += len(block)
+
+
+@pytest.fixture
+def speaker(monkeypatch: pytest.MonkeyPatch) -> Speaker:
+    found = Speaker()
+    monkeypatch.setitem(sys.modules, "sounddevice", found)
+    return found
+
+
+def test_playing_hands_over_the_blocks(speaker: Speaker) -> None:
+    ls.stream(CALM, seconds=1, **LOW).play()
+    assert (speaker.frames, speaker.rate) == (RATE, RATE)
+    ls.live(iter([CALM]), **LOW).play(seconds=1)
+    assert speaker.frames == 2 * RATE
+
+
+# --- as the public package of this name spells it --------------------------------------------------------------------
+
+
+def test_the_public_spellings_of_render_run(speaker: Speaker, tmp_path: Path) -> None:
+    from latentscore.config import Step
+
+    ls.prefetch("fast")
+    audio = ls.render("harbour at dawn", duration=1.0)
+    audio.play()
+    assert speaker.rate == ls.SAMPLE_RATE == 48_000
+    audio.save(str(tmp_path / "out.wav"))
+    assert np.asarray(audio).dtype == np.float32
+    assert audio.metadata is not None
+    assert audio.metadata.thinking
+    assert audio.metadata.config
+    for palette in audio.metadata.palettes:
+        assert [color.hex for color in palette.colors]
+    update = ls.MusicConfigUpdate(tempo=Step(+4), brightness=Step(-4), echo="infinite")
+    nudged = ls.render("harbour at dawn", model="fast", update=update, duration=1.0).metadata
+    assert nudged is not None
+    assert (nudged.config.tempo, nudged.config.brightness, nudged.config.echo) == ("very_fast", "very_dark", "infinite")
+    called: list[str] = []
+    hooks = ls.RenderHooks(
+        on_start=lambda: called.append("start"),
+        on_model_start=lambda model: called.append(f"model {model}"),
+        on_synth_start=lambda: called.append("synth"),
+        on_end=lambda: called.append("end"),
+        on_error=lambda error: called.append(type(error).__name__),
+    )
+    ls.render("harbour", duration=1.0, hooks=hooks)
+    with pytest.raises(ls.InvalidConfigError):
+        ls.render("", hooks=hooks)
+    assert called == ["start", "model fast", "synth", "end", "start", "model fast", "InvalidConfigError"]
+    assert asyncio.run(ls.arender("harbour", duration=1.0)).seconds == 1.0
+
+
+@pytest.mark.parametrize("model", ["fast_heavy", "expressive"])
+def test_a_model_that_only_the_public_package_has_is_named_with_a_way(model: str) -> None:
+    with pytest.raises(ls.ModelError, match=f"{model} is not part of this package; .*FOLDER"):
+        ls.render("harbour", model=model)
+
+
+def test_an_external_model_is_a_hosted_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    answers = ls.parse_payload(_payload())
+    monkeypatch.setattr(sys.modules["latentscore.models"], "ask_hosted", lambda *given: asked.append(given) or answers)
+    metadata = ls.render("harbour", duration=0.5, model="external:provider/some-model").metadata
+    assert asked == [("provider/some-model", "harbour")]
+    assert metadata is not None
+    assert metadata.answered_by == "litellm:provider/some-model"
+
+
+def _payload() -> dict[str, Any]:
+    return {name: value for name, value in ls.starter_pairs()[0].items() if name != "vibe"}
+
+
+def test_the_public_spellings_of_streams_run(speaker: Speaker) -> None:
+    ls.stream("harbour", "storm", duration=2, transition=0.5, chunk_seconds=0.5).play()
+    assert speaker.frames == 2 * ls.SAMPLE_RATE
+
+    async def source() -> AsyncIterator[Any]:
+        yield "harbour"
+        await asyncio.sleep(0.01)
+        yield ls.MusicConfigUpdate(tempo="fast")
+
+    ls.live(source(), transition_seconds=0.5).play(seconds=1)
+    assert speaker.frames == 3 * ls.SAMPLE_RATE
+    ls.Playlist(tracks=(ls.Track("harbour", duration=1, transition=0.2),)).play()
+    assert speaker.frames == 4 * ls.SAMPLE_RATE
+    assert ls.Streamable(content="storm", duration=3, transition_duration=1).seconds == 3
