@@ -217,6 +217,7 @@ def test_a_wrong_command_is_refused_and_changes_nothing() -> None:
     playing, other = stream(config(PLAIN), 0, RATE), stream(config(PLAIN), 0, RATE)
     for command in (
         lambda: playing.next(config(PLAIN), bars=-1),
+        lambda: playing.stop(math.nan),
         lambda: playing.update("rain"),  # type: ignore[arg-type]
         lambda: playing.next(config(PLAIN), seed=-1),
     ):
