@@ -76,7 +76,7 @@ def test_an_unknown_field_is_named_with_a_page_that_lists_the_fields(tmp_path: P
     path.write_text(json.dumps({"tempo": "slow", "bogus": 1}), encoding="utf-8")
     with pytest.raises(InputError) as caught:
         read_piece(path)
-    assert "no field is called bogus" in caught.value.message
+    assert "bogus: no field has this name" in caught.value.message
     places = re.findall(r"docs/\S+\.md", caught.value.remedy)
     assert places
     assert all((Path(__file__).parents[2] / place).is_file() for place in places)

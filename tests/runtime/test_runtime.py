@@ -172,7 +172,7 @@ def test_audio_is_an_array_a_file_and_a_player(tmp_path: Path) -> None:
         comment = json.loads(file.comment)
     again = ls.render(comment["config"], comment["seconds"], comment["seed"], 8_000)
     assert np.array_equal(again.samples, audio.samples)
-    assert comment["text"] == "a <b>bell</b>"
+    assert comment["vibe"] == "a <b>bell</b>"
 
 
 def test_a_hosted_model_is_asked_and_told_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,8 +72,8 @@ class RenderContext:
 
     @cached_property
     def open(self) -> float:
-        """What brightness multiplies cutoffs with: 0.43 to 2.3 between very dark and very bright."""
-        return 2.0 ** (3.0 * (self.piece.config.brightness - 0.5))
+        """What brightness multiplies cutoffs with: 0.51 to 1.9 between very dark and very bright."""
+        return 2.0 ** (2.4 * (self.piece.config.brightness - 0.5))
 
     @cached_property
     def seconds_per_beat(self) -> float:

@@ -40,10 +40,10 @@ GROUPS: tuple[Group, ...] = (
 
 SUB_GAIN = 10.0 ** (-14.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.5, "pad": -26.5, "melody": -23.5, "rhythm": -23.0, "texture": -25.5, "accent": -21.5}
+TARGET_LUFS_OF = {"bass": -25.5, "pad": -26.5, "melody": -23.0, "rhythm": -26.5, "texture": -27.0, "accent": -26.0}
 """How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
 
-_BACKGROUND_DB = -6.5
+_BACKGROUND_DB = -7.5
 """Against its place, a layer that density leaves in the background: quiet, never mute."""
 
 
@@ -171,8 +171,8 @@ def _prominence_db(layer: str, density: int) -> float:
     if rank < 2:
         return 0.0
     if rank < density:
-        return 0.8 * (density - rank - 1) - 1.5
-    return _BACKGROUND_DB - 1.0 * (rank - density)
+        return 0.6 * (density - rank - 1) - 2.0
+    return _BACKGROUND_DB - 1.2 * (rank - density)
 
 
 SWEEP_BLOCK = 64

@@ -156,7 +156,9 @@ def _burst(
 ) -> Mono:
     """Filtered noise that dies away."""
     frames = hit.frames(seconds)
-    cutoff = min(cutoff_hz * min(max(hit.open, 0.4), 2.0) ** 0.6, 0.42 * hit.sample_rate)
+    # A high-pass that opens further leaves less: bright hats keep what they have.
+    opened = min(max(hit.open, 0.4), 1.0 if kind == HIGH else 2.0)
+    cutoff = min(cutoff_hz * opened**0.6, 0.42 * hit.sample_rate)
     white = noise(frames, 1000 * salt + hit.seed)
     tone = filter_mono(white, cutoff, cutoff, resonance, kind, float(hit.sample_rate))
     time = np.arange(frames, dtype=np.float32) / hit.sample_rate

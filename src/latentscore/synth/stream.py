@@ -29,7 +29,7 @@ LEAD_SECONDS = 0.65
 
 EXCERPT_BARS = (2, 12, 20, 28, 36)
 EXCERPT_RATE = 12_000
-EXCERPT_STEPS = 5 * EXCERPT_RATE // STEP + 1
+EXCERPT_STEPS = 6 * EXCERPT_RATE // STEP + 1
 """What is rendered ahead of a piece to predict its loudness."""
 
 MINUTE_HOPS = 600
@@ -169,9 +169,9 @@ def reach(piece: Piece, sample_rate: int) -> int:
 
 @lru_cache(maxsize=64)
 def predicted_lufs(piece: Piece) -> float:
-    """The loudness of a piece without an end before any gain, within 0.7 dB (rms) of that of its first two minutes.
+    """The loudness of a piece without an end before any gain, within 0.85 dB (rms) of that of its first two minutes.
 
-    From five excerpts of 5 s at a low rate, one in the opening and one in each of the next four sections.
+    From five excerpts of 6 s at a low rate, one in the opening and one in each of the next four sections.
     """
     energies = []
     for bar in EXCERPT_BARS:
@@ -179,8 +179,8 @@ def predicted_lufs(piece: Piece) -> float:
         part = Part(Composer(piece), bar, line, 0, EXCERPT_RATE)
         meter = Meter(EXCERPT_RATE)
         hops = np.concatenate([meter.energies(part.play()) for _ in range(EXCERPT_STEPS)])
-        # The first second of an excerpt has no tails of what would have been before.
-        energies.append(hops[10:])
+        # The beginning of an excerpt has no tails of what would have been before.
+        energies.append(hops[20:])
     return lufs_of_energies(np.concatenate(energies))
 
 
@@ -323,13 +323,15 @@ class Stream(Iterator[NDArray[np.float32]]):
         self._plan(Piece(engine.checked_config(config), math.inf, seed), bars, restarts=True)
 
     def _plan(self, piece: Piece, bars: float, restarts: bool) -> None:
-        if not 0 <= bars <= MOST_BARS:
-            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed")
+        if isinstance(bars, bool) or not isinstance(bars, int | float) or not 0 <= bars <= MOST_BARS:
+            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed, not {bars!r}")
         predicted_lufs(piece)  # Now rather than when the sound waits for it.
         self._change = Change(piece, bars, restarts)
 
     def stop(self, seconds: float = 4.0) -> None:
         """Fade out over so many seconds from here on; then the stream ends."""
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise InvalidConfigError("seconds", f"a number from 0 on is needed, not {seconds!r}")
         if self._ends is None:
             self._ends = Fade(self._made, max(round(seconds * self.sample_rate), 1), falls=True)
 

@@ -167,11 +167,7 @@ def _converted(where: str, config: Mapping[str, Any] | None) -> SavedPiece:
 
 def _at_fault(error: InvalidConfigError) -> str:
     """The first three faults of a config, in one line."""
-    said = [
-        f"no field is called {field}" if reason == "Extra inputs are not permitted" else f"{field}: {reason}"
-        for field, reason in error.problems[:3]
-    ]
-    return "; ".join(said)
+    return "; ".join(f"{field}: {reason}" for field, reason in error.problems[:3])
 
 
 def _tags(path: Path) -> dict[str, Any]:
