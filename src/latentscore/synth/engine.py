@@ -106,10 +106,11 @@ class Player:
 
     def __init__(self, context: RenderContext, frames: int, groups: Sequence[Group]):
         self._context = context
-        self._groups = groups
-        # The last one is that of the pad, whose filter moves over all of its notes.
-        self._dry = np.zeros((len(groups) + 1, 2, frames), np.float32)
+        self._layers = [layers for layers, _, _ in groups]
+        self._dry = np.zeros((len(groups), 2, frames), np.float32)
         self._taken = 0
+        # The pad's filter moves over all of its notes, so no other layer may share its buffer.
+        self._pad = self._layers.index(("pad",)) if ("pad",) in self._layers else None
         self._sweep = Sweep(context.piece, context.sample_rate, context.origin)
         self._room = space.Room(context.piece.config, context.seconds_per_beat, context.sample_rate)
         self._sends = [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups]
@@ -117,10 +118,10 @@ class Player:
     def add(self, notes: Mapping[str, Sequence[Note]]) -> None:
         """Add the notes of a bar by layer. Every bar gives its layers' notes in the same order."""
         self._advance()
-        for out, (layers, _, _) in zip(self._dry, self._groups, strict=False):
+        for out, layers in zip(self._dry, self._layers, strict=True):
             for layer in layers:
                 if notes.get(layer):
-                    play_layer(self._dry[-1] if layer == "pad" else out, layer, notes[layer], self._context)
+                    play_layer(out, layer, notes[layer], self._context)
 
     def take(self, frames: int, gains: NDArray[np.float32] | None = None) -> Stereo:
         """The next frames of the mix, shape (2, frames); ``gains``, one for each frame, fade what goes into the room."""
@@ -128,13 +129,11 @@ class Player:
         left = self._dry[:, :, self._taken : self._taken + frames]
         dry[:, :, : left.shape[2]] = left
         self._taken += frames
-        self._sweep.apply(dry[-1])
-        for group, (layers, _, _) in zip(dry, self._groups, strict=False):
-            if "pad" in layers:
-                group += dry[-1]
+        if self._pad is not None:
+            self._sweep.apply(dry[self._pad])
         if gains is not None:
-            dry[:-1] *= gains
-        return self._room.mix(dry[:-1], *self._sends)
+            dry *= gains
+        return self._room.mix(dry, *self._sends)
 
     def clear(self) -> None:
         """Forget all notes, and free their buffers; only the room rings on."""

@@ -29,7 +29,7 @@ LEAD_SECONDS = 0.65
 
 EXCERPT_BARS = (2, 12, 20, 28, 36)
 EXCERPT_RATE = 12_000
-EXCERPT_STEPS = 5 * EXCERPT_RATE // STEP + 1
+EXCERPT_STEPS = 6 * EXCERPT_RATE // STEP + 1
 """What is rendered ahead of a piece to predict its loudness."""
 
 MINUTE_HOPS = 600
@@ -82,7 +82,7 @@ class Part:
 
     def __init__(self, composer: BarByBar, bar: int, line: int, position: int, sample_rate: int, gain: float = 1.0):
         piece = composer.piece
-        self.composer = composer
+        self._composer = composer
         self.bar = bar
         self.gain = gain
         self.fade_in: Fade | None = None
@@ -127,7 +127,7 @@ class Part:
     def play(self) -> Stereo:
         """The next ``STEP`` frames, shape (2, STEP), at the part's gain; composes what they need."""
         while self.is_due and not self.is_last and not self._has_faded:
-            self._player.add(self.composer.bar(self.bar))
+            self._player.add(self._composer.bar(self.bar))
             self.bar += 1
         return self._take()
 
@@ -169,9 +169,9 @@ def reach(piece: Piece, sample_rate: int) -> int:
 
 @lru_cache(maxsize=64)
 def predicted_lufs(piece: Piece) -> float:
-    """The loudness of a piece without an end before any gain, within 0.7 dB (rms) of that of its first two minutes.
+    """The loudness of a piece without an end before any gain, within 0.85 dB (rms) of that of its first two minutes.
 
-    From five excerpts of 5 s at a low rate, one in the opening and one in each of the next four sections.
+    From five excerpts of 6 s at a low rate, one in the opening and one in each of the next four sections.
     """
     energies = []
     for bar in EXCERPT_BARS:
@@ -179,8 +179,8 @@ def predicted_lufs(piece: Piece) -> float:
         part = Part(Composer(piece), bar, line, 0, EXCERPT_RATE)
         meter = Meter(EXCERPT_RATE)
         hops = np.concatenate([meter.energies(part.play()) for _ in range(EXCERPT_STEPS)])
-        # The first second of an excerpt has no tails of what would have been before.
-        energies.append(hops[10:])
+        # The beginning of an excerpt has no tails of what would have been before.
+        energies.append(hops[20:])
     return lufs_of_energies(np.concatenate(energies))
 
 
@@ -264,7 +264,8 @@ class Stream(Iterator[NDArray[np.float32]]):
         self._ready = np.zeros((0, 2), np.float32)
         self._lag = space.Limiter.LAG
         with announced(engine.COMPILING):
-            self._parts = [Part(Composer(piece), 0, 0, 0, self.sample_rate, gain_for(piece))]
+            self._composer = Composer(piece)
+            self._parts = [Part(self._composer, 0, 0, 0, self.sample_rate, gain_for(piece))]
 
     @property
     def config(self) -> MusicConfig:
@@ -273,7 +274,17 @@ class Stream(Iterator[NDArray[np.float32]]):
 
     @property
     def _leading(self) -> Piece:
-        return self._parts[-1].composer.piece
+        return self._composer.piece
+
+    @property
+    def seed(self) -> int:
+        """The seed of the piece that leads."""
+        return self._leading.seed
+
+    @property
+    def bar_seconds(self) -> float:
+        """How long a bar of the piece that leads lasts."""
+        return 60.0 * BEATS_PER_BAR / self._leading.bpm
 
     @property
     def seconds(self) -> float:
@@ -312,13 +323,15 @@ class Stream(Iterator[NDArray[np.float32]]):
         self._plan(Piece(engine.checked_config(config), math.inf, seed), bars, restarts=True)
 
     def _plan(self, piece: Piece, bars: float, restarts: bool) -> None:
-        if not 0 <= bars <= MOST_BARS:
-            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed")
+        if isinstance(bars, bool) or not isinstance(bars, int | float) or not 0 <= bars <= MOST_BARS:
+            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed, not {bars!r}")
         predicted_lufs(piece)  # Now rather than when the sound waits for it.
         self._change = Change(piece, bars, restarts)
 
     def stop(self, seconds: float = 4.0) -> None:
         """Fade out over so many seconds from here on; then the stream ends."""
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise InvalidConfigError("seconds", f"a number from 0 on is needed, not {seconds!r}")
         if self._ends is None:
             self._ends = Fade(self._made, max(round(seconds * self.sample_rate), 1), falls=True)
 
@@ -348,7 +361,7 @@ class Stream(Iterator[NDArray[np.float32]]):
     def _begin(self, change: Change) -> None:
         """Begin a part at the next bar line, and let the one that led until then go."""
         old, piece = self._parts[-1], change.piece
-        composer = Composer(piece) if change.restarts else old.composer.branch(piece)
+        composer = Composer(piece) if change.restarts else self._composer.branch(piece)
         bar = 0 if change.restarts else old.bar
         new = Part(composer, bar, old.line, self._made, self.sample_rate, gain_for(piece))
         frames = round(change.bars * old.bar_frames)
@@ -358,6 +371,7 @@ class Stream(Iterator[NDArray[np.float32]]):
         else:
             old.fade_out = Fade(old.line, old.bar_frames, falls=True)
             old.is_last = True
+        self._composer = composer
         self._parts.append(new)
         for part in self._parts[:-MOST_PARTS]:
             if part.end_fade is None:
