@@ -1,6 +1,6 @@
-"""Measure the room: level against the dry sound, echo density, strength of modes, decay by frequency.
+"""Measure the sound for ``benchmarks/music.py``: the room, the spectrum of the mix, aliases of the drive, repeats of the pad.
 
-The measures of ``benchmarks/music.py``'s group "room". They know the room only through ``space.mix``.
+They know the synthesizer only by what every version of it has: ``space.mix``, ``space.bus``, ``engine.mix_layers``, the sounds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore import MusicConfig, MusicConfigPrompt, compose
+from latentscore import MusicConfig, MusicConfigPrompt, compose, render
 from latentscore.synth import engine, space
 from latentscore.synth.context import RenderContext
+from latentscore.synth.notes import Note, Piece
+from latentscore.synth.styles import STYLES
 
 Floats = NDArray[np.floating[Any]]
 
@@ -95,3 +97,62 @@ def wet_db(config: MusicConfigPrompt, label: str) -> float:
         mixes.append(engine.mix_layers(score, context, groups)[:, 4 * rate : 19 * rate].astype(np.float64))
     wet = mixes[0] - mixes[1]
     return float(10 * np.log10((wet**2).sum() / (mixes[1] ** 2).sum()))
+
+
+# --- spectrum -----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _spectrum(config: MusicConfigPrompt) -> tuple[Floats, Floats]:
+    """Hertz and mean power of 11 s of a config at 44.1 kHz."""
+    from scipy.signal import welch
+
+    return welch(render(config, 12.0, 0, 44_100).samples.mean(axis=1)[44_100:], 44_100, nperseg=8192)
+
+
+def slope(config: MusicConfigPrompt, brightness: str) -> float:
+    """Straight line through the power per hertz in third octaves from 100 Hz to 8 kHz, in dB an octave."""
+    hz, power = _spectrum(MusicConfigPrompt(**{**config.model_dump(), "brightness": brightness}))
+    octaves = np.arange(20) / 3
+    level = [
+        10 * np.log10(power[(hz >= 100 * 2 ** (n - 1 / 6)) & (hz < 100 * 2 ** (n + 1 / 6))].mean() + 1e-16)
+        for n in octaves
+    ]
+    return float(np.polyfit(octaves, level, 1)[0])
+
+
+def under_60(config: MusicConfigPrompt) -> float:
+    """Share of the energy under 60 Hz, with depth."""
+    hz, power = _spectrum(MusicConfigPrompt(**{**config.model_dump(), "depth": True}))
+    return float(power[(hz > 5) & (hz < 60)].sum() / power.sum())
+
+
+def alias_db(grain: str, hz: float, amplitude: float = 0.2) -> float:
+    """The strongest component of a driven sine that is at no harmonic, 20 Hz to 16 kHz at 48 kHz, in dB of the strongest."""
+    frames = 1 << 16
+    sine = (amplitude * np.sin(math.tau * hz * np.arange(frames + 4096) / RATE)).astype(np.float32)
+    sides = np.stack([sine, sine])
+    space.bus(sides, MusicConfig(grain=grain, brightness=0.5), RATE)
+    power = np.abs(np.fft.rfft(sides[0, 4096:] * np.blackman(frames))) ** 2
+    at = np.fft.rfftfreq(frames, 1 / RATE)
+    stray = (np.abs(at / hz - np.round(at / hz)) * hz > 6 * RATE / frames) & (at > 20) & (at < 16_000)
+    return float(10 * np.log10(power[stray].max() / power.max()))
+
+
+# --- pads ---------------------------------------------------------------------------------------------------------
+
+
+def pad_repeat(label: str, pitch: float) -> float:
+    """How alike a held note of a pad is to itself 0.3 to 10 s later, at medium motion: 1 for an exact repeat."""
+    rate, seconds = 24_000, 32
+    piece = Piece(MusicConfig(pad=label, motion=0.5), float(seconds), 0)
+    out = np.zeros((2, seconds * rate), np.float32)
+    note = Note(0.0, seconds * piece.bpm / 60, pitch, 0.8, 0.0, "main", 0.0)
+    STYLES["pad"][label].sounds["main"].add(out, [note], 1.0, RenderContext(piece, rate))
+    sound = out.mean(axis=0).astype(np.float64)[3 * rate : 29 * rate]
+    first = sound[: 6 * rate]
+    size = 2 * len(sound)
+    product = np.fft.irfft(np.fft.rfft(sound, size) * np.conj(np.fft.rfft(first, size)), size)
+    energy = np.concatenate([[0.0], np.cumsum(sound**2)])
+    lags = np.arange(round(0.3 * rate), 10 * rate)
+    return float((product[lags] / np.sqrt((first**2).sum() * (energy[lags + len(first)] - energy[lags]))).max())

@@ -1,6 +1,8 @@
-"""Measure the music: form, harmony, voice leading, melody and loudness over random and named configs.
+"""Measure the music: form, harmony, voice leading, melody, loudness, room and mix over random and named configs.
 
     python benchmarks/music.py [--configs 40] [--only form,harmony] [--json]
+
+The groups are form, harmony, melody, directions, room, pad, spectrum and mix; the last one takes a minute for ten configs.
 
 Each row is named after what it measures; the columns are the mean over random configs, over the named configs of
 docs/sound/configs.json, and what is wanted. To compare with another version, run this file with PYTHONPATH set to the
@@ -19,6 +21,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import _room
 import numpy as np
 from numpy.typing import NDArray
 
@@ -376,6 +379,59 @@ def follows(field: str) -> Callable[[MusicConfigPrompt], float | None]:
     return measured
 
 
+# --- 2 to 5, 9 room and mix ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _mean_log_mel(config: MusicConfigPrompt, seed: int = 0) -> Floats:
+    return log_mel(sound_of(config, 10.0, seed).mean(axis=1))[20:].mean(axis=0)
+
+
+def labels_apart(field: str, a: str, b: str) -> Callable[[MusicConfigPrompt], float | None]:
+    """Mean distance in dB of the mean log-mel spectra of 10 s with one and with another label of a field."""
+
+    def measured(config: MusicConfigPrompt) -> float:
+        one, other = (MusicConfigPrompt(**{**config.model_dump(), field: label}) for label in (a, b))
+        return float(np.abs(_mean_log_mel(one) - _mean_log_mel(other)).mean())
+
+    return measured
+
+
+def seeds_apart(config: MusicConfigPrompt) -> float:
+    """The same distance for two seeds of a config."""
+    return float(np.abs(_mean_log_mel(config) - _mean_log_mel(config, 1)).mean())
+
+
+def _whatever_config(value: Callable[[], float]) -> Callable[[MusicConfigPrompt], float | None]:
+    """A measure that is the same for every config: it is taken once."""
+    return lambda _, once=lru_cache(value): once()
+
+
+SPACES = {label: float(FIELDS["space"].number(label)) for label in FIELDS["space"].labels}
+FEWEST_HEARD = {
+    "accent": ("bells", "pluck", "chime", "blip", "brass_hit", "piano_note"),
+    "texture": ("stars", "glitch", "crystal", "shimmer"), "rhythm": ("minimal", "heartbeat", "soft_four"),
+}  # fmt: skip
+"""The styles that are hardest to hear in a mix."""
+
+
+def _room_rows() -> Iterator[Row]:
+    wet = dict(zip(SPACES, ("-30", "-18", "-11", "-5", "-1"), strict=True))
+    for label, number in SPACES.items():
+        yield Row(
+            f"2 reverb against dry sound, {label}, dB", wet[str(label)], lambda c, x=str(label): _room.wet_db(c, x), 1
+        )
+        for name, wanted, measure in (
+            ("echo density at 0.1 s", "> 0.9", lambda w: _room.density_at(w, 0.1)),
+            ("strongest modes over the mean, dB", "< 12", _room.mode_db),
+            ("T60 at 125 Hz, s", "", lambda w: _room.decay_seconds(w, 125.0)),
+            ("T60 at 500 Hz, s", "", lambda w: _room.decay_seconds(w, 500.0)),
+            ("T60 at 8 kHz, s", "< 0.45 of it", lambda w: _room.decay_seconds(w, 8000.0)),
+        ):
+            value = _whatever_config(lambda x=number, m=measure: m(_room.response(x)))
+            yield Row(f"3 {name}, {label}", wanted, value)
+
+
 SCORE_ROWS: Mapping[str, Sequence[Row]] = {
     "form": (
         Row("1 first against second 30 s, dB", "> 2.5", halves_apart),
@@ -398,6 +454,44 @@ SCORE_ROWS: Mapping[str, Sequence[Row]] = {
         Row("10 longest rest in a phrase, s", "", phrase_rest),
         Row("10 cells that return", "", returns),
         Row("10 notes above C7", "", above_c7),
+    ),
+    "room": tuple(_room_rows()),
+    "pad": tuple(
+        Row(
+            f"4 {label} repeats itself within 10 s",
+            "< 0.9",
+            _whatever_config(
+                lambda x=str(label): max(_room.pad_repeat(x, pitch) for pitch in (50.0, 57.0, 64.0, 70.0))
+            ),
+        )
+        for label in FIELDS["pad"].labels
+    ),
+    "spectrum": (
+        *(
+            Row(f"9 spectrum, {label}, dB an octave", "-7.5 to -3.5", lambda c, x=str(label): _room.slope(c, x), 1)
+            for label in FIELDS["brightness"].labels
+        ),
+        Row("9 energy under 60 Hz with depth", "< 0.12", _room.under_60),
+        *(
+            Row(
+                f"  aliases of gritty drive, {hz:g} Hz, dB",
+                "< -70",
+                _whatever_config(lambda x=hz: _room.alias_db("gritty", x)),
+                1,
+            )
+            for hz in (1237.0, 3301.0, 5003.0)
+        ),
+    ),
+    "mix": (
+        Row("5 two seeds, dB", "", seeds_apart),
+        Row("5 space dry / small, dB", "> 0.5", labels_apart("space", "dry", "small")),
+        Row("5 cadence_strength medium / strong, dB", "> 0.5", labels_apart("cadence_strength", "medium", "strong")),
+        Row("5 chromatic_prob none / light, dB", "> 0.5", labels_apart("chromatic_prob", "none", "light")),
+        *(
+            Row(f"5 {field} none / {label}, dB", "> 0.5", labels_apart(field, "none", label))
+            for field, labels in FEWEST_HEARD.items()
+            for label in labels
+        ),
     ),
     "directions": tuple(Row(f"{field} rises", "> 0.9", follows(field)) for field in DIRECTIONS),
 }

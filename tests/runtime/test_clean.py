@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from listening import PLAIN, RATE, config, hear, hear_stems, random_words
 
 from latentscore import FIELDS, Audio, MusicConfig, MusicConfigPrompt, compose, random_config, render
-from latentscore.synth import engine
+from latentscore.synth import engine, space
 from latentscore.synth.context import RenderContext
+from latentscore.synth.notes import Note, Piece
 from latentscore.synth.signal import table_for
+from latentscore.synth.styles import STYLES
 
 
 def random_prompt(number: int) -> MusicConfigPrompt:
@@ -182,3 +184,36 @@ def test_a_saw_has_no_aliases() -> None:
     harmonic = np.abs(at / hz - np.round(at / hz)) * hz < 6 * rate / frames
     stray = power[~harmonic & (at > 20) & (at < 16_000)].sum() / power.sum()
     assert 10 * np.log10(stray) < -60
+
+
+@pytest.mark.parametrize("hz", [1237.0, 3301.0])
+def test_gritty_drive_has_no_aliases(hz: float) -> None:
+    """The strongest component from 20 Hz to 16 kHz that is at no harmonic of a driven sine, against the strongest of all."""
+    rate, frames = 48_000, 1 << 16
+    sine = (0.2 * np.sin(2 * np.pi * hz * np.arange(frames + 4096) / rate)).astype(np.float32)
+    sides = np.stack([sine, sine])
+    space.bus(sides, MusicConfig(grain="gritty", brightness=0.5), rate)
+    power = np.abs(np.fft.rfft(sides[0, 4096:] * np.blackman(frames))) ** 2
+    at = np.fft.rfftfreq(frames, 1 / rate)
+    stray = (np.abs(at / hz - np.round(at / hz)) * hz > 6 * rate / frames) & (at > 20) & (at < 16_000)
+    assert 10 * np.log10(power[stray].max() / power.max()) < -70
+
+
+# --- pads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pad", FIELDS["pad"].labels)
+def test_a_held_note_of_a_pad_never_repeats_itself(pad: str) -> None:
+    """At medium motion, 6 s of a note against what follows 0.3 to 10 s later: an exact repeat would be 1."""
+    rate, seconds = 16_000, 24
+    piece = Piece(MusicConfig(pad=pad, motion=0.5), float(seconds), 0)
+    out = np.zeros((2, seconds * rate), np.float32)
+    note = Note(0.0, seconds * piece.bpm / 60, 57.0, 0.8, 0.0, "main", 0.0)
+    STYLES["pad"][pad].sounds["main"].add(out, [note], 1.0, RenderContext(piece, rate))
+    sound = out.mean(axis=0).astype(np.float64)[3 * rate : 21 * rate]
+    first, size = sound[: 6 * rate], 2 * len(sound)
+    product = np.fft.irfft(np.fft.rfft(sound, size) * np.conj(np.fft.rfft(first, size)), size)
+    energy = np.concatenate([[0.0], np.cumsum(sound**2)])
+    lags = np.arange(round(0.3 * rate), 10 * rate)
+    alike = product[lags] / np.sqrt((first**2).sum() * (energy[lags + len(first)] - energy[lags]))
+    assert alike.max() < 0.95

@@ -38,9 +38,9 @@ GROUPS: tuple[Group, ...] = (
     (("texture", "accent"), 0.7, 0.5),
 )
 
-SUB_GAIN = 10.0 ** (-14.0 / 20.0)
+SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.5, "pad": -26.5, "melody": -23.0, "rhythm": -26.5, "texture": -27.0, "accent": -26.0}
+TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -27.0, "texture": -27.0, "accent": -26.0}
 """How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
 
 _BACKGROUND_DB = -7.5
@@ -171,7 +171,7 @@ def _prominence_db(layer: str, density: int) -> float:
     if rank < 2:
         return 0.0
     if rank < density:
-        return 0.6 * (density - rank - 1) - 2.0
+        return 0.6 * (density - rank - 1) - 2.2
     return _BACKGROUND_DB - 1.2 * (rank - density)
 
 
@@ -211,7 +211,7 @@ class Sweep:
         base = 4200.0 * opening
         cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
         cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
-        swell = (0.5 + 0.5 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))
+        swell = (0.4 + 0.6 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))
         drift = 0.3 * depth * other
         return cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift)
 

@@ -129,7 +129,10 @@ def nylon(hit: Hit) -> Mono:
 
 
 def bass_string(hit: Hit) -> Mono:
-    return _string(hit, 1.5, 0.45, 0.3, 900.0)
+    """A string under a finger: its attack is rounder the darker the piece."""
+    tone = _string(hit, 1.5, 0.45, 0.3, 900.0)
+    color = min(1500.0 * hit.open * hit.open * hit.edge, 0.4 * hit.sample_rate)
+    return filter_mono(tone, color, color, 0.7, LOW, float(hit.sample_rate))
 
 
 def blip(hit: Hit) -> Mono:

@@ -389,11 +389,11 @@ class Bus:
 
     def __init__(self, config: MusicConfig, sample_rate: int) -> None:
         # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
-        shelf = _high_shelf(700.0, 10.0 * (config.brightness - 0.5) + 1.0, sample_rate)
-        cutoff = 5000.0 * 2.0 ** (3.4 * config.brightness)
+        shelf = _high_shelf(700.0, 9.5 * (config.brightness - 0.5) + 1.0, sample_rate)
+        cutoff = 5600.0 * 2.0 ** (3.1 * config.brightness)
         low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
-        drive = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (14.0, 0.1, 0.75)}[config.grain]
-        dc = 1.0 - math.exp(-math.tau * 14.0 / sample_rate)
+        drive = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (12.0, 0.1, 0.75)}[config.grain]
+        dc = 1.0 - math.exp(-math.tau * 22.0 / sample_rate)
         # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
         feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
         taps = _fine_taps() if config.grain == "gritty" else np.zeros((0, 0), np.float32)
