@@ -84,7 +84,13 @@ MaxQpsOption = Annotated[
     float | None, typer.Option(help="Maximum number of calls started per second.", min=0.001, rich_help_panel=MODELS)
 ]
 MaxCostOption = Annotated[
-    float | None, typer.Option(help="Hard stop in US dollars for the whole run.", min=0, rich_help_panel=MODELS)
+    float | None,
+    typer.Option(
+        help="Cap in US dollars on the whole run: model calls stop at it; containers that could exceed it are refused "
+        "beforehand.",
+        min=0,
+        rich_help_panel=MODELS,
+    ),
 ]
 ApiBaseOption = Annotated[
     str | None, typer.Option(help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS)

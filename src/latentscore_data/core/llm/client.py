@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from latentscore_data.core.base.errors import MissingError, StoppedError
+from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.proxies import call_directly
@@ -26,7 +26,7 @@ from latentscore_data.core.llm.limiter import AdaptiveLimiter
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.packing import Asked, Batcher, Together, batch_schema, taken_apart, together
 from latentscore_data.core.llm.parameters import Parameters
-from latentscore_data.core.llm.prices import Price, litellm_version, price_of
+from latentscore_data.core.llm.prices import Price, answer_cost, litellm_version, price_of, unknown_price
 from latentscore_data.core.llm.replies import Message, read_message
 from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry_delay
 from latentscore_data.core.llm.routes import Route, check_route, key_names, load_litellm, route_to
@@ -342,7 +342,8 @@ class LiteLLM:
         tokens_in = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
         tokens_out = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
         choice = response.choices[0] if response.choices else None
-        cost = self._cost(response, tokens_in, tokens_out)
+        worked_out = getattr(response, "_hidden_params", {}).get("response_cost")
+        cost = answer_cost(self._price, usage, worked_out)
         self.usage.calls += 1
         self.usage.tokens_in += tokens_in
         self.usage.tokens_out += tokens_out
@@ -365,15 +366,6 @@ class LiteLLM:
         self.usage.unpriced += cost is None
         return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
 
-    def _cost(self, response: Any, tokens_in: int, tokens_out: int) -> float | None:
-        if self._price is None:
-            return None
-        if self._price.free:
-            return 0.0
-        # LiteLLM has worked it out with cached and reasoning tokens at their own prices.
-        known = getattr(response, "_hidden_params", {}).get("response_cost")
-        return float(known) if known else self._price.of(tokens_in, tokens_out)
-
     # -- what is made once
 
     def _open(self) -> None:
@@ -385,10 +377,7 @@ class LiteLLM:
         call_directly(self._route.api_base)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
-            raise StoppedError(
-                f"the price of {self.model} is unknown, so --max-cost {self.settings.max_cost:g} cannot be kept",
-                "leave the cap out (and say --yes), or take a model whose price is known",
-            )
+            raise unknown_price(self.model, self.settings.max_cost)
         self._parameters = Parameters(self.model, self._route)
         self._marks_prompt = "claude" in self.model or self.model.startswith("anthropic/")
 

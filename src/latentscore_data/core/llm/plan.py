@@ -33,6 +33,8 @@ class Plan:
     cost_usd: float | None = 0.0
     worst_usd: float | None = 0.0
     basis: str = ""
+    price: str = ""
+    """Price per million tokens with its source and date; empty for an unknown one."""
 
     @property
     def spends(self) -> bool:
@@ -44,7 +46,7 @@ class Plan:
         cost, worst = (None if usd is None else usd * count for usd in (self.cost_usd, self.worst_usd))
         return Plan(
             self.model, count, self.calls * count, 0, self.tokens_in * count, self.tokens_out * count, cost, worst,
-            f"{basis}; {self.basis}",
+            f"{basis}; {self.basis}", self.price,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +106,8 @@ def make_plan(
     else:
         plan.cost_usd = price.of(plan.tokens_in, plan.tokens_out)
         plan.worst_usd = price.of(plan.tokens_in, longest)
-        plan.basis = f"{price.basis}; tokens measured in the prompts, answers as {out}"
+        plan.price = price.in_words()
+        plan.basis = f"{price.source}; tokens measured in the prompts, answers as {out}"
     return plan
 
 

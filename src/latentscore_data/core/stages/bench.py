@@ -30,7 +30,12 @@ from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.spending import (
+    check_remote_jobs,
+    check_spending,
+    confirm_remote_jobs,
+    confirm_spending,
+)
 
 
 def run_bench(
@@ -61,7 +66,7 @@ def run_bench(
         confirm_spending(plan, settings.llm, yes)
     make_renderer: MakeRenderer = LocalRenderer
     if executor.remote:
-        confirm_remote_jobs(there, settings.train.modal, yes)
+        confirm_remote_jobs(there, settings, yes)
         if executor.scorer_blocker(settings.scoring) is None:
             make_renderer = executor.make_renderer(keep_flac=settings.bench.keep_audio)
     again = {"retry_failed": retry_failed, "overwrite": overwrite}
@@ -127,6 +132,15 @@ def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
     sources = prepare.choose_sources(settings.bench, rows)
     asked = [plan for s in sources if (plan := kind_of(s).plan(s, rows, settings, workspace)) is not None]
     return asked + prepare.judges_plans(settings, rows, sources)
+
+
+def check_run(asked: Sequence[Plan], away: Sequence[RemoteJobEstimate], settings: Settings) -> None:
+    """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
+    for problem in preflight(settings):
+        raise problem
+    for plan in asked:
+        check_spending(plan, settings.llm)
+    check_remote_jobs(away, settings)
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.spending import announce, check_spending, confirm_remote_jobs, confirm_spending
 
 
 def model_name(settings: Settings) -> str:
@@ -108,6 +109,25 @@ def run_configs(
     )
 
 
+def planned(
+    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None = None
+) -> list[Plan]:
+    """What the run would ask of models: of the one that answers, then of judges that cost money."""
+    plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
+    if only != "generate":
+        to_score = max(len(rows), count_inputs(settings, workspace))
+        plans += scorer_plans(to_score * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+    return plans
+
+
+def check_run(plans: Sequence[Plan], settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
+    """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
+    if only != "generate":
+        make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=trusted))
+    for plan in plans:
+        check_spending(plan, settings.llm)
+
+
 def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[RemoteJobEstimate]:
     """What rendering and scoring takes on the executor. Raises :class:`InputError` for scorers that must run here."""
     executor.make_renderer()
@@ -116,7 +136,7 @@ def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[
 
 def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
     """The renderer of a remote executor, once its cost was shown and agreed to."""
-    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings.train.modal, yes)
+    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings, yes)
     return executor.make_renderer()
 
 
