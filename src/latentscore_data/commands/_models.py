@@ -9,6 +9,7 @@ import typer
 
 from latentscore_data.core.base.display import OUTPUT, clean, console, money, print_json, say
 from latentscore_data.core.base.errors import LsdataError
+from latentscore_data.core.llm.batches.state import Batch, age_in_words
 from latentscore_data.core.llm.plan import Plan
 
 
@@ -53,10 +54,11 @@ def show_plan(plan: Plan) -> None:
     )
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
+    waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
         "rows": f"{plan.rows:,}",
-        "calls": f"{plan.calls:,} ({plan.cached:,} more are in the cache)",
+        "calls": f"{plan.calls:,} ({plan.cached:,} more are in the cache)" + waiting,
         "tokens": f"{plan.tokens_in:,} in, about {plan.tokens_out:,} out",
         "price": plan.price,
         "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at the very most" if plan.worst_usd else ""),
@@ -65,4 +67,29 @@ def show_plan(plan: Plan) -> None:
     for name, value in facts.items():
         if value:
             table.add_row(name, Text(clean(value)))
+    console().print(table)
+
+
+def show_batches(batches: Sequence[Batch]) -> None:
+    """The batches in flight, one line each, as they were when the provider was last asked."""
+    if not batches:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None)
+    table.add_column("batch", no_wrap=True, min_width=12)
+    for name in ("stage", "model", "state", "answered", "failed", "age", "at most"):
+        table.add_column(name, overflow="fold")
+    for batch in batches:
+        table.add_row(
+            batch.tag,
+            batch.stage,
+            Text(clean(batch.model)),
+            Text(clean(batch.remote_status or batch.state)),
+            f"{batch.done:,} of {batch.questions:,}",
+            f"{batch.failed:,}",
+            age_in_words(batch),
+            money(batch.worst_usd),
+        )
     console().print(table)

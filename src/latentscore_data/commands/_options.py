@@ -99,6 +99,18 @@ ApiKeyEnvOption = Annotated[
     str | None,
     typer.Option(help="Environment variable whose key goes to --api-base.", rich_help_panel=MODELS),
 ]
+BatchOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--batch/--no-batch",
+        help="Send the questions to the provider's batch API: half the price, answers within a day.",
+        rich_help_panel=MODELS,
+    ),
+]
+WaitOption = Annotated[
+    bool | None,
+    typer.Option("--wait/--no-wait", help="Stay until the open batches have ended.", rich_help_panel=MODELS),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or much is fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try bad requests again, too.")]
@@ -124,6 +136,8 @@ CALL_OPTIONS = {
     "max_cost": MaxCostOption,
     "api_base": ApiBaseOption,
     "api_key_env": ApiKeyEnvOption,
+    "batch": BatchOption,
+    "batch_wait": WaitOption,
 }
 """The flags of every command that calls models, by the setting in ``llm`` that each overrides."""
 

@@ -61,7 +61,9 @@ def configs(
     ] = None,
     only: Annotated[str | None, typer.Option(help="Only one half: generate or score.")] = None,
     seconds: SecondsOption = None,
-    batch_size: Annotated[int | None, typer.Option(help="Vibes asked for in one call.", min=1, max=64)] = None,
+    vibes_per_call: Annotated[
+        int | None, typer.Option(help="Packing: vibes asked for in one call.", min=1, max=64)
+    ] = None,
     workers: WorkersOption = None,
     on: OnOption = None,
     audio: Annotated[
@@ -92,7 +94,13 @@ def configs(
         )
     settings = load(
         configs=chosen(
-            model=model, n=n, temperature=temperature, limit=limit, splits=split, batch_size=batch_size, seed=seed
+            model=model,
+            n=n,
+            temperature=temperature,
+            limit=limit,
+            splits=split,
+            vibes_per_call=vibes_per_call,
+            seed=seed,
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
         llm=calls,
@@ -104,6 +112,8 @@ def configs(
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
     workspace = Workspace(settings.paths.root)
     if vibe:
+        if calls.get("batch"):
+            raise InputError("vibes on the command line are answered at once", "leave --batch out")
         if dry_run:
             show_plans(typed_rows(vibe), settings, workspace, None, trusted)
             return

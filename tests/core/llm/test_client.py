@@ -585,10 +585,10 @@ def test_an_answer_is_kept_before_it_is_booked(tmp_path: Path) -> None:
 
 
 def test_the_cap_reserves_enough_for_other_scripts_and_for_sound() -> None:
-    from latentscore_data.core.llm.client import _rough_tokens
+    from latentscore_data.core.llm.client import rough_tokens
 
     def reserved(content: Any) -> tuple[int, int]:
-        return _rough_tokens([{"role": "user", "content": content}])
+        return rough_tokens([{"role": "user", "content": content}])
 
     assert reserved("rain on a tin roof " * 100) == (16 + 1900 // 3, 0)
     assert reserved("夜雨敲打着铁皮屋顶" * 100)[0] >= 900 * 1.5  # what OpenAI's older tokenizers make of it

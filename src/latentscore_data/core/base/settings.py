@@ -103,6 +103,12 @@ class LLMSettings(Section):
     is spent."""
     prices: dict[str, PriceSettings] = {}
     """Prices of your own by model name or pattern (openrouter/*), before all price lists; the longest pattern wins."""
+    batch: bool = False
+    """Send the questions of vibes, configs and bench to the provider's batch API: half the price, answers within a day."""
+    batch_wait: bool = False
+    """Stay until the open batches have ended, instead of returning."""
+    batch_poll_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """How often the provider is asked how far the batches are, while waiting for them."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
     """How long one call may take."""
     max_attempts: int = Field(default=6, ge=1, le=50)
@@ -224,8 +230,8 @@ class ConfigsSettings(Section):
     """Use at most this many vibe rows, from the start."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
-    batch_size: int = Field(default=1, ge=1, le=64)
-    """Vibes asked for in one call; more saves tokens, a failed batch is asked one by one."""
+    vibes_per_call: int = Field(default=1, ge=1, le=64)
+    """Packing: vibes asked for in one call; more saves tokens, and a call that failed is asked again vibe by vibe."""
     seed: int = 0
     """Seed given to the model."""
 

@@ -161,8 +161,12 @@ def generator_deps(
     cache: ScoreCache,
     *,
     executor: Executor | None = None,
+    ask_through: Callable[[str], LLM] | None = None,
 ) -> GeneratorDeps:
-    """What the generators may draw on; nothing expensive happens before one of them asks for it."""
+    """What the generators may draw on; nothing expensive happens before one of them asks for it.
+
+    ``ask_through`` makes the client of a hosted model, where that is not one that asks directly.
+    """
 
     def ask(model: str) -> LLM:
         return connect(
@@ -180,7 +184,7 @@ def generator_deps(
         configs=settings.configs,
         embedder=embedder,
         sounds=sounds,
-        connect=ask,
+        connect=ask_through or ask,
         training_rows=lambda: training_rows(workspace),
         executor=executor,
         runs=workspace.train_dir,

@@ -128,12 +128,8 @@ class LiteLLM:
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
         key = self.key(question, answer_type)
-        stored = self.cache.get(key) if self.cache is not None else None
-        known = _from_cache(stored, answer_type) if stored is not None else None
-        if known is not None and self.cache is not None:
-            self.cache.hits += 1
-            self.usage.cached += 1
-            self.usage.saved_usd += known.cost_usd or 0.0
+        known = self.known(key, answer_type)
+        if known is not None:
             return known
         # Rows with the same vibe ask the same question: one call serves them all.
         asking = self._asking.get(key)
@@ -143,6 +139,16 @@ class LiteLLM:
             self._asking[key] = asking
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(asking)
+
+    def known(self, key: str, answer_type: type[T]) -> Answer[T] | None:
+        """The answer from the cache, counted as a call that was saved; None where there is none."""
+        stored = self.cache.get(key) if self.cache is not None else None
+        known = _from_cache(stored, answer_type) if stored is not None else None
+        if known is not None and self.cache is not None:
+            self.cache.hits += 1
+            self.usage.cached += 1
+            self.usage.saved_usd += known.cost_usd or 0.0
+        return known
 
     async def _fetch(self, key: str, question: Question, answer_type: type[T]) -> Answer[T]:
         """Ask until the answer can be used, at most ``ASKED_AGAIN`` times more, each time with what was wrong."""
@@ -167,7 +173,7 @@ class LiteLLM:
                     raise RowFailure("bad request", str(bad), None, attempts) from None
                 if again == ASKED_AGAIN:
                     raise RowFailure("answer", str(bad), None, attempts) from None
-                messages = _asked_again(question.messages, reply.message.shown, bad)
+                messages = asked_again(question.messages, reply.message.shown, bad)
                 continue
             entry = self._stored(reply, value.model_dump_json(), answer_type)
             await self._writer.write(self._keep, reply, [(key, entry)])
@@ -242,7 +248,7 @@ class LiteLLM:
     async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
         """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
         self._open()
-        tokens_in, audio_in = _rough_tokens(messages)
+        tokens_in, audio_in = rough_tokens(messages)
         tokens_out = sampling.get("max_tokens", 4096)
         worst_tokens = tokens_in + audio_in + tokens_out
         worst = self._price.of(tokens_in, tokens_out, audio_in) if self._price is not None else 0.0
@@ -456,7 +462,7 @@ def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
     )
 
 
-def _asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> list[dict[str, Any]]:
+def asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> list[dict[str, Any]]:
     """The question with the answer that could not be used and what was wrong with it."""
     if bad.reason == "truncated":
         wish = "It was cut off because it was too long. Answer again, complete and much shorter."
@@ -470,7 +476,7 @@ def _asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> l
     return [*messages, *said, {"role": "user", "content": wish}]
 
 
-def _rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
+def rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
     """An upper guess of (text tokens, tokens of sound) without a tokenizer: of ASCII three characters a token, of anything
     else a token a byte; of sound 32 tokens a second of what the judge sends, 2000 at least.
     """

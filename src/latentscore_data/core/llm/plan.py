@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches.state import questions_in_flight
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import LiteLLM
-from latentscore_data.core.llm.prices import price_of
+from latentscore_data.core.llm.prices import Price, price_of
 from latentscore_data.core.llm.routes import load_litellm
 from latentscore_data.core.llm.types import Question
 from latentscore_data.core.vibes.extraction import read_texts
@@ -33,6 +34,10 @@ class Plan:
     cost_usd: float | None = 0.0
     worst_usd: float | None = 0.0
     basis: str = ""
+    in_batches: int = 0
+    """Questions that wait in provider batches: they are paid for already."""
+    batch: bool = False
+    """True when the calls go to the provider's batch API."""
     price: str = ""
     """Price per million tokens with its source and date; empty for an unknown one."""
 
@@ -46,7 +51,7 @@ class Plan:
         cost, worst = (None if usd is None else usd * count for usd in (self.cost_usd, self.worst_usd))
         return Plan(
             self.model, count, self.calls * count, 0, self.tokens_in * count, self.tokens_out * count, cost, worst,
-            f"{basis}; {self.basis}", self.price,
+            f"{basis}; {self.basis}", 0, self.batch, self.price,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def make_plan(
     Tokens in are measured in the prompts with the model's tokenizer (or the nearest one litellm has). Tokens out are the
     mean of this model's answers of that type in the cache; where there are none, those of ``example``.
     """
-    plan = Plan(model)
+    plan = Plan(model, batch=settings.batch and not model.startswith("builtin/"))
     if model.startswith("builtin/"):
         for questions in rows:
             plan.rows += 1
@@ -79,10 +84,15 @@ def make_plan(
     counter = _Counter(model)
     longest = 0
     asked: set[str] = set()
+    in_batches = questions_in_flight(cache_path)
+    batch_size = 1 if plan.batch else batch_size
     for questions in rows:
         plan.rows += 1
         for question in questions:
             key = llm.key(question, answer_type)
+            if key in in_batches:
+                plan.in_batches += 1
+                continue
             if key in asked or (cache is not None and cache.has(key)):
                 plan.cached += 1
                 continue
@@ -95,20 +105,24 @@ def make_plan(
     if cache is not None:
         cache.close()
     if not plan.calls:
-        plan.basis = "all of it is in the cache"
+        plan.basis = "all of it is in the cache" + (" or in open batches" if plan.in_batches else "")
         return plan
     plan.tokens_out = round((known if known is not None else counter(example)) * plan.calls)
-    price = price_of(model, settings)
     out = "mean of this model's answers so far" if known is not None else "a typical answer"
+    _put_price(plan, price_of(model, settings, batch=plan.batch), longest, out)
+    return plan
+
+
+def _put_price(plan: Plan, price: Price | None, longest: int, out: str) -> None:
+    """The cost of a plan whose tokens are known; ``longest`` answers in tokens, ``out`` says what the usual ones rest on."""
     if price is None:
         plan.cost_usd = plan.worst_usd = None
-        plan.basis = f"the price of {model} is unknown; tokens measured in the prompts, answers as {out}"
+        plan.basis = f"the price of {plan.model} is unknown; tokens measured in the prompts, answers as {out}"
     else:
         plan.cost_usd = price.of(plan.tokens_in, plan.tokens_out)
         plan.worst_usd = price.of(plan.tokens_in, longest)
         plan.price = price.in_words()
         plan.basis = f"{price.source}; tokens measured in the prompts, answers as {out}"
-    return plan
 
 
 def expected_texts(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:

@@ -111,7 +111,7 @@ class Chain:
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
-            state = "fresh" if summary.fresh else "done"
+            state = "fresh" if summary.fresh else "waiting" if summary.pending else "done"
             failed = str(sum(summary.failed.values()) or "")
             rows = str(summary.done + summary.skipped)
             table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
@@ -190,6 +190,9 @@ def run_stages(
             say(f"{stage}: {'forced' if force else why[0]}")
             summary = of_chain.run(settings, yes=yes)
             chain.summaries.append(summary)
+            if summary.pending:
+                say(f"{stage}: {summary.pending:,} questions wait in provider batches; the same command again goes on")
+                break
             if summary.exit_code > EXIT_SOME_FAILED:
                 break
     if "bench" in stages:

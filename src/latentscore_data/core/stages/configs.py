@@ -29,12 +29,12 @@ from latentscore_data.core.configs.candidate_generation import (
     require_rows,
     sample_rows,
 )
+from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.llm.routes import check_route
-from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
@@ -95,6 +95,8 @@ def run_configs(
         summary = run_generate(
             settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
         )
+    if summary.pending:
+        return summary
     if only == "generate":
         summary.next_step = "lsdata configs --only score"
         return summary
@@ -259,7 +261,17 @@ def answer_vibes(
     rows = typed_rows(texts)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
-    llm = agreed_model(rows, settings, workspace, yes=yes)
+    model = model_name(settings)
+    announce("configs", model, settings.llm)
+    agree_on_model(rows, settings, workspace, yes=yes)
+    llm = connect(
+        model,
+        settings.llm,
+        cache_path=workspace.llm_cache,
+        ledger=Ledger(workspace.ledger),
+        stage="configs",
+        batch_size=settings.configs.vibes_per_call,
+    )
     return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
 
 
@@ -273,38 +285,38 @@ def run_generate(
     overwrite: bool = False,
 ) -> Summary:
     """The first half: ask for the candidates."""
-    llm = agreed_model(rows, settings, workspace, yes=yes)
-    summary = generate(
-        rows,
-        llm,
-        settings.configs,
-        workspace,
-        api_base=settings.llm.base_for(llm.model),
-        max_concurrency=settings.llm.max_concurrency,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        progress=progress(),
-    )
+    model = model_name(settings)
+    announce("configs", model, settings.llm)
+    with BatchRun("configs", settings.llm, workspace.llm_cache, workspace.ledger, [model]) as batches:
+        batches.collect()
+        agree_on_model(rows, settings, workspace, yes=yes)
+
+        def run(first: bool) -> Summary:
+            return generate(
+                rows,
+                batches.connect(model, settings.configs.vibes_per_call),
+                settings.configs,
+                workspace,
+                api_base=settings.llm.base_for(model),
+                max_concurrency=settings.llm.max_concurrency,
+                retry_failed=retry_failed,
+                overwrite=overwrite and first,
+                progress=progress(),
+            )
+
+        summary = batches.bill(batches.rounds(run, progress()))
     summary.outputs = [str(workspace.candidates)]
-    summary.details["model"] = llm.model
+    summary.details["model"] = model
+    if summary.pending:
+        return summary
     write_manifest(generate_files(settings, workspace), workspace.root, [workspace.candidates], summary)
     return summary
 
 
-def agreed_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> LLM:
-    """What answers the rows, announced and, where it costs money, agreed to."""
-    model = model_name(settings)
-    announce("configs", model, settings.llm)
-    if not costs_nothing(model, settings.llm):
+def agree_on_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> None:
+    """Ask before the model that answers the rows costs money."""
+    if not costs_nothing(model_name(settings), settings.llm):
         confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
-    return connect(
-        model,
-        settings.llm,
-        cache_path=workspace.llm_cache,
-        ledger=Ledger(workspace.ledger),
-        stage="configs",
-        batch_size=settings.configs.batch_size,
-    )
 
 
 def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
@@ -316,7 +328,7 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
         example_answer(),
         settings.llm,
         workspace.llm_cache,
-        settings.configs.batch_size,
+        settings.configs.vibes_per_call,
     )
 
 

@@ -10,6 +10,7 @@ from latentscore_data.core.base.secrets import grant
 from latentscore_data.core.base.settings import LLMSettings, ModalSettings, Settings
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.modal import require_modal, within_cap
+from latentscore_data.core.llm.batches.wording import check_batch
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
@@ -45,6 +46,8 @@ def check_spending(plan: Plan, settings: LLMSettings) -> None:
     Raises :class:`InputError` where no provider is known, :class:`MissingError` for a key that is not there, and
     :class:`StoppedError` for a cap on a model whose price is unknown.
     """
+    if plan.batch:
+        check_batch(plan.model, settings)
     if not plan.spends:
         return
     check_route(plan.model, settings)  # nobody should agree to what cannot be asked
