@@ -2,7 +2,8 @@
 
 What a batch is asked is answered by ``reply`` as a direct call is. Everything that was bought is counted; a batch ends when
 :meth:`BatchServer.finish` says so, or at once with ``ends=True``. ``kill_at`` names moments at which the client's process is
-killed with SIGKILL: the request is done (or not, with ``before:``), its answer never arrives.
+killed with SIGKILL: the request is done (or not, with ``before:``; or a second later, with ``late:``), its answer never
+arrives.
 """
 
 from __future__ import annotations
@@ -67,12 +68,14 @@ class BatchServer(LoopbackServer):
             if sold.status in ("in_progress", "canceling", "cancelling"):
                 sold.status = status
 
-    def moment(self, name: str) -> None:
-        """Kill the client where it is asked for."""
-        if self.kill_at == name and self.pid is not None:
-            self.kill_at = None
-            os.kill(self.pid, signal.SIGKILL)
-            time.sleep(0.2)
+    def moment(self, name: str) -> bool:
+        """Kill the client where it is asked for; True when that was now."""
+        if self.kill_at != name or self.pid is None:
+            return False
+        self.kill_at = None
+        os.kill(self.pid, signal.SIGKILL)
+        time.sleep(0.2)
+        return True
 
     def body_of(self, request: BaseHTTPRequestHandler) -> bytes:
         return request.rfile.read(int(request.headers.get("Content-Length") or 0))
@@ -123,8 +126,8 @@ class OpenAIBatchServer(BatchServer):
             self.direct.append(asked)
             self.reply(request, 200, self._completion(asked))
         elif parts == ["files"] and method == "POST":
-            self.moment("before:upload")
-            self._upload(request, body)
+            if not self.moment("before:upload"):
+                self._upload(request, body)
         elif parts[0] == "files" and method == "DELETE":
             self.files.pop(parts[1], None)
             self.reply(request, 200, {"id": parts[1], "object": "file", "deleted": True})
@@ -163,7 +166,10 @@ class OpenAIBatchServer(BatchServer):
         if self.refuse is not None:
             self.reply(request, self.refuse[0], self.refuse[1])
             return
-        self.moment("before:submit")
+        if self.moment("before:submit"):
+            return
+        if self.moment("late:submit"):
+            time.sleep(1)
         lines = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
         assert all(line["url"] == asked["endpoint"] == "/v1/chat/completions" for line in lines)
         sold = Sold(f"batch_{len(self.batches) + 1}", [], metadata=asked.get("metadata") or {})
@@ -238,7 +244,10 @@ class AnthropicBatchServer(BatchServer):
         if self.refuse is not None:
             self.reply(request, self.refuse[0], self.refuse[1])
             return
-        self.moment("before:submit")
+        if self.moment("before:submit"):
+            return
+        if self.moment("late:submit"):
+            time.sleep(1)
         sold = Sold(f"msgbatch_{len(self.batches) + 1}", [])
         sold.requests = [{**one["params"], "custom_id": one["custom_id"]} for one in asked["requests"]]
         if self.ends:

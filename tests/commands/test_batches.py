@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 
 from batch_servers import AnthropicBatchServer, Body, OpenAIBatchServer
 from conftest import Lsdata
-from factories import make_vibe
+from factories import make_text, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches.state import FILE_NAME
+from latentscore_data.core.llm.offline.builtin import vibes_for
 from servers import config_reply
 
 MODEL = "openai/gpt-4o-mini"
@@ -278,9 +281,9 @@ def test_status_lists_what_is_open_and_batches_cancels_it(
     env = {**ENV, "LSDATA_LLM__API_BASE": server.address}
     unknown = lsdata_here("batches", "--root", str(root), "--cancel", "nothing", env=env)
     assert (unknown.returncode, "nothing is open" in unknown.stderr) == (2, True)
-    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], env=env)
+    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env)
     assert out.returncode == 0, out.stderr
-    assert "cancelling" in out.stdout
+    assert [one["remote_status"] for one in json.loads(out.stdout)] == ["cancelling"]
     assert server.batches["batch_1"].status == "cancelling"
 
 
@@ -332,3 +335,72 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
         assert "json_mode" not in sold.requests[0]
     # 1000 tokens in and 500 out, at half of $1 and $5 per million.
     assert spent(workspace).cost_usd == pytest.approx(4 * (1000 * 0.5e-6 + 500 * 2.5e-6))
+
+
+def test_vibes_and_run_all_wait_for_their_batches(server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata) -> None:
+    workspace = Workspace(root)
+    replace_rows(workspace.texts("moby-dick"), [make_text(n, text=f"Rain fell on house {n}. " * 30) for n in range(3)])
+    config = config_reply()
+
+    def reply(body: Body) -> str:
+        if body["response_format"]["json_schema"]["name"] == "TextVibes":
+            return vibes_for(str(body["messages"][1]["content"]), max_vibes=1).model_dump_json()
+        return str(config(body))
+
+    server.reply_to = reply
+    env = {
+        **ENV,
+        "LSDATA_LLM__API_BASE": server.address,
+        "LSDATA_LLM__MODEL": MODEL,
+        "LSDATA_LLM__BATCH": "true",
+        "LSDATA_CONFIGS__N": "1",
+        "LSDATA_SCORING__SECONDS": "0.5",
+        "LSDATA_SCORING__SCORERS": '["acoustic"]',
+    }
+    run_all = ("run-all", "--root", str(root), "--from", "vibes", "--until", "configs", "--yes", "--json")
+    first = json.loads(lsdata_here(*run_all, env=env).stdout)
+    assert [(one["stage"], one["pending"]) for one in first["stages"]] == [("vibes", 3)]
+    assert not workspace.vibe_files(), "nothing goes on before the answers are there"
+    alone = json.loads(lsdata_here("vibes", "--root", str(root), "--yes", "--json", env=env).stdout)
+    assert (alone["pending"], len(server.batches)) == (3, 1)
+
+    server.finish()
+    asked_for_configs = json.loads(lsdata_here(*run_all, env=env).stdout)
+    stages = [(one["stage"], bool(one["pending"])) for one in asked_for_configs["stages"]]
+    assert stages == [("vibes", False), ("configs", True)]
+
+
+def test_bench_waits_for_its_hosted_sources_and_compares_when_all_have_answered(
+    server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata
+) -> None:
+    ask = (
+        "bench", "--root", str(root), "--suite", "short", "--limit", "3", "--source", f"litellm:{MODEL}=mini",
+        "--source", "baseline:random", "--scorer", "acoustic", "--seconds", "0.5", "--api-base", server.address,
+        "--batch", "--yes", "--json",
+    )  # fmt: skip
+    first = lsdata_here(*ask, env=ENV)
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["pending"] == 3
+    assert not list(root.rglob("report.html"))
+    server.finish()
+    last = lsdata_here(*ask, env=ENV)
+    assert last.returncode == 0, last.stderr
+    found = json.loads(last.stdout)
+    assert (found["pending"], found["calls"]) == (0, 3)
+    assert found["cost_usd"] == pytest.approx(spent(Workspace(root)).cost_usd)
+    assert len(list(root.rglob("report.html"))) == 1
+    assert len(server.batches) == 1
+
+
+def test_a_damaged_record_keeps_what_it_can(server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]) -> None:
+    workspace = write_rows(root, 2)
+    configs()
+    record = workspace.llm_cache.with_name(FILE_NAME)
+    with sqlite3.connect(record) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("DROP TABLE refusals")
+        db.execute("CREATE TABLE refusals (other TEXT)")
+    db.close()
+    server.finish()
+    found = configs()
+    assert (found["pending"], found["done"], len(server.batches)) == (0, 2, 1)

@@ -41,7 +41,7 @@ from latentscore_data.core.llm.types import LLM, Question
 
 R = TypeVar("R")
 
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS = 30.0
 """How long after an interrupted submission the provider may still take to show the batch in its list."""
 
 

@@ -99,6 +99,12 @@ class Trial:
 
 _BATCH = [field.name for field in fields(Batch)]
 _TRIAL = [field.name for field in fields(Trial)]
+_COLUMNS = {
+    "batches": _BATCH,
+    "lines": ["tag", "number", "key", "answer_type"],
+    "trials": _TRIAL,
+    "refusals": ["model", "api_base", "refused"],
+}
 
 
 class BatchState:
@@ -106,7 +112,7 @@ class BatchState:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._db = open_database(path, WHAT, lambda db: db.executescript(_TABLES) and None)
+        self._db = open_database(path, WHAT, _make_tables, _copy_tables)
         # A step that is forgotten could be paid for twice, so each one is on the disk before the next begins.
         self._db.execute("PRAGMA synchronous = FULL")
 
@@ -124,9 +130,8 @@ class BatchState:
     def add(self, batch: Batch, lines: Sequence[tuple[str, str]]) -> None:
         """Write down a batch with its lines, (key, name of the answer type) each; the first one has number 0."""
         with self._together():
-            self._insert("batches", _BATCH, [tuple(getattr(batch, name) for name in _BATCH)])
-            numbered = [(batch.tag, number, *line) for number, line in enumerate(lines)]
-            self._insert("lines", ["tag", "number", "key", "answer_type"], numbered)
+            self._insert("batches", [tuple(getattr(batch, name) for name in _BATCH)])
+            self._insert("lines", [(batch.tag, number, *line) for number, line in enumerate(lines)])
 
     def save(self, batch: Batch) -> None:
         """Write down what has changed in a batch."""
@@ -144,8 +149,7 @@ class BatchState:
         """Close a batch, together with what became of its questions."""
         batch.state = "collected"
         with self._together():
-            for trial in trials:
-                self._insert("trials", _TRIAL, [tuple(getattr(trial, name) for name in _TRIAL)])
+            self._insert("trials", [tuple(getattr(trial, name) for name in _TRIAL) for trial in trials])
             self._many("DELETE FROM trials WHERE key = ?", [(key,) for key in answered])
             self._run("DELETE FROM lines WHERE tag = ?", batch.tag)
             self.save(batch)
@@ -180,16 +184,15 @@ class BatchState:
         return [refused for (refused,) in rows]
 
     def add_refusal(self, model: str, api_base: str | None, refused: str) -> None:
-        self._insert("refusals", ["model", "api_base", "refused"], [(model, api_base or "", refused)])
+        self._insert("refusals", [(model, api_base or "", refused)])
 
     def close(self) -> None:
         self._db.close()
 
     # -- SQLite
 
-    def _insert(self, table: str, columns: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        marks = ", ".join("?" * len(columns))
-        self._many(f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._many(_insert_into(table), rows)
 
     @contextmanager
     def _together(self) -> Generator[None, None, None]:
@@ -219,6 +222,30 @@ class BatchState:
             return self._db.execute(question, values).fetchall()
         except sqlite3.Error as error:
             raise unusable(self.path, WHAT, error) from None
+
+
+def _insert_into(table: str) -> str:
+    columns = _COLUMNS[table]
+    return f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    db.executescript(_TABLES)
+    for table, columns in _COLUMNS.items():
+        db.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 0")
+
+
+def _copy_tables(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
+    """Copy what can still be read of a damaged record: a forgotten batch would be paid for twice."""
+    lost: list[str] = []
+    for table, columns in _COLUMNS.items():
+        try:
+            new.executemany(
+                _insert_into(table), damaged.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
+            )
+        except sqlite3.Error:
+            lost.append(table)
+    return f"its {' and '.join(lost)} could not be read" if lost else "all of it was kept"
 
 
 def open_batches(path: Path) -> list[Batch]:
