@@ -64,7 +64,7 @@ def test_a_fetched_list_prices_the_plan_with_its_date(
     assert "2 models" in said.stderr
     ask = ("configs", "--root", str(root), "--model", FLASH, "--max-cost", "1", "--dry-run", "--json")
     plan = json.loads(lsdata_here(*ask, env={"OPENROUTER_API_KEY": "k"}).stdout)
-    assert "$0.5 in, $3 out per million tokens (OpenRouter's model list (20" in plan["price"]
+    assert "$0.5 in, $3 out per million tokens (OpenRouter's model list, 20" in plan["price"]
     monkeypatch.setenv("OPENROUTER_API_BASE", "http://127.0.0.1:9/api/v1")
     assert lsdata_here("doctor", "--root", str(root), "--fetch", "prices").returncode == 3
 

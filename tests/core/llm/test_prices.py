@@ -75,7 +75,7 @@ def test_the_fetched_list_names_prices_with_its_date_and_no_key_is_sent(
     price = price_of(FLASH, settings)
     assert price is not None
     assert price.of(1e6, 1e6) == pytest.approx(3.5)
-    assert re.fullmatch(r"OpenRouter's model list \(20\d\d-\d\d-\d\d\)", price.source)
+    assert re.fullmatch(r"OpenRouter's model list, 20\d\d-\d\d-\d\d", price.source)
     heard = price_of("openrouter/maker/heard", settings)
     assert heard is not None
     assert heard.of(0, 0, 1e6, 1e6) == pytest.approx(5.1)

@@ -24,7 +24,7 @@ from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
-from latentscore_data.core.llm.packing import Asked, Batcher, Together, batch_schema, taken_apart, together
+from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
 from latentscore_data.core.llm.parameters import Parameters
 from latentscore_data.core.llm.prices import Price, answer_cost, litellm_version, price_of, unknown_price
 from latentscore_data.core.llm.replies import Message, read_message
@@ -47,18 +47,18 @@ def connect(
     cache_path: Path | None,
     ledger: Ledger | None,
     stage: str,
-    batch_size: int = 1,
+    per_call: int = 1,
 ) -> LLM:
     """What answers for ``model``: ``builtin/...`` offline, anything else through LiteLLM.
 
-    With a ``batch_size`` above 1, so many questions that differ only in what the user says share a call.
+    With a ``per_call`` above 1, so many questions that differ only in what the user says share a call.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
     if model.startswith("builtin/"):
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
-    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, batch_size=batch_size)
+    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call)
 
 
 @dataclass
@@ -95,7 +95,7 @@ class LiteLLM:
         cache: AnswerCache | None = None,
         ledger: Ledger | None = None,
         stage: str = "",
-        batch_size: int = 1,
+        per_call: int = 1,
         price: Price | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class LiteLLM:
         self._budget = Budget(settings.max_cost, settings.spend)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
-        self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
+        self._packer = Packer(self._fetch_together, per_call) if per_call > 1 else None
         self._rng = rng or random.Random()
         self._opened = False
         self._writer = BackgroundWriter()
@@ -134,7 +134,7 @@ class LiteLLM:
         # Rows with the same vibe ask the same question: one call serves them all.
         asking = self._asking.get(key)
         if asking is None:
-            fetch = self._fetch if self._batcher is None else self._batcher.ask
+            fetch = self._fetch if self._packer is None else self._packer.ask
             asking = asyncio.create_task(fetch(key, question, answer_type))
             self._asking[key] = asking
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
@@ -187,7 +187,7 @@ class LiteLLM:
             try:
                 left = await self._ask_together(batch)
             except RowFailure as failure:
-                log.debug("%s: a batch of %d failed (%s); asking one by one", self.model, len(batch), failure.message)
+                log.debug("%s: a pack of %d failed (%s); asking one by one", self.model, len(batch), failure.message)
             except BaseException as error:
                 for asked in batch:
                     asked.answer.set_exception(error)
@@ -198,7 +198,7 @@ class LiteLLM:
         """The questions that got no usable answer from the one call for all."""
         answer_type = batch[0].answer_type
         question = together([asked.question for asked in batch])
-        shape = Shape(Together, self.settings.api_base is None, batch_schema(answer_type))
+        shape = Shape(Together, self.settings.api_base is None, packed_schema(answer_type))
         reply = await self._call(question.messages, question.sampling, shape)
         try:
             values = taken_apart(reply.read(shape), len(batch), answer_type)

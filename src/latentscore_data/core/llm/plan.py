@@ -65,7 +65,7 @@ def make_plan(
     example: str,
     settings: LLMSettings,
     cache_path: Path,
-    batch_size: int = 1,
+    per_call: int = 1,
 ) -> Plan:
     """The plan for rows of questions.
 
@@ -85,7 +85,7 @@ def make_plan(
     longest = 0
     asked: set[str] = set()
     in_batches = questions_in_flight(cache_path)
-    batch_size = 1 if plan.batch else batch_size
+    per_call = 1 if plan.batch else per_call
     for questions in rows:
         plan.rows += 1
         for question in questions:
@@ -98,8 +98,8 @@ def make_plan(
                 continue
             asked.add(key)
             plan.calls += 1
-            # In a batch the system message is sent once for all.
-            plan.tokens_in += counter(question.system) // batch_size + counter(str(question.user))
+            # In a packed call the system message is sent once for all.
+            plan.tokens_in += counter(question.system) // per_call + counter(str(question.user))
             longest += question.max_tokens or 4096
     known = cache.mean_tokens_out(model, answer_type.__name__) if cache is not None else None
     if cache is not None:

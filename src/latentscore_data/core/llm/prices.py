@@ -55,7 +55,7 @@ class Price:
     @property
     def source(self) -> str:
         """The source with its date, as a plan shows it."""
-        return f"{self.basis} ({self.date})" if self.date else self.basis
+        return f"{self.basis}, {self.date}" if self.date else self.basis
 
     def in_words(self) -> str:
         """Both prices per million tokens, with their source."""

@@ -270,7 +270,7 @@ def answer_vibes(
         cache_path=workspace.llm_cache,
         ledger=Ledger(workspace.ledger),
         stage="configs",
-        batch_size=settings.configs.vibes_per_call,
+        per_call=settings.configs.vibes_per_call,
     )
     return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
 
@@ -305,10 +305,10 @@ def run_generate(
             )
 
         summary = batches.bill(batches.rounds(run, progress()))
-    summary.outputs = [str(workspace.candidates)]
     summary.details["model"] = model
     if summary.pending:
         return summary
+    summary.outputs = [str(workspace.candidates)]
     write_manifest(generate_files(settings, workspace), workspace.root, [workspace.candidates], summary)
     return summary
 

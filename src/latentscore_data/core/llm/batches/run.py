@@ -100,7 +100,7 @@ class BatchRun:
         if self._state is None or model not in self._models:
             return connect(
                 model, self._settings, cache_path=self._cache_path, ledger=ledger, stage=self.stage,
-                batch_size=vibes_per_call,
+                per_call=vibes_per_call,
             )  # fmt: skip
         if self._settings.batch:
             self._wording(model)  # a model without batches is refused before the first row
