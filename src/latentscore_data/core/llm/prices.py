@@ -105,16 +105,17 @@ def answer_cost(price: Price | None, usage: Any, worked_out: float | None = None
     (LiteLLM's figure, which knows reasoning and cached tokens), then the tokens at the listed price.
     """
     tokens_in, tokens_out = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    details = _field(usage, "prompt_tokens_details")
+    audio, cached = (min(_count(details, name), tokens_in) for name in ("audio_tokens", "cached_tokens"))
+    split = (max(0, tokens_in - audio - cached), tokens_out, audio, cached)
     if price is not None and price.declared:
-        details = _field(usage, "prompt_tokens_details")
-        audio, cached = (min(_count(details, name), tokens_in) for name in ("audio_tokens", "cached_tokens"))
-        return price.of(max(0, tokens_in - audio - cached), tokens_out, audio, cached)
+        return price.of(*split)
     reported = reported_cost(usage)
     if reported is not None or price is None:
         return reported
     if price.free:
         return 0.0
-    return float(worked_out) if worked_out else price.of(tokens_in, tokens_out)
+    return float(worked_out) if worked_out else price.of(*split)
 
 
 def reported_cost(usage: Any) -> float | None:
