@@ -52,6 +52,8 @@ class BatchServer(LoopbackServer):
         self.change: Callable[[list[Body]], list[Body]] = lambda lines: lines
         self.refuse: tuple[int, Body] | None = None
         self.end_status = "completed"
+        self.busy: Callable[[], bool] = lambda: False
+        """Asked at each poll of one batch: True refuses it with 503."""
 
     @property
     def asked(self) -> Counter[str]:
@@ -145,6 +147,9 @@ class OpenAIBatchServer(BatchServer):
             if parts[-1] == "cancel":
                 sold.status = "cancelling"
             self.moment("poll")
+            if self.busy():
+                self.reply(request, 503, {"error": {"message": "overloaded"}})
+                return
             self.reply(request, 200, self._batch(sold))
 
     def _upload(self, request: BaseHTTPRequestHandler, body: bytes) -> None:

@@ -17,6 +17,7 @@ from factories import make_text, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches import remote
 from latentscore_data.core.llm.batches.state import FILE_NAME
 from latentscore_data.core.llm.offline.builtin import vibes_for
 from servers import config_reply
@@ -333,6 +334,11 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
         assert "custom_id" in sold.requests[0]
         assert sold.requests[0]["max_tokens"] == 3000
         assert "json_mode" not in sold.requests[0]
+        write_rows(root, 3)
+        assert json.loads(lsdata_here(*ask, env=env).stdout)["pending"] == 2
+        betas = [one.get("anthropic-beta", "") for one in server.headers if one.get("content-type")]
+        assert len(betas) == 2
+        assert all("structured-outputs" in beta for beta in betas)
     # 1000 tokens in and 500 out, at half of $1 and $5 per million.
     assert spent(workspace).cost_usd == pytest.approx(4 * (1000 * 0.5e-6 + 500 * 2.5e-6))
 
@@ -404,3 +410,36 @@ def test_a_damaged_record_keeps_what_it_can(server: OpenAIBatchServer, root: Pat
     server.finish()
     found = configs()
     assert (found["pending"], found["done"], len(server.batches)) == (0, 2, 1)
+
+
+def test_a_batch_that_the_provider_no_longer_knows_is_asked_again(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    write_rows(root, 1)
+    configs()
+    server.batches.clear()
+    server.ends = True
+    again = configs()
+    assert "no longer knows" in again["said"]
+    assert again["pending"] == 2
+    assert configs()["done"] == 1
+
+
+def test_waiting_goes_on_when_the_provider_is_busy_for_a_moment(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(root, 1)
+    monkeypatch.setattr(remote, "RETRIES", 0)
+    monkeypatch.setenv("LSDATA_LLM__BATCH_POLL_SECONDS", "0.05")
+    polls = iter(range(100))
+
+    def busy_then_done() -> bool:
+        number = next(polls)
+        if number == 3:
+            server.finish()
+        return number in (0, 1)
+
+    server.busy = busy_then_done
+    found = configs("--batch", "--wait")
+    assert (found["done"], found["pending"]) == (1, 0)
+    assert found["said"].count("asking again") == 2

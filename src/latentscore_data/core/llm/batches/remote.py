@@ -241,12 +241,12 @@ class AnthropicBatches:
     uploads = False
 
     def __init__(self, api_key: str, api_base: str | None, timeout: float, beta: Sequence[str] = ()) -> None:
+        """``beta`` names what the questions use beyond the published version; it may still grow until they are submitted."""
         import httpx
 
         self._httpx = httpx
         headers = {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
-        if beta:
-            headers["anthropic-beta"] = ",".join(beta)
+        self._beta = beta
         base = (api_base or ANTHROPIC_ADDRESS).rstrip("/").removesuffix("/v1")
         transport = httpx.HTTPTransport(retries=RETRIES)
         self._client = httpx.Client(base_url=base, headers=headers, timeout=timeout, transport=transport)
@@ -324,8 +324,10 @@ class AnthropicBatches:
     def _json(
         self, method: str, path: str, what: str, content: bytes | None = None, params: dict[str, str] | None = None
     ) -> dict[str, Any]:
-        headers = {"content-type": "application/json"} if content is not None else {}
         submitting = content is not None
+        headers = {"content-type": "application/json"} if submitting else {}
+        if submitting and self._beta:
+            headers["anthropic-beta"] = ",".join(self._beta)
         try:
             answer = self._client.request(method, path, content=content, params=params, headers=headers)
             self._check(answer, what, submitting)

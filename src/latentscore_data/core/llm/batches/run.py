@@ -96,8 +96,10 @@ class BatchRun:
 
     def connect(self, model: str, vibes_per_call: int = 1) -> LLM:
         """What answers for ``model``. Questions for batches are gathered until :meth:`rounds` submits them."""
-        ledger = Ledger(self._ledger)
-        if self._state is None or model not in self._models:
+        ledger, state = Ledger(self._ledger), self._state if model in self._models else None
+        in_flight = state.keys_in_flight() if state is not None else set[str]()
+        trials = state.trials() if state is not None else {}
+        if state is None or not (self._settings.batch or in_flight or trials):
             return connect(
                 model, self._settings, cache_path=self._cache_path, ledger=ledger, stage=self.stage,
                 per_call=vibes_per_call,
@@ -111,8 +113,8 @@ class BatchRun:
             ledger,
             self.stage,
             direct=not self._settings.batch,
-            in_flight=self._state.keys_in_flight(),
-            trials=self._state.trials(),
+            in_flight=in_flight,
+            trials=trials,
             bought=self._bought,
         )
         self._clients.append(client)
@@ -209,6 +211,7 @@ class BatchRun:
         """Ask how far the batch is and download it once it has ended; False while it is open."""
         remote = self._remote(batch.model)
         path = self._file(batch)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             return not batch.doubtful or self._is_ours(state, batch, path)
         progress = remote.progress(batch.remote_id or "")
@@ -221,7 +224,6 @@ class BatchRun:
         if not progress.ended:
             return False
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             replace_bytes(path, (line.rstrip(b"\r\n") + b"\n" for line in remote.results(progress.remote_id)), 0o600)
         return not batch.doubtful or self._is_ours(state, batch, path)
 
@@ -332,7 +334,7 @@ class BatchRun:
         cap = self._settings.max_cost
         if cap is None:
             return lines
-        of_run = [one for one in state.batches() if one.stage == self.stage and not one.run_over]
+        of_run = [one for one in state.batches() if self._is_of_run(one)]
         open_usd = sum(one.worst_usd or 0.0 for one in of_run if one.in_flight and one.state != "booking")
         paid_before = sum(one.cost_usd or 0.0 for one in of_run if one.state == "collected") - self.usage.cost_usd
         left = cap - open_usd - max(0.0, paid_before) - self._settings.spend.spent + 1e-12
@@ -389,9 +391,17 @@ class BatchRun:
         open_before = self._open(state)
         summary = Summary(f"{self.stage}: batches")
         display.start(summary.stage, sum(batch.questions for batch in open_before))
+        unreachable = 0
         try:
             while True:
-                self.collect()
+                try:
+                    self.collect()
+                    unreachable = 0
+                except StoppedError as error:  # a night is long, and a network has gaps
+                    unreachable += 1
+                    if unreachable >= self._settings.max_attempts:
+                        raise
+                    say(f"{self.stage}: {error.message}; asking again")
                 left = self._open(state)
                 ended = len(open_before) - len(left)
                 summary.done = sum(batch.done for batch in left)
@@ -420,9 +430,12 @@ class BatchRun:
         """Nothing is open: failures that were delivered are forgotten, so that the next run asks them anew."""
         state.forget({key for client in self._clients for key in client.delivered})
         for batch in state.batches("collected"):
-            if batch.stage == self.stage and not batch.run_over:
+            if self._is_of_run(batch):
                 batch.run_over = True
                 state.save(batch)
+
+    def _is_of_run(self, batch: Batch) -> bool:
+        return batch.stage == self.stage and batch.model in self._models and not batch.run_over
 
     def _file(self, batch: Batch) -> Path:
         return self._folder / f"{batch.tag}.jsonl"

@@ -17,6 +17,8 @@ from latentscore_data.core.llm.structured import MODES, Mode, Shape
 
 BATCH_KEYS = {"openai": "OPENAI_API_KEY", "groq": "GROQ_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Providers whose batch API is used at their own address, with the variable of the key."""
+_OPENAI_ADDRESS = "OPENAI_API_BASE"
+"""Where LiteLLM finds another address; OpenAI's library reads ``OPENAI_BASE_URL`` by itself."""
 _ANTHROPIC_ADDRESSES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
 
 Protocol = Literal["openai", "anthropic"]
@@ -133,7 +135,8 @@ class Wording:
         if self.protocol == "anthropic":
             base = next((found for name in _ANTHROPIC_ADDRESSES if (found := os.environ.get(name))), None)
             return AnthropicBatches(self._key(), base, timeout, self._betas)
-        return OpenAIBatches(self._key(), self._base, timeout)
+        base = self._base or (os.environ.get(_OPENAI_ADDRESS) if self._provider == "openai" else None)
+        return OpenAIBatches(self._key(), base, timeout)
 
     def _key(self) -> str:
         if self._settings.api_base is not None:
