@@ -99,3 +99,25 @@ def test_one_cap_holds_for_models_and_containers_together() -> None:
     settings.llm.spend.spent += 1.5
     with pytest.raises(StoppedError, match=r"up to \$1\.00 .* \$0\.50 of --max-cost 5"):
         reserve_remote(settings, 1.0)
+
+
+def test_run_all_plans_with_the_same_cap_and_the_same_error(lsdata_here: Lsdata, root: Path) -> None:
+    write_rows(root, 1)
+    ask = (
+        "run-all",
+        "--root",
+        str(root),
+        "--from",
+        "configs",
+        "--until",
+        "configs",
+        "--max-cost",
+        "1",
+        "--dry-run",
+        "--json",
+    )
+    env = {"OPENROUTER_API_KEY": "k", "LSDATA_SCORING__SCORERS": '["acoustic"]'}
+    unknown = lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": UNKNOWN})
+    assert unknown.returncode == 4
+    assert "llm.prices" in json.loads(unknown.stdout)["missing"][0]
+    assert lsdata_here(*ask, env={**env, "LSDATA_LLM__MODEL": FLASH}).returncode == 0

@@ -28,7 +28,7 @@ def batches(
     Examples:
 
         lsdata batches --refresh
-        lsdata batches --cancel 1f3a90b7c2d4e586
+        lsdata batches --cancel 1f3a90b7c2d4
     """
     settings = load()
     workspace = Workspace(settings.paths.root)

@@ -14,6 +14,7 @@ from latentscore_data.core.base.manifest import StageFiles, read_manifest
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
+from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.stages.base import STAGES, stage_named
 
 if TYPE_CHECKING:
@@ -175,6 +176,10 @@ def run_stages(
     if dry_run:
         chain.plan = list(plan)
         chain.missing = {stage: found for stage in stages if (found := stage_named(stage).preflight(settings))}
+        for step in chain.plan:
+            if settings.llm.max_cost is not None and step.get("calls") and step.get("cost_usd", 0.0) is None:
+                unknown = unknown_price(step.get("model", step["stage"]), settings.llm.max_cost)
+                chain.missing.setdefault(step["stage"], []).append(unknown)
         return chain
     check_first(settings, stages)
     yes = agree(plan, settings, yes)
