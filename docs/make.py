@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -39,10 +39,25 @@ def _section(name: str, model: Any) -> str:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             tables.append(_section(f"{name}.{key}", field.annotation))
             continue
+        named = _named_table(f"{name}.{key}", field)
+        if named:
+            tables.append(named)
+            continue
         lines.append(f"# {' '.join((field.description or '').split())}")
         default = field.get_default(call_default_factory=True)
         lines.append(f"# {key} =" if default is None else f"{key} = {_toml(default)}")
     return "\n".join(lines) + "\n" + "".join(tables)
+
+
+def _named_table(name: str, field: Any) -> str:
+    """A setting with one table for each name that the user gives, as an example that is commented out; else empty."""
+    arguments = get_args(field.annotation)
+    if get_origin(field.annotation) is not dict or not issubclass(arguments[1], BaseModel):
+        return ""
+    lines = [f"\n# {' '.join((field.description or '').split())}", f'# [{name}."NAME"]']
+    for key, inner in arguments[1].model_fields.items():
+        lines += [f"# # {' '.join((inner.description or '').split())}", f"# {key} ="]
+    return "\n".join(lines) + "\n"
 
 
 def _toml(value: Any) -> str:

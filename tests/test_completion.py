@@ -47,7 +47,7 @@ def test_bash_knows_commands_and_values_of_settings_and_workspace(shell: Path) -
     assert {"run-all", "doctor"} <= set(completions(shell, "lsdata "))
     assert completions(shell, "lsdata run-") == ["run-all"]
     assert "--sample" in completions(shell, "lsdata run-all --sa")
-    assert completions(shell, "lsdata doctor --fetch ") == ["clap", "minilm"]
+    assert completions(shell, "lsdata doctor --fetch ") == ["clap", "minilm", "prices"]
 
 
 @pytest.mark.parametrize("name", ["zsh", "fish"])

@@ -68,6 +68,11 @@ COMMANDS = {
         HELPERS,
         "What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing.",
     ),
+    "batches": Entry(
+        "batches",
+        HELPERS,
+        "Show the provider batches that are open in this workspace, with age, counts and cost; or cancel some.",
+    ),
     "render": Entry(
         "render",
         HELPERS,

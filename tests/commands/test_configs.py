@@ -144,7 +144,7 @@ def test_batches_give_the_same_candidates_for_fewer_calls(root: Path, tmp_path: 
         one, many = write_rows(tmp_path / "one", 8), write_rows(tmp_path / "many", 8)
         generate(server, one.root, "--n", "2")
         before = len(server.received)
-        assert generate(server, many.root, "--n", "2", "--batch-size", "4").exit_code == 0
+        assert generate(server, many.root, "--n", "2", "--vibes-per-call", "4").exit_code == 0
         assert (before, len(server.received) - before) == (16, 4)
     assert [line["config_candidates"] for line in lines(one)] == [line["config_candidates"] for line in lines(many)]
 

@@ -231,7 +231,7 @@ def test_what_cannot_go_or_was_not_agreed_to_never_starts(
 def test_a_dry_run_says_what_would_be_done_there(modal: LoopbackModal, lsdata: Lsdata, root: Path) -> None:
     write_rows(root)
     command = ("bench", "--root", str(root), "--source", "local:gemma3-270m=g", "--scorer", "judge:openai/gpt-audio")
-    out = lsdata(*command, "--on", "modal", "--dry-run")
+    out = lsdata(*command, "--on", "modal", "--dry-run", env={"OPENAI_API_KEY": "none"})
     assert out.returncode == 0, out.stderr
     assert "3 answers of g in up to 1 containers" in out.stderr
     assert "scored here: judge:openai/gpt-audio needs your key" in out.stderr

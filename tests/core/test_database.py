@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from conftest import Lsdata
+from factories import make_text
 from latentscore_data.core.base import database
 from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.cache import AnswerCache, Stored
 from latentscore_data.core.scoring.cache import ScoreCache
@@ -249,6 +251,7 @@ def test_commands_go_on_with_a_damaged_cache(root: Path, lsdata_here: Lsdata) ->
     """What only looks (doctor) and what plans (a dry run of a paid model) both open the answer cache."""
     path = Workspace(root).llm_cache
     write_rows(Workspace(root))
+    replace_rows(Workspace(root).texts("moby-dick"), [make_text()])
     for command in (("doctor",), ("vibes", "--model", "openai/gpt-5-mini", "--dry-run")):
         fill_answers(path)
         path.write_bytes(DAMAGES["zeroed pages"](path.read_bytes()))

@@ -1,16 +1,51 @@
-"""What the stages that cost money share: who answers, what it would cost, and the question before money is spent."""
+"""What the stages that cost money share: the plan of a dry run, and the exit code that the run would have."""
 
 from __future__ import annotations
 
-from latentscore_data.core.base.display import OUTPUT, clean, console, money, print_json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from latentscore_data.core.base.display import OUTPUT, clean, console, money, print_json, say
+from latentscore_data.core.base.errors import LsdataError
+from latentscore_data.core.llm.batches.state import Batch, age_in_words
 from latentscore_data.core.llm.plan import Plan
 
 
-def show_plan(plan: Plan) -> None:
-    """The plan of a dry run, as a table or as one JSON document."""
+def show_dry_run(
+    plans: Sequence[Plan],
+    check: Callable[[], object],
+    *,
+    document: Callable[[], dict[str, Any]] | None = None,
+    remote: Sequence[str] = (),
+) -> None:
+    """Show the plans, then end as the run would: with the error that ``check`` raises, or with 0.
+
+    ``document`` makes the JSON document, where it is not that of the one plan; ``remote`` are lines about work elsewhere.
+    """
+    problem: LsdataError | None = None
+    try:
+        check()
+    except LsdataError as error:
+        problem = error
     if OUTPUT.json:
-        print_json({"dry_run": True, **plan.to_dict()})
-        return
+        found = document() if document is not None else plans[0].to_dict()
+        if problem is not None:
+            found |= {"error": problem.message, "remedy": problem.remedy, "exit_code": problem.exit_code}
+            say(f"lsdata: {problem.message}\n  -> {problem.remedy}")
+        print_json({"dry_run": True, **found})
+        raise typer.Exit(problem.exit_code if problem is not None else 0)
+    for plan in plans:
+        show_plan(plan)
+    for line in remote:
+        say(line)
+    if problem is not None:
+        raise problem
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan of one model as a table."""
     from rich.table import Table
     from rich.text import Text
 
@@ -19,14 +54,42 @@ def show_plan(plan: Plan) -> None:
     )
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
+    waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
         "rows": f"{plan.rows:,}",
-        "calls": f"{plan.calls:,} ({plan.cached:,} more are in the cache)",
+        "calls": f"{plan.calls:,} ({plan.cached:,} more are in the cache)" + waiting,
         "tokens": f"{plan.tokens_in:,} in, about {plan.tokens_out:,} out",
+        "price": plan.price,
         "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at the very most" if plan.worst_usd else ""),
         "basis": plan.basis,
     }
     for name, value in facts.items():
-        table.add_row(name, Text(clean(value)))
+        if value:
+            table.add_row(name, Text(clean(value)))
+    console().print(table)
+
+
+def show_batches(batches: Sequence[Batch]) -> None:
+    """The batches in flight, one line each, as they were when the provider was last asked."""
+    if not batches:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None)
+    table.add_column("batch", no_wrap=True, min_width=12)
+    for name in ("stage", "model", "state", "answered", "failed", "age", "at most"):
+        table.add_column(name, overflow="fold")
+    for batch in batches:
+        table.add_row(
+            batch.tag,
+            batch.stage,
+            Text(clean(batch.model)),
+            Text(clean(batch.remote_status or batch.state)),
+            f"{batch.done:,} of {batch.questions:,}",
+            f"{batch.failed:,}",
+            age_in_words(batch),
+            money(batch.worst_usd),
+        )
     console().print(table)

@@ -94,7 +94,13 @@ MaxQpsOption = Annotated[
     float | None, typer.Option(help="Maximum number of calls started per second.", min=0.001, rich_help_panel=MODELS)
 ]
 MaxCostOption = Annotated[
-    float | None, typer.Option(help="Hard stop in US dollars for the whole run.", min=0, rich_help_panel=MODELS)
+    float | None,
+    typer.Option(
+        help="Cap in US dollars on the whole run: model calls stop at it; containers that could exceed it are refused "
+        "beforehand.",
+        min=0,
+        rich_help_panel=MODELS,
+    ),
 ]
 ApiBaseOption = Annotated[
     str | None, typer.Option(help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS)
@@ -102,6 +108,18 @@ ApiBaseOption = Annotated[
 ApiKeyEnvOption = Annotated[
     str | None,
     typer.Option(help="Environment variable whose key goes to --api-base.", rich_help_panel=MODELS),
+]
+BatchOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--batch/--no-batch",
+        help="Send the questions to the provider's batch API: half the price, answers within a day.",
+        rich_help_panel=MODELS,
+    ),
+]
+WaitOption = Annotated[
+    bool | None,
+    typer.Option("--wait/--no-wait", help="Stay until the open batches have ended.", rich_help_panel=MODELS),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or much is fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
@@ -128,6 +146,8 @@ CALL_OPTIONS = {
     "max_cost": MaxCostOption,
     "api_base": ApiBaseOption,
     "api_key_env": ApiKeyEnvOption,
+    "batch": BatchOption,
+    "batch_wait": WaitOption,
 }
 """The flags of every command that calls models, by the setting in ``llm`` that each overrides."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentscore_data.commands._models import show_plan
+from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
     DryRunOption,
     LimitOption,
@@ -25,12 +25,12 @@ from latentscore_data.commands._options import (
     load,
     show,
 )
-from latentscore_data.core.base.display import OUTPUT, print_json, say
+from latentscore_data.core.base.display import say
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.stages.bench import evaluate_answers, plans, remote_estimates, run_bench
+from latentscore_data.core.stages.bench import check_run, evaluate_answers, plans, remote_estimates, run_bench
 from latentscore_data.core.stages.spending import trust_key_to
 
 LISTENERS = "People listen"
@@ -112,19 +112,15 @@ def bench(
     if dry_run:
         asked = plans(settings, workspace)
         away = remote_estimates(settings, workspace, executor) if executor.remote else []
-        if OUTPUT.json:
-            there = [
-                {**asdict(remote_estimate), "cap_usd": remote_estimate.cap_usd(settings.train.modal)}
-                for remote_estimate in away
-            ]
-            print_json({"dry_run": True, "plans": [plan.to_dict() for plan in asked], "on_modal": there})
-            return
-        for plan in asked:
-            show_plan(plan)
-        for remote_estimate in away:
-            say(remote_estimate.in_words(settings.train.modal))
+        modal = settings.train.modal
+        document = {
+            "plans": [plan.to_dict() for plan in asked],
+            "on_modal": [{**asdict(one), "cap_usd": one.cap_usd(modal)} for one in away],
+        }
         if not asked and not away:
             say("bench: dry run: none of these sources costs money")
+        words = [one.in_words(modal) for one in away]
+        show_dry_run(asked, lambda: check_run(asked, away, settings), document=lambda: document, remote=words)
         return
     if human_answers:
         show(evaluate_answers(human_answers, workspace))

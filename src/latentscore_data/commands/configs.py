@@ -9,7 +9,7 @@ import typer
 
 import latentscore
 from latentscore.errors import AudioError
-from latentscore_data.commands._models import show_plan
+from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
     DryRunOption,
     ExamplesOption,
@@ -31,21 +31,25 @@ from latentscore_data.commands._options import (
 )
 from latentscore_data.core.base.display import OUTPUT, clean, console, palette_blocks, print_json, say, shorten
 from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.configs.candidate_generation import Source
 from latentscore_data.core.scoring.best_of import count_inputs
 from latentscore_data.core.stages.configs import (
     answer_vibes,
+    check_run,
     choose_rows,
     for_typed,
-    make_plan_for,
+    planned,
     remote_estimates,
     run_configs,
     typed_rows,
 )
-from latentscore_data.core.stages.spending import trust_key_to
+from latentscore_data.core.stages.spending import check_remote_jobs, trust_key_to
 
 
 @calls_models
@@ -67,7 +71,9 @@ def configs(
     ] = None,
     only: Annotated[str | None, typer.Option(help="Only one half: generate or score.")] = None,
     seconds: SecondsOption = None,
-    batch_size: Annotated[int | None, typer.Option(help="Vibes asked for in one call.", min=1, max=64)] = None,
+    vibes_per_call: Annotated[
+        int | None, typer.Option(help="Packing: vibes asked for in one call.", min=1, max=64)
+    ] = None,
     workers: WorkersOption = None,
     on: OnOption = None,
     audio: Annotated[
@@ -100,7 +106,13 @@ def configs(
         )
     settings = load(
         configs=chosen(
-            model=model, n=n, temperature=temperature, limit=limit, splits=split, batch_size=batch_size, seed=seed
+            model=model,
+            n=n,
+            temperature=temperature,
+            limit=limit,
+            splits=split,
+            vibes_per_call=vibes_per_call,
+            seed=seed,
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
         prompts=chosen(examples=examples, system=system),
@@ -114,8 +126,10 @@ def configs(
     workspace = Workspace(settings.paths.root)
     if vibe:
         settings = for_typed(settings)
+        if calls.get("batch"):
+            raise InputError("vibes on the command line are answered at once", "leave --batch out")
         if dry_run:
-            show_plan(make_plan_for(typed_rows(vibe), settings, workspace))
+            show_plans(typed_rows(vibe), settings, workspace, None, trusted)
             return
         summary = answer_vibes(vibe, settings, workspace, audio=audio, trusted=trusted, yes=yes)
         if play:
@@ -129,10 +143,7 @@ def configs(
         )
         only = "score"
     if dry_run:
-        show_plan(make_plan_for(rows, settings, workspace))
-        if executor.remote and only != "generate":
-            for estimate in remote_estimates(settings, len(rows), executor):
-                say(estimate.in_words(settings.train.modal))
+        show_plans(rows, settings, workspace, only, trusted, executor)
         return
     with workspace.lock("configs"):
         summary = run_configs(
@@ -158,6 +169,33 @@ def play_answers(summary: Summary, settings: Settings) -> None:
                 latentscore.render(answer["config_payload"], settings.scoring.seconds, settings.scoring.seed).play()
             except AudioError as error:
                 raise MissingError(f"--play: {error}", "--audio DIR writes the sound instead") from error
+
+
+def show_plans(
+    rows: Source | list[VibeRow],
+    settings: Settings,
+    workspace: Workspace,
+    only: str | None,
+    trusted: frozenset[str],
+    executor: Executor | None = None,
+) -> None:
+    """What the run would ask and cost; ends as the run would."""
+    plans = planned(rows, settings, workspace, only)
+    remote = executor is not None and executor.remote and only != "generate"
+    away = remote_estimates(settings, len(rows), executor) if executor is not None and remote else []
+
+    def check() -> None:
+        check_run(plans, settings, only, trusted)
+        check_remote_jobs(away, settings)
+
+    def document() -> dict[str, Any]:
+        asked = [plan.to_dict() for plan in plans]
+        return {"judges": asked} if only == "score" else {**asked[0], "judges": asked[1:]}
+
+    if not plans:
+        say("configs: dry run: no model is asked")
+    words = [estimate.in_words(settings.train.modal) for estimate in away]
+    show_dry_run(plans, check, document=document, remote=words)
 
 
 def show_winners(summary: Summary) -> None:

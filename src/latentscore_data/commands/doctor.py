@@ -21,6 +21,7 @@ from latentscore_data.core.base.settings import Settings, resolve_settings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.cache import AnswerCache
+from latentscore_data.core.llm.openrouter_prices import fetch_list, newest_list
 from latentscore_data.core.scoring.clap import clap_missing
 from latentscore_data.core.stages.base import STAGES, stage_named
 from latentscore_data.core.vibes.dedupe import minilm_missing
@@ -38,7 +39,9 @@ def doctor(
     fetch: Annotated[
         str | None,
         typer.Option(
-            metavar="clap|minilm", help="Download these weights now.", autocompletion=lambda: ["clap", "minilm"]
+            metavar="clap|minilm|prices",
+            help="Download these weights, or OpenRouter's price list, now.",
+            autocompletion=lambda: ["clap", "minilm", "prices"],
         ),
     ] = None,
     settings: Annotated[
@@ -54,10 +57,14 @@ def doctor(
         lsdata doctor
         lsdata doctor --for train
         lsdata doctor --fetch clap
+        lsdata doctor --fetch prices
     """
     effective = load()
     if settings:
         show_settings()
+        return
+    if fetch == "prices":
+        fetch_prices(effective)
         return
     if fetch is not None:
         fetch_weights(fetch, effective)
@@ -103,6 +110,7 @@ def examine(settings: Settings, stage: str | None) -> Iterator[Finding]:
     yield from _keys()
     yield from _proxies(settings)
     yield from _weights(settings)
+    yield _prices(settings)
     yield from _modal()
     yield from _disk(settings)
     yield from _needs(settings, stage)
@@ -205,6 +213,13 @@ def _weights(settings: Settings) -> Iterator[Finding]:
             yield Finding("weights", name, "absent", why.message, why.remedy)
 
 
+def _prices(settings: Settings) -> Finding:
+    fetched = newest_list(settings.paths.price_lists)
+    if fetched is None:
+        return Finding("prices", "OpenRouter", "absent", "no list fetched", "lsdata doctor --fetch prices")
+    return Finding("prices", "OpenRouter", "ok", f"{len(fetched.models):,} models, list of {fetched.date}")
+
+
 def _modal() -> Iterator[Finding]:
     import os
     from importlib.util import find_spec
@@ -298,11 +313,17 @@ def show_settings() -> None:
     console().print(table)
 
 
+def fetch_prices(settings: Settings) -> None:
+    """Fetch OpenRouter's public model list into a dated file of the workspace."""
+    path, count = fetch_list(settings.paths.price_lists)
+    say(f"prices: {count:,} models in {path}")
+
+
 def fetch_weights(name: str, settings: Settings) -> None:
     """Download weights, telling how far it is; nothing else in the program fetches weights by itself."""
     models = {"clap": settings.scoring.clap_model, "minilm": MINILM}
     if name not in models:
-        raise InputError(f"{name!r} cannot be fetched", f"one of: {', '.join(models)}")
+        raise InputError(f"{name!r} cannot be fetched", f"one of: {', '.join(models)}, prices")
     say(f"fetching {models[name]} ...")
     folder = fetch_model(models[name], _fetching())
     say(f"{name}: in {folder}")

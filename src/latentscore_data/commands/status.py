@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentscore_data.commands._models import show_batches
 from latentscore_data.commands._options import Globals, load
 from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, say
 from latentscore_data.core.base.display import money as dollars
@@ -15,6 +16,7 @@ from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, stale_reasons
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches.state import FILE_NAME, in_json, open_batches
 from latentscore_data.core.stages.base import STAGES, Stage, stage_named
 from latentscore_data.core.stages.chain import sample_flags
 from latentscore_data.core.stages.configs import winners
@@ -47,10 +49,13 @@ def status(
     workspace = Workspace(settings.paths.root)
     stages = look(settings, workspace)
     money = money_spent(workspace)
+    batches = open_batches(workspace.llm_cache.with_name(FILE_NAME))
     if OUTPUT.json:
-        print_json({"root": str(workspace.root), "stages": [stage.to_dict() for stage in stages], "money": money})
+        found = {"root": str(workspace.root), "stages": [stage.to_dict() for stage in stages], "money": money}
+        print_json({**found, "batches": [in_json(batch) for batch in batches]})
         return
     show_status(workspace, stages, money)
+    show_batches(batches)
 
 
 def _begun(root: Path) -> bool:

@@ -73,7 +73,11 @@ DetachOption = Annotated[
 ]
 ModalCostOption = Annotated[
     float | None,
-    typer.Option(help="Refuse a remote run that could cost more, in US dollars.", min=0, rich_help_panel=WHERE),
+    typer.Option(
+        help="Cap in US dollars on the whole run: containers that could exceed it are refused beforehand.",
+        min=0,
+        rich_help_panel=WHERE,
+    ),
 ]
 EvaluateOption = Annotated[
     bool, typer.Option("--evaluate", help="Then compare it with its base, random and look-up.", rich_help_panel=JUDGE)

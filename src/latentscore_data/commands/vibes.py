@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentscore_data.commands._models import show_plan
+from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
     DryRunOption,
     ModelOption,
@@ -21,8 +21,8 @@ from latentscore_data.commands._options import (
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.stages.spending import trust_key_to
-from latentscore_data.core.stages.vibes import make_plan_for, run_vibes
+from latentscore_data.core.stages.spending import check_spending, trust_key_to
+from latentscore_data.core.stages.vibes import make_plan_for, require_texts, run_vibes
 
 if TYPE_CHECKING:
     pass
@@ -82,7 +82,9 @@ def vibes(
     trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:
-        show_plan(make_plan_for(settings, workspace))
+        require_texts(workspace)
+        plan = make_plan_for(settings, workspace)
+        show_dry_run([plan], lambda: check_spending(plan, settings.llm))
         return
     with workspace.lock("vibes"):
         show(run_vibes(settings, yes=yes, retry_failed=retry_failed, overwrite=overwrite))

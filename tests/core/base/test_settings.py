@@ -23,12 +23,12 @@ def test_later_wins_default_file_environment_flag(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("LSDATA_CONFIGS__TEMPERATURE", "0.3")
     settings = load_settings(path, configs=chosen(n=4, seed=None))
     assert (settings.configs.n, settings.configs.temperature, settings.configs.seed) == (4, 0.3, 5)
-    assert settings.configs.batch_size == 1
+    assert settings.configs.vibes_per_call == 1
     origins = resolve_settings(path, configs=chosen(n=4)).origins
     assert origins["configs.n"] == "flag"
     assert origins["configs.temperature"] == "LSDATA_CONFIGS__TEMPERATURE"
     assert origins["configs.seed"] == str(path)
-    assert origins["configs.batch_size"] == "default"
+    assert origins["configs.vibes_per_call"] == "default"
 
 
 @pytest.mark.parametrize("text", ["[train.checkpoint]\nearly_stopping_patience = ''\n", "[llm]\nmax_cost = ''\n"])

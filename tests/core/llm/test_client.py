@@ -53,7 +53,7 @@ def ask(
     cache: Path | None = None,
     model: str = "hosted_vllm/test",
     price: Price | None = None,
-    batch_size: int = 1,
+    per_call: int = 1,
     ledger: Ledger | None = None,
     **changes: Any,
 ) -> tuple[list[Any], LiteLLM]:
@@ -65,7 +65,7 @@ def ask(
             settings(server, **changes),
             cache=AnswerCache(cache) if cache else None,
             price=price,
-            batch_size=batch_size,
+            per_call=per_call,
             ledger=ledger,
             stage="test",
         )
@@ -436,7 +436,7 @@ def test_a_batch_is_one_call_and_its_answers_are_kept_as_if_asked_alone(tmp_path
     cache = tmp_path / "c.sqlite"
     asked = [question(f"say {word}") for word in ("rain", "snow", "hail")]
     with ChatServer(batch_reply) as server:
-        answers, _ = ask(server, *asked, cache=cache, batch_size=3)
+        answers, _ = ask(server, *asked, cache=cache, per_call=3)
         assert words(answers) == ["rain", "snow", "hail"]
         assert len(server.received) == 1
         assert server.received[0].body["max_tokens"] == 150
@@ -449,7 +449,7 @@ def test_a_batch_is_one_call_and_its_answers_are_kept_as_if_asked_alone(tmp_path
 def test_what_a_batch_does_not_answer_is_asked_alone() -> None:
     asked = [question(f"say {word}") for word in ("rain", "nothing", "noise", "hail")]
     with ChatServer(batch_reply) as server:
-        answers, _ = ask(server, *asked, batch_size=4)
+        answers, _ = ask(server, *asked, per_call=4)
         assert words(answers) == ["rain", "nothing", "noise", "hail"]
         assert len(server.received) == 3
 
@@ -457,14 +457,14 @@ def test_what_a_batch_does_not_answer_is_asked_alone() -> None:
 @pytest.mark.parametrize("fault", ["malformed", "empty", "wrong-schema", "truncated"])
 def test_a_failed_batch_is_asked_one_by_one(fault: str) -> None:
     with ChatServer(batch_reply, script=[fault]) as server:
-        answers, _ = ask(server, question("say rain"), question("say snow"), batch_size=2)
+        answers, _ = ask(server, question("say rain"), question("say snow"), per_call=2)
         assert words(answers) == ["rain", "snow"]
         assert len(server.received) == 3
 
 
 def test_a_batch_that_is_not_full_does_not_wait_for_ever_and_candidates_never_meet_in_one() -> None:
     with ChatServer(batch_reply) as server:
-        answers, _ = ask(server, *(question("say rain", sample_idx=n) for n in range(3)), batch_size=8)
+        answers, _ = ask(server, *(question("say rain", sample_idx=n) for n in range(3)), per_call=8)
         assert words(answers) == ["rain"] * 3
         assert len(server.received) == 3
 
@@ -477,13 +477,13 @@ def test_a_disk_that_refuses_a_batch_is_told_to_everybody_who_waits(
 
     monkeypatch.setattr(AnswerCache, "put", full)
     with ChatServer(batch_reply) as server:
-        answers, _ = ask(server, question("say rain"), question("say snow"), cache=tmp_path / "c.sqlite", batch_size=2)
+        answers, _ = ask(server, question("say rain"), question("say snow"), cache=tmp_path / "c.sqlite", per_call=2)
     assert [type(answer) for answer in answers] == [OutputError, OutputError]
 
 
 def test_a_bad_key_stops_batches_too() -> None:
     with ChatServer(batch_reply, keys={"right"}) as server:
-        answers, _ = ask(server, *(question(f"say {n}") for n in range(8)), batch_size=2)
+        answers, _ = ask(server, *(question(f"say {n}") for n in range(8)), per_call=2)
         assert len(server.received) == 1
         assert all(isinstance(answer, LsdataError) for answer in answers)
 
@@ -585,10 +585,10 @@ def test_an_answer_is_kept_before_it_is_booked(tmp_path: Path) -> None:
 
 
 def test_the_cap_reserves_enough_for_other_scripts_and_for_sound() -> None:
-    from latentscore_data.core.llm.client import _rough_tokens
+    from latentscore_data.core.llm.client import rough_tokens
 
     def reserved(content: Any) -> tuple[int, int]:
-        return _rough_tokens([{"role": "user", "content": content}])
+        return rough_tokens([{"role": "user", "content": content}])
 
     assert reserved("rain on a tin roof " * 100) == (16 + 1900 // 3, 0)
     assert reserved("夜雨敲打着铁皮屋顶" * 100)[0] >= 900 * 1.5  # what OpenAI's older tokenizers make of it

@@ -171,6 +171,8 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     yield "done", str(summary.done)
     if summary.skipped:
         yield "already done", str(summary.skipped)
+    if summary.pending:
+        yield "in batches", f"{summary.pending:,} questions wait for their answers"
     if summary.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failed.most_common())
         yield "failed", f"{sum(summary.failed.values())} ({kinds})"

@@ -33,16 +33,22 @@ class Layer:
 
     def says(self, name: str) -> bool:
         """Return whether this layer holds a value of that dotted name, or of a name below it."""
-        at: Any = self.values
-        for part in name.split("."):
-            if not isinstance(at, dict) or part not in at:
-                return False
-            at = cast(Values, at)[part]
-        return True
+        return _holds(self.values, name.split("."))
 
     def origin_of(self, name: str) -> str:
         """A variable of the environment has a name of its own; every other layer is named as a whole."""
         return f"LSDATA_{name.upper().replace('.', '__')}" if self.origin == "environment" else self.origin
+
+
+def _holds(values: Any, parts: Sequence[str]) -> bool:
+    """Return whether the values lead to that name; a key may contain dots itself, as the name of a model does."""
+    if not parts:
+        return True
+    if not isinstance(values, dict):
+        return False
+    table = cast(Values, values)
+    heads = ((".".join(parts[:count]), parts[count:]) for count in range(1, len(parts) + 1))
+    return any(head in table and _holds(table[head], rest) for head, rest in heads)
 
 
 @dataclass(frozen=True)

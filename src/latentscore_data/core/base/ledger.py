@@ -55,6 +55,11 @@ class Ledger:
         if cost_usd or time.monotonic() - self._written > FLUSH_SECONDS:
             self.flush()
 
+    def record_batch(self, stage: str, model: str, usage: Usage, batch: str) -> None:
+        """Book all answers of a provider batch in one line that names it, so that it can be seen whether that was done."""
+        with self._alone(), Appender(self.path, mode=OWNER_ONLY) as book:
+            book.append({**_line(stage, model, usage), "batch": batch})
+
     def add_cached(self, stage: str, model: str, cached: int, saved_usd: float) -> None:
         """Book what the cache has answered."""
         if cached:
@@ -100,6 +105,11 @@ class Ledger:
             yield
         finally:
             lock.release()
+
+
+def has_batch(path: Path, batch: str) -> bool:
+    """Return whether the answers of that provider batch are booked."""
+    return path.exists() and any(line.get("batch") == batch for _, line in read_lines(path, torn="drop"))
 
 
 def totals(path: Path) -> dict[tuple[str, str], Usage]:

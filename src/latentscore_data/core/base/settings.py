@@ -64,6 +64,11 @@ class PathsSettings(Section):
             raise ValueError("a folder must be named; . is this one")
         return Path(value).expanduser() if isinstance(value, str | Path) else value
 
+    @property
+    def price_lists(self) -> Path:
+        """Where ``doctor --fetch prices`` writes."""
+        return self.root / ".cache" / "prices"
+
 
 @dataclass
 class SpendTracker:
@@ -71,6 +76,19 @@ class SpendTracker:
 
     spent: float = field(default=0.0, compare=False)
     in_flight: float = field(default=0.0, compare=False)
+
+
+class PriceSettings(Section):
+    """The price of one model, or of all whose names match a pattern."""
+
+    input: float = Field(ge=0)
+    """US dollars per million tokens of the prompt; 0 for a server that costs nothing."""
+    output: float = Field(ge=0)
+    """US dollars per million tokens of the answer."""
+    cached_input: float | None = Field(default=None, ge=0)
+    """US dollars per million tokens of the prompt that the provider had cached; empty for input."""
+    audio_input: float | None = Field(default=None, ge=0)
+    """US dollars per million tokens of sound in the prompt; empty for input."""
 
 
 class LLMSettings(Section):
@@ -87,8 +105,16 @@ class LLMSettings(Section):
     max_tokens_per_minute: int | None = Field(default=None, gt=0)
     """Most tokens (in and out) per minute; empty for no limit."""
     max_cost: float | None = Field(default=None, ge=0)
-    """Hard stop in US dollars for one run with all its models, counting what is in flight; empty to be asked before money is
-    spent."""
+    """Cap in US dollars on one whole run: all models, calls in flight and remote containers; empty to be asked before money
+    is spent."""
+    prices: dict[str, PriceSettings] = {}
+    """Prices of your own by model name or pattern (openrouter/*), before all price lists; the longest pattern wins."""
+    batch: bool = False
+    """Send the questions of vibes, configs and bench to the provider's batch API: half the price, answers within a day."""
+    batch_wait: bool = False
+    """Stay until the open batches have ended, instead of returning."""
+    batch_poll_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """How often the provider is asked how far the batches are, while waiting for them."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
     """How long one call may take."""
     max_attempts: int = Field(default=6, ge=1, le=50)
@@ -97,6 +123,7 @@ class LLMSettings(Section):
     """The longest wait before another try, also when the server asks for more."""
 
     _spend: SpendTracker = PrivateAttr(default_factory=SpendTracker)
+    _price_lists: Path | None = PrivateAttr(default=None)
 
     @field_validator("api_base")
     @classmethod
@@ -113,6 +140,11 @@ class LLMSettings(Section):
     def spend(self) -> SpendTracker:
         """What everybody who was handed these settings has spent: ``max_cost`` is one cap for all of them."""
         return self._spend
+
+    @property
+    def price_lists(self) -> Path | None:
+        """The folder of fetched price lists; None for settings that belong to no workspace."""
+        return self._price_lists
 
 
 class DownloadSettings(Section):
@@ -222,8 +254,8 @@ class ConfigsSettings(Section):
     """Use at most this many vibe rows, from the start."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
-    batch_size: int = Field(default=1, ge=1, le=64)
-    """Vibes asked for in one call; more saves tokens, a failed batch is asked one by one."""
+    vibes_per_call: int = Field(default=1, ge=1, le=64)
+    """Packing: vibes asked for in one call; more saves tokens, and a call that failed is asked again vibe by vibe."""
     seed: int = 0
     """Seed given to the model."""
 
@@ -503,6 +535,10 @@ class Settings(BaseSettings):
     run_all: RunAllSettings = RunAllSettings()
 
     _typed: Values = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: Any) -> None:
+        # Prices are looked up wherever a model is asked, with the settings of the calls alone at hand.
+        self.llm._price_lists = self.paths.price_lists
 
     def remember(self, flags: Mapping[str, Values]) -> None:
         """Note the sections of values that came from flags."""

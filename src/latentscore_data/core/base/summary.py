@@ -27,6 +27,8 @@ class Summary:
     """Rows that are done with fewer results than asked for."""
     unfinished: int = 0
     """Rows that came short in this run for a reason that may pass: the next run does them again."""
+    pending: int = 0
+    """Questions that wait in provider batches: the stage is not done before they are answered."""
     seconds: float = 0.0
     calls: int = 0
     cached: int = 0
@@ -47,6 +49,15 @@ class Summary:
         self.tokens_in, self.tokens_out = usage.tokens_in, usage.tokens_out
         self.cost_usd = None if usage.unpriced and not usage.cost_usd else usage.cost_usd
         self.saved_usd = usage.saved_usd
+
+    def add_usage(self, usage: Usage) -> None:
+        """Add what was asked and paid outside of the stage's own calls."""
+        self.calls += usage.calls
+        self.tokens_in += usage.tokens_in
+        self.tokens_out += usage.tokens_out
+        if self.cost_usd is not None:
+            unknown = usage.unpriced and not usage.cost_usd
+            self.cost_usd = None if unknown else self.cost_usd + usage.cost_usd
 
     def add_bill(self, other: Summary) -> None:
         """Add what another part of the run has asked and paid."""
@@ -71,6 +82,7 @@ class Summary:
             "failed": dict(self.failed),
             "short": self.short,
             "unfinished": self.unfinished,
+            "pending": self.pending,
             "seconds": round(self.seconds, 3),
             "calls": self.calls,
             "cached": self.cached,

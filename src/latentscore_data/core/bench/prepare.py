@@ -166,8 +166,12 @@ def generator_deps(
     cache: ScoreCache,
     *,
     executor: Executor | None = None,
+    ask_through: Callable[[str], LLM] | None = None,
 ) -> GeneratorDeps:
-    """What the generators may draw on; nothing expensive happens before one of them asks for it."""
+    """What the generators may draw on; nothing expensive happens before one of them asks for it.
+
+    ``ask_through`` makes the client of a hosted model, where that is not one that asks directly.
+    """
 
     def ask(model: str) -> LLM:
         return connect(
@@ -186,7 +190,7 @@ def generator_deps(
         prompts=settings.prompts,
         embedder=embedder,
         sounds=sounds,
-        connect=ask,
+        connect=ask_through or ask,
         training_rows=lambda: training_rows(workspace),
         executor=executor,
         runs=workspace.train_dir,

@@ -147,7 +147,7 @@ def generate(
         client=llm,
     )
     # Twice what the model is asked at once, so that rows that wait for a retry do not leave it idle.
-    in_flight = max(2, math.ceil(2 * max_concurrency * settings.batch_size / settings.n))
+    in_flight = max(2, math.ceil(2 * max_concurrency * settings.vibes_per_call / settings.n))
     name_rows(workspace.candidates)
     before = _row_ids(workspace.candidates) if overwrite else frozenset[str]()
     summary = run_stage(

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from latentscore_data.core.base.errors import MissingError, StoppedError
+from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.proxies import call_directly
@@ -24,9 +24,9 @@ from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
-from latentscore_data.core.llm.packing import Asked, Batcher, Together, batch_schema, taken_apart, together
+from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
 from latentscore_data.core.llm.parameters import Parameters
-from latentscore_data.core.llm.prices import Price, litellm_version, price_of
+from latentscore_data.core.llm.prices import Price, answer_cost, litellm_version, price_of, unknown_price
 from latentscore_data.core.llm.replies import Message, read_message
 from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry_delay
 from latentscore_data.core.llm.routes import Route, check_route, key_names, load_litellm, route_to
@@ -47,18 +47,18 @@ def connect(
     cache_path: Path | None,
     ledger: Ledger | None,
     stage: str,
-    batch_size: int = 1,
+    per_call: int = 1,
 ) -> LLM:
     """What answers for ``model``: ``builtin/...`` offline, anything else through LiteLLM.
 
-    With a ``batch_size`` above 1, so many questions that differ only in what the user says share a call.
+    With a ``per_call`` above 1, so many questions that differ only in what the user says share a call.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
     if model.startswith("builtin/"):
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
-    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, batch_size=batch_size)
+    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call)
 
 
 @dataclass
@@ -95,7 +95,7 @@ class LiteLLM:
         cache: AnswerCache | None = None,
         ledger: Ledger | None = None,
         stage: str = "",
-        batch_size: int = 1,
+        per_call: int = 1,
         price: Price | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class LiteLLM:
         self._budget = Budget(settings.max_cost, settings.spend)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
-        self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
+        self._packer = Packer(self._fetch_together, per_call) if per_call > 1 else None
         self._rng = rng or random.Random()
         self._opened = False
         self._writer = BackgroundWriter()
@@ -128,21 +128,27 @@ class LiteLLM:
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
         key = self.key(question, answer_type)
+        known = self.known(key, answer_type)
+        if known is not None:
+            return known
+        # Rows with the same vibe ask the same question: one call serves them all.
+        asking = self._asking.get(key)
+        if asking is None:
+            fetch = self._fetch if self._packer is None else self._packer.ask
+            asking = asyncio.create_task(fetch(key, question, answer_type))
+            self._asking[key] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(asking)
+
+    def known(self, key: str, answer_type: type[T]) -> Answer[T] | None:
+        """The answer from the cache, counted as a call that was saved; None where there is none."""
         stored = self.cache.get(key) if self.cache is not None else None
         known = _from_cache(stored, answer_type) if stored is not None else None
         if known is not None and self.cache is not None:
             self.cache.hits += 1
             self.usage.cached += 1
             self.usage.saved_usd += known.cost_usd or 0.0
-            return known
-        # Rows with the same vibe ask the same question: one call serves them all.
-        asking = self._asking.get(key)
-        if asking is None:
-            fetch = self._fetch if self._batcher is None else self._batcher.ask
-            asking = asyncio.create_task(fetch(key, question, answer_type))
-            self._asking[key] = asking
-            asking.add_done_callback(lambda _: self._asking.pop(key, None))
-        return await asyncio.shield(asking)
+        return known
 
     async def _fetch(self, key: str, question: Question, answer_type: type[T]) -> Answer[T]:
         """Ask until the answer can be used, at most ``ASKED_AGAIN`` times more, each time with what was wrong."""
@@ -167,7 +173,7 @@ class LiteLLM:
                     raise RowFailure("bad request", str(bad), None, attempts) from None
                 if again == ASKED_AGAIN:
                     raise RowFailure("answer", str(bad), None, attempts) from None
-                messages = _asked_again(question.messages, reply.message.shown, bad)
+                messages = asked_again(question.messages, reply.message.shown, bad)
                 continue
             entry = self._stored(reply, value.model_dump_json(), answer_type)
             await self._writer.write(self._keep, reply, [(key, entry)])
@@ -181,7 +187,7 @@ class LiteLLM:
             try:
                 left = await self._ask_together(batch)
             except RowFailure as failure:
-                log.debug("%s: a batch of %d failed (%s); asking one by one", self.model, len(batch), failure.message)
+                log.debug("%s: a pack of %d failed (%s); asking one by one", self.model, len(batch), failure.message)
             except BaseException as error:
                 for asked in batch:
                     asked.answer.set_exception(error)
@@ -192,7 +198,7 @@ class LiteLLM:
         """The questions that got no usable answer from the one call for all."""
         answer_type = batch[0].answer_type
         question = together([asked.question for asked in batch])
-        shape = Shape(Together, self.settings.api_base is None, batch_schema(answer_type))
+        shape = Shape(Together, self.settings.api_base is None, packed_schema(answer_type))
         reply = await self._call(question.messages, question.sampling, shape)
         try:
             values = taken_apart(reply.read(shape), len(batch), answer_type)
@@ -242,7 +248,7 @@ class LiteLLM:
     async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
         """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
         self._open()
-        tokens_in, audio_in = _rough_tokens(messages)
+        tokens_in, audio_in = rough_tokens(messages)
         tokens_out = sampling.get("max_tokens", 4096)
         worst_tokens = tokens_in + audio_in + tokens_out
         worst = self._price.of(tokens_in, tokens_out, audio_in) if self._price is not None else 0.0
@@ -342,7 +348,8 @@ class LiteLLM:
         tokens_in = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
         tokens_out = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
         choice = response.choices[0] if response.choices else None
-        cost = self._cost(response, tokens_in, tokens_out)
+        worked_out = getattr(response, "_hidden_params", {}).get("response_cost")
+        cost = answer_cost(self._price, usage, worked_out)
         self.usage.calls += 1
         self.usage.tokens_in += tokens_in
         self.usage.tokens_out += tokens_out
@@ -365,15 +372,6 @@ class LiteLLM:
         self.usage.unpriced += cost is None
         return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
 
-    def _cost(self, response: Any, tokens_in: int, tokens_out: int) -> float | None:
-        if self._price is None:
-            return None
-        if self._price.free:
-            return 0.0
-        # LiteLLM has worked it out with cached and reasoning tokens at their own prices.
-        known = getattr(response, "_hidden_params", {}).get("response_cost")
-        return float(known) if known else self._price.of(tokens_in, tokens_out)
-
     # -- what is made once
 
     def _open(self) -> None:
@@ -385,10 +383,7 @@ class LiteLLM:
         call_directly(self._route.api_base)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
-            raise StoppedError(
-                f"the price of {self.model} is unknown, so --max-cost {self.settings.max_cost:g} cannot be kept",
-                "leave the cap out (and say --yes), or take a model whose price is known",
-            )
+            raise unknown_price(self.model, self.settings.max_cost)
         self._parameters = Parameters(self.model, self._route)
         self._marks_prompt = "claude" in self.model or self.model.startswith("anthropic/")
 
@@ -467,7 +462,7 @@ def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
     )
 
 
-def _asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> list[dict[str, Any]]:
+def asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> list[dict[str, Any]]:
     """The question with the answer that could not be used and what was wrong with it."""
     if bad.reason == "truncated":
         wish = "It was cut off because it was too long. Answer again, complete and much shorter."
@@ -481,7 +476,7 @@ def _asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> l
     return [*messages, *said, {"role": "user", "content": wish}]
 
 
-def _rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
+def rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
     """An upper guess of (text tokens, tokens of sound) without a tokenizer: of ASCII three characters a token, of anything
     else a token a byte; of sound 32 tokens a second of what the judge sends, 2000 at least.
     """

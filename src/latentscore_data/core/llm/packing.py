@@ -1,4 +1,4 @@
-"""Several questions in one call: gathered here, asked together, answered one by one.
+"""Packing: several questions in one call, gathered here, asked together, answered one by one.
 
 The answers belong to the single questions: each is checked and kept as if it had been asked alone.
 """
@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from latentscore_data.core.llm.types import Question
 
 GATHER_SECONDS = 0.05
-"""How long a batch that is not full waits for company."""
+"""How long a pack that is not full waits for more questions."""
 
-BATCH_RULES = """
+PACKING_RULES = """
 
 You are given several of these at once, each after its key in square brackets. Answer each one by itself, as if it were \
 the only one, and let none of them influence another. The answer is one JSON object with "answers", a list with one \
@@ -28,7 +28,7 @@ object for each key: "key", the key as given, and "answer", an object as describ
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that waits for its batch."""
+    """A question that waits for its pack."""
 
     key: str
     question: Question
@@ -36,7 +36,7 @@ class Asked:
     answer: asyncio.Future[Any]
 
 
-class Batcher:
+class Packer:
     """Gathers questions that differ in nothing but their user message, at most ``size`` of them."""
 
     def __init__(self, send: Callable[[Sequence[Asked]], Awaitable[None]], size: int) -> None:
@@ -45,10 +45,10 @@ class Batcher:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def ask(self, key: str, question: Question, answer_type: type[BaseModel]) -> Any:
-        """The answer, once the batch that the question went with has come back."""
+        """The answer, once the pack that the question went with has come back."""
         loop = asyncio.get_running_loop()
         asked = Asked(key, question, answer_type, loop.create_future())
-        # Candidates of one vibe never meet in a batch: they would be told apart by nothing.
+        # Candidates of one vibe never meet in a pack: they would be told apart by nothing.
         alike = (answer_type, question.system, tuple(question.sampling.items()), question.sample_idx)
         waiting = self._open.setdefault(alike, [])
         waiting.append(asked)
@@ -59,11 +59,11 @@ class Batcher:
         return await asked.answer
 
     def _go(self, alike: Any, only: list[Asked] | None = None) -> None:
-        batch = self._open.get(alike)
-        if not batch or (only is not None and batch is not only):
+        pack = self._open.get(alike)
+        if not pack or (only is not None and pack is not only):
             return
         del self._open[alike]
-        task = asyncio.ensure_future(self._send(batch))
+        task = asyncio.ensure_future(self._send(pack))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
@@ -73,7 +73,7 @@ def together(questions: Sequence[Question]) -> Question:
     first = questions[0]
     user = "\n\n".join(f"[{number}]\n{question.user}" for number, question in enumerate(questions, 1))
     longest = first.max_tokens * len(questions) if first.max_tokens is not None else None
-    return replace(first, system=first.system + BATCH_RULES, user=user, max_tokens=longest)
+    return replace(first, system=first.system + PACKING_RULES, user=user, max_tokens=longest)
 
 
 class Keyed(BaseModel):
@@ -94,8 +94,8 @@ class Together(BaseModel):
 
 
 @cache
-def batch_schema(answer_type: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema that a batch is asked with: the single answer's schema inside, with its definitions lifted up."""
+def packed_schema(answer_type: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema that a pack is asked with: the single answer's schema inside, with its definitions lifted up."""
     single = answer_type.model_json_schema()
     definitions = single.pop("$defs", {})
     keyed = {

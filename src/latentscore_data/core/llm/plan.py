@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches.state import questions_in_flight
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import LiteLLM
-from latentscore_data.core.llm.prices import price_of
+from latentscore_data.core.llm.prices import Price, price_of
 from latentscore_data.core.llm.routes import load_litellm
 from latentscore_data.core.llm.types import Question
 from latentscore_data.core.vibes.extraction import read_texts
@@ -33,6 +34,12 @@ class Plan:
     cost_usd: float | None = 0.0
     worst_usd: float | None = 0.0
     basis: str = ""
+    in_batches: int = 0
+    """Questions that wait in provider batches: they are paid for already."""
+    batch: bool = False
+    """True when the calls go to the provider's batch API."""
+    price: str = ""
+    """Price per million tokens with its source and date; empty for an unknown one."""
 
     @property
     def spends(self) -> bool:
@@ -44,7 +51,7 @@ class Plan:
         cost, worst = (None if usd is None else usd * count for usd in (self.cost_usd, self.worst_usd))
         return Plan(
             self.model, count, self.calls * count, 0, self.tokens_in * count, self.tokens_out * count, cost, worst,
-            f"{basis}; {self.basis}",
+            f"{basis}; {self.basis}", 0, self.batch, self.price,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,14 +65,14 @@ def make_plan(
     example: str,
     settings: LLMSettings,
     cache_path: Path,
-    batch_size: int = 1,
+    per_call: int = 1,
 ) -> Plan:
     """The plan for rows of questions.
 
     Tokens in are measured in the prompts with the model's tokenizer (or the nearest one litellm has). Tokens out are the
     mean of this model's answers of that type in the cache; where there are none, those of ``example``.
     """
-    plan = Plan(model)
+    plan = Plan(model, batch=settings.batch and not model.startswith("builtin/"))
     if model.startswith("builtin/"):
         for questions in rows:
             plan.rows += 1
@@ -77,35 +84,45 @@ def make_plan(
     counter = _Counter(model)
     longest = 0
     asked: set[str] = set()
+    in_batches = questions_in_flight(cache_path)
+    per_call = 1 if plan.batch else per_call
     for questions in rows:
         plan.rows += 1
         for question in questions:
             key = llm.key(question, answer_type)
+            if key in in_batches:
+                plan.in_batches += 1
+                continue
             if key in asked or (cache is not None and cache.has(key)):
                 plan.cached += 1
                 continue
             asked.add(key)
             plan.calls += 1
-            # In a batch the system message is sent once for all.
-            plan.tokens_in += counter(question.system) // batch_size + counter(str(question.user))
+            # In a packed call the system message is sent once for all.
+            plan.tokens_in += counter(question.system) // per_call + counter(str(question.user))
             longest += question.max_tokens or 4096
     known = cache.mean_tokens_out(model, answer_type.__name__) if cache is not None else None
     if cache is not None:
         cache.close()
     if not plan.calls:
-        plan.basis = "all of it is in the cache"
+        plan.basis = "all of it is in the cache" + (" or in open batches" if plan.in_batches else "")
         return plan
     plan.tokens_out = round((known if known is not None else counter(example)) * plan.calls)
-    price = price_of(model, settings)
     out = "mean of this model's answers so far" if known is not None else "a typical answer"
+    _put_price(plan, price_of(model, settings, batch=plan.batch), longest, out)
+    return plan
+
+
+def _put_price(plan: Plan, price: Price | None, longest: int, out: str) -> None:
+    """The cost of a plan whose tokens are known; ``longest`` answers in tokens, ``out`` says what the usual ones rest on."""
     if price is None:
         plan.cost_usd = plan.worst_usd = None
-        plan.basis = f"the price of {model} is unknown; tokens measured in the prompts, answers as {out}"
+        plan.basis = f"the price of {plan.model} is unknown; tokens measured in the prompts, answers as {out}"
     else:
         plan.cost_usd = price.of(plan.tokens_in, plan.tokens_out)
         plan.worst_usd = price.of(plan.tokens_in, longest)
-        plan.basis = f"{price.basis}; tokens measured in the prompts, answers as {out}"
-    return plan
+        plan.price = price.in_words()
+        plan.basis = f"{price.source}; tokens measured in the prompts, answers as {out}"
 
 
 def expected_texts(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:

@@ -1,46 +1,154 @@
-"""What a call costs: known, nothing, or unknown, and never a guess between."""
+"""Prices of models: where each one comes from, and what a call costs."""
 
 from __future__ import annotations
 
+import fnmatch
 import logging
+import math
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.openrouter_prices import newest_list
 from latentscore_data.core.llm.routes import is_loopback, load_litellm
 
 log = logging.getLogger(__name__)
+
+MILLION = 1_000_000
+BATCH_SHARE = 0.5
+"""Price of a provider's batch API relative to direct calls, where a price list names no batch price."""
 
 _OLLAMA = ("ollama/", "ollama_chat/")
 
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per token, and where the figure comes from. Sound has a price of its own with some models."""
+    """US dollars per token. ``basis`` names the source, ``date`` says of which day it is, where that is known.
+
+    Sound and cached prompt tokens have a price of their own with some models.
+    """
 
     per_token_in: float
     per_token_out: float
     basis: str
     per_audio_token_in: float | None = None
+    per_cached_token_in: float | None = None
+    date: str = ""
+    declared: bool = False
+    """True for a price from the settings: it also decides what an answer cost."""
 
-    def of(self, tokens_in: float, tokens_out: float, audio_tokens_in: float = 0) -> float:
-        """US dollars for so many tokens; those of sound are not among ``tokens_in``."""
+    def of(self, tokens_in: float, tokens_out: float, audio_tokens_in: float = 0, cached_tokens_in: float = 0) -> float:
+        """US dollars for so many tokens; those of sound and those that were cached are not among ``tokens_in``."""
         per_audio = self.per_token_in if self.per_audio_token_in is None else self.per_audio_token_in
-        return tokens_in * self.per_token_in + audio_tokens_in * per_audio + tokens_out * self.per_token_out
+        per_cached = self.per_token_in if self.per_cached_token_in is None else self.per_cached_token_in
+        prompt = tokens_in * self.per_token_in + audio_tokens_in * per_audio + cached_tokens_in * per_cached
+        return prompt + tokens_out * self.per_token_out
 
     @property
     def free(self) -> bool:
         return not (self.per_token_in or self.per_token_out or self.per_audio_token_in)
 
+    @property
+    def source(self) -> str:
+        """The source with its date, as a plan shows it."""
+        return f"{self.basis}, {self.date}" if self.date else self.basis
+
+    def in_words(self) -> str:
+        """Both prices per million tokens, with their source."""
+        if self.free:
+            return f"free ({self.source})"
+        per_in, per_out = (MILLION * price for price in (self.per_token_in, self.per_token_out))
+        return f"${per_in:.4g} in, ${per_out:.4g} out per million tokens ({self.source})"
+
 
 def costs_nothing(model: str, settings: LLMSettings) -> bool:
     """True when calls are known to be free without looking at any price list."""
+    declared = _declared(model, settings)
+    if declared is not None:
+        return declared.free
     return model.startswith("builtin/") or is_loopback(settings.api_base)
 
 
-def price_of(model: str, settings: LLMSettings) -> Price | None:
-    """The price of a model, or None when nobody here knows it."""
+def price_of(model: str, settings: LLMSettings, *, batch: bool = False) -> Price | None:
+    """The price of a model, or None when no source knows it; with ``batch``, that of the provider's batch API.
+
+    Sources in order: the settings, servers that are known to be free, LiteLLM's table, OpenRouter's fetched model list, and
+    for OpenRouter's models the price of the model's vendor in LiteLLM's table, which OpenRouter passes on.
+    """
+    price = _declared(model, settings) or _free(model, settings)
+    if price is None:
+        return _listed(model, settings, batch)
+    return _at_batch_share(price) if batch else price
+
+
+def unknown_price(model: str, cap: float) -> StoppedError:
+    """The error for a cap that cannot be kept, with the ways to name a price."""
+    named = f'"{model}"'
+    return StoppedError(
+        f"the price of {model} is unknown, so --max-cost {cap:g} cannot be kept",
+        "name the price in US dollars per million tokens (0 for a server that is free) in one of three ways:\n"
+        f"  in latentscore.toml:  [llm.prices.{named}] with input = 0.30 and output = 2.50 (patterns such as provider/* match)\n"
+        f'  in the environment:   LSDATA_LLM__PRICES=\'{{{named}: {{"input": 0.30, "output": 2.50}}}}\'\n'
+        "  from OpenRouter:      lsdata doctor --fetch prices (its public list; for openrouter/... models)\n"
+        "or leave the cap out and say --yes",
+    )
+
+
+def answer_cost(price: Price | None, usage: Any, worked_out: float | None = None) -> float | None:
+    """US dollars for one answer with this usage object; None when nobody knows.
+
+    A price from the settings decides. Then comes the cost that the provider reports with the answer, then ``worked_out``
+    (LiteLLM's figure, which knows reasoning and cached tokens), then the tokens at the listed price.
+    """
+    tokens_in, tokens_out = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
+    details = _field(usage, "prompt_tokens_details")
+    audio, cached = (min(_count(details, name), tokens_in) for name in ("audio_tokens", "cached_tokens"))
+    split = (max(0, tokens_in - audio - cached), tokens_out, audio, cached)
+    if price is not None and price.declared:
+        return price.of(*split)
+    reported = reported_cost(usage)
+    if reported is not None or price is None:
+        return reported
+    if price.free:
+        return 0.0
+    return float(worked_out) if worked_out else price.of(*split)
+
+
+def reported_cost(usage: Any) -> float | None:
+    """The cost that a provider reports with an answer (OpenRouter's ``usage.cost``, in US dollars)."""
+    cost = _field(usage, "cost")
+    if isinstance(cost, int | float) and not isinstance(cost, bool) and math.isfinite(cost) and cost >= 0:
+        return float(cost)
+    return None
+
+
+def litellm_version() -> str:
+    """The installed version, without importing it."""
+    from importlib.metadata import version
+
+    return version("litellm")
+
+
+# -- the sources
+
+
+def _declared(model: str, settings: LLMSettings) -> Price | None:
+    """From ``[llm.prices]``: the model's own entry, else that of the longest pattern that matches."""
+    matching = [name for name in settings.prices if name == model or fnmatch.fnmatchcase(model, name)]
+    if not matching:
+        return None
+    name = max(matching, key=lambda name: (name == model, len(name)))
+    given = settings.prices[name]
+    audio, cached = (None if usd is None else usd / MILLION for usd in (given.audio_input, given.cached_input))
+    basis = f'your price, llm.prices."{name}"'
+    return Price(given.input / MILLION, given.output / MILLION, basis, audio, cached, declared=True)
+
+
+def _free(model: str, settings: LLMSettings) -> Price | None:
     if model.startswith("builtin/"):
         return Price(0.0, 0.0, "offline")
     if is_loopback(settings.api_base):
@@ -48,19 +156,59 @@ def price_of(model: str, settings: LLMSettings) -> Price | None:
     if model.startswith(_OLLAMA) and not settings.api_base:
         base = os.environ.get("OLLAMA_API_BASE")
         return Price(0.0, 0.0, "ollama on this machine") if base is None or is_loopback(base) else None
+    return None
 
-    entry = _mapped(load_litellm(), model)
-    if entry is None:
+
+def _listed(model: str, settings: LLMSettings, batch: bool) -> Price | None:
+    """From LiteLLM's table, OpenRouter's list, or the table's price of the vendor behind OpenRouter."""
+    if model.startswith(_OLLAMA):
         return None
-    tokens_in, tokens_out = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
-    if tokens_in is None or tokens_out is None:
+    litellm = load_litellm()
+    price = _of_entry(_mapped(litellm, model), litellm, batch=batch)
+    if price is not None or not model.startswith("openrouter/"):
+        return price
+    name = model.removeprefix("openrouter/")
+    price = _from_openrouter(name, settings) or _of_vendor(name, litellm)
+    return _at_batch_share(price) if price is not None and batch else price
+
+
+def _of_entry(entry: dict[str, Any] | None, litellm: Any, *, batch: bool = False) -> Price | None:
+    """The price in one entry of LiteLLM's table."""
+    if entry is None or entry.get("input_cost_per_token") is None or entry.get("output_cost_per_token") is None:
         return None
-    audio_in = entry.get("input_cost_per_audio_token")
-    return Price(
-        float(tokens_in),
-        float(tokens_out),
+    audio, cached = entry.get("input_cost_per_audio_token"), entry.get("cache_read_input_token_cost")
+    price = Price(
+        float(entry["input_cost_per_token"]),
+        float(entry["output_cost_per_token"]),
         f"litellm {litellm_version()} price list",
-        None if audio_in is None else float(audio_in),
+        None if audio is None else float(audio),
+        None if cached is None else float(cached),
+        f"installed {_day(Path(litellm.__file__).stat().st_mtime)}",
+    )
+    if not batch:
+        return price
+    batch_in, batch_out = entry.get("input_cost_per_token_batches"), entry.get("output_cost_per_token_batches")
+    if batch_in is None or batch_out is None:
+        return _at_batch_share(price)
+    listed = _at_batch_share(price)
+    return replace(
+        listed, per_token_in=float(batch_in), per_token_out=float(batch_out), basis=f"batch price, {price.basis}"
+    )
+
+
+def _at_batch_share(price: Price) -> Price:
+    if price.free:
+        return price
+    audio, cached = (
+        None if usd is None else usd * BATCH_SHARE for usd in (price.per_audio_token_in, price.per_cached_token_in)
+    )
+    return replace(
+        price,
+        per_token_in=price.per_token_in * BATCH_SHARE,
+        per_token_out=price.per_token_out * BATCH_SHARE,
+        per_audio_token_in=audio,
+        per_cached_token_in=cached,
+        basis=f"batch price ({BATCH_SHARE:.0%}), {price.basis}",
     )
 
 
@@ -81,8 +229,49 @@ def _mapped(litellm: Any, model: str) -> dict[str, Any] | None:
     return None
 
 
-def litellm_version() -> str:
-    """The installed version, without importing it."""
-    from importlib.metadata import version
+def _from_openrouter(name: str, settings: LLMSettings) -> Price | None:
+    fetched = newest_list(settings.price_lists)
+    listed = fetched.models.get(name) if fetched is not None else None
+    if fetched is None or listed is None:
+        return None
+    return Price(listed.prompt, listed.completion, "OpenRouter's model list", listed.audio, listed.cached, fetched.date)
 
-    return version("litellm")
+
+_VENDORS = {
+    "anthropic": "anthropic",
+    "deepseek": "deepseek",
+    "google": "gemini",
+    "mistralai": "mistral",
+    "openai": "openai",
+    "x-ai": "xai",
+}
+"""Vendors whose models OpenRouter sells at the vendor's own price, by the provider's name in LiteLLM's table."""
+
+
+def _of_vendor(name: str, litellm: Any) -> Price | None:
+    """The vendor's own price. Variants (``:free``, ``:online``, ...) have prices of their own and are left out."""
+    vendor, _, bare = name.partition("/")
+    provider = _VENDORS.get(vendor)
+    if provider is None or ":" in bare:
+        return None
+    for spelled in dict.fromkeys((bare, bare.replace(".", "-"))):
+        for key in (f"{provider}/{spelled}", spelled):
+            entry = litellm.model_cost.get(key)
+            if entry is None or entry.get("litellm_provider") != provider:
+                continue
+            if (price := _of_entry(entry, litellm)) is not None:
+                return replace(price, basis=f"price of {key}, which OpenRouter passes on, {price.basis}")
+    return None
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def _field(usage: Any, name: str) -> Any:
+    return usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
+
+
+def _count(usage: Any, name: str) -> int:
+    value = _field(usage, name)
+    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0

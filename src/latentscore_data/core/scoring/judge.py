@@ -168,7 +168,8 @@ class JudgeKind(ScorerKind):
         cost = None if price is None else price.of(text_in, tokens_out, audio_in)
         listed = price is not None and price.per_audio_token_in is not None
         at = "its listed price" if listed else "the price of text, which sound often exceeds"
-        basis = f"{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
+        source = f"{price.source}; " if price is not None else f"the price of {model} is unknown; "
+        basis = f"{source}{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
         return Plan(
             model,
             calls=pairs,
@@ -177,4 +178,5 @@ class JudgeKind(ScorerKind):
             cost_usd=cost,
             worst_usd=None,
             basis=basis,
+            price=price.in_words() if price is not None else "",
         )

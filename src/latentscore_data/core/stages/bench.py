@@ -11,6 +11,7 @@ from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -24,13 +25,20 @@ from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, make_generator
+from latentscore_data.core.generators.types import AnyGenerator, GeneratorDeps, SourceName
+from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.plan import Plan, added_up
 from latentscore_data.core.scoring.best_of import scorer_versions
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.spending import (
+    check_remote_jobs,
+    check_spending,
+    confirm_remote_jobs,
+    confirm_spending,
+)
 
 
 def run_bench(
@@ -56,36 +64,40 @@ def run_bench(
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
     executor = executor or make_executor("here", settings, say)
-    there = remote_estimates(settings, workspace, executor) if executor.remote else []
-    for plan in plans(settings, workspace):
-        confirm_spending(plan, settings.llm, yes)
-    make_renderer: MakeRenderer = LocalRenderer
-    if executor.remote:
-        confirm_remote_jobs(there, settings.train.modal, yes)
-        if executor.scorer_blocker(settings.scoring) is None:
-            make_renderer = executor.make_renderer(keep_flac=settings.bench.keep_audio)
-    again = {"retry_failed": retry_failed, "overwrite": overwrite}
-
-    with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
-        needs = prepare.generator_deps(settings, workspace, rows, cache, executor=executor)
-        generators = [make_generator(source, needs) for source in sources]
-        say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}")
-        asked = [run.generate(generator, rows, files, progress=progress(), **again) for generator in generators]
-        samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
-        floor = prepare.floor_source(service, baseline)
-        heard = run.score_answers(
-            samples,
-            service,
-            files,
-            keep_flac=settings.bench.keep_audio,
-            floor_source=floor,
-            max_in_flight=service.at_once,
-            progress=progress(),
-            **again,
-        )
-        results = run.results_in_order(files, samples, service, keep_flac=settings.bench.keep_audio, floor_source=floor)
-        facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
-        heard.count(total_usage(service.scorers))
+    with BatchRun("bench", settings.llm, workspace.llm_cache, workspace.ledger, hosted_models(sources)) as batches:
+        batches.collect()
+        for plan in plans(settings, workspace):
+            confirm_spending(plan, settings.llm, yes)
+        make_renderer = agreed_renderer(settings, workspace, executor, yes=yes)
+        with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
+            needs = prepare.generator_deps(
+                settings, workspace, rows, cache, executor=executor, ask_through=batches.connect
+            )
+            say(
+                f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}"
+            )
+            again = {"retry_failed": retry_failed, "overwrite": overwrite}
+            generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
+            if batches.pending:
+                return batches.bill(answers_so_far(asked))
+            samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
+            floor = prepare.floor_source(service, baseline)
+            heard = run.score_answers(
+                samples,
+                service,
+                files,
+                keep_flac=settings.bench.keep_audio,
+                floor_source=floor,
+                max_in_flight=service.at_once,
+                progress=progress(),
+                **again,
+            )
+            results = run.results_in_order(
+                files, samples, service, keep_flac=settings.bench.keep_audio, floor_source=floor
+            )
+            facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
+            heard.count(total_usage(service.scorers))
+            batches.bill(heard)
 
     table = summarise(results, facts)
     replace_json(files.summary, table)
@@ -100,6 +112,53 @@ def run_bench(
     if of_the_chain:
         # What run-all and status ask about is the run that the settings describe, wherever its folder is.
         write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
+    return summary
+
+
+def agreed_renderer(settings: Settings, workspace: Workspace, executor: Executor, *, yes: bool) -> MakeRenderer:
+    """The renderer of the executor; for a remote one, once its cost was shown and agreed to."""
+    if not executor.remote:
+        return LocalRenderer
+    confirm_remote_jobs(remote_estimates(settings, workspace, executor), settings, yes)
+    if executor.scorer_blocker(settings.scoring) is not None:
+        return LocalRenderer
+    return executor.make_renderer(keep_flac=settings.bench.keep_audio)
+
+
+def ask_sources(
+    batches: BatchRun,
+    needs: GeneratorDeps,
+    sources: Sequence[SourceName],
+    rows: Sequence[VibeRow],
+    files: RunFiles,
+    *,
+    retry_failed: bool,
+    overwrite: bool,
+) -> tuple[list[AnyGenerator], list[Summary]]:
+    """Ask every source about every row. With questions left in ``batches``, the answers are not all there."""
+
+    def ask(first: bool) -> tuple[list[AnyGenerator], list[Summary]]:
+        made = [make_generator(source, needs) for source in sources]
+        again = {"retry_failed": retry_failed, "overwrite": overwrite and first}
+        return made, [run.generate(generator, rows, files, progress=progress(), **again) for generator in made]
+
+    return batches.rounds(ask, progress())
+
+
+def hosted_models(sources: Sequence[SourceName]) -> list[str]:
+    """The hosted models among the sources."""
+    return [source.name for source in sources if source.kind == "litellm"]
+
+
+def answers_so_far(asked: Sequence[Summary]) -> Summary:
+    """The summary of a run whose answers are not all there yet."""
+    summary = Summary("bench")
+    for part in asked:
+        summary.done += part.done
+        summary.skipped += part.skipped
+        summary.seconds += part.seconds
+        summary.add_bill(part)
+        summary.failed.update(part.failed)
     return summary
 
 
@@ -127,6 +186,15 @@ def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
     sources = prepare.choose_sources(settings.bench, rows)
     asked = [plan for s in sources if (plan := kind_of(s).plan(s, rows, settings, workspace)) is not None]
     return asked + prepare.judges_plans(settings, rows, sources)
+
+
+def check_run(asked: Sequence[Plan], away: Sequence[RemoteJobEstimate], settings: Settings) -> None:
+    """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
+    for problem in preflight(settings):
+        raise problem
+    for plan in asked:
+        check_spending(plan, settings.llm)
+    check_remote_jobs(away, settings)
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:

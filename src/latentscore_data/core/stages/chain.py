@@ -14,6 +14,7 @@ from latentscore_data.core.base.manifest import StageFiles, read_manifest
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
+from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.stages.base import STAGES, stage_named
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Chain:
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
-            state = "fresh" if summary.fresh else "done"
+            state = "fresh" if summary.fresh else "waiting" if summary.pending else "done"
             failed = str(sum(summary.failed.values()) or "")
             rows = str(summary.done + summary.skipped)
             table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
@@ -177,6 +178,10 @@ def run_stages(
     if dry_run:
         chain.plan = list(plan)
         chain.missing = {stage: found for stage in stages if (found := stage_named(stage).preflight(settings))}
+        for step in chain.plan:
+            if settings.llm.max_cost is not None and step.get("calls") and step.get("cost_usd", 0.0) is None:
+                unknown = unknown_price(step.get("model", step["stage"]), settings.llm.max_cost)
+                chain.missing.setdefault(step["stage"], []).append(unknown)
         return chain
     check_first(settings, stages)
     yes = agree(plan, settings, yes)
@@ -192,6 +197,9 @@ def run_stages(
             say(f"{stage}: {'forced' if force else why[0]}")
             summary = of_chain.run(settings, yes=yes)
             chain.summaries.append(summary)
+            if summary.pending:
+                say(f"{stage}: {summary.pending:,} questions wait in provider batches; the same command again goes on")
+                break
             if summary.exit_code > EXIT_SOME_FAILED:
                 break
     if "bench" in stages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,19 @@ from latentscore_data.core.configs.candidate_generation import (
     require_rows,
     sample_rows,
 )
+from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.offline.builtin import MODEL as BUILTIN
 from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.llm.routes import check_route
-from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.spending import announce, check_spending, confirm_remote_jobs, confirm_spending
 
 
 def model_name(settings: Settings) -> str:
@@ -95,6 +96,8 @@ def run_configs(
         summary = run_generate(
             settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
         )
+    if summary.pending:
+        return summary
     if only == "generate":
         summary.next_step = "lsdata configs --only score"
         return summary
@@ -109,6 +112,25 @@ def run_configs(
     )
 
 
+def planned(
+    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None = None
+) -> list[Plan]:
+    """What the run would ask of models: of the one that answers, then of judges that cost money."""
+    plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
+    if only != "generate":
+        to_score = max(len(rows), count_inputs(settings, workspace))
+        plans += scorer_plans(to_score * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+    return plans
+
+
+def check_run(plans: Sequence[Plan], settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
+    """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
+    if only != "generate":
+        make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=trusted))
+    for plan in plans:
+        check_spending(plan, settings.llm)
+
+
 def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[RemoteJobEstimate]:
     """What rendering and scoring takes on the executor. Raises :class:`InputError` for scorers that must run here."""
     executor.make_renderer()
@@ -117,7 +139,7 @@ def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[
 
 def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
     """The renderer of a remote executor, once its cost was shown and agreed to."""
-    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings.train.modal, yes)
+    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings, yes)
     return executor.make_renderer()
 
 
@@ -252,7 +274,17 @@ def answer_vibes(
     rows = typed_rows(texts)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
-    llm = agreed_model(rows, settings, workspace, yes=yes)
+    model = model_name(settings)
+    announce("configs", model, settings.llm)
+    agree_on_model(rows, settings, workspace, yes=yes)
+    llm = connect(
+        model,
+        settings.llm,
+        cache_path=workspace.llm_cache,
+        ledger=Ledger(workspace.ledger),
+        stage="configs",
+        per_call=settings.configs.vibes_per_call,
+    )
     return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
 
 
@@ -266,39 +298,39 @@ def run_generate(
     overwrite: bool = False,
 ) -> Summary:
     """The first half: ask for the candidates."""
-    llm = agreed_model(rows, settings, workspace, yes=yes)
-    summary = generate(
-        rows,
-        llm,
-        settings.configs,
-        workspace,
-        api_base=settings.llm.base_for(llm.model),
-        prompts=settings.prompts,
-        max_concurrency=settings.llm.max_concurrency,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        progress=progress(),
-    )
+    model = model_name(settings)
+    announce("configs", model, settings.llm)
+    with BatchRun("configs", settings.llm, workspace.llm_cache, workspace.ledger, [model]) as batches:
+        batches.collect()
+        agree_on_model(rows, settings, workspace, yes=yes)
+
+        def run(first: bool) -> Summary:
+            return generate(
+                rows,
+                batches.connect(model, settings.configs.vibes_per_call),
+                settings.configs,
+                workspace,
+                api_base=settings.llm.base_for(model),
+                prompts=settings.prompts,
+                max_concurrency=settings.llm.max_concurrency,
+                retry_failed=retry_failed,
+                overwrite=overwrite and first,
+                progress=progress(),
+            )
+
+        summary = batches.bill(batches.rounds(run, progress()))
+    summary.details["model"] = model
+    if summary.pending:
+        return summary
     summary.outputs = [str(workspace.candidates)]
-    summary.details["model"] = llm.model
     write_manifest(generate_files(settings, workspace), workspace.root, [workspace.candidates], summary)
     return summary
 
 
-def agreed_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> LLM:
-    """What answers the rows, announced and, where it costs money, agreed to."""
-    model = model_name(settings)
-    announce("configs", model, settings.llm)
-    if not costs_nothing(model, settings.llm):
+def agree_on_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> None:
+    """Ask before the model that answers the rows costs money."""
+    if not costs_nothing(model_name(settings), settings.llm):
         confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
-    return connect(
-        model,
-        settings.llm,
-        cache_path=workspace.llm_cache,
-        ledger=Ledger(workspace.ledger),
-        stage="configs",
-        batch_size=settings.configs.batch_size,
-    )
 
 
 def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
@@ -310,7 +342,7 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
         example_answer(),
         settings.llm,
         workspace.llm_cache,
-        settings.configs.batch_size,
+        settings.configs.vibes_per_call,
     )
 
 

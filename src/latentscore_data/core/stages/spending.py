@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from latentscore_data.core.base.display import interactive, money, say
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.secrets import grant
-from latentscore_data.core.base.settings import LLMSettings, ModalSettings
+from latentscore_data.core.base.settings import LLMSettings, ModalSettings, Settings
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.modal import require_modal, within_cap
+from latentscore_data.core.llm.batches.wording import check_batch
 from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
 
 
@@ -24,7 +26,7 @@ def announce(stage: str, model: str, settings: LLMSettings) -> None:
         host = (parts.hostname or settings.api_base) + (f":{parts.port}" if parts.port else "")
         key = f"the key in {settings.api_key_env}" if settings.api_key_env else "no key"
         where = f" at {host} (sent there: {key})"
-    say(f"{stage}: {model} answers{where}")
+    say(f"{stage}: model: {model}{where}")
 
 
 def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
@@ -38,23 +40,29 @@ def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
         route_to(f"{BASE_PROVIDERS[0]}/any", settings)
 
 
-def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
-    """Ask before money is spent, unless it was allowed with ``--yes`` or bounded with ``--max-cost``.
+def check_spending(plan: Plan, settings: LLMSettings) -> None:
+    """What a plan can be refused for before anybody is asked: a dry run ends with the same error as the run.
 
-    Raises :class:`InputError` without a terminal or no provider is known, :class:`MissingError` for a key that is
-    not there, :class:`StoppedError` when the answer is no or a cap was given for a model whose price is unknown.
+    Raises :class:`InputError` where no provider is known, :class:`MissingError` for a key that is not there, and
+    :class:`StoppedError` for a cap on a model whose price is unknown.
     """
+    if plan.batch:
+        check_batch(plan.model, settings)
     if not plan.spends:
         return
     check_route(plan.model, settings)  # nobody should agree to what cannot be asked
-    if settings.max_cost is not None:
-        if plan.cost_usd is None:
-            raise StoppedError(
-                f"the price of {plan.model} is unknown, so --max-cost {settings.max_cost:g} cannot be kept",
-                "leave the cap out and say --yes, or take a model whose price is known",
-            )
-        return
-    if yes:
+    if settings.max_cost is not None and plan.cost_usd is None:
+        raise unknown_price(plan.model, settings.max_cost)
+
+
+def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
+    """Ask before money is spent, unless it was allowed with ``--yes`` or bounded with ``--max-cost``.
+
+    Raises what :func:`check_spending` raises, :class:`InputError` without a terminal, and :class:`StoppedError` when
+    the answer is no.
+    """
+    check_spending(plan, settings)
+    if not plan.spends or settings.max_cost is not None or yes:
         return
     calls = f"{plan.calls:,} calls, {plan.tokens_in:,} tokens in, about {plan.tokens_out:,} out"
     cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
@@ -70,16 +78,44 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
 
 
-def confirm_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], modal: ModalSettings, yes: bool) -> None:
+def confirm_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, yes: bool) -> None:
     """Show what is mapped over Modal, what it takes and what it can cost at most, and ask.
 
     Raises :class:`MissingError` without Modal, and :class:`StoppedError` above the cap or when the answer is no.
     """
+    modal = settings.train.modal
     require_modal()
     for remote_estimate in remote_estimates:
         say(remote_estimate.in_words(modal))
-    within_cap(modal, sum(remote_estimate.cap_usd(modal) for remote_estimate in remote_estimates), "this work")
-    confirm_remote(modal, yes)
+    reserve_remote(settings, check_remote_jobs(remote_estimates, settings))
+    confirm_remote(modal, yes or settings.llm.max_cost is not None)
+
+
+def check_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings) -> float:
+    """The most that remote jobs can cost, in US dollars. Raises :class:`StoppedError` above a cap."""
+    modal = settings.train.modal
+    most = within_cap(modal, sum(remote_estimate.cap_usd(modal) for remote_estimate in remote_estimates), "this work")
+    _within_run(settings, most)
+    return most
+
+
+def reserve_remote(settings: Settings, most: float) -> None:
+    """Count remote containers at the most they can cost (time-out x price) towards the cap on the whole run.
+
+    They cannot be stopped at an amount, so a run whose cap they could exceed is refused: raises :class:`StoppedError`.
+    """
+    _within_run(settings, most)
+    settings.llm.spend.spent += most
+
+
+def _within_run(settings: Settings, most: float) -> None:
+    cap, spent = settings.llm.max_cost, settings.llm.spend.spent
+    if cap is not None and spent + most > cap + 1e-12:
+        raise StoppedError(
+            f"containers on Modal could cost up to ${most:.2f} (time-out x price), and ${max(0.0, cap - spent):.2f} of "
+            f"--max-cost {cap:g} are left",
+            "raise --max-cost, or lower train.modal.timeout_hours",
+        )
 
 
 def confirm_remote(modal: ModalSettings, yes: bool) -> None:

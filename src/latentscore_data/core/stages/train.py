@@ -20,7 +20,7 @@ from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
 from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import confirm_remote
+from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
 from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
 from latentscore_data.core.training.run import run_training
@@ -115,10 +115,11 @@ def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
     modal = settings.train.modal
     cap = check_cap(modal, modal.gpu, runs)
+    reserve_remote(settings, cap)
     say(
         f"{runs} run{'s' if runs > 1 else ''} on {modal.gpu}: at most ${cap:.2f} ({modal.timeout_hours:g} h each x price)"
     )
-    confirm_remote(modal, how.yes)
+    confirm_remote(modal, how.yes or settings.llm.max_cost is not None)
 
 
 def run_summary(folder: RunFolder, was_done: bool) -> Summary:

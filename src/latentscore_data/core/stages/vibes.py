@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.client import connect
+from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.offline.builtin import fingerprint, vibes_for
 from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import announce, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
@@ -38,6 +38,8 @@ def run_vibes(settings: Settings, *, yes: bool = False, retry_failed: bool = Fal
     choice = choose_embedder(settings.dedupe)
     say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
     summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite)
+    if summary.pending:
+        return summary
     arranged = arrange_rows(settings, workspace)
     report(arranged)
     summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)
@@ -66,14 +68,28 @@ def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
 
 def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed: bool, overwrite: bool) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
+    model = model_name(settings)
+    announce("vibes", model, settings.llm)
+    with BatchRun("vibes", settings.llm, workspace.llm_cache, workspace.ledger, [model]) as batches:
+        batches.collect()
+        if not costs_nothing(model, settings.llm):
+            confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
+        summary = batches.rounds(
+            lambda first: ask_about_texts(
+                batches.connect(model), settings, workspace, retry_failed=retry_failed, overwrite=overwrite and first
+            ),
+            progress(),
+        )
+        return batches.bill(summary)
+
+
+def ask_about_texts(
+    llm: LLM, settings: Settings, workspace: Workspace, *, retry_failed: bool, overwrite: bool
+) -> Summary:
+    """The loop over the texts."""
     from functools import partial
 
-    model = model_name(settings)
-    base = settings.llm.base_for(model)
-    announce("vibes", model, settings.llm)
-    if not costs_nothing(model, settings.llm):
-        confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
-    llm = connect(model, settings.llm, cache_path=workspace.llm_cache, ledger=Ledger(workspace.ledger), stage="vibes")
+    model, base = llm.model, settings.llm.base_for(llm.model)
     job: Job[SourceText] = Job(
         name="vibes",
         key=text_key,

@@ -1,0 +1,47 @@
+"""lsdata batches: the questions that wait in provider batches; look, ask how far they are, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from latentscore_data.commands._models import show_batches
+from latentscore_data.commands._options import load
+from latentscore_data.core.base.display import OUTPUT, print_json, say
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches.run import cancel_batches, refresh_batches
+from latentscore_data.core.llm.batches.state import FILE_NAME, in_json, open_batches
+
+
+def batches(
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the providers how far the batches are.")] = False,
+    cancel: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BATCH|all", help="Cancel this batch; what is answered already is paid for. Repeatable."),
+    ] = None,
+) -> None:
+    """Show the provider batches that are open in this workspace, with age, counts and cost; or cancel some.
+
+    The stage that submitted a batch collects its answers, also those of a cancelled one.
+
+    Examples:
+
+        lsdata batches --refresh
+        lsdata batches --cancel 1f3a90b7c2d4
+    """
+    settings = load()
+    workspace = Workspace(settings.paths.root)
+    path = workspace.llm_cache.with_name(FILE_NAME)
+    if cancel or refresh:
+        with workspace.lock("batches"):
+            if cancel:
+                cancel_batches(path, settings.llm, cancel)
+            refresh_batches(path, settings.llm)
+    found = open_batches(path)
+    if OUTPUT.json:
+        print_json([in_json(batch) for batch in found])
+        return
+    if not found:
+        say("batches: none is open")
+    show_batches(found)

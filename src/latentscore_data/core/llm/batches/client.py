@@ -1,0 +1,65 @@
+"""A model client that answers from the cache and notes what has to go into a provider batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.loop import NotAttempted, RowFailure
+from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.batches.state import Trial
+from latentscore_data.core.llm.cache import AnswerCache
+from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.types import Answer, Question, T
+
+
+class BatchLLM(LiteLLM):
+    """Leaves a row undone (:class:`NotAttempted`) while one of its questions waits in a batch or has to go into one.
+
+    ``direct`` asks at once what waits in no batch; else the question is put into ``wanted``. ``bought`` are the questions whose
+    answers this run has collected: they are no savings of the cache.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: LLMSettings,
+        cache_path: Path,
+        ledger: Ledger,
+        stage: str,
+        *,
+        direct: bool,
+        in_flight: AbstractSet[str],
+        trials: Mapping[str, Trial],
+        bought: AbstractSet[str],
+    ) -> None:
+        super().__init__(model, settings, cache=AnswerCache(cache_path), ledger=ledger, stage=stage)
+        self.wanted: dict[str, tuple[Question, type[BaseModel]]] = {}
+        self.waiting: set[str] = set()
+        self.delivered: set[str] = set()
+        """Questions whose final failure was handed to their row."""
+        self._direct, self._in_flight, self._trials, self._bought = direct, in_flight, trials, bought
+
+    def known(self, key: str, answer_type: type[T]) -> Answer[T] | None:
+        cached, saved = self.usage.cached, self.usage.saved_usd
+        found = super().known(key, answer_type)
+        if found is not None and key in self._bought:
+            self.usage.cached, self.usage.saved_usd = cached, saved
+        return found
+
+    async def _fetch(self, key: str, question: Question, answer_type: type[T]) -> Answer[T]:
+        if key in self._in_flight:
+            self.waiting.add(key)
+            raise NotAttempted
+        trial = self._trials.get(key)
+        if trial is not None and trial.failure:
+            self.delivered.add(key)
+            raise RowFailure(trial.failure, trial.message, trial.status, trial.unusable + trial.faults)
+        if self._direct:
+            return await super()._fetch(key, question, answer_type)
+        self.wanted[key] = (question, answer_type)
+        raise NotAttempted

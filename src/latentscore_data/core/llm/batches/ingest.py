@@ -1,0 +1,174 @@
+"""What came back from a provider batch: answers for the cache, what was wrong with the others, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from latentscore import MusicConfigPromptPayload
+from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.batches.remote import Remote, Result
+from latentscore_data.core.llm.batches.state import Batch, Trial
+from latentscore_data.core.llm.batches.wording import Wording
+from latentscore_data.core.llm.cache import Stored
+from latentscore_data.core.llm.client import ASKED_AGAIN
+from latentscore_data.core.llm.prices import Price, answer_cost, litellm_version
+from latentscore_data.core.llm.replies import Message, read_message
+from latentscore_data.core.llm.retry import CallError
+from latentscore_data.core.llm.structured import BadAnswer, Shape
+from latentscore_data.core.vibes.schema import TextVibes
+
+ANSWER_TYPES: dict[str, type[BaseModel]] = {one.__name__: one for one in (TextVibes, MusicConfigPromptPayload)}
+"""What is asked for in batches."""
+
+
+@dataclass
+class Harvest:
+    """What the lines of one batch come to."""
+
+    entries: list[tuple[str, Stored]] = field(default_factory=list)
+    unusable: list[tuple[str, str, Stored]] = field(default_factory=list)
+    """(key, reason, answer) of answers that cannot be used."""
+    trials: dict[str, Trial] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    refused: set[str] = field(default_factory=set)
+    """What the server wants left out."""
+    stop: CallError | None = None
+    """A refused key or a spent balance."""
+
+    def lose_call(self) -> None:
+        """An answer that was paid for and that nobody can read the cost of."""
+        self.usage.add(Usage(calls=1, unpriced=1))
+
+
+def custom_id(tag: str, number: int) -> str:
+    """Our name for a line, in the characters that both protocols allow."""
+    return f"{tag}-{number}"
+
+
+def number_of(name: str, tag: str) -> int | None:
+    """The number of a line of that batch; None for a line of another one."""
+    found, _, number = name.rpartition("-")
+    return int(number) if found == tag and number.isdigit() and len(number) < 10 else None
+
+
+def read_file(path: Path, remote: Remote) -> Iterator[Result]:
+    """The results in a downloaded file; a line that is none is passed over: its question counts as not answered."""
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                line = orjson.loads(raw)
+            except orjson.JSONDecodeError:
+                continue
+            found = remote.read(line) if isinstance(line, dict) else None
+            if found is not None:
+                yield found
+
+
+class Reader:
+    """Reads the results of one batch.
+
+    Results may come in any order, twice (the first one counts), in part, or for lines that are not ours (passed over).
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        lines: Mapping[int, tuple[str, str]],
+        trials: Mapping[str, Trial],
+        wording: Wording,
+        price: Price | None,
+        settings: LLMSettings,
+    ) -> None:
+        self._batch, self._lines, self._trials = batch, lines, trials
+        self._wording, self._price = wording, price
+        self._faults_at_most = settings.max_attempts
+        self._shapes = {name: Shape(kind, settings.api_base is None) for name, kind in ANSWER_TYPES.items()}
+
+    def read(self, results: Iterator[Result]) -> Harvest:
+        """Everything that the results say, and a fault for each question that they do not mention."""
+        harvest = Harvest()
+        seen: set[int] = set()
+        for result in results:
+            number = number_of(result.custom_id, self._batch.tag)
+            if number is None or number in seen or number not in self._lines:
+                continue
+            seen.add(number)
+            key, answer_type = self._lines[number]
+            if result.body is not None:
+                self._answer(harvest, key, answer_type, result.body)
+            elif result.error is not None and not result.passed:
+                self._error(harvest, key, result.error)
+        cancelled = self._batch.remote_status.startswith("cancel")
+        for number in self._lines.keys() - seen if not cancelled else ():
+            self._fault(harvest, self._lines[number][0], "the provider gave no answer")
+        return harvest
+
+    def _answer(self, harvest: Harvest, key: str, answer_type: str, body: dict[str, Any]) -> None:
+        try:
+            response = self._wording.response(body)
+        except ValueError as error:
+            harvest.lose_call()
+            self._fault(harvest, key, str(error))
+            return
+        usage = getattr(response, "usage", None)
+        tokens_in, tokens_out = (
+            max(0, int(getattr(usage, name, 0) or 0)) for name in ("prompt_tokens", "completion_tokens")
+        )
+        cost = answer_cost(self._price, usage)
+        harvest.usage.add(Usage(1, 0, tokens_in, tokens_out, cost or 0.0, 0.0, int(cost is None)))
+        choice = response.choices[0] if response.choices else None
+        said = read_message(choice.message if choice is not None else None)
+        finish = str(choice.finish_reason or "stop") if choice is not None else "stop"
+        stored = Stored(
+            "", self._batch.model, finish, tokens_in, tokens_out, cost, 0.0, "", litellm_version(), answer_type
+        )
+        shape = self._shapes[answer_type]
+        try:
+            value = shape.read(said.text, finish, said.thoughts, said.calls)
+        except BadAnswer as bad:
+            harvest.unusable.append((key, bad.reason, replace(stored, answer=said.shown)))
+            self._unusable(harvest, key, bad, said)
+            return
+        harvest.entries.append((key, replace(stored, answer=value.model_dump_json())))
+
+    def _error(self, harvest: Harvest, key: str, error: CallError) -> None:
+        if error.kind == "auth":
+            harvest.stop = error
+        elif error.kind == "answer":
+            bad = BadAnswer("malformed", error.message)
+            harvest.lose_call()
+            self._unusable(harvest, key, bad, Message(error.draw))
+        elif (refused := self._wording.learned(error)) is not None and not self._wording.knows(refused):
+            harvest.refused.add(refused)
+        elif error.kind == "bad request" and refused is None:
+            before = self._trial(key)
+            harvest.trials[key] = replace(before, failure="bad request", message=error.message, status=error.status)
+        else:
+            self._fault(harvest, key, error.message, error.status)
+
+    def _unusable(self, harvest: Harvest, key: str, bad: BadAnswer, said: Message) -> None:
+        before = self._trial(key)
+        count = before.unusable + 1
+        failure = "bad request" if bad.reason == "filtered" else "answer" if count > ASKED_AGAIN else ""
+        harvest.trials[key] = replace(
+            before, unusable=count, reason=bad.reason, detail=bad.detail, said=said.shown[:8000], failure=failure,
+            message=str(bad) if failure else "",
+        )  # fmt: skip
+
+    def _fault(self, harvest: Harvest, key: str, message: str, status: int | None = None) -> None:
+        before = self._trial(key)
+        faults = before.faults + 1
+        failure = "transient" if faults >= self._faults_at_most else ""
+        harvest.trials[key] = replace(
+            before, faults=faults, failure=failure, message=message if failure else "", status=status
+        )
+
+    def _trial(self, key: str) -> Trial:
+        return self._trials.get(key) or Trial(key)

@@ -1,0 +1,405 @@
+"""The two protocols of provider batches: OpenAI's files and batches, and Anthropic's message batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, cast
+
+import orjson
+
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.llm.retry import CallError, classify
+
+TAG_NAME = "lsdata_tag"
+LISTED_AT_MOST = 2000
+"""Batches that are looked through, from the newest, for one whose submission was interrupted."""
+RETRIES = 5
+
+
+@dataclass(frozen=True)
+class Request:
+    """One line of a batch: our name for it and the body that a direct call would send."""
+
+    custom_id: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a provider says of a batch. ``status`` is its own word, ``ended`` says that there will be no more answers."""
+
+    remote_id: str
+    status: str
+    ended: bool
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A batch at the provider that may be one of ours. ``certain`` where the batch itself carries the tag."""
+
+    progress: Progress
+    certain: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of what came back: the body of an answer, or why there is none. ``passed`` counts no fault: the batch was
+    cancelled before this line was asked."""
+
+    custom_id: str
+    body: dict[str, Any] | None = None
+    error: CallError | None = None
+    passed: bool = False
+
+
+class UnknownOutcomeError(StoppedError):
+    """A submission whose answer did not arrive: the provider may have the batch."""
+
+
+class Remote(Protocol):
+    """A provider's batch API. All calls raise children of :class:`LsdataError`."""
+
+    most_requests: int
+    most_bytes: int
+    uploads: bool
+    """True where the questions are uploaded as a file first."""
+
+    def upload(self, tag: str, requests: Sequence[Request]) -> str:
+        """Upload the questions; returns the id of the file."""
+        ...
+
+    def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+        """Start the batch: from here on it costs money. Raises :class:`UnknownOutcomeError` where it may have started."""
+        ...
+
+    def find(self, tag: str, since: float, count: int, known: set[str]) -> list[Found]:
+        """Batches of that tag, or those that may be it: made after ``since`` (seconds, Unix time), not ``known``, of
+        ``count`` requests."""
+        ...
+
+    def progress(self, remote_id: str) -> Progress | None:
+        """How far it is; None where the provider no longer knows it."""
+        ...
+
+    def results(self, remote_id: str) -> Iterator[bytes]:
+        """The lines of all results that there are, in any order."""
+        ...
+
+    def read(self, line: dict[str, Any]) -> Result | None:
+        """One result line; None for one that is none."""
+        ...
+
+    def cancel(self, remote_id: str) -> Progress: ...
+
+    def drop_file(self, file_id: str) -> None:
+        """Delete an uploaded file that no batch uses."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LineError(Exception):
+    """An error inside a result line, in the form that the table of errors reads."""
+
+    def __init__(self, status: int | None, error: dict[str, Any]) -> None:
+        super().__init__(str(error.get("message") or "no answer"))
+        self.status_code = status
+        self.body = {"error": error}
+
+
+def line_error(status: int | None, error: Any) -> CallError:
+    """The row of the error table for a failed line."""
+    return classify(LineError(status, cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}))
+
+
+class OpenAIBatches:
+    """Files and batches as OpenAI has them, which Azure, Groq, Together and others speak too."""
+
+    most_requests = 50_000
+    most_bytes = 150 * 2**20
+    uploads = True
+
+    def __init__(self, api_key: str, api_base: str | None, timeout: float) -> None:
+        import openai
+
+        self._openai = openai
+        self._client = openai.OpenAI(api_key=api_key, base_url=api_base, timeout=timeout, max_retries=RETRIES)
+
+    def upload(self, tag: str, requests: Sequence[Request]) -> str:
+        lines = (
+            {"custom_id": one.custom_id, "method": "POST", "url": "/v1/chat/completions", "body": one.body}
+            for one in requests
+        )
+        content = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+        try:
+            return self._client.files.create(file=(f"{tag}.jsonl", content), purpose="batch").id
+        except self._openai.OpenAIError as error:
+            _raise(error, "the questions could not be uploaded")
+
+    def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+        # Not tried again by the client: a request whose answer was lost may have started the batch.
+        client = self._client.with_options(max_retries=0)
+        try:
+            made = client.batches.create(
+                input_file_id=file_id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={TAG_NAME: tag},
+                extra_headers={"Idempotency-Key": tag},
+            )
+        except self._openai.OpenAIError as error:
+            _raise(error, "the batch could not be submitted", submitting=True)
+        return _openai_progress(made)
+
+    def find(self, tag: str, since: float, count: int, known: set[str]) -> list[Found]:
+        try:
+            for number, batch in enumerate(self._client.batches.list(limit=100)):
+                if (batch.metadata or {}).get(TAG_NAME) == tag:
+                    return [Found(_openai_progress(batch), certain=True)]
+                if number >= LISTED_AT_MOST:
+                    break
+        except self._openai.OpenAIError as error:
+            _raise(error, "the batches could not be listed")
+        return []
+
+    def progress(self, remote_id: str) -> Progress | None:
+        try:
+            return _openai_progress(self._client.batches.retrieve(remote_id))
+        except self._openai.NotFoundError:
+            return None
+        except self._openai.OpenAIError as error:
+            _raise(error, f"batch {remote_id} could not be looked up")
+
+    def results(self, remote_id: str) -> Iterator[bytes]:
+        try:
+            batch = self._client.batches.retrieve(remote_id)
+            for file_id in (batch.output_file_id, batch.error_file_id):
+                if file_id:
+                    yield from self._lines(file_id)
+        except self._openai.OpenAIError as error:
+            _raise(error, f"the answers of batch {remote_id} could not be downloaded")
+
+    def _lines(self, file_id: str) -> Iterator[bytes]:
+        with self._client.files.with_streaming_response.content(file_id) as answer:
+            for line in answer.iter_lines():
+                yield line.encode()
+
+    def read(self, line: dict[str, Any]) -> Result | None:
+        custom_id, answer, error = line.get("custom_id"), line.get("response"), line.get("error")
+        if not isinstance(custom_id, str):
+            return None
+        if isinstance(answer, dict):
+            status, body = answer.get("status_code"), answer.get("body")
+            if status == 200 and isinstance(body, dict):
+                return Result(custom_id, body)
+            inner = body.get("error", body) if isinstance(body, dict) else body
+            return Result(custom_id, error=line_error(status if isinstance(status, int) else None, inner))
+        code = error.get("code") if isinstance(error, dict) else None
+        passed = code in ("batch_cancelled", "batch_canceled")
+        return Result(custom_id, error=line_error(None, error), passed=passed)
+
+    def cancel(self, remote_id: str) -> Progress:
+        try:
+            return _openai_progress(self._client.batches.cancel(remote_id))
+        except self._openai.OpenAIError as error:
+            _raise(error, f"batch {remote_id} could not be cancelled")
+
+    def drop_file(self, file_id: str) -> None:
+        try:
+            self._client.with_options(max_retries=1).files.delete(file_id)
+        except self._openai.OpenAIError:
+            return  # a file that is left there costs nothing
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _openai_progress(batch: Any) -> Progress:
+    counts = batch.request_counts
+    total, done, failed = (int(getattr(counts, name, 0) or 0) for name in ("total", "completed", "failed"))
+    ended = batch.status in ("completed", "failed", "expired", "cancelled")
+    status = str(batch.status)
+    errors = getattr(batch.errors, "data", None) or [] if batch.status == "failed" else []
+    if errors:
+        status = f"{status}: {errors[0].message}"
+    return Progress(batch.id, status, ended, total, done, failed)
+
+
+ANTHROPIC_ADDRESS = "https://api.anthropic.com"
+
+
+class AnthropicBatches:
+    """Anthropic's message batches. A batch carries no text of ours, so the tag stands in each line's ``custom_id``."""
+
+    most_requests = 100_000
+    most_bytes = 150 * 2**20
+    uploads = False
+
+    def __init__(self, api_key: str, api_base: str | None, timeout: float, beta: Sequence[str] = ()) -> None:
+        """``beta`` names what the questions use beyond the published version; it may still grow until they are submitted."""
+        import httpx
+
+        self._httpx = httpx
+        headers = {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
+        self._beta = beta
+        base = (api_base or ANTHROPIC_ADDRESS).rstrip("/").removesuffix("/v1")
+        transport = httpx.HTTPTransport(retries=RETRIES)
+        self._client = httpx.Client(base_url=base, headers=headers, timeout=timeout, transport=transport)
+
+    def upload(self, tag: str, requests: Sequence[Request]) -> str:
+        return ""
+
+    def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+        body = {"requests": [{"custom_id": one.custom_id, "params": one.body} for one in requests]}
+        return _anthropic_progress(
+            self._json("POST", "/v1/messages/batches", "the batch could not be submitted", content=orjson.dumps(body))
+        )
+
+    def find(self, tag: str, since: float, count: int, known: set[str]) -> list[Found]:
+        found: list[Found] = []
+        after: dict[str, str] = {}
+        for _ in range(LISTED_AT_MOST // 100):
+            page = self._json(
+                "GET", "/v1/messages/batches", "the batches could not be listed", params={"limit": "100", **after}
+            )
+            for one in page.get("data", []):
+                progress = _anthropic_progress(one)
+                # A minute for clocks that differ.
+                if _unix_time(one.get("created_at")) < since - 60:
+                    return found
+                if progress.remote_id not in known and progress.total == count:
+                    found.append(Found(progress, certain=False))
+            if not page.get("has_more"):
+                break
+            after = {"after_id": str(page.get("last_id"))}
+        return found
+
+    def progress(self, remote_id: str) -> Progress | None:
+        try:
+            return _anthropic_progress(
+                self._json("GET", f"/v1/messages/batches/{remote_id}", f"batch {remote_id} could not be looked up")
+            )
+        except _GoneError:
+            return None
+
+    def results(self, remote_id: str) -> Iterator[bytes]:
+        what = f"the answers of batch {remote_id} could not be downloaded"
+        try:
+            with self._client.stream("GET", f"/v1/messages/batches/{remote_id}/results") as answer:
+                self._check(answer, what)
+                for line in answer.iter_lines():
+                    yield line.encode()
+        except self._httpx.HTTPError as error:
+            _raise(error, what)
+
+    def read(self, line: dict[str, Any]) -> Result | None:
+        custom_id, result = line.get("custom_id"), line.get("result")
+        if not isinstance(custom_id, str) or not isinstance(result, dict):
+            return None
+        kind = result.get("type")
+        if kind == "succeeded" and isinstance(message := result.get("message"), dict):
+            return Result(custom_id, message)
+        if kind == "errored":
+            error = result.get("error")
+            inner = error.get("error", error) if isinstance(error, dict) else error
+            name = inner.get("type") if isinstance(inner, dict) else None
+            return Result(custom_id, error=line_error(_ANTHROPIC_STATUS.get(str(name), 500), inner))
+        return Result(custom_id, error=line_error(None, {"message": f"{kind}"}), passed=kind == "canceled")
+
+    def cancel(self, remote_id: str) -> Progress:
+        what = f"batch {remote_id} could not be cancelled"
+        return _anthropic_progress(self._json("POST", f"/v1/messages/batches/{remote_id}/cancel", what))
+
+    def drop_file(self, file_id: str) -> None:
+        return
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _json(
+        self, method: str, path: str, what: str, content: bytes | None = None, params: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        submitting = content is not None
+        headers = {"content-type": "application/json"} if submitting else {}
+        if submitting and self._beta:
+            headers["anthropic-beta"] = ",".join(self._beta)
+        try:
+            answer = self._client.request(method, path, content=content, params=params, headers=headers)
+            self._check(answer, what, submitting)
+            return answer.json()
+        except (self._httpx.HTTPError, json.JSONDecodeError) as error:
+            _raise(error, what, submitting=submitting)
+
+    def _check(self, answer: Any, what: str, submitting: bool = False) -> None:
+        if answer.is_success:
+            return
+        answer.read()
+        if answer.status_code == 404:
+            raise _GoneError(f"{what}: it is not known there", "")
+        try:
+            answer.raise_for_status()
+        except self._httpx.HTTPStatusError as error:
+            _raise(error, what, submitting=submitting)
+
+
+class _GoneError(InputError):
+    """The provider does not know what was asked for."""
+
+
+_ANTHROPIC_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
+}
+
+
+def _anthropic_progress(batch: dict[str, Any]) -> Progress:
+    counts: dict[str, int] = {name: int(value or 0) for name, value in (batch.get("request_counts") or {}).items()}
+    failed = sum(counts.get(name, 0) for name in ("errored", "canceled", "expired"))
+    status = str(batch.get("processing_status"))
+    return Progress(
+        str(batch["id"]), status, status == "ended", sum(counts.values()), counts.get("succeeded", 0), failed
+    )
+
+
+def _unix_time(text: Any) -> float:
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return float("inf")
+
+
+def _raise(error: Exception, what: str, *, submitting: bool = False) -> NoReturn:
+    """What a failed call means for the run: nothing that was submitted is lost by it."""
+    found = classify(error)
+    raise _outcome(found, what, submitting) from None
+
+
+def _outcome(found: CallError, what: str, submitting: bool) -> LsdataError:
+    status = f" ({found.status})" if found.status else ""
+    message = f"{what}{status}: {found.message}"
+    if found.kind == "auth":
+        remedy = (
+            "add credit with the provider" if found.spent else "set a key that works, in the environment or in .env"
+        )
+        return MissingError(message, f"{remedy}, then run the same command again")
+    if found.kind == "bad request" or (found.status is not None and found.status < 500 and found.status != 408):
+        kind = StoppedError if found.crowded else InputError
+        return kind(message, "run the same command again later, or without --batch")
+    if submitting:
+        return UnknownOutcomeError(
+            message, "run the same command again: it finds out whether the provider has the batch before it submits"
+        )
+    return StoppedError(message, "run the same command again later; what was submitted is not lost")

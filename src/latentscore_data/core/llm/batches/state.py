@@ -1,0 +1,283 @@
+"""The record of provider batches: one SQLite file per workspace, written before and after each remote step."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from latentscore_data.core.base.database import open_database, unusable
+
+FILE_NAME = "batches.sqlite"
+WHAT = "record of batches"
+
+State = Literal["prepared", "uploaded", "submitting", "open", "booking", "collected"]
+"""How far a batch is.
+
+``prepared``: nothing was sent. ``uploaded``: the file with the questions is at the provider, which costs nothing.
+``submitting``: the request that costs money is about to be sent or was sent; its answer is not known. ``open``: the provider
+has it under ``remote_id``. ``booking``: its answers are in the cache and its cost is being written into the ledger.
+``collected``: all is done.
+"""
+
+IN_FLIGHT: tuple[State, ...] = ("submitting", "open", "booking")
+"""States in which a batch was or may have been paid for, and its answers are not here yet."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS batches (
+    tag TEXT PRIMARY KEY, stage TEXT NOT NULL, model TEXT NOT NULL, api_base TEXT, state TEXT NOT NULL,
+    remote_id TEXT, file_id TEXT, remote_status TEXT NOT NULL DEFAULT '', questions INTEGER NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0, worst_usd REAL, cost_usd REAL,
+    created REAL NOT NULL, submitted REAL, doubtful INTEGER NOT NULL DEFAULT 0, run_over INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lines (
+    tag TEXT NOT NULL, number INTEGER NOT NULL, key TEXT NOT NULL, answer_type TEXT NOT NULL, PRIMARY KEY (tag, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS lines_by_key ON lines (key);
+CREATE TABLE IF NOT EXISTS trials (
+    key TEXT PRIMARY KEY, unusable INTEGER NOT NULL, faults INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
+    said TEXT NOT NULL, failure TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', status INTEGER
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refusals (
+    model TEXT NOT NULL, api_base TEXT NOT NULL, refused TEXT NOT NULL, PRIMARY KEY (model, api_base, refused)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass
+class Batch:
+    """One batch. ``tag`` is ours and travels with the batch; money in US dollars, None where the price is unknown."""
+
+    tag: str
+    stage: str
+    model: str
+    api_base: str | None
+    state: State
+    remote_id: str | None
+    file_id: str | None
+    remote_status: str
+    questions: int
+    done: int
+    failed: int
+    worst_usd: float | None
+    cost_usd: float | None
+    created: float
+    submitted: float | None
+    doubtful: bool
+    """True while it is not certain that ``remote_id`` is this batch: known for sure by its results."""
+    run_over: bool
+    """True once the run that it belongs to has ended; the cap on that run no longer counts it."""
+
+    @property
+    def in_flight(self) -> bool:
+        return self.state in IN_FLIGHT
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of a question so far, where it has no usable answer.
+
+    ``unusable`` counts unusable answers and ``faults`` failures of the server; ``reason``, ``detail`` and ``said`` are of the last
+    unusable answer. With a ``failure`` (a kind of the error table) the question is given up.
+    """
+
+    key: str
+    unusable: int = 0
+    faults: int = 0
+    reason: str = ""
+    detail: str = ""
+    said: str = ""
+    failure: str = ""
+    message: str = ""
+    status: int | None = None
+
+
+_BATCH = [field.name for field in fields(Batch)]
+_TRIAL = [field.name for field in fields(Trial)]
+_COLUMNS = {
+    "batches": _BATCH,
+    "lines": ["tag", "number", "key", "answer_type"],
+    "trials": _TRIAL,
+    "refusals": ["model", "api_base", "refused"],
+}
+
+
+class BatchState:
+    """The record. Written only under the workspace's lock; ``status`` may read beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = open_database(path, WHAT, _make_tables, _copy_tables)
+        # A step that is forgotten could be paid for twice, so each one is on the disk before the next begins.
+        self._db.execute("PRAGMA synchronous = FULL")
+
+    # -- batches
+
+    def batches(self, *states: State) -> list[Batch]:
+        """The batches, the oldest first; only those in the given states, if any are given."""
+        where = f" WHERE state IN ({', '.join('?' * len(states))})" if states else ""
+        rows = self._all(f"SELECT {', '.join(_BATCH)} FROM batches{where} ORDER BY created, tag", *states)
+        return [
+            Batch(**{**dict(zip(_BATCH, row, strict=True)), "doubtful": bool(row[-2]), "run_over": bool(row[-1])})
+            for row in rows
+        ]
+
+    def add(self, batch: Batch, lines: Sequence[tuple[str, str]]) -> None:
+        """Write down a batch with its lines, (key, name of the answer type) each; the first one has number 0."""
+        with self._together():
+            self._insert("batches", [tuple(getattr(batch, name) for name in _BATCH)])
+            self._insert("lines", [(batch.tag, number, *line) for number, line in enumerate(lines)])
+
+    def save(self, batch: Batch) -> None:
+        """Write down what has changed in a batch."""
+        names = [name for name in _BATCH if name != "tag"]
+        values = [getattr(batch, name) for name in names]
+        self._run(f"UPDATE batches SET {', '.join(f'{name} = ?' for name in names)} WHERE tag = ?", *values, batch.tag)
+
+    def drop(self, tag: str) -> None:
+        """Forget a batch that was never submitted."""
+        with self._together():
+            self._run("DELETE FROM lines WHERE tag = ?", tag)
+            self._run("DELETE FROM batches WHERE tag = ?", tag)
+
+    def finish(self, batch: Batch, trials: Iterable[Trial], answered: Iterable[str]) -> None:
+        """Close a batch, together with what became of its questions."""
+        batch.state = "collected"
+        with self._together():
+            self._insert("trials", [tuple(getattr(trial, name) for name in _TRIAL) for trial in trials])
+            self._many("DELETE FROM trials WHERE key = ?", [(key,) for key in answered])
+            self._run("DELETE FROM lines WHERE tag = ?", batch.tag)
+            self.save(batch)
+
+    def lines(self, tag: str) -> dict[int, tuple[str, str]]:
+        """The lines of a batch by number: key and name of the answer type."""
+        rows = self._all("SELECT number, key, answer_type FROM lines WHERE tag = ?", tag)
+        return {number: (key, answer_type) for number, key, answer_type in rows}
+
+    def keys_in_flight(self) -> set[str]:
+        """The questions that wait in any batch."""
+        marks = ", ".join("?" * len(IN_FLIGHT))
+        rows = self._all(f"SELECT key FROM lines JOIN batches USING (tag) WHERE batches.state IN ({marks})", *IN_FLIGHT)
+        return {key for (key,) in rows}
+
+    # -- questions
+
+    def trials(self) -> dict[str, Trial]:
+        """Every question that was answered in no usable way, by key."""
+        rows = self._all(f"SELECT {', '.join(_TRIAL)} FROM trials")
+        return {row[0]: Trial(*row) for row in rows}
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Forget the trials of these questions: the next run asks them anew."""
+        with self._together():
+            self._many("DELETE FROM trials WHERE key = ?", [(key,) for key in keys])
+
+    # -- what a model refuses
+
+    def refusals(self, model: str, api_base: str | None) -> list[str]:
+        rows = self._all("SELECT refused FROM refusals WHERE model = ? AND api_base = ?", model, api_base or "")
+        return [refused for (refused,) in rows]
+
+    def add_refusal(self, model: str, api_base: str | None, refused: str) -> None:
+        self._insert("refusals", [(model, api_base or "", refused)])
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- SQLite
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._many(_insert_into(table), rows)
+
+    @contextmanager
+    def _together(self) -> Generator[None, None, None]:
+        """All of it or nothing."""
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._run("ROLLBACK")
+            raise
+        self._run("COMMIT")
+
+    def _run(self, statement: str, *values: Any) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise unusable(self.path, WHAT, error) from None
+
+    def _many(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        try:
+            self._db.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise unusable(self.path, WHAT, error) from None
+
+    def _all(self, question: str, *values: Any) -> list[Any]:
+        try:
+            return self._db.execute(question, values).fetchall()
+        except sqlite3.Error as error:
+            raise unusable(self.path, WHAT, error) from None
+
+
+def _insert_into(table: str) -> str:
+    columns = _COLUMNS[table]
+    return f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    db.executescript(_TABLES)
+    for table, columns in _COLUMNS.items():
+        db.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 0")
+
+
+def _copy_tables(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
+    """Copy what can still be read of a damaged record: a forgotten batch would be paid for twice."""
+    lost: list[str] = []
+    for table, columns in _COLUMNS.items():
+        try:
+            new.executemany(
+                _insert_into(table), damaged.execute(f"SELECT {', '.join(columns)} FROM {table}").fetchall()
+            )
+        except sqlite3.Error:
+            lost.append(table)
+    return f"its {' and '.join(lost)} could not be read" if lost else "all of it was kept"
+
+
+def open_batches(path: Path) -> list[Batch]:
+    """The batches of a workspace that are in flight; an empty list where there was never one."""
+    if not path.exists():
+        return []
+    state = BatchState(path)
+    try:
+        return state.batches(*IN_FLIGHT)
+    finally:
+        state.close()
+
+
+def questions_in_flight(cache_path: Path) -> set[str]:
+    """Keys of the questions that wait in batches of the workspace with this answer cache."""
+    path = cache_path.with_name(FILE_NAME)
+    if not path.exists():
+        return set()
+    state = BatchState(path)
+    try:
+        return state.keys_in_flight()
+    finally:
+        state.close()
+
+
+def age_in_words(batch: Batch, now: float | None = None) -> str:
+    """How long ago a batch was submitted: 12 min, 3 h 05 min."""
+    seconds = max(0.0, (now if now is not None else time.time()) - (batch.submitted or batch.created))
+    minutes = int(seconds // 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def in_json(batch: Batch) -> dict[str, Any]:
+    """A batch for ``--json``."""
+    return json.loads(json.dumps(vars(batch)))

@@ -1,0 +1,150 @@
+"""A question as a line of a provider batch, and a line's answer as a direct call's answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.secrets import key_named
+from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.batches.remote import AnthropicBatches, OpenAIBatches, Remote
+from latentscore_data.core.llm.parameters import Parameters
+from latentscore_data.core.llm.retry import CallError
+from latentscore_data.core.llm.routes import load_litellm, route_to
+from latentscore_data.core.llm.structured import MODES, Mode, Shape
+
+BATCH_KEYS = {"openai": "OPENAI_API_KEY", "groq": "GROQ_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+"""Providers whose batch API is used at their own address, with the variable of the key."""
+_OPENAI_ADDRESS = "OPENAI_API_BASE"
+"""Where LiteLLM finds another address; OpenAI's library reads ``OPENAI_BASE_URL`` by itself."""
+_ANTHROPIC_ADDRESSES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
+
+Protocol = Literal["openai", "anthropic"]
+
+
+def check_batch(model: str, settings: LLMSettings) -> Protocol:
+    """The protocol of a model's batch API. Raises :class:`InputError` for a model without one that is spoken here."""
+    if settings.api_base is not None:
+        return "openai"
+    provider = _split(model, settings)[1]
+    if provider not in BATCH_KEYS:
+        raise InputError(
+            f"{model} cannot be asked in batches: {provider} has no batch API that is spoken here",
+            f"leave --batch out, name a model of {', '.join(BATCH_KEYS)}, or give the address of a server that speaks "
+            "OpenAI's files and batches with --api-base",
+        )
+    return "anthropic" if provider == "anthropic" else "openai"
+
+
+def _split(model: str, settings: LLMSettings) -> tuple[str, str, str | None]:
+    """(bare name, provider, address) as LiteLLM knows them."""
+    route = route_to(model, settings)
+    bare, provider, _, base = load_litellm().get_llm_provider(route.model, api_base=route.api_base)
+    return bare, provider, route.api_base or base
+
+
+class Wording:
+    """Builds the lines for one model and reads what comes back, as LiteLLM does for a direct call."""
+
+    def __init__(self, model: str, settings: LLMSettings, refused: Sequence[str]) -> None:
+        self.protocol = check_batch(model, settings)
+        self._settings = settings
+        self._litellm = load_litellm()
+        self._model, self._provider, self._base = _split(model, settings)
+        self._parameters = Parameters(model, route_to(model, settings))
+        self._mode: Mode = MODES[0]
+        self._betas: list[str] = []
+        self._refused: set[str] = set()
+        for one in refused:
+            self.refuse(one)
+
+    def refuse(self, refused: str) -> None:
+        """Leave out what the server refused before: a sampling parameter, or a way of asking for the shape."""
+        self._refused.add(refused)
+        if refused in MODES:
+            step = MODES.index(cast(Mode, refused)) + 1
+            self._mode = MODES[max(MODES.index(self._mode), min(step, len(MODES) - 1))]
+        else:
+            self._parameters.refuse(refused)
+
+    def learned(self, error: CallError) -> str | None:
+        """What a refusal says should be left out; None where there is nothing to leave out."""
+        if error.refused is not None:
+            return error.refused
+        return self._mode if error.unstructured and self._mode != MODES[-1] else None
+
+    def knows(self, refused: str) -> bool:
+        """True for what is left out already."""
+        return refused in self._refused
+
+    def body(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> dict[str, Any]:
+        """The body that a direct call would send."""
+        given = self._parameters.taken(sampling)
+        response_format = shape.response_formats[self._mode]
+        if response_format is not None:
+            given["response_format"] = response_format
+        if self._mode != "schema":
+            head = messages[0]
+            messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
+        options = self._litellm.utils.get_optional_params(self._model, custom_llm_provider=self._provider, **given)
+        if self.protocol == "anthropic":
+            return self._anthropic_body(messages, options)
+        named = {name: value for name, value in options.items() if name not in ("stream", "extra_body", "max_retries")}
+        return {"model": self._model, "messages": messages, **named}
+
+    def _anthropic_body(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
+        config = self._litellm.AnthropicConfig()
+        beta = config.update_headers_with_optional_anthropic_beta({}, options).get("anthropic-beta")
+        if beta and beta not in self._betas:
+            self._betas.append(beta)
+        body = config.transform_request(
+            model=self._model, messages=messages, optional_params=options, litellm_params={}, headers={}
+        )
+        return {name: value for name, value in body.items() if name != "json_mode"}
+
+    def response(self, body: dict[str, Any]) -> Any:
+        """LiteLLM's response object for the body of an answer. Raises :class:`ValueError` for a body that is none."""
+        try:
+            if self.protocol == "anthropic":
+                return self._anthropic_response(body)
+            from litellm.litellm_core_utils.llm_response_utils.convert_dict_to_response import (
+                convert_to_model_response_object,
+            )
+
+            return convert_to_model_response_object(
+                response_object=body, model_response_object=self._litellm.ModelResponse()
+            )
+        except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
+            raise ValueError(f"no chat completion ({type(error).__name__})") from None
+
+    def _anthropic_response(self, body: dict[str, Any]) -> Any:
+        import httpx
+
+        return self._litellm.AnthropicConfig().transform_parsed_response(
+            completion_response=body,
+            raw_response=httpx.Response(200, json=body, request=httpx.Request("POST", "http://batch")),
+            model_response=self._litellm.ModelResponse(),
+            json_mode=True,
+        )
+
+    def remote(self) -> Remote:
+        """The provider's batch API. Raises :class:`MissingError` for a key that is not set."""
+        timeout = max(self._settings.timeout_seconds, 60.0)
+        if self.protocol == "anthropic":
+            base = next((found for name in _ANTHROPIC_ADDRESSES if (found := os.environ.get(name))), None)
+            return AnthropicBatches(self._key(), base, timeout, self._betas)
+        base = self._base or (os.environ.get(_OPENAI_ADDRESS) if self._provider == "openai" else None)
+        return OpenAIBatches(self._key(), base, timeout)
+
+    def _key(self) -> str:
+        if self._settings.api_base is not None:
+            key = route_to(f"hosted_vllm/{self._model}", self._settings).api_key
+            return key.get_secret_value() if key is not None else ""
+        variable = BATCH_KEYS[self._provider]
+        if not os.environ.get(variable):
+            raise MissingError(
+                f"{self._provider} needs {variable}", "put it into the environment or into .env (NAME=...)"
+            )
+        return key_named(variable).get_secret_value()

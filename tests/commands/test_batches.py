@@ -1,0 +1,445 @@
+"""The real program with provider batches: submit, collect, mix with direct calls, cap, cancel, and what the lines may hold."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batch_servers import AnthropicBatchServer, Body, OpenAIBatchServer
+from conftest import Lsdata
+from factories import make_text, make_vibe
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.ledger import Usage, totals
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches import remote
+from latentscore_data.core.llm.batches.state import FILE_NAME
+from latentscore_data.core.llm.offline.builtin import vibes_for
+from servers import config_reply
+
+MODEL = "openai/gpt-4o-mini"
+PRICES = {"LSDATA_LLM__PRICES": json.dumps({"*": {"input": 1.0, "output": 4.0}})}
+ENV = {**PRICES, "OPENAI_API_KEY": "sk-loopback", "ANTHROPIC_API_KEY": "sk-ant-loopback"}
+N = 2
+
+
+def write_rows(root: Path, count: int) -> Workspace:
+    workspace = Workspace(root)
+    replace_rows(workspace.vibes("SFT-Train"), [make_vibe(n, vibe=f"rain on house {n}") for n in range(count)])
+    return workspace
+
+
+@pytest.fixture
+def server() -> Any:
+    with OpenAIBatchServer(config_reply()) as running:
+        yield running
+
+
+def command(server: OpenAIBatchServer, root: Path, *options: str) -> tuple[str, ...]:
+    return (
+        "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", MODEL,
+        "--api-base", server.address, "--yes", *options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def configs(lsdata_here: Lsdata, server: OpenAIBatchServer, root: Path) -> Callable[..., Any]:
+    """Run ``configs`` against the server and return its JSON document, with ``rc`` and ``said``."""
+
+    def run(*options: str, code: int = 0) -> dict[str, Any]:
+        out = lsdata_here(*command(server, root, *(options or ("--batch",))), "--json", env=ENV)
+        assert out.returncode == code, out.stderr
+        return {**json.loads(out.stdout), "said": out.stderr}
+
+    return run
+
+
+def done(workspace: Workspace) -> int:
+    return sum(1 for _ in read_lines(workspace.candidates)) if workspace.candidates.exists() else 0
+
+
+def spent(workspace: Workspace) -> Usage:
+    total = Usage()
+    for usage in totals(workspace.ledger).values():
+        total.add(usage)
+    return total
+
+
+def test_the_same_command_submits_then_collects_and_a_direct_run_finds_the_answers_in_the_cache(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    workspace = write_rows(root, 3)
+    first = configs()
+    assert (first["pending"], first["done"], first["calls"]) == (6, 0, 0)
+    assert "6 questions to openai/gpt-4o-mini, at most $0." in first["said"]
+    assert "same command again" in first["next_step"]
+    waiting = configs()
+    assert waiting["pending"] == 6
+    assert len(server.batches) == 1, "what waits is not asked again"
+    assert server.direct == []
+
+    server.finish()
+    last = configs()
+    assert (last["pending"], last["done"], last["calls"], last["cached"]) == (0, 3, 6, 0)
+    assert last["cost_usd"] == pytest.approx(spent(workspace).cost_usd)
+    assert spent(workspace).calls == 6
+    answers = [line["config_candidates"] for _, line in read_lines(workspace.candidates)]
+    # Another workspace, asked directly, has the same keys; this one finds every answer.
+    workspace.candidates.unlink()
+    direct = configs("--no-batch")
+    assert (direct["cached"], direct["calls"]) == (6, 0)
+    assert [line["config_candidates"] for _, line in read_lines(workspace.candidates)] == answers
+    assert server.direct == []
+
+
+def test_a_batch_costs_half_of_what_the_same_answers_cost_directly(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], tmp_path: Path, lsdata_here: Lsdata
+) -> None:
+    workspace = write_rows(root, 2)
+    server.ends = True
+    plan = configs("--batch", "--dry-run")
+    assert "batch price (50%), your price" in plan["price"]
+    configs()
+    configs()
+    elsewhere = write_rows(tmp_path / "direct", 2)
+    out = lsdata_here(*command(server, elsewhere.root), "--json", env=ENV)
+    assert out.returncode == 0, out.stderr
+    assert spent(workspace).cost_usd == pytest.approx(spent(elsewhere).cost_usd / 2)
+    asked = [
+        {name: value for name, value in body.items() if name != "custom_id"}
+        for body in server.batches["batch_1"].requests
+    ]
+    assert sorted(map(json.dumps, asked), key=str) == sorted(
+        (json.dumps({name: body[name] for name in asked[0]}) for body in server.direct), key=str
+    ), "a line of a batch is what a direct call sends"
+
+
+def test_wait_stays_through_the_rounds_and_bad_answers_go_into_the_next_one(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    workspace = write_rows(root, 3)
+    server.ends = True
+    good, seen = config_reply(), set[str]()
+
+    def reply(body: Body) -> str:
+        user = body["messages"][1]["content"]
+        if "house 1" in user and len(body["messages"]) == 2:
+            return '{"surprise": true}'
+        seen.add(str(len(body["messages"])))
+        return str(good(body))
+
+    server.reply_to = reply
+    found = configs("--batch", "--wait")
+    assert (found["pending"], found["done"], found["calls"]) == (0, 3, 8)
+    assert len(server.batches) == 2
+    assert "4" in seen, "the question is asked again with the answer and what was wrong with it"
+    assert spent(workspace).calls == 8
+
+
+def test_an_answer_that_stays_bad_fails_its_row_and_a_later_run_asks_it_anew(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    workspace = write_rows(root, 2)
+    server.ends = True
+    good = config_reply()
+    server.reply_to = lambda body: "" if "house 1" in body["messages"][1]["content"] else str(good(body))
+    found = configs("--batch", "--wait", code=1)
+    assert (found["done"], found["failed"]) == (1, {"answer": 1})
+    assert len(server.batches) == 3, "three rounds, as with direct calls"
+    server.reply_to = good
+    again = configs("--batch", "--wait")
+    assert (again["done"], again["skipped"]) == (1, 1)
+    assert done(workspace) == 2
+
+
+def shuffled_twice(lines: list[Body]) -> list[Body]:
+    lines = [*lines, *lines]
+    random.Random(1).shuffle(lines)
+    return [*lines, {"custom_id": "somebody-else-7", "response": {"status_code": 200, "body": {}}}, {"rubbish": 1}]
+
+
+def with_errors(lines: list[Body]) -> list[Body]:
+    """One question busy, one refused for good, the others answered."""
+    busy = {**lines[0], "response": {"status_code": 500, "body": {"error": {"message": "oops"}}}}
+    refused = {
+        **lines[1],
+        "response": {"status_code": 400, "body": {"error": {"message": "not this one", "type": "x"}}},
+    }
+    return [busy, refused, *lines[2:]]
+
+
+def test_results_out_of_order_and_twice_are_read_once(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    workspace = write_rows(root, 4)
+    server.ends, server.change = True, shuffled_twice
+    configs()
+    assert configs()["done"] == 4
+    assert spent(workspace).calls == 8
+
+
+def test_an_error_per_line_is_asked_again_or_fails_its_candidate(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    write_rows(root, 3)
+    server.ends, server.change = True, lambda lines: with_errors(lines) if len(lines) > 2 else lines
+    found = configs("--batch", "--wait", code=1)
+    assert (found["done"], found["short"]) == (3, 1)
+    assert [len(sold.requests) for sold in server.batches.values()] == [6, 1]
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+def test_a_batch_that_ends_in_part_keeps_what_was_answered_and_asks_for_the_rest(
+    status: str, server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    write_rows(root, 3)
+    configs()
+    code = f"batch_{status}"
+    server.change = lambda lines: [
+        *lines[:4], *({**line, "response": None, "error": {"code": code, "message": code}} for line in lines[4:])
+    ] if len(lines) > 2 else lines  # fmt: skip
+    server.finish(status)
+    server.ends = True
+    assert configs()["pending"] == 2
+    assert configs()["pending"] == 0
+    assert [len(sold.requests) for sold in server.batches.values()] == [6, 2]
+    assert max(server.asked.values()) == 2
+
+
+def test_a_parameter_that_the_model_refuses_is_left_out_in_the_next_round(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    write_rows(root, 1)
+    refusal = {"message": "Unsupported value: 'temperature' does not support 0.9", "param": "temperature"}
+
+    def change(lines: list[Body]) -> list[Body]:
+        asked = {body["custom_id"]: body for sold in server.batches.values() for body in sold.requests}
+        answer = {"status_code": 400, "body": {"error": refusal}}
+        return [{**one, "response": answer} if "temperature" in asked[one["custom_id"]] else one for one in lines]
+
+    server.ends, server.change = True, change
+    assert configs("--batch", "--wait")["done"] == 1
+    assert [["temperature" in body for body in sold.requests] for sold in server.batches.values()] == [
+        [True, True],
+        [False, False],
+    ]
+
+
+def test_the_cap_holds_over_all_commands_of_a_run(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    workspace = write_rows(root, 4)
+    plan = configs("--batch", "--dry-run")
+    one = plan["worst_usd"] / 8
+    cap = ("--batch", "--max-cost", f"{4.5 * one:.6f}")
+    first = configs(*cap)
+    assert first["pending"] == 8
+    assert len(server.batches["batch_1"].requests) < 8
+    assert "whose worst case fills --max-cost" in first["said"]
+    for _ in range(8):
+        server.finish()
+        found = configs(*cap)
+        if not found["pending"]:
+            break
+    assert done(workspace) == 4
+    assert spent(workspace).cost_usd <= 4.5 * one
+    tiny = write_rows(root / "tiny", 1)
+    out = configs("--batch", "--max-cost", "0.000001", "--root", str(tiny.root), code=4)
+    assert "over --max-cost" in out["error"]
+
+
+def test_a_direct_run_leaves_alone_what_waits_in_a_batch(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    workspace = write_rows(root, 2)
+    configs()
+    write_rows(root, 4)
+    mixed = configs("--no-batch")
+    assert (mixed["done"], mixed["pending"]) == (2, 4)
+    assert len(server.direct) == 4
+    server.finish()
+    assert configs("--no-batch")["pending"] == 0
+    assert done(workspace) == 4
+    assert len(server.direct) == 4
+    assert set(server.asked.values()) == {1}
+
+
+def test_status_lists_what_is_open_and_batches_cancels_it(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], lsdata_here: Lsdata
+) -> None:
+    write_rows(root, 2)
+    assert json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["batches"] == []
+    configs()
+    (batch,) = json.loads(lsdata_here("status", "--root", str(root), "--json").stdout)["batches"]
+    assert (batch["stage"], batch["questions"], batch["state"]) == ("configs", 4, "open")
+    assert batch["worst_usd"] > 0
+    assert batch["tag"] in lsdata_here("status", "--root", str(root)).stdout
+    env = {**ENV, "LSDATA_LLM__API_BASE": server.address}
+    unknown = lsdata_here("batches", "--root", str(root), "--cancel", "nothing", env=env)
+    assert (unknown.returncode, "nothing is open" in unknown.stderr) == (2, True)
+    out = lsdata_here("batches", "--root", str(root), "--cancel", batch["tag"], "--json", env=env)
+    assert out.returncode == 0, out.stderr
+    assert [one["remote_status"] for one in json.loads(out.stdout)] == ["cancelling"]
+    assert server.batches["batch_1"].status == "cancelling"
+
+
+def test_a_refused_submission_is_forgotten_and_a_batch_that_failed_whole_says_why(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    write_rows(root, 1)
+    server.refuse = (401, {"error": {"message": "bad key", "code": "invalid_api_key"}})
+    assert "bad key" in configs(code=3)["error"]
+    server.refuse = None
+    server.end_status, server.ends = "failed", True
+    configs()
+    assert "model not allowed in batches" in configs(code=2)["error"]
+    server.end_status = "completed"
+    configs()
+    assert configs()["done"] == 1
+
+
+def test_a_model_without_batches_is_refused_before_anything_is_sent(lsdata_here: Lsdata, root: Path) -> None:
+    write_rows(root, 1)
+    ask = ("configs", "--root", str(root), "--model", "gemini/gemini-2.5-flash", "--batch", "--max-cost", "1")
+    for options in ((), ("--dry-run",)):
+        out = lsdata_here(*ask, *options, env={"GEMINI_API_KEY": "k"})
+        assert out.returncode == 2, out.stderr
+        assert "no batch API" in out.stderr
+    typed = lsdata_here("configs", "grey rain", "--batch")
+    assert (typed.returncode, "answered at once" in typed.stderr) == (2, True)
+
+
+def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
+    lsdata_here: Lsdata, root: Path
+) -> None:
+    workspace = write_rows(root, 2)
+    with AnthropicBatchServer(config_reply(), ends=True) as server:
+        env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
+        ask = (
+            "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", "anthropic/claude-haiku-4-5",
+            "--batch", "--max-cost", "5", "--json",
+        )  # fmt: skip
+        first = lsdata_here(*ask, env=env)
+        assert first.returncode == 0, first.stderr
+        assert json.loads(first.stdout)["pending"] == 4
+        last = json.loads(lsdata_here(*ask, env=env).stdout)
+        assert (last["pending"], last["done"], last["calls"]) == (0, 2, 4)
+        assert server.headers[0]["x-api-key"] == "sk-ant-loopback"
+        (sold,) = server.batches.values()
+        assert "custom_id" in sold.requests[0]
+        assert sold.requests[0]["max_tokens"] == 3000
+        assert "json_mode" not in sold.requests[0]
+        write_rows(root, 3)
+        assert json.loads(lsdata_here(*ask, env=env).stdout)["pending"] == 2
+        betas = [one.get("anthropic-beta", "") for one in server.headers if one.get("content-type")]
+        assert len(betas) == 2
+        assert all("structured-outputs" in beta for beta in betas)
+    # 1000 tokens in and 500 out, at half of $1 and $5 per million.
+    assert spent(workspace).cost_usd == pytest.approx(4 * (1000 * 0.5e-6 + 500 * 2.5e-6))
+
+
+def test_vibes_and_run_all_wait_for_their_batches(server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata) -> None:
+    workspace = Workspace(root)
+    replace_rows(workspace.texts("moby-dick"), [make_text(n, text=f"Rain fell on house {n}. " * 30) for n in range(3)])
+    config = config_reply()
+
+    def reply(body: Body) -> str:
+        if body["response_format"]["json_schema"]["name"] == "TextVibes":
+            return vibes_for(str(body["messages"][1]["content"]), max_vibes=1).model_dump_json()
+        return str(config(body))
+
+    server.reply_to = reply
+    env = {
+        **ENV,
+        "LSDATA_LLM__API_BASE": server.address,
+        "LSDATA_LLM__MODEL": MODEL,
+        "LSDATA_LLM__BATCH": "true",
+        "LSDATA_CONFIGS__N": "1",
+        "LSDATA_SCORING__SECONDS": "0.5",
+        "LSDATA_SCORING__SCORERS": '["acoustic"]',
+    }
+    run_all = ("run-all", "--root", str(root), "--from", "vibes", "--until", "configs", "--yes", "--json")
+    first = json.loads(lsdata_here(*run_all, env=env).stdout)
+    assert [(one["stage"], one["pending"]) for one in first["stages"]] == [("vibes", 3)]
+    assert not workspace.vibe_files(), "nothing goes on before the answers are there"
+    alone = json.loads(lsdata_here("vibes", "--root", str(root), "--yes", "--json", env=env).stdout)
+    assert (alone["pending"], len(server.batches)) == (3, 1)
+
+    server.finish()
+    asked_for_configs = json.loads(lsdata_here(*run_all, env=env).stdout)
+    stages = [(one["stage"], bool(one["pending"])) for one in asked_for_configs["stages"]]
+    assert stages == [("vibes", False), ("configs", True)]
+
+
+def test_bench_waits_for_its_hosted_sources_and_compares_when_all_have_answered(
+    server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata
+) -> None:
+    ask = (
+        "bench", "--root", str(root), "--suite", "short", "--limit", "3", "--source", f"litellm:{MODEL}=mini",
+        "--source", "baseline:random", "--scorer", "acoustic", "--seconds", "0.5", "--api-base", server.address,
+        "--batch", "--yes", "--json",
+    )  # fmt: skip
+    first = lsdata_here(*ask, env=ENV)
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["pending"] == 3
+    assert not list(root.rglob("report.html"))
+    server.finish()
+    last = lsdata_here(*ask, env=ENV)
+    assert last.returncode == 0, last.stderr
+    found = json.loads(last.stdout)
+    assert (found["pending"], found["calls"]) == (0, 3)
+    assert found["cost_usd"] == pytest.approx(spent(Workspace(root)).cost_usd)
+    assert len(list(root.rglob("report.html"))) == 1
+    assert len(server.batches) == 1
+
+
+def test_a_damaged_record_keeps_what_it_can(server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]) -> None:
+    workspace = write_rows(root, 2)
+    configs()
+    record = workspace.llm_cache.with_name(FILE_NAME)
+    with sqlite3.connect(record) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.execute("DROP TABLE refusals")
+        db.execute("CREATE TABLE refusals (other TEXT)")
+    db.close()
+    server.finish()
+    found = configs()
+    assert (found["pending"], found["done"], len(server.batches)) == (0, 2, 1)
+
+
+def test_a_batch_that_the_provider_no_longer_knows_is_asked_again(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    write_rows(root, 1)
+    configs()
+    server.batches.clear()
+    server.ends = True
+    again = configs()
+    assert "no longer knows" in again["said"]
+    assert again["pending"] == 2
+    assert configs()["done"] == 1
+
+
+def test_waiting_goes_on_when_the_provider_is_busy_for_a_moment(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(root, 1)
+    monkeypatch.setattr(remote, "RETRIES", 0)
+    monkeypatch.setenv("LSDATA_LLM__BATCH_POLL_SECONDS", "0.05")
+    polls = iter(range(100))
+
+    def busy_then_done() -> bool:
+        number = next(polls)
+        if number == 3:
+            server.finish()
+        return number in (0, 1)
+
+    server.busy = busy_then_done
+    found = configs("--batch", "--wait")
+    assert (found["done"], found["pending"]) == (1, 0)
+    assert found["said"].count("asking again") == 2
