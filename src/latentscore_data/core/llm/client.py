@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from latentscore_data.core.base.errors import MissingError, StoppedError
 from latentscore_data.core.base.ledger import Ledger, Usage
@@ -26,11 +26,12 @@ from latentscore_data.core.llm.limiter import AdaptiveLimiter
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.packing import Asked, Batcher, Together, batch_schema, taken_apart, together
 from latentscore_data.core.llm.parameters import Parameters
-from latentscore_data.core.llm.prices import Price, litellm_version, price_of
-from latentscore_data.core.llm.replies import Message, read_message
+from latentscore_data.core.llm.prices import Price, cost_of_usage, litellm_version, price_of
+from latentscore_data.core.llm.replies import Message
 from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry_delay
-from latentscore_data.core.llm.routes import Route, check_route, key_names, load_litellm, route_to
+from latentscore_data.core.llm.routes import check_route, key_names, route_to
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
+from latentscore_data.core.llm.transport import Completion, Transport, transport_for
 from latentscore_data.core.llm.types import LLM, Answer, Question, T
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class LiteLLM:
         self.ledger = ledger
         self.stage = stage
         self.usage = Usage()
-        self._route: Route | None = None
+        self._transport: Transport | None = None
         self._price = price
         self._mode: Mode = MODES[0]
         self._limiter = AdaptiveLimiter(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
@@ -114,7 +115,6 @@ class LiteLLM:
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
         self._rng = rng or random.Random()
-        self._opened = False
         self._writer = BackgroundWriter()
 
     # -- asking
@@ -241,7 +241,7 @@ class LiteLLM:
 
     async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
         """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
-        self._open()
+        transport = self._open()
         tokens_in, audio_in = _rough_tokens(messages)
         tokens_out = sampling.get("max_tokens", 4096)
         worst_tokens = tokens_in + audio_in + tokens_out
@@ -261,20 +261,20 @@ class LiteLLM:
             mode, sent = self._mode, self._parameters.taken(sampling)
             try:
                 async with asyncio.timeout(self.settings.timeout_seconds):
-                    response = await self._complete(messages, sent, shape)
+                    answer = await self._complete(transport, messages, sent, shape)
             except asyncio.CancelledError:
                 self._budget.settle(reserved, reserved)
                 self._limiter.leave(started, NOT_SENT)
                 raise
             except Exception as error:
-                call_error = classify(error, secret=self._secret)
+                call_error = classify(error, secret=transport.secret)
                 self._budget.settle(reserved, reserved if call_error.maybe_billed else 0.0)
                 if call_error.kind == "auth":
                     # Closed before the slot is given back, so that nobody who waits for it gets in.
                     self._limiter.close(self._refused_key(call_error))
                 self._limiter.leave(started, call_error)
             else:
-                reply = self._reply(response, time.monotonic() - started, attempt)
+                reply = self._reply(answer, time.monotonic() - started, attempt)
                 self._budget.settle(reserved, reply.cost_usd or 0.0)
                 self._limiter.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
                 return reply
@@ -293,31 +293,13 @@ class LiteLLM:
             log.debug("%s: %s; again in %.1f s", self.model, call_error.message, delay)
             await self._limiter.rest(delay)
 
-    async def _complete(self, messages: list[dict[str, Any]], sent: dict[str, Any], shape: Shape[Any]) -> Any:
-        route = self._route
-        assert route is not None
-        extra: dict[str, Any] = {}
-        if route.api_base is not None:
-            extra["api_base"] = route.api_base
-        if route.api_key is not None:
-            extra["api_key"] = route.api_key.get_secret_value()
-        if self._marks_prompt:
-            extra["cache_control_injection_points"] = [{"location": "message", "role": "system"}]
-        response_format = shape.response_formats[self._mode]
-        if response_format is not None:
-            extra["response_format"] = response_format
+    async def _complete(
+        self, transport: Transport, messages: list[dict[str, Any]], sent: dict[str, Any], shape: Shape[Any]
+    ) -> Completion:
         if self._mode != "schema":
             head = messages[0]
             messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
-        return await load_litellm().acompletion(
-            model=route.model,
-            messages=messages,
-            timeout=self.settings.timeout_seconds,
-            num_retries=0,
-            max_retries=0,
-            **sent,
-            **extra,
-        )
+        return await transport.complete(messages, sent, shape.response_formats[self._mode])
 
     def _asks_differently(self, call_error: CallError, mode: Mode, sent: dict[str, Any]) -> bool:
         """Leave out what the server refused. False when it refused nothing that can be left out."""
@@ -337,22 +319,18 @@ class LiteLLM:
         log.warning("%s does not take %s; asking with %s instead", self.model, mode, self._mode)
         return True
 
-    def _reply(self, response: Any, seconds: float, attempts: int) -> _Reply:
-        usage = response.usage if getattr(response, "usage", None) is not None else None
-        tokens_in = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
-        tokens_out = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
-        choice = response.choices[0] if response.choices else None
-        cost = self._cost(response, tokens_in, tokens_out)
+    def _reply(self, answer: Completion, seconds: float, attempts: int) -> _Reply:
+        cost = self._cost(answer)
         self.usage.calls += 1
-        self.usage.tokens_in += tokens_in
-        self.usage.tokens_out += tokens_out
+        self.usage.tokens_in += answer.tokens_in
+        self.usage.tokens_out += answer.tokens_out
         self.usage.cost_usd += cost or 0.0
         self.usage.unpriced += cost is None
         return _Reply(
-            message=read_message(choice.message if choice is not None else None),
-            finish_reason=str(choice.finish_reason or "stop") if choice is not None else "stop",
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
+            message=answer.message,
+            finish_reason=answer.finish_reason,
+            tokens_in=answer.tokens_in,
+            tokens_out=answer.tokens_out,
             cost_usd=cost,
             seconds=seconds,
             attempts=attempts,
@@ -365,36 +343,38 @@ class LiteLLM:
         self.usage.unpriced += cost is None
         return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
 
-    def _cost(self, response: Any, tokens_in: int, tokens_out: int) -> float | None:
+    def _cost(self, answer: Completion) -> float | None:
         if self._price is None:
             return None
         if self._price.free:
             return 0.0
-        # LiteLLM has worked it out with cached and reasoning tokens at their own prices.
-        known = getattr(response, "_hidden_params", {}).get("response_cost")
-        return float(known) if known else self._price.of(tokens_in, tokens_out)
+        if answer.cost_usd is not None:
+            return answer.cost_usd
+        known = cost_of_usage(self.model, answer.usage)
+        return known if known is not None else self._price.of(answer.tokens_in, answer.tokens_out)
 
     # -- what is made once
 
-    def _open(self) -> None:
-        if self._opened:
-            return
-        self._opened = True
+    def _open(self) -> Transport:
+        if self._transport is not None:
+            return self._transport
         check_route(self.model, self.settings)
-        self._route = route_to(self.model, self.settings)
-        call_directly(self._route.api_base)
+        route = route_to(self.model, self.settings)
+        call_directly(route.api_base)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
             raise StoppedError(
                 f"the price of {self.model} is unknown, so --max-cost {self.settings.max_cost:g} cannot be kept",
                 "leave the cap out (and say --yes), or take a model whose price is known",
             )
-        self._parameters = Parameters(self.model, self._route)
-        self._marks_prompt = "claude" in self.model or self.model.startswith("anthropic/")
-
-    @property
-    def _secret(self) -> SecretStr | None:
-        return self._route.api_key if self._route is not None else None
+        self._parameters = Parameters(self.model, route)
+        self._transport = transport_for(
+            route,
+            marks_prompt="claude" in self.model or self.model.startswith("anthropic/"),
+            timeout_seconds=self.settings.timeout_seconds,
+            connections=self.settings.max_concurrency,
+        )
+        return self._transport
 
     def _shape(self, answer_type: type[T]) -> Shape[T]:
         shape = self._shapes.get(answer_type)
@@ -442,8 +422,8 @@ class LiteLLM:
         if self.ledger is not None:
             self.ledger.add_cached(self.stage, self.model, self.usage.cached, self.usage.saved_usd)
             self.ledger.close()
-        if self._opened:
-            await load_litellm().close_litellm_async_clients()
+        if self._transport is not None:
+            await self._transport.aclose()
 
 
 _LITELLM_VERSION = cache(litellm_version)

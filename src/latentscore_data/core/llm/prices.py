@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,20 @@ def _mapped(litellm: Any, model: str) -> dict[str, Any] | None:
         if entry is not None and entry.get("litellm_provider", provider).startswith(provider):
             return entry
     return None
+
+
+def cost_of_usage(model: str, usage: Mapping[str, Any]) -> float | None:
+    """US dollars of one answer by LiteLLM's table, cached and reasoning tokens at their own prices; None where it knows none."""
+    litellm = load_litellm()
+    try:
+        bare, provider, _, _ = litellm.get_llm_provider(model)
+        parts = litellm.cost_per_token(
+            model=bare, custom_llm_provider=provider, usage_object=litellm.Usage(**usage), call_type="completion"
+        )
+    except Exception as error:
+        log.debug("no cost known for %s: %s", model, type(error).__name__)
+        return None
+    return sum(parts) or None
 
 
 def litellm_version() -> str:
