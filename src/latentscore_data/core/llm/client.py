@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -115,7 +116,7 @@ class LiteLLM:
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._batcher = Batcher(self._fetch_together, batch_size) if batch_size > 1 else None
         self._rng = rng or random.Random()
-        self._writer = BackgroundWriter()
+        self._writer = BackgroundWriter(self._together)
 
     # -- asking
 
@@ -209,6 +210,15 @@ class LiteLLM:
                 Answer(value, share.tokens_in, share.tokens_out, cost, reply.seconds, "stop", False, self.model)
             )
         return [asked for asked, value in zip(batch, values, strict=True) if value is None]
+
+    @contextmanager
+    def _together(self) -> Generator[None]:
+        """Around what is written in one go: the book is written after the answers are kept."""
+        with ExitStack() as stack:
+            for kept in (self.ledger, self.cache):
+                if kept is not None:
+                    stack.enter_context(kept.together())
+            yield
 
     # What the pen writes for a reply: first what was paid for, then what it cost. A ledger that cannot be written must not
     # keep an answer from being kept.

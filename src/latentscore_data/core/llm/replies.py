@@ -45,7 +45,7 @@ def read_completion(answer: Any) -> tuple[Message, str, Mapping[str, Any]]:
     if not choices:
         return Message(), "stop", usage
     choice = _mapping(cast("list[Any]", choices)[0])
-    if not isinstance(choice.get("message"), Mapping):
+    if not isinstance(choice.get("message"), dict):
         raise CallFailed("the server's answer is no chat completion", maybe_billed=True)
     finish_reason = choice.get("finish_reason")
     mapped = str(map_finish_reason(finish_reason)) if isinstance(finish_reason, str) else "stop"
@@ -55,7 +55,7 @@ def read_completion(answer: Any) -> tuple[Message, str, Mapping[str, Any]]:
 def _refusal(body: Mapping[str, Any]) -> Refusal | None:
     """The error in an answer; some servers send one that is empty with each answer."""
     error = body.get("error")
-    told: Any = error if not isinstance(error, Mapping) else error.get("message") or error.get("code")
+    told: Any = error if not isinstance(error, dict) else error.get("message") or error.get("code")
     if not told:
         return None
     code = str(_mapping(error).get("code"))
@@ -106,7 +106,7 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
     for part in cast("list[Any]", content) if isinstance(content, list | tuple) else [content]:
         if isinstance(part, str):
             said.append(part)
-        elif isinstance(part, Mapping):
+        elif isinstance(part, dict):
             part = cast("Mapping[str, Any]", part)
             (said if _is_said(part) else thoughts).extend(_texts(part))
     return said, thoughts
@@ -127,12 +127,12 @@ def _texts(part: Mapping[str, Any]) -> Iterator[str]:
             yield inner
         elif key == "json" and inner is not None:
             yield json.dumps(inner)
-        elif isinstance(inner, list | Mapping):
+        elif isinstance(inner, list | dict):
             yield from (text for half in _parts(inner) for text in half)
 
 
 def _field(value: Any, name: str) -> Any:
-    return cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+    return cast("Mapping[str, Any]", value).get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 def _as_text(value: Any) -> str | None:
@@ -140,7 +140,7 @@ def _as_text(value: Any) -> str | None:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _clean(text: str) -> str:

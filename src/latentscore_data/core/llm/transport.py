@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -80,7 +81,7 @@ class OpenAITransport:
         message, finish_reason, usage = read_completion(answer)
         # OpenRouter tells the cost with each answer.
         cost = usage.get("cost") if self._endpoint.provider == "openrouter" else None
-        return Completion(message, finish_reason, usage, float(cost) if isinstance(cost, int | float) else None)
+        return Completion(message, finish_reason, usage, _dollars(cost))
 
     async def aclose(self) -> None:
         await self._session.aclose()
@@ -130,5 +131,9 @@ class LiteLLMTransport:
         await load_litellm().close_litellm_async_clients()
 
 
+def _dollars(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else None
+
+
 def _count(value: object) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) and value == value and abs(value) < 1e15 else 0
+    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0
