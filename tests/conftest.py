@@ -70,7 +70,7 @@ def workspace(root: Path) -> Workspace:
 @pytest.fixture(params=["session", "litellm"])
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """``session``: each route has the transport it gets by itself; ``litellm``: all go through LiteLLM."""
-    from latentscore_data.core.llm import client
+    from latentscore_data.core.llm import answerers
     from latentscore_data.core.llm.routes import Route
     from latentscore_data.core.llm.transport import LiteLLMTransport, Transport
 
@@ -78,7 +78,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         return LiteLLMTransport(route, marks_prompt, timeout_seconds)
 
     if request.param == "litellm":
-        monkeypatch.setattr(client, "transport_for", only_litellm)
+        monkeypatch.setattr(answerers, "transport_for", only_litellm)
     return request.param
 
 

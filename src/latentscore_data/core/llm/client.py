@@ -15,24 +15,24 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from latentscore_data.core.base.errors import MissingError, StoppedError
+from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
+from latentscore_data.core.base.errors import LsdataError, MissingError, StoppedError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RowFailure
-from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
+from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.packing import Asked, Batcher, Together, batch_schema, taken_apart, together
-from latentscore_data.core.llm.parameters import Parameters
 from latentscore_data.core.llm.prices import Price, cost_of_usage, litellm_version, price_of
 from latentscore_data.core.llm.replies import Message
 from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry_delay
-from latentscore_data.core.llm.routes import check_route, key_names, route_to
+from latentscore_data.core.llm.routes import key_names
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
-from latentscore_data.core.llm.transport import Completion, Transport, transport_for
+from latentscore_data.core.llm.transport import Completion, Transport
 from latentscore_data.core.llm.types import LLM, Answer, Question, T
 
 log = logging.getLogger(__name__)
@@ -50,17 +50,19 @@ def connect(
     ledger: Ledger | None,
     stage: str,
     batch_size: int = 1,
+    runs: Path = Path(),
 ) -> LLM:
-    """What answers for ``model``: ``builtin/...`` offline, anything else through LiteLLM.
+    """What answers for ``model``: the offline engine, or a client of whatever :mod:`answerers` knows by that name.
 
-    With a ``batch_size`` above 1, so many questions that differ only in what the user says share a call.
+    With a ``batch_size`` above 1, so many questions that differ only in what the user says share a call. ``runs`` is the
+    folder of the training runs.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
-    if model.startswith("builtin/"):
+    if kind_of(model) is BUILTIN:
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
-    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, batch_size=batch_size)
+    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, batch_size=batch_size, runs=runs)
 
 
 @dataclass
@@ -87,7 +89,7 @@ class _Reply:
 
 
 class LiteLLM:
-    """Any hosted or self-hosted model, with a cache, retries, adaptive concurrency and a budget around it."""
+    """Any model but the offline one, with a cache, retries, adaptive concurrency and a budget around it."""
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class LiteLLM:
         batch_size: int = 1,
         price: Price | None = None,
         rng: random.Random | None = None,
+        runs: Path = Path(),
     ) -> None:
         self.model = model
         self.settings = settings
@@ -107,6 +110,10 @@ class LiteLLM:
         self.ledger = ledger
         self.stage = stage
         self.usage = Usage()
+        self._runs = runs
+        self._answerer = answerer(model)
+        # What is on this machine is another model when its files are others.
+        self._known_as = self._answerer.version(model, runs)
         self._transport: Transport | None = None
         self._price = price
         self._mode: Mode = MODES[0]
@@ -124,7 +131,12 @@ class LiteLLM:
         """The cache key of a question."""
         schema = self._shape(answer_type).schema
         return cache_key(
-            self.model, self.settings.api_base, question.messages, schema, question.sampling, question.sample_idx
+            self._known_as,
+            self.settings.base_for(self.model),
+            question.messages,
+            schema,
+            question.sampling,
+            question.sample_idx,
         )
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
@@ -193,7 +205,7 @@ class LiteLLM:
         """The questions that got no usable answer from the one call for all."""
         answer_type = batch[0].answer_type
         question = together([asked.question for asked in batch])
-        shape = Shape(Together, self.settings.api_base is None, batch_schema(answer_type))
+        shape = Shape(Together, self._hosted, batch_schema(answer_type))
         reply = await self._call(question.messages, question.sampling, shape)
         try:
             values = taken_apart(reply.read(shape), len(batch), answer_type)
@@ -270,9 +282,9 @@ class LiteLLM:
                 raise
             mode, sent = self._mode, self._parameters.taken(sampling)
             try:
-                async with asyncio.timeout(self.settings.timeout_seconds):
+                async with asyncio.timeout(transport.timeout_seconds):
                     answer = await self._complete(transport, messages, sent, shape)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, LsdataError):
                 self._budget.settle(reserved, reserved)
                 self._limiter.leave(started, NOT_SENT)
                 raise
@@ -368,28 +380,25 @@ class LiteLLM:
     def _open(self) -> Transport:
         if self._transport is not None:
             return self._transport
-        check_route(self.model, self.settings)
-        route = route_to(self.model, self.settings)
-        call_directly(route.api_base)
+        self._answerer.check(self.model, self.settings, self._runs)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
             raise StoppedError(
                 f"the price of {self.model} is unknown, so --max-cost {self.settings.max_cost:g} cannot be kept",
                 "leave the cap out (and say --yes), or take a model whose price is known",
             )
-        self._parameters = Parameters(self.model, route)
-        self._transport = transport_for(
-            route,
-            marks_prompt="claude" in self.model or self.model.startswith("anthropic/"),
-            timeout_seconds=self.settings.timeout_seconds,
-            connections=self.settings.max_concurrency,
-        )
+        self._transport, self._parameters = self._answerer.open(self.model, self.settings, self._runs)
         return self._transport
+
+    @property
+    def _hosted(self) -> bool:
+        """True for a provider's own server, which refuses what a grammar on a machine of one's own needs."""
+        return kind_of(self.model) is HOSTED and self.settings.api_base is None
 
     def _shape(self, answer_type: type[T]) -> Shape[T]:
         shape = self._shapes.get(answer_type)
         if shape is None:
-            shape = self._shapes[answer_type] = Shape(answer_type, self.settings.api_base is None)
+            shape = self._shapes[answer_type] = Shape(answer_type, self._hosted)
         return shape
 
     def _stored(self, reply: _Reply, text: str, answer_type: type[BaseModel]) -> Stored:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from latentscore_data.core.base.answerers import BUILTIN, kind_of
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -59,6 +60,7 @@ def make_plan(
     settings: LLMSettings,
     cache_path: Path,
     batch_size: int = 1,
+    runs: Path = Path(),
 ) -> Plan:
     """The plan for rows of questions.
 
@@ -66,14 +68,14 @@ def make_plan(
     mean of this model's answers of that type in the cache; where there are none, those of ``example``.
     """
     plan = Plan(model)
-    if model.startswith("builtin/"):
+    if kind_of(model) is BUILTIN:
         for questions in rows:
             plan.rows += 1
             plan.calls += len(questions)
         plan.basis = "answered on this machine"
         return plan
     cache = AnswerCache(cache_path) if cache_path.exists() else None
-    llm = LiteLLM(model, settings, cache=cache)
+    llm = LiteLLM(model, settings, cache=cache, runs=runs)
     counter = _Counter(model)
     longest = 0
     asked: set[str] = set()

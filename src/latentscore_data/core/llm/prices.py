@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.routes import is_loopback, load_litellm
 
@@ -37,12 +38,12 @@ class Price:
 
 def costs_nothing(model: str, settings: LLMSettings) -> bool:
     """True when calls are known to be free without looking at any price list."""
-    return model.startswith("builtin/") or is_loopback(settings.api_base)
+    return kind_of(model).here or is_loopback(settings.api_base)
 
 
 def price_of(model: str, settings: LLMSettings) -> Price | None:
     """The price of a model, or None when nobody here knows it."""
-    if model.startswith("builtin/"):
+    if kind_of(model).here:
         return Price(0.0, 0.0, "offline")
     if is_loopback(settings.api_base):
         return Price(0.0, 0.0, f"a server on this machine ({settings.api_base})")

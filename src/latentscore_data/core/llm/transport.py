@@ -40,6 +40,8 @@ class Transport(Protocol):
 
     secret: SecretStr | None
     """The key that goes with the requests, to be kept out of messages."""
+    timeout_seconds: float | None
+    """How long one call may take; None where nothing can hang."""
 
     async def complete(
         self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
@@ -60,14 +62,15 @@ def transport_for(route: Route, *, marks_prompt: bool, timeout_seconds: float, c
     endpoint = endpoint_of(route)
     if endpoint is None:
         return LiteLLMTransport(route, marks_prompt, timeout_seconds)
-    return OpenAITransport(endpoint, marks_prompt, connections)
+    return OpenAITransport(endpoint, marks_prompt, timeout_seconds, connections)
 
 
 class OpenAITransport:
     """OpenAI's protocol over one session. LiteLLM says what the body has to be for the provider, and sends nothing."""
 
-    def __init__(self, endpoint: Endpoint, marks_prompt: bool, connections: int) -> None:
+    def __init__(self, endpoint: Endpoint, marks_prompt: bool, timeout_seconds: float, connections: int) -> None:
         self.secret = endpoint.key
+        self.timeout_seconds = timeout_seconds
         self._endpoint = endpoint
         self._marks_prompt = marks_prompt
         self._session = HTTPSession(endpoint.url, endpoint.headers, connections)
@@ -93,7 +96,7 @@ class LiteLLMTransport:
     def __init__(self, route: Route, marks_prompt: bool, timeout_seconds: float) -> None:
         self.secret = route.api_key
         self._model = route.model
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._extra: dict[str, Any] = {}
         if route.api_base is not None:
             self._extra["api_base"] = route.api_base
@@ -109,7 +112,7 @@ class LiteLLMTransport:
         response = await load_litellm().acompletion(
             model=self._model,
             messages=messages,
-            timeout=self._timeout_seconds,
+            timeout=self.timeout_seconds,
             num_retries=0,
             max_retries=0,
             **sampling,

@@ -23,16 +23,15 @@ from latentscore_data.core.configs.candidate_generation import (
     VibeRows,
     example_answer,
     generate,
-    model_version,
     questions,
     require_rows,
     sample_rows,
 )
+from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
-from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
@@ -45,6 +44,12 @@ from latentscore_data.core.stages.spending import announce, confirm_remote_jobs,
 def model_name(settings: Settings) -> str:
     """The model this stage asks."""
     return settings.configs.model or settings.llm.model
+
+
+def model_version(settings: Settings, workspace: Workspace) -> str:
+    """Which version of it would answer."""
+    model = model_name(settings)
+    return answerer(model).version(model, workspace.train_dir)
 
 
 def choose_rows(
@@ -260,6 +265,7 @@ def run_generate(
         settings.configs,
         workspace,
         api_base=settings.llm.base_for(llm.model),
+        version=model_version(settings, workspace),
         max_concurrency=settings.llm.max_concurrency,
         retry_failed=retry_failed,
         overwrite=overwrite,
@@ -284,6 +290,7 @@ def agreed_model(rows: Source | list[VibeRow], settings: Settings, workspace: Wo
         ledger=Ledger(workspace.ledger),
         stage="configs",
         batch_size=settings.configs.batch_size,
+        runs=workspace.train_dir,
     )
 
 
@@ -297,6 +304,7 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
         settings.llm,
         workspace.llm_cache,
         settings.configs.batch_size,
+        workspace.train_dir,
     )
 
 
@@ -316,7 +324,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
         versions={
             "prompt": config_prompt_hash(),
             "schema": schema_hash(),
-            "model": model_version(model_name(settings)),
+            "model": model_version(settings, workspace),
         },
     )
 
@@ -329,8 +337,9 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
     problems: list[LsdataError] = []
+    model = model_name(settings)
     checks = (
-        lambda: check_route(model_name(settings), settings.llm),
+        lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
         lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
     )
     for check in checks:

@@ -40,9 +40,8 @@ from latentscore_data.core.meaning.reading import (
 from latentscore_data.core.meaning.starter import Neighbours, neighbours, starter_fingerprint
 from latentscore_data.core.vibes.schema import TextVibes
 
-__all__ = ["BUILTIN_PREFIX", "MODEL", "BuiltinLLM", "fingerprint", "payload_for", "vibes_for"]
+__all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "vibes_for"]
 
-BUILTIN_PREFIX = "builtin/"
 MODEL = "builtin/keywords"
 VERSION = 2
 """Raised when the same question would get another answer from the same tables."""
