@@ -38,10 +38,15 @@ class Completion:
 class Transport(Protocol):
     """Sends one request and returns what came back; never sends it again."""
 
-    secret: SecretStr | None
-    """The key that goes with the requests, to be kept out of messages."""
-    timeout_seconds: float | None
-    """How long one call may take; None where nothing can hang."""
+    @property
+    def secret(self) -> SecretStr | None:
+        """The key that goes with the requests, to be kept out of messages."""
+        ...
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """How long one call may take; None where nothing can hang."""
+        ...
 
     async def complete(
         self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,12 @@ class VLLMEngine:
 
     @cached_property
     def _engine(self) -> Any:
-        from vllm import LLM
 
         options: dict[str, Any] = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
         if self._adapter is not None:
             options |= {"enable_lora": True, "max_lora_rank": 256}
         try:
-            return LLM(model=self._model, **options)
+            return import_module("vllm").LLM(model=self._model, **options)
         except (ValueError, OSError, RuntimeError) as error:
             raise InputError(
                 f"vLLM cannot load {self._name} ({' '.join(str(error).split())[:200]})",
@@ -56,16 +56,17 @@ class VLLMEngine:
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
         """One answer per prompt; vLLM makes its own batches of them."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
-
+        # Not installed where the types are checked.
+        sampling = import_module("vllm.sampling_params")
         params = [
-            SamplingParams(
+            sampling.SamplingParams(
                 temperature=prompt.temperature,
                 top_p=prompt.top_p,
                 max_tokens=prompt.max_tokens,
                 seed=prompt.seed,
-                structured_outputs=None if prompt.schema is None else StructuredOutputsParams(json=prompt.schema),
+                structured_outputs=None
+                if prompt.schema is None
+                else sampling.StructuredOutputsParams(json=prompt.schema),
             )
             for prompt in prompts
         ]
@@ -87,7 +88,5 @@ class VLLMEngine:
         template = load_tokenizer(self._name if self._adapter is None else self._model, runs=self._runs).chat_template
         options: dict[str, Any] = {"chat_template": template, "chat_template_kwargs": template_options(template)}
         if self._adapter is not None:
-            from vllm.lora.request import LoRARequest
-
-            options["lora_request"] = LoRARequest("adapter", 1, self._adapter)
+            options["lora_request"] = import_module("vllm.lora.request").LoRARequest("adapter", 1, self._adapter)
         return options
