@@ -67,6 +67,21 @@ def workspace(root: Path) -> Workspace:
     return workspace
 
 
+@pytest.fixture(params=["session", "litellm"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """``session``: each route has the transport it gets by itself; ``litellm``: all go through LiteLLM."""
+    from latentscore_data.core.llm import answerers
+    from latentscore_data.core.llm.routes import Route
+    from latentscore_data.core.llm.transport import LiteLLMTransport, Transport
+
+    def only_litellm(route: Route, *, marks_prompt: bool, timeout_seconds: float, connections: int) -> Transport:
+        return LiteLLMTransport(route, marks_prompt, timeout_seconds)
+
+    if request.param == "litellm":
+        monkeypatch.setattr(answerers, "transport_for", only_litellm)
+    return request.param
+
+
 Lsdata = Callable[..., subprocess.CompletedProcess[str]]
 
 

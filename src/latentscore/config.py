@@ -202,6 +202,9 @@ class PaletteColor(BaseModel):
     weight: Weight
 
 
+_PLACE = {weight: -number for number, weight in enumerate(PALETTE_WEIGHTS)}
+
+
 class Palette(BaseModel):
     """Exactly five colours, kept in order from the largest weight to the smallest."""
 
@@ -212,7 +215,7 @@ class Palette(BaseModel):
     @field_validator("colors")
     @classmethod
     def _largest_first(cls, colors: list[PaletteColor]) -> list[PaletteColor]:
-        return sorted(colors, key=lambda color: -PALETTE_WEIGHTS.index(color.weight))
+        return sorted(colors, key=lambda color: _PLACE[color.weight])
 
     def duplicate_count(self) -> int:
         """How many colours repeat an earlier one of this palette."""

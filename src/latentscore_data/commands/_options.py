@@ -70,7 +70,7 @@ def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        help="Model to ask: builtin/keywords (offline, free) or a LiteLLM name.",
+        help="Model to ask: builtin/keywords (offline, free), a LiteLLM name, or local:NAME (hub id, folder, run, GGUF).",
         rich_help_panel=MODELS,
         autocompletion=complete_model,
     ),

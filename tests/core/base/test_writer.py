@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -42,6 +44,28 @@ def test_a_slow_write_does_not_stop_the_loop() -> None:
     turns, thread = asyncio.run(beside())
     assert turns > 10
     assert thread.startswith("writing")
+
+
+def test_what_is_written_together_is_told_together() -> None:
+    kept: list[int] = []
+
+    @contextlib.contextmanager
+    def together() -> Iterator[None]:
+        batch = len(kept)
+        yield
+        if len(kept) - batch > 1:
+            raise OSError("the disk is full")
+
+    async def three() -> list[object]:
+        writer = BackgroundWriter(together)
+        first = asyncio.create_task(writer.write(lambda: (time.sleep(0.3), kept.append(1))))
+        await asyncio.sleep(0.05)
+        results = await asyncio.gather(first, *(writer.write(kept.append, n) for n in (2, 3)), return_exceptions=True)
+        writer.close()
+        return list(results)
+
+    # The others came while the first was written.
+    assert [type(result) for result in asyncio.run(three())] == [tuple, OSError, OSError]
 
 
 def test_one_failed_write_fails_for_its_own_caller_alone() -> None:

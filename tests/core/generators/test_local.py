@@ -12,6 +12,7 @@ from factories import make_payload, make_vibe
 from latentscore import parse_payload
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.generators.local import LocalGenerator
+from latentscore_data.core.llm.local.decoder import Decoder
 
 VIBE = "damp november soul"
 
@@ -86,13 +87,12 @@ def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_s
 
 @pytest.mark.ml
 def test_the_free_answer_is_given_up_when_it_cannot_become_an_object(tmp_path: Path):
-
-    generator = LocalGenerator("r", "tiny-random", batch_size=1, max_new_tokens=64, runs=tmp_path)
-    tokenizer = generator._loaded.tokenizer
+    decoder = Decoder("tiny-random", tmp_path, "a test")
+    tokenizer = decoder.loaded.tokenizer
     tokenizer.pad_token = tokenizer.eos_token
     beginnings = ['{"title"', "Sure! {", "\n\n  ", ' {"a": "a long beginning of an answer that goes on"', "```json"]
     batch = tokenizer(beginnings, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
-    assert generator._hopeless(batch["input_ids"]).tolist() == [False, True, False, False, True]
+    assert decoder.hopeless(batch["input_ids"]).tolist() == [False, True, False, False, True]
 
 
 @pytest.mark.ml
@@ -109,7 +109,7 @@ def test_the_schema_lets_through_every_valid_answer_and_no_crossed_registers_or_
     import xgrammar
     from xgrammar.testing import _is_grammar_accept_string as accepts
 
-    from latentscore_data.core.generators.local import decoding_schema
+    from latentscore.prompt import decoding_schema
     from latentscore_data.core.training.chat import answer_text
 
     grammar = xgrammar.Grammar.from_json_schema(

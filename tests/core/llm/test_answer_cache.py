@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from latentscore_data.core.base.errors import OutputError
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 
 ENTRY = Stored('{"a": 1}', "m", "stop", 10, 20, 0.5, 1.5, litellm_version="1", answer_type="Word")
@@ -149,3 +150,24 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "llm.sqlite") as db:
         row = db.execute("SELECT * FROM answers").fetchone()
     assert all(value is None or isinstance(value, str | int | float) for value in row)
+
+
+def test_answers_kept_together_are_there_together(tmp_path: Path) -> None:
+    cache, other = AnswerCache(tmp_path / "c.sqlite"), AnswerCache(tmp_path / "c.sqlite")
+    with cache.together():
+        cache.put([("a", ENTRY), ("b", ENTRY)])
+        cache.put_negative("c", "empty", ENTRY)
+        assert not other.has("a")
+    assert [other.has(name) for name in "abc"] == [True, True, False]
+    assert other.facts()["negatives"] == 1
+
+
+def test_a_transaction_that_the_disk_undoes_is_an_error(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c.sqlite")
+    with pytest.raises(OutputError, match="cannot be used"), cache.together():
+        cache.put([("a", ENTRY)])
+        cache._db.execute("ROLLBACK")  # as SQLite does by itself when the disk is full
+    assert not cache.has("a")
+    with cache.together():
+        cache.put([("a", ENTRY)])
+    assert cache.has("a")

@@ -1,4 +1,4 @@
-"""The real client through the real LiteLLM against a loopback server that misbehaves on purpose."""
+"""The real client, over its own session and through the real LiteLLM, against a loopback server that misbehaves on purpose."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from latentscore_data.core.llm.prices import Price, price_of
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route
 from latentscore_data.core.llm.types import Question
 from servers import Bucket, ChatServer
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 SECRET = "sk-loopback-0123456789abcdef"
 

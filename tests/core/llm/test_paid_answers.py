@@ -25,7 +25,7 @@ from latentscore_data.core.llm.routes import Route, load_litellm
 from latentscore_data.core.llm.types import Question
 from servers import ChatServer, completion
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("transport")]
 
 MODELS = ["openai/test", "hosted_vllm/test", "openrouter/test", "lm_studio/test", "litellm_proxy/test"]
 

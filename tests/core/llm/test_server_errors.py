@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from latentscore_data.core.llm.retry import classify
-from latentscore_data.core.llm.server_errors import read_server_error, retry_after_seconds, seconds_in
+from latentscore_data.core.llm.server_errors import Refusal, read_server_error, retry_after_seconds, seconds_in
 
 GEMINI = {
     "error": {
@@ -53,6 +53,14 @@ class Refused(Exception):
         self.__context__ = cause
 
 
+def by_session(status: int, body: Any, headers: dict[str, str] | None = None, mapped: int | None = None) -> Refusal:
+    """The same refusal as the client's own session raises it."""
+    return Refusal(status, headers or {}, body if isinstance(body, str) else json.dumps(body))
+
+
+both = pytest.mark.parametrize("refused", [Refused, by_session])
+
+
 def error(message: str = "no", **fields: Any) -> dict[str, Any]:
     return {"error": {"message": message, **fields}}
 
@@ -82,9 +90,12 @@ WAITS = [
 ]
 
 
+@both
 @pytest.mark.parametrize(("status", "body", "headers", "seconds"), WAITS)
-def test_a_limit_is_waited_out(status: int, body: Any, headers: dict[str, str], seconds: float | None) -> None:
-    found = classify(Refused(status, body, headers))
+def test_a_limit_is_waited_out(
+    refused: Any, status: int, body: Any, headers: dict[str, str], seconds: float | None
+) -> None:
+    found = classify(refused(status, body, headers))
     assert (found.kind, found.retry_after) == ("transient", seconds)
     assert found.crowded or status == 503
 
@@ -103,9 +114,10 @@ SPENT = [
 ]
 
 
+@both
 @pytest.mark.parametrize(("status", "body"), SPENT)
-def test_a_spent_balance_ends_the_run(status: int, body: Any) -> None:
-    found = classify(Refused(status, body))
+def test_a_spent_balance_ends_the_run(refused: Any, status: int, body: Any) -> None:
+    found = classify(refused(status, body))
     assert (found.kind, found.spent) == ("auth", True)
 
 
@@ -135,11 +147,12 @@ def test_the_status_is_the_servers_own() -> None:
     assert classify(Refused(400, "too many requests", mapped=429)).kind == "transient"
 
 
+@both
 @pytest.mark.parametrize("code", ["json_validate_failed", "tool_use_failed", "output_parse_failed"])
-def test_a_draw_that_is_no_json_is_an_answer(code: str) -> None:
-    found = classify(Refused(400, error("Failed to generate JSON.", code=code, failed_generation='{"a": ')))
+def test_a_draw_that_is_no_json_is_an_answer(refused: Any, code: str) -> None:
+    found = classify(refused(400, error("Failed to generate JSON.", code=code, failed_generation='{"a": ')))
     assert (found.kind, found.draw, found.unstructured) == ("answer", '{"a": ', False)
-    assert classify(Refused(400, error("x", code=code))).kind == "answer"
+    assert classify(refused(400, error("x", code=code))).kind == "answer"
 
 
 @pytest.mark.parametrize(
@@ -158,10 +171,12 @@ def test_a_draw_that_is_no_json_is_an_answer(code: str) -> None:
     ],
 )
 def test_a_refused_parameter_is_named(body: Any, refused: str | None) -> None:
-    found = classify(Refused(400, body))
-    assert (found.kind, found.refused, found.unstructured) == ("bad request", refused, False)
+    for raised in (Refused(400, body), by_session(400, body)):
+        found = classify(raised)
+        assert (found.kind, found.refused, found.unstructured) == ("bad request", refused, False)
 
 
+@both
 @pytest.mark.parametrize(
     ("body", "unstructured"),
     [
@@ -172,8 +187,10 @@ def test_a_refused_parameter_is_named(body: Any, refused: str | None) -> None:
         (error("schema of violence", code="content_filter"), False),
     ],
 )
-def test_a_refused_shape_is_known_by_its_parameter_before_its_words(body: Any, unstructured: bool) -> None:
-    assert classify(Refused(400, body)).unstructured is unstructured
+def test_a_refused_shape_is_known_by_its_parameter_before_its_words(
+    refused: Any, body: Any, unstructured: bool
+) -> None:
+    assert classify(refused(400, body)).unstructured is unstructured
 
 
 def test_a_key_is_taken_out_before_the_message_is_cut() -> None:
@@ -225,10 +242,11 @@ JSON = st.recursive(
     ),
 )
 def test_whatever_a_server_sends_is_one_of_the_kinds(status: int, text: str, headers: dict[str, str]) -> None:
-    found = classify(Refused(status, text, headers))
-    assert found.kind in ("auth", "bad request", "transient", "answer")
-    assert found.retry_after is None or found.retry_after >= 0
-    assert "\n" not in found.message
+    for raised in (Refused(status, text, headers), by_session(status, text, headers)):
+        found = classify(raised)
+        assert found.kind in ("auth", "bad request", "transient", "answer")
+        assert found.retry_after is None or found.retry_after >= 0
+        assert "\n" not in found.message
 
 
 def test_headers_have_any_case_and_nonsense_is_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,19 +46,32 @@ class Ledger:
         self.path = path
         self._book: Appender | None = None
         self._open: dict[tuple[str, str], Usage] = {}
+        self._due = self._held = False
         self._written = time.monotonic()
 
     def record(self, stage: str, model: str, tokens_in: int, tokens_out: int, cost_usd: float | None) -> None:
         """Book one call; ``cost_usd`` is None when its price is unknown."""
         usage = Usage(1, 0, tokens_in, tokens_out, cost_usd or 0.0, 0.0, int(cost_usd is None))
         self._open.setdefault((stage, model), Usage()).add(usage)
-        if cost_usd or time.monotonic() - self._written > FLUSH_SECONDS:
+        self._due = self._due or bool(cost_usd) or time.monotonic() - self._written > FLUSH_SECONDS
+        if self._due and not self._held:
             self.flush()
 
     def record_batch(self, stage: str, model: str, usage: Usage, batch: str) -> None:
         """Book all answers of a provider batch in one line that names it, so that it can be seen whether that was done."""
         with self._alone(), Appender(self.path, mode=OWNER_ONLY) as book:
             book.append({**_line(stage, model, usage), "batch": batch})
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Write the calls that are booked inside in one go at the end."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            if self._due:
+                self.flush()
 
     def add_cached(self, stage: str, model: str, cached: int, saved_usd: float) -> None:
         """Book what the cache has answered."""
@@ -79,6 +92,7 @@ class Ledger:
             for (stage, model), usage in self._open.items():
                 self._book.append(_line(stage, model, usage))
         self._open.clear()
+        self._due = False
         self._written = time.monotonic()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import urllib.request
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -45,6 +46,14 @@ def is_called_directly(address: str) -> bool:
     """True when calls to the address pass by the proxy."""
     host = _host(address)
     return _is_here(host) or any(_means(entry, host) for entry in no_proxy())
+
+
+def proxy_for(address: str) -> str | None:
+    """The proxy that calls to the address go through, user and password included; None where they go directly."""
+    if is_called_directly(address):
+        return None
+    named = urllib.request.getproxies()
+    return named.get(urlsplit(address).scheme) or named.get("all")
 
 
 def _host(address: str | None) -> str:

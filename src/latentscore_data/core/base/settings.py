@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from latentscore_data.core.base.addresses import check_address
+from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
@@ -93,7 +94,8 @@ class PriceSettings(Section):
 
 class LLMSettings(Section):
     model: str = BUILTIN_MODEL
-    """Model: builtin/keywords (offline, free, English only) or a LiteLLM name such as provider/model."""
+    """Model: builtin/keywords (offline, free, English only), a LiteLLM name such as provider/model, or local:NAME (a hub id,
+    folder, run or GGUF file, answered on this machine)."""
     api_base: str | None = None
     """Address of an OpenAI-compatible server (http://HOST:PORT/v1) to send calls to, instead of the provider's own."""
     api_key_env: str | None = None
@@ -134,7 +136,7 @@ class LLMSettings(Section):
 
     def base_for(self, model: str) -> str | None:
         """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""
-        return None if model.startswith("builtin/") else self.api_base
+        return None if kind_of(model).here else self.api_base
 
     @property
     def spend(self) -> SpendTracker:

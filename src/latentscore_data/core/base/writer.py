@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 OutT = TypeVar("OutT")
@@ -16,11 +17,13 @@ Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 class BackgroundWriter:
     """Writes in a thread of its own, in order, so that a slow disk never keeps the loop from calls whose time is running.
 
-    Whatever has come while it wrote is written in one go: under load the two threads hand over once for many writes. What
-    was given to it is written, also when whoever waits for it is cancelled.
+    Whatever has come while it wrote is written in one go, inside ``together`` (a transaction, say): under load the two
+    threads hand over once for many writes. Nobody is told that his is written before all of them are, and everybody is
+    told where ``together`` fails. What was given to it is written, also when whoever waits for it is cancelled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, together: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        self._together = together
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writing")
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
@@ -44,7 +47,12 @@ class BackgroundWriter:
                 if not batch:
                     self._writing = False
                     return
-            loop.call_soon_threadsafe(_tell, [_outcome(*one) for one in batch])
+            try:
+                with self._together():
+                    outcomes: list[Outcome] = [_outcome(*one) for one in batch]
+            except BaseException as error:
+                outcomes = [(done, None, error) for done, _, _ in batch]
+            loop.call_soon_threadsafe(_tell, outcomes)
 
     def close(self) -> None:
         """Wait for what is being written."""

@@ -175,7 +175,12 @@ def generator_deps(
 
     def ask(model: str) -> LLM:
         return connect(
-            model, settings.llm, cache_path=workspace.llm_cache, ledger=Ledger(workspace.ledger), stage="bench"
+            model,
+            settings.llm,
+            cache_path=workspace.llm_cache,
+            ledger=Ledger(workspace.ledger),
+            stage="bench",
+            runs=workspace.train_dir,
         )
 
     def embedder() -> Embedder:

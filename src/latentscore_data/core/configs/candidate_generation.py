@@ -120,6 +120,7 @@ def generate(
     *,
     api_base: str | None = None,
     prompts: PromptsSettings = OWN,
+    version: str | None = None,
     max_concurrency: int = 16,
     retry_failed: bool = False,
     overwrite: bool = False,
@@ -127,7 +128,8 @@ def generate(
 ) -> Summary:
     """Ask for the candidates of every row that does not have them yet, and append them to ``candidates.jsonl``.
 
-    ``api_base`` is where the model runs, if not at its provider's: the same name elsewhere may be another model.
+    ``api_base`` is where the model runs, if not at its provider's: the same name elsewhere may be another model. ``version``
+    says which one of that name it is.
     """
 
     def complete(line: Line) -> bool:
@@ -139,7 +141,7 @@ def generate(
     job: Job[VibeRow] = Job(
         name="configs",
         key=lambda row: row.row_id,
-        fingerprint=lambda row: fingerprint(row, llm.model, settings, api_base, prompts),
+        fingerprint=lambda row: fingerprint(row, version or llm.model, settings, api_base, prompts),
         work=lambda row: _answer(row, llm, settings, prompts),
         complete=complete,
         short=lambda line: _missing(line, settings.n) > 0,

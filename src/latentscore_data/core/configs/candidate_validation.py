@@ -49,4 +49,9 @@ def _is_valid(shape: Any, value: object) -> bool:
 
 
 def _good_palette(value: object) -> bool:
-    return _is_valid(Palette, value) and Palette.model_validate(value).duplicate_count() == 0
+    from pydantic import ValidationError
+
+    try:
+        return Palette.model_validate(value).duplicate_count() == 0
+    except ValidationError:
+        return False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.settings import ConfigsSettings
-from latentscore_data.core.generators.local import decoding_schema
 from latentscore_data.core.llm.prompts import config_question
 
 EXAMPLE_VIBE = "rain on a tin roof"

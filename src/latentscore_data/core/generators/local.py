@@ -7,17 +7,15 @@ which the schema allows. The second answer counts.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore import schema_hash
 from latentscore.prompt import decoding_schema, vibe_message
-from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
@@ -36,14 +34,11 @@ from latentscore_data.core.generators.types import (
     SourceName,
     SourceNote,
 )
+from latentscore_data.core.llm.local.names import place_of, weights_facts
+from latentscore_data.core.llm.local.transport import engine_for
+from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, system_for
-from latentscore_data.core.training.base_models import Loaded, load_base, load_trained, pick_device
-from latentscore_data.core.training.chat import prompt_messages, template_options
-
-if TYPE_CHECKING:
-    import torch
-
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "adapter_config.json", "config.json")
+from latentscore_data.core.training.chat import prompt_messages
 
 
 class LocalGenerator:
@@ -56,115 +51,30 @@ class LocalGenerator:
     def __init__(
         self, label: str, name: str, *, batch_size: int, max_new_tokens: int, runs: Path, system: str | None = None
     ) -> None:
-        for module in ("torch", "transformers", "xgrammar"):
-            require(module, "ml", f"the source {label}")
+        self._engine = engine_for(name, runs, f"the source {label}")
         self.label = label
         self.batch_size = batch_size
-        self._name, self._runs = name, runs
         self._max_new_tokens = max_new_tokens
         self._system = system
         self.fingerprint = answers_fingerprint(name, runs, max_new_tokens, system)
-        self._place = _place_of(name, runs)
-
-    @cached_property
-    def _loaded(self) -> Loaded:
-        device = pick_device("auto")
-        place = self._place
-        if place is not None and place.is_dir():
-            loaded = load_trained(place, runs=self._runs, device=device)
-        else:
-            loaded = load_base(str(place) if place is not None else self._name, runs=self._runs, device=device)
-        loaded.model.eval()
-        return loaded
-
-    @cached_property
-    def _stop_ids(self) -> list[int]:
-        declared = self._loaded.model.generation_config.eos_token_id
-        return list(declared) if isinstance(declared, list) else [int(declared)]
-
-    @cached_property
-    def _grammar(self) -> Any:
-        import xgrammar
-
-        model = self._loaded.model
-        # Embeddings are often padded beyond the tokenizer: the mask must be as wide as the logits.
-        width = model.get_output_embeddings().weight.shape[0]
-        try:
-            tokens = xgrammar.TokenizerInfo.from_huggingface(
-                self._loaded.tokenizer, vocab_size=width, stop_token_ids=self._stop_ids
-            )
-        except (ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self._name}: its tokenizer cannot be held to a schema ({error})", "take another model"
-            ) from None
-        return xgrammar.GrammarCompiler(tokens).compile_json_schema(
-            decoding_schema(), any_whitespace=False, separators=(",", ":")
-        )
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         """One payload per row. ``seconds`` is the constrained decoding's share; the free one is not timed."""
-        tokenizer = self._loaded.tokenizer
-        options = template_options(tokenizer.chat_template)
-        prompts = [
-            tokenizer.apply_chat_template(
-                prompt_messages(row.vibe_original, self._system), tokenize=False, add_generation_prompt=True, **options
-            )
-            for row in rows
-        ]
-        batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
-        free = self._decode(batch, constrained=False)
+        asked = [Prompt(prompt_messages(row.vibe_original, self._system), self._max_new_tokens) for row in rows]
+        free = self._engine.write(asked)
         started = perf_counter()
-        held = self._decode(batch, constrained=True)
+        held = self._engine.write([replace(prompt, schema=decoding_schema()) for prompt in asked])
         seconds = (perf_counter() - started) / len(rows)
-        for row_index, (free_text, _), (text, tokens) in zip(itertools.count(), free, held, strict=False):
-            answer = _read(text, cut=tokens >= self._max_new_tokens, strict=False)
+        for by_itself, written in zip(free, held, strict=True):
+            answer = _read(written.text, cut=written.cut, strict=False)
             yield Generated(
                 payload=answer.payload,
                 failure=answer.failure,
-                raw_valid=_read(free_text, cut=False, strict=True).payload is not None,
+                raw_valid=_read(by_itself.text, cut=False, strict=True).payload is not None,
                 seconds=seconds,
-                tokens_in=int(batch["attention_mask"][row_index].sum()),
-                tokens_out=tokens,
+                tokens_in=written.tokens_in,
+                tokens_out=written.tokens_out,
             )
-
-    def _decode(self, batch: Any, *, constrained: bool) -> list[tuple[str, int]]:
-        """Greedy answers as (text, number of tokens)."""
-        import torch
-        from transformers import LogitsProcessorList, StoppingCriteriaList
-        from xgrammar.contrib.hf import LogitsProcessor
-
-        model, tokenizer = self._loaded.model, self._loaded.tokenizer
-        # A grammar's matcher has a state, so each call needs its own.
-        processors = LogitsProcessorList([LogitsProcessor(self._grammar)] if constrained else [])
-        length = batch["input_ids"].shape[1]
-        # What cannot become a JSON object any more need not be written to its end.
-        stopping = StoppingCriteriaList([] if constrained else [lambda ids, _: self._hopeless(ids[:, length:])])
-        with torch.inference_mode():
-            out = model.generate(
-                **{name: tensor.to(model.device) for name, tensor in batch.items() if name != "token_type_ids"},
-                max_new_tokens=self._max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                eos_token_id=self._stop_ids,
-                pad_token_id=tokenizer.pad_token_id,
-                logits_processor=processors,
-                stopping_criteria=stopping,
-            )
-        return [self._text(ids) for ids in out[:, length:].tolist()]
-
-    def _hopeless(self, answers: torch.Tensor) -> torch.Tensor:
-        """Which of the answers so far, shape (rows, tokens), do not begin with a brace."""
-        import torch
-
-        beginnings = self._loaded.tokenizer.batch_decode(answers[:, :8], skip_special_tokens=True)
-        hopeless = [bool(text.strip()) and not text.lstrip().startswith("{") for text in beginnings]
-        return torch.tensor(hopeless, device=answers.device)
-
-    def _text(self, ids: list[int]) -> tuple[str, int]:
-        end = next((i for i, token in enumerate(ids) if token in self._stop_ids), len(ids))
-        return self._loaded.tokenizer.decode(ids[:end], skip_special_tokens=True), end
 
 
 def _read(text: str, *, cut: bool, strict: bool) -> Generated:
@@ -180,25 +90,9 @@ def _read(text: str, *, cut: bool, strict: bool) -> Generated:
 
 def answers_fingerprint(name: str, runs: Path, max_new_tokens: int, system: str | None = None) -> str:
     """Changes whenever this model could give other answers. Needs none of the libraries that run it."""
-    facts = _weights_facts(_place_of(name, runs))
+    facts = weights_facts(place_of(name, runs))
     prompt = config_prompt_hash() if system is None else digest(system, vibe_message("vibe"))
     return digest("local", name, *facts, prompt, schema_hash(), max_new_tokens)
-
-
-def _place_of(name: str, runs: Path) -> Path | None:
-    """The folder or file that the name means, or None for a hub id."""
-    for place in (runs / name / "final", Path(name).expanduser()):
-        if place.exists():
-            return place / "final" if (place / "final").is_dir() else place
-    return None
-
-
-def _weights_facts(place: Path | None) -> list[str]:
-    """Names, sizes and times of the weight files: enough to see that a model was trained again."""
-    if place is None:
-        return []
-    found = [place] if place.is_file() else sorted(p for pattern in WEIGHT_FILES for p in place.glob(pattern))
-    return [f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in found]
 
 
 def own_system(prompts: PromptsSettings) -> str | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,17 @@ class AnswerCache:
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         try:
-            if len(rows) == 1:
-                self._db.execute(statement, rows[0])
-                return
+            self._db.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise unusable(self.path, WHAT, error) from None
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """One transaction for all that is written inside. Raises :class:`OutputError` where it is not kept."""
+        try:
             self._db.execute("BEGIN")
             try:
-                self._db.executemany(statement, rows)
+                yield
             finally:
                 self._db.execute("COMMIT")
         except sqlite3.Error as error:

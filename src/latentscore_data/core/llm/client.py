@@ -6,31 +6,40 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
+from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RowFailure
-from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
+from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
-from latentscore_data.core.llm.parameters import Parameters
-from latentscore_data.core.llm.prices import Price, answer_cost, litellm_version, price_of, unknown_price
-from latentscore_data.core.llm.replies import Message, read_message
+from latentscore_data.core.llm.prices import (
+    Price,
+    answer_cost,
+    cost_of_usage,
+    litellm_version,
+    price_of,
+    unknown_price,
+)
+from latentscore_data.core.llm.replies import Message
 from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry_delay
-from latentscore_data.core.llm.routes import Route, check_route, key_names, load_litellm, route_to
+from latentscore_data.core.llm.routes import key_names
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
+from latentscore_data.core.llm.transport import Completion, Transport
 from latentscore_data.core.llm.types import LLM, Answer, Question, T
 
 log = logging.getLogger(__name__)
@@ -48,17 +57,19 @@ def connect(
     ledger: Ledger | None,
     stage: str,
     per_call: int = 1,
+    runs: Path = Path(),
 ) -> LLM:
-    """What answers for ``model``: ``builtin/...`` offline, anything else through LiteLLM.
+    """What answers for ``model``: the offline engine, or a client of whatever :mod:`answerers` knows by that name.
 
-    With a ``per_call`` above 1, so many questions that differ only in what the user says share a call.
+    With a ``per_call`` above 1, that number of questions that differ only in what the user says share a call. ``runs`` is
+    the folder of the training runs.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
-    if model.startswith("builtin/"):
+    if kind_of(model) is BUILTIN:
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
-    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call)
+    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call, runs=runs)
 
 
 @dataclass
@@ -85,7 +96,7 @@ class _Reply:
 
 
 class LiteLLM:
-    """Any hosted or self-hosted model, with a cache, retries, adaptive concurrency and a budget around it."""
+    """Any model but the offline one, with a cache, retries, adaptive concurrency and a budget around it."""
 
     def __init__(
         self,
@@ -98,6 +109,7 @@ class LiteLLM:
         per_call: int = 1,
         price: Price | None = None,
         rng: random.Random | None = None,
+        runs: Path = Path(),
     ) -> None:
         self.model = model
         self.settings = settings
@@ -105,7 +117,11 @@ class LiteLLM:
         self.ledger = ledger
         self.stage = stage
         self.usage = Usage()
-        self._route: Route | None = None
+        self._runs = runs
+        self._answerer = answerer(model)
+        # What is on this machine is another model when its files are others.
+        self._known_as = self._answerer.version(model, runs)
+        self._transport: Transport | None = None
         self._price = price
         self._mode: Mode = MODES[0]
         self._limiter = AdaptiveLimiter(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
@@ -114,8 +130,7 @@ class LiteLLM:
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._packer = Packer(self._fetch_together, per_call) if per_call > 1 else None
         self._rng = rng or random.Random()
-        self._opened = False
-        self._writer = BackgroundWriter()
+        self._writer = BackgroundWriter(self._together)
 
     # -- asking
 
@@ -123,7 +138,12 @@ class LiteLLM:
         """The cache key of a question."""
         schema = self._shape(answer_type).schema
         return cache_key(
-            self.model, self.settings.api_base, question.messages, schema, question.sampling, question.sample_idx
+            self._known_as,
+            self.settings.base_for(self.model),
+            question.messages,
+            schema,
+            question.sampling,
+            question.sample_idx,
         )
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
@@ -198,7 +218,7 @@ class LiteLLM:
         """The questions that got no usable answer from the one call for all."""
         answer_type = batch[0].answer_type
         question = together([asked.question for asked in batch])
-        shape = Shape(Together, self.settings.api_base is None, packed_schema(answer_type))
+        shape = Shape(Together, self._hosted, packed_schema(answer_type))
         reply = await self._call(question.messages, question.sampling, shape)
         try:
             values = taken_apart(reply.read(shape), len(batch), answer_type)
@@ -215,6 +235,15 @@ class LiteLLM:
                 Answer(value, share.tokens_in, share.tokens_out, cost, reply.seconds, "stop", False, self.model)
             )
         return [asked for asked, value in zip(batch, values, strict=True) if value is None]
+
+    @contextmanager
+    def _together(self) -> Generator[None]:
+        """Around what is written in one go: the book is written after the answers are kept."""
+        with ExitStack() as stack:
+            for kept in (self.ledger, self.cache):
+                if kept is not None:
+                    stack.enter_context(kept.together())
+            yield
 
     # What the pen writes for a reply: first what was paid for, then what it cost. A ledger that cannot be written must not
     # keep an answer from being kept.
@@ -247,7 +276,7 @@ class LiteLLM:
 
     async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
         """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
-        self._open()
+        transport = self._open()
         tokens_in, audio_in = rough_tokens(messages)
         tokens_out = sampling.get("max_tokens", 4096)
         worst_tokens = tokens_in + audio_in + tokens_out
@@ -266,21 +295,21 @@ class LiteLLM:
                 raise
             mode, sent = self._mode, self._parameters.taken(sampling)
             try:
-                async with asyncio.timeout(self.settings.timeout_seconds):
-                    response = await self._complete(messages, sent, shape)
-            except asyncio.CancelledError:
+                async with asyncio.timeout(transport.timeout_seconds):
+                    answer = await self._complete(transport, messages, sent, shape)
+            except (asyncio.CancelledError, LsdataError):
                 self._budget.settle(reserved, reserved)
                 self._limiter.leave(started, NOT_SENT)
                 raise
             except Exception as error:
-                call_error = classify(error, secret=self._secret)
+                call_error = classify(error, secret=transport.secret)
                 self._budget.settle(reserved, reserved if call_error.maybe_billed else 0.0)
                 if call_error.kind == "auth":
                     # Closed before the slot is given back, so that nobody who waits for it gets in.
                     self._limiter.close(self._refused_key(call_error))
                 self._limiter.leave(started, call_error)
             else:
-                reply = self._reply(response, time.monotonic() - started, attempt)
+                reply = self._reply(answer, time.monotonic() - started, attempt)
                 self._budget.settle(reserved, reply.cost_usd or 0.0)
                 self._limiter.leave(started, None, reply.tokens_in + reply.tokens_out - worst_tokens)
                 return reply
@@ -299,31 +328,13 @@ class LiteLLM:
             log.debug("%s: %s; again in %.1f s", self.model, call_error.message, delay)
             await self._limiter.rest(delay)
 
-    async def _complete(self, messages: list[dict[str, Any]], sent: dict[str, Any], shape: Shape[Any]) -> Any:
-        route = self._route
-        assert route is not None
-        extra: dict[str, Any] = {}
-        if route.api_base is not None:
-            extra["api_base"] = route.api_base
-        if route.api_key is not None:
-            extra["api_key"] = route.api_key.get_secret_value()
-        if self._marks_prompt:
-            extra["cache_control_injection_points"] = [{"location": "message", "role": "system"}]
-        response_format = shape.response_formats[self._mode]
-        if response_format is not None:
-            extra["response_format"] = response_format
+    async def _complete(
+        self, transport: Transport, messages: list[dict[str, Any]], sent: dict[str, Any], shape: Shape[Any]
+    ) -> Completion:
         if self._mode != "schema":
             head = messages[0]
             messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
-        return await load_litellm().acompletion(
-            model=route.model,
-            messages=messages,
-            timeout=self.settings.timeout_seconds,
-            num_retries=0,
-            max_retries=0,
-            **sent,
-            **extra,
-        )
+        return await transport.complete(messages, sent, shape.response_formats[self._mode])
 
     def _asks_differently(self, call_error: CallError, mode: Mode, sent: dict[str, Any]) -> bool:
         """Leave out what the server refused. False when it refused nothing that can be left out."""
@@ -343,23 +354,18 @@ class LiteLLM:
         log.warning("%s does not take %s; asking with %s instead", self.model, mode, self._mode)
         return True
 
-    def _reply(self, response: Any, seconds: float, attempts: int) -> _Reply:
-        usage = response.usage if getattr(response, "usage", None) is not None else None
-        tokens_in = max(0, int(getattr(usage, "prompt_tokens", 0) or 0))
-        tokens_out = max(0, int(getattr(usage, "completion_tokens", 0) or 0))
-        choice = response.choices[0] if response.choices else None
-        worked_out = getattr(response, "_hidden_params", {}).get("response_cost")
-        cost = answer_cost(self._price, usage, worked_out)
+    def _reply(self, answer: Completion, seconds: float, attempts: int) -> _Reply:
+        cost = self._cost(answer)
         self.usage.calls += 1
-        self.usage.tokens_in += tokens_in
-        self.usage.tokens_out += tokens_out
+        self.usage.tokens_in += answer.tokens_in
+        self.usage.tokens_out += answer.tokens_out
         self.usage.cost_usd += cost or 0.0
         self.usage.unpriced += cost is None
         return _Reply(
-            message=read_message(choice.message if choice is not None else None),
-            finish_reason=str(choice.finish_reason or "stop") if choice is not None else "stop",
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
+            message=answer.message,
+            finish_reason=answer.finish_reason,
+            tokens_in=answer.tokens_in,
+            tokens_out=answer.tokens_out,
             cost_usd=cost,
             seconds=seconds,
             attempts=attempts,
@@ -372,29 +378,33 @@ class LiteLLM:
         self.usage.unpriced += cost is None
         return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
 
+    def _cost(self, answer: Completion) -> float | None:
+        price = self._price
+        looked_up = price is not None and not price.free and not price.declared and answer.cost_usd is None
+        worked_out = cost_of_usage(self.model, answer.usage) if looked_up else answer.cost_usd
+        return answer_cost(price, answer.usage, worked_out)
+
     # -- what is made once
 
-    def _open(self) -> None:
-        if self._opened:
-            return
-        self._opened = True
-        check_route(self.model, self.settings)
-        self._route = route_to(self.model, self.settings)
-        call_directly(self._route.api_base)
+    def _open(self) -> Transport:
+        if self._transport is not None:
+            return self._transport
+        self._answerer.check(self.model, self.settings, self._runs)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
             raise unknown_price(self.model, self.settings.max_cost)
-        self._parameters = Parameters(self.model, self._route)
-        self._marks_prompt = "claude" in self.model or self.model.startswith("anthropic/")
+        self._transport, self._parameters = self._answerer.open(self.model, self.settings, self._runs)
+        return self._transport
 
     @property
-    def _secret(self) -> SecretStr | None:
-        return self._route.api_key if self._route is not None else None
+    def _hosted(self) -> bool:
+        """True for a provider's own server, which refuses what a grammar on a machine of one's own needs."""
+        return kind_of(self.model) is HOSTED and self.settings.api_base is None
 
     def _shape(self, answer_type: type[T]) -> Shape[T]:
         shape = self._shapes.get(answer_type)
         if shape is None:
-            shape = self._shapes[answer_type] = Shape(answer_type, self.settings.api_base is None)
+            shape = self._shapes[answer_type] = Shape(answer_type, self._hosted)
         return shape
 
     def _stored(self, reply: _Reply, text: str, answer_type: type[BaseModel]) -> Stored:
@@ -437,8 +447,8 @@ class LiteLLM:
         if self.ledger is not None:
             self.ledger.add_cached(self.stage, self.model, self.usage.cached, self.usage.saved_usd)
             self.ledger.close()
-        if self._opened:
-            await load_litellm().close_litellm_async_clients()
+        if self._transport is not None:
+            await self._transport.aclose()
 
 
 _LITELLM_VERSION = cache(litellm_version)

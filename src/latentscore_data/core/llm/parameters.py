@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Protocol
 
 from latentscore_data.core.llm.routes import Route, load_litellm
 
 log = logging.getLogger(__name__)
+
+
+class Taking(Protocol):
+    """The sampling parameters that one model takes."""
+
+    def taken(self, sampling: dict[str, Any]) -> dict[str, Any]:
+        """The parameters to send."""
+        ...
+
+    def refuse(self, name: str) -> None:
+        """Leave a parameter out from now on: the server does not take it."""
+
+
+class TakesAll:
+    """A model that is loaded here takes every parameter."""
+
+    def taken(self, sampling: dict[str, Any]) -> dict[str, Any]:
+        return sampling
+
+    def refuse(self, name: str) -> None:
+        raise AssertionError(f"{name} is never refused here")
 
 
 class Parameters:

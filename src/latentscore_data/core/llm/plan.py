@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -66,21 +67,22 @@ def make_plan(
     settings: LLMSettings,
     cache_path: Path,
     per_call: int = 1,
+    runs: Path = Path(),
 ) -> Plan:
     """The plan for rows of questions.
 
     Tokens in are measured in the prompts with the model's tokenizer (or the nearest one litellm has). Tokens out are the
     mean of this model's answers of that type in the cache; where there are none, those of ``example``.
     """
-    plan = Plan(model, batch=settings.batch and not model.startswith("builtin/"))
-    if model.startswith("builtin/"):
+    plan = Plan(model, batch=settings.batch and kind_of(model) is HOSTED)
+    if kind_of(model) is BUILTIN:
         for questions in rows:
             plan.rows += 1
             plan.calls += len(questions)
         plan.basis = "answered on this machine"
         return plan
     cache = AnswerCache(cache_path) if cache_path.exists() else None
-    llm = LiteLLM(model, settings, cache=cache)
+    llm = LiteLLM(model, settings, cache=cache, runs=runs)
     counter = _Counter(model)
     longest = 0
     asked: set[str] = set()

@@ -7,10 +7,12 @@ import logging
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.openrouter_prices import newest_list
@@ -70,7 +72,7 @@ def costs_nothing(model: str, settings: LLMSettings) -> bool:
     declared = _declared(model, settings)
     if declared is not None:
         return declared.free
-    return model.startswith("builtin/") or is_loopback(settings.api_base)
+    return kind_of(model).here or is_loopback(settings.api_base)
 
 
 def price_of(model: str, settings: LLMSettings, *, batch: bool = False) -> Price | None:
@@ -126,6 +128,20 @@ def reported_cost(usage: Any) -> float | None:
     return None
 
 
+def cost_of_usage(model: str, usage: Mapping[str, Any]) -> float | None:
+    """US dollars of one answer by LiteLLM's table, cached and reasoning tokens at their own prices; None where it knows none."""
+    litellm = load_litellm()
+    try:
+        bare, provider, _, _ = litellm.get_llm_provider(model)
+        parts = litellm.cost_per_token(
+            model=bare, custom_llm_provider=provider, usage_object=litellm.Usage(**usage), call_type="completion"
+        )
+    except Exception as error:
+        log.debug("no cost known for %s: %s", model, type(error).__name__)
+        return None
+    return sum(parts) or None
+
+
 def litellm_version() -> str:
     """The installed version, without importing it."""
     from importlib.metadata import version
@@ -149,7 +165,7 @@ def _declared(model: str, settings: LLMSettings) -> Price | None:
 
 
 def _free(model: str, settings: LLMSettings) -> Price | None:
-    if model.startswith("builtin/"):
+    if kind_of(model).here:
         return Price(0.0, 0.0, "offline")
     if is_loopback(settings.api_base):
         return Price(0.0, 0.0, f"a server on this machine ({settings.api_base})")

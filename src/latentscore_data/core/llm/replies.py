@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
+
+from latentscore_data.core.llm.server_errors import CallFailed, Refusal
 
 _SAID = ("text", "output_text", "output_json", "json")
 """Types of content parts that are the answer; every other one is a thought or no text."""
@@ -25,18 +28,53 @@ class Message:
         return next((one for one in (self.text, *self.calls, *self.thoughts) if one and one.strip()), "")
 
 
+def read_completion(answer: Any) -> tuple[Message, str, Mapping[str, Any]]:
+    """(message, finish reason, usage) of a raw chat completion.
+
+    Raises :class:`Refusal` for an error that came with a good status, and :class:`CallFailed` for what is no completion.
+    """
+    from litellm.litellm_core_utils.core_helpers import map_finish_reason
+
+    body = _mapping(answer)
+    choices: Any = body.get("choices")
+    if (refusal := _refusal(body)) is not None:
+        raise refusal
+    if not isinstance(choices, list):
+        raise CallFailed("the server's answer is no chat completion", maybe_billed=True)
+    usage = _mapping(body.get("usage"))
+    if not choices:
+        return Message(), "stop", usage
+    choice = _mapping(cast("list[Any]", choices)[0])
+    if not isinstance(choice.get("message"), dict):
+        raise CallFailed("the server's answer is no chat completion", maybe_billed=True)
+    finish_reason = choice.get("finish_reason")
+    mapped = str(map_finish_reason(finish_reason)) if isinstance(finish_reason, str) else "stop"
+    return read_message(choice["message"]), mapped, usage
+
+
+def _refusal(body: Mapping[str, Any]) -> Refusal | None:
+    """The error in an answer; some servers send one that is empty with each answer."""
+    error = body.get("error")
+    told: Any = error if not isinstance(error, dict) else error.get("message") or error.get("code")
+    if not told:
+        return None
+    code = str(_mapping(error).get("code"))
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 422
+    return Refusal(status, {}, json.dumps(body))
+
+
 def read_message(message: Any) -> Message:
-    """Read LiteLLM's message. Providers put the same thing into different places, some into several."""
+    """Read a raw message or LiteLLM's. Providers put the same thing into different places, some into several."""
     if message is None:
         return Message()
-    extra = _mapping(getattr(message, "provider_specific_fields", None))
-    said, thoughts = _parts(getattr(message, "content", None))
-    calls = [getattr(call, "function", None) for call in getattr(message, "tool_calls", None) or ()]
-    calls.append(getattr(message, "function_call", None))
-    arguments = [_as_text(getattr(call, "arguments", None)) for call in calls if call is not None]
-    arguments.append(_as_text(extra.get("parsed")))
+    extra = _mapping(_field(message, "provider_specific_fields"))
+    said, thoughts = _parts(_field(message, "content"))
+    calls = [_field(call, "function") for call in _field(message, "tool_calls") or ()]
+    calls.append(_field(message, "function_call"))
+    arguments = [_as_text(_field(call, "arguments")) for call in calls if call is not None]
+    arguments += [_as_text(given) for given in (_field(message, "parsed"), extra.get("parsed"))]
     for place in ("reasoning_content", "reasoning", "thinking_blocks", "reasoning_details"):
-        for given in (getattr(message, place, None), extra.get(place)):
+        for given in (_field(message, place), extra.get(place)):
             thoughts += [text for half in _parts(given) for text in half]
     return Message(
         _clean("".join(said)) if said else None,
@@ -68,7 +106,7 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
     for part in cast("list[Any]", content) if isinstance(content, list | tuple) else [content]:
         if isinstance(part, str):
             said.append(part)
-        elif isinstance(part, Mapping):
+        elif isinstance(part, dict):
             part = cast("Mapping[str, Any]", part)
             (said if _is_said(part) else thoughts).extend(_texts(part))
     return said, thoughts
@@ -89,8 +127,12 @@ def _texts(part: Mapping[str, Any]) -> Iterator[str]:
             yield inner
         elif key == "json" and inner is not None:
             yield json.dumps(inner)
-        elif isinstance(inner, list | Mapping):
+        elif isinstance(inner, list | dict):
             yield from (text for half in _parts(inner) for text in half)
+
+
+def _field(value: Any, name: str) -> Any:
+    return cast("Mapping[str, Any]", value).get(name) if isinstance(value, dict) else getattr(value, name, None)
 
 
 def _as_text(value: Any) -> str | None:
@@ -98,7 +140,7 @@ def _as_text(value: Any) -> str | None:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _clean(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from latentscore_data.core.base.secrets import without
-from latentscore_data.core.llm.server_errors import WORDS_IN, ServerError, read_server_error
+from latentscore_data.core.llm.server_errors import WORDS_IN, CallFailed, ServerError, read_server_error
 
 Kind = Literal["auth", "bad request", "transient", "answer"]
 """``answer``: the model wrote something that the server refused as no JSON."""
@@ -110,6 +110,10 @@ def classify(error: BaseException, now: Callable[[], float] = time.time, secret:
     name = type(error).__name__
     if isinstance(error, TimeoutError) or name == "Timeout":
         return CallError("transient", 408, "the call timed out", maybe_billed=True)
+    if isinstance(error, CallFailed):
+        message = _one_line(without(str(error), secret))
+        kind = "bad request" if error.final else "transient"
+        return CallError(kind, error.status, message, maybe_billed=error.maybe_billed)
     server = read_server_error(error, now)
     # Taken out before the message is cut, which could leave half of it.
     message = _one_line(without(server.message, secret))

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.secrets import granted, key_named
@@ -123,7 +124,7 @@ def route_to(model: str, settings: LLMSettings) -> Route:
 
 def check_route(model: str, settings: LLMSettings) -> None:
     """Raise what would keep the first call from being made: an unknown name, a key that is not set. No network."""
-    if model.startswith("builtin/"):
+    if kind_of(model).here:
         return
     route = route_to(model, settings)
     litellm = load_litellm()

@@ -1,7 +1,7 @@
 """What a model server said when it refused a call: its status, code, type and message, and when to come again.
 
-LiteLLM maps errors by words in their text, and drops the body and the headers on some ways. The server's own response is
-taken from the chain of exceptions, and its body is read in the forms that providers use.
+Both transports are read here. LiteLLM maps errors by words in their text, and drops the body and the headers on some ways:
+the server's own response is taken from the chain of exceptions. Its body is read in the forms that providers use.
 """
 
 from __future__ import annotations
@@ -25,6 +25,36 @@ WORDS_IN = 500
 
 CHAIN_AT_MOST = 10
 """Exceptions that are looked at, from the one that LiteLLM raised to its cause."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """A refusal as it came: what is read of it is what LiteLLM's exceptions hold as well."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    text: str
+
+
+class Refusal(Exception):
+    """A response with the status of an error, or with an error in its body."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
+        super().__init__(text[:WORDS_IN] or f"status {status}")
+        self.response = Response(status, headers or {"status": str(status)}, text)
+        self.status_code = status
+
+
+class CallFailed(Exception):
+    """A call without a refusal and without an answer. ``final`` where the next try would fail in the same way."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, final: bool = False, maybe_billed: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.final = final
+        self.maybe_billed = maybe_billed
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from latentscore import Audio
+from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RETRYABLE_KINDS, NotAttempted, RowFailure
@@ -73,6 +74,8 @@ class JudgeScorer:
 
     def check(self) -> None:
         """Raises what would keep the first call from being made: an unknown model, a key that is not set."""
+        if kind_of(self.model).here:
+            raise InputError(f"{self.model} cannot listen", "name a hosted or served model that takes sound")
         check_route(self.model, self._needs.llm)
 
     def score(

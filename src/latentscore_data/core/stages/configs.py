@@ -24,18 +24,17 @@ from latentscore_data.core.configs.candidate_generation import (
     VibeRows,
     example_answer,
     generate,
-    model_version,
     questions,
     require_rows,
     sample_rows,
 )
+from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.offline.builtin import MODEL as BUILTIN
 from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
-from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
@@ -47,6 +46,12 @@ from latentscore_data.core.stages.spending import announce, check_spending, conf
 def model_name(settings: Settings) -> str:
     """The model this stage asks."""
     return settings.configs.model or settings.llm.model
+
+
+def model_version(settings: Settings, workspace: Workspace) -> str:
+    """Which version of it would answer."""
+    model = model_name(settings)
+    return answerer(model).version(model, workspace.train_dir)
 
 
 def choose_rows(
@@ -300,7 +305,9 @@ def run_generate(
     """The first half: ask for the candidates."""
     model = model_name(settings)
     announce("configs", model, settings.llm)
-    with BatchRun("configs", settings.llm, workspace.llm_cache, workspace.ledger, [model]) as batches:
+    with BatchRun(
+        "configs", settings.llm, workspace.llm_cache, workspace.ledger, [model], workspace.train_dir
+    ) as batches:
         batches.collect()
         agree_on_model(rows, settings, workspace, yes=yes)
 
@@ -312,6 +319,7 @@ def run_generate(
                 workspace,
                 api_base=settings.llm.base_for(model),
                 prompts=settings.prompts,
+                version=model_version(settings, workspace),
                 max_concurrency=settings.llm.max_concurrency,
                 retry_failed=retry_failed,
                 overwrite=overwrite and first,
@@ -343,6 +351,7 @@ def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: W
         settings.llm,
         workspace.llm_cache,
         settings.configs.vibes_per_call,
+        workspace.train_dir,
     )
 
 
@@ -362,7 +371,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
         versions={
             "prompt": config_prompt_hash(settings.prompts),
             "schema": schema_hash(),
-            "model": model_version(model_name(settings)),
+            "model": model_version(settings, workspace),
         },
     )
 
@@ -375,8 +384,9 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
     problems: list[LsdataError] = []
+    model = model_name(settings)
     checks = (
-        lambda: check_route(model_name(settings), settings.llm),
+        lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
         lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
     )
     for check in checks:

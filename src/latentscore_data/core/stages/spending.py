@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.display import interactive, money, say
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.secrets import grant
@@ -18,8 +19,9 @@ from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_
 
 def announce(stage: str, model: str, settings: LLMSettings) -> None:
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
-    where = " (offline, free, English only)" if model.startswith("builtin/") else ""
-    if not model.startswith("builtin/") and settings.api_base:
+    kind = kind_of(model)
+    where = kind.said
+    if not kind.here and settings.api_base:
         from urllib.parse import urlsplit
 
         parts = urlsplit(settings.api_base)

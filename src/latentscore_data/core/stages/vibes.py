@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.loop import Job, run_stage
@@ -12,12 +13,12 @@ from latentscore_data.core.base.rows import SPLITS, SourceText, Split
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
-from latentscore_data.core.llm.offline.builtin import fingerprint, vibes_for
+from latentscore_data.core.llm.offline.builtin import vibes_for
 from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
-from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import announce, confirm_spending
@@ -55,6 +56,12 @@ def model_name(settings: Settings) -> str:
     return settings.vibes.model or settings.llm.model
 
 
+def model_version(settings: Settings, workspace: Workspace) -> str:
+    """Which version of it would answer."""
+    model = model_name(settings)
+    return answerer(model).version(model, workspace.train_dir)
+
+
 def require_texts(workspace: Workspace) -> None:
     """Raise :class:`MissingError` when there is nothing to read."""
     if not any(path.stat().st_size for path in workspace.text_files()):
@@ -70,7 +77,9 @@ def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
     model = model_name(settings)
     announce("vibes", model, settings.llm)
-    with BatchRun("vibes", settings.llm, workspace.llm_cache, workspace.ledger, [model]) as batches:
+    with BatchRun(
+        "vibes", settings.llm, workspace.llm_cache, workspace.ledger, [model], workspace.train_dir
+    ) as batches:
         batches.collect()
         if not costs_nothing(model, settings.llm):
             confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
@@ -89,11 +98,12 @@ def ask_about_texts(
     """The loop over the texts."""
     from functools import partial
 
-    model, base = llm.model, settings.llm.base_for(llm.model)
+    base = settings.llm.base_for(llm.model)
+    version = model_version(settings, workspace)
     job: Job[SourceText] = Job(
         name="vibes",
         key=text_key,
-        fingerprint=lambda text: text_fingerprint(text, model, settings.vibes, base),
+        fingerprint=lambda text: text_fingerprint(text, version, settings.vibes, base),
         work=partial(ask_for_vibes, llm=llm, settings=settings.vibes),
         client=llm,
         line_key="source_id",
@@ -114,9 +124,9 @@ def ask_about_texts(
 
 def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
     """All answers as rows: thinned out, split, noisy, written to one file per split."""
-    model = model_name(settings)
-    base = settings.llm.base_for(model)
-    wanted = {text_key(t): text_fingerprint(t, model, settings.vibes, base) for t in texts(settings, workspace)}
+    version = model_version(settings, workspace)
+    base = settings.llm.base_for(model_name(settings))
+    wanted = {text_key(t): text_fingerprint(t, version, settings.vibes, base) for t in texts(settings, workspace)}
     return arrange(
         lambda: extracted_rows(workspace.extracted, wanted, settings.vibes),
         workspace,
@@ -165,6 +175,7 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
         example.model_dump_json(),
         settings.llm,
         workspace.llm_cache,
+        runs=workspace.train_dir,
     )
 
 
@@ -180,8 +191,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
         **{f"noise.{name}": value for name, value in settings.noise.model_dump().items()},
     }
     versions = {"prompt": vibes_prompt_hash(), "schema": vibe_schema_hash()}
-    if model_name(settings).startswith("builtin/"):
-        versions["builtin"] = fingerprint()
+    if (kind := kind_of(model_name(settings))).here:
+        versions[kind.name] = model_version(settings, workspace)
     return [
         StageFiles(
             typed=settings.typed,
@@ -198,7 +209,8 @@ def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, an embedder's library or weights."""
     problems: list[LsdataError] = []
     try:
-        check_route(model_name(settings), settings.llm)
+        model = model_name(settings)
+        answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir)
     except LsdataError as error:
         problems.append(error)
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):

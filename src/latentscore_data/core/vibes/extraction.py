@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from latentscore_data.core.base.answerers import BUILTIN, kind_of
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.loop import Line, read_newest
 from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import VibesSettings
-from latentscore_data.core.llm.offline.builtin import BUILTIN_PREFIX, fingerprint
+from latentscore_data.core.llm.offline.builtin import fingerprint
 from latentscore_data.core.llm.prompts import page_count, vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.vibes.schema import Ladder, TextVibes, vibe_schema_hash
@@ -29,7 +30,7 @@ def text_fingerprint(text: SourceText, model: str, settings: VibesSettings, api_
     """
     return digest(
         text.text,
-        fingerprint() if model.startswith(BUILTIN_PREFIX) else model,
+        fingerprint() if kind_of(model) is BUILTIN else model,
         vibes_prompt_hash(),
         vibe_schema_hash(),
         settings.max_vibes,

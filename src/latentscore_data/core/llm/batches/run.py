@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from latentscore_data.core.base.answerers import HOSTED, kind_of
 from latentscore_data.core.base.display import money, say
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import replace_bytes
@@ -58,18 +59,25 @@ class _Line:
 class BatchRun:
     """A stage's way of asking, with provider batches where they are wanted or still open; else it asks directly.
 
-    Used under the workspace's lock. ``models`` are those that the stage asks.
+    Used under the workspace's lock. ``models`` are those that the stage asks, ``runs`` is the folder of the training runs.
     """
 
     def __init__(
-        self, stage: str, settings: LLMSettings, cache_path: Path, ledger: Path, models: Sequence[str]
+        self,
+        stage: str,
+        settings: LLMSettings,
+        cache_path: Path,
+        ledger: Path,
+        models: Sequence[str],
+        runs: Path = Path(),
     ) -> None:
         self.stage = stage
         self.usage = Usage()
         """What the answers collected in this run took."""
         self._settings = settings
         self._cache_path, self._ledger = cache_path, ledger
-        self._models = [model for model in models if not model.startswith("builtin/")]
+        self._models = [model for model in models if kind_of(model) is HOSTED]
+        self._runs = runs
         self._folder = cache_path.with_name("batches")
         path = cache_path.with_name(FILE_NAME)
         wanted = bool(self._models) and (settings.batch or path.exists())
@@ -102,7 +110,7 @@ class BatchRun:
         if state is None or not (self._settings.batch or in_flight or trials):
             return connect(
                 model, self._settings, cache_path=self._cache_path, ledger=ledger, stage=self.stage,
-                per_call=vibes_per_call,
+                per_call=vibes_per_call, runs=self._runs,
             )  # fmt: skip
         if self._settings.batch:
             self._wording(model)  # a model without batches is refused before the first row

@@ -18,9 +18,8 @@ from latentscore_data.core.llm.offline.excerpts import vibes_for
 from latentscore_data.core.llm.types import Answer, Question
 from latentscore_data.core.vibes.schema import TextVibes
 
-__all__ = ["BUILTIN_PREFIX", "MODEL", "BuiltinLLM", "fingerprint", "payload_for", "vibes_for"]
+__all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "vibes_for"]
 
-BUILTIN_PREFIX = "builtin/"
 MODEL = OFFLINE_MODEL
 
 DEFAULT_TEMPERATURE = 0.9

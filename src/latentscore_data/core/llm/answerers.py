@@ -1,0 +1,91 @@
+"""Who answers: how each kind of model is checked, which version of it would answer, and how it is reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
+from latentscore_data.core.base.proxies import call_directly
+from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.local.names import local_version
+from latentscore_data.core.llm.local.transport import LocalTransport, check_local
+from latentscore_data.core.llm.offline.builtin import BuiltinLLM
+from latentscore_data.core.llm.offline.builtin import fingerprint as builtin_version
+from latentscore_data.core.llm.parameters import Parameters, TakesAll, Taking
+from latentscore_data.core.llm.routes import check_route, route_to
+from latentscore_data.core.llm.transport import Transport, transport_for
+
+
+class Opened(NamedTuple):
+    """What a client asks through: the transport, and the sampling parameters that the model takes."""
+
+    transport: Transport
+    parameters: Taking
+
+
+class Answerer:
+    """A kind of model. ``runs`` is the folder of the training runs, whose names are model names, too."""
+
+    def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
+        """Raise what would keep the first question from being answered. Nothing is loaded, fetched or asked."""
+        raise NotImplementedError
+
+    def version(self, model: str, runs: Path) -> str:
+        """Changes when the same question might get another answer; the name itself where nobody can know."""
+        return model
+
+    def open(self, model: str, settings: LLMSettings, runs: Path) -> Opened:
+        """The way to the model."""
+        raise NotImplementedError
+
+
+class BuiltinAnswerer(Answerer):
+    """The offline engine, which is a client of its own: it needs no way, no cache and no price."""
+
+    def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
+        BuiltinLLM(model)
+
+    def version(self, model: str, runs: Path) -> str:
+        return builtin_version()
+
+
+class LocalAnswerer(Answerer):
+    """A model that is loaded here."""
+
+    def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
+        check_local(model, runs)
+
+    def version(self, model: str, runs: Path) -> str:
+        return local_version(model, runs)
+
+    def open(self, model: str, settings: LLMSettings, runs: Path) -> Opened:
+        return Opened(LocalTransport(model, runs, settings.max_concurrency), TakesAll())
+
+
+class HostedAnswerer(Answerer):
+    """A model behind an address."""
+
+    def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
+        check_route(model, settings)
+
+    def open(self, model: str, settings: LLMSettings, runs: Path) -> Opened:
+        route = route_to(model, settings)
+        call_directly(route.api_base)
+        marks = "claude" in model or model.startswith("anthropic/")
+        transport = transport_for(
+            route, marks_prompt=marks, timeout_seconds=settings.timeout_seconds, connections=settings.max_concurrency
+        )
+        return Opened(transport, Parameters(model, route))
+
+
+ANSWERERS: dict[str, Answerer] = {
+    BUILTIN.name: BuiltinAnswerer(),
+    LOCAL.name: LocalAnswerer(),
+    HOSTED.name: HostedAnswerer(),
+}
+
+
+def answerer(model: str) -> Answerer:
+    """The answerer of a model's name."""
+    return ANSWERERS[kind_of(model).name]

@@ -1,0 +1,150 @@
+"""One HTTP session to one address: JSON out, JSON in, and an error for all else."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import orjson
+
+from latentscore_data.core.base.proxies import proxy_for
+from latentscore_data.core.llm.server_errors import CallFailed, Refusal
+
+if TYPE_CHECKING:
+    import aiohttp
+
+ANSWER_AT_MOST = 32 * 2**20
+"""Bytes of an answer that are read, unpacked; the longest answer of a model is a fraction of it."""
+
+REFUSAL_AT_MOST = 2**20
+"""Bytes of a refusal that are read."""
+
+_LARGE = 2**20
+"""Bytes from which on aiohttp wants a body as a stream, which it sends piece by piece."""
+
+_SPARE_FILES = 256
+
+
+class HTTPSession:
+    """Sends bodies to one address and keeps the connections open. It follows no redirection: a key stays with its host.
+
+    The time a call may take is the caller's to limit. Opened at the first call, in its event loop.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str], connections: int) -> None:
+        self._url = url
+        self._headers = headers
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(self, body: bytes) -> Any:
+        """What the server answers, parsed. Raises :class:`Refusal` and :class:`CallFailed`."""
+        import aiohttp
+
+        session = self._session or self._open()
+        try:
+            data = body if len(body) < _LARGE else io.BytesIO(body)
+            async with session.post(self._url, data=data, allow_redirects=False) as response:
+                if 300 <= response.status < 400:
+                    raise self._redirected(response)
+                if response.status >= 400:
+                    raw, _ = await _read(response, REFUSAL_AT_MOST)
+                    raise Refusal(response.status, response.headers, raw.decode("utf-8", "replace"))
+                raw, whole = await _read(response, ANSWER_AT_MOST)
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise CallFailed(
+                f"the certificate of {urlsplit(self._url).hostname} is not trusted ({error.certificate_error}); "
+                "name the file with the authority's certificate in SSL_CERT_FILE",
+                final=True,
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            # Nobody was reached, or nobody knows what the server did.
+            billed = not isinstance(error, aiohttp.ClientConnectorError)
+            raise CallFailed(f"connection failed: {error or type(error).__name__}", maybe_billed=billed) from None
+        if not whole:
+            raise CallFailed(f"the answer is longer than {ANSWER_AT_MOST:,} bytes", final=True, maybe_billed=True)
+        return _parsed(raw)
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        _allow_files(self._connections + _SPARE_FILES)
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30, ssl=_trusted())
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            proxy=proxy_for(self._url),
+        )
+        return self._session
+
+    def _redirected(self, response: aiohttp.ClientResponse) -> CallFailed:
+        where = urlsplit(urljoin(self._url, response.headers.get("Location", "")))
+        return CallFailed(
+            f"the server sends calls on to {where.scheme}://{where.netloc}{where.path}, and nothing is sent on; "
+            "if that is right, give its address with --api-base",
+            status=response.status,
+            final=True,
+        )
+
+    async def aclose(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+            # Connections with TLS are closed in the loop's next rounds.
+            await asyncio.sleep(0)
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
+    """(the body or its beginning, true for all of it)."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            response.close()
+            return b"".join(pieces)[:most], False
+    return b"".join(pieces), True
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        # Half a surrogate pair and NaN, which orjson refuses, are no reason to lose an answer.
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise CallFailed("the server's answer is no JSON", maybe_billed=True) from None
+
+
+def _trusted() -> ssl.SSLContext:
+    """The system's authorities, or those that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name; certifi's where the system has none."""
+    context = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def _allow_files(count: int) -> None:
+    """Let this process hold so many files and connections, as far as the system allows."""
+    try:
+        import resource
+    except ImportError:  # Windows, where there is no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,126 @@
+"""Questions to a model on this machine: gathered into batches, answered in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from latentscore.config import MusicConfigPromptPayload
+from latentscore.prompt import decoding_schema
+from latentscore_data.core.base.answerers import LOCAL
+from latentscore_data.core.base.errors import InputError, LsdataError, require
+from latentscore_data.core.llm.local.decoder import Decoder
+from latentscore_data.core.llm.local.types import Engine, Prompt, Written
+from latentscore_data.core.llm.local.vllm_engine import VLLMEngine, vllm_answers
+from latentscore_data.core.llm.replies import Message
+from latentscore_data.core.llm.transport import Completion, Messages
+from latentscore_data.core.training.base_models import check_base
+
+MAX_TOKENS = 4096
+"""How long an answer may be where the question does not say."""
+
+Waiting = tuple[Prompt, "asyncio.Future[Written]"]
+
+
+def check_local(model: str, runs: Path) -> None:
+    """Raise :class:`MissingError` where the libraries or the model are not there. Nothing is loaded or fetched."""
+    for module in ("torch", "transformers", "xgrammar"):
+        require(module, "ml", f"answers of {model}")
+    check_base(model.removeprefix(LOCAL.prefix), runs=runs)
+
+
+def engine_for(name: str, runs: Path, what: str) -> Engine:
+    """vLLM where it can answer, else transformers with a grammar's mask."""
+    return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what)
+
+
+class LocalTransport:
+    """Answers of one model on this machine. Whatever has come while a batch was decoded is the next one."""
+
+    secret = None
+    timeout_seconds = None
+    """A question may wait for many batches, and nobody else's server hangs."""
+
+    def __init__(self, model: str, runs: Path, at_once: int) -> None:
+        self._engine = engine_for(model.removeprefix(LOCAL.prefix), runs, f"answers of {model}")
+        self._at_once = at_once
+        self._waiting: list[Waiting] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="decoding")
+        self._decoding: asyncio.Task[None] | None = None
+
+    async def complete(
+        self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
+    ) -> Completion:
+        """One answer. Raises :class:`LsdataError` where the model cannot be loaded."""
+        prompt = Prompt(
+            messages,
+            sampling.get("max_tokens") or MAX_TOKENS,
+            _schema(response_format),
+            sampling.get("temperature") or 0.0,
+            sampling.get("top_p") or 1.0,
+            sampling.get("seed") or 0,
+        )
+        answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        self._waiting.append((prompt, answer))
+        if self._decoding is None or self._decoding.done():
+            self._decoding = asyncio.create_task(self._decode())
+        written = await answer
+        usage = {"prompt_tokens": written.tokens_in, "completion_tokens": written.tokens_out}
+        return Completion(Message(written.text), "length" if written.cut else "stop", usage, 0.0)
+
+    async def _decode(self) -> None:
+        await asyncio.sleep(0)  # those who ask in the same moment come along
+        while batch := self._next():
+            prompts = [prompt for prompt, _ in batch]
+            try:
+                written = await asyncio.get_running_loop().run_in_executor(self._thread, self._write, prompts)
+            except Exception as error:
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (_, answer), one in zip(batch, written, strict=True):
+                if not answer.done():
+                    answer.set_result(one)
+
+    def _next(self) -> list[Waiting]:
+        """The next batch: prompts that share schema and length, in the order in which they came."""
+        self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
+        alike = [w for w in self._waiting if _kind(w[0]) == _kind(self._waiting[0][0])][: self._at_once]
+        taken = {id(waiting) for waiting in alike}
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in taken]
+        return alike
+
+    def _write(self, prompts: Sequence[Prompt]) -> list[Written]:
+        try:
+            return self._engine.write(prompts)
+        except LsdataError:
+            raise
+        except Exception as error:
+            if "out of memory" not in str(error):
+                raise
+            raise InputError(
+                f"{len(prompts)} questions at once do not fit into memory",
+                "ask fewer at once with --max-concurrency, or take a smaller model",
+            ) from error
+
+    async def aclose(self) -> None:
+        """Wait for the batch that is being decoded."""
+        if self._decoding is not None and not self._decoding.done():
+            self._decoding.cancel()
+        self._thread.shutdown()
+
+
+def _kind(prompt: Prompt) -> tuple[int, int]:
+    return prompt.max_tokens, id(prompt.schema)
+
+
+def _schema(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The schema of a question; a payload's is tightened by what its own leaves to the validators."""
+    named = (response_format or {}).get("json_schema")
+    if named is None:
+        return None
+    return decoding_schema() if named["name"] == MusicConfigPromptPayload.__name__ else named["schema"]

@@ -1,0 +1,92 @@
+"""vLLM's offline engine with structured outputs, where it is installed beside a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.llm.local.names import place_of
+from latentscore_data.core.llm.local.types import Prompt, Written
+from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, load_tokenizer
+from latentscore_data.core.training.chat import template_options
+from latentscore_data.core.training.spec import TINY_RANDOM
+
+
+def vllm_answers(name: str) -> bool:
+    """True where vLLM is installed, there is a GPU, and the model has files that it can load."""
+    if name == TINY_RANDOM or find_spec("vllm") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+class VLLMEngine:
+    """A model in vLLM, loaded at the first answer; an adapter is put on its base as a LoRA request."""
+
+    def __init__(self, name: str, runs: Path) -> None:
+        self._name, self._runs = name, runs
+        place = place_of(name, runs)
+        base = adapter_base(place) if place is not None and place.is_dir() else None
+        self._adapter = str(place) if base is not None else None
+        self._model = self._source(base) if base is not None else self._source(name)
+
+    def _source(self, name: str) -> str:
+        place = place_of(name, self._runs)
+        return str(place) if place is not None else SHORT_NAMES.get(name, name)
+
+    @cached_property
+    def _engine(self) -> Any:
+
+        options: dict[str, Any] = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
+        if self._adapter is not None:
+            options |= {"enable_lora": True, "max_lora_rank": 256}
+        try:
+            return import_module("vllm").LLM(model=self._model, **options)
+        except (ValueError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"vLLM cannot load {self._name} ({' '.join(str(error).split())[:200]})",
+                "take a model that fits this GPU, or uninstall vllm to answer with transformers",
+            ) from error
+
+    def write(self, prompts: Sequence[Prompt]) -> list[Written]:
+        """One answer per prompt; vLLM makes its own batches of them."""
+        # Not installed where the types are checked.
+        sampling = import_module("vllm.sampling_params")
+        params = [
+            sampling.SamplingParams(
+                temperature=prompt.temperature,
+                top_p=prompt.top_p,
+                max_tokens=prompt.max_tokens,
+                seed=prompt.seed,
+                structured_outputs=None
+                if prompt.schema is None
+                else sampling.StructuredOutputsParams(json=prompt.schema),
+            )
+            for prompt in prompts
+        ]
+        found = self._engine.chat(
+            [list(prompt.messages) for prompt in prompts], params, use_tqdm=False, **self._options
+        )
+        return [
+            Written(
+                each.outputs[0].text,
+                len(each.prompt_token_ids or ()),
+                len(each.outputs[0].token_ids),
+                each.outputs[0].finish_reason == "length",
+            )
+            for each in found
+        ]
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        template = load_tokenizer(self._name if self._adapter is None else self._model, runs=self._runs).chat_template
+        options: dict[str, Any] = {"chat_template": template, "chat_template_kwargs": template_options(template)}
+        if self._adapter is not None:
+            options["lora_request"] = import_module("vllm.lora.request").LoRARequest("adapter", 1, self._adapter)
+        return options

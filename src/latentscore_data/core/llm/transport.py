@@ -1,0 +1,147 @@
+"""How a question reaches a model server: one HTTP session for OpenAI's protocol, LiteLLM for every other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from latentscore_data.core.llm.endpoints import Endpoint, endpoint_of
+from latentscore_data.core.llm.http_session import HTTPSession
+from latentscore_data.core.llm.replies import Message, read_completion, read_message
+from latentscore_data.core.llm.routes import Route, load_litellm
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A server's answer whose text is not read yet. ``cost_usd`` is None where the server or LiteLLM names no cost."""
+
+    message: Message
+    finish_reason: str
+    usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    cost_usd: float | None = None
+
+    @property
+    def tokens_in(self) -> int:
+        return _count(self.usage.get("prompt_tokens"))
+
+    @property
+    def tokens_out(self) -> int:
+        return _count(self.usage.get("completion_tokens"))
+
+
+class Transport(Protocol):
+    """Sends one request and returns what came back; never sends it again."""
+
+    @property
+    def secret(self) -> SecretStr | None:
+        """The key that goes with the requests, to be kept out of messages."""
+        ...
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """How long one call may take; None where nothing can hang."""
+        ...
+
+    async def complete(
+        self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
+    ) -> Completion:
+        """One chat completion. Raises what :func:`~latentscore_data.core.llm.retry.classify` sorts."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections, in the event loop that asked."""
+
+
+def transport_for(route: Route, *, marks_prompt: bool, timeout_seconds: float, connections: int) -> Transport:
+    """The transport of a route.
+
+    ``marks_prompt`` marks the system message for providers that bill cached prompts when told to; ``connections`` is the
+    most that are open at once.
+    """
+    endpoint = endpoint_of(route)
+    if endpoint is None:
+        return LiteLLMTransport(route, marks_prompt, timeout_seconds)
+    return OpenAITransport(endpoint, marks_prompt, timeout_seconds, connections)
+
+
+class OpenAITransport:
+    """OpenAI's protocol over one session. LiteLLM says what the body has to be for the provider, and sends nothing."""
+
+    def __init__(self, endpoint: Endpoint, marks_prompt: bool, timeout_seconds: float, connections: int) -> None:
+        self.secret = endpoint.key
+        self.timeout_seconds = timeout_seconds
+        self._endpoint = endpoint
+        self._marks_prompt = marks_prompt
+        self._session = HTTPSession(endpoint.url, endpoint.headers, connections)
+
+    async def complete(
+        self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
+    ) -> Completion:
+        if self._marks_prompt:
+            messages = [{**messages[0], "cache_control": {"type": "ephemeral"}}, *messages[1:]]
+        answer = await self._session.post(self._endpoint.body(messages, sampling, response_format))
+        message, finish_reason, usage = read_completion(answer)
+        # OpenRouter tells the cost with each answer.
+        cost = usage.get("cost") if self._endpoint.provider == "openrouter" else None
+        return Completion(message, finish_reason, usage, _dollars(cost))
+
+    async def aclose(self) -> None:
+        await self._session.aclose()
+
+
+class LiteLLMTransport:
+    """Whatever LiteLLM can reach."""
+
+    def __init__(self, route: Route, marks_prompt: bool, timeout_seconds: float) -> None:
+        self.secret = route.api_key
+        self._model = route.model
+        self.timeout_seconds = timeout_seconds
+        self._extra: dict[str, Any] = {}
+        if route.api_base is not None:
+            self._extra["api_base"] = route.api_base
+        if route.api_key is not None:
+            self._extra["api_key"] = route.api_key.get_secret_value()
+        if marks_prompt:
+            self._extra["cache_control_injection_points"] = [{"location": "message", "role": "system"}]
+
+    async def complete(
+        self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
+    ) -> Completion:
+        shape = {} if response_format is None else {"response_format": response_format}
+        response = await load_litellm().acompletion(
+            model=self._model,
+            messages=messages,
+            timeout=self.timeout_seconds,
+            num_retries=0,
+            max_retries=0,
+            **sampling,
+            **shape,
+            **self._extra,
+        )
+        usage = getattr(response, "usage", None)
+        choice = response.choices[0] if response.choices else None
+        # With cached and reasoning tokens at their own prices.
+        cost = getattr(response, "_hidden_params", {}).get("response_cost")
+        return Completion(
+            read_message(choice.message if choice is not None else None),
+            str(choice.finish_reason or "stop") if choice is not None else "stop",
+            usage.model_dump() if usage is not None else {},
+            float(cost) if cost else None,
+        )
+
+    async def aclose(self) -> None:
+        await load_litellm().close_litellm_async_clients()
+
+
+def _dollars(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else None
+
+
+def _count(value: object) -> int:
+    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0
