@@ -10,12 +10,14 @@ import typer
 from latentscore_data.commands._models import show_plan
 from latentscore_data.commands._options import (
     DryRunOption,
+    JudgeOption,
     LimitOption,
     ModelOption,
     OnOption,
     OverwriteOption,
     RetryFailedOption,
     ScorerOption,
+    SearchOption,
     SecondsOption,
     SeedOption,
     TrustScorersOption,
@@ -50,6 +52,8 @@ def configs(
     model: ModelOption = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", min=0, max=2)] = None,
     scorer: ScorerOption = None,
+    search: SearchOption = None,
+    judge: JudgeOption = None,
     limit: LimitOption = None,
     split: Annotated[
         list[str] | None,
@@ -91,6 +95,7 @@ def configs(
             model=model, n=n, temperature=temperature, limit=limit, splits=split, batch_size=batch_size, seed=seed
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
+        search=chosen(renders=search, judge=judge),
         llm=calls,
     )
     executor = make_executor(on or "local", settings, say)

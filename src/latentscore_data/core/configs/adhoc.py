@@ -26,6 +26,7 @@ from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, total_usage
 from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.search.searcher import Searcher
 
 Candidates = tuple[list[dict[str, Any] | None], list[str]]
 
@@ -57,8 +58,12 @@ def answer_typed(
         candidates = asyncio.run(_ask_all(rows, llm, settings))
         progress.start("configs", len(rows))
         with ScoringService(scorers, settings.scoring, cache) as service:
+            searcher = None
+            if settings.search.renders is not None:
+                searcher = Searcher(service, settings.search)
+                searcher.prepare()
             for row, answer in zip(rows, candidates, strict=True):
-                summary.details["answers"].append(_best(row, answer, service, audio, summary))
+                summary.details["answers"].append(_best(row, answer, service, searcher, audio, summary))
                 bill = total_usage(scorers)
                 bill.add(llm.usage)
                 summary.count(bill)
@@ -95,7 +100,12 @@ async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Ca
 
 
 def _best(
-    row: VibeRow, answer: Candidates | RowFailure, service: ScoringService, audio: Path | None, summary: Summary
+    row: VibeRow,
+    answer: Candidates | RowFailure,
+    service: ScoringService,
+    searcher: Searcher | None,
+    audio: Path | None,
+    summary: Summary,
 ) -> dict[str, Any]:
     vibe = row.vibe_original
     nothing = {"vibe": vibe, "config_payload": None, "best_index": None}
@@ -105,6 +115,13 @@ def _best(
     payloads, errors = answer
     choice = choose(service, vibe, payloads, want_audio=audio is not None)
     best = choice.best_index
+    origins = None
+    if searcher is not None and best is not None:
+        found = searcher.run(vibe, [payload for payload in payloads if payload is not None])
+        payloads, origins, best = [dict(payload) for payload in found.payloads], found.origins, found.best()
+        choice = Choice([*found.renders], choice.scorer)
+        if audio is not None and best is not None:
+            choice.scored_renders[best] = service.score_one(vibe, payloads[best], want_audio=True)
     if best is None:
         summary.failed["score"] += 1
         reasons = sorted(set(choice.reasons(choice.scorer).values()))
@@ -112,7 +129,7 @@ def _best(
     summary.done += 1
     summary.short += any(payload is None for payload in payloads)
     scores = choice.scores(choice.scorer)
-    found: dict[str, Any] = {
+    answered: dict[str, Any] = {
         "vibe": vibe,
         "config_payload": payloads[best],
         "best_index": best,
@@ -121,12 +138,14 @@ def _best(
         "scores": scores,
         "errors": errors,
     }
+    if origins is not None:
+        answered["origins"] = origins
     if (note := _undecided(vibe, choice)) is not None:
-        found["note"] = note
+        answered["note"] = note
     winner = choice.scored_renders[best]
     if audio is not None and winner is not None and winner.audio is not None:
-        found["audio_file"] = str(_write(winner.audio, audio, vibe, (payloads[best] or {}).get("title", vibe)))
-    return found
+        answered["audio_file"] = str(_write(winner.audio, audio, vibe, (payloads[best] or {}).get("title", vibe)))
+    return answered
 
 
 def _undecided(vibe: str, choice: Choice) -> str | None:

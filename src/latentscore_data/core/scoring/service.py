@@ -221,6 +221,10 @@ class ScoringService:
         """Names what the audio of a config depends on, and nothing else."""
         return digest(config_hash(config), self._seed, f"{self._seconds:g}", SAMPLE_RATE, self._version)
 
+    def vector(self, scorer: EmbeddingScorer, payload: Payload) -> Vectors | None:
+        """The vector of a payload's sound, shape (dim,), if it is in the cache."""
+        return self._cache.vector(scorer.embedding_fingerprint, self.sound_key(config_of(payload)))
+
     def close(self) -> None:
         """End the worker processes; what has not begun is cancelled."""
         if self._closed:
