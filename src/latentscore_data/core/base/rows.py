@@ -62,7 +62,7 @@ def escape(part: str) -> str:
 _NEVER_NULL = frozenset(
     {
         "row_id", "dataset", "id_in_dataset", "vibe_index", "text_page", "vibe_scope", "vibe_level", "tags_original",
-        "config_candidates", "validation_scores", "candidate_scores", "scores_external", "converted",
+        "config_candidates", "validation_scores", "candidate_scores", "scores_external", "converted", "candidate_origins",
     }
 )  # fmt: skip
 """Fields whose null, in rows from elsewhere, means that they were not given."""
@@ -164,6 +164,10 @@ class ScoredRow(ConfigRow):
     scores_external: dict[str, Any] = Field(default_factory=dict)
     best_index: int | None = None
     config_payload: dict[str, Any] | None = None
+    candidate_origins: list[str] = Field(default_factory=lambda: [])
+    """Where each candidate is from, ``model``, ``map`` or ``search``; empty where nothing was searched."""
+    search: dict[str, Any] | None = None
+    """What a search found for this row (``core/search/rows.py``)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -234,7 +234,7 @@ class SearchSettings(Section):
     """Starts by chance, drawn by the prior."""
     batch: int = Field(default=12, ge=1, le=1024)
     """Configs rendered in one generation."""
-    surrogate_renders: int = Field(default=400, ge=0, le=100_000)
+    surrogate_renders: int = Field(default=600, ge=0, le=100_000)
     """Random configs rendered once to fit the surrogate, which then ranks configs without rendering; 0 for no surrogate."""
     surrogate_min_r2: float = Field(default=0.4, ge=0, le=1)
     """The surrogate is not used if it explains less than this share of the variance of configs that it has not seen."""

@@ -18,6 +18,8 @@ from latentscore_data.core.search.space import encode
 from latentscore_data.core.search.surrogate import Surrogate
 from latentscore_data.core.search.vibe_search import Found, VibeSearch
 
+SEARCH_VERSION = 1
+"""Raised when the same rows, settings and scores would be searched otherwise."""
 NO_VIBE = "music"
 """What the configs are scored against whose vectors alone are wanted."""
 FEWEST = 60

@@ -33,6 +33,8 @@ class Found:
     renders: list[ScoredRender] = field(default_factory=lambda: [])
     gains: list[float] = field(default_factory=lambda: [])
     """The guide's score minus the prior's cost; -inf where there is no score."""
+    incumbents: list[tuple[int, int]] = field(default_factory=lambda: [])
+    """(renders spent, index of the best candidate so far), once after each batch."""
 
     def best(self, *origins: Origin) -> int | None:
         """The index of the candidate with the largest gain, the first of equals; of these origins only, if any."""
@@ -91,6 +93,8 @@ class VibeSearch:
         self.found.origins.extend(origin for _ in payloads)
         self.found.renders += renders
         self.found.gains = self._method.gains.tolist()
+        if (best := self.found.best()) is not None:
+            self.found.incumbents.append((len(self.found.gains), best))
         if self._surrogate is not None and self._vector is not None:
             vectors = [self._vector(payload) for payload in payloads]
             known = [at for at, vector in enumerate(vectors) if vector is not None]

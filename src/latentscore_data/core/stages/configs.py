@@ -38,6 +38,8 @@ from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, sco
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.search.report import summary_lines
+from latentscore_data.core.search.rows import improver_for, with_judge
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 
@@ -83,6 +85,7 @@ def run_configs(
 
     Models are asked from here in any case; on a remote ``executor`` the candidates are rendered and scored there.
     """
+    settings = with_judge(settings)
     summary = Summary("configs")
     to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
     make_renderer: MakeRenderer = LocalRenderer
@@ -140,6 +143,7 @@ def run_score(
         retry_failed=retry_failed,
         overwrite=overwrite,
         make_renderer=make_renderer,
+        make_improver=improver_for(settings),
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)
@@ -153,6 +157,8 @@ def run_score(
         "scorer": ", ".join(scored.details["scorers"]),
         **winners(settings, workspace),
     }
+    for line in summary_lines(scored.details.get("search")):
+        say(line)
     for note, count in summary.details["converted"].items():
         say(f"configs: {count} rows from elsewhere: {note}")
     if undecided := summary.details.get("without_known_words"):
