@@ -219,6 +219,13 @@ class BenchRow(_Row):
         return source_id(self.dataset, self.id_in_dataset)
 
 
+def model_candidates(row: VibeRow) -> list[dict[str, Any] | None]:
+    """The candidates that a model answered with, without those that a search added; empty for a row without any."""
+    candidates: list[dict[str, Any] | None] = getattr(row, "config_candidates", None) or []
+    origins: list[str] = getattr(row, "candidate_origins", None) or ["model"] * len(candidates)
+    return [candidate for candidate, origin in zip(candidates, origins, strict=True) if origin == "model"]
+
+
 def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
     """The scorers that chose the winners of these rows: the first one named when they were scored."""
     found: Counter[str] = Counter()

@@ -22,7 +22,7 @@ from latentscore_data.core.scoring.renderer import MakeRenderer
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.core.search.prior import share_kept
 from latentscore_data.core.search.report import Run, run_of
-from latentscore_data.core.search.searcher import SEARCH_VERSION, Searcher
+from latentscore_data.core.search.searcher import SEARCH_VERSION, Searcher, one_thread
 from latentscore_data.core.search.vibe_search import Found
 
 ROWS_IN_FLIGHT = 3
@@ -48,7 +48,10 @@ def _open_improver(
     settings: Settings, service: ScoringService, cache: ScoreCache, make_renderer: MakeRenderer
 ) -> Iterator[RowSearch]:
     # What is found is scored by the guide alone; the others score the model's candidates and the best so far.
-    with ScoringService(service.scorers[:1], settings.scoring, cache, make_renderer=make_renderer) as guided:
+    with (
+        one_thread(),
+        ScoringService(service.scorers[:1], settings.scoring, cache, make_renderer=make_renderer) as guided,
+    ):
         yield RowSearch(Searcher(guided, settings.search), service, settings.search)
 
 

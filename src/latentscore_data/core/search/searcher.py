@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -30,8 +31,19 @@ MOST = 2000
 Config = Mapping[str, Any]
 
 
+def one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra in one thread while a search runs: its matrices are small, renderers use the cores, and sums then have
+    the same last digits whatever the number of cores."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")
+
+
 class Searcher:
-    """Makes the searches of a run. ``guide`` is the first scorer of the service; it is what they maximise."""
+    """Makes the searches of a run. ``guide`` is the first scorer of the service; it is what they maximise.
+
+    Run it inside :func:`one_thread`.
+    """
 
     def __init__(self, service: ScoringService, settings: SearchSettings) -> None:
         self.service, self.settings = service, settings

@@ -31,6 +31,9 @@ STIFF = 0.02
 START = np.log(np.array([0.5 / len(SIZES)] * len(SIZES) + [0.3, 0.3]))
 """Logarithms of the field weights, of ``c`` and of the noise variance before they are fitted, in units of the variance."""
 
+BOUNDS = [(-12.0, 3.0)] * (len(START) - 1) + [(-6.0, 3.0)]
+"""Of the logarithms. Without noise a kernel of many configs cannot be factored."""
+
 
 def _field_kernels() -> Floats:
     """The kernels of all fields as one block-diagonal matrix, shape (185, 185)."""
@@ -189,7 +192,13 @@ def _fitted(table: Floats, values: Floats) -> list[Floats]:
     found: list[Floats] = []
     for column in values.T:
         done = minimize(
-            _evidence, START, (column, grams, above), method="L-BFGS-B", jac=True, options={"maxiter": STEPS}
+            _evidence,
+            START,
+            (column, grams, above),
+            method="L-BFGS-B",
+            jac=True,
+            bounds=BOUNDS,
+            options={"maxiter": STEPS},
         )
         found.append(np.round(done.x, 6))
     return found
