@@ -82,6 +82,7 @@ def configs(
 
         lsdata configs --n 8
         lsdata configs "slow rain on a tin roof" --n 8 --audio out/
+        lsdata configs --search 64 --scorer acoustic --judge clap
         lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
     if only not in (None, "generate", "score"):
@@ -98,11 +99,14 @@ def configs(
         search=chosen(renders=search, judge=judge),
         llm=calls,
     )
+    if judge is not None and settings.search.renders is None:
+        raise InputError("--judge goes with --search", "lsdata configs --search 64 --judge clap")
     executor = make_executor(on or "local", settings, say)
     if executor.remote and vibe:
         raise InputError("vibes on the command line are answered here", f"leave --on {on} out")
     trust_key_to(settings.llm, calls.get("api_key_env"))
-    trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
+    judges = [settings.search.judge] if settings.search.judge and (judge or trust_settings) else []
+    trusted = frozenset([*(settings.scoring.scorers if trust_settings else scorer or ()), *judges])
     workspace = Workspace(settings.paths.root)
     if vibe:
         if dry_run:
@@ -173,7 +177,9 @@ def show_answers(summary: Summary) -> None:
         if payload is None:
             out.print(Padding(Text(clean(answer["failure"]), style="red"), (0, 0, 1, 2)))
             continue
-        won = f"{answer['best_index'] + 1} of {len(answer['scores'])}, {answer['scorer']} {answer['score']:.3f}"
+        origins = answer.get("candidate_origins")
+        origin = f" ({origins[answer['best_index']]})" if origins else ""
+        won = f"{answer['best_index'] + 1} of {len(answer['scores'])}{origin}, {answer['scorer']} {answer['score']:.3f}"
         out.print(Padding(Text.assemble((clean(payload["title"]), "italic"), f"   {won}"), (0, 2)))
         if answer.get("note"):
             out.print(Padding(Text(clean(answer["note"]), style="yellow"), (0, 2)))

@@ -17,14 +17,20 @@ from latentscore import (
     MusicConfig,
     MusicConfigPrompt,
     convert_config,
+    parse_payload,
     write_audio,
 )
 from latentscore.errors import AudioError, InvalidConfigError
+from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
 from latentscore_data.core.base.errors import InputError, OutputError
-from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.offline.builtin import MODEL, payload_for
+from latentscore_data.core.stages.configs import answer_vibes
 
 ENDINGS = (".wav", ".flac", ".ogg")
+RENDERS = 64
+"""Configs that --search renders where search.renders is not set."""
 MAX_PAYLOAD_CHARS = 8 * 2**20
 """A longer file is no payload: reading it would only fill the memory."""
 
@@ -43,20 +49,29 @@ def render(
     sample_rate: Annotated[int, typer.Option(help="Hertz, 8000 to 192000.")] = 48_000,
     stems: Annotated[bool, typer.Option("--stems", help="Also one file for each layer, before the bus.")] = False,
     midi: Annotated[Path | None, typer.Option(metavar="FILE", help="Also the notes, as a MIDI file.")] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="With VIBE: search for a better config than the first answer.")
+    ] = False,
 ) -> None:
     """Render one config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.
 
     Examples:
 
         lsdata render "rain on a tin roof" --out rain.flac
+        lsdata render "rain on a tin roof" --search
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
     """
     if (vibe is None) == (payload is None):
         raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
     if out.suffix.lower() not in ENDINGS:
         raise InputError(f"--out {out}: the ending decides the format", f"endings: {', '.join(ENDINGS)}")
-    title, config = answer(vibe, seed) if vibe is not None else read_config(payload)  # type: ignore[arg-type]
+    if search and vibe is None:
+        raise InputError("--search goes with a vibe", 'lsdata render "rain on a tin roof" --search')
     check_places(out, midi, stems)
+    if vibe is None:
+        title, config = read_config(payload)  # type: ignore[arg-type]
+    else:
+        title, config = searched_answer(vibe) if search else answer(vibe, seed)
     try:
         written, audio = render_files(config, title, out, seconds, seed, sample_rate, stems, midi)
     except InvalidConfigError as error:
@@ -113,6 +128,19 @@ def answer(vibe: str, seed: int) -> tuple[str, MusicConfigPrompt]:
         raise InputError("the vibe is empty", 'lsdata render "rain on a tin roof"')
     answered = payload_for(vibe, temperature=0.0, seed=seed, sample_idx=0)
     return answered.title, answered.config
+
+
+def searched_answer(vibe: str) -> tuple[str, MusicConfigPrompt]:
+    """Title and config of the best of the builtin model's answers and what a search from them finds."""
+    settings = load(configs={"model": MODEL})
+    if settings.search.renders is None:
+        settings = load(configs={"model": MODEL}, search={"renders": RENDERS})
+    summary = answer_vibes([vibe], settings, Workspace(settings.paths.root), audio=None, trusted=frozenset(), yes=False)
+    (found,) = summary.details["answers"]
+    if found["config_payload"] is None:
+        raise OutputError(f"the search has no result: {found['failure']}", "leave --search out")
+    payload = parse_payload(found["config_payload"])
+    return payload.title, payload.config
 
 
 def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,16 @@ from latentscore import MusicConfigPrompt, random_config
 from latentscore.labels import FIELDS
 from latentscore_data.core.search.method import Foresight, Method
 from latentscore_data.core.search.prior import make_prior, named_fields, share_kept
+from latentscore_data.core.search.searcher import one_thread
 from latentscore_data.core.search.space import NAMES, Codes, Floats, decode, drawn, encode, mixed, uniform
 from latentscore_data.core.search.surrogate import Surrogate
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
+
 
 TEMPO, SPACE, DENSITY, PAD = (NAMES.index(name) for name in ("tempo", "space", "density", "pad"))
 

@@ -163,16 +163,14 @@ def run_scoring(
             needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
         with ExitStack() as open_until_done:
-            service = open_until_done.enter_context(
-                ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
-            )
+            service = ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
+            open_until_done.enter_context(service)
             improver = None
             if make_improver is not None:
                 improver = open_until_done.enter_context(make_improver(service, cache, make_renderer))
                 improver.prepare()
-            total = Summary(
-                "score", details={"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
-            )
+            about = {"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
+            total = Summary("score", details=about)
             if overwrite:
                 # Once: all splits share it, and the failures of one must outlive the next.
                 workspace.failures("score").unlink(missing_ok=True)
@@ -183,15 +181,10 @@ def run_scoring(
                 if overwrite:
                     _begin_again(workspace.scored(split), homes)
                 part = run_stage(
-                    job,
-                    _noting(rows.read(split, workspace), converted),
-                    workspace.scored(split),
-                    workspace.failures("score"),
-                    max_in_flight=improver.rows_in_flight if improver else at_once,
-                    total=len(rows),
-                    retry_failed=retry_failed,
-                    progress=progress,
-                )
+                    job, _noting(rows.read(split, workspace), converted), workspace.scored(split),
+                    workspace.failures("score"), max_in_flight=improver.rows_in_flight if improver else at_once,
+                    total=len(rows), retry_failed=retry_failed, progress=progress,
+                )  # fmt: skip
                 _add(total, part)
             if improver is not None:
                 total.details["search"] = improver.settle([workspace.scored(split) for split in inputs])
@@ -254,37 +247,34 @@ def scoring_job(
         improved = await improver.improve(row, choice)
         return _scored_line(improved.row, improved.choice, improved.best_index, service) | improved.columns
 
-    def short(line: Line) -> bool:
-        # What a search adds is scored by its guide alone.
-        origins = line.get("candidate_origins") or ["model"] * len(line["config_candidates"])
-        wanted = [
-            at
-            for at, (candidate, origin) in enumerate(zip(line["config_candidates"], origins, strict=True))
-            if candidate is not None and origin == "model"
-        ]
-        return any(scores[at] is None for scores in line["candidate_scores"].values() for at in wanted)
-
-    def refresh(row: ConfigRow, line: Line) -> Line:
-        # What is heard is the config alone; its title, palettes and thoughts may have changed around it.
-        found = line["config_candidates"][len(row.config_candidates) :] if line.get("candidate_origins") else []
-        candidates = [*row.config_candidates, *found]
-        carried = {name: value for name, value in _carried(row).items() if not (found and name == "validation_scores")}
-        return {
-            **line,
-            **carried,
-            "config_candidates": candidates,
-            "config_payload": candidates[line["best_index"]],
-        }
-
     return Job(
         "score",
         lambda row: row.row_id,
         fingerprint,
         work,
-        complete=lambda line: not (line.get(UNFINISHED) or (retry_failed and short(line))),
-        short=short,
-        refresh=refresh,
+        complete=lambda line: not (line.get(UNFINISHED) or (retry_failed and _is_short(line))),
+        short=_is_short,
+        refresh=_refreshed,
     )
+
+
+def _is_short(line: Line) -> bool:
+    """True when a scorer has no score for a candidate of the model. What a search adds is scored by its guide alone."""
+    candidates = line["config_candidates"]
+    origins = line.get("candidate_origins") or ["model"] * len(candidates)
+    own = [at for at, candidate in enumerate(candidates) if candidate is not None and origins[at] == "model"]
+    return any(scores[at] is None for scores in line["candidate_scores"].values() for at in own)
+
+
+def _refreshed(row: ConfigRow, line: Line) -> Line:
+    """The line with what its row is now. What is heard is the config alone; its title, palettes and thoughts may change."""
+    carried = _carried(row)
+    candidates = list(row.config_candidates)
+    if line.get("candidate_origins"):
+        candidates += line["config_candidates"][len(candidates) :]
+        carried.pop("validation_scores", None)
+    best = candidates[line["best_index"]]
+    return {**line, **carried, "config_candidates": candidates, "config_payload": best}
 
 
 def _carried(row: ConfigRow) -> Line:

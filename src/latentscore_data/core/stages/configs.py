@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
+from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_names, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.search.report import summary_lines
 from latentscore_data.core.search.rows import improver_for, with_judge
@@ -114,7 +116,8 @@ def run_configs(
 def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[RemoteJobEstimate]:
     """What rendering and scoring takes on the executor. Raises :class:`InputError` for scorers that must run here."""
     executor.make_renderer()
-    return executor.estimate_scoring(rows * settings.configs.n, settings.scoring, clips=False)
+    per_row = max(settings.configs.n, settings.search.renders or 0)
+    return executor.estimate_scoring(rows * per_row, settings.scoring, clips=False)
 
 
 def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
@@ -179,8 +182,30 @@ def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes
     """Before anything is asked: whoever listens must be able to, and a judge that costs money must be agreed to."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     make_scorers(needs)
-    for plan in scorer_plans(rows * settings.configs.n, needs):
+    for plan in paid_scorers(settings, rows, needs):
         confirm_spending(plan, settings.llm, yes)
+
+
+def paid_scorers(settings: Settings, rows: int, needs: ScorerDeps) -> list[Plan]:
+    """What the scorers that cost money would be asked for so many rows.
+
+    In a search the guide scores every render, the others score the model's candidates and the best of each batch.
+    """
+    search, candidates = settings.search, settings.configs.n
+    if search.renders is None:
+        return scorer_plans(rows * candidates, needs)
+    guide, *others = scorer_names(settings.scoring)
+    batches = 3 + math.ceil(search.renders / search.batch)
+    training = search.surrogate_renders
+    counts = {
+        guide: rows * max(search.renders, candidates) + training,
+        **dict.fromkeys(others, rows * (candidates + batches)),
+    }
+    return [plan for name, pairs in counts.items() for plan in scorer_plans(pairs, _alone(name, needs))]
+
+
+def _alone(name: str, needs: ScorerDeps) -> ScorerDeps:
+    return replace(needs, scoring=needs.scoring.model_copy(update={"scorers": [name]}))
 
 
 def announce_scorer(settings: Settings) -> None:
@@ -243,10 +268,14 @@ def answer_vibes(
 ) -> Summary:
     """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
     rows = typed_rows(texts)
+    settings = with_judge(settings)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     llm = agreed_model(rows, settings, workspace, yes=yes)
-    return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
+    summary = answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
+    for line in summary_lines(summary.details.get("search")):
+        say(line)
+    return summary
 
 
 def run_generate(
@@ -329,7 +358,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """Both halves, for run-all and status."""
-    return [generate_files(settings, workspace), score_files(settings, workspace)]
+    return [generate_files(settings, workspace), score_files(with_judge(settings), workspace)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
@@ -337,7 +366,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     problems: list[LsdataError] = []
     checks = (
         lambda: check_route(model_name(settings), settings.llm),
-        lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
+        lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm)),
     )
     for check in checks:
         try:
@@ -355,7 +384,8 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
     if not plan.rows:
         one = make_plan_for(sample_rows(settings.configs)[:1], settings, workspace)
         plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
-    judges = scorer_plans(plan.rows * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+    settings = with_judge(settings)
+    judges = paid_scorers(settings, plan.rows, ScorerDeps(settings.scoring, settings.llm))
     return {**plan.to_dict(), **added_up([plan, *judges])}
 
 
