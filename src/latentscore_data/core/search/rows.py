@@ -147,7 +147,7 @@ class RowSearch:
         run = run_of(self._searched(files), self.settings.judge)
         for path in files:
             _replace_where(path, partial(_decided, run=run))
-        return run.to_dict()
+        return {**run.to_dict(), "renders": self.searcher.service.counts.renders}
 
     def _searched(self, files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
         """(source document, search column) of each row that was searched with this judge."""
