@@ -21,7 +21,7 @@ from latentscore_data.core.generators.simple import DatasetGenerator
 from latentscore_data.core.scoring import renderer
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.renderer import make_worker
-from latentscore_data.core.scoring.types import Outcome, Scorer
+from latentscore_data.core.scoring.types import Outcome, Score, Scorer
 from latentscore_data.core.search.report import run_of, summary_lines
 from latentscore_data.core.search.rows import improver_for
 from scoring_fakes import LoudnessScorer, render_by_echo
@@ -160,3 +160,33 @@ def test_the_judge_needs_to_be_sure_where_there_are_rows_enough() -> None:
     assert [run_of(rows, "judge").agrees for rows in (wild, sure, few)] == [False, True, True]
     assert run_of(sure, "judge").found_kept == 0.5
     assert run_of([], "judge").agrees is False
+
+
+class Deaf(LoudnessScorer):
+    """Gives every sound the same score."""
+
+    def score(
+        self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
+    ) -> Sequence[Outcome]:
+        return [Score(0.0) for _ in super().score(vibes, audios)]
+
+
+def test_a_guide_that_hears_no_difference_changes_nothing_and_costs_little(root: Path) -> None:
+    summary = search(root, Deaf())
+    row = rows_of(root)[0]
+    assert (row.best_index, row.config_payload) == (0, QUIET)
+    assert "search" not in row.candidate_origins
+    assert summary.details["search"]["found_kept"] == summary.details["search"]["start_kept"]
+
+
+def test_a_candidate_that_is_no_config_is_no_start_and_keeps_its_place(root: Path) -> None:
+    broken = {**QUIET, "config": {"tempo": "whenever"}}
+    lines = [{**make_vibe(1).model_dump(mode="json"), "config_candidates": [broken, MIDDLE]}]
+    replace_rows(Workspace(root).candidates, lines)
+    search(root)
+    (row,) = rows_of(root)
+    assert row.candidate_scores["loudness"][0] is None
+    assert row.candidate_origins[:2] == ["model", "model"]
+    assert row.search is not None
+    assert row.search["start_index"] == 1
+    assert (row.best_index or 0) > 1

@@ -124,13 +124,12 @@ class _Heard:
 
 @contextmanager
 def _improving(settings: Settings, service: ScoringService, cache: ScoreCache) -> Iterator[Improver | None]:
-    """The search of the settings, ready; None where they ask for none."""
+    """The search of the settings; None where they ask for none."""
     make = improver_for(settings)
     if make is None:
         yield None
         return
     with make(service, cache, LocalRenderer) as improver:
-        improver.prepare()
         yield improver
 
 

@@ -99,10 +99,6 @@ class Improver(Protocol):
         """Rows that are improved at the same time."""
         ...
 
-    def prepare(self) -> None:
-        """Do what all rows need, once."""
-        ...
-
     async def improve(self, row: ConfigRow, choice: Choice) -> Improved:
         """The row with what was found; ``choice`` is made among its own candidates."""
         ...
@@ -168,7 +164,6 @@ def run_scoring(
             improver = None
             if make_improver is not None:
                 improver = open_until_done.enter_context(make_improver(service, cache, make_renderer))
-                improver.prepare()
             about = {"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
             total = Summary("score", details=about)
             if overwrite:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from latentscore_data.core.base.loop import Line
 from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings
-from latentscore_data.core.configs.candidate_validation import validate_candidates
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.configs.candidate_validation import is_playable, validate_candidates
+from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.scoring.best_of import Choice, Improved, MakeImprover, details_of
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.renderer import MakeRenderer
@@ -25,8 +28,10 @@ from latentscore_data.core.search.report import Run, run_of
 from latentscore_data.core.search.searcher import SEARCH_VERSION, Searcher, one_thread
 from latentscore_data.core.search.vibe_search import Found
 
-ROWS_IN_FLIGHT = 3
-"""Searches at the same time: enough to keep two renderers busy, few enough for the memory that surrogates take."""
+ROWS_IN_FLIGHT = (3, 8)
+"""Fewest and most searches at the same time: enough to keep renderers busy; each holds a surrogate of about 60 MB."""
+KNOWN = 400
+"""Configs of the run's own candidates that the surrogate is fitted on at most."""
 
 
 def with_judge(settings: Settings) -> Settings:
@@ -38,21 +43,41 @@ def with_judge(settings: Settings) -> Settings:
     return settings.model_copy(update={"scoring": scoring})
 
 
-def improver_for(settings: Settings) -> MakeImprover | None:
-    """What :func:`run_scoring` needs to search; None where the settings ask for no search."""
-    return None if settings.search.renders is None else partial(_open_improver, settings)
+def improver_for(settings: Settings, workspace: Workspace | None = None) -> MakeImprover | None:
+    """What :func:`run_scoring` needs to search; None where the settings ask for no search.
+
+    The surrogate is fitted on the candidates of the ``workspace``, too.
+    """
+    if settings.search.renders is None:
+        return None
+    known = [] if workspace is None else _known_configs(workspace.candidates, settings.configs.limit)
+    return partial(_open_improver, settings, known)
+
+
+def _known_configs(candidates: Path, limit: int | None) -> list[dict[str, Any]]:
+    """The configs of the first valid candidate of up to ``KNOWN`` rows: they are rendered in any case."""
+    found: list[dict[str, Any]] = []
+    for _, line in islice(read_lines(candidates, "drop"), limit) if candidates.exists() else ():
+        found += [one["config"] for one in line.get("config_candidates") or () if is_playable(one)][:1]
+        if len(found) == KNOWN:
+            break
+    return found
 
 
 @contextmanager
 def _open_improver(
-    settings: Settings, service: ScoringService, cache: ScoreCache, make_renderer: MakeRenderer
+    settings: Settings,
+    known: Sequence[Mapping[str, Any]],
+    service: ScoringService,
+    cache: ScoreCache,
+    make_renderer: MakeRenderer,
 ) -> Iterator[RowSearch]:
     # What is found is scored by the guide alone; the others score the model's candidates and the best so far.
     with (
         one_thread(),
         ScoringService(service.scorers[:1], settings.scoring, cache, make_renderer=make_renderer) as guided,
     ):
-        yield RowSearch(Searcher(guided, settings.search), service, settings.search)
+        yield RowSearch(Searcher(guided, settings.search, known), service, settings.search)
 
 
 @dataclass
@@ -65,47 +90,47 @@ class RowSearch:
 
     @property
     def fingerprint(self) -> str:
-        return digest(SEARCH_VERSION, self.settings.model_dump_json(exclude={"judge"}), self.settings.judge or "")
+        # The lexicon names fields, the starter set is the map.
+        return digest(SEARCH_VERSION, self.settings.model_dump_json(), builtin.fingerprint())
 
     @property
     def rows_in_flight(self) -> int:
-        return max(ROWS_IN_FLIGHT, self.everyone.at_once // self.settings.batch)
-
-    def prepare(self) -> None:
-        self.searcher.prepare()
+        fewest, most = ROWS_IN_FLIGHT
+        return min(max(fewest, self.everyone.at_once // self.settings.batch), most)
 
     async def improve(self, row: ConfigRow, choice: Choice) -> Improved:
         """Search from the row's candidates; every scorer scores each best so far."""
-        vibe = row.vibe_original
-        found = await self._search(vibe, [one for one in row.config_candidates if one is not None])
-        own = [at for at, one in enumerate(row.config_candidates) if one is not None]
-        # The row keeps the empty places among the model's candidates.
-        place = {
-            at: own[at] if at < len(own) else len(row.config_candidates) + at - len(own)
-            for at in range(len(found.payloads))
-        }
+        vibe, given = row.vibe_original, row.config_candidates
+        own = [at for at, one in enumerate(given) if is_playable(one)]
+        found = await self._search(vibe, [one for one in given if is_playable(one)])
+        # The row keeps all places of the model's candidates, empty and unplayable ones, too.
+        place = [*own, *range(len(given), len(given) + len(found.payloads) - len(own))]
         renders = dict(enumerate(choice.scored_renders))
-        renders |= {place[at]: render for at, render in enumerate(found.renders) if at >= len(own)}
+        renders |= dict(zip(place[len(own) :], found.renders[len(own) :], strict=True))
         for at in dict.fromkeys(best for _, best in found.incumbents):
             renders[place[at]] = await self._by_everyone(vibe, found.payloads[at])
-        candidates = [*row.config_candidates, *(dict(one) for one in found.payloads[len(own) :])]
-        origins = ["model"] * len(row.config_candidates) + found.origins[len(own) :]
-        start = place[found.best("model") or 0]
-        best = place[found.best() or 0]
+        candidates = [*given, *(dict(one) for one in found.payloads[len(own) :])]
+        all_renders = [renders[at] for at in range(len(candidates))]
+        start = choice.best_index
+        assert start is not None
+        scores = Choice(all_renders, choice.scorer).scores(choice.scorer)
+        best = found.best()
+        # A guide that hears no difference, or likes the start better, changes nothing.
+        best = start if best is None or (scores[place[best]] or 0.0) <= (scores[start] or 0.0) else place[best]
         update = {"config_candidates": candidates, "validation_scores": validate_candidates(candidates)}
         columns = {
-            "candidate_origins": origins,
-            "search": self._column(found, place, start, best, [renders[at] for at in range(len(candidates))]),
+            "candidate_origins": ["model"] * len(given) + found.origins[len(own) :],
+            "search": self._column(found, place, start, best, all_renders, candidates),
         }
         return Improved(
             row.model_copy(update=update),
-            Choice([renders[at] for at in range(len(candidates))], choice.scorer),
+            Choice(all_renders, choice.scorer),
             best,
             columns,
         )
 
     async def _search(self, vibe: str, model: Sequence[Mapping[str, Any]]) -> Found:
-        search = self.searcher.search(vibe, model)
+        search = await asyncio.to_thread(self.searcher.search, vibe, model)
         while payloads := await asyncio.to_thread(search.ask):
             futures = [self.searcher.service.submit(vibe, one) for one in payloads]
             renders = await asyncio.gather(*map(asyncio.wrap_future, futures))
@@ -116,18 +141,24 @@ class RowSearch:
         return await asyncio.wrap_future(self.everyone.submit(vibe, payload))
 
     def _column(
-        self, found: Found, place: Mapping[int, int], start: int, best: int, renders: Sequence[ScoredRender | None]
+        self,
+        found: Found,
+        place: Sequence[int],
+        start: int,
+        best: int,
+        renders: Sequence[ScoredRender | None],
+        candidates: Sequence[Mapping[str, Any] | None],
     ) -> dict[str, Any]:
-        def scores(at: int) -> dict[str, float]:
-            render = renders[at]
-            named = {} if render is None else details_of(render, self.everyone.scorers)
-            return {name: details["final_score"] for name, details in named.items()}
-
         def external(at: int) -> dict[str, Any]:
             render = renders[at]
             return {} if render is None else details_of(render, self.everyone.scorers)
 
-        configs = {at: found.payloads[index]["config"] for index, at in place.items()}
+        def scores(at: int) -> dict[str, float]:
+            return {name: details["final_score"] for name, details in external(at).items()}
+
+        def kept(at: int) -> float | None:
+            return share_kept((candidates[at] or {})["config"], found.prior.named)
+
         return {
             "guide": self.searcher.guide.name,
             "judge": self.settings.judge,
@@ -136,10 +167,10 @@ class RowSearch:
             "start_index": start,
             "found_index": best,
             "named": sorted(found.prior.named),
-            "start_kept": share_kept(configs[start], found.prior.named),
-            "found_kept": share_kept(configs[best], found.prior.named),
+            "start_kept": kept(start),
+            "found_kept": kept(best),
             "curve": [{"renders": spent, "scores": scores(place[at])} for spent, at in found.incumbents],
-            "external": {str(at): external(at) for at in {start, best}},
+            "external": {str(at): external(at) for at in sorted({start, best})},
         }
 
     def settle(self, files: Sequence[Path]) -> dict[str, Any]:

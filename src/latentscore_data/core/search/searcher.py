@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -45,28 +46,37 @@ class Searcher:
     Run it inside :func:`one_thread`.
     """
 
-    def __init__(self, service: ScoringService, settings: SearchSettings) -> None:
+    def __init__(self, service: ScoringService, settings: SearchSettings, known: Sequence[Config] = ()) -> None:
         self.service, self.settings = service, settings
+        self._known = known
+        self._ready = False
+        self._lock = threading.Lock()
         self.guide = service.scorers[0]
         self.surrogate: Surrogate | None = None
         self.r2: float | None = None
         """The surrogate's R2 on configs that it had not seen; None where none was fitted."""
 
-    def prepare(self, known: Sequence[Config] = ()) -> None:
-        """Fit the surrogate on ``known`` configs and on random ones, rendering those that the cache does not hold.
+    def prepare(self) -> None:
+        """Fit the surrogate, once, on the known configs and on random ones, rendering those that the cache does not hold.
 
         Which configs are used depends on the arguments alone, so that a run that was killed goes on as it began.
         """
-        if not isinstance(self.guide, EmbeddingScorer) or not self.settings.surrogate_renders:
-            return
+        with self._lock:
+            if not self._ready and isinstance(self.guide, EmbeddingScorer) and self.settings.surrogate_renders:
+                self._fit(self.guide)
+            self._ready = True
+
+    def _fit(self, guide: EmbeddingScorer) -> None:
         rng = rng_for("surrogate", self.settings.seed)
-        configs = [random_config(rng).model_dump() for _ in range(self.settings.surrogate_renders)]
-        configs = [*configs, *known][:MOST]
-        missing = sum(self.service.vector(self.guide, config) is None for config in configs)
+        configs: list[Config] = [random_config(rng).model_dump() for _ in range(self.settings.surrogate_renders)]
+        configs = [*configs, *self._known][:MOST]
+        # The last ones are those that R2 is measured on.
+        configs = [configs[at] for at in rng.permutation(len(configs))]
+        missing = sum(self.service.vector(guide, config) is None for config in configs)
         if missing > FEWEST:
             say(f"search: rendering {missing} configs to fit the surrogate; the cache keeps them")
         self.service.score_all((NO_VIBE, config) for config in configs)
-        vectors = [self.service.vector(self.guide, config) for config in configs]
+        vectors = [self.service.vector(guide, config) for config in configs]
         held = [(config, vector) for config, vector in zip(configs, vectors, strict=True) if vector is not None]
         if len(held) < FEWEST:
             say(f"search: no surrogate, because only {len(held)} configs have vectors ({FEWEST} are needed)")
@@ -75,14 +85,15 @@ class Searcher:
         self.r2 = fitted.r2
         if fitted.r2 >= self.settings.surrogate_min_r2:
             self.surrogate = fitted
-        else:
-            say(
-                f"search: no surrogate, because its R2 of {fitted.r2:.2f} is below search.surrogate_min_r2 "
-                f"({self.settings.surrogate_min_r2:g})"
-            )
+            return
+        say(
+            f"search: no surrogate, because its R2 of {fitted.r2:.2f} is below search.surrogate_min_r2 "
+            f"({self.settings.surrogate_min_r2:g})"
+        )
 
     def search(self, vibe: str, model: Sequence[Config]) -> VibeSearch:
         """The search for one vibe, from its valid payloads."""
+        self.prepare()
         vector = partial(self.service.vector, self.guide) if isinstance(self.guide, EmbeddingScorer) else None
         return VibeSearch(vibe, model, self.guide, self.settings, self.surrogate, vector)
 

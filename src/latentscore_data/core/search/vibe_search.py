@@ -76,6 +76,8 @@ class VibeSearch:
 
     def ask(self) -> list[Payload]:
         """The next payloads to render; an empty list at the end. Tell of them before asking again."""
+        if not self._model and not self._near and self._hears_nothing():
+            return []
         codes, payloads, origin = self._next()
         left = max(0, (self._settings.renders or 0) - len(self.found.payloads))
         # All of the model's candidates are rendered, whatever the budget: they are what the search must beat.
@@ -114,6 +116,11 @@ class VibeSearch:
         else:
             codes = self._method.ask(self._settings.batch, self._foresight())
         return codes, [self._payload(code) for code in codes], "search"
+
+    def _hears_nothing(self) -> bool:
+        """True when the guide gives all starts the same score, as a scorer does that reads nothing in the vibe."""
+        scores = {_score(render, self._guide.name) for render in self.found.renders}
+        return len(self.found.renders) > 1 and len(scores) == 1
 
     def _foresight(self) -> Foresight | None:
         guide, surrogate = self._guide, self._surrogate

@@ -146,7 +146,7 @@ def run_score(
         retry_failed=retry_failed,
         overwrite=overwrite,
         make_renderer=make_renderer,
-        make_improver=improver_for(settings),
+        make_improver=improver_for(settings, workspace),
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)
