@@ -13,6 +13,8 @@ from latentscore_data.core.base.seeds import rng_for
 FEW_DOCUMENTS = 8
 """Below this many source documents there is no interval, and the judge's mean alone decides."""
 RESAMPLES = 2000
+SHOWN_POINTS = 8
+"""Points of the curve that a terminal shows at most."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,10 @@ def summary_lines(run: dict[str, Any] | None) -> list[str]:
         return []
     lines = [f"search: {run['rows']} rows, guided by {run['guide']}"]
     lines += [f"search: {one['in_words']}" for one in run["scorers"]]
+    curve: list[dict[str, Any]] = run["curve"]
+    for point in curve[:: max(1, -(-len(curve) // SHOWN_POINTS))]:
+        means = ", ".join(f"{name} {mean:.3f}" for name, mean in point["scores"].items() if mean is not None)
+        lines.append(f"search: best after {point['renders']} renders: {means}")
     if run["found_kept"] is not None:
         lines.append(f"search: fields that vibes name, kept: {run['start_kept']:.0%} -> {run['found_kept']:.0%}")
     if run["judge"] is not None:
