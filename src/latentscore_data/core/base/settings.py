@@ -228,6 +228,8 @@ class SearchSettings(Section):
     """A scorer that must agree, over the whole run, before what the search found replaces the model's candidates."""
     keep: float = Field(default=1.0, ge=0, le=10)
     """Weight of the prior: what a field costs, in score units, that leaves what the vibe names; 0 lets the search move freely."""
+    usual: float = Field(default=0.1, ge=0, le=10)
+    """What a sound costs, in score units, whose vector lies twice as far from the mean of random configs as these do; 0 for nothing."""
     neighbours: int = Field(default=6, ge=0, le=40)
     """Starts from the map: the configs of this many nearest vibes."""
     chance: int = Field(default=4, ge=0)

@@ -74,7 +74,10 @@ class Searcher:
         configs = [configs[at] for at in rng.permutation(len(configs))]
         missing = sum(self.service.vector(guide, config) is None for config in configs)
         if missing > FEWEST:
-            say(f"search: rendering {missing} configs to fit the surrogate; the cache keeps them")
+            kept = (
+                "the cache keeps them" if self.service.keeps_vectors else "a workspace (lsdata vibes) would keep them"
+            )
+            say(f"search: rendering {missing} configs to fit the surrogate; {kept}")
         self.service.score_all((NO_VIBE, config) for config in configs)
         vectors = [self.service.vector(guide, config) for config in configs]
         held = [(config, vector) for config, vector in zip(configs, vectors, strict=True) if vector is not None]

@@ -90,19 +90,30 @@ class VibeSearch:
         assert self._waiting is not None
         codes, payloads, origin = self._waiting
         scores = np.array([_score(render, self._guide.name) for render in renders])
-        self._method.tell(codes, scores)
+        self._method.tell(codes, scores - self._learned(codes, payloads))
         self.found.payloads += payloads
         self.found.origins.extend(origin for _ in payloads)
         self.found.renders += renders
         self.found.gains = self._method.gains.tolist()
         if (best := self.found.best()) is not None:
             self.found.incumbents.append((len(self.found.gains), best))
-        if self._surrogate is not None and self._vector is not None:
-            vectors = [self._vector(payload) for payload in payloads]
-            known = [at for at, vector in enumerate(vectors) if vector is not None]
-            if known:
-                heard = np.stack([cast("Vectors", vectors[at]) for at in known]).astype(float)
-                self._surrogate = self._surrogate.with_more(codes[known], heard)
+
+    def _learned(self, codes: Codes, payloads: Sequence[Payload]) -> Floats:
+        """What each sound costs for being unusual; the surrogate learns from those that have a vector."""
+        costs = np.zeros(len(payloads))
+        if self._surrogate is None or self._vector is None:
+            return costs
+        vectors = [self._vector(payload) for payload in payloads]
+        known = [at for at, vector in enumerate(vectors) if vector is not None]
+        if known:
+            heard = np.stack([cast("Vectors", vectors[at]) for at in known]).astype(float)
+            costs[known] = self._unusual(self._surrogate, heard)
+            self._surrogate = self._surrogate.with_more(codes[known], heard)
+        return costs
+
+    def _unusual(self, surrogate: Surrogate, vectors: Floats) -> Floats:
+        # Twice as far is four times the variance.
+        return self._settings.usual / 3.0 * surrogate.excess(vectors)
 
     def _next(self) -> tuple[Codes, list[Payload], Origin]:
         if self._model:
@@ -128,8 +139,10 @@ class VibeSearch:
             return None
 
         def score(codes: Codes) -> Floats:
-            outcomes = guide.compare([self._vibe] * len(codes), surrogate.predict(codes).astype(np.float32))
-            return np.array([one.final_score if isinstance(one, Score) else -1.0 for one in outcomes])
+            vectors = surrogate.predict(codes)
+            outcomes = guide.compare([self._vibe] * len(codes), vectors.astype(np.float32))
+            scores = np.array([one.final_score if isinstance(one, Score) else -1.0 for one in outcomes])
+            return scores - self._unusual(surrogate, vectors)
 
         return Foresight(score, surrogate.doubt)
 
