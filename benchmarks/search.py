@@ -66,13 +66,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vibes", type=int, default=40)
     parser.add_argument("--renders", type=int, default=64)
-    parser.add_argument("--keep", type=float, default=1.0)
+    parser.add_argument("--near", type=float, default=SearchSettings().near, help="search.near")
     parser.add_argument("--judge", action="append", default=[], help="another scorer, such as ear.py:score or clap")
     parser.add_argument("--cache", type=Path, help="keep what was rendered here")
     parser.add_argument("--optimizers", action="store_true", help="compare methods of proposing configs")
     options = parser.parse_args()
     aside = put_aside(options.vibes)
-    search = SearchSettings(renders=options.renders, keep=options.keep)
+    search = SearchSettings(renders=options.renders, near=options.near)
     with one_thread(), ScoringService([AcousticScorer()], ScoringSettings(workers=1), options.cache) as service:
         searcher = Searcher(service, search)
         started = time.perf_counter()
@@ -238,7 +238,7 @@ def compare_optimizers(aside: Sequence[dict[str, Any]], searcher: Searcher) -> N
             payload_for(vibe, temperature=0.9, seed=0, sample_idx=at).config.model_dump() for at in range(CANDIDATES)
         ]
         near = [one["config"] for one in starter.neighbours(read(vibe)).pairs[: searcher.settings.neighbours]]
-        prior = make_prior(vibe, model, near, searcher.settings.keep)
+        prior = make_prior(vibe, model, near, searcher.settings.keep, searcher.settings.near)
 
         def scored(by: Surrogate, some: Codes, vibe: str = vibe) -> Floats:
             outcomes = guide.compare([vibe] * len(some), by.predict(some).astype(np.float32))

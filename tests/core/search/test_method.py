@@ -85,7 +85,7 @@ def climb(
 ) -> tuple[Codes, Floats]:
     """A search for the fastest config in F."""
     start = make_config(tempo="slow", root="d", mode="minor")
-    method = Method(make_prior(vibe, [start], [], keep), np.random.default_rng(0))
+    method = Method(make_prior(vibe, [start], [], keep, near=0.1 * keep), np.random.default_rng(0))
 
     def told(codes: Codes) -> None:
         method.tell(codes, truth(codes))

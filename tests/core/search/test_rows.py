@@ -50,7 +50,7 @@ def search(root: Path, *scorers: Scorer, rows: int = 2, **changes: Any) -> Summa
         ]
         replace_rows(workspace.candidates, lines)
     settings = Settings(
-        scoring={"seconds": 0.5, "workers": 1}, search={"renders": 30, "keep": 0.1, "batch": 8, **changes}
+        scoring={"seconds": 0.5, "workers": 1}, search={"renders": 30, "near": 0.1, "batch": 8, **changes}
     )
     return run_scoring(settings, workspace, scorers=scorers or [LoudnessScorer()], make_improver=improver_for(settings))
 

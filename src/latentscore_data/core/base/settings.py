@@ -227,9 +227,10 @@ class SearchSettings(Section):
     judge: str | None = None
     """A scorer that must agree, over the whole run, before what the search found replaces the model's candidates."""
     keep: float = Field(default=1.0, ge=0, le=10)
-    """Weight of the prior: what a field costs, in score units, that leaves what the vibe names; 0 lets the search move freely."""
-    usual: float = Field(default=0.1, ge=0, le=10)
-    """What a sound costs, in score units, whose vector lies twice as far from the mean of random configs as these do; 0 for nothing."""
+    """What a field costs, in score units, that leaves what the vibe names; 0 lets the search move it freely."""
+    near: float = Field(default=4.0, ge=0, le=100)
+    """What a config costs, in score units, whose labels neither the candidates nor the map's neighbours have; a config shares the
+    cost by its fields. Low values please the guide, high values stay near to what the model and people chose."""
     neighbours: int = Field(default=6, ge=0, le=40)
     """Starts from the map: the configs of this many nearest vibes."""
     chance: int = Field(default=4, ge=0)

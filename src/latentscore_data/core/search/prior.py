@@ -12,8 +12,6 @@ from latentscore.labels import FIELDS, Label
 from latentscore_data.core.llm.offline.lexicon import parse_vibe
 from latentscore_data.core.search.space import LABELS, NAMES, SIZES, STARTS, Codes, Floats, encode, one_hot, uniform
 
-UNUSUAL = 0.5
-"""Score units (times ``keep``) that a config costs in which every field has a label that no start has."""
 MODEL_SHARE, MAP_SHARE = 0.6, 0.3
 """How the label chances that the search starts from are mixed; chance has the rest."""
 
@@ -36,11 +34,15 @@ class Prior:
 
 
 def make_prior(
-    vibe: str, model: Sequence[Mapping[str, Any]], neighbours: Sequence[Mapping[str, Any]], keep: float
+    vibe: str,
+    model: Sequence[Mapping[str, Any]],
+    neighbours: Sequence[Mapping[str, Any]],
+    keep: float,
+    near: float,
 ) -> Prior:
     """The prior of a vibe from the configs of its candidates and of its map neighbours, the nearest first.
 
-    A broken named field costs ``keep``; labels without support cost up to ``UNUSUAL * keep`` together.
+    A broken named field costs ``keep``; a config in which no label has support costs ``near``.
     """
     named = named_fields(vibe, model)
     chances = np.zeros(LABELS)
@@ -52,7 +54,7 @@ def make_prior(
     for name, start, size in zip(NAMES, STARTS, SIZES, strict=True):
         field = slice(start, start + size)
         smooth = _smoothed(chances[field]) if FIELDS[name].ordered else chances[field]
-        costs[field] = keep * UNUSUAL * (1.0 - smooth / smooth.max()) / len(NAMES)
+        costs[field] = near * (1.0 - smooth / smooth.max()) / len(NAMES)
         if name in named:
             broken = np.array([label not in named[name] for label in FIELDS[name].labels])
             costs[field] = keep * broken

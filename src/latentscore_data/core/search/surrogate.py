@@ -138,10 +138,6 @@ class Surrogate:
         """Vectors of shape (configs, dim)."""
         return self._scale.up(self._values(one_hot(codes)))
 
-    def excess(self, vectors: Floats) -> Floats:
-        """How unusual sounds are: their mean squared distance from the training mean, in variances, beyond the usual 1."""
-        return np.maximum(0.0, (self._scale.down(vectors) ** 2).mean(axis=1) - 1.0)
-
     def doubt(self, codes: Codes) -> Floats:
         """What is not known of each config, from 0 to 1, the mean over up to 6 dimensions."""
         table = one_hot(codes)

@@ -68,7 +68,9 @@ class VibeSearch:
         self._near: list[Payload] = [
             {name: pair[name] for name in ("thinking", "title", "config", "palettes")} for pair in near
         ]
-        prior = make_prior(vibe, [one["config"] for one in model], [one["config"] for one in self._near], settings.keep)
+        prior = make_prior(
+            vibe, [one["config"] for one in model], [one["config"] for one in self._near], settings.keep, settings.near
+        )
         self.found = Found(prior)
         self._method = Method(prior, rng_for("search", settings.seed, vibe))
         self._model = list(model)
@@ -90,7 +92,8 @@ class VibeSearch:
         assert self._waiting is not None
         codes, payloads, origin = self._waiting
         scores = np.array([_score(render, self._guide.name) for render in renders])
-        self._method.tell(codes, scores - self._learned(codes, payloads))
+        self._method.tell(codes, scores)
+        self._learn(codes, payloads)
         self.found.payloads += payloads
         self.found.origins.extend(origin for _ in payloads)
         self.found.renders += renders
@@ -98,22 +101,15 @@ class VibeSearch:
         if (best := self.found.best()) is not None:
             self.found.incumbents.append((len(self.found.gains), best))
 
-    def _learned(self, codes: Codes, payloads: Sequence[Payload]) -> Floats:
-        """What each sound costs for being unusual; the surrogate learns from those that have a vector."""
-        costs = np.zeros(len(payloads))
+    def _learn(self, codes: Codes, payloads: Sequence[Payload]) -> None:
+        """Let the surrogate know the sounds that have a vector."""
         if self._surrogate is None or self._vector is None:
-            return costs
+            return
         vectors = [self._vector(payload) for payload in payloads]
         known = [at for at, vector in enumerate(vectors) if vector is not None]
         if known:
             heard = np.stack([cast("Vectors", vectors[at]) for at in known]).astype(float)
-            costs[known] = self._unusual(self._surrogate, heard)
             self._surrogate = self._surrogate.with_more(codes[known], heard)
-        return costs
-
-    def _unusual(self, surrogate: Surrogate, vectors: Floats) -> Floats:
-        # Twice as far is four times the variance.
-        return self._settings.usual / 3.0 * surrogate.excess(vectors)
 
     def _next(self) -> tuple[Codes, list[Payload], Origin]:
         if self._model:
@@ -139,10 +135,8 @@ class VibeSearch:
             return None
 
         def score(codes: Codes) -> Floats:
-            vectors = surrogate.predict(codes)
-            outcomes = guide.compare([self._vibe] * len(codes), vectors.astype(np.float32))
-            scores = np.array([one.final_score if isinstance(one, Score) else -1.0 for one in outcomes])
-            return scores - self._unusual(surrogate, vectors)
+            outcomes = guide.compare([self._vibe] * len(codes), surrogate.predict(codes).astype(np.float32))
+            return np.array([one.final_score if isinstance(one, Score) else -1.0 for one in outcomes])
 
         return Foresight(score, surrogate.doubt)
 
