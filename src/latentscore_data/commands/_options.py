@@ -135,6 +135,13 @@ ScorerOption = Annotated[
 TrustScorersOption = Annotated[
     bool, typer.Option("--trust-settings", help="Run scorer code that the settings file names.")
 ]
+SearchOption = Annotated[
+    int | None, typer.Option("--search", metavar="RENDERS", help="Search: render this many configs per vibe.", min=1)
+]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(help="With --search: a scorer that must agree with what was found.", autocompletion=complete_scorer),
+]
 SecondsOption = Annotated[float | None, typer.Option(help="Seconds of audio per candidate.", min=0.5, max=600)]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[str | None, typer.Option(metavar="here|modal", help="Where it runs.", autocompletion=complete_on)]

@@ -13,12 +13,14 @@ from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
     DryRunOption,
     ExamplesOption,
+    JudgeOption,
     LimitOption,
     ModelOption,
     OnOption,
     OverwriteOption,
     RetryFailedOption,
     ScorerOption,
+    SearchOption,
     SecondsOption,
     SeedOption,
     SystemOption,
@@ -64,6 +66,8 @@ def configs(
     system: SystemOption = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", min=0, max=2)] = None,
     scorer: ScorerOption = None,
+    search: SearchOption = None,
+    judge: JudgeOption = None,
     limit: LimitOption = None,
     split: Annotated[
         list[str] | None,
@@ -95,6 +99,7 @@ def configs(
 
         lsdata configs --n 8
         lsdata configs "slow rain on a tin roof" --n 8 --audio out/
+        lsdata configs --search 64 --scorer acoustic --judge clap
         lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
     if only not in (None, "generate", "score"):
@@ -115,14 +120,18 @@ def configs(
             seed=seed,
         ),
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
+        search=chosen(renders=search, judge=judge),
         prompts=chosen(examples=examples, system=system),
         llm=calls,
     )
+    if judge is not None and settings.search.renders is None:
+        raise InputError("--judge goes with --search", "lsdata configs --search 64 --judge clap")
     executor = make_executor(on or "here", settings, say)
     if executor.remote and vibe:
         raise InputError("vibes on the command line are answered here", f"leave --on {on} out")
     trust_key_to(settings.llm, calls.get("api_key_env"))
-    trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
+    judges = [settings.search.judge] if settings.search.judge and (judge or trust_settings) else []
+    trusted = frozenset([*(settings.scoring.scorers if trust_settings else scorer or ()), *judges])
     workspace = Workspace(settings.paths.root)
     if vibe:
         settings = for_typed(settings)
@@ -233,7 +242,9 @@ def show_answers(summary: Summary) -> None:
         if payload is None:
             out.print(Padding(Text(clean(answer["failure"]), style="red"), (0, 0, 1, 2)))
             continue
-        won = f"{answer['best_index'] + 1} of {len(answer['scores'])}, {answer['scorer']} {answer['score']:.3f}"
+        origins = answer.get("candidate_origins")
+        origin = f" ({origins[answer['best_index']]})" if origins else ""
+        won = f"{answer['best_index'] + 1} of {len(answer['scores'])}{origin}, {answer['scorer']} {answer['score']:.3f}"
         out.print(Padding(Text.assemble((clean(payload["title"]), "italic"), f"   {won}"), (0, 2)))
         if payload.get("thinking"):
             out.print(Padding(Text(clean(payload["thinking"])), (0, 2)))

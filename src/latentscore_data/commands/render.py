@@ -21,6 +21,9 @@ from latentscore_data.core.stages.spending import trust_key_to
 
 ValueT = TypeVar("ValueT")
 
+RENDERS = 64
+"""Configs that --search renders where search.renders is not set."""
+
 
 @calls_models
 def render(
@@ -50,6 +53,9 @@ def render(
     sample_rate: Annotated[int | None, typer.Option(help="Hertz, 8000 to 192000 (default 48000).")] = None,
     stems: Annotated[bool, typer.Option("--stems", help="Also one file for each layer, before the bus.")] = False,
     midi: Annotated[Path | None, typer.Option(metavar="FILE", help="Also the notes, as a MIDI file.")] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="With VIBE: search for a better config than the first answer.")
+    ] = False,
     play: Annotated[bool, typer.Option("--play", help="Also play it (needs the extra play).")] = False,
     yes: YesOption = False,
     *,
@@ -60,6 +66,7 @@ def render(
     Examples:
 
         lsdata render "rain on a tin roof" --out rain.flac
+        lsdata render "rain on a tin roof" --search
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
         lsdata render --payload rain.flac --sample-rate 96000 --out rain-96k.flac
         lsdata render "rain on a tin roof" --map .exports/map-text
@@ -70,8 +77,10 @@ def render(
         raise InputError("--pick chooses from a --payload", "lsdata render --payload rows.jsonl --pick 2")
     if map_path is not None and (vibe is None or model is not None):
         raise InputError("--map answers a vibe, instead of a model", 'lsdata render "rain" --map .exports/map-text')
+    if search and (vibe is None or map_path is not None):
+        raise InputError("--search goes with a vibe and without --map", 'lsdata render "rain on a tin roof" --search')
     check_places(out, midi, stems)
-    found = _answer(vibe, model, map_path, calls, yes) if vibe is not None else None
+    found = _answer(vibe, model, map_path, calls, search=search, yes=yes) if vibe is not None else None
     if found is not None:
         piece = SavedPiece(found.config, found.title, vibe)
     else:
@@ -112,8 +121,12 @@ def _show(piece: SavedPiece, found: Answer | None) -> None:
         say(f"render: {finding.field}: {finding.reason}")
 
 
-def _answer(vibe: str, model: str | None, map_path: str | None, calls: dict[str, Any], yes: bool) -> Answer:
+def _answer(
+    vibe: str, model: str | None, map_path: str | None, calls: dict[str, Any], *, search: bool, yes: bool
+) -> Answer:
     settings = load(configs=chosen(model=model), llm=calls)
+    if search and settings.search.renders is None:
+        settings = load(configs=chosen(model=model), llm=calls, search={"renders": RENDERS})
     trust_key_to(settings.llm, calls.get("api_key_env"))
     return answer_text(vibe, settings, Workspace(settings.paths.root), map_path=map_path, yes=yes)
 

@@ -68,7 +68,7 @@ def escape(part: str) -> str:
 _NEVER_NULL = frozenset(
     {
         "row_id", "dataset", "id_in_dataset", "vibe_index", "text_page", "vibe_scope", "vibe_level", "tags_original",
-        "config_candidates", "validation_scores", "candidate_scores", "scores_external", "converted",
+        "config_candidates", "validation_scores", "candidate_scores", "scores_external", "converted", "candidate_origins",
     }
 )  # fmt: skip
 """Fields whose null, in rows from elsewhere, means that they were not given."""
@@ -170,6 +170,10 @@ class ScoredRow(ConfigRow):
     scores_external: dict[str, Any] = Field(default_factory=dict)
     best_index: int | None = None
     config_payload: dict[str, Any] | None = None
+    candidate_origins: list[str] = Field(default_factory=lambda: [])
+    """Where each candidate is from, ``model``, ``map`` or ``search``; empty where nothing was searched."""
+    search: dict[str, Any] | None = None
+    """What a search found for this row (``core/search/rows.py``)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +223,13 @@ class BenchRow(_Row):
     @property
     def source_id(self) -> str:
         return source_id(self.dataset, self.id_in_dataset)
+
+
+def model_candidates(row: VibeRow) -> list[dict[str, Any] | None]:
+    """The candidates that a model answered with, without those that a search added; empty for a row without any."""
+    candidates: list[dict[str, Any] | None] = getattr(row, "config_candidates", None) or []
+    origins: list[str] = getattr(row, "candidate_origins", None) or ["model"] * len(candidates)
+    return [candidate for candidate, origin in zip(candidates, origins, strict=True) if origin == "model"]
 
 
 def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:

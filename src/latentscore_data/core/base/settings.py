@@ -279,6 +279,30 @@ class ScoringSettings(Section):
     """SHA-256 of a .pt file that you trust: it is then loaded although loading it can run code."""
 
 
+class SearchSettings(Section):
+    renders: int | None = Field(default=None, ge=1, le=100_000)
+    """Configs rendered per vibe in all, the model's candidates included; empty for no search."""
+    judge: str | None = None
+    """A scorer that must agree, over the whole run, before what the search found replaces the model's candidates."""
+    keep: float = Field(default=1.0, ge=0, le=10)
+    """What a field costs, in score units, that leaves what the vibe names; 0 lets the search move it freely."""
+    near: float = Field(default=4.0, ge=0, le=100)
+    """What a config costs, in score units, whose labels neither the candidates nor the map's neighbours have; a config shares the
+    cost by its fields. Low values please the guide, high values stay near to what the model and people chose."""
+    neighbours: int = Field(default=6, ge=0, le=40)
+    """Starts from the map: the configs of this many nearest vibes."""
+    chance: int = Field(default=4, ge=0)
+    """Starts by chance, drawn by the prior."""
+    batch: int = Field(default=12, ge=1, le=1024)
+    """Configs rendered in one generation."""
+    surrogate_renders: int = Field(default=600, ge=0, le=100_000)
+    """Random configs rendered once to fit the surrogate, which then ranks configs without rendering; 0 for no surrogate."""
+    surrogate_min_r2: float = Field(default=0.4, ge=0, le=1)
+    """The surrogate is not used if it explains less than this share of the variance of configs that it has not seen."""
+    seed: int = 0
+    """Seed of the search."""
+
+
 class OptimSettings(Section):
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Highest learning rate; empty for the recipe's (2e-4 for SFT, 1e-5 for GRPO)."""
@@ -530,6 +554,7 @@ class Settings(BaseSettings):
     prompts: PromptsSettings = PromptsSettings()
     configs: ConfigsSettings = ConfigsSettings()
     scoring: ScoringSettings = ScoringSettings()
+    search: SearchSettings = SearchSettings()
     train: TrainSettings = TrainSettings()
     bench: BenchSettings = BenchSettings()
     check: CheckSettings = CheckSettings()

@@ -14,7 +14,7 @@ from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.ledger import Ledger
-from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -24,7 +24,7 @@ from latentscore_data.core.bench.suites import suite_file, suite_name, suite_row
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, parse_sources
-from latentscore_data.core.generators.simple import FIRST_VALID, WINNERS, most_candidates
+from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, STARTED, WINNERS, most_candidates, searched
 from latentscore_data.core.generators.types import Depends, GeneratorDeps, KnownRows, SoundIndex, SourceName
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
@@ -76,7 +76,7 @@ def training_rows(workspace: Workspace) -> list[ScoredRow]:
 
 
 def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[SourceName]:
-    """The sources of the run, with the N = 1 answers beside winners that a scorer chose.
+    """The sources of the run, with the N = 1 answers beside winners that a scorer chose, and with what searches found.
 
     In a suite nothing is held in the rows, so ``dataset:`` sources fall away. Raises :class:`InputError`.
     """
@@ -94,6 +94,15 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
     if winners is not None and selection_scorers(rows) and ("dataset", FIRST_VALID) not in named:
         at = sources.index(winners) + 1
         sources.insert(at, SourceName("dataset", FIRST_VALID, f"{winners.label}{BESIDE_WINNERS}"))
+    if winners is not None and any(searched(row, SEARCHED) for row in rows):
+        labels = {source.label for source in sources}
+        beside = [
+            SourceName("dataset", name, name)
+            for name in (SEARCHED, STARTED)
+            if ("dataset", name) not in named and name not in labels
+        ]
+        at = sources.index(winners) + 1
+        sources[at:at] = beside
     return sources
 
 
@@ -145,7 +154,7 @@ def open_scoring(
 
 def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[SourceName]) -> list[Plan]:
     """What judges that cost money would be asked: every answer, one source's against other vibes, and every candidate."""
-    candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
+    candidates = sum(len(model_candidates(row)) for row in rows)
     pairs = len(rows) * (len(sources) + 1) + candidates
     return scorer_plans(pairs, ScorerDeps(settings.scoring, settings.llm))
 

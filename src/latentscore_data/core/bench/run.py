@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from latentscore_data.core.base.loop import Client, Job, read_newest, run_stage
 from latentscore_data.core.base.progress import Progress
-from latentscore_data.core.base.rows import BenchRow, VibeRow
+from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import dataset_slug
@@ -367,11 +367,7 @@ def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
 def ceiling(rows: Sequence[VibeRow], service: Scorable, scorers: Sequence[str]) -> dict[str, list[float | None]]:
     """For each scorer the best score among each row's candidates; what a listener with hindsight would have picked."""
     futures = [
-        [
-            service.submit(row.vibe_original, candidate)
-            for candidate in getattr(row, "config_candidates", [])
-            if candidate
-        ]
+        [service.submit(row.vibe_original, candidate) for candidate in model_candidates(row) if candidate]
         for row in rows
     ]
     scored_renders = [[future.result() for future in of_row] for of_row in futures]

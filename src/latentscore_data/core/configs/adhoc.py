@@ -6,6 +6,9 @@ import asyncio
 import os
 import re
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from latentscore import Audio, AudioError, write_audio
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.progress import Progress
-from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -21,11 +24,14 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import ask_for_candidates, questions
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.acoustic import nothing_asked
-from latentscore_data.core.scoring.best_of import Choice, choose
+from latentscore_data.core.scoring.best_of import Choice, Improver, choose
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, total_usage
+from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.search.report import run_of
+from latentscore_data.core.search.rows import improver_for
 
 Candidates = tuple[list[dict[str, Any] | None], list[str]]
 
@@ -56,14 +62,24 @@ def answer_typed(
         scorers = make_scorers(needs)
         candidates = asyncio.run(_ask_all(rows, llm, settings))
         progress.start("configs", len(rows))
-        with ScoringService(scorers, settings.scoring, cache) as service:
+        with (
+            ScoringService(scorers, settings.scoring, cache) as service,
+            _improving(settings, service, cache) as improver,
+        ):
+            heard: list[_Heard | RowFailure] = []
             for row, answer in zip(rows, candidates, strict=True):
-                summary.details["answers"].append(_best(row, answer, service, audio, summary))
+                heard.append(_hear(row, answer, service, improver, want_audio=audio is not None))
                 bill = total_usage(scorers)
                 bill.add(llm.usage)
                 summary.count(bill)
+                summary.done = len(heard)
                 summary.seconds = time.monotonic() - started
                 progress.update(summary, 0)
+            summary.done = 0
+            if improver is not None:
+                _settle(heard, settings.search.judge, summary)
+            for row, one in zip(rows, heard, strict=True):
+                summary.details["answers"].append(_answer(row.vibe_original, one, service, audio, summary))
     progress.finish(summary)
     return summary
 
@@ -94,38 +110,92 @@ async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Ca
         await llm.aclose()
 
 
-def _best(
-    row: VibeRow, answer: Candidates | RowFailure, service: ScoringService, audio: Path | None, summary: Summary
-) -> dict[str, Any]:
-    vibe = row.vibe_original
-    nothing = {"vibe": vibe, "config_payload": None, "best_index": None}
+@dataclass
+class _Heard:
+    """The candidates of a vibe, what each scorer says, and the one that is handed back."""
+
+    payloads: list[dict[str, Any] | None]
+    errors: list[str]
+    choice: Choice
+    best: int | None
+    columns: Mapping[str, Any] = field(default_factory=lambda: {})
+    """What a search adds to a row."""
+
+
+@contextmanager
+def _improving(settings: Settings, service: ScoringService, cache: ScoreCache) -> Iterator[Improver | None]:
+    """The search of the settings; None where they ask for none."""
+    make = improver_for(settings)
+    if make is None:
+        yield None
+        return
+    with make(service, cache, LocalRenderer) as improver:
+        yield improver
+
+
+def _hear(
+    row: VibeRow,
+    answer: Candidates | RowFailure,
+    service: ScoringService,
+    improver: Improver | None,
+    *,
+    want_audio: bool,
+) -> _Heard | RowFailure:
+    """Score the candidates of one vibe, and search from them where there is an improver."""
     if isinstance(answer, RowFailure):
-        summary.failed[answer.kind] += 1
-        return {**nothing, "failure": f"{answer.kind}: {answer.message}"}
+        return answer
     payloads, errors = answer
-    choice = choose(service, vibe, payloads, want_audio=audio is not None)
-    best = choice.best_index
+    choice = choose(service, row.vibe_original, payloads, want_audio=want_audio and improver is None)
+    if improver is None or choice.best_index is None:
+        return _Heard(payloads, errors, choice, choice.best_index)
+    config_row = ConfigRow.model_validate({**row.model_dump(exclude_unset=True), "config_candidates": payloads})
+    improved = asyncio.run(improver.improve(config_row, choice))
+    return _Heard(improved.row.config_candidates, errors, improved.choice, improved.best_index, improved.columns)
+
+
+def _settle(heard: Sequence[_Heard | RowFailure], judge: str | None, summary: Summary) -> None:
+    """Let the judge decide over all vibes of the command; where it does not agree, the model's candidates stay."""
+    searched = [one for one in heard if isinstance(one, _Heard) and one.columns]
+    run = run_of([(str(at), one.columns["search"]) for at, one in enumerate(searched)], judge)
+    summary.details["search"] = run.to_dict()
+    for one in searched:
+        one.best = one.columns["search"]["found_index" if run.agrees else "start_index"]
+
+
+def _answer(
+    vibe: str, heard: _Heard | RowFailure, service: ScoringService, audio: Path | None, summary: Summary
+) -> dict[str, Any]:
+    nothing = {"vibe": vibe, "config_payload": None, "best_index": None}
+    if isinstance(heard, RowFailure):
+        summary.failed[heard.kind] += 1
+        return {**nothing, "failure": f"{heard.kind}: {heard.message}"}
+    choice, best = heard.choice, heard.best
     if best is None:
         summary.failed["score"] += 1
         reasons = sorted(set(choice.reasons(choice.scorer).values()))
         return {**nothing, "failure": f"no candidate could be scored ({'; '.join(reasons)})"}
     summary.done += 1
-    summary.short += any(payload is None for payload in payloads)
+    summary.short += any(payload is None for payload in heard.payloads)
+    payload = heard.payloads[best] or {}
     scores = choice.scores(choice.scorer)
     found: dict[str, Any] = {
         "vibe": vibe,
-        "config_payload": payloads[best],
+        "config_payload": payload,
         "best_index": best,
         "scorer": choice.scorer,
         "score": scores[best],
         "scores": scores,
-        "errors": errors,
+        "errors": heard.errors,
+        **heard.columns,
     }
     if (note := _undecided(vibe, choice)) is not None:
         found["note"] = note
-    winner = choice.scored_renders[best]
-    if audio is not None and winner is not None and winner.audio is not None:
-        found["audio_file"] = str(_write(winner.audio, audio, vibe, (payloads[best] or {}).get("title", vibe)))
+    if audio is not None:
+        winner = choice.scored_renders[best]
+        if winner is None or winner.audio is None:
+            winner = service.score_one(vibe, payload, want_audio=True)
+        if winner.audio is not None:
+            found["audio_file"] = str(_write(winner.audio, audio, vibe, payload.get("title", vibe)))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from latentscore.config import MusicConfigPrompt, MusicConfigPromptPayload, Palette
 
@@ -24,6 +24,11 @@ def validate_candidate(payload: Mapping[str, Any] | None) -> dict[str, float]:
         "schema_valid": float(_is_valid(MusicConfigPrompt, payload.get("config"))),
         "palette_valid": float(isinstance(palettes, list) and len(palettes) == 3 and all(map(_good_palette, palettes))),
     }
+
+
+def is_playable(payload: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """True for a payload whose config has all fields, with labels they may have."""
+    return payload is not None and _is_valid(MusicConfigPrompt, payload.get("config"))
 
 
 def validate_candidates(payloads: Sequence[Mapping[str, Any] | None]) -> dict[str, list[float]]:

@@ -47,5 +47,8 @@ def best_and_worst(
     if not known:
         return None
     best, worst = max(known, key=lambda pair: pair[1]), min(known, key=lambda pair: pair[1])
+    if row.search is not None and row.best_index is not None and (score := scores[row.best_index]) is not None:
+        # After a search the winner need not have the highest score: its prior and its judge had a say.
+        best = (row.config_candidates[row.best_index] or {}, score)
     # The title is part of an answer but not of the sound: equal configs have equal scores and teach nothing.
     return (scorer, best, worst) if best[1] > worst[1] else None

@@ -11,7 +11,7 @@ from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
 from latentscore.labels import PALETTE_WEIGHTS, Label
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -30,6 +30,17 @@ from latentscore_data.core.llm.offline import builtin
 
 FIRST_VALID = "first_valid"
 """``dataset:first_valid``: the first valid candidate of a row, what its model answers at N = 1."""
+
+
+SEARCHED, STARTED = "search", "model"
+"""``dataset:search``: what a search found for a row; ``dataset:model``: the best of the candidates that it started from."""
+
+
+def searched(row: VibeRow, which: str) -> dict[str, Any] | None:
+    """The candidate that a search found, or the one that it had to beat; None for a row that was not searched."""
+    search: dict[str, Any] | None = getattr(row, "search", None)
+    candidates: list[dict[str, Any] | None] = getattr(row, "config_candidates", None) or []
+    return candidates[search["found_index" if which == SEARCHED else "start_index"]] if search else None
 
 
 def first_valid(row: VibeRow) -> dict[str, Any] | None:
@@ -55,7 +66,9 @@ class DatasetGenerator:
         self.fingerprint = digest("dataset", column, *map(digest, held))
 
     def _held(self, row: VibeRow) -> dict[str, Any] | None:
-        return first_valid(row) if self._column == FIRST_VALID else getattr(row, self._column, None)
+        if self._column == FIRST_VALID:
+            return first_valid(row)
+        return searched(row, self._column) if self._column in (SEARCHED, STARTED) else getattr(row, self._column, None)
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         for row in rows:
@@ -175,6 +188,10 @@ class DatasetKind(SourceKind):
             return SourceNote(note, selection_scorers(known.rows))
         if source.name == FIRST_VALID:
             return SourceNote(f"the first valid answer, before any choice. {made_by}".strip())
+        if source.name in (SEARCHED, STARTED):
+            guides = {str(search["guide"]) for row in known.rows if (search := getattr(row, "search", None))}
+            what = "found by search" if source.name == SEARCHED else "best of the model's candidates"
+            return SourceNote(f"{what}. {made_by}".strip(), tuple(sorted(guides)))
         return SourceNote(made_by)
 
 
@@ -186,7 +203,7 @@ def _made_by(rows: Sequence[VibeRow]) -> str:
 
 def most_candidates(rows: Sequence[VibeRow]) -> int:
     """The largest number of candidates that a row has."""
-    return max((len(getattr(row, "config_candidates", None) or []) for row in rows), default=0)
+    return max((len(model_candidates(row)) for row in rows), default=0)
 
 
 class RandomKind(SourceKind):

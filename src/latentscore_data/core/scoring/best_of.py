@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from latentscore_data.core.base.elsewhere import name_rows
 from latentscore_data.core.base.errors import LsdataError, MissingError
@@ -75,6 +76,41 @@ class Choice:
         return {i: unscored.reason for i, unscored in found.items() if unscored is not None}
 
 
+@dataclass(frozen=True)
+class Improved:
+    """The candidates of a row and those that were found beside them, with the scores of all; ``columns`` go into the row."""
+
+    row: ConfigRow
+    choice: Choice
+    best_index: int
+    columns: Line
+
+
+class Improver(Protocol):
+    """Finds better candidates than those of a row."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when it would find something else."""
+        ...
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Rows that are improved at the same time."""
+        ...
+
+    async def improve(self, row: ConfigRow, choice: Choice) -> Improved:
+        """The row with what was found; ``choice`` is made among its own candidates."""
+        ...
+
+    def settle(self, files: Sequence[Path]) -> dict[str, Any]:
+        """Decide over all rows of the run whether what was found stands; return what to report."""
+        ...
+
+
+MakeImprover = Callable[[ScoringService, ScoreCache, MakeRenderer], AbstractContextManager[Improver]]
+
+
 def submit_all(
     service: ScoringService, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
 ) -> list[Future[ScoredRender] | None]:
@@ -100,6 +136,7 @@ def run_scoring(
     retry_failed: bool = False,
     overwrite: bool = False,
     make_renderer: MakeRenderer = LocalRenderer,
+    make_improver: MakeImprover | None = None,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
@@ -107,7 +144,8 @@ def run_scoring(
 
     The first scorer decides, against ``vibe_original``; what all of them say is stored. Rows that are done for the same
     candidates, scorers, seconds, seed and renderer are skipped; another order of the same scorers costs neither a render
-    nor a call. ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises
+    nor a call. ``trusted`` are the custom scorers that may run; ``make_renderer`` is for a renderer elsewhere, and
+    ``make_improver`` for a search that adds candidates to each row. Raises
     :class:`MissingError` where there are no candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
     """
     for split in settings.configs.splits:
@@ -120,38 +158,34 @@ def run_scoring(
         if scorers is None:
             needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
-        with ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer) as service:
-            total = Summary(
-                "score", details={"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
-            )
+        with ExitStack() as open_until_done:
+            service = ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
+            open_until_done.enter_context(service)
+            improver = None
+            if make_improver is not None:
+                improver = open_until_done.enter_context(make_improver(service, cache, make_renderer))
+            about = {"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
+            total = Summary("score", details=about)
             if overwrite:
                 # Once: all splits share it, and the failures of one must outlive the next.
                 workspace.failures("score").unlink(missing_ok=True)
+            job = scoring_job(service, settings.scoring, retry_failed=retry_failed, improver=improver)
+            at_once = max(ROWS_IN_FLIGHT, service.at_once // settings.configs.n)
             converted: Counter[str] = Counter()
             for split, rows in inputs.items():
                 if overwrite:
                     _begin_again(workspace.scored(split), homes)
                 part = run_stage(
-                    scoring_job(service, settings.scoring, retry_failed=retry_failed),
-                    _noting(rows.read(split, workspace), converted),
-                    workspace.scored(split),
-                    workspace.failures("score"),
-                    max_in_flight=max(ROWS_IN_FLIGHT, service.at_once // settings.configs.n),
-                    total=len(rows),
-                    retry_failed=retry_failed,
-                    progress=progress,
-                )
+                    job, _noting(rows.read(split, workspace), converted), workspace.scored(split),
+                    workspace.failures("score"), max_in_flight=improver.rows_in_flight if improver else at_once,
+                    total=len(rows), retry_failed=retry_failed, progress=progress,
+                )  # fmt: skip
                 _add(total, part)
+            if improver is not None:
+                total.details["search"] = improver.settle([workspace.scored(split) for split in inputs])
             total.details["from_elsewhere"] = sum(len(rows.put_there) for rows in inputs.values())
             total.details["converted"] = dict(converted)
-            total.count(total_usage(scorers))
-            heard = max(service.counts.scored.values(), default=0)
-            total.details |= service.counts.to_dict()
-            # What models were asked for, where a scorer counts it.
-            total.details["model_work"] = {
-                scorer.name: dict(counts) for scorer in scorers if (counts := getattr(scorer, "counts", None))
-            }
-            total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
+            _count_work(total, service)
     prune_moved(workspace)
     outputs = workspace.scored_files()
     total.outputs = [str(path) for path in outputs]
@@ -159,11 +193,36 @@ def run_scoring(
     return total
 
 
-def scoring_job(service: ScoringService, settings: ScoringSettings, *, retry_failed: bool = False) -> Job[ConfigRow]:
-    """One row: its candidates are rendered, scored and compared; with ``retry_failed`` also where a score is missing for good."""
+def _count_work(total: Summary, service: ScoringService) -> None:
+    """What was rendered, scored and asked for, in the summary."""
+    total.count(total_usage(service.scorers))
+    heard = max(service.counts.scored.values(), default=0)
+    total.details |= service.counts.to_dict()
+    # What models were asked for, where a scorer counts it.
+    total.details["model_work"] = {
+        scorer.name: dict(counts) for scorer in service.scorers if (counts := getattr(scorer, "counts", None))
+    }
+    total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
+
+
+def scoring_job(
+    service: ScoringService,
+    settings: ScoringSettings,
+    *,
+    retry_failed: bool = False,
+    improver: Improver | None = None,
+) -> Job[ConfigRow]:
+    """One row: its candidates are rendered, scored and compared; with ``retry_failed`` also where a score is missing for good.
+
+    An ``improver`` then adds candidates of its own.
+    """
     names = [scorer.name for scorer in service.scorers]
     made_by = digest(
-        *(scorer.fingerprint for scorer in service.scorers), settings.seconds, settings.seed, current_renderer_version()
+        *(scorer.fingerprint for scorer in service.scorers),
+        settings.seconds,
+        settings.seed,
+        current_renderer_version(),
+        *([improver.fingerprint] if improver else []),
     )
 
     def fingerprint(row: ConfigRow) -> str:
@@ -178,45 +237,53 @@ def scoring_job(service: ScoringService, settings: ScoringSettings, *, retry_fai
         choice = Choice([None if future is None else next(heard) for future in futures], names[0])
         if choice.best_index is None:
             raise _nothing_scored(choice)
-        return _scored_line(row, choice, service)
-
-    def short(line: Line) -> bool:
-        answers = sum(candidate is not None for candidate in line["config_candidates"])
-        return any(sum(s is not None for s in scores) < answers for scores in line["candidate_scores"].values())
-
-    def refresh(row: ConfigRow, line: Line) -> Line:
-        # Only the config decides the sound; its title, palettes and thoughts may have changed around it.
-        return {**line, **_carried(row), "config_payload": row.config_candidates[line["best_index"]]}
+        if improver is None:
+            return _scored_line(row, choice, choice.best_index, service)
+        improved = await improver.improve(row, choice)
+        return _scored_line(improved.row, improved.choice, improved.best_index, service) | improved.columns
 
     return Job(
         "score",
         lambda row: row.row_id,
         fingerprint,
         work,
-        complete=lambda line: not (line.get(UNFINISHED) or (retry_failed and short(line))),
-        short=short,
-        refresh=refresh,
+        complete=lambda line: not (line.get(UNFINISHED) or (retry_failed and _is_short(line))),
+        short=_is_short,
+        refresh=_refreshed,
     )
+
+
+def _is_short(line: Line) -> bool:
+    """True when a scorer has no score for a candidate of the model. What a search adds is scored by its guide alone."""
+    candidates = line["config_candidates"]
+    origins = line.get("candidate_origins") or ["model"] * len(candidates)
+    own = [at for at, candidate in enumerate(candidates) if candidate is not None and origins[at] == "model"]
+    return any(scores[at] is None for scores in line["candidate_scores"].values() for at in own)
+
+
+def _refreshed(row: ConfigRow, line: Line) -> Line:
+    """The line with what its row is now. Only the config decides the sound; its title, palettes and thoughts may change."""
+    carried = _carried(row)
+    candidates = list(row.config_candidates)
+    if line.get("candidate_origins"):
+        candidates += line["config_candidates"][len(candidates) :]
+        carried.pop("validation_scores", None)
+    best = candidates[line["best_index"]]
+    return {**line, **carried, "config_candidates": candidates, "config_payload": best}
 
 
 def _carried(row: ConfigRow) -> Line:
     return row.model_dump(mode="json", exclude_unset=True, exclude={"input_fingerprint"})
 
 
-def _scored_line(row: ConfigRow, choice: Choice, service: ScoringService) -> Line:
-    best = choice.best_index
-    assert best is not None
+def _scored_line(row: ConfigRow, choice: Choice, best: int, service: ScoringService) -> Line:
     winner = choice.scored_renders[best]
     assert winner is not None
     line = _carried(row)
     line.pop("candidate_failures", None)
     kept_scores, kept_details = _scores_by_others(row, choice, service)
     line["candidate_scores"] = {scorer.name: choice.scores(scorer.name) for scorer in service.scorers} | kept_scores
-    line["scores_external"] = kept_details | {
-        scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
-        for scorer in service.scorers
-        if (score := winner.score(scorer.name)) is not None
-    }
+    line["scores_external"] = kept_details | details_of(winner, service.scorers)
     line["best_index"] = best
     line["config_payload"] = row.config_candidates[best]
     reasons = {scorer.name: choice.reasons(scorer.name) for scorer in service.scorers}
@@ -227,6 +294,15 @@ def _scored_line(row: ConfigRow, choice: Choice, service: ScoringService) -> Lin
     if any(choice.may_pass(scorer.name) for scorer in service.scorers):
         line[UNFINISHED] = True
     return line
+
+
+def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> dict[str, Any]:
+    """What each scorer said of a candidate, as a row keeps it in ``scores_external``."""
+    return {
+        scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
+        for scorer in scorers
+        if (score := scored.score(scorer.name)) is not None
+    }
 
 
 def _scores_by_others(
@@ -271,6 +347,7 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
             "seed": settings.scoring.seed,
             "splits": settings.configs.splits,
             "limit": settings.configs.limit,
+            **({"search": settings.search.model_dump(mode="json")} if settings.search.renders is not None else {}),
         },
         versions={
             "renderer": current_renderer_version(),
@@ -312,8 +389,17 @@ class SplitInputs:
         for line in read_newest(path, "row_id", self.put_there):
             given = {**line, "split": line.get("split") or split, FROM_ELSEWHERE: True}
             row = typed_row(given, ScoredRow, f"{path}: row {line['row_id']}")
+            if row.candidate_origins:
+                row = _before_search(row)
             # A row that holds one config and no candidates is its own only candidate.
             yield row if row.config_candidates else row.model_copy(update={"config_candidates": [row.config_payload]})
+
+
+def _before_search(row: ScoredRow) -> ScoredRow:
+    """The row without the candidates that an earlier search added."""
+    pairs = zip(row.config_candidates, row.candidate_origins, strict=True)
+    own = [candidate for candidate, origin in pairs if origin == "model"]
+    return row.model_copy(update={"config_candidates": own, "candidate_origins": [], "search": None})
 
 
 def _inputs(settings: Settings, workspace: Workspace) -> dict[Split, SplitInputs]:

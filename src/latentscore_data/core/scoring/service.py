@@ -221,6 +221,15 @@ class ScoringService:
         """Names what the audio of a config depends on, and nothing else."""
         return digest(config_hash(config), self._seed, f"{self._seconds:g}", SAMPLE_RATE, self._version)
 
+    @property
+    def keeps_vectors(self) -> bool:
+        """True when the cache is a file, which the next run finds again."""
+        return self._cache.path is not None
+
+    def vector(self, scorer: EmbeddingScorer, payload: Payload) -> Vectors | None:
+        """The vector of a payload's sound, shape (dim,), if it is in the cache."""
+        return self._cache.vector(scorer.embedding_fingerprint, self.sound_key(config_of(payload)))
+
     def close(self) -> None:
         """End the worker processes; what has not begun is cancelled."""
         if self._closed:

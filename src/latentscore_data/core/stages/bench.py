@@ -11,7 +11,7 @@ from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
-from latentscore_data.core.base.rows import VibeRow
+from latentscore_data.core.base.rows import VibeRow, model_candidates
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -175,7 +175,7 @@ def remote_estimates(settings: Settings, workspace: Workspace, executor: Executo
             executor.make_renderer()
         say(f"bench: the answers are scored here: {reason}")
         return found
-    candidates = sum(len(getattr(row, "config_candidates", None) or []) for row in rows)
+    candidates = sum(len(model_candidates(row)) for row in rows)
     sounds = len(rows) * len(sources) + candidates
     return [*found, *executor.estimate_scoring(sounds, settings.scoring, clips=True)]
 

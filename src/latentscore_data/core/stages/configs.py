@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,10 @@ from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_plans
+from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_names, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.search.report import summary_lines
+from latentscore_data.core.search.rows import improver_for, with_judge
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import announce, check_spending, confirm_remote_jobs, confirm_spending
 
@@ -90,6 +94,7 @@ def run_configs(
 
     Models are asked from here in any case; on a remote ``executor`` the candidates are rendered and scored there.
     """
+    settings = with_judge(settings)
     summary = Summary("configs")
     to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
     make_renderer: MakeRenderer = LocalRenderer
@@ -139,7 +144,8 @@ def check_run(plans: Sequence[Plan], settings: Settings, only: str | None, trust
 def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[RemoteJobEstimate]:
     """What rendering and scoring takes on the executor. Raises :class:`InputError` for scorers that must run here."""
     executor.make_renderer()
-    return executor.estimate_scoring(rows * settings.configs.n, settings.scoring, clips=False)
+    per_row = max(settings.configs.n, settings.search.renders or 0)
+    return executor.estimate_scoring(rows * per_row, settings.scoring, clips=False)
 
 
 def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
@@ -168,6 +174,7 @@ def run_score(
         retry_failed=retry_failed,
         overwrite=overwrite,
         make_renderer=make_renderer,
+        make_improver=improver_for(settings, workspace),
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)
@@ -181,6 +188,8 @@ def run_score(
         "scorer": ", ".join(scored.details["scorers"]),
         **winners(settings, workspace),
     }
+    for line in summary_lines(scored.details.get("search")):
+        say(line)
     for note, count in summary.details["converted"].items():
         say(f"configs: {count} rows from elsewhere: {note}")
     if undecided := summary.details.get("without_known_words"):
@@ -201,8 +210,30 @@ def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes
     """Check, before the first call, that every scorer can run, and ask before a judge costs money."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     make_scorers(needs)
-    for plan in scorer_plans(rows * settings.configs.n, needs):
+    for plan in paid_scorers(settings, rows, needs):
         confirm_spending(plan, settings.llm, yes)
+
+
+def paid_scorers(settings: Settings, rows: int, needs: ScorerDeps) -> list[Plan]:
+    """What the scorers that cost money would be asked for so many rows.
+
+    In a search the guide scores every render, the others score the model's candidates and the best of each batch.
+    """
+    search, candidates = settings.search, settings.configs.n
+    if search.renders is None:
+        return scorer_plans(rows * candidates, needs)
+    guide, *others = scorer_names(settings.scoring)
+    batches = 3 + math.ceil(search.renders / search.batch)
+    training = search.surrogate_renders
+    counts = {
+        guide: rows * max(search.renders, candidates) + training,
+        **dict.fromkeys(others, rows * (candidates + batches)),
+    }
+    return [plan for name, pairs in counts.items() for plan in scorer_plans(pairs, _alone(name, needs))]
+
+
+def _alone(name: str, needs: ScorerDeps) -> ScorerDeps:
+    return replace(needs, scoring=needs.scoring.model_copy(update={"scorers": [name]}))
 
 
 def announce_scorer(settings: Settings) -> None:
@@ -277,6 +308,7 @@ def answer_vibes(
 ) -> Summary:
     """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
     rows = typed_rows(texts)
+    settings = with_judge(settings)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
     model = model_name(settings)
@@ -289,8 +321,12 @@ def answer_vibes(
         ledger=Ledger(workspace.ledger),
         stage="configs",
         per_call=settings.configs.vibes_per_call,
+        runs=workspace.train_dir,
     )
-    return answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
+    summary = answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
+    for line in summary_lines(summary.details.get("search")):
+        say(line)
+    return summary
 
 
 def run_generate(
@@ -378,7 +414,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """Both halves, for run-all and status."""
-    return [generate_files(settings, workspace), score_files(settings, workspace)]
+    return [generate_files(settings, workspace), score_files(with_judge(settings), workspace)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
@@ -387,7 +423,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     model = model_name(settings)
     checks = (
         lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
-        lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
+        lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm)),
     )
     for check in checks:
         try:
@@ -405,7 +441,8 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
     if not plan.rows:
         one = make_plan_for(sample_rows(settings.configs)[:1], settings, workspace)
         plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
-    judges = scorer_plans(plan.rows * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+    settings = with_judge(settings)
+    judges = paid_scorers(settings, plan.rows, ScorerDeps(settings.scoring, settings.llm))
     return {**plan.to_dict(), **added_up([plan, *judges])}
 
 

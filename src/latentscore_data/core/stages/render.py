@@ -25,7 +25,12 @@ def answer_text(vibe: str, settings: Settings, workspace: Workspace, *, map_path
         if map_path is not None:
             return latentscore.answer(vibe, map_path)
         settings = for_typed(settings)
-        if model_name(settings) == OFFLINE_MODEL and settings.configs.n == 1 and not settings.configs.temperature:
+        if (
+            model_name(settings) == OFFLINE_MODEL
+            and settings.configs.n == 1
+            and not settings.configs.temperature
+            and settings.search.renders is None
+        ):
             # What lsdata configs would choose of one, without a scorer.
             return latentscore.answer(vibe)
     except (MapError, InvalidConfigError) as error:

@@ -1,0 +1,84 @@
+"""What the search may not move freely: fields that the vibe names, and labels that neither model nor map suggests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from latentscore.labels import FIELDS, Label
+from latentscore.meaning.lexicon import parse_vibe
+from latentscore_data.core.search.space import LABELS, NAMES, SIZES, STARTS, Codes, Floats, encode, one_hot, uniform
+
+MODEL_SHARE, MAP_SHARE = 0.6, 0.3
+"""How the label chances that the search starts from are mixed; chance has the rest."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Chances of labels before anything was rendered, and what leaving them costs.
+
+    ``chances`` and ``costs`` have one entry for each of the 185 labels. ``named`` are the fields that the vibe names, with
+    the labels that keep it.
+    """
+
+    chances: Floats
+    costs: Floats
+    named: Mapping[str, frozenset[Label]]
+
+    def cost(self, codes: Codes) -> Floats:
+        """What each config loses in the search's objective, in units of the guide's score; 0 for the likeliest config."""
+        return one_hot(codes) @ self.costs
+
+
+def make_prior(
+    vibe: str,
+    model: Sequence[Mapping[str, Any]],
+    neighbours: Sequence[Mapping[str, Any]],
+    keep: float,
+    near: float,
+) -> Prior:
+    """The prior of a vibe from the configs of its candidates and of its map neighbours, the nearest first.
+
+    A broken named field costs ``keep``; a config in which no label has support costs ``near``.
+    """
+    named = named_fields(vibe, model)
+    chances = np.zeros(LABELS)
+    for configs, share in ((model, MODEL_SHARE), (neighbours, MAP_SHARE)):
+        if configs:
+            chances += share * one_hot(encode(configs)).mean(axis=0)
+    chances += (1.0 - chances[: SIZES[0]].sum()) * uniform()
+    costs = np.zeros(LABELS)
+    for name, start, size in zip(NAMES, STARTS, SIZES, strict=True):
+        field = slice(start, start + size)
+        smooth = _smoothed(chances[field]) if FIELDS[name].ordered else chances[field]
+        costs[field] = near * (1.0 - smooth / smooth.max()) / len(NAMES)
+        if name in named:
+            broken = np.array([label not in named[name] for label in FIELDS[name].labels])
+            costs[field] = keep * broken
+            chances[field] = np.where(broken, chances[field] * max(0.0, 1.0 - keep), chances[field])
+            chances[field] /= chances[field].sum()
+    return Prior(chances, costs, named)
+
+
+def _smoothed(chances: Floats) -> Floats:
+    """Chances of ordered labels that lend half of their weight to their neighbours."""
+    return chances + 0.5 * (np.pad(chances, (1, 0))[:-1] + np.pad(chances, (0, 1))[1:])
+
+
+def named_fields(vibe: str, model: Sequence[Mapping[str, Any]] = ()) -> dict[str, frozenset[Label]]:
+    """The fields that a vibe names outright and the labels that keep them: what its words say, and what most of the
+    model's candidates made of them."""
+    found: dict[str, frozenset[Label]] = {}
+    for name, label in parse_vibe(vibe).fields.items():
+        given = [config[name] for config in model]
+        agreed = {one for one in given if 2 * given.count(one) > len(given)}
+        found[name] = frozenset({label} | agreed)
+    return found
+
+
+def share_kept(config: Mapping[str, Any], named: Mapping[str, frozenset[Label]]) -> float | None:
+    """The share of the named fields that a config keeps; None where the vibe names none."""
+    return sum(config[name] in labels for name, labels in named.items()) / len(named) if named else None

@@ -1,0 +1,171 @@
+"""What a run of searches found: guide and judge against renders spent, and whether the judge agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from latentscore_data.core.base.seeds import rng_for
+
+FEW_DOCUMENTS = 8
+"""Below this many source documents there is no interval, and the judge's mean alone decides."""
+RESAMPLES = 2000
+SHOWN_POINTS = 8
+"""Points of the curve that a terminal shows at most."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One scorer's mean over the winners of the starts and over what was found, on the same rows.
+
+    ``low`` and ``high`` bound the mean difference (95 %, bootstrap over source documents); None below ``FEW_DOCUMENTS``.
+    """
+
+    scorer: str
+    start: float
+    found: float
+    low: float | None
+    high: float | None
+    rows: int
+
+    @property
+    def difference(self) -> float:
+        return self.found - self.start
+
+    @property
+    def better(self) -> bool:
+        """True when what was found is better than the starts beyond chance, as far as there are rows to tell."""
+        return self.difference > 0 and (self.low is None or self.low > 0)
+
+    def in_words(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:+.3f}, {self.high:+.3f}]"
+        return f"{self.scorer} {self.start:.3f} -> {self.found:.3f} ({self.difference:+.3f}{interval})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """All searches of a run."""
+
+    judge: str | None
+    guide: str | None = None
+    rows: int = 0
+    scorers: list[Paired] = field(default_factory=lambda: [])
+    curve: list[dict[str, Any]] = field(default_factory=lambda: [])
+    """Mean score of the best so far by each scorer, after so many renders: ``{"renders": n, "scores": {name: mean}}``."""
+    start_kept: float | None = None
+    found_kept: float | None = None
+    """Share of the named fields that winners keep, mean over rows whose vibe names some."""
+    surrogate_r2: float | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """True when there is no judge, or when it finds what was found better."""
+        return self.judge is None or any(one.scorer == self.judge and one.better for one in self.scorers)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "guide": self.guide,
+            "judge": self.judge,
+            "agrees": self.agrees,
+            "rows": self.rows,
+            "scorers": [
+                {**one.__dict__, "difference": one.difference, "in_words": one.in_words()} for one in self.scorers
+            ],
+            "curve": self.curve,
+            "start_kept": self.start_kept,
+            "found_kept": self.found_kept,
+            "surrogate_r2": self.surrogate_r2,
+        }
+
+
+def run_of(searched: Sequence[tuple[str, dict[str, Any]]], judge: str | None) -> Run:
+    """The run of these rows: (source document, the row's ``search`` column)."""
+    if not searched:
+        return Run(judge)
+    documents = [document for document, _ in searched]
+    columns = [column for _, column in searched]
+    names = list(dict.fromkeys(name for column in columns for name in _scores(column, "found_index")))
+    return Run(
+        judge,
+        columns[0]["guide"],
+        len(columns),
+        [pair for name in names if (pair := _paired(name, documents, columns)) is not None],
+        _curve(columns),
+        _mean([column["start_kept"] for column in columns]),
+        _mean([column["found_kept"] for column in columns]),
+        columns[0]["surrogate_r2"],
+    )
+
+
+def _scores(column: dict[str, Any], which: str) -> dict[str, float]:
+    external = column["external"].get(str(column[which])) or {}
+    return {name: details["final_score"] for name, details in external.items()}
+
+
+def _paired(name: str, documents: Sequence[str], columns: Sequence[dict[str, Any]]) -> Paired | None:
+    pairs = [
+        (document, start[name], found[name])
+        for document, column in zip(documents, columns, strict=True)
+        if name in (start := _scores(column, "start_index")) and name in (found := _scores(column, "found_index"))
+    ]
+    if not pairs:
+        return None
+    starts, founds = (np.array([pair[at] for pair in pairs]) for at in (1, 2))
+    low, high = _interval(founds - starts, [pair[0] for pair in pairs])
+    return Paired(name, float(starts.mean()), float(founds.mean()), low, high, len(pairs))
+
+
+def _interval(differences: Any, documents: Sequence[str]) -> tuple[float | None, float | None]:
+    """95 % bootstrap interval of the mean, whole documents drawn."""
+    names = sorted(set(documents))
+    if len(names) < FEW_DOCUMENTS:
+        return None, None
+    place = {name: at for at, name in enumerate(names)}
+    at = np.array([place[name] for name in documents])
+    sums, counts = np.bincount(at, differences, len(names)), np.bincount(at, minlength=len(names))
+    drawn = rng_for("search judge", len(names)).integers(len(names), size=(RESAMPLES, len(names)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _curve(columns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the rows at each number of renders that some row reports; a row counts with its best so far."""
+    spent = sorted({step["renders"] for column in columns for step in column["curve"]})
+    points: list[dict[str, Any]] = []
+    for renders in spent:
+        reached = [
+            [step["scores"] for step in column["curve"] if step["renders"] <= renders][-1:] for column in columns
+        ]
+        scores = [one[0] for one in reached if one]
+        if len(scores) == len(columns):
+            names = list(dict.fromkeys(name for one in scores for name in one))
+            means = {name: _mean([one.get(name) for one in scores]) for name in names}
+            points.append({"renders": renders, "scores": means})
+    return points
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def summary_lines(run: dict[str, Any] | None) -> list[str]:
+    """The run for a terminal, one sentence a line; nothing for a run without a search."""
+    if not run or not run["rows"]:
+        return []
+    lines = [f"search: {run['rows']} rows, guided by {run['guide']}"]
+    lines += [f"search: {one['in_words']}" for one in run["scorers"]]
+    curve: list[dict[str, Any]] = run["curve"]
+    for point in curve[:: max(1, -(-len(curve) // SHOWN_POINTS))]:
+        means = ", ".join(f"{name} {mean:.3f}" for name, mean in point["scores"].items() if mean is not None)
+        lines.append(f"search: best after {point['renders']} renders: {means}")
+    if run["found_kept"] is not None:
+        lines.append(f"search: fields that vibes name, kept: {run['start_kept']:.0%} -> {run['found_kept']:.0%}")
+    if run["judge"] is not None:
+        verdict = "agrees, what was found wins" if run["agrees"] else "does not agree, the model's candidates win"
+        lines.append(f"search: the judge {run['judge']} {verdict}")
+    return lines

@@ -1,0 +1,108 @@
+"""Searches on one scoring service: the surrogate that they share, fitted once, and the guide."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from latentscore import random_config
+from latentscore_data.core.base.display import say
+from latentscore_data.core.base.seeds import rng_for
+from latentscore_data.core.base.settings import SearchSettings
+from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.scoring.types import EmbeddingScorer
+from latentscore_data.core.search.space import encode
+from latentscore_data.core.search.surrogate import Surrogate
+from latentscore_data.core.search.vibe_search import Found, VibeSearch
+
+SEARCH_VERSION = 1
+"""Raised when the same rows, settings and scores would be searched otherwise."""
+NO_VIBE = "music"
+"""What the configs are scored against whose vectors alone are wanted."""
+FEWEST = 60
+"""Configs below which a surrogate is not fitted."""
+MOST = 2000
+"""Configs that a surrogate is fitted on at most."""
+
+Config = Mapping[str, Any]
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra in one thread while a search runs: its matrices are small, renderers use the cores, and sums then have
+    the same last digits whatever the number of cores."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")
+
+
+class Searcher:
+    """Makes the searches of a run. ``guide`` is the first scorer of the service; it is what they maximise.
+
+    Run it inside :func:`one_thread`.
+    """
+
+    def __init__(self, service: ScoringService, settings: SearchSettings, known: Sequence[Config] = ()) -> None:
+        self.service, self.settings = service, settings
+        self._known = known
+        self._ready = False
+        self._lock = threading.Lock()
+        self.guide = service.scorers[0]
+        self.surrogate: Surrogate | None = None
+        self.r2: float | None = None
+        """The surrogate's R2 on configs that it had not seen; None where none was fitted."""
+
+    def prepare(self) -> None:
+        """Fit the surrogate, once, on the known configs and on random ones, rendering those that the cache does not hold.
+
+        Which configs are used depends on the arguments alone, so that a run that was killed goes on as it began.
+        """
+        with self._lock:
+            if not self._ready and isinstance(self.guide, EmbeddingScorer) and self.settings.surrogate_renders:
+                self._fit(self.guide)
+            self._ready = True
+
+    def _fit(self, guide: EmbeddingScorer) -> None:
+        rng = rng_for("surrogate", self.settings.seed)
+        configs: list[Config] = [random_config(rng).model_dump() for _ in range(self.settings.surrogate_renders)]
+        configs = [*configs, *self._known][:MOST]
+        # The last ones are those that R2 is measured on.
+        configs = [configs[at] for at in rng.permutation(len(configs))]
+        missing = sum(self.service.vector(guide, config) is None for config in configs)
+        if missing > FEWEST:
+            kept = (
+                "the cache keeps them" if self.service.keeps_vectors else "a workspace (lsdata vibes) would keep them"
+            )
+            say(f"search: rendering {missing} configs to fit the surrogate; {kept}")
+        self.service.score_all((NO_VIBE, config) for config in configs)
+        vectors = [self.service.vector(guide, config) for config in configs]
+        held = [(config, vector) for config, vector in zip(configs, vectors, strict=True) if vector is not None]
+        if len(held) < FEWEST:
+            say(f"search: no surrogate, because only {len(held)} configs have vectors ({FEWEST} are needed)")
+            return
+        fitted = Surrogate.fit(encode([config for config, _ in held]), np.stack([v for _, v in held]).astype(float))
+        self.r2 = fitted.r2
+        if fitted.r2 >= self.settings.surrogate_min_r2:
+            self.surrogate = fitted
+            return
+        say(
+            f"search: no surrogate, because its R2 of {fitted.r2:.2f} is below search.surrogate_min_r2 "
+            f"({self.settings.surrogate_min_r2:g})"
+        )
+
+    def search(self, vibe: str, model: Sequence[Config]) -> VibeSearch:
+        """The search for one vibe, from its valid payloads."""
+        self.prepare()
+        vector = partial(self.service.vector, self.guide) if isinstance(self.guide, EmbeddingScorer) else None
+        return VibeSearch(vibe, model, self.guide, self.settings, self.surrogate, vector)
+
+    def run(self, vibe: str, model: Sequence[Config]) -> Found:
+        """Search to the end, now."""
+        search = self.search(vibe, model)
+        while payloads := search.ask():
+            search.tell(self.service.score_all((vibe, payload) for payload in payloads))
+        return search.found

@@ -1,0 +1,52 @@
+"""--search of configs and render, with the real renderer on short pieces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Lsdata
+
+SHORT = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
+VIBE = "a slow dark piece in D minor"
+
+
+@pytest.fixture(autouse=True)
+def _small_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSDATA_SEARCH__SURROGATE_RENDERS", "70")
+    monkeypatch.setenv("LSDATA_SEARCH__SURROGATE_MIN_R2", "0")
+    monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
+
+
+def test_a_typed_vibe_is_searched_and_keeps_what_it_names(lsdata_here: Lsdata, root: Path) -> None:
+    out = lsdata_here("configs", VIBE, "--n", "2", "--search", "24", *SHORT, "--root", str(root), "--json")
+    assert out.returncode == 0, out.stderr
+    details = json.loads(out.stdout)["details"]
+    (answer,) = details["answers"]
+    assert len(answer["scores"]) == len(answer["candidate_origins"]) == 24
+    assert answer["candidate_origins"][:2] == ["model", "model"]
+    assert answer["score"] >= max(answer["scores"][:2])
+    config = answer["config_payload"]["config"]
+    assert (config["tempo"], config["root"], config["mode"]) == ("slow", "d", "minor")
+    assert details["search"]["surrogate_r2"] is not None
+    curve = details["search"]["curve"]
+    assert curve[-1]["scores"]["acoustic"] == pytest.approx(answer["score"])
+
+
+def test_a_judge_without_a_search_is_refused(lsdata_here: Lsdata) -> None:
+    out = lsdata_here("configs", VIBE, "--judge", "clap")
+    assert out.returncode == 2
+    assert "--judge goes with --search" in out.stderr
+
+
+def test_render_writes_what_the_search_found(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSDATA_SEARCH__RENDERS", "16")
+    monkeypatch.setenv("LSDATA_SCORING__SCORERS", '["acoustic"]')
+    out = lsdata_here("render", VIBE, "--search", "--seconds", "1", "--out", "found.wav")
+    assert out.returncode == 0, out.stderr
+    assert Path("found.wav").stat().st_size > 100_000
+    assert "search: acoustic" in out.stderr
+    refused = lsdata_here("render", "--payload", "some.json", "--search")
+    assert refused.returncode == 2
