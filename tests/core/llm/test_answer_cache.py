@@ -171,3 +171,12 @@ def test_a_transaction_that_the_disk_undoes_is_an_error(tmp_path: Path) -> None:
     with cache.together():
         cache.put([("a", ENTRY)])
     assert cache.has("a")
+
+
+def test_one_answer_that_cannot_be_kept_does_not_undo_the_others(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c.sqlite")
+    spoiled: Any = replace(ENTRY, answer=None)
+    with pytest.raises(OutputError):
+        cache.put([("a", ENTRY), ("b", spoiled)])
+    cache.put([("c", ENTRY), ("d", ENTRY)])
+    assert [cache.has(name) for name in "abcd"] == [True, False, True, True]

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -584,6 +585,28 @@ def test_an_answer_is_kept_before_it_is_booked(tmp_path: Path) -> None:
         again, _ = ask(server, *asked, cache=cache)
         assert words(again) == ["rain", "snow"]
         assert len(server.received) == 2, "nothing is bought twice"
+
+
+def test_what_was_paid_is_booked_although_the_cache_takes_nothing(tmp_path: Path) -> None:
+    cache, ledger = tmp_path / "c.sqlite", tmp_path / "ledger.jsonl"
+    AnswerCache(cache).close()
+
+    def locked(body: dict[str, Any]) -> str:
+        # Another process holds the file by the time at which the answer is to be written.
+        if not holders:
+            holders.append(sqlite3.connect(cache, isolation_level=None, check_same_thread=False))
+            holders[0].execute("BEGIN IMMEDIATE")
+        return reply(body)
+
+    holders: list[sqlite3.Connection] = []
+    with ChatServer(locked) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("latentscore_data.core.base.database.BUSY_SECONDS", 0.1)
+        price = Price(0.0, 0.001, "test")
+        (failure,), llm = ask(server, question(), cache=cache, ledger=Ledger(ledger), price=price)
+    holders[0].close()
+    assert isinstance(failure, OutputError)
+    assert totals(ledger)["test", llm.model].cost_usd == pytest.approx(llm.usage.cost_usd)
+    assert llm.usage.cost_usd > 0
 
 
 def test_the_cap_reserves_enough_for_other_scripts_and_for_sound() -> None:

@@ -10,7 +10,7 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ class AnswerCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.hits = 0
+        self._gathering = self._begun = False
         self._db = open_database(path, WHAT, _make_tables, _copy_answers)
         self._reading = connect(path)
 
@@ -124,21 +125,38 @@ class AnswerCache:
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         try:
+            if self._gathering:
+                self._begin()
+            elif len(rows) > 1:
+                with self.together():
+                    return self._write(statement, rows)
             self._db.executemany(statement, rows)
         except sqlite3.Error as error:
             raise unusable(self.path, WHAT, error) from None
 
+    def _begin(self) -> None:
+        if not self._begun:
+            self._db.execute("BEGIN")
+            self._begun = True
+
     @contextmanager
     def together(self) -> Generator[None]:
-        """One transaction for all that is written inside. Raises :class:`OutputError` where it is not kept."""
+        """One transaction for all that is written inside; it begins at the first write, which an error therefore belongs to.
+
+        Raises :class:`OutputError` at its end where nothing of it is kept.
+        """
+        self._gathering = True
         try:
-            self._db.execute("BEGIN")
+            yield
+        finally:
+            begun, self._begun, self._gathering = self._begun, False, False
             try:
-                yield
-            finally:
-                self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise unusable(self.path, WHAT, error) from None
+                if begun:
+                    self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise unusable(self.path, WHAT, error) from None
 
     def mean_tokens_out(self, model: str, answer_type: str) -> float | None:
         """How long this model's valid answers of one type were on average, in tokens; None when there are none."""

@@ -127,6 +127,7 @@ class LiteLLM:
         self._limiter = AdaptiveLimiter(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
         self._budget = Budget(settings.max_cost, settings.spend)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
+        self._packed: dict[type[BaseModel], Shape[Together]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._packer = Packer(self._fetch_together, per_call) if per_call > 1 else None
         self._rng = rng or random.Random()
@@ -218,7 +219,9 @@ class LiteLLM:
         """The questions that got no usable answer from the one call for all."""
         answer_type = batch[0].answer_type
         question = together([asked.question for asked in batch])
-        shape = Shape(Together, self._hosted, packed_schema(answer_type))
+        shape = self._packed.get(answer_type)
+        if shape is None:
+            shape = self._packed[answer_type] = Shape(Together, self._hosted, packed_schema(answer_type))
         reply = await self._call(question.messages, question.sampling, shape)
         try:
             values = taken_apart(reply.read(shape), len(batch), answer_type)
