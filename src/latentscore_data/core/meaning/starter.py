@@ -87,3 +87,9 @@ def neighbours(reading: Reading) -> Neighbours:
     weights = np.exp((cosines[nearest] - cosines[nearest[0]]) / SPREAD)
     trust = min(max((float(cosines[nearest[0]]) - FAR) / (NEAR - FAR), 0.0), 1.0)
     return Neighbours(tuple(pairs[at] for at in nearest), tuple((trust * weights / weights.sum()).tolist()))
+
+
+@cache
+def vibes() -> tuple[str, ...]:
+    """The vibes of the starter set, each once."""
+    return tuple(dict.fromkeys(str(pair["vibe"]) for pair in map(json.loads, _lines())))

@@ -1,0 +1,3 @@
+// The list of kept pieces.
+
+export function keepPiece() {}
