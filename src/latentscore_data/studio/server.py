@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -70,4 +71,6 @@ def serve(
             lifespan="off",
         )
         ready(address(access, bound))
-        uvicorn.Server(config).run(sockets=[bound])
+        # Ctrl-C is how a server is ended, no interruption of its work.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[bound])
