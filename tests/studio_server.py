@@ -57,8 +57,19 @@ class StudioProcess:
 def run_studio(root: Path, *options: str) -> Iterator[StudioProcess]:
     """A studio over this data root; it must end by itself on SIGINT."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", "studio", "--no-open", "--json", "--port", "0", "--root", str(root)]
-        + list(options),
+        [
+            sys.executable,
+            "-m",
+            "latentscore_data",
+            "studio",
+            "--no-open",
+            "--json",
+            "--port",
+            "0",
+            "--root",
+            str(root),
+            *options,
+        ],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(SRC), "HF_HUB_OFFLINE": "1"},
