@@ -95,6 +95,9 @@ def export_map(
 def export_dataset(
     license: Annotated[str | None, typer.Option(help="Licence of the rows, as the hub spells it.")] = None,
     name: Annotated[str | None, typer.Option(help="Title of the card.")] = None,
+    leave_out_bad: Annotated[
+        bool, typer.Option("--leave-out-bad", help="Without the rows that are marked bad in the studio.")
+    ] = False,
     split: SplitOption = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
@@ -107,7 +110,7 @@ def export_dataset(
 
         lsdata export dataset --license cc-by-4.0
     """
-    settings = load(export=chosen(license=license, splits=split, name=name))
+    settings = load(export=chosen(license=license, splits=split, name=name, leave_out_bad=leave_out_bad or None))
     show(_export("dataset", settings, out, overwrite, push, public))
 
 

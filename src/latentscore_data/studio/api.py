@@ -11,6 +11,7 @@ from typing import Any
 from latentscore import RENDERER_VERSION, MusicConfig, MusicConfigPrompt, parse_config, parse_payload
 from latentscore.labels import FIELDS, beats_per_minute
 from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.marks import VERDICTS, Mark
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -22,7 +23,10 @@ from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.studio.answers import Answers, as_dicts, in_thread, variations
 from latentscore_data.studio.exchange import Call, Reply, as_json
+from latentscore_data.studio.places import Places
+from latentscore_data.studio.playlists import Playlists
 from latentscore_data.studio.renders import FORMATS, Renders, Sound
+from latentscore_data.studio.rows import SORTS, Rows, Wanted
 
 LONGEST_VIBE = 4000
 LONGEST_SECONDS = 300.0
@@ -60,6 +64,8 @@ class Studio:
             opened.callback(self.renders.close)
             make = self.renders.for_scorers
             self.service = opened.enter_context(ScoringService(scorers, scoring, cache, make_renderer=make))
+            self.rows, self.places = Rows(root, self.settings), Places(root)
+            self.playlists = Playlists(root.root)
             self.answers = Answers(self.settings, root, cache)
             self._open = opened.pop_all()
         self.renders.warm()
@@ -95,6 +101,7 @@ async def setup(studio: Studio, call: Call) -> Reply:
             "bpm": {str(label): beats_per_minute(float(tempo.number(label))) for label in tempo.labels},
             "models": as_dicts(await in_thread(studio.answers.sources)),
             "scorer": studio.service.scorers[0].name,
+            "scored_seed": studio.settings.scoring.seed,
             "scored_seconds": studio.settings.scoring.seconds,
             "workspace": str(studio.workspace.root),
             "renderer": RENDERER_VERSION,
@@ -173,6 +180,73 @@ async def sound(studio: Studio, call: Call) -> Reply:
     return Reply(data, FORMATS[kind])
 
 
+async def rows(studio: Studio, call: Call) -> Reply:
+    """A page of the workspace's rows that match a filter."""
+    texts = {name: call.text(name, 300, "") for name in ("search", "split", "dataset", "level", "state", "verdict")}
+    sort = call.text("sort", 20, "file")
+    if sort not in SORTS:
+        raise InputError(f"rows cannot be sorted by {sort!r}", f"possible: {', '.join(SORTS)}")
+    wanted = Wanted(
+        **texts, least=_limit(call, "least"), most=_limit(call, "most"), sort=sort, descending=call.data.get("descending") is True,
+        field=call.text("field", 60, ""), label=call.text("label", 60, ""),
+    )  # fmt: skip
+    return as_json(await in_thread(studio.rows.page, wanted, call.whole("offset", 0, 10**9, 0)))
+
+
+async def row(studio: Studio, call: Call) -> Reply:
+    """One row in full: candidates, question, attempts, mark."""
+    return as_json(await in_thread(studio.rows.row, call.text("id", 2000)))
+
+
+async def mark(studio: Studio, call: Call) -> Reply:
+    """Append a verdict and a note on a row."""
+    verdict = call.text("verdict", 10, "none")
+    if verdict not in VERDICTS:
+        raise InputError(f"a verdict is one of {', '.join(VERDICTS)}, not {verdict!r}")
+    await in_thread(studio.rows.mark, call.text("id", 2000), Mark(verdict, call.text("note", 2000, "").strip()))
+    return as_json({"marked": True})
+
+
+async def prefer(studio: Studio, call: Call) -> Reply:
+    """Append that one candidate of a row fits better than another."""
+    await in_thread(
+        studio.rows.prefer, call.text("id", 2000), call.whole("better", 0, 255, 0), call.whole("worse", 0, 255, 0)
+    )
+    return as_json({"marked": True})
+
+
+async def places(studio: Studio, call: Call) -> Reply:
+    """Training runs, benchmarks and reports of the workspace."""
+    return as_json(await in_thread(studio.places.listed))
+
+
+async def open_place(studio: Studio, call: Call) -> Reply:
+    """The address under which a benchmark's or a report's page can be opened now."""
+    return as_json({"address": await in_thread(studio.places.open, call.text("id", 300))})
+
+
+async def playlists(studio: Studio, call: Call) -> Reply:
+    """The saved playlists."""
+    return as_json({"playlists": await in_thread(studio.playlists.names)})
+
+
+async def playlist(studio: Studio, call: Call) -> Reply:
+    """Load, save or delete one playlist, by ``do``."""
+    name, do = call.text("name", 200), call.text("do", 10, "load")
+    if do == "save":
+        pieces = call.data.get("pieces")
+        await in_thread(studio.playlists.save, name, pieces if isinstance(pieces, list) else [])
+    elif do == "delete":
+        await in_thread(studio.playlists.delete, name)
+    else:
+        return as_json(await in_thread(studio.playlists.load, name))
+    return as_json({"playlists": await in_thread(studio.playlists.names)})
+
+
+def _limit(call: Call, name: str) -> float | None:
+    return None if call.data.get(name) is None else call.number(name, -1e9, 1e9, 0.0)
+
+
 def _vibe(call: Call) -> str:
     vibe = call.text("vibe", LONGEST_VIBE).strip()
     if not vibe:
@@ -228,5 +302,13 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/api/surprise"): surprise,
     ("POST", "/api/why"): why,
     ("POST", "/api/sound"): sound,
+    ("POST", "/api/rows"): rows,
+    ("POST", "/api/row"): row,
+    ("POST", "/api/mark"): mark,
+    ("POST", "/api/prefer"): prefer,
+    ("GET", "/api/places"): places,
+    ("POST", "/api/open"): open_place,
+    ("GET", "/api/playlists"): playlists,
+    ("POST", "/api/playlist"): playlist,
 }
 """Every handler by method and path."""

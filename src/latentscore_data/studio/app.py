@@ -19,6 +19,7 @@ from latentscore_data.core.base.errors import InputError, LsdataError, MissingEr
 from latentscore_data.core.compute.workers import WorkerFailure
 from latentscore_data.studio.api import ROUTES, Handler, Studio
 from latentscore_data.studio.exchange import Call, Gone, Reply, as_json
+from latentscore_data.studio.places import SERVED
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -44,6 +45,14 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+REPORT_HEADERS = {
+    "Content-Security-Policy": "sandbox allow-scripts allow-downloads",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+"""A report's page has an origin of its own: its scripts reach neither the token nor the API."""
 
 MEDIA_TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
                ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}  # fmt: skip
@@ -117,6 +126,7 @@ def static_files() -> dict[str, tuple[bytes, str]]:
 def make_app(studio: Studio, access: Access) -> Starlette:
     """The application. Every API call needs the token; the page itself holds nothing that is secret."""
     from starlette.applications import Starlette
+    from starlette.responses import FileResponse
     from starlette.routing import Route
 
     table = static_files()
@@ -129,9 +139,18 @@ def make_app(studio: Studio, access: Access) -> Starlette:
             return _response(as_json({"error": "there is nothing here"}, 404))
         return _response(Reply(*found))
 
+    async def opened(request: Request) -> Response:
+        if (refused := access.refusal(request.headers)) is not None:
+            return _response(as_json({"error": refused}, 403))
+        path = studio.places.file(request.path_params["key"], request.path_params["name"])
+        if path is None:
+            return _response(as_json({"error": "this report is not open; open it from the studio again"}, 404))
+        return FileResponse(path, media_type=SERVED[path.suffix], headers=REPORT_HEADERS)
+
     routes = [
         Route(path, _endpoint(handler, studio, access), methods=[method]) for (method, path), handler in ROUTES.items()
     ]
+    routes.append(Route("/open/{key}/{name:path}", opened, methods=["GET"]))
     return Starlette(routes=[*routes, Route("/{path:path}", page, methods=["GET"])])
 
 

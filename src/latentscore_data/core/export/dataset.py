@@ -157,11 +157,19 @@ def verify_dataset(folder: Path, facts: DatasetFacts) -> None:
                 raise VerificationError(f"{path} differs from {jsonl}", "export it again")
 
 
-def readers(workspace_file: Callable[[str], Path], splits: Sequence[str]) -> dict[str, Rows]:
-    """The rows of each split that has a file, read anew each time. Raises :class:`InputError` when none has."""
+def readers(
+    workspace_file: Callable[[str], Path], splits: Sequence[str], left_out: frozenset[str] = frozenset()
+) -> dict[str, Rows]:
+    """The rows of each split that has a file, read anew each time, without those whose ids are ``left_out``.
+
+    Raises :class:`InputError` when no split has a file.
+    """
     from functools import partial
+
+    def kept(path: Path) -> Iterator[ScoredRow]:
+        return (row for row in read_rows(path, ScoredRow) if row.row_id not in left_out)
 
     found = {split: path for split in splits if (path := workspace_file(split)).exists()}
     if not found:
         raise InputError(f"no scored rows in {workspace_file(splits[0]).parent}", "run lsdata configs first")
-    return {split: partial(read_rows, path, ScoredRow) for split, path in found.items()}
+    return {split: partial(kept, path) for split, path in found.items()}

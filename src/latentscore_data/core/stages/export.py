@@ -15,6 +15,7 @@ from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import LsdataError, install, require
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.marks import bad_rows
 from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -191,7 +192,8 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     check_license(settings.export.license)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
-    splits = dataset.readers(workspace.scored, settings.export.splits)
+    left_out = bad_rows(workspace.root) if settings.export.leave_out_bad else frozenset[str]()
+    splits = dataset.readers(workspace.scored, settings.export.splits, left_out)
     parquet = dataset.wants_parquet(settings.export.parquet)
     with export.folder() as folder:
         facts = dataset.write_dataset(folder, splits, parquet=parquet)

@@ -1,10 +1,10 @@
 // The view Play: a vibe in, candidates out, one piece with its picture, and every field of its config as a control.
 
-import { post, save } from "./api.js";
+import { post, save, saveBlob } from "./api.js";
 import { $, button, clock, dialog, explained, h, icon, svg, toast, words } from "./dom.js";
 import * as engine from "./engine.js";
 import * as state from "./piece.js";
-import { keepPiece } from "./playlists.js";
+import { keepPiece, panel as playlistPanel } from "./playlists.js";
 import * as visual from "./visual.js";
 
 const { piece, locked } = state;
@@ -238,7 +238,7 @@ function tint(colors) {
 }
 
 // Load the piece and let it sound: from the start or from a second of it, or (after a change) from the next bar line on.
-export async function listen(begin, at = 0) {
+export async function listen(begin, at = 0, fade = undefined) {
   if (changing) changing.abort();
   changing = new AbortController();
   const mine = changing, wanted = { config: { ...piece.config }, seed: piece.seed, seconds: piece.seconds };
@@ -248,7 +248,7 @@ export async function listen(begin, at = 0) {
   view.classList.remove("loading");
   if (!buffer) return;
   const bpm = setup.bpm[wanted.config.tempo];
-  if (begin) engine.play(buffer, bpm, { at: at < buffer.duration - 2 ? at : 0 });
+  if (begin) engine.play(buffer, bpm, { at: at < buffer.duration - 2 ? at : 0, fade });
   else engine.changeAtBar(buffer, bpm);
   drawWave(buffer);
   const here = candidates[chosen];
@@ -319,7 +319,7 @@ function stage() {
         button("Take away", { onclick: takeAway, "aria-haspopup": "dialog" }, icon("down"), h("span", null, "Take away")))));
   return h("section", { class: "stagegrid", "aria-label": "Piece" },
     h("div", { class: "stagecard card" }, h("div", { class: "stage" }, canvas, h("div", { class: "scrim" }), front, invitation), transport),
-    h("aside", { class: "side", "aria-label": "Candidates" }, h("h2", { class: "hidden" }, "Candidates"), list, h("div", { id: "playlist-place" })));
+    h("aside", { class: "side", "aria-label": "Candidates" }, h("h2", { class: "hidden" }, "Candidates"), list, playlistPanel));
 }
 
 export function toggle() {
@@ -418,8 +418,7 @@ async function download(format) {
   return save("/api/sound", { config: piece.config, seed: piece.seed, seconds: piece.seconds, format, title: piece.title || "Untitled" }, `${name}.${ENDINGS[format] || format}`);
 }
 
-async function saveJson(name) {
-  const { saveBlob } = await import("./api.js");
+function saveJson(name) {
   const text = JSON.stringify({ ...state.payload(), vibe: piece.vibe, seed: piece.seed, seconds: piece.seconds }, null, 2);
   saveBlob(new Blob([text], { type: "application/json" }), `${name}.json`);
 }
@@ -523,7 +522,19 @@ export async function why() {
   show();
 }
 
+// A piece from elsewhere (a playlist, a row): it can be undone, and the candidates on the page are no longer its own.
+export function takeOver(other) {
+  state.remember();
+  candidates = [];
+  chosen = before = -1;
+  showCandidates();
+  vibeBox.value = other.vibe;
+  grow();
+  adopt(other);
+}
+
+export const setKept = (on) => view.classList.toggle("kept", on);
+export const setShown = (on) => { view.hidden = !on; stageSeen = on && stageSeen; showTransport(); };
+export const showView = (name) => { $("tabs").querySelector(`[data-view=${name}]`).click(); };
+
 export const focusVibe = () => { vibeBox.focus(); vibeBox.select(); };
-export const hasPiece = () => Boolean(piece.config);
-export const bpmOf = (config) => setup.bpm[config.tempo];
-export { candidates };
