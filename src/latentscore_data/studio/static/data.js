@@ -158,7 +158,7 @@ function drawDetail() {
   noteBox.value = row.note;
   const verdict = (name, label) => button(label, { class: name, "aria-pressed": String(row.verdict === name), onclick: () => mark(row.verdict === name ? "none" : name, noteBox.value) });
   const usable = row.candidates.map((one, i) => [one, i]).filter(([one]) => one.payload);
-  detail.replaceChildren(
+  detail.replaceChildren(...[
     button("Back to the rows", { class: "link back", onclick: () => { closeDetail(); scroller.focus(); } }),
     h("p", { class: "bigvibe" }, row.vibe),
     h("p", { class: "meta soft small" }, [row.split, row.level, row.document, row.model].filter(Boolean).map((text) => h("span", null, text))),
@@ -169,7 +169,7 @@ function drawDetail() {
     usable.length ? h("div", { class: "cards" }, usable.map(([one, i]) => candidate(row, one, i))) : h("p", { class: "soft" }, "No candidates yet."),
     usable.length > 1 ? pairing(row, usable) : null,
     more("The question", [["System", row.prompt.system], ["User", row.prompt.user], ["Sampling", JSON.stringify(row.sampling)]].map(([name, text]) => [h("h4", null, name), h("pre", null, typeof text === "string" ? text : JSON.stringify(text, null, 2))])),
-    row.attempts.length ? more(`${row.attempts.length} answer${row.attempts.length > 1 ? "s" : ""} in the cache`, row.attempts.map(attemptBox)) : null);
+    row.attempts.length ? more(`${row.attempts.length} answer${row.attempts.length > 1 ? "s" : ""} in the cache`, row.attempts.map(attemptBox)) : null].filter(Boolean));
 }
 
 const more = (title, content) => h("details", null, h("summary", null, title), h("div", { class: "inside" }, content));
