@@ -20,7 +20,7 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.workers import WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.clips import mp3_bytes
+from latentscore_data.core.scoring.clips import Clip, make_clip, mp3_bytes
 from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, make_worker
 from latentscore_data.core.scoring.types import EmbeddingScorer, Scorer
 
@@ -59,13 +59,17 @@ class Sound:
 
 
 def make_studio_worker() -> Callable[..., Any]:
-    """Called once in each process: ``work("score", ...)`` renders for scorers, ``work("sound", sound)`` for ears."""
+    """Called once in each process: ``work("score", ...)`` renders for scorers, ``work("sound", sound)`` for ears,
+    ``work("clip", ...)`` for a page without a server."""
     score = make_worker(None)
 
-    def work(what: str, *args: Any) -> Rendered | bytes:
-        return encode(*args) if what == "sound" else score(*args)
+    kinds: dict[str, Callable[..., Any]] = {"sound": encode, "clip": clip_of, "score": score}
+    return lambda what, *args: kinds[what](*args)
 
-    return work
+
+def clip_of(config: Mapping[str, Any], seconds: float, seed: int) -> Clip:
+    """The config as a small MP3 with its waveform."""
+    return make_clip(latentscore.render(parse_config(config), seconds, seed))
 
 
 def encode(sound: Sound) -> bytes:
@@ -146,6 +150,10 @@ class Renders:
             self._bytes += len(done.result())
             while self._bytes > KEPT_BYTES:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
+
+    def clip(self, payload: Mapping[str, Any], scoring: ScoringSettings) -> Future[Clip]:
+        """The payload's piece as it was scored, as a clip, later."""
+        return self.pool.submit("clip", payload["config"], scoring.seconds, scoring.seed)
 
     def for_scorers(self, scorers: Sequence[Scorer], settings: ScoringSettings, cache: ScoreCache) -> SharedRenderer:
         """The renderer of a scoring service that uses the same processes."""
