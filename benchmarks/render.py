@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from latentscore import MusicConfig, random_config
+from latentscore import LAYERS, MusicConfig, random_config, render
 from latentscore.synth import engine, score, signal, space
 from latentscore.synth.context import RenderContext
+from latentscore.synth.render import finish
 
 RATE = 48_000
 SEED = 20
@@ -56,18 +57,20 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
         last = now
 
     piece = score.compose(config, seconds, 0)
-    context = RenderContext(piece.piece, RATE)
-    dry = np.zeros((len(engine.GROUPS), 2, round(seconds * RATE)), np.float32)
+    frames = round(seconds * RATE)
+    player = engine.Player(RenderContext(piece.piece, RATE), frames, engine.GROUPS)
     lap("score")
-    for group, (layers, _, _) in zip(dry, engine.GROUPS, strict=True):
-        for layer in layers:
-            engine.play_layer(group, layer, piece, context)
-            lap(layer)
-    mixed = engine.mix_groups(dry, engine.GROUPS, context)
-    lap("echo, reverb, width")
+    for layer in LAYERS:
+        for bar in (*piece.bars, piece.closing):
+            player.add({layer: bar.get(layer, ())})
+        lap(layer)
+    mixed = np.concatenate(
+        [player.take(min(space.STEP, frames - begin)) for begin in range(0, frames, space.STEP)], axis=1
+    )
+    lap("pad's filter, echo, reverb, width")
     space.bus(mixed, config, RATE)
     lap("tone and drive")
-    engine.finish(mixed, RATE)
+    finish(mixed, RATE)
     lap("loudness and limiter")
     return time.perf_counter() - begin
 
@@ -75,7 +78,7 @@ def timed_render(config: MusicConfig, seconds: float, spent: dict[str, float]) -
 def whole_render(config: MusicConfig, seconds: float) -> tuple[float, float]:
     """Seconds on the clock and seconds of work: on a machine that is busy with other things they differ."""
     begin, work = time.perf_counter(), time.thread_time()
-    engine.render(config, seconds, 0, RATE)
+    render(config, seconds, 0, RATE)
     return time.perf_counter() - begin, time.thread_time() - work
 
 
@@ -102,11 +105,11 @@ def throughput(work: str) -> tuple[float, float]:
 def worker_renders() -> None:
     configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(12)]
     for config in configs:
-        engine.render(config, 0.6, 0, RATE)
+        render(config, 0.6, 0, RATE)
     print("ready", flush=True)
     sys.stdin.readline()
     for config in configs:
-        engine.render(config, 30.0, 0, RATE)
+        render(config, 30.0, 0, RATE)
 
 
 def worker_yardsticks() -> None:
@@ -134,7 +137,7 @@ def main() -> None:
 
     configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(arguments.configs)]
     for config in configs:  # compile, outside the measurement
-        engine.render(config, 0.6, 0, RATE)
+        render(config, 0.6, 0, RATE)
     spent: dict[str, float] = defaultdict(float)
     whole, work, sticks = [], [], []
     for config in configs:

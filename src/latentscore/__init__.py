@@ -25,10 +25,11 @@ if TYPE_CHECKING:
         schema_hash,
     )
     from latentscore.loudness import integrated_lufs, true_peak
-    from latentscore.synth.engine import render
     from latentscore.synth.midi import write_midi
     from latentscore.synth.notes import LAYERS
+    from latentscore.synth.render import render
     from latentscore.synth.score import Score, compose
+    from latentscore.synth.stream import Stream, stream
     from latentscore.vibe_map import Match, VibeMap, load_map, lookup
 
 _LAZY = {
@@ -47,9 +48,11 @@ _LAZY = {
     "schema_hash": "config",
     "integrated_lufs": "loudness",
     "true_peak": "loudness",
-    "render": "synth.engine",
+    "render": "synth.render",
     "Score": "synth.score",
     "compose": "synth.score",
+    "Stream": "synth.stream",
+    "stream": "synth.stream",
     "LAYERS": "synth.notes",
     "write_midi": "synth.midi",
     "Match": "vibe_map",
@@ -74,6 +77,7 @@ __all__ = [
     "Palette",
     "PaletteColor",
     "Score",
+    "Stream",
     "VibeMap",
     "compose",
     "convert_config",
@@ -86,6 +90,7 @@ __all__ = [
     "read_audio",
     "render",
     "schema_hash",
+    "stream",
     "true_peak",
     "write_audio",
     "write_midi",

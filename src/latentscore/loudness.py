@@ -39,7 +39,9 @@ def _k_weighting(rate: int) -> NDArray[np.float64]:
 
 
 @jit
-def _hop_energies(samples, q, hop):
+def _hop_energies(samples, q, hop, past, states):
+    """The mean square after K-weighting of each whole hop; ``past``, shape (2, 4), and the eight ``states`` go on from
+    call to call."""
     # The feed-forward parts of shelf and high-pass (1, -2, 1) as one; a compiler makes vector instructions of those.
     f0 = q[0]
     f1 = q[1] - 2.0 * q[0]
@@ -49,14 +51,16 @@ def _hop_energies(samples, q, hop):
     a1, a2, d1, d2 = q[3], q[4], q[8], q[9]
     hops = samples.shape[1] // hop
     energies = np.zeros(hops)
-    past = np.zeros((2, hop + 4))
+    lines = np.zeros((2, hop + 4))
+    lines[:, :4] = past
     fed = np.empty((2, hop))
     # The feedback of both sides: y after the shelf, z after the high-pass, one and two frames ago.
-    ly1 = ly2 = lz1 = lz2 = ry1 = ry2 = rz1 = rz2 = 0.0
+    ly1, ly2, lz1, lz2 = states[0], states[1], states[2], states[3]
+    ry1, ry2, rz1, rz2 = states[4], states[5], states[6], states[7]
     for h in range(hops):
         for c in range(2):
             source = samples[c, h * hop : (h + 1) * hop]
-            line = past[c]
+            line = lines[c]
             out = fed[c]
             for j in range(hop):
                 line[j + 4] = source[j] + TINY
@@ -76,7 +80,26 @@ def _hop_energies(samples, q, hop):
             ry2, ry1, rz2, rz1 = ry1, ry, rz1, rz
             total += lz * lz + rz * rz
         energies[h] = total / hop
+    past[:] = lines[:, :4]
+    states[0], states[1], states[2], states[3] = ly1, ly2, lz1, lz2
+    states[4], states[5], states[6], states[7] = ry1, ry2, rz1, rz2
     return energies
+
+
+class Meter:
+    """Measures a sound that comes in blocks of any length."""
+
+    def __init__(self, rate: int) -> None:
+        self._hop = round(HOP_SECONDS * rate)
+        self._weighting = _k_weighting(rate)
+        self._states = np.zeros((2, 4)), np.zeros(8)
+        self._rest = np.zeros((2, 0), np.float32)
+
+    def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The mean squares of the hops of 0.1 s that the next ``samples``, shape (2, frames), complete."""
+        samples = np.concatenate([self._rest, samples], axis=1) if self._rest.size else samples
+        self._rest = samples[:, samples.shape[1] // self._hop * self._hop :].copy()
+        return _hop_energies(np.ascontiguousarray(samples), self._weighting, self._hop, *self._states)
 
 
 def integrated_lufs(samples: NDArray[np.float32], rate: int) -> float:
@@ -87,7 +110,11 @@ def integrated_lufs(samples: NDArray[np.float32], rate: int) -> float:
 
 def lufs_of_rows(samples: NDArray[np.float32], rate: int) -> float:
     """:func:`integrated_lufs` of samples that lie left and right apart, shape (2, frames)."""
-    energies = _hop_energies(samples, _k_weighting(rate), round(HOP_SECONDS * rate))
+    return lufs_of_energies(Meter(rate).energies(samples))
+
+
+def lufs_of_energies(energies: NDArray[np.float64]) -> float:
+    """Integrated loudness from the mean squares of hops of 0.1 s after K-weighting."""
     if len(energies) < BLOCK_HOPS:
         return -math.inf
     blocks = np.convolve(energies, np.ones(BLOCK_HOPS) / BLOCK_HOPS, "valid")

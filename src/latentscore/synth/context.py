@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latentscore.synth.notes import Bar, Note, Piece
 from latentscore.synth.signal import Stereo
@@ -20,14 +22,53 @@ _MOTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 _EDGE = {"soft": 0.55, "medium": 1.0, "sharp": 1.7}
 
 
-@dataclass(frozen=True)
+KEPT_BYTES = 12 * 2**20
+"""How much of what was made once stays for the next time."""
+
+
+class Kept:
+    """Sounds that were made once and may be needed again: loops of held chords, hits. The oldest make room for new ones."""
+
+    def __init__(self) -> None:
+        self._sounds: OrderedDict[object, NDArray[np.float32]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: object) -> NDArray[np.float32] | None:
+        """The sound under a key, which is then the newest; None where there is none."""
+        sound = self._sounds.get(key)
+        if sound is not None:
+            self._sounds.move_to_end(key)
+        return sound
+
+    def keep(self, key: object, sound: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Keep a sound, and return it."""
+        self._sounds[key] = sound
+        self._bytes += sound.nbytes
+        while self._bytes > KEPT_BYTES and len(self._sounds) > 1:
+            self._bytes -= self._sounds.popitem(last=False)[1].nbytes
+        return sound
+
+
+@dataclass(eq=False)
 class RenderContext:
     """What sounds need to know about where they are played."""
 
     piece: Piece
     sample_rate: int
-    loops: dict[tuple[object, ...], Stereo] = field(default_factory=dict)
-    """Loops of this render's held chords: the same note in the same colour is made once."""
+    origin: int = 0
+    """The frame of the piece with which the buffer begins that notes are added to."""
+
+    kept: Kept = field(default_factory=Kept)
+    takes: dict[object, int] = field(default_factory=dict)
+    """How often each sound that has several takes has been played."""
+
+    def take(self, sound: object, count: int) -> int:
+        """The take of a sound that is due, of ``count`` that are played in turn."""
+        if count == 1:
+            return 0
+        played = self.takes.get(sound, 0)
+        self.takes[sound] = (played + 1) % count
+        return played
 
     @cached_property
     def open(self) -> float:
@@ -63,7 +104,12 @@ class RenderContext:
         return _SHOT_ATTACK_SECONDS[self.piece.config.attack]
 
     def frame(self, beat: float) -> int:
+        """The frame of the piece at a beat."""
         return round(beat * self.seconds_per_beat * self.sample_rate)
+
+    def place(self, beat: float) -> int:
+        """Where a beat lies in the buffer that notes are added to; what is over already is its first frame."""
+        return max(self.frame(beat) - self.origin, 0)
 
     def frames(self, seconds: float) -> int:
         return max(round(seconds * self.sample_rate), 1)

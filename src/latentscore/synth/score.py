@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,10 +22,19 @@ SHORT_CLOSING_SECONDS, LONG_CLOSING_SECONDS = 0.95, 4.0
 
 @dataclass(frozen=True)
 class Score:
-    """The whole piece: notes of each layer in order of start, and the plan they were made from."""
+    """The whole piece: the notes of each bar as they were composed, those of the closing, and the plan behind them."""
 
     piece: Piece
-    layers: Mapping[str, Sequence[Note]]
+    bars: Sequence[Mapping[str, Sequence[Note]]]
+    closing: Mapping[str, Sequence[Note]]
+
+    @cached_property
+    def layers(self) -> Mapping[str, Sequence[Note]]:
+        """The notes of each layer in order of start, those of the closing at the end."""
+        return {
+            layer: [*sorted(note for bar in self.bars for note in bar[layer]), *self.closing.get(layer, ())]
+            for layer in LAYERS
+        }
 
     @property
     def notes(self) -> list[Note]:
@@ -45,11 +56,14 @@ class Composer:
         """The notes of one bar by layer, each in the order of its style. A layer that rests has none."""
         return {layer: self._layer(layer, index) for layer in LAYERS}
 
-    def change(self, config: MusicConfig) -> None:
-        """Go on with another config from the next bar on: layers keep their places, and strike what they hold anew."""
-        self.piece = replace(self.piece, config=config)
-        for memory in self._memories.values():
+    def branch(self, piece: Piece) -> Composer:
+        """A composer that goes on with another piece from the next bar on: layers keep their places, and strike what they
+        hold anew."""
+        composer = Composer(piece)
+        composer._memories = copy.deepcopy(self._memories)
+        for memory in composer._memories.values():
             memory.pop("last", None)
+        return composer
 
     def _layer(self, layer: str, index: int) -> list[Note]:
         if not self.piece.form.plays(layer, index):
@@ -76,13 +90,13 @@ def compose(config: MusicConfig, seconds: float, seed: int = 0) -> Score:
     piece = Piece(config, seconds, seed)
     closing = closing_beat(piece)
     composer = Composer(piece)
-    layers: dict[str, list[Note]] = {layer: [] for layer in LAYERS}
     # One bar more, for what is played a little before its bar.
-    for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR) + 1):
-        for layer, notes in composer.bar(index).items():
-            layers[layer] += notes
-    layers = {layer: sorted(n for n in notes if n.start < closing - 1e-9) for layer, notes in layers.items()}
-    return Score(piece, close(piece, layers))
+    bars = [
+        {layer: [n for n in notes if n.start < closing - 1e-9] for layer, notes in composer.bar(index).items()}
+        for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR) + 1)
+    ]
+    last = {layer: max((note for bar in bars for note in bar[layer]), default=None) for layer in ("bass", "melody")}
+    return Score(piece, bars, close(piece, last))
 
 
 def closing_beat(piece: Piece) -> float:
@@ -96,27 +110,28 @@ def closing_beat(piece: Piece) -> float:
     return float(math.floor(beat / grid) * grid) if grid else beat
 
 
-def close(piece: Piece, layers: Mapping[str, list[Note]]) -> dict[str, list[Note]]:
-    """The layers of a piece that ends, with its closing: the home chord of the pad, from the closing beat to the end.
+def close(piece: Piece, last: Mapping[str, Note | None]) -> dict[str, list[Note]]:
+    """The closing of a piece that ends: the home chord of the pad, from the closing beat to the end.
 
-    In pieces of more than 12 s bass and melody come home as well. What began before sounds on unchanged, so a piece is
-    the beginning of any longer one until it closes.
+    In pieces of more than 12 s bass and melody come home as well, from their ``last`` notes. What began before sounds on
+    unchanged, so a piece is the beginning of any longer one until it closes.
     """
     at = closing_beat(piece)
     length = piece.beats - at
     home = 48 + piece.key
     tones = (home - 12, home, home + piece.scale[4], home + 12 + piece.scale[2])
-    closed = {layer: list(notes) for layer, notes in layers.items()}
-    closed["pad"] += [
-        Note(at, length, float(p), 0.62, pan, "main", at) for p, pan in zip(tones, (0, -0.3, 0.3, 0), strict=True)
-    ]
+    closing = {
+        "pad": [
+            Note(at, length, float(p), 0.62, pan, "main", at) for p, pan in zip(tones, (0, -0.3, 0.3, 0), strict=True)
+        ]
+    }
     if piece.seconds > 12.0:
         for layer, velocity in (("bass", 0.66), ("melody", 0.58)):
-            last = layers[layer][-1] if layers[layer] else None
-            if last and last.start + last.length < at + 0.5:
-                pitch = _home_near(piece, layer, last.pitch)
-                closed[layer].append(Note(at, length, pitch, velocity, last.pan, "main", at))
-    return closed
+            note = last[layer]
+            if note and note.start + note.length < at + 0.5:
+                pitch = _home_near(piece, layer, note.pitch)
+                closing[layer] = [Note(at, length, pitch, velocity, note.pan, "main", at)]
+    return closing
 
 
 def _home_near(piece: Piece, layer: str, pitch: float) -> float:

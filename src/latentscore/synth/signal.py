@@ -485,13 +485,14 @@ def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
 
 
 @jit
-def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate):
-    """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames."""
+def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate, states):
+    """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames.
+
+    ``states`` are the two states of each side and the gains reached: six numbers that go on from call to call.
+    """
     frames = buffer.shape[1]
     k = 1.0 / resonance
-    l1 = l2 = r1 = r2 = 0.0
-    gl = gains_left[0]
-    gr = gains_right[0]
+    l1, l2, r1, r2, gl, gr = states[0], states[1], states[2], states[3], states[4], states[5]
     for b in range(cutoffs_left.shape[0]):
         begin = b * block
         end = min(begin + block, frames)
@@ -521,6 +522,7 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
             right[j] = gr * 0.5 * (before_r + r2)
             gl += slope_left
             gr += slope_right
+    states[0], states[1], states[2], states[3], states[4], states[5] = l1, l2, r1, r2, gl, gr
 
 
 @jit

@@ -13,11 +13,31 @@ from latentscore.loudness import TINY, oversampling
 from latentscore.synth.signal import Stereo
 
 # Delay lines of the reverb in seconds at full size: no two share a divisor at usual rates.
-_LINES = np.array([0.0297, 0.0371, 0.0411, 0.0437, 0.0513, 0.0577, 0.0631, 0.0683])
+_LINES = np.array([
+    0.0241, 0.0307, 0.0389, 0.0461, 0.0533, 0.0619, 0.0701, 0.0797,
+    0.0271, 0.0347, 0.0421, 0.0499, 0.0571, 0.0661, 0.0743, 0.0857,
+])  # fmt: skip
+
+# Delays of the allpasses that blur what enters the reverb, in seconds: four for the left, four for the right.
+_DIFFUSERS = np.array([0.00277, 0.00421, 0.00657, 0.00961, 0.00307, 0.00473, 0.00713, 0.00887])
+_DIFFUSION = 0.65
+
+_DRIFT_FRAMES = np.array([54, 72, 42, 66, 48, 78, 60, 36, 70, 50, 64, 56, 76, 44, 58, 68])
+"""How far each line drifts from its length and back at 48 kHz: it blurs the modes."""
+
+_DRIFT_SPEED = 100.0
+"""Frames a second at 48 kHz: 3.6 cents of pitch."""
+
+_HIGH_HZ, _HIGH_SHARE = 8000.0, 0.33
+"""At this frequency the reverberation lasts this share of what it lasts below 1 kHz."""
 
 BLOCK = 128
-"""Most frames that the room works on at once; fewer where a delay is shorter than that."""
+"""Most frames that the room works on at once; fewer where a delay is shorter than that. Always a power of two."""
 
+STEP = 3072
+"""Frames in which a piece goes through room and bus: a multiple of every block that they work on."""
+
+_SIZES = (0.3, 0.6, 0.88, 1.0)
 _SPACES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.95, 1.0)
 
 
@@ -28,7 +48,7 @@ def reverb_seconds(space: float) -> float:
 
 def reverb_level(space: float) -> float:
     """Gain of the reverb's return."""
-    return float(np.interp(space, _SPACES, (0.1, 0.2, 0.5, 0.72, 0.9, 1.1, 1.15)))
+    return float(np.interp(space, _SPACES, (0.1, 0.19, 0.47, 0.71, 1.1, 1.27, 1.3)))
 
 
 def echo_feedback(echo: float) -> float:
@@ -54,187 +74,303 @@ def mix(
 
     Everything here is linear: the mixes of parts add up to the mix of the whole.
     """
-    rt60 = reverb_seconds(config.space)
-    size = float(np.interp(rt60, (0.15, 0.6, 2.7, 5.0), (0.3, 0.6, 1.0, 1.25)))
-    lengths = (_LINES * size * sample_rate).astype(np.int64) | 1
-    # The mixing matrix is orthogonal once divided by the square root of eight.
-    gains = 10.0 ** (-3.0 * lengths / (rt60 * sample_rate)) / math.sqrt(8.0)
-    echo_frames = max(round(0.75 * seconds_per_beat * sample_rate), 32)
-    block = min(BLOCK, int(lengths.min()), echo_frames) // 32 * 32
-    out = np.empty(groups.shape[1:], np.float32)
-    _room(
-        groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
-        reverb_level(config.space), lengths, int(lengths.max()), gains.astype(np.float32), 0.12 * sample_rate / 48_000.0,
-        echo_frames, echo_feedback(config.echo), echo_level(config.echo),
-        0.15 * min(sample_rate / 48_000.0, 2.0),
-        1.0 - math.exp(-math.tau * 70.0 / sample_rate), width(config.stereo), block,
-    )  # fmt: skip
-    return out
+    return Room(config, seconds_per_beat, sample_rate).process(groups, reverb_sends, echo_sends)
+
+
+class Room:
+    """Echo, reverb and width of one config, with all that rings in them.
+
+    ``process`` may be called again and again with what follows: the result is that of one call, to the byte, as long as
+    every call but the last has a multiple of ``BLOCK`` frames.
+    """
+
+    def __init__(self, config: MusicConfig, seconds_per_beat: float, sample_rate: int):
+        rate = sample_rate
+        rt60 = reverb_seconds(config.space)
+        size = float(np.interp(rt60, (0.15, 0.6, 2.7, 5.0), _SIZES))
+        lengths = (_LINES * size * rate).astype(np.int64) | 1
+        diffusers = np.maximum(_DIFFUSERS * rate, 8).astype(np.int64) | 1
+        echo_frames = max(round(0.75 * seconds_per_beat * rate), 32)
+        shortest = min(BLOCK, int(lengths.min()), int(diffusers.min()), echo_frames)
+        self._block = block = 1 << int(math.log2(shortest))
+        drifts = np.maximum(np.round(_DRIFT_FRAMES * rate / 48_000), 1).astype(np.int64)
+        steps = max(round(48_000 / (_DRIFT_SPEED * block)), 1)
+        self._line_settings = (lengths, drifts, steps, *_absorption(lengths + drifts / 2 + 1.5, rt60, rate))
+        self._diffusers = diffusers
+        self._lines = _ring(16, int(lengths.max() + drifts.max()) + 4, block)
+        self._diffused = _ring(8, int(diffusers.max()), block)
+        self._echoes = _ring(2, echo_frames, block)
+        self._counts = np.zeros(1, np.int64)
+        self._work = np.zeros((30, block), np.float32)
+        # The last of each repeat, then the slow parts of the sounds on their way to echo and reverb.
+        self._past = np.zeros(6, np.float32)
+        damping = 0.15 * min(rate / 48_000.0, 2.0)
+        self._echo = np.array(
+            (echo_level(config.echo), echo_feedback(config.echo), damping, _slow(70.0, rate)), np.float32
+        )
+        self._echo_frames = echo_frames
+        self._levels = np.array((reverb_level(config.space), width(config.stereo), _slow(110.0, rate)), np.float32)
+
+    def process(self, groups: NDArray[np.float32], reverb_sends: list[float], echo_sends: list[float]) -> Stereo:
+        """The sound of the room for what follows, shape (groups, 2, frames) to (2, frames)."""
+        out = np.empty(groups.shape[1:], np.float32)
+        _room(
+            groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32), self._levels,
+            *self._line_settings, self._lines, self._diffusers, self._diffused, self._echo_frames, self._echo,
+            self._echoes, self._past, self._counts, self._work, self._block,
+        )  # fmt: skip
+        return out
+
+
+def _ring(lines: int, longest: int, block: int) -> NDArray[np.float32]:
+    """Delay lines of whole blocks, so that writing never wraps inside a block; the first two blocks are repeated at the
+    end, so that reading does not either."""
+    return np.zeros((lines, (longest // block + 4) * block), np.float32)
+
+
+def _slow(hz: float, rate: int) -> float:
+    """The share of its way that a one-pole low-pass goes in each frame."""
+    return 1.0 - math.exp(-math.tau * hz / rate)
+
+
+def _absorption(
+    lengths: NDArray[np.float64], rt60: float, rate: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The two different taps of each line's symmetric filter: outer and middle.
+
+    At low frequencies a line falls by 60 dB in ``rt60``, at 8 kHz in a third of it (J.-M. Jot's rule, 1991). What reading
+    between samples takes away there, 0.8 dB on average at 48 kHz, counts.
+    """
+    keep = 10.0 ** (-3.0 * lengths / (rt60 * rate))
+    turn = 1.0 - math.cos(math.tau * min(_HIGH_HZ, 0.35 * rate) / rate)
+    between = np.linspace(0.0, 1.0, 101)
+    reading = 10.0 ** float(np.mean(0.5 * np.log10(1.0 - 2.0 * between * (1.0 - between) * turn)))
+    high = np.minimum(keep ** (1.0 / _HIGH_SHARE - 1.0) / reading, 1.0)
+    outer = np.minimum((1.0 - high) / (2.0 * turn), 0.25)
+    # The mixing matrix is orthogonal once divided by two.
+    return (0.5 * keep * outer).astype(np.float32), (0.5 * keep * (1.0 - 2.0 * outer)).astype(np.float32)
 
 
 @jit
 def _room(
-    groups, out, reverb_sends, echo_sends, reverb_gain, lengths, longest, gains, damping,
-    echo_frames, echo_feedback, echo_gain, echo_damping, echo_high, side_gain, block,
+    groups, out, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, lines, diffusers, diffused,
+    echo_frames, echo, echoes, past, counts, work, block,
 ):  # fmt: skip
     """In blocks of ``block`` frames, shorter than any delay: what comes out of a line was written in an earlier block.
 
     Every step is a loop of its own over one or two lines, because that is what a compiler turns into vector instructions.
     """
     frames = out.shape[1]
-    # Rings are whole blocks long, so writing never wraps inside a block; reading may, so the first block is repeated.
-    ring = (longest // block + 2) * block
-    lines = np.zeros((8, ring + block), np.float32)
-    before = np.zeros(8, np.float32)
-    taps = np.zeros((8, block), np.float32)
-    echo_ring = (echo_frames // block + 2) * block
-    echo_lines = np.zeros((2, echo_ring + block), np.float32)
-    repeats = np.zeros((2, block), np.float32)
-    dry = np.zeros((2, block), np.float32)
-    to_room = np.zeros((2, block), np.float32)
-    to_echo = np.zeros((2, block), np.float32)
-    last = np.zeros(2, np.float32)
-    rumble = np.zeros(2, np.float32)
-    keep = np.float32(1.0 - damping)
-    lose = np.float32(damping)
-    back = np.float32(echo_feedback)
-    wet = np.float32(0.5 * reverb_gain)
+    dry = work[0:2]
+    to_room = work[2:4]
+    to_echo = work[4:6]
+    repeats = work[6:8]
+    wet = work[8:10]
+    taps = work[10:26]
     half = np.float32(0.5)
-    side = np.float32(0.5 * side_gain)
-    first = np.float32(echo_gain)
-    echo_lose = np.float32(echo_damping)
-    echo_keep = np.float32(1.0 - echo_damping)
-    high = np.float32(echo_high)
-    low = np.float32(1.0 - echo_high)
-    write = 0
-    echo_write = 0
+    gain = half * levels[0]
+    side = half * levels[1]
     for begin in range(0, frames, block):
         size = min(block, frames - begin)
+        _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo)
+        _no_rumble(to_echo, past[2:4], echo[3])
+        _echo_step(to_echo, repeats, echoes, echo_frames, echo, past, counts[0], block)
         for c in range(2):
-            straight = dry[c]
             reverb = to_room[c]
-            echo = to_echo[c]
-            for j in range(block):
-                straight[j] = np.float32(0.0)
-            for j in range(block):
-                reverb[j] = echo[j] = np.float32(TINY)
-            for g in range(groups.shape[0]):
-                reverb_send = reverb_sends[g]
-                echo_send = echo_sends[g]
-                source = groups[g, c, begin : begin + size]
-                for j in range(size):
-                    straight[j] += source[j]
-                for j in range(size):
-                    reverb[j] += reverb_send * source[j]
-                for j in range(size):
-                    echo[j] += echo_send * source[j]
-
-        # Echo: what comes back on the left goes out again on the right, without rumble and a little duller.
-        read = echo_write - echo_frames
-        if read < 0:
-            read += echo_ring
-        for c in range(2):
-            past = echo_lines[c, read : read + block]
             repeat = repeats[c]
-            # A little duller with each turn; what would build up below 70 Hz is kept out on the way in.
-            repeat[0] = echo_keep * past[0] + echo_lose * last[c]
-            for j in range(1, block):
-                repeat[j] = echo_keep * past[j] + echo_lose * past[j - 1]
-            last[c] = past[block - 1]
-        echo_left = to_echo[0]
-        echo_right = to_echo[1]
-        rumble_left = rumble[0]
-        rumble_right = rumble[1]
-        for j in range(block):
-            rumble_left = low * rumble_left + high * echo_left[j]
-            rumble_right = low * rumble_right + high * echo_right[j]
-            echo_left[j] -= rumble_left
-            echo_right[j] -= rumble_right
-        rumble[0] = rumble_left
-        rumble[1] = rumble_right
-        repeat_left = repeats[0]
-        repeat_right = repeats[1]
-        now_left = echo_lines[0, echo_write : echo_write + block]
-        now_right = echo_lines[1, echo_write : echo_write + block]
-        # The first repeat is mostly on the left, wherever the note was.
-        for j in range(block):
-            now_left[j] = echo_left[j] + half * echo_right[j] + back * repeat_right[j]
-        for j in range(block):
-            now_right[j] = half * echo_right[j] + back * repeat_left[j]
-        for c in range(2):
-            repeat = repeats[c]
-            reverb = to_room[c]
-            for j in range(block):
-                repeat[j] *= first
             for j in range(block):
                 reverb[j] += half * repeat[j]
-        if echo_write == 0:
-            for c in range(2):
-                for j in range(block):
-                    echo_lines[c, echo_ring + j] = echo_lines[c, j]
-        echo_write += block
-        if echo_write == echo_ring:
-            echo_write = 0
-
-        # Reverb: eight delay lines, each a little duller at every turn.
-        for k in range(8):
-            read = write - lengths[k]
-            if read < 0:
-                read += ring
-            bright = gains[k] * keep
-            dull = gains[k] * lose
-            old = lines[k, read : read + block]
-            fresh = taps[k]
-            fresh[0] = bright * old[0] + dull * before[k]
-            for j in range(1, block):
-                fresh[j] = bright * old[j] + dull * old[j - 1]
-            before[k] = old[block - 1]
-        for k in range(8):
-            straight = dry[k & 1]
-            sign = wet if k & 2 == 0 else -wet
-            fresh = taps[k]
+        _no_rumble(to_room, past[4:6], levels[2])
+        _diffuse(to_room, diffusers, diffused, counts[0], block)
+        _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, taps, counts[0], block)
+        for c in range(2):
+            straight = dry[c]
+            repeat = repeats[c]
+            reverb = wet[c]
             for j in range(block):
-                straight[j] += sign * fresh[j]
+                straight[j] += repeat[j] + gain * reverb[j]
         left = dry[0]
         right = dry[1]
-        for j in range(block):
-            left[j] += repeat_left[j]
-        for j in range(block):
-            right[j] += repeat_right[j]
         out_left = out[0, begin : begin + size]
         out_right = out[1, begin : begin + size]
         for j in range(size):
             out_left[j] = half * (left[j] + right[j]) + side * (left[j] - right[j])
         for j in range(size):
             out_right[j] = half * (left[j] + right[j]) - side * (left[j] - right[j])
+        counts[0] += 1
 
-        # What the lines give back is mixed by a Hadamard matrix, in three rounds of sums and differences.
-        apart = 1
-        while apart < 8:
-            for k in range(8):
-                if k & apart == 0:
-                    a = taps[k]
-                    b = taps[k + apart]
-                    for j in range(block):
-                        one = a[j]
-                        other = b[j]
-                        a[j] = one + other
-                        b[j] = one - other
-            apart *= 2
-        for k in range(8):
-            fresh = taps[k]
-            reverb = to_room[k & 1]
-            line = lines[k, write : write + block]
-            sign = np.float32(-1.0) if k == 2 or k == 3 else np.float32(1.0)
-            for j in range(block):
-                line[j] = fresh[j] + sign * reverb[j]
-        if write == 0:
-            for k in range(8):
-                for j in range(block):
-                    lines[k, ring + j] = lines[k, j]
-        write += block
-        if write == ring:
-            write = 0
+
+@jit
+def _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo):
+    """One block of the dry sound, and what of it goes to reverb and echo."""
+    for c in range(2):
+        straight = dry[c]
+        reverb = to_room[c]
+        echo = to_echo[c]
+        for j in range(straight.shape[0]):
+            straight[j] = np.float32(0.0)
+        for j in range(straight.shape[0]):
+            reverb[j] = echo[j] = np.float32(TINY)
+        for g in range(groups.shape[0]):
+            reverb_send = reverb_sends[g]
+            echo_send = echo_sends[g]
+            source = groups[g, c, begin : begin + size]
+            for j in range(size):
+                straight[j] += source[j]
+            for j in range(size):
+                reverb[j] += reverb_send * source[j]
+            for j in range(size):
+                echo[j] += echo_send * source[j]
+
+
+@jit
+def _no_rumble(sides, slow, high):
+    """Take away what moves slower than a one-pole low-pass with the share ``high``, whose state is ``slow``."""
+    low = np.float32(1.0) - high
+    left = sides[0]
+    right = sides[1]
+    slow_left = slow[0]
+    slow_right = slow[1]
+    for j in range(left.shape[0]):
+        slow_left = low * slow_left + high * left[j]
+        slow_right = low * slow_right + high * right[j]
+        left[j] -= slow_left
+        right[j] -= slow_right
+    slow[0] = slow_left
+    slow[1] = slow_right
+
+
+@jit
+def _echo_step(to_echo, repeats, lines, echo_frames, settings, past, number, block):
+    """Echo: what comes back on the left goes out again on the right, a little duller with each turn."""
+    first, back, lose = settings[0], settings[1], settings[2]
+    keep = np.float32(1.0) - lose
+    half = np.float32(0.5)
+    ring = lines.shape[1] - 2 * block
+    write = number * block % ring
+    read = (write - echo_frames) % ring
+    for c in range(2):
+        old = lines[c, read : read + block]
+        repeat = repeats[c]
+        repeat[0] = keep * old[0] + lose * past[c]
+        for j in range(1, block):
+            repeat[j] = keep * old[j] + lose * old[j - 1]
+        past[c] = old[block - 1]
+    left = to_echo[0]
+    right = to_echo[1]
+    repeat_left = repeats[0]
+    repeat_right = repeats[1]
+    now_left = lines[0, write : write + block]
+    now_right = lines[1, write : write + block]
+    # The first repeat is mostly on the left, wherever the note was.
+    for j in range(block):
+        now_left[j] = left[j] + half * right[j] + back * repeat_right[j]
+    for j in range(block):
+        now_right[j] = half * right[j] + back * repeat_left[j]
+    for c in range(2):
+        repeat = repeats[c]
+        for j in range(block):
+            repeat[j] *= first
+        _repeat_beginning(lines[c], ring, write, block)
+
+
+@jit
+def _repeat_beginning(line, ring, write, block):
+    """What is written to the first two blocks of a ring is written behind its end as well."""
+    if write < 2 * block:
+        for j in range(write, write + block):
+            line[ring + j] = line[j]
+
+
+@jit
+def _diffuse(sides, lengths, lines, number, block):
+    """Four allpasses in a row on each side (M. Schroeder, 1962): one click becomes a short cloud of clicks."""
+    again = np.float32(_DIFFUSION)
+    ring = lines.shape[1] - 2 * block
+    write = number * block % ring
+    for k in range(8):
+        read = (write - lengths[k]) % ring
+        sound = sides[k // 4]
+        old = lines[k, read : read + block]
+        now = lines[k, write : write + block]
+        for j in range(block):
+            before = old[j]
+            fed = sound[j] - again * before
+            now[j] = fed
+            sound[j] = before + again * fed
+        _repeat_beginning(lines[k], ring, write, block)
+
+
+@jit
+def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, taps, number, block):
+    """Reverb: sixteen delay lines that drift, each duller at every turn, mixed by fours.
+
+    ``taps`` are what comes out of the lines, ``wet`` what of it is heard, and what goes in again is written.
+    """
+    ring = lines.shape[1] - 2 * block
+    write = number * block % ring
+    step = np.float32(1.0) / np.float32(steps)
+    for k in range(16):
+        # The line is longer by 0 to drifts[k] frames, back and forth in straight lines; a whole frame takes so many steps.
+        turn = drifts[k] * steps
+        place = (number + 37 * k) % (2 * turn)
+        up = place < turn
+        place = place if up else 2 * turn - 1 - place
+        whole = place // steps
+        part = np.float32(place - whole * steps) * step
+        slope = step / np.float32(block)
+        if not up:
+            part += step
+            slope = -slope
+        read = write - lengths[k] - whole - 3
+        if read < 0:
+            read += ring
+        old = lines[k, read : read + block + 3]
+        out = taps[k]
+        o = outer[k]
+        m = middle[k]
+        for j in range(block):
+            f = part + slope * np.float32(np.int32(j))
+            a = old[j + 3]
+            b = old[j + 2]
+            c_ = old[j + 1]
+            d = old[j]
+            out[j] = o * (a + f * (b - a) + c_ + f * (d - c_)) + m * (b + f * (c_ - b))
+    # Hadamard's matrix on four lines each, whose results go to four different groups of four.
+    for k in range(0, 16, 4):
+        _four(taps[k], taps[k + 1], taps[k + 2], taps[k + 3])
+    # Each mixed line holds four; four of them are all lines, with signs that keep the sides apart.
+    for c in range(2):
+        _sum(wet[c], taps[c], taps[4 + c], taps[8 + c], taps[12 + c])
+    for k in range(16):
+        to = (k % 4) * 4 + k // 4
+        out = taps[k]
+        source = to_room[to & 1]
+        sign = np.float32(-1.0) if to & 4 else np.float32(1.0)
+        line = lines[to, write : write + block]
+        for j in range(block):
+            line[j] = out[j] + sign * source[j]
+        _repeat_beginning(lines[to], ring, write, block)
+
+
+@jit
+def _sum(out, a, b, c, d):
+    for j in range(out.shape[0]):
+        out[j] = a[j] + b[j] + c[j] + d[j]
+
+
+@jit
+def _four(a, b, c, d):
+    """Sums and differences of four lines, in place."""
+    for j in range(a.shape[0]):
+        one = a[j] + b[j]
+        two = a[j] - b[j]
+        three = c[j] + d[j]
+        four = c[j] - d[j]
+        a[j] = one + three
+        b[j] = two + four
+        c[j] = one - three
+        d[j] = two - four
 
 
 # --- the bus ------------------------------------------------------------------------------------------------------
@@ -243,17 +379,33 @@ BUS_BLOCK = 256
 """Frames that the bus works on at once."""
 
 
+class Bus:
+    """Tone by brightness and drive by grain, with the state of their filters. Not linear, so stems end before it.
+
+    Blocks in a row give the same bytes as one call over all of them, if every block but the last has a whole number of
+    ``STEP`` frames.
+    """
+
+    def __init__(self, config: MusicConfig, sample_rate: int) -> None:
+        # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
+        shelf = _high_shelf(700.0, 20.0 * (config.brightness - 0.5), sample_rate)
+        cutoff = 1100.0 * 2.0 ** (5.2 * config.brightness)
+        low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
+        drive = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (14.0, 0.1, 0.75)}[config.grain]
+        dc = 1.0 - math.exp(-math.tau * 14.0 / sample_rate)
+        # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
+        feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
+        self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive)
+        self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12)
+
+    def apply(self, samples: Stereo) -> None:
+        """Change ``samples``, shape (2, frames), in place."""
+        _bus(samples, *self._settings, *self._state)
+
+
 def bus(samples: Stereo, config: MusicConfig, sample_rate: int) -> None:
-    """Tone by brightness and drive by grain, in place. Not linear, so stems end before it."""
-    # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
-    shelf = _high_shelf(700.0, 20.0 * (config.brightness - 0.5), sample_rate)
-    cutoff = 1100.0 * 2.0 ** (5.2 * config.brightness)
-    low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
-    drive, bias, share = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (14.0, 0.1, 0.75)}[config.grain]
-    dc = 1.0 - math.exp(-math.tau * 14.0 / sample_rate)
-    # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
-    feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
-    _bus(samples, feed, np.array(shelf[3:] + low[3:]), dc, drive, bias, share)
+    """All of a sound at once, in place: see :class:`Bus`."""
+    Bus(config, sample_rate).apply(samples)
 
 
 def _high_shelf(hz: float, gain_db: float, rate: int) -> tuple[float, ...]:
@@ -279,7 +431,7 @@ def _low_pass(hz: float, rate: int) -> tuple[float, ...]:
 
 
 @jit
-def _bus(samples, feed, poles, dc, drive, bias, share):
+def _bus(samples, feed, poles, dc, drive, bias, share, past, states):
     """Mean removed, shelf and low-pass in one: ``feed`` are the six taps of what they take from the input, ``poles`` the
     two by two feedback coefficients; then drive."""
     f0, f1, f2, f3, f4, f5 = feed[0], feed[1], feed[2], feed[3], feed[4], feed[5]
@@ -290,11 +442,11 @@ def _bus(samples, feed, poles, dc, drive, bias, share):
     rest = bias - bias**3 / 3.0
     makeup = 1.0 / (drive * (1.0 - bias * bias)) if drive > 0 else 0.0
     frames = samples.shape[1]
-    past = np.zeros((2, BUS_BLOCK + 5))
     toned = np.empty((2, BUS_BLOCK))
     # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago; n
     # after the mean that drive adds.
-    lm = rm = ly1 = ry1 = ly2 = ry2 = lz1 = rz1 = lz2 = rz2 = ln = rn = 0.0
+    lm, rm, ly1, ry1, ly2, ry2 = states[0], states[1], states[2], states[3], states[4], states[5]
+    lz1, rz1, lz2, rz2, ln, rn = states[6], states[7], states[8], states[9], states[10], states[11]
     for begin in range(0, frames, BUS_BLOCK):
         size = min(BUS_BLOCK, frames - begin)
         for c in range(2):
@@ -345,6 +497,8 @@ def _bus(samples, feed, poles, dc, drive, bias, share):
             line = toned[c]
             for j in range(size):
                 target[j] = line[j]
+    states[0], states[1], states[2], states[3], states[4], states[5] = lm, rm, ly1, ry1, ly2, ry2
+    states[6], states[7], states[8], states[9], states[10], states[11] = lz1, rz1, lz2, rz2, ln, rn
 
 
 def limit(samples: Stereo, out: NDArray[np.float32], gain: float, ceiling: float) -> float:
@@ -366,40 +520,92 @@ def _limit(samples, bits, flat, gain, ceiling, near, near_bits, oversampling):
     frames = samples.shape[1]
     blocks = (frames + 31) // 32
     need = np.ones(blocks + 1)
-    for b in range(blocks):
+    held = np.ones(blocks + 1)
+    _needs(samples, bits, need, 0, blocks, gain, ceiling, near, near_bits, oversampling)
+    _hold(need, held, 0, blocks + 1)
+    return _apply(samples, flat, held, 0, blocks, gain)
+
+
+@jit
+def _needs(samples, bits, need, first, end, gain, ceiling, near, near_bits, oversampling):
+    """The gain that each block of 32 frames needs to stay under the ceiling."""
+    frames = samples.shape[1]
+    for b in range(first, end):
+        need[b] = 1.0
         highest = max(_highest(bits[0, 32 * b : 32 * b + 32]), _highest(bits[1, 32 * b : 32 * b + 32]))
         if highest > near_bits:
             top = _true_peak(samples, 32 * b, min(32 * b + 32, frames), near, oversampling)
             if top * gain > ceiling:
                 need[b] = ceiling / (top * gain)
-    # Look ahead and hold for eight blocks (5 ms at 48 kHz), then let go slowly, then smooth over the same eight.
-    held = np.ones(blocks + 1)
-    for b in range(blocks + 1):
+
+
+@jit
+def _hold(need, held, first, end):
+    """Look ahead and hold for eight blocks (5 ms at 48 kHz), then let go slowly."""
+    for b in range(first, end):
         m = 1.0
-        for k in range(max(b - 9, 0), min(b + 10, blocks + 1)):
+        for k in range(max(b - 9, 0), min(b + 10, need.shape[0])):
             m = min(m, need[k])
-        held[b] = m
-    for b in range(1, blocks + 1):
-        held[b] = min(held[b], held[b - 1] + 0.012 * (1.0 - held[b - 1]) + 1e-5)
-    smooth = np.ones(blocks + 1)
-    least = 1.0
-    for b in range(blocks + 1):
-        s = 0.0
-        for k in range(-8, 9):
-            s += held[min(max(b + k, 0), blocks)]
-        smooth[b] = s / 17.0
-        least = min(least, smooth[b])
-    for b in range(blocks):
-        g = np.float32(smooth[b] * gain)
-        slope = np.float32((smooth[b + 1] - smooth[b]) * gain / 32.0)
+        held[b] = min(m, held[b - 1] + 0.012 * (1.0 - held[b - 1]) + 1e-5) if b else m
+
+
+@jit
+def _smoothed(held, b):
+    s = 0.0
+    for k in range(-8, 9):
+        s += held[min(max(b + k, 0), held.shape[0] - 1)]
+    return s / 17.0
+
+
+@jit
+def _apply(samples, flat, held, first, end, gain):
+    """Write the blocks from ``first`` to ``end`` with what is held, smoothed over eight blocks; the smallest gain."""
+    least = now = _smoothed(held, first)
+    for b in range(first, end):
+        after = _smoothed(held, b + 1)
+        g = np.float32(now * gain)
+        slope = np.float32((after - now) * gain / 32.0)
         left = samples[0, 32 * b : 32 * b + 32]
         right = samples[1, 32 * b : 32 * b + 32]
-        pairs = flat[64 * b : 64 * b + 64]
+        pairs = flat[64 * (b - first) : 64 * (b - first) + 64]
         for j in range(left.shape[0]):
             moved = g + slope * np.float32(j)
             pairs[2 * j] = left[j] * moved
             pairs[2 * j + 1] = right[j] * moved
+        now = after
+        least = min(least, now)
     return least
+
+
+class Limiter:
+    """The limiter of :func:`limit` for a sound that comes in blocks; what it returns lags by ``LAG`` frames."""
+
+    LAG = 20 * 32
+    _PAST = 10 * 32
+
+    def __init__(self, ceiling: float) -> None:
+        self._ceiling = ceiling
+        self._near = np.float32(0.63 * ceiling)
+        self._samples = np.zeros((2, self._PAST + self.LAG), np.float32)
+        self._need = np.ones(self._samples.shape[1] // 32)
+        self._held = self._need.copy()
+
+    def feed(self, samples: Stereo) -> NDArray[np.float32]:
+        """Take the next ``samples``, shape (2, frames) with a multiple of 32 frames; as many that are ready, (frames, 2)."""
+        out = np.empty((samples.shape[1], 2), np.float32)
+        window = np.concatenate([self._samples, samples], axis=1)
+        old, new = len(self._need), samples.shape[1] // 32
+        need, held = np.concatenate([self._need, np.ones(new)]), np.concatenate([self._held, np.ones(new)])
+        # The last block waits for its neighbour, and the last nine of those held for what they look ahead to.
+        _needs(
+            window, window.view(np.int32), need, old - 1, old + new - 1, 1.0, self._ceiling, self._near,
+            self._near.view(np.int32), oversampling(),
+        )  # fmt: skip
+        _hold(need, held, old - 10, old + new - 10)
+        first = self._PAST // 32
+        _apply(window, out.reshape(-1), held, first, first + new, 1.0)
+        self._samples, self._need, self._held = window[:, samples.shape[1] :].copy(), need[new:], held[new:]
+        return out
 
 
 @jit

@@ -76,7 +76,7 @@ class Wave:
         rate = context.sample_rate
         # A chord's voices are tuned in steps of ten cents, so that the same chord comes from the same loops.
         hz = hertz(round(note.pitch, 1))
-        start = context.frame(note.start)
+        start = context.place(note.start)
         if self.unison < 2 or self.bite > 0 or hz > 0.45 * rate or start >= out.shape[1]:
             return False
         apart = 2.0 ** (self.cents * context.looseness / 1200.0) - 1.0
@@ -90,7 +90,8 @@ class Wave:
         if frames > held + release:
             return False
         key = (self, hz)
-        if key not in context.loops:
+        loop = context.kept.get(key)
+        if loop is None:
             table = table_for(self.shape, hz, self.cutoff_hz * context.open * (hz / 262.0) ** self.track, rate)
             left, right = self._gains(note, 0.0, 1.0)
             turns = round(self.vibrato_hz * frames / rate)
@@ -98,15 +99,14 @@ class Wave:
             deviation = 2.0 ** (self.vibrato_cents / 1200.0) - 1.0
             sway = deviation * cycles / (math.tau * turns) if turns else 0.0
             phases = np.array([(0.23 * voice + 0.137 * round(note.pitch)) % 1.0 for voice in range(self.unison)])
-            context.loops[key] = make_loop(
-                frames, table, np.array([cycles + offset for offset in offsets]), phases, left, right, sway, turns
-            )
+            voices = np.array([cycles + offset for offset in offsets])
+            loop = context.kept.keep(key, make_loop(frames, table, voices, phases, left, right, sway, turns))
         amplitude = 1.414 * gain * self.level * loudness_of(note.velocity)
         pan_left, pan_right = sides(note.pan)
         depth, speed = context.wobble(self.tremolo, self.sway)
         add_loop(
             out, start, held, rise, self.decay * rate, self.sustain, release,
-            context.loops[key], amplitude * pan_left, amplitude * pan_right, depth, math.tau * speed * BLOCK / rate,
+            loop, amplitude * pan_left, amplitude * pan_right, depth, math.tau * speed * BLOCK / rate,
         )  # fmt: skip
         return True
 
@@ -143,7 +143,7 @@ class Wave:
     def _add_one(self, out: Stereo, note: Note, gain: float, context: RenderContext) -> None:
         rate = context.sample_rate
         hz = hertz(note.pitch)
-        start = context.frame(note.start)
+        start = context.place(note.start)
         if hz > 0.45 * rate or start >= out.shape[1]:
             return
         cutoff = self.cutoff_hz * context.open * (hz / 262.0) ** self.track * (0.6 + 0.5 * note.velocity)
@@ -204,21 +204,26 @@ class Shot:
     def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         places: dict[Hit, list[tuple[int, float, float]]] = defaultdict(list)
         rise = context.frames(context.shot_attack_seconds * self.attack)
-        for number, note in enumerate(notes):
-            start = context.frame(note.start)
+        for note in notes:
+            start = context.place(note.start)
+            take = context.take(self.make, self.takes)
             hz = hertz(round(note.pitch / self.tuning) * self.tuning)
             if start >= out.shape[1] or hz > 0.45 * context.sample_rate:
                 continue
             # Strength and length are rounded, so that like notes are made once; loudness is exact.
             strength = max(round(note.velocity * 4), 1) / 4
             seconds = round(note.length * context.seconds_per_beat, 1)
-            hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, number % self.takes)
+            hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, take)
             amplitude = gain * self.level * loudness_of(note.velocity) * 1.414
             left, right = sides(note.pan)
             places[hit].append((start, amplitude * left, amplitude * right))
         for hit, where in places.items():
             starts, left, right = zip(*where, strict=True)
-            place(out, self.make(hit), np.array(starts), np.array(left, np.float32), np.array(right, np.float32))
+            key = (self.make, hit)
+            sample = context.kept.get(key)
+            if sample is None:
+                sample = context.kept.keep(key, self.make(hit))
+            place(out, sample, np.array(starts), np.array(left, np.float32), np.array(right, np.float32))
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,7 @@ class Air:
 
     def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         for note in notes:
-            start = context.frame(note.start)
+            start = context.place(note.start)
             length = context.frames(note.length * context.seconds_per_beat)
             if start >= out.shape[1]:
                 continue

@@ -1,0 +1,176 @@
+"""Config to a finished piece: a score, its mix, loudness and limiter; or a loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore.audio import Audio
+from latentscore.config import MusicConfig, MusicConfigPrompt
+from latentscore.errors import InvalidConfigError
+from latentscore.jit import announced
+from latentscore.loudness import integrated_lufs, lufs_of_rows
+from latentscore.synth import space
+from latentscore.synth.context import RenderContext
+from latentscore.synth.engine import (
+    CEILING,
+    COMPILING,
+    GROUPS,
+    TARGET_LUFS,
+    checked_config,
+    checked_rate,
+    checked_seconds,
+    checked_seed,
+    mix_layers,
+)
+from latentscore.synth.form import BEATS_PER_BAR, SECTION_BARS
+from latentscore.synth.notes import Note, Piece
+from latentscore.synth.score import Composer, Score, compose
+from latentscore.synth.signal import Stereo
+from latentscore.synth.space import STEP
+from latentscore.synth.stream import LEAD_SECONDS, Part
+
+
+def render(
+    config: MusicConfig | MusicConfigPrompt,
+    seconds: float,
+    seed: int = 0,
+    sample_rate: int = 48_000,
+    stems: bool = False,
+    loop: bool = False,
+) -> Audio:
+    """The piece that a config, a seed and a length stand for: always the same bytes for the same four arguments.
+
+    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at
+    -16 LUFS with a true peak under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb,
+    by name; they add up to the mix before tone, loudness and limiter.
+
+    With ``loop``, the result is a loop of whole bars, as near to ``seconds`` as they come, that repeats without a seam: it
+    has no opening and no closing.
+
+    Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate", "seed" or "stems".
+    """
+    numbers, seconds = checked_config(config), checked_seconds(seconds)
+    sample_rate, seed = checked_rate(sample_rate), checked_seed(seed)
+    if loop and stems:
+        raise InvalidConfigError("stems", "a loop has none; render it without loop")
+    with announced(COMPILING):
+        if loop:
+            return Audio(_loop(numbers, seconds, seed, sample_rate), sample_rate)
+        score = compose(numbers, seconds, seed)
+        mixed = mix_layers(score, RenderContext(score.piece, sample_rate), GROUPS)
+        parts = _stems(score, sample_rate) if stems else {}
+        space.bus(mixed, numbers, sample_rate)
+        return Audio(finish(mixed, sample_rate), sample_rate, parts)
+
+
+def _stems(score: Score, sample_rate: int) -> dict[str, Audio]:
+    parts = {}
+    for layers, reverb, echo in GROUPS:
+        for layer in layers:
+            stem = mix_layers(score, RenderContext(score.piece, sample_rate), [((layer,), reverb, echo)])
+            parts[layer] = Audio(np.ascontiguousarray(stem.T), sample_rate)
+    return parts
+
+
+def finish(mixed: Stereo, rate: int) -> NDArray[np.float32]:
+    """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added.
+
+    Shape (2, frames) to (frames, 2), which is what files and players take.
+    """
+    before = lufs_of_rows(mixed, rate)
+    if not math.isfinite(before):
+        return np.ascontiguousarray(mixed.T)
+    out = np.empty((mixed.shape[1], 2), np.float32)
+    gain_db = TARGET_LUFS - before
+    for _ in range(5):
+        least = space.limit(mixed, out, 10.0 ** (gain_db / 20.0), CEILING)
+        if least > 0.9:
+            break
+        missing = TARGET_LUFS - integrated_lufs(out, rate)
+        if abs(missing) < 0.1:
+            break
+        gain_db += min(1.3 * missing, 9.0)
+    return out
+
+
+# --- loops --------------------------------------------------------------------------------------------------------
+
+LONGEST_TAIL_SECONDS = 20.0
+
+
+class _Round:
+    """Composes ``bars`` bars over and over, from the first bar after the opening on."""
+
+    def __init__(self, piece: Piece, bars: int):
+        self.piece = piece
+        composer = Composer(piece)
+        end = float((SECTION_BARS + bars) * BEATS_PER_BAR)
+        self._bars = [
+            {
+                layer: [_ended(note, end) for note in notes]
+                for layer, notes in composer.bar(SECTION_BARS + number).items()
+            }
+            for number in range(bars)
+        ]
+
+    def bar(self, index: int) -> dict[str, list[Note]]:
+        """The notes of one bar by layer."""
+        turn, number = divmod(index - SECTION_BARS, len(self._bars))
+        later = float(turn * len(self._bars) * BEATS_PER_BAR)
+        # Where a note was written stays, so that noise is the same in every turn.
+        return {
+            layer: [note._replace(start=note.start + later) for note in notes]
+            for layer, notes in self._bars[number].items()
+        }
+
+
+def _ended(note: Note, end: float) -> Note:
+    return note if note.start + note.length <= end else note._replace(length=max(end - note.start, 0.1))
+
+
+def _loop(config: MusicConfig, seconds: float, seed: int, sample_rate: int) -> NDArray[np.float32]:
+    """One turn of a loop, after as many turns as the room needs to ring in, shape (frames, 2).
+
+    Movement that does not repeat with the bars (the pad's filter, the room's lines) is cross-faded at the end of the turn
+    to what comes before its beginning.
+    """
+    piece = Piece(config, math.inf, seed)
+    bar_seconds = BEATS_PER_BAR * 60.0 / piece.bpm
+    bars = _loop_bars(seconds / bar_seconds)
+    turns = 1 + math.ceil(_tail_seconds(config, piece) / (bars * bar_seconds))
+    first = SECTION_BARS - (turns - 1) * bars
+    part = Part(_Round(piece, bars), first, math.ceil(LEAD_SECONDS * sample_rate), 0, sample_rate)
+    begin, end = part.line_of(SECTION_BARS), part.line_of(SECTION_BARS + bars)
+    fade = min(round(bar_seconds * sample_rate), (end - begin) // 4)
+    kept = np.zeros((2, fade + end - begin), np.float32)
+    for here in range(0, end, STEP):
+        step = part.play()
+        skipped = max(begin - fade - here, 0)
+        there = here + skipped - (begin - fade)
+        if skipped < STEP:
+            piece_of = step[:, skipped : skipped + kept.shape[1] - there]
+            kept[:, there : there + piece_of.shape[1]] = piece_of
+    before, turn = kept[:, :fade], kept[:, fade:]
+    share = np.linspace(0.0, 1.0, fade, endpoint=False, dtype=np.float32)
+    turn[:, -fade:] = (1.0 - share) * turn[:, -fade:] + share * before
+    # The limiter looks over both ends.
+    around = min(sample_rate, turn.shape[1])
+    wrapped = np.concatenate([turn[:, -around:], turn, turn[:, :around]], axis=1)
+    return np.ascontiguousarray(finish(wrapped, sample_rate)[around:-around])
+
+
+def _loop_bars(bars: float) -> int:
+    """The number of bars of a loop: whole, and a multiple of 4 or at least even where it is long enough."""
+    grid = 4 if bars >= 6 else 2 if bars >= 1.5 else 1
+    return max(round(bars / grid), 1) * grid
+
+
+def _tail_seconds(config: MusicConfig, piece: Piece) -> float:
+    """How long a note is heard at most: with its room and its echo down to -60 dB."""
+    feedback = space.echo_feedback(config.echo)
+    repeats = math.log(1e-3) / math.log(feedback) if feedback > 0 else 1.0
+    echo = 0.75 * 60.0 / piece.bpm * repeats
+    return min(max(space.reverb_seconds(config.space), echo) + 9.0, LONGEST_TAIL_SECONDS)

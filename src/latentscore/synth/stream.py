@@ -1,0 +1,389 @@
+"""Music without an end: blocks of sound from a config, for hours, with changes at bar lines."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore.config import MusicConfig, MusicConfigPrompt
+from latentscore.errors import InvalidConfigError
+from latentscore.jit import announced
+from latentscore.loudness import Meter, lufs_of_energies
+from latentscore.synth import engine, space
+from latentscore.synth.context import RenderContext
+from latentscore.synth.form import BEATS_PER_BAR, LAYERS
+from latentscore.synth.notes import Note, Piece
+from latentscore.synth.score import Composer
+from latentscore.synth.signal import Stereo
+from latentscore.synth.space import STEP
+
+LEAD_SECONDS = 0.65
+"""How long before its bar line a bar is composed: notes may begin half a beat and 0.1 s before their bar."""
+
+EXCERPT_BARS = (2, 12, 20, 28, 36)
+EXCERPT_RATE = 12_000
+EXCERPT_STEPS = 5 * EXCERPT_RATE // STEP + 1
+"""What is rendered ahead of a piece to predict its loudness."""
+
+MINUTE_HOPS = 600
+CORRECTION_DB_A_SECOND = 0.1
+
+MOST_BARS = 64
+"""The longest cross-fade."""
+
+MOST_PARTS = 4
+"""Pieces that sound at once, from the one that leads to the oldest whose room still rings."""
+
+SILENCE = 1e-5
+"""A part that has ended is dropped below this peak (-100 dBFS)."""
+
+_COMMON_GROUND = ("tempo", "root", "mode", "harmony_style", "chord_change_bars", "chord_extensions")
+"""What two configs must share to sound together for a moment."""
+
+
+@dataclass(frozen=True)
+class Fade:
+    """A gain that moves between 0 and 1 along a quarter of a sine, in frames of the stream."""
+
+    begin: int
+    frames: int
+    falls: bool
+
+    @property
+    def end(self) -> int:
+        return self.begin + self.frames
+
+    def gains(self, position: int, frames: int) -> NDArray[np.float32]:
+        """One gain for each of the next frames. The squares of a rising and a falling fade add up to 1."""
+        share = np.clip((position + np.arange(frames) - self.begin) / max(self.frames, 1), 0.0, 1.0)
+        return np.sin(0.5 * np.pi * (1.0 - share if self.falls else share)).astype(np.float32)
+
+
+class BarByBar(Protocol):
+    """Whatever composes the bars of a piece in order."""
+
+    piece: Piece
+
+    def bar(self, index: int) -> Mapping[str, Sequence[Note]]: ...
+
+
+class Part:
+    """One config within a stream: composes a bar ahead, plays it in a room of its own, through a bus of its own.
+
+    ``line`` is the frame of the stream at which bar ``bar`` begins, ``position`` the first frame that is taken.
+    """
+
+    def __init__(self, composer: BarByBar, bar: int, line: int, position: int, sample_rate: int, gain: float = 1.0):
+        piece = composer.piece
+        self._composer = composer
+        self.bar = bar
+        self.gain = gain
+        self.fade_in: Fade | None = None
+        self.fade_out: Fade | None = None
+        self.end_fade: Fade | None = None
+        """Fades the sound with its room, where more parts ring than may."""
+
+        self.is_last = False
+        """Whether no more bars are composed."""
+
+        self.peak = 0.0
+
+        context = RenderContext(piece, sample_rate)
+        # The frame of the stream at which the piece began, or would have begun.
+        self._offset = line - context.frame(bar * BEATS_PER_BAR)
+        context.origin = position - self._offset
+        self._context = context
+        self._lead = context.frames(LEAD_SECONDS)
+        self._player = engine.Player(context, reach(piece, sample_rate) + STEP, engine.GROUPS)
+        self._bus = space.Bus(piece.config, sample_rate)
+        self._position = position
+
+    @property
+    def line(self) -> int:
+        """The frame of the stream at which the next bar begins that has not been composed."""
+        return self.line_of(self.bar)
+
+    @property
+    def bar_frames(self) -> int:
+        """Frames of one bar."""
+        return self.line_of(self.bar + 1) - self.line
+
+    def line_of(self, bar: int) -> int:
+        """The frame of the stream at which a bar begins."""
+        return self._context.frame(bar * BEATS_PER_BAR) + self._offset
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next bar must be composed before the next step."""
+        return self._position + STEP > self.line - self._lead
+
+    def play(self) -> Stereo:
+        """The next ``STEP`` frames, shape (2, STEP), at the part's gain; composes what they need."""
+        while self.is_due and not self.is_last and not self._has_faded:
+            self._player.add(self._composer.bar(self.bar))
+            self.bar += 1
+        return self._take()
+
+    def _take(self) -> Stereo:
+        here = self._position
+        gains = None
+        for fade in (self.fade_in, self.fade_out):
+            if fade is not None and here + STEP > fade.begin and (fade.falls or here < fade.end):
+                gains = fade.gains(here, STEP) if gains is None else gains * fade.gains(here, STEP)
+        if self._has_faded:
+            self._player.clear()
+        mixed = self._player.take(STEP, gains)
+        self._bus.apply(mixed)
+        mixed *= np.float32(self.gain)
+        if self.end_fade is not None:
+            mixed *= self.end_fade.gains(here, STEP)
+        self._position += STEP
+        self.peak = float(np.abs(mixed).max())
+        return mixed
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will be heard of it."""
+        if self.end_fade is not None and self._position >= self.end_fade.end:
+            return True
+        return self._has_faded and self.peak < SILENCE
+
+    @property
+    def _has_faded(self) -> bool:
+        return self.fade_out is not None and self._position >= self.fade_out.end
+
+
+def reach(piece: Piece, sample_rate: int) -> int:
+    """How many frames ahead of what sounds a note of the next bar can end: 10 to 14 s."""
+    beat = 60.0 / piece.bpm
+    held, struck = 9.0 * beat + 3.0, 4.5 * beat + 7.0
+    return math.ceil((LEAD_SECONDS + max(held, struck)) * sample_rate)
+
+
+@lru_cache(maxsize=64)
+def predicted_lufs(piece: Piece) -> float:
+    """The loudness of a piece without an end before any gain, within 0.7 dB (rms) of that of its first two minutes.
+
+    From five excerpts of 5 s at a low rate, one in the opening and one in each of the next four sections.
+    """
+    energies = []
+    for bar in EXCERPT_BARS:
+        line = round(LEAD_SECONDS * EXCERPT_RATE) if bar else 0
+        part = Part(Composer(piece), bar, line, 0, EXCERPT_RATE)
+        meter = Meter(EXCERPT_RATE)
+        hops = np.concatenate([meter.energies(part.play()) for _ in range(EXCERPT_STEPS)])
+        # The first second of an excerpt has no tails of what would have been before.
+        energies.append(hops[10:])
+    return lufs_of_energies(np.concatenate(energies))
+
+
+def change_bars(old: MusicConfig, new: MusicConfig) -> int:
+    """How many bars a change of config cross-fades over: 1 to 4, or 0 where the next bar can simply be the new one's.
+
+    A change is large where time, key or chords change, or more than two layers get another style.
+    """
+    clashes = any(getattr(old, name) != getattr(new, name) for name in _COMMON_GROUND)
+    layers = sum(getattr(old, layer) != getattr(new, layer) for layer in LAYERS)
+    if not clashes and layers <= 2:
+        return 0
+    return min(1 + layers // 2 + (1 if clashes else 0), 4)
+
+
+class Leveler:
+    """Corrects the loudness slowly: 0.1 dB a second at most, towards the target for the last minute."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate = sample_rate
+        self._meter = Meter(sample_rate)
+        self._energies: deque[float] = deque(maxlen=MINUTE_HOPS)
+        self._error = 0.0
+        self._db = 0.0
+
+    def apply(self, samples: Stereo) -> None:
+        """Change the next ``samples``, shape (2, frames), in place."""
+        hops = self._meter.energies(samples)
+        self._energies.extend(hops.tolist())
+        if len(hops) and len(self._energies) == MINUTE_HOPS:
+            lufs = lufs_of_energies(np.array(self._energies))
+            self._error = engine.TARGET_LUFS - lufs if math.isfinite(lufs) else 0.0
+        most = CORRECTION_DB_A_SECOND * samples.shape[1] / self._rate
+        after = self._db + min(max(self._error - self._db, -most), most)
+        samples *= (10.0 ** (np.linspace(self._db, after, samples.shape[1]) / 20.0)).astype(np.float32)
+        self._db = after
+
+
+@dataclass(frozen=True)
+class Change:
+    """What begins at the next bar line: a piece that goes on where the old one is, or ``restarts`` at its own beginning,
+    cross-faded over ``bars``."""
+
+    piece: Piece
+    bars: float
+    restarts: bool
+
+
+class Stream(Iterator[NDArray[np.float32]]):
+    """Music without an end: an iterator of blocks of sound, float32 of shape (``block_frames``, 2).
+
+    The sound is that of ``render`` for the same config, seed and rate, but it never closes, and its gain is predicted
+    from excerpts and then corrected slowly. The same seed and the same commands at the same places give the same bytes,
+    whatever the lengths of the blocks. Memory does not grow.
+
+    Commands take effect at the next bar line that lies at least 0.65 s and a step of 3072 frames ahead; of several
+    before the same bar line the last one counts.
+    """
+
+    def __init__(
+        self,
+        config: MusicConfig | MusicConfigPrompt,
+        seed: int = 0,
+        sample_rate: int = 48_000,
+        block_frames: int = STEP,
+    ):
+        """Raises :class:`InvalidConfigError` that names the field, "seed", "sample_rate" or "block_frames"."""
+        piece = Piece(engine.checked_config(config), math.inf, engine.checked_seed(seed))
+        self.sample_rate = engine.checked_rate(sample_rate)
+        if isinstance(block_frames, bool) or not isinstance(block_frames, int) or block_frames < 1:
+            raise InvalidConfigError("block_frames", "a whole number of frames from 1 on is needed")
+        self.block_frames = block_frames
+        self.position = 0
+        """Frames that have been given out."""
+
+        self._made = 0
+        self._change: Change | None = None
+        self._ends: Fade | None = None
+        self._leveler = Leveler(self.sample_rate)
+        self._limiter = space.Limiter(engine.CEILING)
+        self._ready = np.zeros((0, 2), np.float32)
+        self._lag = space.Limiter.LAG
+        with announced(engine.COMPILING):
+            self._composer = Composer(piece)
+            self._parts = [Part(self._composer, 0, 0, 0, self.sample_rate, gain_for(piece))]
+
+    @property
+    def config(self) -> MusicConfig:
+        """The config that leads."""
+        return self._leading.config
+
+    @property
+    def _leading(self) -> Piece:
+        return self._composer.piece
+
+    @property
+    def seed(self) -> int:
+        """The seed of the piece that leads."""
+        return self._leading.seed
+
+    @property
+    def bar_seconds(self) -> float:
+        """How long a bar of the piece that leads lasts."""
+        return 60.0 * BEATS_PER_BAR / self._leading.bpm
+
+    @property
+    def seconds(self) -> float:
+        """How much sound has been given out."""
+        return self.position / self.sample_rate
+
+    def __next__(self) -> NDArray[np.float32]:
+        block = self.read(self.block_frames)
+        if not len(block):
+            raise StopIteration
+        return block
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """The next ``frames`` frames, shape (frames, 2); fewer only where the stream has been stopped."""
+        blocks, count = [self._ready], len(self._ready)
+        while count < frames and not self._is_over:
+            blocks.append(self._step())
+            count += len(blocks[-1])
+        ready = np.concatenate(blocks) if len(blocks) > 1 else self._ready
+        out, self._ready = ready[:frames], ready[frames:].copy()
+        self.position += len(out)
+        return out
+
+    def update(self, config: MusicConfig | MusicConfigPrompt, bars: float | None = None) -> None:
+        """Go on with another config from the next bar line: the piece stays where it is, and its room rings on.
+
+        A large change cross-fades with equal power over 1 to 4 bars, or over ``bars``; with a small one, the next bar is
+        the new config's and what the old one holds dies away within a bar. See :func:`change_bars`.
+        """
+        piece = Piece(engine.checked_config(config), math.inf, self._leading.seed)
+        self._plan(piece, change_bars(self.config, piece.config) if bars is None else bars, restarts=False)
+
+    def next(self, config: MusicConfig | MusicConfigPrompt, bars: float = 4, seed: int | None = None) -> None:
+        """Begin another piece at the next bar line, cross-faded with equal power over ``bars`` bars of the old one."""
+        seed = self._leading.seed if seed is None else engine.checked_seed(seed)
+        self._plan(Piece(engine.checked_config(config), math.inf, seed), bars, restarts=True)
+
+    def _plan(self, piece: Piece, bars: float, restarts: bool) -> None:
+        if not 0 <= bars <= MOST_BARS:
+            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed")
+        predicted_lufs(piece)  # Now rather than when the sound waits for it.
+        self._change = Change(piece, bars, restarts)
+
+    def stop(self, seconds: float = 4.0) -> None:
+        """Fade out over so many seconds from here on; then the stream ends."""
+        if self._ends is None:
+            self._ends = Fade(self._made, max(round(seconds * self.sample_rate), 1), falls=True)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._ends is not None and self._made >= self._ends.end + space.Limiter.LAG
+
+    def _step(self) -> NDArray[np.float32]:
+        """Make the next step of sound; the first frames of the limiter, which lags, are left out."""
+        if self._change is not None and self._parts[-1].is_due:
+            self._begin(self._change)
+            self._change = None
+        mixed = self._parts[0].play()
+        for part in self._parts[1:]:
+            mixed += part.play()
+        self._leveler.apply(mixed)
+        if self._ends is not None:
+            mixed *= self._ends.gains(self._made, STEP)
+        self._made += STEP
+        self._parts = [part for part in self._parts[:-1] if not part.has_ended] + self._parts[-1:]
+        made = self._limiter.feed(mixed)[self._lag :]
+        self._lag = 0
+        if self._ends is not None and self._is_over:
+            made = made[: max(len(made) - (self._made - self._ends.end - space.Limiter.LAG), 0)]
+        return made
+
+    def _begin(self, change: Change) -> None:
+        """Begin a part at the next bar line, and let the one that led until then go."""
+        old, piece = self._parts[-1], change.piece
+        composer = Composer(piece) if change.restarts else self._composer.branch(piece)
+        bar = 0 if change.restarts else old.bar
+        new = Part(composer, bar, old.line, self._made, self.sample_rate, gain_for(piece))
+        frames = round(change.bars * old.bar_frames)
+        if frames:
+            new.fade_in = Fade(old.line, frames, falls=False)
+            old.fade_out = Fade(old.line, frames, falls=True)
+        else:
+            old.fade_out = Fade(old.line, old.bar_frames, falls=True)
+            old.is_last = True
+        self._composer = composer
+        self._parts.append(new)
+        for part in self._parts[:-MOST_PARTS]:
+            if part.end_fade is None:
+                part.end_fade = Fade(self._made, self.sample_rate, falls=True)
+
+
+def gain_for(piece: Piece) -> float:
+    """The gain that takes a piece to the target, as far as it can be predicted."""
+    lufs = predicted_lufs(piece)
+    return 10.0 ** ((engine.TARGET_LUFS - lufs) / 20.0) if math.isfinite(lufs) else 1.0
+
+
+def stream(
+    config: MusicConfig | MusicConfigPrompt, seed: int = 0, sample_rate: int = 48_000, block_frames: int = STEP
+) -> Stream:
+    """Music without an end, block by block: see :class:`Stream`."""
+    return Stream(config, seed, sample_rate, block_frames)
