@@ -151,6 +151,27 @@ def test_the_sound_keeps_playing_in_a_loop_and_can_be_paused(page: Any):
     until_sounding(page)
 
 
+def test_an_endless_piece_flows_changes_and_pauses(page: Any):
+    page.select_option("#length", label="Endless")
+    until_sounding(page)
+    assert engine(page, "e.duration()") == float("inf")
+    page.locator("#field-echo").focus()
+    page.keyboard.press("Home")
+    silent = 0
+    for _ in range(40):
+        silent += engine(page, "e.hear().level") < 0.0005
+        page.wait_for_timeout(80)
+    assert silent == 0
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press(" ")
+    until(page, "!document.documentElement.classList.contains('playing')")
+    page.keyboard.press(" ")
+    until_sounding(page)
+    page.select_option("#length", label="1 min")
+    until_sounding(page)
+    assert engine(page, "e.duration()") < 70
+
+
 @pytest.mark.parametrize("width", [360, 390, 768, 1600])
 def test_no_width_scrolls_sideways(browser: Any, studio: StudioProcess, width: int):
     with open_studio(browser, studio, viewport={"width": width, "height": 800}, color_scheme="dark") as narrow:

@@ -142,6 +142,17 @@ class TestServer:
         assert found["fields"]["tempo"] > 0
 
 
+def test_a_stream_is_read_in_blocks_and_ends_when_others_take_its_place(studio: StudioProcess):
+    asked = {"config": make_config(), "seed": 1}
+    first = studio.json("/api/stream", asked)["stream"]
+    status, body, _ = studio.ask("/api/stream/read", {"stream": first, "seconds": 0.5})
+    assert (status, len(body)) == (200, 24_000 * 4)
+    assert studio.json("/api/stream/update", {"stream": first, "config": make_config(tempo="fast")})
+    for _ in range(4):
+        studio.json("/api/stream", asked)
+    assert studio.ask("/api/stream/read", {"stream": first})[0] == 400
+
+
 @pytest.mark.long
 def test_ctrl_c_leaves_no_process(tmp_path: Path):
     with run_studio(tmp_path) as studio:

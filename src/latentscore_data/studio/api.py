@@ -27,6 +27,7 @@ from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
 from latentscore_data.studio.renders import FORMATS, Renders, Sound
 from latentscore_data.studio.rows import SORTS, Rows, Wanted
+from latentscore_data.studio.streams import LONGEST_BLOCK_SECONDS, Streams
 
 LONGEST_VIBE = 4000
 LONGEST_SECONDS = 300.0
@@ -65,7 +66,7 @@ class Studio:
             make = self.renders.for_scorers
             self.service = opened.enter_context(ScoringService(scorers, scoring, cache, make_renderer=make))
             self.rows, self.places = Rows(root, self.settings), Places(root)
-            self.playlists = Playlists(root.root)
+            self.playlists, self.streams = Playlists(root.root), Streams()
             self.answers = Answers(self.settings, root, cache)
             self._open = opened.pop_all()
         self.renders.warm()
@@ -178,6 +179,24 @@ async def sound(studio: Studio, call: Call) -> Reply:
     )
     (data,) = await call.wait(studio.renders.sound(wanted))
     return Reply(data, FORMATS[kind])
+
+
+async def open_stream(studio: Studio, call: Call) -> Reply:
+    """Begin music without an end from a config and a seed."""
+    config, seed = _labels(call.mapping("config")), call.whole("seed", 0, HIGHEST_SEED, 0)
+    return as_json({"stream": await in_thread(studio.streams.open, config, seed)})
+
+
+async def read_stream(studio: Studio, call: Call) -> Reply:
+    """The next block of a stream, as 16-bit samples."""
+    seconds = call.number("seconds", 0.05, LONGEST_BLOCK_SECONDS, 0.5)
+    return Reply(await in_thread(studio.streams.read, call.text("stream", 40), seconds), "application/octet-stream")
+
+
+async def update_stream(studio: Studio, call: Call) -> Reply:
+    """Change the config of a stream from its next bar line on."""
+    await in_thread(studio.streams.update, call.text("stream", 40), _labels(call.mapping("config")))
+    return as_json({"changed": True})
 
 
 async def rows(studio: Studio, call: Call) -> Reply:
@@ -302,6 +321,9 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/api/surprise"): surprise,
     ("POST", "/api/why"): why,
     ("POST", "/api/sound"): sound,
+    ("POST", "/api/stream"): open_stream,
+    ("POST", "/api/stream/read"): read_stream,
+    ("POST", "/api/stream/update"): update_stream,
     ("POST", "/api/rows"): rows,
     ("POST", "/api/row"): row,
     ("POST", "/api/mark"): mark,

@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { $, button, dialog, h, icon, svg, toast, words } from "./dom.js";
 import * as engine from "./engine.js";
 import * as play from "./play.js";
-import { piece, WEIGHTS } from "./piece.js";
+import { finite, piece, WEIGHTS } from "./piece.js";
 
 const ROW = 78, PAGE = 60;
 let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Set(), at = 0, open = null, query = 0, playingFrom = null;
@@ -227,7 +227,7 @@ export async function hear(i) {
   } else {
     const keeps = playingFrom?.startsWith(`${open.id}\n`) ? engine.position() : 0;
     playingFrom = key;
-    play.takeOver({ ...structuredClone(one.payload), vibe: open.vibe, seed: setup.scored_seed, seconds: piece.seconds, score: one.score });
+    play.takeOver({ ...structuredClone(one.payload), vibe: open.vibe, seed: setup.scored_seed, seconds: finite(piece.seconds), score: one.score });
     await play.listen(true, keeps);
   }
   drawDetail();

@@ -1,6 +1,6 @@
 // The player: one piece sounds at a time; another takes over at the next bar line or at the same second, without a gap.
 
-import { bytes, isHere } from "./api.js";
+import { bytes, isHere, post } from "./api.js";
 
 const FADE = 0.06;
 const KEPT = 10;
@@ -14,13 +14,15 @@ export const player = {
   loop: true,
   // Told when playing begins, ends or turns to another sound.
   onchange: () => {},
+  // Told when an endless piece breaks off.
+  onfail: () => {},
   // Asked near the end of a piece; true when another one has taken over.
   onending: () => false,
 };
 
 function open() {
   if (context) return context;
-  context = new AudioContext({ latencyHint: "interactive" });
+  context = new AudioContext({ latencyHint: "interactive", sampleRate: 48000 });
   master = context.createGain();
   analyser = context.createAnalyser();
   analyser.fftSize = 2048;
@@ -54,15 +56,68 @@ export async function load(piece, signal) {
   return buffer;
 }
 
+// ---- music without an end: blocks from the server, one after the other -------------------------------------------------
+
+const BLOCK = 0.5, AHEAD = 1.4;
+let flow = null;
+
+export const isEndless = () => flow !== null;
+
+// Begin an endless piece; blocks are fetched a little ahead of what sounds.
+export async function startFlow(config, seed, bpm) {
+  open();
+  const { stream } = await post("/api/stream", { config, seed });
+  endAll(context.currentTime, 0.4);
+  flow = { stream, seed, bpm, next: 0, zero: context.currentTime, rest: 0 };
+  current = null;
+  player.playing = true;
+  clearInterval(timer);
+  pump(flow);
+  player.onchange();
+}
+
+// Another config for what flows, from a bar line of the server's on; false where nothing with this seed flows.
+export async function changeFlow(config, seed, bpm) {
+  if (!flow || flow.seed !== seed) return false;
+  await post("/api/stream/update", { stream: flow.stream, config });
+  flow.bpm = bpm;
+  return true;
+}
+
+async function pump(mine) {
+  if (mine.pumping) return;
+  mine.pumping = true;
+  try {
+    while (flow === mine && player.playing) {
+      if (mine.next - context.currentTime > AHEAD) { await new Promise((later) => setTimeout(later, 120)); continue; }
+      const samples = new Int16Array(await bytes("/api/stream/read", { stream: mine.stream, seconds: BLOCK }));
+      if (flow !== mine || !player.playing) break;
+      const frames = samples.length / 2, buffer = context.createBuffer(2, frames, 48000);
+      for (const side of [0, 1]) {
+        const out = buffer.getChannelData(side);
+        for (let i = 0; i < frames; i += 1) out[i] = samples[2 * i + side] / 32768;
+      }
+      if (mine.next < context.currentTime + 0.02) mine.next = context.currentTime + 0.08;
+      start(buffer, mine.next, 0, 0);
+      mine.next += frames / 48000;
+    }
+  } catch (error) {
+    if (flow === mine) { flow = null; player.playing = false; player.onfail(error); player.onchange(); }
+  } finally {
+    mine.pumping = false;
+  }
+}
+
 export const barSeconds = (bpm) => 240 / bpm;
 
 export function position() {
+  if (flow) return player.playing ? context.currentTime - flow.zero : flow.rest;
   if (!current) return 0;
   if (!player.playing) return current.offset;
   return Math.min(Math.max(context.currentTime - current.zero, 0), current.buffer.duration);
 }
 
-export const duration = () => (current ? current.buffer.duration : 0);
+export const duration = () => (flow ? Infinity : current ? current.buffer.duration : 0);
 
 // Everything that sounds or is about to: at a change two overlap.
 const voices = new Set();
@@ -122,6 +177,7 @@ function watch() {
 // From the beginning, or from a second of it; what sounds before fades out.
 export function play(buffer, bpm, { at = 0, fade = FADE } = {}) {
   open();
+  flow = null;
   const now = context.currentTime + 0.02, sounding = voices.size > 0;
   endAll(now, fade);
   current = { ...start(buffer, now, at, sounding || at ? fade : 0), bpm, offset: at };
@@ -156,17 +212,31 @@ export function changeAtBar(buffer, bpm) {
 
 export function pause() {
   if (!player.playing) return;
-  current.offset = position();
+  if (flow) Object.assign(flow, { rest: position(), next: 0 });
+  else current.offset = position();
   endAll(context.currentTime, 0.08);
   player.playing = false;
   player.onchange();
 }
 
 export function resume() {
-  if (player.playing || !current) return;
+  if (player.playing || !(current || flow)) return;
   wake();
+  if (flow) {
+    flow.zero = context.currentTime - flow.rest;
+    player.playing = true;
+    pump(flow);
+    return player.onchange();
+  }
   const { buffer, bpm, offset } = current;
   play(buffer, bpm, { at: offset >= buffer.duration - 0.2 ? 0 : offset });
+}
+
+// Stop, and hold nothing that could be resumed.
+export function forget() {
+  if (player.playing) pause();
+  flow = current = null;
+  player.onchange();
 }
 
 export function seek(second) {

@@ -1,7 +1,9 @@
 // The piece on the page, its history, and its text form behind # of the address: a link is a piece.
 
 export const WEIGHTS = ["xs", "sm", "md", "lg", "xl", "xxl"];
-export const LENGTHS = [30, 60, 120, 300];
+export const LENGTHS = [30, 60, 120, 300, 0];
+// What is saved of an endless piece.
+export const finite = (seconds) => seconds || 120;
 
 let fields = {};
 export const piece = { vibe: "", title: "", thinking: "", config: null, palettes: [], seed: 0, seconds: 60, score: null };

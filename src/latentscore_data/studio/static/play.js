@@ -21,6 +21,7 @@ export function build(known) {
   state.knowFields(setup.fields);
   view.append(askBar(), stage(), fieldsSection());
   engine.player.onchange = showTransport;
+  engine.player.onfail = (error) => toast(`${error.message} ${error.remedy || ""}`, "bad");
   $("deck").replaceChildren(deckPlay, h("div", { class: "now" }, deckTitle, deckSeek), deckTime);
   new IntersectionObserver(([entry]) => { stageSeen = entry.isIntersecting; showTransport(); }, { threshold: 0.15 }).observe(view.querySelector(".stage"));
   const linked = state.fromHash(location.hash);
@@ -40,8 +41,8 @@ const vibeBox = h("textarea", { id: "vibe", rows: "1", maxlength: "4000", placeh
   oninput: grow, onkeydown: (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); } } });
 const modelBox = h("select", { id: "model", onchange: () => { localStorage.setItem("lsdata-studio-model", modelBox.value); } });
 const countBox = h("select", { id: "count" }, [1, 2, 3, 4, 6, 8].map((n) => h("option", { value: String(n), selected: n === 4 }, `${n} candidate${n > 1 ? "s" : ""}`)));
-const lengthBox = h("select", { id: "length", onchange: () => { state.remember(); piece.seconds = Number(lengthBox.value); changed(); } },
-  state.LENGTHS.map((s) => h("option", { value: String(s), selected: s === 60 }, s < 60 ? `${s} s` : `${s / 60} min`)));
+const lengthBox = h("select", { id: "length", onchange: () => { state.remember(); piece.seconds = Number(lengthBox.value); relength(); } },
+  state.LENGTHS.map((s) => h("option", { value: String(s), selected: s === 60 }, s === 0 ? "Endless" : s < 60 ? `${s} s` : `${s / 60} min`)));
 const askButton = h("button", { type: "submit", class: "primary", id: "ask" }, "Play");
 
 function askBar() {
@@ -243,6 +244,7 @@ export async function listen(begin, at = 0, fade = undefined) {
   changing = new AbortController();
   const mine = changing, wanted = { config: { ...piece.config }, seed: piece.seed, seconds: piece.seconds };
   view.classList.add("loading");
+  if (!piece.seconds) return flowOn(begin, mine, wanted);
   const buffer = await attempt(() => engine.load(wanted, mine.signal));
   if (mine !== changing) return;
   view.classList.remove("loading");
@@ -253,6 +255,24 @@ export async function listen(begin, at = 0, fade = undefined) {
   drawWave(buffer);
   const here = candidates[chosen];
   if (here && begin) here.node.querySelector(".wave").replaceChildren(waveform(buffer, 40));
+}
+
+// An endless piece: a change reaches what flows, anything else begins anew.
+async function flowOn(begin, mine, { config, seed }) {
+  waveBox.replaceChildren();
+  const bpm = setup.bpm[config.tempo];
+  const done = begin || engine.isEndless() ? await attempt(async () => (await engine.changeFlow(config, seed, bpm)) || (await engine.startFlow(config, seed, bpm), true)) : true;
+  if (mine === changing) view.classList.remove("loading");
+  return done;
+}
+
+// Another length: a piece with an end goes on at the same second; an endless one begins anew, and so does a piece after it.
+function relength() {
+  if (!piece.config) return;
+  const was = engine.player.playing, endless = engine.isEndless();
+  show();
+  if (!was) { if (endless || !piece.seconds) engine.forget(); return; }
+  if (!piece.seconds || endless) { engine.forget(); listen(true); } else listen(false);
 }
 
 let changeTimer = 0;
@@ -293,7 +313,7 @@ const redoButton = button("", { class: "round", "aria-label": "Redo", title: "Re
 const loopButton = button("", { class: "round", "aria-label": "Loop", title: "Loop (L)", "aria-pressed": "true", onclick: toggleLoop }, icon("loop"));
 const sleepButton = button("", { "aria-label": "Sleep timer", title: "Sleep timer", onclick: nextSleep }, icon("moon"), h("span", null, "Sleep"));
 const abButton = button("A/B", { "aria-label": "Compare with the candidate before", title: "Compare with the candidate before (X)", hidden: true, onclick: compare });
-let stageSeen = true;
+let stageSeen = true, stageCard = null;
 
 function slider(label) {
   return h("input", { type: "range", class: "seek", min: "0", max: "1000", value: "0", step: "1", "aria-label": label, oninput: (event) => engine.seek((event.target.value / 1000) * engine.duration()) });
@@ -317,14 +337,14 @@ function stage() {
         button("Keep", { onclick: () => keepPiece(), title: "Put it on the playlist (K)" }, icon("star"), h("span", null, "Keep")),
         sleepButton,
         button("Take away", { onclick: takeAway, "aria-haspopup": "dialog" }, icon("down"), h("span", null, "Take away")))));
-  return h("section", { class: "stagegrid", "aria-label": "Piece" },
-    h("div", { class: "stagecard card" }, h("div", { class: "stage" }, canvas, h("div", { class: "scrim" }), front, invitation), transport),
+  stageCard = h("div", { class: "stagecard card" }, h("div", { class: "stage" }, canvas, h("div", { class: "scrim" }), front, invitation), transport);
+  return h("section", { class: "stagegrid", "aria-label": "Piece" }, stageCard,
     h("aside", { class: "side", "aria-label": "Candidates" }, h("h2", { class: "hidden" }, "Candidates"), list, playlistPanel));
 }
 
 export function toggle() {
   if (engine.player.playing) engine.pause();
-  else if (engine.duration()) engine.resume();
+  else if (engine.duration() && engine.isEndless() === !piece.seconds) engine.resume();
   else if (piece.config) { engine.wake(); listen(true); }
   else ask();
 }
@@ -365,17 +385,21 @@ function tick() {
   const now = performance.now();
   if (now - drawn < 100) return;
   drawn = now;
-  const all = engine.duration() || piece.seconds, at = engine.position();
+  const all = engine.duration() || piece.seconds || Infinity, at = engine.position();
+  stageCard?.classList.toggle("endless", all === Infinity);
+  $("deck").classList.toggle("endless", all === Infinity);
   for (const bar of [seekBar, deckSeek]) {
     if (document.activeElement !== bar || engine.player.playing) bar.value = String(Math.round((at / all) * 1000));
-    bar.setAttribute("aria-valuetext", `${clock(at)} of ${clock(all)}`);
+    bar.setAttribute("aria-valuetext", `${clock(at)} of ${span(all)}`);
   }
   seekBar.style.setProperty("--done", `${(at / all) * 100}%`);
   waveBox.style.setProperty("--done", `${(at / all) * 100}%`);
   timeNow.textContent = clock(at);
-  timeAll.textContent = clock(all);
-  deckTime.textContent = `${clock(at)} / ${clock(all)}`;
+  timeAll.textContent = span(all);
+  deckTime.textContent = `${clock(at)} / ${span(all)}`;
 }
+
+const span = (seconds) => (seconds === Infinity ? "endless" : clock(seconds));
 
 function waveform(buffer, bars) {
   const W = bars * 4, box = svg("svg", { viewBox: `0 0 ${W} 40`, preserveAspectRatio: "none" });
@@ -415,7 +439,7 @@ function takeAway() {
 async function download(format) {
   const name = `${slug(piece.title)}-${piece.seed}`;
   if (format === "json") return saveJson(name);
-  return save("/api/sound", { config: piece.config, seed: piece.seed, seconds: piece.seconds, format, title: piece.title || "Untitled" }, `${name}.${ENDINGS[format] || format}`);
+  return save("/api/sound", { config: piece.config, seed: piece.seed, seconds: state.finite(piece.seconds), format, title: piece.title || "Untitled" }, `${name}.${ENDINGS[format] || format}`);
 }
 
 function saveJson(name) {

@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { $, button, h, icon, toast } from "./dom.js";
 import * as engine from "./engine.js";
 import * as play from "./play.js";
-import { piece } from "./piece.js";
+import { finite, piece } from "./piece.js";
 
 const CROSSFADE = 4;
 let pieces = [], at = -1, running = false, turning = false, name = "";
@@ -12,7 +12,7 @@ let pieces = [], at = -1, running = false, turning = false, name = "";
 const place = h("section", { class: "playlist card", "aria-labelledby": "playlist-title", hidden: true });
 export const panel = place;
 
-const snapshot = () => structuredClone({ vibe: piece.vibe, title: piece.title, thinking: piece.thinking, config: piece.config, palettes: piece.palettes, seed: piece.seed, seconds: piece.seconds });
+const snapshot = () => structuredClone({ vibe: piece.vibe, title: piece.title, thinking: piece.thinking, config: piece.config, palettes: piece.palettes, seed: piece.seed, seconds: finite(piece.seconds) });
 
 export function keepPiece() {
   if (!piece.config) return;
