@@ -58,6 +58,8 @@ class Call:
             if not done.done():
                 for future in futures:
                     future.cancel()
+                # Nobody asks for its result any more, which asyncio would complain about.
+                done.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
                 raise Gone
             return await done
         finally:

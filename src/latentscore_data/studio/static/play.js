@@ -224,6 +224,7 @@ function show() {
   visual.paint(piece.palettes[0].colors);
   tint(piece.palettes[0].colors);
   for (const [name, control] of controls) control.show(piece.config[name]);
+  freeButton.hidden = locked.size === 0;
   history.replaceState(null, "", state.toHash());
   document.title = `${piece.title || "Untitled"} · LatentScore studio`;
   deckTitle.textContent = piece.title;
@@ -313,7 +314,7 @@ const redoButton = button("", { class: "round", "aria-label": "Redo", title: "Re
 const loopButton = button("", { class: "round", "aria-label": "Loop", title: "Loop (L)", "aria-pressed": "true", onclick: toggleLoop }, icon("loop"));
 const sleepButton = button("", { "aria-label": "Sleep timer", title: "Sleep timer", onclick: nextSleep }, icon("moon"), h("span", null, "Sleep"));
 const abButton = button("A/B", { "aria-label": "Compare with the candidate before", title: "Compare with the candidate before (X)", hidden: true, onclick: compare });
-let stageSeen = true, stageCard = null;
+let stageSeen = true, stageCard = null, freeButton = null;
 
 function slider(label) {
   return h("input", { type: "range", class: "seek", min: "0", max: "1000", value: "0", step: "1", "aria-label": label, oninput: (event) => engine.seek((event.target.value / 1000) * engine.duration()) });
@@ -453,7 +454,7 @@ function fieldsSection() {
   const groups = Object.entries(setup.groups).map(([name, fields]) => h("fieldset", { class: "group card" }, h("legend", null, name), fields.map(fieldRow)));
   const whyButton = button("Why this sound?", { id: "why", onclick: why, title: "How much of the score each field carries (W)" }, icon("why"), h("span", null, "Why this sound?"));
   const randomButton = button("Shuffle", { title: "Other labels for every field that is not locked", onclick: shuffle }, icon("dice"), h("span", null, "Shuffle"));
-  const freeButton = button("Unlock all", { class: "link", onclick: () => { locked.clear(); show(); } });
+  freeButton = button("Unlock all", { class: "link", hidden: true, onclick: () => { locked.clear(); show(); } });
   return h("section", { class: "fields", "aria-labelledby": "fields-title" },
     h("div", { class: "sectionhead" }, h("h2", { id: "fields-title" }, "Sound"), h("div", { class: "cluster" }, whyButton, randomButton, freeButton)),
     whyNote, h("div", { class: "groups" }, groups));
