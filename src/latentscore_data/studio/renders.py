@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import latentscore
-from latentscore import MusicConfigPrompt, parse_config, write_audio, write_midi
+from latentscore import MusicConfigPrompt, parse_config, write_audio
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.workers import WorkerPool
@@ -77,7 +77,9 @@ def encode(sound: Sound) -> bytes:
     config = parse_config(sound.config)
     if sound.format == "midi":
         numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
-        return _written(".mid", lambda path: write_midi(path, latentscore.compose(numbers, sound.seconds, sound.seed)))
+        return _written(
+            ".mid", lambda path: latentscore.write_midi(path, latentscore.compose(numbers, sound.seconds, sound.seed))
+        )
     audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
     if sound.format == "mp3":
         return mp3_bytes(audio)

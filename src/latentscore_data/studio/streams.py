@@ -7,13 +7,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import latentscore
-from latentscore import Stream, parse_config
+from latentscore import parse_config
 from latentscore_data.core.base.errors import InputError
+
+if TYPE_CHECKING:
+    from latentscore import Stream
 
 MOST_STREAMS = 4
 """Streams that are kept, one for each page that plays; the one that was read longest ago ends."""
