@@ -128,15 +128,45 @@ def test_doctor_for_a_stage_fails_when_it_cannot_run(lsdata_here: Lsdata) -> Non
 def test_doctor_tells_the_same_kind_of_fix_in_the_same_words(lsdata_here: Lsdata) -> None:
     found = {finding["name"]: finding for finding in json.loads(lsdata_here("doctor", "--json").stdout)}
     for name in ("clap", "minilm"):
-        assert found[name]["fix"] in (f"lsdata doctor --fetch {name}", "pip install 'latentscore-data[ml]'")
+        assert found[name]["fix"] in (f"lsdata doctor --fetch {name}", install("ml"))
         assert found[name]["fix"] not in found[name]["detail"]
 
 
-def test_an_extra_goes_where_the_program_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("origin", "requirement"),
+    [
+        (None, "'latentscore-data[ml]'"),
+        ({"url": "file:///home/me/my%20code", "dir_info": {"editable": True}}, "'/home/me/my code[ml]'"),
+        (
+            {"url": "https://example.org/x.git", "vcs_info": {"vcs": "git", "requested_revision": "v1"}},
+            "'latentscore-data[ml] @ git+https://example.org/x.git@v1'",
+        ),
+        ({"url": "file:///tmp/x.whl", "archive_info": {}}, "'latentscore-data[ml] @ file:///tmp/x.whl'"),
+    ],
+)
+def test_an_extra_comes_from_where_the_program_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict | None, requirement: str
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            return json.dumps(origin) if origin else None
+
+    monkeypatch.setattr("latentscore.installed.distribution", lambda name: Installed())
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    assert install("ml") == "pip install 'latentscore-data[ml]'"
+    assert install("ml") == f"pip install {requirement}"
     (tmp_path / "pipx_metadata.json").touch()
-    assert install("ml") == "pipx runpip latentscore-data install 'latentscore-data[ml]'"
+    assert install("ml") == f"pipx runpip latentscore-data install {requirement}"
+
+
+def test_in_the_repository_an_extra_is_named_as_the_readme_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = json.dumps({"url": Path.cwd().as_uri(), "dir_info": {}})
+
+    class Installed:
+        def read_text(self, name: str) -> str:
+            return origin
+
+    monkeypatch.setattr("latentscore.installed.distribution", lambda name: Installed())
+    assert install("ml").endswith("install '.[ml]'")
 
 
 def test_doctor_warns_of_a_readable_dotenv(lsdata_here: Lsdata) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Lsdata
+
 PROGRAM = f"{sys.executable} -m latentscore_data"
 
 
@@ -69,3 +71,12 @@ def test_files_of_the_user_are_never_taken_for_drafts() -> None:
     Path(".work.tmp/file").write_text("mine")
     assert shell("lsdata download --dataset builtin --root .").returncode == 0
     assert all(path.read_text() == "mine" for path in [*mine, Path(".work.tmp/file")])
+
+
+@pytest.mark.parametrize("size", ["0", "00", "-5", "", "abc", "²", "9" * 5000])
+def test_a_terminal_without_a_size_has_the_usual_one(lsdata: Lsdata, root: Path, size: str) -> None:
+    env = {"COLUMNS": size, "LINES": size, "TERMINAL_WIDTH": size}
+    for command in (("status", "--root", str(root)), ("--help",)):
+        done = lsdata(*command, env=env)
+        assert done.returncode == 0, done.stderr
+        assert {"status": "not run", "--help": "From a sentence"}[command[0]] in done.stdout

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from latentscore.errors import LatentScoreError
+from latentscore.installed import install
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -221,9 +222,7 @@ class MiniLMEmbedder:
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging as transformers_logging
         except ImportError:
-            raise EmbedderError(
-                f"embedding with {path_or_id} needs sentence-transformers: pip install 'latentscore-data[ml]'"
-            ) from None
+            raise EmbedderError(f"embedding with {path_or_id} needs sentence-transformers: {install('ml')}") from None
         transformers_logging.disable_progress_bar()
         try:
             self._model = SentenceTransformer(

@@ -53,6 +53,11 @@ COMMANDS = {
         "Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.",
     ),
     "export": Entry("export", STAGES, "Hand over models, maps, data sets, chat files and a report."),
+    "check": Entry(
+        "check",
+        STAGES,
+        "Check the scored rows before you publish them: duplicates, diversity, leaks, scores, texts and licences.",
+    ),
     "run-all": Entry(
         "run_all",
         STAGES,
@@ -251,8 +256,13 @@ def _leaves(kind: Any) -> Iterator[Any]:
 
 
 def as_typed(value: Any) -> Any:
-    """Text as it was typed: UTF-8, also under a locale that does not know it (Python then leaves half surrogates)."""
+    """Text as it was typed: UTF-8, also under a locale that does not know it (Python then leaves half surrogates).
+
+    The name of a file that exists stays as the file system has it, whatever its bytes.
+    """
     if isinstance(value, str):
+        if os.path.lexists(value):
+            return value
         return os.fsencode(value).decode("utf-8", "replace")
     return [as_typed(item) for item in value] if isinstance(value, list) else value
 

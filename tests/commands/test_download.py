@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from conftest import Lsdata
 from hub_server import HubServer, jsonl_gz
 from latentscore_data.commands.download import show_plan
 from latentscore_data.core.base.errors import InputError, MissingError
@@ -130,6 +131,27 @@ def test_a_data_set_without_texts_is_an_error(root: Path, tmp_path: Path):
     with pytest.raises(InputError, match="holds no texts"):
         (tmp_path / "empty").mkdir()
         download.run_download(settings_for(root, str(tmp_path / "empty")))
+
+
+def test_what_is_not_read_is_said_with_the_option_that_reads_it(root: Path, tmp_path: Path, lsdata_here: Lsdata):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "poem.txt").write_text("rain")
+    (folder / "old.txt").write_bytes("un caf\xe9".encode("latin-1"))
+    (folder / "table.tsv").write_text("body\tn\nsnow\t1\n")
+    (folder / "notes").write_text("no ending")
+    draw = ("download", "--dataset", str(folder), "--root", str(root))
+    done = lsdata_here(*draw)
+    assert done.returncode == 0, done.stderr
+    assert "not read: notes (its name has no ending); old.txt (" in done.stderr
+    assert "say --encoding latin-1" in done.stderr
+    assert len(list(read_rows(root / ".outputs/texts.jsonl", SourceText))) == 2
+    done = lsdata_here(*draw, "--encoding", "latin-1", "--json")
+    facts = json.loads(done.stdout)["details"]["datasets"]["texts"]
+    assert (facts["texts"], facts["unread"]) == (3, {"notes": "its name has no ending"})
+    for wrong in ("klingon", "rot13", "base64", "undefined", "lat\x00in"):
+        with pytest.raises(InputError, match="encoding"):
+            load_settings(download={"encoding": wrong})
 
 
 def test_preflight_names_a_path_that_is_not_there(root: Path):

@@ -13,6 +13,7 @@ from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import lookup
 from latentscore.embed import WordVectorEmbedder
+from latentscore.installed import install
 from latentscore_data.cli import app
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
@@ -50,30 +51,123 @@ def test_the_real_datasets_library_reads_the_data_set(root: Path, tmp_path: Path
     run(root, "dataset")
     loaded = datasets.load_dataset(str(workspace.export_dir / "dataset"), cache_dir=str(tmp_path / "cache"))
     assert {name: split.num_rows for name, split in loaded.items()} == {
-        "SFT_Train": 5, "SFT_Val": 1, "GRPO": 2, "TEST": 2,
+        "train": 5, "validation": 1, "grpo": 2, "test": 2,
     }  # fmt: skip
-    features = loaded["GRPO"].features
+    features = loaded["grpo"].features
     assert all(split.features == features for split in loaded.values())
     assert features["vibe_noisy"].dtype == "string"
     assert features["config_payload"]["config"]["density"].dtype == "int64"
     assert features["config_payload"]["config"]["depth"].dtype == "bool"
-    row = loaded["SFT_Train"][4]
+    row = loaded["train"][4]
     original = list(_rows(workspace, "SFT-Train"))[4]
     assert row["config_payload"] == original.config_payload
     assert row["config_candidates"] == original.config_candidates
     assert row["candidate_scores"] == original.candidate_scores
     assert row["scores_external"]["acoustic"]["parts"] == [{"energy": 0.5, "seen": 5}, None]
     assert row["text_page"] == [0]
-    assert loaded["SFT_Train"][2]["config_payload"] is None
+    assert loaded["train"][2]["config_payload"] is None
     # What the library gives back is a row of ours again.
     assert ScoredRow.model_validate(row).vibe_for_training == "vibe nubmer 5"
+
+
+def test_each_configuration_loads_by_name(root: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    workspace = fill(root)
+    assert "default, sft, preference, map" in run(root, "dataset")
+    folder, cache = str(workspace.export_dir / "dataset"), str(tmp_path / "cache")
+    train = _rows(workspace, "SFT-Train")
+    sft = datasets.load_dataset(folder, "sft", split="train", cache_dir=cache)
+    assert sft.column_names == ["messages", "row_id"]
+    assert [row["row_id"] for row in sft] == [row.row_id for row in train if row.config_payload]
+    pairs = datasets.load_dataset(folder, "preference", split="test", cache_dir=cache)
+    assert all(row["chosen_score"] > row["rejected_score"] for row in pairs)
+    vibe_map = datasets.load_dataset(folder, "map", split="validation", cache_dir=cache)
+    (row,) = _rows(workspace, "SFT-Val")
+    assert row.config_payload is not None
+    assert vibe_map[0]["config"] == row.config_payload["config"]
+    assert vibe_map[0]["embedding"] == WordVectorEmbedder().embed([row.vibe_original])[0].tolist()
+
+
+def test_a_large_split_is_cut_into_shards(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr("latentscore_data.core.export.tables.ROWS_PER_SHARD", 2)
+    workspace = fill(root)
+    run(root, "dataset")
+    folder = workspace.export_dir / "dataset"
+    assert [path.name for path in sorted((folder / "data").glob("train*"))] == [
+        f"train-0000{n}-of-00003.parquet" for n in range(3)
+    ]
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["row_id"][:] == [row.row_id for row in _rows(workspace, "SFT-Train")]
+
+
+def test_the_sounds_of_the_winners_are_a_column(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    import soundfile
+
+    from latentscore import parse_payload, render
+
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
+    workspace = fill(root)
+    run(root, "dataset", "--audio")
+    folder = workspace.export_dir / "dataset"
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert isinstance(loaded.features["audio"], datasets.Audio)
+    rows = loaded.cast_column("audio", datasets.Audio(decode=False))
+    assert rows[2]["audio"] is None
+    sound, rate = soundfile.read(io.BytesIO(rows[0]["audio"]["bytes"]))
+    payload = parse_payload(_rows(workspace, "SFT-Train")[0].config_payload)
+    expected = render(payload.config, 1.0, 0)
+    assert rate == expected.sample_rate
+    assert abs(sound - expected.samples).max() < 1e-4
+    assert "audio" not in json.loads((folder / "jsonl" / "train.jsonl").read_text().splitlines()[0])
+    assert not list(folder.glob(".sounds*"))
+
+
+@pytest.mark.parametrize("parquet", ["always", "never"])
+def test_the_croissant_metadata_is_valid_and_finds_the_rows(root: Path, monkeypatch, parquet: str) -> None:
+    croissant = pytest.importorskip("mlcroissant")
+    monkeypatch.setenv("LSDATA_EXPORT__PARQUET", parquet)
+    workspace = fill(root)
+    run(root, "dataset")
+    described = croissant.Dataset(workspace.export_dir / "dataset" / "croissant.json")
+    assert not described.metadata.ctx.issues.errors
+    records = list(described.records("default/train"))
+    assert [record["default/train/row_id"].decode() for record in records] == [
+        row.row_id for row in _rows(workspace, "SFT-Train")
+    ]
+
+
+@pytest.mark.ml
+@pytest.mark.long
+@pytest.mark.parametrize(("command", "config"), [("sft", "sft"), ("dpo", "preference")])
+def test_trl_trains_on_the_data_set_as_it_stands(root: Path, tmp_path: Path, command: str, config: str) -> None:
+    import subprocess
+    import sys
+
+    from latentscore_data.core.training.base_models import load_base
+
+    workspace = fill(root)
+    run(root, "dataset")
+    base = load_base("tiny-random")
+    for part in (base.model, base.tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    trl = str(Path(sys.executable).with_name("trl"))
+    dataset = ["--dataset_name", str(workspace.export_dir / "dataset"), "--dataset_config", config]
+    training = ["--max_steps", "2", "--output_dir", str(tmp_path / "out"), "--report_to", "none", "--use_cpu"]
+    model = ["--model_name_or_path", str(tmp_path / "model"), "--max_length", "256", "--bf16", "false"]
+    done = subprocess.run([trl, command, *dataset, *model, *training], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_the_jsonl_beside_the_parquet_loads_alone(root: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     workspace = fill(root)
     run(root, "dataset")
-    files = str(workspace.export_dir / "dataset" / "jsonl" / "TEST.jsonl")
+    files = str(workspace.export_dir / "dataset" / "jsonl" / "test.jsonl")
     loaded = datasets.load_dataset("json", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["vibe_original"] == [row.vibe_original for row in _rows(workspace, "TEST")]
 
@@ -92,10 +186,10 @@ def test_the_card_of_a_data_set(root: Path) -> None:
     assert card.data.pretty_name == "Sea vibes"
     assert (card.data["license"], card.data["license_name"]) == ("other", "public-domain")
     assert [file["path"] for file in card.data["configs"][0]["data_files"]][:2] == [
-        "data/SFT_Train.parquet", "data/SFT_Val.parquet",
+        ["data/train-00000-of-00001.parquet"], ["data/validation-00000-of-00001.parquet"],
     ]  # fmt: skip
     text = card.text
-    for fact in ("| SFT_Train | 5 | 5 |", "| moby-dick | 10 | 10 | public domain |", "abc123", "$0.25", "0.125"):
+    for fact in ("| train | 5 | 5 |", "| moby-dick | 10 | 10 | public domain |", "abc123", "$0.25", "0.125"):
         assert fact in text
     assert "1 rows have no valid configuration" in text
     picture = re.search(r"\((scores-\w+\.svg)\)", text)
@@ -131,11 +225,11 @@ def test_without_pyarrow_the_data_set_is_jsonl(root: Path, monkeypatch) -> None:
 
     monkeypatch.setattr("latentscore_data.core.export.dataset.find_spec", lambda name: None)
     workspace = fill(root)
-    assert "pip install 'latentscore-data[hub]'" in run(root, "dataset")
+    assert install("hub") in run(root, "dataset").replace("\n", " ")
     folder = workspace.export_dir / "dataset"
     assert not (folder / "data").exists()
     files = DatasetCard.load(folder / "README.md").data["configs"][0]["data_files"]
-    assert files[0] == {"split": "SFT_Train", "path": "jsonl/SFT_Train.jsonl"}
+    assert files[0] == {"split": "train", "path": ["jsonl/train.jsonl"]}
 
 
 @pytest.mark.parametrize("kind", ["map", "dataset"])
@@ -224,14 +318,14 @@ def test_chat_files_are_what_trainers_read(root: Path, tmp_path: Path) -> None:
     folder = str(workspace.export_dir / "chat")
     sft = datasets.load_dataset(folder, "sft", cache_dir=str(tmp_path / "cache"))
     assert {name: split.num_rows for name, split in sft.items()} == {
-        "SFT_Train": 4, "SFT_Val": 1, "GRPO": 2, "TEST": 2,
+        "train": 4, "validation": 1, "grpo": 2, "test": 2,
     }  # fmt: skip
-    messages = sft["SFT_Train"][0]["messages"]
+    messages = sft["train"][0]["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant"]
     assert "vibe nubmer 1" in messages[1]["content"]
     assert json.loads(messages[2]["content"])["title"] == "Title 1"
 
-    pairs = datasets.load_dataset(folder, "preference", cache_dir=str(tmp_path / "cache"))["SFT_Train"]
+    pairs = datasets.load_dataset(folder, "preference", cache_dir=str(tmp_path / "cache"))["train"]
     assert len(pairs) == 5
     row = _rows(workspace, "SFT-Train")[0]
     assert (pairs[0]["chosen_score"], pairs[0]["rejected_score"]) == (0.1, 0.05)
@@ -260,7 +354,7 @@ def test_trl_applies_a_chat_template_to_the_chat_files(root: Path) -> None:
     run(root, "chat")
     tokenizer = load_tokenizer("tiny-random")
     for kind, parts in (("sft", {"text"}), ("preference", {"prompt", "chosen", "rejected"})):
-        line = json.loads((workspace.export_dir / "chat" / kind / "GRPO.jsonl").read_text().splitlines()[0])
+        line = json.loads((workspace.export_dir / "chat" / kind / "grpo.jsonl").read_text().splitlines()[0])
         assert is_conversational(line)
         made = maybe_apply_chat_template(line, tokenizer)
         assert parts <= made.keys()
@@ -324,4 +418,4 @@ def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeyp
     (stage,) = export.stage_files(settings, workspace)
     assert stale_reasons(stage, root) == ["input .processed/TEST.jsonl is gone"]
     export.run_stage_for_chain(settings)
-    assert not (workspace.export_dir / "dataset" / "jsonl" / "TEST.jsonl").exists()
+    assert not (workspace.export_dir / "dataset" / "jsonl" / "test.jsonl").exists()

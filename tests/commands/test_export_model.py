@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import Lsdata
+from latentscore.installed import install
 from latentscore_data.cli import app
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training.runs import RunFolder
@@ -80,6 +81,54 @@ def test_the_merged_model_answers_like_adapter_and_base(root: Path, tiny_run: Ru
     assert record["parity"]["merged"]["relative_error"] < 1e-5
     assert record["parity"]["merged"]["top1_agreement"] == 1.0
     assert record["base"] == ["tiny-random"]
+
+
+def test_an_adapter_alone_answers_on_its_base_as_before(root: Path, tiny_run: RunFolder) -> None:
+    run(root, "tiny-lora", "--adapter-only")
+    folder = Workspace(root).export_dir / "tiny-lora"
+    names = {path.name for path in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert "model.safetensors" not in names
+    exported, trained = folder / "adapter_model.safetensors", tiny_run.final / "adapter_model.safetensors"
+    assert exported.read_bytes() == trained.read_bytes()
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny-random"
+    card = (folder / "README.md").read_text()
+    assert "library_name: peft" in card
+    assert "AutoPeftModelForCausalLM" in card
+
+
+def test_an_adapter_alone_is_no_gguf_and_a_whole_model_is_no_adapter(root: Path, tiny_run: RunFolder) -> None:
+    from latentscore_data.core.training.base_models import load_base
+
+    assert "--adapter-only" in run(root, "tiny-lora", "--adapter-only", "--gguf", "f16", code=2)
+    base = load_base("tiny-random")
+    finished_run(
+        Workspace(root).train_dir, "whole", base.model, base.tokenizer, base_model="tiny-random", method="full"
+    )
+    assert "was trained whole" in run(root, "whole", "--adapter-only", code=2)
+
+
+def test_a_missing_licence_text_is_found_before_anything_is_merged(
+    root: Path, tiny_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentscore_data.core.export.merge.merge", lambda *_: pytest.fail("merged first"))
+    assert "terms.txt" in run(root, "tiny-lora", "--terms", "terms.txt", code=2)
+
+
+def test_ollama_gets_a_modelfile_and_a_question_under_the_schema(root: Path, tiny_run: RunFolder) -> None:
+    import jsonschema
+
+    from factories import make_payload
+
+    run(root, "tiny-lora", "--gguf", "q8_0")
+    folder = Workspace(root).export_dir / "tiny-lora"
+    first, *rest = (folder / "Modelfile").read_text().splitlines()
+    assert (folder / first.removeprefix("FROM ")).is_file()
+    assert any(line.startswith("SYSTEM ") for line in rest)
+    question = json.loads((folder / "question.json").read_text())
+    jsonschema.validate(make_payload("Grey Tide"), question["format"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"title": "Grey Tide"}, question["format"])
 
 
 def test_each_gguf_says_nearly_the_same(root: Path, tiny_run: RunFolder) -> None:
@@ -279,7 +328,7 @@ def test_a_tokenizer_model_without_its_library_names_the_remedy(root: Path, tmp_
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     said = " ".join(refused(root, str(folder), code=3).split())
     assert "pieces/tokenizer.model" in said
-    assert "pip install 'latentscore-data[ml]'" in said
+    assert install("ml") in said
 
 
 @pytest.mark.long

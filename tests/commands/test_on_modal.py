@@ -79,7 +79,7 @@ def test_a_benchmark_on_modal_is_the_benchmark_here(
         "local:tiny-random=tiny",
     )
     folders: dict[str, Path] = {}
-    for place in ("local", "modal"):
+    for place in ("here", "modal"):
         root = tmp_path / place
         write_rows(root)
         command = ("bench", "--root", str(root), *sources, *QUICK, "--on", place, "--name", "run", "--json")
@@ -92,10 +92,10 @@ def test_a_benchmark_on_modal_is_the_benchmark_here(
             assert "18 sounds in up to 6 containers" in out.stderr
             assert out.stderr.count("at most $") == 2
             assert json.loads(out.stdout)["details"]["scorer"] == "acoustic"
-    assert results(folders["modal"]) == results(folders["local"])
+    assert results(folders["modal"]) == results(folders["here"])
     there = {path.name: path.read_bytes() for path in (folders["modal"] / "audio").iterdir()}
-    assert there == {path.name: path.read_bytes() for path in (folders["local"] / "audio").iterdir()}
-    assert cached(tmp_path / "modal") == cached(tmp_path / "local")
+    assert there == {path.name: path.read_bytes() for path in (folders["here"] / "audio").iterdir()}
+    assert cached(tmp_path / "modal") == cached(tmp_path / "here")
     tables = [json.loads((folder / "summary.json").read_text()) for folder in folders.values()]
     assert tables[0]["ceiling"] == tables[1]["ceiling"]
     assert [source["scores"] for source in tables[0]["sources"]] == [
@@ -145,7 +145,7 @@ def test_a_killed_benchmark_asks_modal_only_for_what_is_missing(
 @pytest.mark.long
 def test_configs_on_modal_are_the_configs_here(modal: LoopbackModal, lsdata: Lsdata, tmp_path: Path) -> None:
     written: dict[str, Any] = {}
-    for place in ("local", "modal"):
+    for place in ("here", "modal"):
         root = tmp_path / place
         workspace = Workspace(root)
         replace_rows(workspace.vibes("SFT-Train"), [make_vibe(n, vibe=f"a dark slow night {n}") for n in range(3)])
@@ -158,8 +158,8 @@ def test_configs_on_modal_are_the_configs_here(modal: LoopbackModal, lsdata: Lsd
         assert {name: len(row.config_candidates) for name, row in _rows(workspace)} == dict.fromkeys(
             [row["row_id"] for row in written[place]], 2
         )
-    assert written["modal"] == written["local"]
-    assert cached(tmp_path / "modal") == cached(tmp_path / "local")
+    assert written["modal"] == written["here"]
+    assert cached(tmp_path / "modal") == cached(tmp_path / "here")
 
 
 def _rows(workspace: Workspace) -> list[tuple[str, ConfigRow]]:

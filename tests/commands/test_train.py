@@ -51,8 +51,8 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
 
     lines = json.loads(lsdata("train", "status", *root).stdout)
     assert [(line["kind"], line["where"], line["state"]) for line in lines] == [
-        ("grpo", "local", "finished"),
-        ("sft", "local", "finished"),
+        ("grpo", "here", "finished"),
+        ("sft", "here", "finished"),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -210,3 +211,34 @@ def test_midi_says_the_key_it_is_in(tmp_path: Path, root: str, mode: str) -> Non
     written = {(7 * SHARPS[head["key_signature"].key] + note) % 12 for note in SCALES["major"]}
     assert written == {(ROOTS[root] + note) % 12 for note in SCALES[mode]}
     assert head["text"].text == f"key: {root} {mode}"
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_101, 65_535, 65_536, 65_540, 88_200, 99_999, 100_010, 192_000, 191_999])
+def test_a_rate_that_flac_cannot_hold_is_refused_by_our_rule_and_by_no_other(tmp_path: Path, rate: int) -> None:
+    silence = Audio(np.zeros((100, 2), np.float32), rate)
+    holds = True
+    try:
+        with soundfile.SoundFile(io.BytesIO(), "w", rate, 2, "PCM_24", format="FLAC") as file:
+            file.write(silence.samples)
+    except soundfile.LibsndfileError:
+        holds = False
+    if holds:
+        write_audio(tmp_path / "a.flac", silence)
+    else:
+        with pytest.raises(AudioError, match=f"FLAC cannot hold {rate} Hz.*65535.*96000"):
+            write_audio(tmp_path / "a.flac", silence)
+        assert list(tmp_path.iterdir()) == []
+    write_audio(tmp_path / "a.wav", silence)
+    assert read_audio(tmp_path / "a.wav").sample_rate == rate
+
+
+def test_a_tag_that_no_file_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="no tag is called mood"):
+        write_audio(tmp_path / "a.wav", Audio(np.zeros((5, 2), np.float32), RATE), {"mood": "calm"})
+
+
+def test_tags_are_carried_from_file_to_file(tmp_path: Path) -> None:
+    tags = {"title": "night — sea", "artist": "A", "software": "latentscore 3", "comment": "{}"}
+    write_audio(tmp_path / "a.flac", Audio(np.zeros((5, 2), np.float32), RATE), tags)
+    write_audio(tmp_path / "b.wav", read_audio(tmp_path / "a.flac"))
+    assert read_audio(tmp_path / "b.wav").tags == tags

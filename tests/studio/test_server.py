@@ -115,7 +115,15 @@ class TestServer:
 
     @pytest.mark.parametrize(
         ("format", "start"),
-        [("pcm", b"RIFF"), ("wav", b"RIFF"), ("flac", b"fLaC"), ("mp3", b""), ("stems", b"PK"), ("midi", b"MThd")],
+        [
+            ("pcm", b"RIFF"),
+            ("wav", b"RIFF"),
+            ("flac-16", b"fLaC"),
+            ("flac", b"fLaC"),
+            ("mp3", b""),
+            ("stems", b"PK"),
+            ("midi", b"MThd"),
+        ],
     )
     def test_a_piece_comes_in_every_format(self, studio: StudioProcess, format: str, start: bytes):
         asked = {"config": make_config(), "seed": 3, "seconds": 2.0, "format": format, "title": "A <b>title</b>"}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.audio import Audio
-from latentscore.config import MusicConfig, MusicConfigPrompt
+from latentscore.config import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore.errors import InvalidConfigError
 from latentscore.jit import announced
 from latentscore.loudness import integrated_lufs, lufs_of_rows
@@ -31,6 +32,7 @@ from latentscore.synth.score import Composer, Score, compose
 from latentscore.synth.signal import Stereo
 from latentscore.synth.space import STEP
 from latentscore.synth.stream import LEAD_SECONDS, Part
+from latentscore.version import RENDERER_VERSION
 
 
 def render(
@@ -45,7 +47,7 @@ def render(
 
     ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at
     -16 LUFS with a true peak under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb,
-    by name; they add up to the mix before tone, loudness and limiter.
+    by name; they add up to the mix before tone, loudness and limiter. ``Audio.tags`` holds what the piece was made from.
 
     With ``loop``, the result is a loop of whole bars, as near to ``seconds`` as they come, that repeats without a seam: it
     has no opening and no closing.
@@ -56,14 +58,17 @@ def render(
     sample_rate, seed = checked_rate(sample_rate), checked_seed(seed)
     if loop and stems:
         raise InvalidConfigError("stems", "a loop has none; render it without loop")
+    tags: dict[str, Any] = {
+        "config": parse_config(dict(config)).model_dump(), "seed": seed, "seconds": seconds, "renderer": RENDERER_VERSION,
+    }  # fmt: skip
     with announced(COMPILING):
         if loop:
-            return Audio(_loop(numbers, seconds, seed, sample_rate), sample_rate)
+            return Audio(_loop(numbers, seconds, seed, sample_rate), sample_rate, {}, tags)
         score = compose(numbers, seconds, seed)
         mixed = mix_layers(score, RenderContext(score.piece, sample_rate), GROUPS)
         parts = _stems(score, sample_rate) if stems else {}
         space.bus(mixed, numbers, sample_rate)
-        return Audio(finish(mixed, sample_rate), sample_rate, parts)
+        return Audio(finish(mixed, sample_rate), sample_rate, parts, tags)
 
 
 def _stems(score: Score, sample_rate: int) -> dict[str, Audio]:

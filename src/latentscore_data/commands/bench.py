@@ -100,7 +100,7 @@ def bench(
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
         llm=calls,
     )
-    executor = make_executor(on or "local", settings, say)
+    executor = make_executor(on or "here", settings, say)
     trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:

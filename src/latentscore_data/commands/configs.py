@@ -93,7 +93,7 @@ def configs(
         scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
         llm=calls,
     )
-    executor = make_executor(on or "local", settings, say)
+    executor = make_executor(on or "here", settings, say)
     if executor.remote and vibe:
         raise InputError("vibes on the command line are answered here", f"leave --on {on} out")
     trust_key_to(settings.llm, calls.get("api_key_env"))

@@ -23,7 +23,7 @@ def download(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What to sample: a hub data set owner/name[:config], a folder or file of .txt/.md/.jsonl/.parquet, or builtin. Repeatable.",
+            help="What to sample: a hub data set owner/name[:config], a folder or file of .txt/.md/.jsonl/.csv/.tsv/.parquet, or builtin. Repeatable.",
         ),
     ] = None,
     sample_size: Annotated[
@@ -31,6 +31,10 @@ def download(
     ] = None,
     text_field: Annotated[
         str | None, typer.Option(help="Column that holds the text (default: found by its name).")
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Encoding of files that are not UTF-8, such as latin-1 or cp1252."),
     ] = None,
     seed: SeedOption = None,
     overwrite: OverwriteOption = False,
@@ -46,7 +50,9 @@ def download(
         lsdata download --dataset common-pile/news_filtered --yes
     """
     read_dotenv()
-    settings = load(download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, seed=seed))
+    settings = load(
+        download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, encoding=encoding, seed=seed)
+    )
     workspace = Workspace(settings.paths.root)
     if dry_run:
         show_plan(settings, workspace)

@@ -48,6 +48,9 @@ def export_model(
             help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16, or q4_k_m and its like with llama-quantize. Repeatable."
         ),
     ] = None,
+    adapter_only: Annotated[
+        bool | None, typer.Option("--adapter-only", help="The adapter as it is, without merging it into its base.")
+    ] = None,
     terms: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text of the base model's licence, shipped with the model.")
     ] = None,
@@ -65,7 +68,7 @@ def export_model(
 
         lsdata export model my-run --gguf q8_0
     """
-    settings = load(export=chosen(model=source, gguf=gguf, terms=terms, tokenizer=tokenizer))
+    settings = load(export=chosen(model=source, gguf=gguf, adapter_only=adapter_only, terms=terms, tokenizer=tokenizer))
     show(_export("model", settings, out, overwrite, push, public))
 
 
@@ -98,6 +101,11 @@ def export_dataset(
     leave_out_bad: Annotated[
         bool, typer.Option("--leave-out-bad", help="Without the rows that are marked bad in the studio.")
     ] = False,
+    audio: Annotated[bool | None, typer.Option("--audio", help="Add the winners' sounds as a column of FLAC.")] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Leave out rows with this tag (lsdata check lists them). Repeatable."),
+    ] = None,
     split: SplitOption = None,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
@@ -110,7 +118,11 @@ def export_dataset(
 
         lsdata export dataset --license cc-by-4.0
     """
-    settings = load(export=chosen(license=license, splits=split, name=name, leave_out_bad=leave_out_bad or None))
+    settings = load(
+        export=chosen(
+            license=license, splits=split, name=name, audio=audio, exclude=exclude, leave_out_bad=leave_out_bad or None
+        )
+    )
     show(_export("dataset", settings, out, overwrite, push, public))
 
 

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar, cast
 
 import typer
 
-import latentscore
-from latentscore import (
-    RENDERER_VERSION,
-    Audio,
-    MusicConfig,
-    MusicConfigPrompt,
-    convert_config,
-    write_audio,
-)
-from latentscore.errors import AudioError, InvalidConfigError
+from latentscore.errors import InvalidConfigError
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
-from latentscore_data.core.base.errors import InputError, OutputError
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.configs.saved import SavedPiece, read_piece
+from latentscore_data.core.configs.sound_files import check_format, check_places, render_files
 from latentscore_data.core.llm.offline.builtin import payload_for
 
-ENDINGS = (".wav", ".flac", ".ogg")
-MAX_PAYLOAD_CHARS = 8 * 2**20
-"""A longer file is no payload: reading it would only fill the memory."""
+ValueT = TypeVar("ValueT")
 
 
 def render(
     vibe: Annotated[str | None, typer.Argument(help="A text, answered by the builtin model.")] = None,
     payload: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSON of a payload or a config, in words or numbers; - is stdin."),
+        typer.Option(
+            metavar="FILE",
+            help="Play what a file holds: a payload or config (JSON), a row, rows (JSONL), what configs --json writes, or a "
+            "FLAC, WAV or OGG of lsdata, with its own seed, length and rate; - is stdin.",
+        ),
+    ] = None,
+    pick: Annotated[
+        int | None, typer.Option(metavar="N", help="Which config of a --payload with several, from 1.", min=1)
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write: .wav, .flac or .ogg.")
     ] = Path("vibe.flac"),
-    seconds: Annotated[float, typer.Option(help="Length, 0.5 to 600.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Another seed is another piece of the same config.", min=0)] = 0,
-    sample_rate: Annotated[int, typer.Option(help="Hertz, 8000 to 192000.")] = 48_000,
+    seconds: Annotated[float | None, typer.Option(help="Length, 0.5 to 600 (default 30).")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Another seed is another piece of the same config (default 0).", min=0)
+    ] = None,
+    sample_rate: Annotated[int | None, typer.Option(help="Hertz, 8000 to 192000 (default 48000).")] = None,
     stems: Annotated[bool, typer.Option("--stems", help="Also one file for each layer, before the bus.")] = False,
     midi: Annotated[Path | None, typer.Option(metavar="FILE", help="Also the notes, as a MIDI file.")] = None,
 ) -> None:
@@ -50,141 +47,46 @@ def render(
 
         lsdata render "rain on a tin roof" --out rain.flac
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
+        lsdata render --payload rain.flac --sample-rate 96000 --out rain-96k.flac
     """
     if (vibe is None) == (payload is None):
         raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
-    if out.suffix.lower() not in ENDINGS:
-        raise InputError(f"--out {out}: the ending decides the format", f"endings: {', '.join(ENDINGS)}")
-    title, config = answer(vibe, seed) if vibe is not None else read_config(payload)  # type: ignore[arg-type]
+    if pick is not None and payload is None:
+        raise InputError("--pick chooses from a --payload", "lsdata render --payload rows.jsonl --pick 2")
+    piece = answer(vibe, seed or 0) if vibe is not None else read_piece(cast(Path, payload), pick)
+    seconds = _first(seconds, piece.seconds, 30.0)
+    seed = _first(seed, piece.seed, 0)
+    sample_rate = _first(sample_rate, piece.sample_rate, 48_000)
+    check_format(out, sample_rate)
     check_places(out, midi, stems)
+    for note in piece.notes:
+        say(f"render: {note}")
     try:
-        written, audio = render_files(config, title, out, seconds, seed, sample_rate, stems, midi)
+        written, audio = render_files(piece, out, seconds, seed, sample_rate, stems, midi)
     except InvalidConfigError as error:
         raise InputError(str(error), "lsdata render --help lists what is allowed") from error
     facts = {
-        "title": title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
+        "title": piece.title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
         "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
     }  # fmt: skip
-    for finding in config.lint():
+    for finding in piece.config.lint():
         say(f"render: {finding.field}: {finding.reason}")
     if OUTPUT.json:
         print_json(facts)
         return
-    say(f"render: {title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS")
+    say(f"render: {piece.title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS")
     for path in written:
         typer.echo(clean(path))
 
 
-def check_places(out: Path, midi: Path | None, stems: bool) -> None:
-    """Before any work: every file has a place of its own that can be written.
-
-    Raises :class:`InputError` where one would overwrite another, :class:`OutputError` for a place that takes no file.
-    """
-    sounds = [out, *(_stem_path(out, layer) for layer in latentscore.LAYERS)] if stems else [out]
-    if midi is not None and midi.resolve() in (path.resolve() for path in sounds):
-        raise InputError(f"--midi {midi}: the sound would be written there, too", "choose another place with --midi")
-    for option, path in (("--out", out), ("--midi", midi)):
-        if path is not None:
-            with _writing(option):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if path.is_dir():
-                    raise IsADirectoryError(21, "it is a folder", str(path))
-                if not os.access(path.parent, os.W_OK):
-                    raise PermissionError(13, "Permission denied", str(path))
+def _first(typed: ValueT | None, kept: ValueT | None, default: ValueT) -> ValueT:
+    """What was typed, else what the file says, else the default."""
+    return next(value for value in (typed, kept, default) if value is not None)
 
 
-@contextlib.contextmanager
-def _writing(option: str) -> Iterator[None]:
-    """What goes wrong while a file is written names the option that chose its place."""
-    try:
-        yield
-    except (AudioError, OSError) as error:
-        reason = f"{error.filename}: cannot be written ({error.strerror})" if isinstance(error, OSError) else error
-        raise OutputError(str(reason), f"choose another place with {option}") from error
-
-
-def _stem_path(out: Path, layer: str) -> Path:
-    return out.with_name(f"{out.stem}.{layer}{out.suffix}")
-
-
-def answer(vibe: str, seed: int) -> tuple[str, MusicConfigPrompt]:
+def answer(vibe: str, seed: int) -> SavedPiece:
     """The builtin model's title and config for a vibe."""
     if not vibe.strip():
         raise InputError("the vibe is empty", 'lsdata render "rain on a tin roof"')
     answered = payload_for(vibe, temperature=0.0, seed=seed, sample_idx=0)
-    return answered.title, answered.config
-
-
-def read_config(path: Path) -> tuple[str, MusicConfig | MusicConfigPrompt]:
-    """Title and config from a JSON file that holds a payload, a row with one, or a config."""
-    import json
-    import sys
-
-    try:
-        if str(path) == "-":
-            text = sys.stdin.read(MAX_PAYLOAD_CHARS + 1)
-        else:
-            with path.open(encoding="utf-8") as file:
-                text = file.read(MAX_PAYLOAD_CHARS + 1)
-        if len(text) > MAX_PAYLOAD_CHARS:
-            raise ValueError(f"it is longer than {MAX_PAYLOAD_CHARS // 2**20} MiB")
-        data: Any = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not a readable JSON file ({error})", "give the JSON of a payload or a config"
-        ) from error
-    if isinstance(data, dict) and isinstance(data.get("config_payload"), dict):
-        data = data["config_payload"]
-    title = "untitled"
-    if isinstance(data, dict) and "config" in data:
-        title, data = str(data.get("title", title)), data["config"]
-    try:
-        config, notes = convert_config(data)
-    except InvalidConfigError as error:
-        raise InputError(
-            f"{path}: {_at_fault(error)}",
-            'fields and labels: docs/sound.md; a whole config to start from: lsdata configs "slow rain" --json',
-        ) from error
-    for note in notes:
-        say(f"render: {path}: {note}")
-    return title, config
-
-
-def _at_fault(error: InvalidConfigError) -> str:
-    """The first three faults of a config, in one line."""
-    said = [
-        f"no field is called {field}" if reason == "Extra inputs are not permitted" else f"{field}: {reason}"
-        for field, reason in error.problems[:3]
-    ]
-    return "; ".join(said)
-
-
-def render_files(
-    config: MusicConfig | MusicConfigPrompt, title: str, out: Path, seconds: float, seed: int, sample_rate: int,
-    stems: bool, midi: Path | None,
-) -> tuple[list[Path], Audio]:  # fmt: skip
-    """Render and write; the paths written and the sound. Stems share one gain, so that they still add up."""
-    import numpy as np
-
-    audio = latentscore.render(config, seconds, seed, sample_rate, stems=stems)
-    tags = {
-        "title": title,
-        "software": f"latentscore {RENDERER_VERSION}",
-        "comment": {"config": config.model_dump(), "seed": seed, "seconds": seconds, "renderer": RENDERER_VERSION},
-    }
-    with _writing("--out"):
-        write_audio(out, audio, tags)
-    written = [out]
-    highest = max((float(np.abs(stem.samples).max()) for stem in audio.stems.values()), default=0.0)
-    for layer, stem in audio.stems.items():
-        path = _stem_path(out, layer)
-        share = Audio(stem.samples / np.float32(highest), sample_rate) if highest > 1.0 else stem
-        with _writing("--out"):
-            write_audio(path, share, {**tags, "title": f"{title} ({layer})"})
-        written.append(path)
-    if midi is not None:
-        numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
-        with _writing("--midi"):
-            latentscore.write_midi(midi, latentscore.compose(numbers, seconds, seed))
-        written.append(midi)
-    return written, audio
+    return SavedPiece(answered.config, answered.title, vibe)

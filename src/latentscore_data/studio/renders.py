@@ -29,12 +29,13 @@ KEPT_BYTES = 96 * 2**20
 
 TIMEOUT_SECONDS = 120.0
 
-PLAYED = {"pcm": "audio/wav", "flac": "audio/flac"}
+PLAYED = {"pcm": "audio/wav", "flac-16": "audio/flac"}
 """How the page plays: 16-bit WAV on this machine, which decodes at once; FLAC over a network, a third of the size."""
 
 FORMATS = {
     **PLAYED,
     "wav": "audio/wav",
+    "flac": "audio/flac",
     "mp3": "audio/mpeg",
     "stems": "application/zip",
     "midi": "audio/midi",
@@ -81,19 +82,19 @@ def encode(sound: Sound) -> bytes:
             ".mid", lambda path: latentscore.write_midi(path, latentscore.compose(numbers, sound.seconds, sound.seed))
         )
     audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
+    if sound.format in PLAYED:
+        plain = latentscore.Audio(audio.samples, audio.sample_rate)
+        ending = ".flac" if sound.format == "flac-16" else ".wav"
+        return _written(ending, lambda path: write_audio(path, plain, subtype="PCM_16"))
+    named = audio.tagged(title=sound.title)
     if sound.format == "mp3":
-        return mp3_bytes(audio)
-    comment = {"config": config.model_dump(), "seed": sound.seed, "seconds": sound.seconds}
-    tags = {"title": sound.title, "software": f"latentscore {latentscore.RENDERER_VERSION}", "comment": comment}
+        return mp3_bytes(named)
     if sound.format == "stems":
-        return _stems(audio, tags)
-    ending = ".flac" if sound.format == "flac" else ".wav"
-    played = sound.format in PLAYED and not sound.title
-    subtype = "PCM_16" if played else "PCM_24"
-    return _written(ending, lambda path: write_audio(path, audio, {} if played else tags, subtype))
+        return _stems(audio, sound.title)
+    return _written(f".{sound.format}", lambda path: write_audio(path, named))
 
 
-def _stems(audio: latentscore.Audio, tags: Mapping[str, Any]) -> bytes:
+def _stems(audio: latentscore.Audio, title: str) -> bytes:
     """One FLAC for each layer in a ZIP. Stems share one gain, so that they still add up."""
     import numpy as np
 
@@ -101,8 +102,10 @@ def _stems(audio: latentscore.Audio, tags: Mapping[str, Any]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for layer, stem in audio.stems.items():
-            share = latentscore.Audio(stem.samples / np.float32(highest), stem.sample_rate)
-            archive.writestr(f"{layer}.flac", _written(".flac", lambda path, s=share: write_audio(path, s, tags)))
+            samples = stem.samples / np.float32(highest)
+            tags = {**audio.tags, "title": f"{title} ({layer})", "layer": layer}
+            share = latentscore.Audio(samples, stem.sample_rate, tags=tags)
+            archive.writestr(f"{layer}.flac", _written(".flac", lambda path, s=share: write_audio(path, s)))
     return packed.getvalue()
 
 

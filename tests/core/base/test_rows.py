@@ -77,8 +77,9 @@ def test_a_map_s_columns_become_the_payload_and_an_empty_split_is_none(tmp_path:
     assert row.config_payload == {**make_payload("Grey Tide"), "thinking": ""}
     assert (row.split, row.id_in_dataset, row.converted) == (None, "3", [])
     assert "config" not in row.model_dump()
-    (row,) = read_rows(write(tmp_path / "rows.jsonl", {**PUBLISHED, "split": "SFT_Train"}), ScoredRow)
-    assert row.split == "SFT-Train"
+    for spelling in ("SFT_Train", "train"):
+        (row,) = read_rows(write(tmp_path / "rows.jsonl", {**PUBLISHED, "split": spelling}), ScoredRow)
+        assert row.split == "SFT-Train"
     (text,) = read_rows(write(tmp_path / "t.jsonl", {"dataset": "d", "id_in_dataset": 7, "text": "x"}), SourceText)
     assert text.id_in_dataset == "7"
 
@@ -110,7 +111,7 @@ def test_a_config_without_a_clear_meaning_stays_as_it_is():
 
 
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path):
-    path = write(tmp_path / "rows.jsonl", PUBLISHED, {**PUBLISHED, "split": "train"})
+    path = write(tmp_path / "rows.jsonl", PUBLISHED, {**PUBLISHED, "split": "dev"})
     with pytest.raises(InputError, match=r"rows\.jsonl:2: field split"):
         list(read_rows(path, ScoredRow))
     path = write(tmp_path / "rows.jsonl", {"dataset": "x", "id_in_dataset": "1"})

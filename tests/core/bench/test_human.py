@@ -11,7 +11,7 @@ import pytest
 
 from bench_fakes import make_result, make_rows
 from browsing import open_page, until
-from latentscore import Audio
+from latentscore import Audio, read_audio
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.bench import human
 from latentscore_data.core.scoring.clips import write_mp3
@@ -24,7 +24,8 @@ def run_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "bench" / "run-1"
     for i, source in enumerate(SOURCES):
         tone = np.sin(np.arange(9600) / (10 + i)).astype(np.float32) * 0.2
-        write_mp3(folder / "audio" / f"{source}.mp3", Audio(np.stack([tone, tone], axis=1), 48_000))
+        sound = Audio(np.stack([tone, tone], axis=1), 48_000).tagged(title=f"by {source}", vibe="rain", seed=0)
+        write_mp3(folder / "audio" / f"{source}.mp3", sound)
     return folder
 
 
@@ -61,9 +62,11 @@ def test_a_pack_tells_nothing_and_its_catch_trials_have_a_right_answer(run_folde
     for pair in key["pairs"]:
         for side in "ab":
             sound = page.parent / "audio" / f"{pair['id']}-{side}.mp3"
-            clean = (run_folder / pair[f"audio_{side}"]).read_bytes()
+            clean = run_folder / pair[f"audio_{side}"]
             buried = pair["catch"] is not None and side != pair["catch"]
-            assert (sound.read_bytes() == clean) is not buried
+            assert np.array_equal(read_audio(sound).samples, read_audio(clean).samples) is not buried
+            assert read_audio(clean).tags["title"].startswith("by ")
+            assert read_audio(sound).tags.keys().isdisjoint({"title", "vibe", "seed", "comment"})
     sheet = (page.parent / "answers.csv").read_text().splitlines()
     assert sheet[0] == "pair,choice"
     assert len(sheet) == 23

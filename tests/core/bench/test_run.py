@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench_fakes import CountingGenerator, FakeStudio, make_rows
+from latentscore import read_audio
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.rows import BenchRow
@@ -46,6 +47,19 @@ def test_every_source_answers_every_row_in_batches(files: run.RunFiles):
     assert all((files.folder / str(row.audio_file)).stat().st_size > 500 for row in found)
     # One config, one sound: the page's MP3 files are shared.
     assert len(list(files.audio.iterdir())) == 2
+
+
+def test_the_sounds_say_what_they_are(files: run.RunFiles):
+    (row,), generator = make_rows(1, 1), CountingGenerator()
+    run.generate(generator, [row], files)
+    samples = run.load_answers(files, [row], {generator.label: generator.fingerprint}, seed=0)
+    run.score_answers(samples, FakeStudio(), files, keep_flac=True)
+    sounds = [read_audio(path) for path in files.audio.iterdir()]
+    assert len(sounds) == 2
+    assert samples[0].answer is not None
+    for sound in sounds:
+        assert sound.tags["vibe"] == row.vibe_original
+        assert sound.tags["title"] == (samples[0].answer.payload or {})["title"]
 
 
 def test_the_same_command_again_does_nothing_and_a_changed_row_alone_is_done_again(files: run.RunFiles):

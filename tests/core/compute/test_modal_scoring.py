@@ -82,7 +82,7 @@ def test_a_clip_made_there_is_the_clip_made_here(modal: LoopbackModal, tmp_path:
     with ScoreCache() as cache, service_there(cache, keep_flac=True) as there:
         futures = [there.submit("rain", BRIGHT, want_audio=True), there.submit("fog", BRIGHT)]
         first, second = (future.result() for future in futures)
-    clip = make_clip(audio, keep_flac=True)
+    clip = make_clip(audio.tagged(vibe="rain"), keep_flac=True)
     assert first.clip == clip
     assert second.clip is None
     clip.write(tmp_path / "clip.mp3")
@@ -104,7 +104,7 @@ def test_candidates_are_scored_there_as_here_and_only_what_is_missing(modal: Loo
         replace_rows(workspace.vibes("SFT-Train"), rows)
         replace_rows(workspace.candidates, rows)
         settings = Settings(scoring=SCORING, train=TrainSettings(modal=ModalSettings(shard_rows=2)))
-        make_renderer = make_executor("modal" if place == "there" else "local", settings, print).make_renderer()
+        make_renderer = make_executor("modal" if place == "there" else "here", settings, print).make_renderer()
         summary = run_scoring(settings, workspace, make_renderer=make_renderer)
         assert (summary.done, summary.short) == (2, 1)
         written[place] = [line for _, line in read_lines(workspace.scored("SFT-Train"))]
@@ -159,5 +159,5 @@ def test_what_must_listen_here_is_told(scoring: dict[str, Any], reason: str) -> 
     assert reason in str(remote_blocker(settings.scoring))
     with pytest.raises(InputError) as error:
         make_executor("modal", settings, print).make_renderer()
-    assert "--on local" in error.value.remedy
+    assert "--on here" in error.value.remedy
     assert remote_blocker(ScoringSettings(scorers=["acoustic", "clap"])) is None

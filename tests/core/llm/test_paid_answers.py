@@ -265,3 +265,48 @@ def test_no_chat_model_of_litellms_list_is_sent_what_it_does_not_take(provider: 
         restricted += "temperature" not in sent
     assert names
     assert restricted or provider not in ("openai", "anthropic", "azure", "bedrock")
+
+
+ODD: list[Any] = ["many", 7, [], [1], {}, {"a": "b"}, True, None, -1, 1e400, "\ud83d", {"function": "x"}, [None], ["x"]]
+ODD_PLACES = [
+    "usage",
+    "prompt_tokens",
+    "tool_calls",
+    "function_call",
+    "finish_reason",
+    "arguments",
+    "choices",
+    "message",
+]
+
+
+@pytest.mark.parametrize("model", ["openai/test", "hosted_vllm/test"])
+@pytest.mark.parametrize("place", ODD_PLACES)
+def test_odd_types_in_an_answer_never_end_a_run(place: str, model: str) -> None:
+    """The answer is used where it can be read; else its row alone fails."""
+
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        odd = ODD[int(body["messages"][-1]["content"])]
+        made = completion(GOOD, body)
+        choice = made["choices"][0]
+        if place in ("usage", "choices"):
+            made[place] = odd
+        elif place == "prompt_tokens":
+            made["usage"] = {"prompt_tokens": odd, "completion_tokens": odd, "total_tokens": odd}
+        elif place in ("finish_reason", "message"):
+            choice[place] = odd
+        else:
+            choice["message"] |= {"tool_calls": [call(odd)]} if place == "arguments" else {place: odd}
+        return made
+
+    questions = [Question("Answer with a word.", str(number), temperature=0.5) for number in range(len(ODD))]
+    with ChatServer(reply) as server:
+        answers, llm = ask(
+            server, questions, model=model, price=Price(1e-6, 1e-6, "test"), max_attempts=1, max_cost=1.0
+        )
+    for odd, answer in zip(ODD, answers, strict=True):
+        assert isinstance(answer, RowFailure) or answer.value == Word(word="rain"), (odd, answer)
+    if place not in ("choices", "message"):
+        assert not isinstance(answers[ODD.index(None)], RowFailure)
+    assert llm.usage.tokens_in >= 0
+    assert 0 <= llm.usage.cost_usd < 1

@@ -109,6 +109,25 @@ def test_a_spent_balance_ends_the_run(status: int, body: Any) -> None:
     assert (found.kind, found.spent) == ("auth", True)
 
 
+@pytest.mark.parametrize(
+    ("fields", "spent"),
+    [
+        ({"code": "insufficient_quota"}, False),
+        ({"code": "insufficient_quota", "type": "requests"}, False),
+        ({"code": "insufficient_quota", "type": "rate_limit_error"}, False),
+        ({"code": "insufficient_quota", "type": "insufficient_quota"}, True),
+        ({"type": "insufficient_quota"}, True),
+        ({"code": "insufficient_balance", "type": "requests"}, True),
+        ({"code": "insufficient_quota", "type": "billing_error"}, True),
+    ],
+)
+def test_a_quota_code_with_a_time_to_come_again_is_judged_by_its_type(fields: dict[str, str], spent: bool) -> None:
+    found = classify(Refused(429, error("You exceeded your current quota", **fields), {"Retry-After": "2"}))
+    assert (found.kind, found.spent) == ("auth" if spent else "transient", spent)
+    assert spent or found.retry_after == 2.0
+    assert classify(Refused(429, error("x", **fields))).spent, "without a time it is a spent balance"
+
+
 def test_the_status_is_the_servers_own() -> None:
     """LiteLLM makes a 429 of a bad request whose words are "rate limit"."""
     found = classify(Refused(400, error("the schema says rate limit", type="invalid_request_error"), mapped=429))

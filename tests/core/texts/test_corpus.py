@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,13 @@ from latentscore_data.core.texts.corpus import (
     draw_sample,
     find_source,
     find_sources,
+    in_words,
     local_files,
     sample_local,
     source_fingerprint,
 )
+from latentscore_data.core.texts.encodings import UTF8, find_encoding
+from latentscore_data.core.texts.tables import read_table
 
 
 def read(path: Path, text_field: str | None = None):
@@ -88,7 +93,7 @@ def test_a_bad_row_is_named_with_file_and_line(tmp_path: Path, content: bytes, m
 
 def test_a_bad_file_is_named(tmp_path: Path):
     (tmp_path / "x.txt").write_bytes(b"ab\xffc")
-    with pytest.raises(InputError, match=r"x\.txt: not UTF-8 at byte 2"):
+    with pytest.raises(InputError, match=r"x\.txt:1: not UTF-8 at byte 2"):
         read(tmp_path / "x.txt")
     (tmp_path / "y.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:40])
     with pytest.raises(InputError, match="cannot be read to its end"):
@@ -173,3 +178,112 @@ def test_the_column_of_the_text_is_one_for_a_file(tmp_path: Path) -> None:
         sample_local(find_source(str(path)), 10, 1, None)
     path.write_text('{"text": ["a list"], "content": "snow"}\n{"content": null}\n')
     assert [text.text for text in sample_local(find_source(str(path)), 10, 1, None).texts] == ["snow"]
+
+
+# --- tables, encodings, and what is not read -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".CSV"])
+@pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])
+@pytest.mark.parametrize("mark", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_table_is_read_as_it_was_written(tmp_path: Path, ending: str, delimiter: str, mark: str):
+    delimiter = "\t" if ending == ".tsv" else delimiter
+    texts = ['rain, "slow"; on | tin', "two\nlines\r\nand a\ttab", " caf\xe9 \u2028 ", ""]
+    path = tmp_path / f"t{ending}"
+    with path.open("w", encoding=mark, newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([["id", "text", "stars"], *([f"n{i}", text, i] for i, text in enumerate(texts))])
+    sample = sample_local(find_source(str(path)), 10, 1, None)
+    assert [(text.id_in_dataset, text.text) for text in sample.texts] == [(f"n{i}", t) for i, t in enumerate(texts[:3])]
+    assert sample.texts[1].metadata == {"id": "n1", "stars": "1"}
+    assert sample.empty == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=5)), max_size=6))
+def test_whatever_stands_in_the_cells_comes_back(rows: list[tuple[str, str]]):
+    rows = [(text.encode("utf-8", "replace").decode(), note) for text, note in rows]
+    rows = [(text, note.encode("utf-8", "replace").decode()) for text, note in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("text", "note"), *rows])
+        assert [(row["text"], row["note"]) for _, row in read_table(path, "utf-8")] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,n\nrain, and snow,1\n", r"t\.csv:2: 3 cells in a table of 2 columns"),
+        ('text\n"rain\n\nsnow\n', r"t\.csv:4: not a table"),
+        ('text\n"rain" falls\n', r"t\.csv:2: not a table"),
+        ("a,b\n1,2\n", r"t\.csv: no column with the text \(there are: a, b\)"),
+    ],
+)
+def test_a_bad_table_is_refused_with_its_line(tmp_path: Path, content: str, message: str):
+    path = tmp_path / "t.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        sample_local(find_source(str(path)), 10, 1, None)
+
+
+def test_a_short_row_and_a_column_of_nulls_hold_empty_texts(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("id,text,text\n1\n\n2,rain,other\n")
+    sample = sample_local(find_source(str(tmp_path / "t.csv")), 10, 1, None)
+    assert ([text.text for text in sample.texts], sample.empty) == (["rain"], 1)
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": pyarrow.nulls(3), "note": ["a", "b", "c"]}), tmp_path / "t.parquet")
+    sample = sample_local(find_source(str(tmp_path / "t.parquet")), 10, 1, None)
+    assert (sample.texts, sample.empty) == ([], 3)
+
+
+def test_a_folder_lists_what_is_not_read_and_reads_the_rest(tmp_path: Path):
+    (tmp_path / "poem.txt").write_text("rain")
+    (tmp_path / "table.csv").write_text("words,n\nsnow,1\n")
+    (tmp_path / "notes").write_text("no ending")
+    (tmp_path / "picture.PNG").write_bytes(b"\x89PNG")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "old.txt").write_bytes("un caf\xe9".encode("latin-1"))
+    (tmp_path / "quoted.md").write_bytes("good\nsaid \u201cyes\u201d".encode("cp1252"))
+    (tmp_path / ".hidden").write_text("not listed")
+    sample = sample_local(find_source(str(tmp_path)), 10, 1, None)
+    assert [text.text for text in sample.texts] == ["rain"]
+    reasons = {one.file: one.reason for one in sample.unread}
+    assert sorted(reasons) == ["gone.txt", "notes", "old.txt", "picture.PNG", "quoted.md", "table.csv"]
+    assert "--encoding latin-1" in reasons["old.txt"]
+    assert "line 1: not UTF-8 at byte 6" in reasons["old.txt"]
+    assert "--encoding cp1252" in reasons["quoted.md"]
+    assert "line 2: not UTF-8 at byte 5" in reasons["quoted.md"]
+    assert "no column with the text (there are: words, n): name it with --text-field" in reasons["table.csv"]
+    assert "and 1 more" in in_words(sample.unread)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "koi8-r", "shift_jis", "utf-16-le"])
+def test_files_of_another_encoding_are_read_with_the_option_beside_utf8(tmp_path: Path, encoding: str):
+    text = {"koi8-r": "\u0434\u043e\u0436\u0434\u044c", "shift_jis": "\u96e8\u3068\u96ea"}.get(
+        encoding, "d\xe9j\xe0 vu"
+    )
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "b.txt").write_bytes(text.encode(encoding))
+    (tmp_path / "c.csv").write_bytes(f"text\n{text}\n".encode(encoding))
+    (tmp_path / "d.jsonl").write_bytes((json.dumps({"text": text}, ensure_ascii=False) + "\n").encode(encoding))
+    sample = sample_local(find_source(str(tmp_path)), 10, 1, None, encoding)
+    assert ([one.text for one in sample.texts], sample.unread) == ([text] * 4, [])
+
+
+def test_a_file_alone_and_a_folder_of_nothing_else_are_refused_with_the_option(tmp_path: Path):
+    path = tmp_path / "old.txt"
+    path.write_bytes(b"x" * (1 << 20) + b"\nun caf\xe9")
+    for name in (path, tmp_path):
+        with pytest.raises(InputError) as caught:
+            sample_local(find_source(str(name)), 10, 1, None)
+        assert "--encoding latin-1" in str(caught.value)
+        assert "2: not UTF-8 at byte 6" in caught.value.message
+    with pytest.raises(InputError, match="neither UTF-8 nor ascii"):
+        sample_local(find_source(str(path)), 10, 1, None, "ascii")
+
+
+def test_a_character_between_two_blocks_is_no_misfit(tmp_path: Path):
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"x" * ((1 << 20) - 1) + "\xe9".encode() + b"\n" * 10)
+    assert find_encoding(path) == UTF8

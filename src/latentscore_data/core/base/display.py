@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from latentscore_data.core.base.names import json_bytes, printable
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.secrets import NAMED
 
@@ -50,8 +51,8 @@ _CONTROLS = re.compile(
 
 
 def clean(text: object) -> str:
-    """Untrusted text for a terminal: no escape sequences, control or direction characters; tabs become spaces."""
-    return _CONTROLS.sub("", _ESCAPES.sub("", str(text))).replace("\t", " ")
+    """Untrusted text for a terminal: valid Unicode, no escape sequences, control or direction characters, no tabs."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", printable(text))).replace("\t", " ")
 
 
 def shorten(text: object, width: int) -> str:
@@ -137,7 +138,7 @@ def print_json(value: Any) -> None:
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     sys.stdout.flush()
-    sys.stdout.buffer.write(orjson.dumps(value, option=options, default=str))
+    sys.stdout.buffer.write(json_bytes(value, options, str))
     sys.stdout.buffer.flush()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from latentscore.installed import install
+
 
 class LsdataError(Exception):
     """Something went wrong for a reason we know.
@@ -56,6 +58,8 @@ class VerificationError(LsdataError):
     exit_code = 7
 
 
+EXIT_CHECK_FAILED = 8
+"""A measure of ``lsdata check`` is beyond its limit."""
 EXIT_SOME_FAILED = 1
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -65,15 +69,6 @@ def in_a_sentence(message: str) -> str:
     """Pydantic's message inside ours. Only the first letter is lowered: the values it names must be typed as they are."""
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
-
-
-def install(extra: str) -> str:
-    """The command that adds an extra to this very installation; pipx has a pip of its own for each program."""
-    import sys
-    from pathlib import Path
-
-    pip = "pipx runpip latentscore-data" if (Path(sys.prefix) / "pipx_metadata.json").exists() else "pip"
-    return f"{pip} install 'latentscore-data[{extra}]'"
 
 
 def require(module: str, extra: str, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
+from latentscore_data.core.base.names import json_bytes, printable
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +31,22 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 TornLine = Literal["refuse", "drop"]
 
 
-def read_lines(path: Path, torn: TornLine = "refuse") -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) for each line of a JSONL file, streamed.
+def read_lines(
+    path: Path, torn: TornLine = "refuse", content: bytes | None = None, encoding: str | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) for each line of a JSONL file, streamed; or of its ``content``, which was read before.
 
     A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is unpacked. ``torn="drop"`` forgives a last line without its
-    end, as a crash leaves it in files that we append. Raises :class:`InputError` naming file and line otherwise.
+    end, as a crash leaves it in files that we append. Without an ``encoding`` the file is UTF-8. Raises :class:`InputError` naming
+    file and line otherwise.
     """
     try:
-        file = _open(path)
+        file = open_packed(path) if content is None else io.BytesIO(content)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist", "check the path") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from None
-    with file:
+    with file if encoding is None else cast("IO[bytes]", _Recoded(file, encoding)) as file:
         number = 0
         while line := _next_line(path, file):
             number += 1
@@ -70,7 +75,24 @@ def read_lines(path: Path, torn: TornLine = "refuse") -> Iterator[tuple[int, dic
             yield number, value
 
 
-def _open(path: Path) -> IO[bytes]:
+class _Recoded:
+    """Lines of a file of another encoding, as UTF-8."""
+
+    def __init__(self, file: IO[bytes], encoding: str) -> None:
+        self._text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
+
+    def readline(self, most: int) -> bytes:
+        return self._text.readline(most).encode("utf-8", "replace")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._text.close()
+
+
+def open_packed(path: Path) -> IO[bytes]:
+    """A file opened for reading, unpacked where its name ends in ``.gz``. Raises :class:`OSError`."""
     if path.name.lower().endswith(".gz"):
         import gzip
 
@@ -127,7 +149,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
 def dump_line(row: BaseModel | dict[str, Any]) -> bytes:
     """One row as one line of JSON, newline included. Unset optional fields are left out of typed rows."""
     value = row.model_dump(mode="json", exclude_unset=True) if isinstance(row, BaseModel) else row
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return json_bytes(value, orjson.OPT_APPEND_NEWLINE)
 
 
 @contextlib.contextmanager
@@ -273,7 +295,12 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
         draft.unlink(missing_ok=True)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole text file, as UTF-8, in one move."""
+    replace_bytes(path, [printable(text).encode()])
+
+
 def replace_json(path: Path, value: Any) -> None:
     """Write one JSON document, indented, in one move."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
-    replace_bytes(path, [orjson.dumps(value, option=options)])
+    replace_bytes(path, [json_bytes(value, options)])

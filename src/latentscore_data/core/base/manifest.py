@@ -15,6 +15,7 @@ from typing import Any
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.names import made_printable, printable
 from latentscore_data.core.base.rows import ROW_FORMAT_VERSION
 from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
 
@@ -161,13 +162,13 @@ def write_manifest(
 def relative(path: Path, root: Path) -> str:
     """The path below the root, or the whole path for files from elsewhere."""
     try:
-        return path.resolve().relative_to(root.resolve()).as_posix()
+        return printable(path.resolve().relative_to(root.resolve()).as_posix())
     except ValueError:
-        return str(path)
+        return printable(path)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(values), default=str))
+    return made_printable(json.loads(json.dumps(dict(values), default=str)))
 
 
 def git_commit() -> str | None:

@@ -22,11 +22,11 @@ def convert_payload(payload: Any, layers: Any = None) -> tuple[Any, tuple[str, .
     ``payload`` is a payload, a config alone, or the JSON text of either; ``layers`` are styles that stand beside it and
     count where the config does not name its own. What has no clear meaning comes back as it is, without a note.
     """
-    held = _mapping(payload)
+    held = mapping_in(payload)
     if held is None:
         return payload, ()
     rest = held if "config" in held else UNTITLED
-    config = _mapping(held.get("config", held))
+    config = mapping_in(held.get("config", held))
     if config is None:
         return payload, ()
     if in_labels(config):
@@ -54,7 +54,7 @@ def in_labels(config: Mapping[str, Any]) -> bool:
     )
 
 
-def _mapping(value: Any) -> Mapping[str, Any] | None:
+def mapping_in(value: Any) -> Mapping[str, Any] | None:
     """The value, or what its JSON text holds, where that is a mapping."""
     if isinstance(value, str):
         try:

@@ -20,7 +20,13 @@ ROW_FORMAT_VERSION = 1
 Split = Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]
 SPLITS: tuple[Split, ...] = ("SFT-Train", "SFT-Val", "GRPO", "TEST")
 
-_SPLIT_SPELLINGS = {split.replace("-", "_"): split for split in SPLITS}
+PUBLISHED_SPLITS: dict[str, str] = {"SFT-Train": "train", "SFT-Val": "validation", "GRPO": "grpo", "TEST": "test"}
+"""Our splits under the names that data sets have elsewhere."""
+
+_SPLIT_SPELLINGS = {
+    **{split.replace("-", "_"): split for split in SPLITS},
+    **{published: split for split, published in PUBLISHED_SPLITS.items()},
+}
 
 Level = Literal["xl", "lg", "m", "sm", "xs"]
 LEVELS: tuple[Level, ...] = ("xl", "lg", "m", "sm", "xs")
@@ -95,7 +101,7 @@ class VibeRow(_Row):
         given = cast("dict[str, Any]", data)
         row = {name: value for name, value in given.items() if value is not None or name not in _NEVER_NULL}
         if isinstance(split := row.get("split"), str):
-            # Hub data sets spell SFT-Train as SFT_Train; an empty text stands for "no split".
+            # Published data sets spell SFT-Train as SFT_Train or train; an empty text stands for "no split".
             row["split"] = _SPLIT_SPELLINGS.get(split, split) or None
         if not row.get("vibe_original"):
             return row
@@ -221,7 +227,8 @@ def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
     for row in rows:
         scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
         # The rows in a run's folder hold the scores of their candidates, not the candidates.
-        candidates: Any = getattr(row, "config_candidates", None) or next(iter(scores.values()), [])
+        chosen_from: list[Any] = next(iter(scores.values()), cast("list[Any]", []))
+        candidates: list[Any] = getattr(row, "config_candidates", None) or chosen_from
         if scores and sum(candidate is not None for candidate in candidates) > 1:
             found[next(iter(scores))] += 1
     return tuple(name for name, _ in found.most_common())

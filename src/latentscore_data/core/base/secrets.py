@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -18,16 +19,36 @@ _KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_ID)?$", re.IG
 def read_dotenv(path: Path = Path(".env")) -> list[str]:
     """Put the keys of ``.env`` into the environment, where they are not set already. Returns their names.
 
-    Only variables named like keys are taken: an address in somebody's ``.env`` must not redirect calls.
+    Only variables named like keys are taken: an address in somebody's ``.env`` must not redirect calls. Raises
+    :class:`InputError` naming file and line for one that is not UTF-8.
     """
     if not path.is_file():
         return []
     from dotenv import dotenv_values
 
-    names = [name for name, value in dotenv_values(path).items() if value and _KEY_NAME.search(name)]
-    for name in names:
-        os.environ.setdefault(name, dotenv_values(path)[name] or "")
-    return names
+    values = dotenv_values(stream=io.StringIO(_read_utf8(path)))
+    keys = {name: value for name, value in values.items() if value and _KEY_NAME.search(name)}
+    for name, value in keys.items():
+        os.environ.setdefault(name, value)
+    return list(keys)
+
+
+def _read_utf8(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})", "check its permissions") from None
+    try:
+        text = content.decode("utf-8-sig")
+        bad, what = text.find("\x00"), "a NUL character"
+        line = text.count("\n", 0, max(bad, 0)) + 1
+    except UnicodeDecodeError as error:
+        bad, what = error.start, f"not UTF-8 (byte 0x{content[error.start]:02x})"
+        line = content.count(b"\n", 0, error.start) + 1
+        text = ""
+    if bad >= 0:
+        raise InputError(f"{path}:{line}: {what}", "save the file as UTF-8")
+    return text
 
 
 NAMED: set[str] = set()

@@ -6,6 +6,7 @@ Where a value comes from, later wins: default, ``latentscore.toml``, environment
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tomllib
@@ -26,9 +27,14 @@ from pydantic_settings import (
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
+from latentscore_data.core.base.names import printable
+
+log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
+OLD_HERE = "local"
+"""What ``--on here`` was called in version 0.1."""
 
 
 class Section(BaseModel):
@@ -115,17 +121,28 @@ class DownloadSettings(Section):
         "common-pile/pressbooks_filtered",
         "common-pile/project_gutenberg_filtered",
     ]
-    """What to sample: hub data sets (owner/name[:config]), folders or files of .txt/.md/.jsonl/.parquet, or builtin."""
+    """What to sample: hub data sets (owner/name[:config]), folders or files of .txt/.md/.jsonl/.csv/.tsv/.parquet, or builtin."""
     sample_size: int = Field(default=1000, ge=1)
     """Texts to keep from each data set."""
     text_field: str | None = None
     """The column that holds the text; empty to find it (text, content, body, ...)."""
+    encoding: str | None = None
+    """Encoding of local files that are not UTF-8, such as latin-1 or cp1252; empty to leave them out."""
     shards: int = Field(default=8, ge=1)
     """Number of a hub data set's files, drawn by the seed, that the sample is taken from."""
     oversample: int = Field(default=4, ge=1, le=1000)
     """Texts read from the start of each such file per text that is kept; a larger value fetches more and samples wider."""
     seed: int = 0
     """Seed of the sample."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_encoding(cls, value: str | None) -> str | None:
+        try:
+            "x".encode(value or "utf-8")
+        except (LookupError, ValueError):
+            raise ValueError("Python knows no such text encoding; latin-1, cp1252 and utf-16 are some") from None
+        return value
 
 
 class VibesSettings(Section):
@@ -316,8 +333,8 @@ class TrainSettings(Section):
     """Leave this stage out of run-all."""
     recipes: list[Literal["sft", "grpo"]] = ["sft"]
     """What run-all trains, in this order."""
-    on: Literal["local", "modal"] = "local"
-    """Where training runs."""
+    on: Literal["here", "modal"] = "here"
+    """Where training runs: on this machine or on Modal."""
     base_model: str = "gemma3-270m"
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
@@ -347,6 +364,14 @@ class TrainSettings(Section):
     modal: ModalSettings = ModalSettings()
     """Remote runs."""
 
+    @field_validator("on", mode="before")
+    @classmethod
+    def _old_name_of_here(cls, value: Any) -> Any:
+        if value == OLD_HERE:
+            log.warning('train.on = "local" is now "here"; the old name goes in version 0.3')
+            return "here"
+        return value
+
 
 class BenchSettings(Section):
     sources: list[str] = ["dataset:config_payload", "baseline:random", "baseline:lookup"]
@@ -375,6 +400,31 @@ class BenchSettings(Section):
     """Seed of generators, rendering and resampling."""
 
 
+class CheckSettings(Section):
+    max_duplicates: float = Field(default=0.01, ge=0, le=1)
+    """Largest share of vibes that are said twice, exactly or nearly (cosine of dedupe.threshold)."""
+    max_same_config: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of winners that another vibe has as well."""
+    min_entropy: float = Field(default=0.2, ge=0, le=1)
+    """Smallest label entropy of a field, as a share of the largest possible one."""
+    max_contaminated: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of training rows that stand in TEST or in a suite, exactly or nearly."""
+    suites: list[Path] = []
+    """Prompt files of your own (JSON lines with a vibe) that training rows must not hold, besides the bundled suites."""
+    hair: float = Field(default=0.005, ge=0)
+    """A winner less than this ahead of the next candidate is chosen by a hair."""
+    max_by_a_hair: float = Field(default=0.5, ge=0, le=1)
+    """Largest share of winners chosen by a hair."""
+    max_unread: float = Field(default=0.2, ge=0, le=1)
+    """Largest share of vibes without a word that the scorer knows."""
+    max_tagged: float = Field(default=0.0, ge=0, le=1)
+    """Largest share of vibes with a tag: empty, long, language, encoding, email, phone or link."""
+    sounds: int = Field(default=24, ge=0, le=10_000)
+    """Winners that are rendered to look for silence, clipping and loudness."""
+    allow_restricted_models: bool = False
+    """Accept rows of models whose terms forbid training competing models on their answers."""
+
+
 class ExportSettings(Section):
     kinds: list[Literal["map", "dataset", "chat", "model", "report"]] = ["map", "dataset"]
     """What run-all exports."""
@@ -388,10 +438,14 @@ class ExportSettings(Section):
     """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
     leave_out_bad: bool = False
     """Leave the rows that are marked bad in the studio out of an exported data set."""
+    audio: bool = False
+    """Add a column of FLAC to data sets, which datasets.Audio decodes and viewers play; needs the hub extra."""
     name: str = "LatentScore vibes and music configs"
     """Title of the cards of maps and data sets."""
     license: str | None = None
     """Licence of an exported data set, as the hub spells it; empty for the one that all sources share, or other."""
+    exclude: list[Literal["empty", "long", "language", "encoding", "email", "phone", "link"]] = []
+    """Leave rows with these tags out of an exported data set."""
     source_licenses: list[str] = []
     """DATASET=LICENCE for sources whose texts do not say theirs."""
     model: str | None = None
@@ -403,6 +457,8 @@ class ExportSettings(Section):
         ]
     ] = []  # fmt: skip
     """GGUF files to write beside a model's safetensors; the K-quants need llama.cpp's llama-quantize on the path."""
+    adapter_only: bool = False
+    """Export the adapter of a model as it is, without merging it into its base."""
     terms: Path | None = None
     """File with the text of the base model's licence, which has to travel with a model made from it."""
     tokenizer: Path | None = None
@@ -436,10 +492,15 @@ class Settings(BaseSettings):
     scoring: ScoringSettings = ScoringSettings()
     train: TrainSettings = TrainSettings()
     bench: BenchSettings = BenchSettings()
+    check: CheckSettings = CheckSettings()
     export: ExportSettings = ExportSettings()
     run_all: RunAllSettings = RunAllSettings()
 
     _typed: Values = PrivateAttr(default_factory=dict)
+
+    def remember(self, flags: Mapping[str, Values]) -> None:
+        """Note the sections of values that came from flags."""
+        self._typed.update(flags)
 
     @property
     def typed(self) -> Values:
@@ -476,7 +537,7 @@ def load_settings(config: Path | None = None, **flags: Values) -> Settings:
 def resolve_settings(config: Path | None = None, **flags: Values) -> Resolved[Settings]:
     """The effective settings with the origin of each value. Raises what :func:`load_settings` raises."""
     resolved = resolve(Settings, list(_layers(config, flags)), "see latentscore.toml.example")
-    resolved.value._typed.update(flags)
+    resolved.value.remember(flags)
     return resolved
 
 
@@ -533,7 +594,9 @@ def _read_environment() -> Values:
     except SettingsError as error:
         raise InputError(f"environment: {error}", "lists and tables in variables are written as JSON") from None
     known = {f"LSDATA_{name.upper()}" for name in Settings.model_fields}
-    for variable in os.environ:
+    for variable, value in os.environ.items():
+        if variable.startswith("LSDATA_") and printable(value) != value and not os.path.lexists(value):
+            raise InputError(f"environment: {variable} is not UTF-8: {printable(value)}", "set it again as UTF-8")
         if variable.startswith("LSDATA_") and variable.split("__")[0].upper() not in known:
             raise InputError(
                 f"environment variable {variable} is no setting{did_you_mean(variable.split('__')[0], sorted(known))}",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from typing import Any
 
 from latentscore_data.core.base.errors import OutputError
+
+_WIDTH = re.compile(r"[1-9][0-9]{0,3}")
 
 
 class _Stderr(io.FileIO):
@@ -39,7 +42,8 @@ def protect() -> None:
     """Give the program three usable streams. A locale that is not UTF-8 does not turn a vibe into a crash.
 
     A closed stream gets the null device in its place, so that no file of ours is opened under its number; standard output's is
-    opened for reading only, so that a result without a reader is an error.
+    opened for reading only, so that a result without a reader is an error. A terminal whose size is said to be 0, as some
+    containers do, has the usual one: libraries would print nothing.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -48,6 +52,9 @@ def protect() -> None:
             os.open(os.devnull, flags)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        if not _WIDTH.fullmatch(os.environ.get(name, "")):
+            os.environ.pop(name, None)
     sys.stdout = _text(_Stdout(1, "w", closefd=False), sys.stdout)
     sys.stderr = _text(_Stderr(2, "w", closefd=False), sys.stderr)
 

@@ -27,7 +27,7 @@ from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.bench.report import json_for_html
 from latentscore_data.core.bench.stats import too_few
-from latentscore_data.core.scoring.clips import write_mp3
+from latentscore_data.core.scoring.clips import without_tags, write_mp3
 
 Json = dict[str, Any]
 Choice = str
@@ -117,7 +117,7 @@ def write_pack(rows: Sequence[BenchRow], run_folder: Path, count: int, seed: int
             if pair.catch is not None and side != pair.catch:
                 _write_buried(run_folder / name, target, seed)
             else:
-                replace_bytes(target, [(run_folder / name).read_bytes()])
+                replace_bytes(target, [without_tags((run_folder / name).read_bytes())])
         shown.append({"id": pair.id, "vibe": pair.vibe})
     replace_json(folder / "key.json", {"run": run_folder.name, "pairs": [pair.__dict__ for pair in trials]})
     _write_sheet(folder / SHEET_FILE, trials)

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-
 from latentscore import FIELDS
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.jsonl import replace_bytes
+from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.bench.summary import final_score
 
@@ -87,7 +86,7 @@ def render_report(
 
 def json_for_html(value: Any) -> str:
     """JSON that no text inside it can break out of a ``<script>`` element with."""
-    text = orjson.dumps(value).decode()
+    text = json_bytes(value).decode()
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text

@@ -235,17 +235,19 @@ def score_answers(
     """
     scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
 
-    def keep(path: Path, scored_render: ScoredRender) -> str | None:
+    def keep(path: Path, scored_render: ScoredRender, sample: Sample) -> str | None:
         """The sound beside the page, and its waveform; None where there is no sound."""
         if scored_render.clip is not None:
             scored_render.clip.write(path)
             return scored_render.clip.peaks
         if scored_render.audio is None:
             return None
-        write_mp3(path, scored_render.audio)
+        title = (sample.answer.payload or {}).get("title") if sample.answer is not None else None
+        audio = scored_render.audio.tagged(vibe=sample.row.vibe_original, title=title)
+        write_mp3(path, audio)
         if keep_flac:
-            write_flac(path.with_suffix(".flac"), scored_render.audio)
-        return waveform(scored_render.audio)
+            write_flac(path.with_suffix(".flac"), audio)
+        return waveform(audio)
 
     def foreign(sample: Sample) -> str | None:
         return _foreign(sample, floor_source)
@@ -260,7 +262,7 @@ def score_answers(
         other = service.submit(vibe, answer.payload) if (vibe := foreign(sample)) is not None else None
         scored_render = await asyncio.wrap_future(own)
         audio_file = f"audio/{service.sound_key(answer.payload['config'])[:16]}.mp3"
-        if (peaks := await asyncio.to_thread(keep, files.folder / audio_file, scored_render)) is not None:
+        if (peaks := await asyncio.to_thread(keep, files.folder / audio_file, scored_render, sample)) is not None:
             line["peaks"], line["audio_file"] = peaks, audio_file
         line["scores"], unscored = _scores(scored_render, scorers)
         line["render_seconds"], line["score_seconds"] = scored_render.render_seconds, scored_render.score_seconds

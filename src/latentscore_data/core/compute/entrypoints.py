@@ -88,7 +88,7 @@ def score_shard(shard_json: str) -> str:
             def collect(scored_renders: dict[str, Future[ScoredRender]]) -> dict[str, Any]:
                 check_deadline(shard["deadline"])
                 return {
-                    vibe: pack(scored_render.result(), shard["keep_flac"])
+                    vibe: pack(scored_render.result(), shard["keep_flac"], vibe)
                     for vibe, scored_render in scored_renders.items()
                 }
 
@@ -104,8 +104,8 @@ def score_shard(shard_json: str) -> str:
         )
 
 
-def pack(scored_render: ScoredRender, keep_flac: bool = False) -> dict[str, Any]:
-    """A hearing as plain values; its audio becomes a clip."""
+def pack(scored_render: ScoredRender, keep_flac: bool = False, vibe: str | None = None) -> dict[str, Any]:
+    """A hearing as plain values; its audio becomes a clip, tagged with the vibe."""
     packed: dict[str, Any] = {
         "outcomes": {
             name: {"score": outcome.final_score, "parts": outcome.parts}
@@ -119,7 +119,7 @@ def pack(scored_render: ScoredRender, keep_flac: bool = False) -> dict[str, Any]
         "clip": None,
     }
     if scored_render.audio is not None:
-        clip = make_clip(scored_render.audio, keep_flac=keep_flac)
+        clip = make_clip(scored_render.audio.tagged(vibe=vibe), keep_flac=keep_flac)
         packed["clip"] = {
             "mp3": base64.b64encode(clip.mp3).decode(),
             "peaks": clip.peaks,

@@ -19,7 +19,7 @@ from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 class LocalExecutor:
     """Everything here, free and without a deadline."""
 
-    name = "local"
+    name = "here"
     remote = False
     at_once = LocalRenderer.at_once
 

@@ -163,7 +163,7 @@ def _check_reachable(run: Prepared) -> None:
     if base != TINY_RANDOM and is_local(base) and not (run.folder.path.parent / base / "final").is_dir():
         raise InputError(
             f"base model {base} is a file on this machine, which Modal does not see",
-            "take a hub id or a short name, or train with --on local",
+            "take a hub id or a short name, or train with --on here",
         )
     if not is_local(base, run.folder.path.parent):
         # Whether it can be asked from here does not matter, but what it does not have needs no GPU.
@@ -176,7 +176,7 @@ def _check_reachable(run: Prepared) -> None:
     if run.spec.grpo is not None and run.spec.grpo.reward != "standard":
         raise InputError(
             f"reward {run.spec.grpo.reward} is code on this machine, which Modal does not see",
-            "take the standard reward, or train with --on local",
+            "take the standard reward, or train with --on here",
         )
 
 
@@ -254,7 +254,7 @@ def check_model(name: str, runs: Path) -> None:
     """Raise :class:`InputError` for a model that is a file or folder here and no run: Modal does not see it."""
     if name != TINY_RANDOM and is_local(name) and not (runs / name / "final").is_dir():
         raise InputError(
-            f"{name} is a file on this machine, which Modal does not see", "name a run or a hub id, or --on local"
+            f"{name} is a file on this machine, which Modal does not see", "name a run or a hub id, or --on here"
         )
 
 

@@ -50,7 +50,7 @@ class ModalExecutor:
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
         if (reason := self.scorer_blocker(self._scoring)) is not None:
-            raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on local")
+            raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on here")
         return partial(RemoteRenderer, executor=self, say=self._say, keep_flac=keep_flac)
 
     def check_model(self, model: str, runs: Path) -> None:

@@ -124,7 +124,7 @@ class RemoteRenderer:
         if part["fingerprints"] != self._fingerprints or part["renderer"] != current_renderer_version():
             raise VerificationError(
                 f"the scorers on {self._executor.name} are not those of this machine",
-                "install lsdata anew there, or --on local",
+                "install lsdata anew there, or --on here",
             )
 
 

@@ -139,7 +139,7 @@ def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:
     path = folder / f"{slug}-{digest(vibe)[:6]}.flac"
     _make_folder(folder)
     try:
-        write_audio(path, sound, {"title": title, "comment": vibe})
+        write_audio(path, sound, {"title": title, "vibe": vibe})
     except AudioError as error:
         raise OutputError(str(error), "choose another folder with --audio") from None
     return path

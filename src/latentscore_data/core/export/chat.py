@@ -1,46 +1,12 @@
-"""Chat files for other trainers: what to answer, and which of two answers is the better one."""
+"""Rows as other trainers read them: messages to learn from, and pairs of a better and a worse answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.export.dataset import Rows, split_name
 from latentscore_data.core.training.chat import completion_messages, prompt_messages
-
-
-@dataclass
-class ChatFacts:
-    """What was written, per split."""
-
-    messages: dict[str, int] = field(default_factory=dict)
-    pairs: dict[str, int] = field(default_factory=dict)
-
-
-def write_chat(folder: Path, splits: Mapping[str, Rows]) -> ChatFacts:
-    """Write ``sft/<SPLIT>.jsonl`` and ``preference/<SPLIT>.jsonl``; files without lines are left out.
-
-    Raises :class:`InputError` when no row has a config.
-    """
-    facts = ChatFacts()
-    for split, rows in splits.items():
-        for kind, lines, counts in (
-            ("sft", sft_lines(rows()), facts.messages),
-            ("preference", preference_lines(rows()), facts.pairs),
-        ):
-            path = folder / kind / f"{split_name(split)}.jsonl"
-            if count := replace_rows(path, lines):
-                counts[split] = count
-            else:
-                path.unlink()
-    if not facts.messages:
-        raise InputError("no row has a config, so there is nothing to learn from", "run lsdata configs first")
-    return facts
 
 
 def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:

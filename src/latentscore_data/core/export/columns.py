@@ -1,7 +1,7 @@
 """The type of every column of a data set, found in its rows.
 
-A kind is the name of a plain type ("string", "int64", "float64", "bool"), a list of one kind, or a dict of named kinds;
-``None`` is a kind nothing is known of yet. The same description becomes the features in a card and a Parquet schema,
+A kind is the name of a plain type ("string", "int64", "float64", "float32", "bool"), "audio" (bytes of a sound file with its
+name), a list of one kind, or a dict of named kinds; ``None`` is a kind nothing is known of yet. The same description becomes the features in a card and a Parquet schema,
 so that the JSONL and the Parquet form of a data set load with equal features, also where a split lacks a value.
 """
 
@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from latentscore_data.core.base.names import json_bytes
+
 if TYPE_CHECKING:
     import pyarrow
 
 Kind = str | list["Kind"] | dict[str, "Kind"] | None
+
+AUDIO = "audio"
 
 # What a column would hold if any row had a value: only lists need to be named, all else unknown is a text.
 UNSEEN: Mapping[str, Kind] = {
@@ -24,6 +28,10 @@ UNSEEN: Mapping[str, Kind] = {
     "best_index": "int64",
     "vibe_index": "int64",
 }
+
+
+class AudioFile(dict[str, Any]):
+    """``{"bytes": ..., "path": ...}``: a sound file in a column."""
 
 
 class MixedKindsError(Exception):
@@ -58,6 +66,8 @@ def _kind(value: Any) -> Kind:
         return "float64"
     if isinstance(value, str):
         return "string"
+    if isinstance(value, AudioFile):
+        return AUDIO
     if isinstance(value, Mapping):
         return {str(name): _kind(part) for name, part in value.items()}
     joined: Kind = None
@@ -102,8 +112,8 @@ def _fit(value: Any, kind: Kind) -> Any:
     if value is None:
         return None
     if kind == "json":
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    if kind == "float64":
+        return json_bytes(value, orjson.OPT_SORT_KEYS).decode()
+    if kind in ("float64", "float32"):
         return float(value)
     if isinstance(kind, list):
         return [_fit(part, kind[0]) for part in value]
@@ -140,9 +150,16 @@ def arrow_schema(columns: Mapping[str, Kind]) -> pyarrow.Schema:
 def _arrow(kind: Kind) -> pyarrow.DataType:
     import pyarrow
 
+    if kind == AUDIO:
+        return pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     if isinstance(kind, dict):
         return pyarrow.struct([(name, _arrow(part)) for name, part in kind.items()])
     if isinstance(kind, list):
         return pyarrow.list_(_arrow(kind[0]))
-    plain = {"bool": pyarrow.bool_(), "int64": pyarrow.int64(), "float64": pyarrow.float64()}
+    plain = {
+        "bool": pyarrow.bool_(),
+        "int64": pyarrow.int64(),
+        "float64": pyarrow.float64(),
+        "float32": pyarrow.float32(),
+    }
     return plain.get(kind or "", pyarrow.string())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,11 +22,14 @@ from latentscore.vibe_map import (
 )
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.payloads import in_labels
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.sounds import ClapIndex
+from latentscore_data.core.export.dataset import Rows
+from latentscore_data.core.export.tables import Lines, Table, write_table
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
@@ -173,8 +177,8 @@ def _write_batch(
     sizes: list[int] = []
     for row, vector in zip(batch, embedded, strict=True):
         values = map_row(row)
-        whole.write(orjson.dumps({**values, field: vector, "embedding_model": fingerprint}, option=options))
-        sizes.append(lines.write(orjson.dumps(values, option=options)))
+        whole.write(json_bytes({**values, field: vector, "embedding_model": fingerprint}, options))
+        sizes.append(lines.write(json_bytes(values, options)))
     return sizes
 
 
@@ -191,6 +195,27 @@ def map_row(row: ScoredRow) -> dict[str, Any]:
         "dataset": row.dataset,
         "id_in_dataset": row.id_in_dataset,
     }
+
+
+def write_map_table(folder: Path, splits: Mapping[str, Rows], source: EmbeddingSource, *, parquet: bool) -> list[Table]:
+    """The configuration ``map`` of a data set: :func:`map_row` with the embedding of the vibe; empty without any config."""
+    lines: dict[str, Lines] = {}
+    for split, rows in splits.items():
+        chosen = [row for row in rows() if row.config_payload is not None and in_labels(row.config_payload["config"])]
+        if chosen:
+            vectors = source.vectors(chosen)
+            _check_unit(vectors, chosen)
+            lines[split] = partial(_map_lines, [map_row(row) for row in chosen], vectors, source.fingerprint)
+    field = EMBEDDING_FIELDS["text"]
+    table = write_table(folder, "map", "map", lines, parquet=parquet, kinds={field: ["float32"]})
+    return [table] if table.rows else []
+
+
+def _map_lines(
+    values: Sequence[dict[str, Any]], vectors: NDArray[np.float32], fingerprint: str
+) -> Iterator[dict[str, Any]]:
+    for row, vector in zip(values, vectors, strict=True):
+        yield {**row, EMBEDDING_FIELDS["text"]: vector.tolist(), "embedding_model": fingerprint}
 
 
 def _check_unit(embedded: NDArray[np.float32], batch: Sequence[ScoredRow]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore_data.core.base.errors import InputError, VerificationError
-from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.jsonl import replace_json, writing
 from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained, model_config
 from latentscore_data.core.training.chat import template_options
 from latentscore_data.core.training.context import quiet_libraries
@@ -26,6 +27,7 @@ Logits = NDArray[np.float32]
 PROBES = ("rain on a tin roof", "an empty station at four in the morning, one lamp humming", "glad tidings")
 
 SHARD_SIZE = "4GB"
+_TOKENIZER_FILE = re.compile(r"(tokenizer|special_tokens|added_tokens|vocab|merges|chat_template)\b.*|.*\.jinja")
 
 MERGE_TOLERANCE = 0.01
 """Largest logit error of a merge, as a share of the logits' standard deviation; float32 leaves about 1e-5."""
@@ -128,6 +130,42 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
             "report this: float32 should leave no difference",
         )
     return Merged(base, parity if base else None, parameters, back.model.config.model_type, back.tokenizer, after)
+
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def copy_adapter(source: Source, folder: Path) -> int:
+    """Copy the adapter and its tokenizer into ``folder``; returns the number of its parameters.
+
+    Raises :class:`InputError` for a model that was trained whole, :class:`VerificationError` for weights that are not finite.
+    """
+    from safetensors.numpy import load_file
+
+    base = base_of_adapter(source)
+    files = [
+        path for path in source.weights.iterdir() if path.name in ADAPTER_FILES or _TOKENIZER_FILE.match(path.name)
+    ]
+    with writing(folder):
+        for path in files:
+            shutil.copyfile(path, folder / path.name)
+    config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    replace_json(folder / ADAPTER_FILES[0], {**config, "base_model_name_or_path": public_name(base)})
+    weights = load_file(folder / ADAPTER_FILES[1])
+    for name, tensor in weights.items():
+        if not np.isfinite(tensor).all():
+            raise VerificationError(
+                f"{name} holds values that are not finite", "train it again: its weights are broken"
+            )
+    return sum(tensor.size for tensor in weights.values())
+
+
+def base_of_adapter(source: Source) -> str:
+    """The base model of an adapter. Raises :class:`InputError` for a model that was trained whole."""
+    base = adapter_base(source.weights)
+    if base is None:
+        raise InputError(f"{source.name} was trained whole, it has no adapter", "leave out --adapter-only")
+    return base
 
 
 def config_of(source: Source, runs: Path) -> Any:

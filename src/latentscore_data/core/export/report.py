@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import latentscore
 from latentscore import InvalidConfigError, parse_payload
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
-from latentscore_data.core.base.jsonl import replace_bytes, writing
+from latentscore_data.core.base.jsonl import replace_bytes, replace_text
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.seeds import unit_hash
 from latentscore_data.core.base.workspace import Workspace
@@ -19,10 +19,11 @@ from latentscore_data.core.export.cards import picture_name
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.export.provenance import Provenance
+from latentscore_data.core.scoring.clips import mp3_bytes
 
 SAMPLE_ROWS = 8
 MOST_SECONDS = 20.0
-MP3_QUALITY = 0.5
+MP3_COMPRESSION = 0.5
 """libsndfile's compression level, 0 (best) to 1 (smallest)."""
 
 
@@ -32,12 +33,13 @@ def write_report(
     facts: DatasetFacts,
     origin: Provenance,
     sample: Iterable[ScoredRow],
+    checks: Sequence[tuple[str, ...]],
     seconds: float,
     seed: int,
 ) -> int:
     """Write ``index.html``, ``audio/`` and the score pictures; returns how many players the page has.
 
-    The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
+    ``checks`` are (group, measure, value, limit, verdict). The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
     is what was judged.
     """
     rows = [_player(folder, row, min(seconds, MOST_SECONDS), seed) for row in sample]
@@ -45,7 +47,7 @@ def write_report(
     for scorer, scores in facts.candidates.items():
         series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
         picture = histograms(f"{scorer} scores, share of each", series)
-        replace_bytes(folder / picture_name(scorer), [picture.encode()])
+        replace_text(folder / picture_name(scorer), picture)
         pictures.append({"file": picture_name(scorer), "scorer": scorer})
     page = _template().render(
         version=__version__,
@@ -54,13 +56,14 @@ def write_report(
         splits=[{"name": split, "rows": n, "texts": len(facts.sources[split])} for split, n in facts.rows.items()],
         money=_money(workspace),
         pictures=pictures,
+        checks=checks,
         rows=rows,
         runs=_runs(workspace),
         benches=_benches(workspace, folder),
         exports=_exports(workspace, folder),
         manifests=[(stage, json.dumps(_decided(manifest), indent=2)) for stage, manifest in origin.manifests.items()],
     )
-    replace_bytes(folder / "index.html", [page.encode()])
+    replace_text(folder / "index.html", page)
     return sum(1 for row in rows if row["audio"])
 
 
@@ -87,7 +90,8 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str
     except InvalidConfigError as error:
         return {**shown, "title": "", "problem": str(error)}
     name = f"audio/{unit_hash('report', row.row_id):.12f}"[:-1].replace("0.", "") + ".mp3"
-    _write_mp3(folder / name, audio)
+    tagged = audio.tagged(title=payload.title, vibe=row.vibe_original)
+    replace_bytes(folder / name, [mp3_bytes(tagged, MP3_COMPRESSION)])
     return {
         **shown,
         "title": payload.title,
@@ -95,15 +99,6 @@ def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str
         "config": payload.config.model_dump(),
         "palettes": [palette.model_dump()["colors"] for palette in payload.palettes],
     }
-
-
-def _write_mp3(path: Path, audio: Any) -> None:
-    import soundfile
-
-    with writing(path):
-        path.parent.mkdir(exist_ok=True)
-    with path.open("w+b") as raw:
-        soundfile.write(raw, audio.samples, audio.sample_rate, format="MP3", compression_level=MP3_QUALITY)
 
 
 def _winner_scores(row: ScoredRow) -> dict[str, str]:
@@ -225,12 +220,11 @@ def _decided(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _template() -> Any:
-    from importlib.resources import files
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from jinja2 import Environment, StrictUndefined
-
-    text = (files("latentscore_data.core.export") / "report.html.jinja").read_text(encoding="utf-8")
     # Vibes, titles and names of data sets are untrusted: everything is escaped.
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        text
+    loader = PackageLoader("latentscore_data.core.export")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    return environment.get_template("report.html.jinja")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.jsonl import replace_bytes, writing
+from latentscore_data.core.base.jsonl import replace_text, writing
 from latentscore_data.core.export.merge import public_name
 from latentscore_data.core.training.spec import TINY_RANDOM
 
@@ -54,11 +54,11 @@ def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Pa
         with writing(folder):
             shutil.copyfile(path, folder / (path.name if text is None else LICENSE_FILE + path.suffix))
     if not texts and terms is APACHE and (own := _apache_text()) is not None:
-        replace_bytes(folder / LICENSE_FILE, [own.encode()])
+        replace_text(folder / LICENSE_FILE, own)
         texts = [folder / LICENSE_FILE]
     if terms is not None and terms.notice:
         made = f"Made from {public_name(chain[-1])}. The weights have been changed by training.\n"
-        replace_bytes(folder / NOTICE_FILE, [f"{terms.notice}\n{made}".encode()])
+        replace_text(folder / NOTICE_FILE, f"{terms.notice}\n{made}")
     missing: list[str] = []
     if terms is None:
         missing.append(f"the licence of the base model {public_name(chain[-1])} is not known")

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from latentscore_data.core.base.database import connect, is_bad_text, open_database, unusable
+from latentscore_data.core.base.names import json_bytes
 
 KEY_VERSION = 1
 WHAT = "answer cache"
@@ -59,7 +60,7 @@ def cache_key(
         "sampling": sampling,
         "sample_idx": sample_idx,
     }
-    return hashlib.sha256(orjson.dumps(seen, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(json_bytes(seen, orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 @dataclass(frozen=True)

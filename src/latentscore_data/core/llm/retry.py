@@ -58,6 +58,7 @@ _SPENT = re.compile(
     r"insufficient_?(quota|balance|credit|fund)|exceeded_current_quota|billing|arrear|payment_?required"
     r"|credits?_(exhausted|depleted)|out_of_credits"
 )
+_QUOTA = re.compile(r"insufficient_?quota|exceeded_current_quota")
 _TOO_FAST = re.compile(
     r"rate_?limit|too_?many_?requests|throttl|resource_?exhausted|overloaded|quota_?exceeded|limit_(requests|burst)"
     r"|^(tokens|requests)$"
@@ -140,7 +141,11 @@ def _by_status(server: ServerError, message: str, name: str) -> CallError:
 
 def _is_spent(server: ServerError) -> bool:
     """True for a spent balance; a quota that has a time at which it can be used again is none."""
-    if server.named(_SPENT):
+    spent = {name for name in server.names if _SPENT.search(name)}
+    if server.retry_after is not None and server.status == 429:
+        # Some give the code of a spent quota for a limit per minute, too: then the type tells which one it is.
+        spent = {name for name in spent if name in server.types or not _QUOTA.search(name)}
+    if spent:
         return True
     if server.retry_after is not None:
         return False

@@ -34,6 +34,8 @@ class ServerError:
     status: int | None
     message: str
     names: frozenset[str] = frozenset()
+    types: frozenset[str] = frozenset()
+    """Those of the names that the server gives as the error's type."""
     param: str | None = None
     """The parameter that the server names as the cause."""
     retry_after: float | None = None
@@ -66,6 +68,7 @@ def read_server_error(error: BaseException, now: Callable[[], float] = time.time
         status,
         message,
         names,
+        frozenset(str(entry["type"]).lower() for entry in entries if entry.get("type")),
         next((str(entry["param"]) for entry in entries if entry.get("param")), None),
         # Of any other refusal only the beginning: behind it, servers repeat what they were asked.
         _retry_seconds(headers, entries, message if status == 429 else message[:WORDS_IN], now),

@@ -6,10 +6,12 @@ import io
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from latentscore import Audio
+from latentscore.audio import encode, file_tags
 from latentscore_data.core.base.jsonl import replace_bytes
 
 PEAKS = 96
@@ -53,28 +55,28 @@ def write_flac(path: Path, audio: Audio) -> None:
         replace_bytes(path, [flac_bytes(audio)])
 
 
-def mp3_bytes(audio: Audio) -> bytes:
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        audio.samples,
-        audio.sample_rate,
-        format="MP3",
-        subtype="MPEG_LAYER_III",
-        bitrate_mode="VARIABLE",
-        compression_level=MP3_COMPRESSION,
-    )
-    return buffer.getvalue()
+def mp3_bytes(audio: Audio, compression: float = MP3_COMPRESSION) -> bytes:
+    return _encoded(audio, "MP3", "MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=compression)
 
 
 def flac_bytes(audio: Audio) -> bytes:
-    import soundfile
+    return _encoded(audio, "FLAC", "PCM_24")
 
+
+def _encoded(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, audio.samples, audio.sample_rate, format="FLAC", subtype="PCM_24")
+    encode(buffer, audio, kind, subtype, file_tags("the sound", kind, audio.tags), **options)
     return buffer.getvalue()
+
+
+def without_tags(mp3: bytes) -> bytes:
+    """An MP3 without its ID3 tags, of version 2 at its beginning and of version 1 at its end."""
+    if mp3[:3] == b"ID3" and len(mp3) > 10:
+        size = 0
+        for byte in mp3[6:10]:
+            size = size << 7 | byte & 0x7F
+        mp3 = mp3[10 + size :]
+    return mp3[:-128] if mp3[-128:-125] == b"TAG" else mp3
 
 
 def waveform(audio: Audio, bars: int = PEAKS) -> str:

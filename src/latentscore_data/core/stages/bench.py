@@ -55,7 +55,7 @@ def run_bench(
     sources = prepare.choose_sources(settings.bench, rows)
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
-    executor = executor or make_executor("local", settings, say)
+    executor = executor or make_executor("here", settings, say)
     there = remote_estimates(settings, workspace, executor) if executor.remote else []
     for plan in plans(settings, workspace):
         confirm_spending(plan, settings.llm, yes)

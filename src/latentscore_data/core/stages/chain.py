@@ -29,7 +29,7 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "dedupe": {"model": "words"},
     "configs": {"model": "builtin/keywords", "n": 4},
     "scoring": {"scorers": ["acoustic"], "seconds": 5.0},
-    "train": {"on": "local", "base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},
+    "train": {"on": "here", "base_model": "tiny-random", "recipes": ["sft"], "optim": {"max_steps": 12}},
     "bench": {
         "sources": ["dataset:config_payload", "baseline:random", "baseline:keywords"],
         "suite": None,

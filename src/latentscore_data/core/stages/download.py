@@ -23,11 +23,16 @@ from latentscore_data.core.texts.corpus import (
     sample_local,
     source_fingerprint,
 )
+from latentscore_data.core.texts.corpus import in_words as files_in_words
 from latentscore_data.core.texts.hub import HubPlan, plan, sample_hub
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
+
+
+UNREAD_KEPT = 100
+"""Files that were not read of which the description of a sample holds the reason."""
 
 
 def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = False) -> Summary:
@@ -52,6 +57,8 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
             damage = _damage(source, settings.download, workspace)
             say(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}")
             sample = take_sample(source, settings.download, workspace, plans, overwrite)
+            if sample.unread:
+                say(f"download: {source.name}: {files_in_words(sample.unread)}")
             if not sample.texts:
                 raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
             replace_rows(path, sample.texts)
@@ -62,6 +69,8 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
                 "seen": sample.seen,
                 "empty": sample.empty,
                 "how": sample.how,
+                "unread": {one.file: one.reason for one in sample.unread[:UNREAD_KEPT]},
+                "unread_files": len(sample.unread),
                 **sample.facts,
             }
             replace_json(facts_file(source, workspace), facts)
@@ -120,7 +129,7 @@ def take_sample(
     if source.kind == "builtin":
         return sample_builtin(settings.sample_size, settings.seed)
     if source.kind == "local":
-        return sample_local(source, settings.sample_size, settings.seed, settings.text_field)
+        return sample_local(source, settings.sample_size, settings.seed, settings.text_field, settings.encoding)
 
     partial = _partial(source, workspace)
     return sample_hub(plans[source.name], settings, partial, fingerprint(source, settings), overwrite=overwrite)
@@ -133,7 +142,11 @@ def _partial(source: Source, workspace: Workspace) -> Path:
 
 def fingerprint(source: Source, settings: DownloadSettings) -> str:
     """Changes when the sample would come out differently."""
-    more = {"shards": settings.shards, "oversample": settings.oversample} if source.kind == "hub" else {}
+    more: dict[str, object] = {}
+    if source.kind == "hub":
+        more = {"shards": settings.shards, "oversample": settings.oversample}
+    elif source.kind == "local" and settings.encoding is not None:
+        more = {"encoding": settings.encoding}
     return source_fingerprint(source, settings.sample_size, settings.seed, settings.text_field, **more)
 
 

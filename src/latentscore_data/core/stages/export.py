@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from latentscore_data import __version__
-from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import LsdataError, install, require
-from latentscore_data.core.base.jsonl import replace_bytes, replace_json
+from latentscore_data.core.base.display import progress, say
+from latentscore_data.core.base.errors import InputError, LsdataError, install, require
+from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.marks import bad_rows
 from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.checks.run import run_checks
 from latentscore_data.core.export import (
     cards,
-    chat,
     dataset,
     gguf,
     maps,
     merge,
+    metadata,
+    ollama,
     pictures,
     provenance,
     quantize,
     report,
+    sounds,
     terms,
 )
+from latentscore_data.core.export.chat import preference_lines, sft_lines
 from latentscore_data.core.export.folder import check_target, new_folder, write_record
 from latentscore_data.core.export.licenses import check_license
 from latentscore_data.core.export.merge import find_source
 from latentscore_data.core.export.provenance import licenses_by_dataset
+from latentscore_data.core.export.sounds import Sounds
+from latentscore_data.core.export.tables import Table, split_name, write_table
 from latentscore_data.core.export.terms import required
 from latentscore_data.core.stages.base import Stage
 
@@ -87,76 +94,111 @@ def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool
     return ExportJob(kind, workspace, target, overwrite, time.monotonic())
 
 
+@dataclass(frozen=True)
+class WrittenModel:
+    """The weights of an export, and how exact they are."""
+
+    base: str
+    model_type: str
+    parameters: int
+    merged: merge.Parity | None = None
+    gguf: dict[str, merge.Parity] = field(default_factory=dict[str, merge.Parity])
+    tools: dict[str, str] = field(default_factory=dict[str, str])
+    """Programs of others that made a GGUF file -> their version."""
+
+
 def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """One run or folder as safetensors and GGUF; every file is loaded again and compared before the folder gets its name."""
     chosen = settings.export
     for quantization in chosen.gguf:
         quantize.check_quantization(quantization)
+    if chosen.terms is not None:
+        required(chosen.terms)
     export = open_export("model", settings, out, overwrite)
     workspace = export.workspace
     source = merge.find_source(chosen.model, workspace.train_dir)
     for module in ("torch", "transformers", "peft", *(["gguf"] if chosen.gguf else [])):
         require(module, "ml", "exporting a model")
-    if chosen.gguf:
-        # Merging takes minutes, so what cannot be said in a GGUF is found out before it.
-        gguf.architecture_of(merge.config_of(source, workspace.train_dir))
     with export.folder() as folder:
-        say(f"export model: merging {source.name}")
-        merged = merge.merge(source, workspace.train_dir, folder)
-        files: dict[str, merge.Parity] = {}
-        tools: dict[str, str] = {}
-        for quantization in chosen.gguf:
-            # In a folder of their own: beside a tokenizer_config.json, transformers would mix the two tokenizers.
-            path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
-            say(f"export model: writing {path.name}")
-            version = quantize.write_quantized(folder, path, quantization, source.name, chosen.tokenizer)
-            if version is not None:
-                tools[quantize.TOOL] = version
-            files[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
-        chain = merge.base_chain(merged.base or merge.base_of(source), workspace.train_dir)
-        inherited = terms.terms_of(chain, merged.model_type)
+        write = _write_adapter if chosen.adapter_only else _write_merged
+        model = write(source, settings, workspace, folder)
+        chain = merge.base_chain(model.base, workspace.train_dir)
+        inherited = terms.terms_of(chain, model.model_type)
         missing = terms.ship_terms(folder, inherited, chain, chosen.terms)
-        origin = provenance.of_run(workspace, source.run, chosen.source_licenses)
-        record = source.run.record() if source.run is not None else {}
         facts = cards.ModelFacts(
-            source.name,
-            chain,
-            inherited.license if inherited else None,
-            merged.parameters,
-            merged.parity,
-            files,
-            record,
-            missing,
-            tools,
+            name=source.name,
+            chain=chain,
+            license=inherited.license if inherited else None,
+            parameters=model.parameters,
+            adapter=chosen.adapter_only,
+            merged=model.merged,
+            gguf=model.gguf,
+            record=source.run.record() if source.run is not None else {},
+            missing=missing,
+            tools=model.tools,
         )
-        replace_bytes(folder / "README.md", [cards.model_card(facts, origin).encode()])
-        if record:
-            replace_json(folder / "training.json", merge.public_record(record))
-        parity = {name: p.to_dict() for name, p in {"merged": merged.parity, **files}.items() if p is not None}
-        write_record(
-            folder,
-            "model",
-            {
-                "repo_type": "model",
-                "missing_notices": missing,
-                "parity": parity,
-                "base": [*map(merge.public_name, chain)],
-                "tools": tools,
-            },
-        )
-    worst = max((p.relative_error for p in files.values()), default=0.0)
+        _describe_model(folder, facts, provenance.of_run(workspace, source.run, chosen.source_licenses))
+    worst = max((p.relative_error for p in model.gguf.values()), default=0.0)
     return export.summary(
-        1 + len(files),
+        1 + len(model.gguf),
         {
             "source": source.name,
             "base": " <- ".join(chain),
-            "parameters": merged.parameters,
-            **({"merge error": f"{merged.parity.relative_error:.1e}"} if merged.parity else {}),
-            **({"largest GGUF error": f"{worst:.2g}"} if files else {}),
+            "parameters": model.parameters,
+            **({"merge error": f"{model.merged.relative_error:.1e}"} if model.merged else {}),
+            **({"largest GGUF error": f"{worst:.2g}"} if model.gguf else {}),
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
         "python -c \"import transformers; print(transformers.pipeline('text-generation', '{target}'))\"",
     )
+
+
+def _write_adapter(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
+    """The adapter's own files, as they are, with the public name of its base."""
+    if settings.export.gguf:
+        raise InputError("an adapter alone cannot be a GGUF file", "leave out --gguf or --adapter-only")
+    written = merge.copy_adapter(source, folder)
+    model_type = merge.config_of(source, workspace.train_dir).model_type
+    return WrittenModel(merge.base_of_adapter(source), model_type, written)
+
+
+def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
+    """The whole model as safetensors, and its GGUF files with what Ollama needs."""
+    chosen = settings.export
+    if chosen.gguf:
+        # Merging takes minutes, so what cannot be said in a GGUF is found out before it.
+        gguf.architecture_of(merge.config_of(source, workspace.train_dir))
+    say(f"export model: merging {source.name}")
+    merged = merge.merge(source, workspace.train_dir, folder)
+    base = merged.base or merge.base_of(source)
+    model = WrittenModel(base, merged.model_type, merged.parameters, merged.parity)
+    for quantization in chosen.gguf:
+        # In a folder of their own: beside a tokenizer_config.json, transformers would mix the two tokenizers.
+        path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
+        say(f"export model: writing {path.name}")
+        version = quantize.write_quantized(folder, path, quantization, source.name, chosen.tokenizer)
+        if version is not None:
+            model.tools[quantize.TOOL] = version
+        model.gguf[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
+    if model.gguf:
+        ollama.write_modelfile(folder, source.name, next(iter(model.gguf)))
+    return model
+
+
+def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Provenance | None) -> None:
+    """The files beside the weights: the card, the run's public record and the export's own."""
+    replace_text(folder / "README.md", cards.model_card(facts, origin))
+    if facts.record:
+        replace_json(folder / "training.json", merge.public_record(dict(facts.record)))
+    parity = {name: p.to_dict() for name, p in {"merged": facts.merged, **facts.gguf}.items() if p is not None}
+    record = {
+        "repo_type": "model",
+        "missing_notices": facts.missing,
+        "parity": parity,
+        "base": [*map(merge.public_name, facts.chain)],
+        "tools": facts.tools,
+    }
+    write_record(folder, "model", record)
 
 
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
@@ -175,8 +217,8 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
         origin = provenance.provenance(workspace, exported, settings.export.source_licenses)
         counts = Counter(str(row.split) for row in exported)
         card = cards.map_card(settings.export.name, kind, source.fingerprint, facts, counts, origin)
-        replace_bytes(folder / "README.md", [card.encode()])
-        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        replace_text(folder / "README.md", card)
+        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
         write_record(
             folder, f"map-{kind}", {"rows": facts.rows, "embedder": source.fingerprint, **_hub(origin, "dataset")}
         )
@@ -188,30 +230,29 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
 
 
 def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """All scored rows with their splits, as JSONL and Parquet, with card, score pictures and ATTRIBUTION."""
-    check_license(settings.export.license)
+    """All scored rows as one repository: the configurations default, sft, preference and map, with card and notices."""
+    chosen = settings.export
+    check_license(chosen.license)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
-    left_out = bad_rows(workspace.root) if settings.export.leave_out_bad else frozenset[str]()
-    splits = dataset.readers(workspace.scored, settings.export.splits, left_out)
-    parquet = dataset.wants_parquet(settings.export.parquet)
+    left_out = bad_rows(workspace.root) if chosen.leave_out_bad else frozenset[str]()
+    splits = dataset.readers(workspace.scored, chosen.splits, chosen.exclude, left_out)
+    parquet = dataset.wants_parquet("always" if chosen.audio else chosen.parquet)
+    source = maps.embedding_source("text", settings)
     with export.folder() as folder:
-        facts = dataset.write_dataset(folder, splits, parquet=parquet)
-        dataset.verify_dataset(folder, facts)
-        origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
-        for scorer, scores in facts.candidates.items():
-            series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
-            picture = pictures.histograms(f"{scorer} scores, share of each", series)
-            replace_bytes(folder / cards.picture_name(scorer), [picture.encode()])
-        card = cards.dataset_card(settings.export.name, facts, origin, settings.export.license)
-        replace_bytes(folder / "README.md", [card.encode()])
-        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
+        with _sounds(folder, splits, settings) as sounds:
+            tables = dataset.write_dataset(folder, splits, parquet=parquet, sounds=sounds)
+        tables += maps.write_map_table(folder, splits, source, parquet=parquet)
+        facts = dataset.count_rows(splits)
+        origin = provenance.provenance(workspace, dataset.all_rows(splits), chosen.source_licenses)
+        _describe_dataset(folder, settings, facts, tables, origin, parquet)
         write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
     missing = origin.missing_notices()
     return export.summary(
         sum(facts.rows.values()),
         {
-            "splits": ", ".join(f"{dataset.split_name(split)} {rows}" for split, rows in facts.rows.items()),
+            "splits": ", ".join(f"{split_name(split)} {rows}" for split, rows in facts.rows.items()),
+            "configurations": ", ".join(table.name for table in tables),
             "parquet": "yes" if parquet else f"no ({install('hub')} for it)",
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
@@ -219,20 +260,77 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     )
 
 
+def _sounds(
+    folder: Path, splits: Mapping[str, dataset.Rows], settings: Settings
+) -> AbstractContextManager[Sounds | None]:
+    """The winners' sounds where the column ``audio`` was asked for, rendered with the seed that they were scored with."""
+    if not settings.export.audio:
+        return nullcontext()
+    scoring = settings.scoring
+    counter, shown = Summary("export audio"), progress()
+
+    def step(total: int) -> None:
+        if counter.done == 0:
+            shown.start("export audio", total)
+        counter.done += 1
+        shown.update(counter, 0)
+        if counter.done == total:
+            shown.finish(counter)
+
+    workers = scoring.workers or os.cpu_count() or 1
+    return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, step)
+
+
+def _describe_dataset(
+    folder: Path,
+    settings: Settings,
+    facts: dataset.DatasetFacts,
+    tables: list[Table],
+    origin: provenance.Provenance,
+    parquet: bool,
+) -> None:
+    """The files beside the rows: score pictures, card, attribution, Croissant metadata and citation."""
+    chosen = settings.export
+    for scorer, scores in facts.candidates.items():
+        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
+        picture = pictures.histograms(f"{scorer} scores, share of each", series)
+        replace_text(folder / cards.picture_name(scorer), picture)
+    checks = _checks(settings)
+    card = cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, checks, parquet=parquet)
+    replace_text(folder / "README.md", card)
+    replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
+    header = cards.license_header(origin, chosen.license)
+    described = f"Short texts that name a mood, and ambient music configs for each: {sum(facts.rows.values()):,} rows."
+    license_name = header.get("license_name") or header["license"]
+    replace_json(
+        folder / metadata.CROISSANT_FILE,
+        metadata.croissant(chosen.name, described, license_name, tables, parquet=parquet),
+    )
+    spdx = header["license"] if header["license"] != "other" else None
+    replace_text(folder / metadata.CITATION_FILE, metadata.citation(chosen.name, spdx))
+
+
 def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """The winners as messages, and the best against the worst candidate as preference pairs."""
+    """The winners as messages, and the best against the worst candidate as preference pairs, as JSON lines."""
     export = open_export("chat", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
     with export.folder() as folder:
-        facts = chat.write_chat(folder, splits)
+        tables = [
+            write_table(folder, name, name, dataset.lines_of(splits, form), parquet=False)
+            for name, form in (("sft", sft_lines), ("preference", preference_lines))
+        ]
+        if not tables[0].rows:
+            raise InputError("no row has a config, so there is nothing to learn from", "run lsdata configs first")
         origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
-        replace_bytes(folder / "README.md", [cards.chat_card(settings.export.name, facts, origin).encode()])
-        replace_bytes(folder / provenance.ATTRIBUTION_FILE, [provenance.attribution(origin).encode()])
-        write_record(folder, "chat", {"messages": facts.messages, "pairs": facts.pairs, **_hub(origin, "dataset")})
+        written = [table for table in tables if table.rows]
+        replace_text(folder / "README.md", cards.chat_card(settings.export.name, written, origin))
+        replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
+        messages, pairs = (table.rows for table in tables)
+        write_record(folder, "chat", {"messages": messages, "pairs": pairs, **_hub(origin, "dataset")})
     return export.summary(
-        sum(facts.messages.values()),
-        {"messages": sum(facts.messages.values()), "preference pairs": sum(facts.pairs.values())},
+        sum(messages.values()),
+        {"messages": sum(messages.values()), "preference pairs": sum(pairs.values())},
         "python -c \"import datasets; print(datasets.load_dataset('{target}', 'sft'))\"",
     )
 
@@ -247,7 +345,7 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
     with export.folder() as folder:
         sample = report.choose_sample(dataset.all_rows(splits))
         players = report.write_report(
-            folder, workspace, facts, origin, sample, settings.scoring.seconds, settings.scoring.seed
+            folder, workspace, facts, origin, sample, _checks(settings), settings.scoring.seconds, settings.scoring.seed
         )
         write_record(folder, "report", {"players": players})
     return export.summary(
@@ -255,6 +353,15 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
         {"players": players},
         "open {target}/index.html",
     )
+
+
+def _checks(settings: Settings) -> list[cards.Cells]:
+    """What ``lsdata check`` finds, without rendering anything: group, measure, value, limit, verdict."""
+    silent = settings.model_copy(update={"check": settings.check.model_copy(update={"sounds": 0})})
+    return [
+        (found.group, found.name, found.value, found.limit, "" if found.verdict == "note" else found.verdict)
+        for found in run_checks(silent).findings
+    ]
 
 
 def _hub(origin: Any, repo_type: str) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
     """A line for each run in the workspace, the newest first; one that cannot be read has the state ``unreadable``."""
     lines: list[dict[str, Any]] = []
     for folder in find_runs(Workspace(settings.paths.root).train_dir):
-        where = "modal" if (folder.path / "remote.json").exists() else "local"
+        where = "modal" if (folder.path / "remote.json").exists() else "here"
         try:
             record, history, spec = folder.record(), folder.history(), folder.spec()
         except (InputError, ValueError) as broken:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +12,17 @@ from typing import Any, Literal
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.manifest import file_fact
+from latentscore_data.core.base.names import path_named, printable
 from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.seeds import digest, unit_hash
+from latentscore_data.core.texts.encodings import UTF8, find_encoding
+from latentscore_data.core.texts.tables import TABLE_SUFFIXES, read_columns, read_table
 from latentscore_data.sample import PASSAGES, sample_texts
 
 BUILTIN = "builtin"
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+KNOWN_SUFFIXES = (*TEXT_SUFFIXES, *ROW_SUFFIXES, *TABLE_SUFFIXES)
 TEXT_FIELDS = ("text", "content", "body", "passage", "document", "article", "story", "raw_content", "markdown")
 TEXT_MAX_CHARS = 1_000_000
 """Longer texts are cut: no stage reads that far, and a line of ours must stay readable."""
@@ -37,6 +42,14 @@ class Source:
     config: str | None = None
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A file of a folder that was not read, and why."""
+
+    file: str
+    reason: str
+
+
 @dataclass
 class Sample:
     """The texts that were drawn, and how."""
@@ -46,6 +59,7 @@ class Sample:
     how: str
     empty: int = 0
     facts: dict[str, Any] = field(default_factory=lambda: {})
+    unread: list[Unread] = field(default_factory=lambda: [])
 
 
 def find_source(name: str) -> Source:
@@ -55,10 +69,10 @@ def find_source(name: str) -> Source:
     """
     if name == BUILTIN:
         return Source(name, "builtin")
-    path = Path(name).expanduser()
+    path = path_named(name)
     if path.exists():
-        return Source(path.name or str(path.resolve().name), "local", path=path)
-    if name.startswith((".", "/", "~")) or name.lower().endswith((*TEXT_SUFFIXES, *ROW_SUFFIXES)):
+        return Source(printable(path.name or path.resolve().name), "local", path=path)
+    if name.startswith((".", "/", "~")) or name.lower().endswith(KNOWN_SUFFIXES):
         raise InputError(f"{name} does not exist", "check the path")
     repo, _, config = name.partition(":")
     owner, slash, short = repo.partition("/")
@@ -113,15 +127,13 @@ def local_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         if _suffix(path) == "":
-            raise InputError(
-                f"{path} is not a text file that can be read", f"known: {', '.join((*TEXT_SUFFIXES, *ROW_SUFFIXES))}"
-            )
+            raise InputError(f"{path} is not a text file that can be read", f"known: {', '.join(KNOWN_SUFFIXES)}")
         return [path]
     files = [file for file in _text_files(path) if not _leads_out(file, path)]
     if not files:
         if links_out(path):
             raise InputError(f"{path} holds no texts, only links that lead out of it", "name the folder they lead to")
-        raise InputError(f"{path} holds no texts", f"known: {', '.join((*TEXT_SUFFIXES, *ROW_SUFFIXES))}")
+        raise InputError(f"{path} holds no texts", f"known: {', '.join(KNOWN_SUFFIXES)}")
     return files
 
 
@@ -136,11 +148,27 @@ def links_out(path: Path) -> list[Path]:
     return sorted(entry for entry in (*_text_files(path), *folders) if _leads_out(entry, path))
 
 
+def unread_files(path: Path) -> list[Unread]:
+    """The files of a folder whose names do not say that they hold texts. Hidden ones are not among them."""
+    if path.is_file():
+        return []
+    others = [file for file in _visible(path) if not file.is_dir() and not (file.is_file() and _suffix(file))]
+    return [Unread(printable(file.relative_to(path).as_posix()), _why_not(file)) for file in others]
+
+
+def _why_not(file: Path) -> str:
+    if not file.is_file():
+        return "a link that leads nowhere" if file.is_symlink() else "not a file"
+    return f"no texts are read from {file.suffix} files" if file.suffix else "its name has no ending"
+
+
 def _text_files(folder: Path) -> list[Path]:
+    return [file for file in _visible(folder) if file.is_file() and _suffix(file)]
+
+
+def _visible(folder: Path) -> list[Path]:
     return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and _suffix(file) and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
 
 
@@ -150,7 +178,7 @@ def _leads_out(entry: Path, folder: Path) -> bool:
 
 def _suffix(path: Path) -> str:
     name = path.name.lower()
-    return next((suffix for suffix in (*ROW_SUFFIXES, *TEXT_SUFFIXES) if name.endswith(suffix)), "")
+    return next((suffix for suffix in KNOWN_SUFFIXES if name.endswith(suffix)), "")
 
 
 @dataclass
@@ -161,36 +189,69 @@ class Reader:
     text_field: str | None = None
     keep_names: bool = True
     """Rows in our own format (with ``dataset`` and ``id_in_dataset``) keep the data set they name."""
+    encoding: str | None = None
+    """The encoding of files that are not UTF-8."""
     empty: int = 0
+    unread: list[Unread] = field(default_factory=lambda: [])
     _column: str | None = None
     """The column of the text, one for a whole file: in a row where it is null the text is empty, whatever else is there."""
     _names: set[str] = field(default_factory=lambda: set())
 
     def read(self, root: Path, files: Iterable[Path]) -> Iterator[SourceText]:
-        """Texts of local files, streamed. Rows that already are source texts keep their names."""
+        """Texts of local files, streamed. Rows that already are source texts keep their names.
+
+        Of a folder, a file of another encoding and a table without a text are left out and noted in ``unread``.
+        """
         several = root.is_dir()
         for file in files:
-            place = file.relative_to(root).as_posix() if several else file.name
-            suffix = _suffix(file)
+            place = printable(file.relative_to(root).as_posix() if several else file.name)
             self._column = None
-            if suffix in TEXT_SUFFIXES:
-                yield from self.text(place, read_text(file), {"file": place})
-            elif suffix == ".parquet":
-                for number, column, row in _read_parquet(file, self.text_field):
-                    self._column = column
-                    yield from self.row(row, f"{file}, row {number}", f"{place}#{number}")
-            else:
-                for number, row in read_lines(file):
-                    yield from self.row(row, f"{file}:{number}", f"{place}#{number}")
+            try:
+                encoding = self._look_at(file)
+            except InputError as error:
+                if not several:
+                    raise
+                reason = re.sub(r"^:(\d+):", r"line \1:", error.message.removeprefix(str(file))).lstrip(": ")
+                self.unread.append(Unread(place, f"{reason}: {error.remedy}"))
+                continue
+            yield from self._texts(file, place, encoding)
 
-    def row(self, row: dict[str, Any], where: str, place: str) -> Iterator[SourceText]:
-        """The text of one row (none when it is empty). Raises :class:`InputError` naming the row and the column."""
+    def _look_at(self, file: Path) -> str:
+        """The encoding of a file. Raises :class:`InputError` for one that cannot be read as a whole."""
+        if _suffix(file) == ".parquet":
+            return ""
+        encoding = find_encoding(file, self.encoding)
+        if _suffix(file) in TABLE_SUFFIXES and (columns := read_columns(file, encoding)):
+            self._name_in(dict.fromkeys(columns), str(file))
+        return encoding
+
+    def _texts(self, file: Path, place: str, encoding: str) -> Iterator[SourceText]:
+        suffix = _suffix(file)
+        if suffix in TEXT_SUFFIXES:
+            yield from self.text(place, read_text(file, encoding), {"file": place})
+        elif suffix == ".parquet":
+            for number, column, row in _read_parquet(file, self.text_field):
+                self._column = column
+                yield from self.row(row, f"{file}, row {number}", f"{place}#{number}")
+        elif suffix in TABLE_SUFFIXES:
+            for number, (line, row) in enumerate(read_table(file, encoding), start=1):
+                yield from self.row(row, f"{file}:{line}", f"{place}#{number}")
+        else:
+            for number, row in read_lines(file, encoding=None if encoding == UTF8 else encoding):
+                yield from self.row(row, f"{file}:{number}", f"{place}#{number}")
+
+    def _name_in(self, row: Mapping[str, Any], where: str) -> str:
+        """The column of the text. Raises :class:`InputError` where the row has none."""
         name = self.text_field or self._column or next((f for f in TEXT_FIELDS if _can_be_text(row, f)), None)
-        self._column = name
         if name is None or name not in row:
             columns = ", ".join(list(row)[:12])
             missing = f"no column {name}" if name else "no column with the text"
             raise InputError(f"{where}: {missing} (there are: {columns})", "name it with --text-field")
+        return name
+
+    def row(self, row: dict[str, Any], where: str, place: str) -> Iterator[SourceText]:
+        """The text of one row (none when it is empty). Raises :class:`InputError` naming the row and the column."""
+        name = self._column = self._name_in(row, where)
         value = row[name]
         if value is not None and not isinstance(value, str):
             raise InputError(
@@ -237,7 +298,7 @@ class Reader:
         yield SourceText(dataset=dataset, id_in_dataset=unique, text=text, metadata=metadata, created=created)
 
 
-def _can_be_text(row: dict[str, Any], name: str) -> bool:
+def _can_be_text(row: Mapping[str, Any], name: str) -> bool:
     return name in row and isinstance(row[name], str | None)
 
 
@@ -255,14 +316,12 @@ def _is_json(value: object) -> bool:
     return value is None or isinstance(value, str | bool | float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
-def read_text(path: Path) -> str:
-    """A text file. Raises :class:`InputError` for one that cannot be read or is not UTF-8."""
+def read_text(path: Path, encoding: str) -> str:
+    """A text file. Raises :class:`InputError` for one that cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode(encoding)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", "check its permissions") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
 
 
 def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -277,7 +336,7 @@ def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
             name = _text_column(path, file.schema_arrow, text_field)
             for batch in file.iter_batches(batch_size=256, columns=_used_columns(file.schema_arrow, name)):
                 columns = {
@@ -307,7 +366,10 @@ def _text_column(path: Path, schema: Any, text_field: str | None) -> str:
 
     def is_text(kind: Any) -> bool:
         kind = kind.value_type if types.is_dictionary(kind) else kind
-        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        # A column of nulls alone holds empty texts.
+        return any(
+            is_kind(kind) for is_kind in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+        )
 
     texts = [field.name for field in schema if is_text(field.type)]
     name = text_field or next((known for known in TEXT_FIELDS if known in texts), None)
@@ -355,23 +417,43 @@ def sample_builtin(size: int, seed: int) -> Sample:
     return Sample(texts, seen, f"{len(texts)} of the {seen} bundled passages")
 
 
-def sample_local(source: Source, size: int, seed: int, text_field: str | None) -> Sample:
-    """From files: everything is read, so the sample is uniform over all texts."""
+def sample_local(source: Source, size: int, seed: int, text_field: str | None, encoding: str | None = None) -> Sample:
+    """From files: everything is read, so the sample is uniform over all texts.
+
+    Raises :class:`InputError` for a file that is damaged, and for a folder of which no file can be read.
+    """
     assert source.path is not None
-    reader = Reader(source.name, text_field)
+    reader = Reader(source.name, text_field, encoding=encoding)
     files = local_files(source.path)
     texts, seen = draw_sample(reader.read(source.path, files), size, seed)
-    how = f"uniform: {len(texts)} of {seen} texts with the smallest hash of seed and id, all {len(files)} files read"
+    if len(reader.unread) == len(files):
+        raise InputError(f"{source.path} holds no file that can be read; {in_words(reader.unread)}", "mend one of them")
+    read = len(files) - len(reader.unread)
+    how = f"uniform: {len(texts)} of {seen} texts with the smallest hash of seed and id, all {read} files read"
     if outside := len(links_out(source.path)):
         how += f"; {outside} {'link leads' if outside == 1 else 'links lead'} out of the folder and were not followed"
-    return Sample(texts, seen, how, reader.empty)
+    unread = sorted([*reader.unread, *unread_files(source.path)], key=lambda one: one.file)
+    return Sample(texts, seen, how, reader.empty, unread=unread)
+
+
+def in_words(unread: Sequence[Unread], most: int = 5) -> str:
+    """The first files that were not read, each with the reason, and how many more there are."""
+    named = "; ".join(f"{one.file} ({one.reason})" for one in unread[:most])
+    return f"not read: {named}" + (f"; and {len(unread) - most} more" if len(unread) > most else "")
 
 
 def source_fingerprint(source: Source, size: int, seed: int, text_field: str | None, **more: object) -> str:
     """Changes when the sample of a data set would come out differently. Local files are hashed."""
     contents: list[object] = []
     if source.kind == "local" and source.path is not None:
-        contents = [(str(file.name), file_fact(file).sha256) for file in local_files(source.path)]
+        contents = [(file.name, _sha256(file)) for file in local_files(source.path)]
     elif source.kind == "builtin":
         contents = [file_fact(PASSAGES).sha256]
     return digest(source.name, source.kind, size, seed, text_field, contents, sorted(more.items()))[:32]
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return file_fact(file).sha256
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror})", "check its permissions") from None

@@ -49,7 +49,7 @@ export async function load(piece, signal) {
     return known;
   }
   const { config, seed, seconds } = piece;
-  const data = await bytes("/api/sound", { config, seed, seconds, format: isHere ? "pcm" : "flac" }, signal);
+  const data = await bytes("/api/sound", { config, seed, seconds, format: isHere ? "pcm" : "flac-16" }, signal);
   const buffer = await context.decodeAudioData(data);
   decoded.set(key, buffer);
   while (decoded.size > KEPT) decoded.delete(decoded.keys().next().value);

@@ -1,0 +1,41 @@
+"""How this copy was installed, and the command that adds an extra to it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+DISTRIBUTION = "latentscore-data"
+
+
+def install(extra: str) -> str:
+    """The command that adds an extra to this very installation.
+
+    It names the folder or the repository that the package came from (PEP 610); pipx has a pip of its own for each program.
+    """
+    pip = f"pipx runpip {DISTRIBUTION}" if (Path(sys.prefix) / "pipx_metadata.json").exists() else "pip"
+    return f"{pip} install {shlex.quote(_requirement(extra))}"
+
+
+def _requirement(extra: str) -> str:
+    origin = _origin()
+    url = str(origin.get("url", ""))
+    if "vcs_info" in origin:
+        revision = origin["vcs_info"].get("requested_revision")
+        return f"{DISTRIBUTION}[{extra}] @ {origin['vcs_info']['vcs']}+{url}{f'@{revision}' if revision else ''}"
+    if "dir_info" in origin:
+        folder = Path(unquote(urlsplit(url).path))
+        return f".[{extra}]" if folder == Path.cwd() else f"{folder}[{extra}]"
+    return f"{DISTRIBUTION}[{extra}] @ {url}" if url else f"{DISTRIBUTION}[{extra}]"
+
+
+def _origin() -> dict[str, dict[str, str]]:
+    try:
+        text = distribution(DISTRIBUTION).read_text("direct_url.json")
+    except PackageNotFoundError:
+        return {}
+    return json.loads(text) if text else {}

@@ -1,0 +1,64 @@
+"""Names and texts that are not valid UTF-8: how they are shown and written.
+
+File names may hold any bytes, which Python keeps as lone surrogates, and JSON may escape half of a surrogate pair. Neither can
+be encoded as UTF-8.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+
+def printable(text: object) -> str:
+    r"""Return the text with what UTF-8 cannot hold written as an escape: ``caf\xe9`` for a byte, ``\ud83d`` for a half pair."""
+    text = str(text)
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        pass
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
+_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+
+
+def path_named(text: str) -> Path:
+    """Return the path of that name; where there is none, the one whose printable name it is."""
+    path = Path(text).expanduser()
+    if os.path.lexists(path) or "\\x" not in text:
+        return path
+    name = _BYTE.sub(lambda byte: bytes.fromhex(byte[1].decode()), os.fsencode(path))
+    return Path(os.fsdecode(name)) if os.path.lexists(name) else path
+
+
+def json_bytes(value: Any, options: int = 0, default: Callable[[Any], Any] | None = None) -> bytes:
+    """Return the value as JSON with the options of ``orjson``; texts that are not valid Unicode are made printable.
+
+    Raises :class:`TypeError` for what JSON cannot hold.
+    """
+    try:
+        return orjson.dumps(value, default, options)
+    except TypeError:
+        return orjson.dumps(made_printable(value), default and (lambda one: made_printable(default(one))), options)
+
+
+def made_printable(value: Any) -> Any:
+    """Return a JSON value whose texts and names are all printable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {made_printable(name): made_printable(one) for name, one in items}
+    if isinstance(value, list | tuple):
+        return [made_printable(one) for one in cast("list[Any]", value)]
+    return value

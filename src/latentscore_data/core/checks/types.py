@@ -1,0 +1,128 @@
+"""What a check finds, and the columns of a scored row that checks read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore import FIELDS
+from latentscore_data.core.base.jsonl import read_rows
+from latentscore_data.core.base.rows import SPLITS, ScoredRow
+from latentscore_data.core.base.workspace import Workspace
+
+Verdict = Literal["ok", "note", "fault"]
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measure. ``fault`` is beyond its limit; ``note`` has no limit or could not be measured."""
+
+    group: str
+    name: str
+    value: str
+    verdict: Verdict = "note"
+    limit: str = ""
+    rows: tuple[str, ...] = ()
+    """Ids of rows to look at, at most :data:`EXAMPLES`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def share_finding(group: str, name: str, ids: Sequence[str], total: int, limit: float) -> Finding:
+    """How many of ``total`` rows have a fault; more than the share ``limit`` of them is one."""
+    share = len(ids) / total if total else 0.0
+    value = f"{len(ids):,} of {total:,} ({share:.1%})"
+    return Finding(group, name, value, "fault" if share > limit else "ok", f"{limit:.1%}", tuple(ids[:EXAMPLES]))
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """The parts of a scored row that checks read: a few hundred bytes, so that a hundred thousand of them fit."""
+
+    row_id: str
+    split: str
+    dataset: str
+    source: str
+    vibe: str
+    model: str
+    config: bytes
+    """The winner's labels as indices into ``FIELDS``, one byte each; empty without a winner."""
+    scores: tuple[tuple[str, float], ...]
+    """(scorer, the winner's score), the scorer that chose first."""
+    margin: float | None
+    """The winner's score less that of the next candidate, by the scorer that chose."""
+    unread: bool
+    """The scorer that chose knew no word of the vibe."""
+
+
+_INDEX = {name: {value: i for i, value in enumerate(spec.labels)} for name, spec in FIELDS.items()}
+
+
+def read_views(workspace: Workspace) -> list[RowView]:
+    """The scored rows of all splits."""
+    return [
+        view_of(row, split)
+        for split in SPLITS
+        if (path := workspace.scored(split)).exists()
+        for row in read_rows(path, ScoredRow)
+    ]
+
+
+def view_of(row: ScoredRow, split: str) -> RowView:
+    """A row reduced to what checks read. Values that are not as the schema says count as absent."""
+    scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
+    known = sorted((score for score in scores if score is not None), reverse=True)
+    best = row.best_index
+    winners = [
+        (name, given[best]) for name, given in row.candidate_scores.items() if best is not None and best < len(given)
+    ]
+    parts = row.scores_external.get(scorer, {}).get("parts") if row.scores_external else None
+    heard = parts[best] if parts and best is not None and best < len(parts) else None
+    return RowView(
+        row_id=row.row_id,
+        split=split,
+        dataset=row.dataset,
+        source=f"{row.dataset}:{row.id_in_dataset}",
+        vibe=row.vibe_original,
+        model=f"{row.vibe_model or ''}\n{row.config_model or ''}",
+        config=labels_of((row.config_payload or {}).get("config")),
+        scores=tuple((name, float(score)) for name, score in winners if score is not None),
+        margin=known[0] - known[1] if len(known) > 1 else None,
+        unread=isinstance(heard, Mapping) and heard.get("words") == 0,
+    )
+
+
+def labels_of(config: Any) -> bytes:
+    """The labels of a config as indices; empty for a config that does not fit the schema."""
+    if not isinstance(config, Mapping):
+        return b""
+    try:
+        return bytes(_INDEX[name][config[name]] for name in FIELDS)
+    except (KeyError, TypeError):
+        return b""
+
+
+def label_matrix(views: Iterable[RowView]) -> NDArray[np.uint8]:
+    """The winners' labels, shape (winners, fields)."""
+    joined = b"".join(view.config for view in views if view.config)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, len(FIELDS))
+
+
+@dataclass
+class Report:
+    """All findings of a workspace."""
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+
+    @property
+    def faults(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict == "fault"]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"faults": len(self.faults), "findings": [finding.to_dict() for finding in self.findings]}

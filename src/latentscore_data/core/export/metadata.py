@@ -1,0 +1,144 @@
+"""What machines read beside a data set's card: Croissant metadata (MLCommons, version 1.1) and a citation file (CFF 1.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from latentscore_data import __version__
+from latentscore_data.core.export.columns import Kind
+from latentscore_data.core.export.tables import Table, split_name
+
+CROISSANT_FILE = "croissant.json"
+CITATION_FILE = "CITATION.cff"
+
+_CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "arrayShape": "cr:arrayShape",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "containedIn": "cr:containedIn",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "description": {"@container": "@language"},
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isArray": "cr:isArray",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "name": {"@container": "@language"},
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_TYPES: Mapping[str, str] = {
+    "bool": "sc:Boolean",
+    "int64": "sc:Integer",
+    "float64": "sc:Float",
+    "float32": "sc:Float",
+    "string": "sc:Text",
+    "json": "sc:Text",
+}
+
+
+def croissant(
+    name: str, description: str, license_name: str, tables: Sequence[Table], *, parquet: bool
+) -> dict[str, Any]:
+    """The data set as Croissant describes it: one set of files and of records for each split of each configuration.
+
+    Columns that hold objects are left out of the records: Croissant names them only part by part.
+    """
+    files: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    for table in tables:
+        for split, paths in table.files.items():
+            key = f"{table.name}/{split_name(split)}"
+            files.append(_file_set(f"files/{key}", paths, parquet))
+            fields = [_field(key, column, kind) for column, kind in table.columns.items() if _plain(kind)]
+            records.append({"@type": "cr:RecordSet", "@id": key, "name": key, "field": fields})
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "name": name,
+        "description": description,
+        "license": license_name,
+        "creator": {"@type": "sc:Organization", "name": f"lsdata {__version__}"},
+        "datePublished": _today(),
+        "version": "1.0.0",
+        "distribution": files,
+        "recordSet": records,
+    }
+
+
+def _file_set(key: str, paths: Sequence[str], parquet: bool) -> dict[str, Any]:
+    encoding = "application/x-parquet" if parquet else "application/jsonlines"
+    return {"@type": "cr:FileSet", "@id": key, "name": key, "includes": list(paths), "encodingFormat": encoding}
+
+
+def _plain(kind: Kind) -> bool:
+    inner = kind[0] if isinstance(kind, list) else kind
+    return isinstance(inner, str) and inner in _TYPES
+
+
+def _field(key: str, column: str, kind: Kind) -> dict[str, Any]:
+    inner = kind[0] if isinstance(kind, list) else kind
+    assert isinstance(inner, str)
+    return {
+        "@type": "cr:Field",
+        "@id": f"{key}/{column}",
+        "name": f"{key}/{column}",
+        "dataType": _TYPES[inner],
+        **({"isArray": True, "arrayShape": "-1"} if isinstance(kind, list) else {}),
+        "source": {"fileSet": {"@id": f"files/{key}"}, "extract": {"column": column}},
+    }
+
+
+def citation(name: str, license_id: str | None) -> str:
+    """CITATION.cff of a data set. The creator is the person who publishes it, whose name only they know."""
+    import yaml
+
+    return yaml.safe_dump(
+        {
+            "cff-version": "1.2.0",
+            "message": "If you use this data set, please cite it as below.",
+            "type": "dataset",
+            "title": name,
+            "authors": [{"name": f"The creators of {name}"}],
+            **({"license": license_id.upper()} if license_id else {}),
+            "date-released": _today(),
+            "references": [{"type": "software", "title": "latentscore-data", "version": __version__,
+                            "authors": [{"name": "latentscore-data"}]}],
+        },
+        sort_keys=False,
+        allow_unicode=True,
+    )  # fmt: skip
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()

@@ -1,0 +1,73 @@
+"""The winners' sounds as FLAC, rendered by this machine's processes, for the column ``audio`` of a data set."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import latentscore
+from latentscore import parse_payload
+from latentscore.audio import write_audio
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.compute.workers import WorkerPool
+from latentscore_data.core.export.columns import AudioFile
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """FLAC files by config, in a folder that lives as long as the export."""
+
+    folder: Path
+
+    def of(self, row: ScoredRow) -> AudioFile | None:
+        """The winner's sound; None for a row without a config."""
+        if row.config_payload is None:
+            return None
+        name = _name(row.config_payload)
+        return AudioFile(bytes=(self.folder / name).read_bytes(), path=name)
+
+
+def _name(payload: Mapping[str, Any]) -> str:
+    return f"{digest(payload['config'])[:16]}.flac"
+
+
+@contextmanager
+def rendered(
+    root: Path, rows: Iterable[ScoredRow], seconds: float, seed: int, workers: int, step: Callable[[int], object]
+) -> Iterator[Sounds]:
+    """The sounds of all winners, 48 kHz stereo, 16 bit, ``seconds`` long; ``step`` is called
+    with the number of sounds after each.
+
+    Equal configs are rendered once. Raises :class:`WorkerFailure` when one cannot be rendered.
+    """
+    with tempfile.TemporaryDirectory(dir=root, prefix=".sounds-") as folder:
+        sounds = Sounds(Path(folder))
+        payloads = {_name(row.config_payload): row.config_payload for row in rows if row.config_payload is not None}
+        pool = WorkerPool(
+            _make_worker,
+            (folder, seconds, seed),
+            count=workers,
+            timeout_seconds=60 + 2 * seconds,
+            preload=["latentscore_data.core.scoring.preload"],
+        )
+        try:
+            futures = [pool.submit(name, payload) for name, payload in payloads.items()]
+            for future in futures:
+                future.result()
+                step(len(futures))
+        finally:
+            pool.close()
+        yield sounds
+
+
+def _make_worker(folder: str, seconds: float, seed: int) -> Callable[[str, Mapping[str, Any]], None]:
+    def write(name: str, payload: Mapping[str, Any]) -> None:
+        audio = latentscore.render(parse_payload(payload).config, seconds, seed)
+        write_audio(Path(folder) / name, audio, subtype="PCM_16")
+
+    return write
