@@ -118,7 +118,7 @@ class TestMarks:
             words = ["export", "dataset", "--license", "cc0-1.0", "--overwrite", "--root", str(root)]
             out = lsdata_here(*words, *([flag] if flag else []))
             assert out.returncode == 0, out.stderr
-            rows = list(read_lines(next((root / ".exports").glob("*/jsonl/SFT_Train.jsonl"))))
+            rows = list(read_lines(next((root / ".exports").glob("*/jsonl/train.jsonl"))))
             assert len(rows) == count
 
 
