@@ -173,6 +173,41 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
+@pytest.mark.long
+def test_look_up_answers_with_the_nearest_rows(tmp_path: Path):
+    rows = [
+        make_scored(i, row_id=f"row-{i}", vibe_original=vibe, config_payload=make_payload(title, tempo=tempo))
+        for i, (vibe, title, tempo) in enumerate(
+            [
+                ("slow rain at night", "Rain", "slow"),
+                ("a fast neon arcade", "Neon", "very_fast"),
+                ("desert", "Sand", "medium"),
+            ]
+        )
+    ]
+    replace_rows(Workspace(tmp_path).scored("SFT-Train"), rows)
+    with run_studio(tmp_path, "--model", "openai/gpt-4o-mini") as studio:
+        menu = {one["id"]: one for one in studio.json("/api/setup")["models"]}
+        assert menu["lookup"]
+        found = studio.json("/api/answer", {"vibe": "rain in the night", "model": "lookup", "n": 1})["candidates"]
+        assert [one["payload"]["title"] for one in found] == ["Rain"]
+        paid = "hosted:openai/gpt-4o-mini"
+        assert menu[paid]["paid"]
+        plan = studio.json("/api/price", {"vibe": "rain", "model": paid, "n": 2})
+        assert 0 < plan["cost_usd"] < plan["worst_usd"]
+        status, body, _ = studio.ask("/api/answer", {"vibe": "rain", "model": paid, "n": 2})
+        assert status == 400
+        assert b"no cap was agreed to" in body
+
+
+def test_a_scorer_that_costs_money_is_refused(root: Path, lsdata_here: Lsdata):
+    out = lsdata_here(
+        "studio", "--scorer", "judge:openai/gpt-4o-audio-preview", "--root", str(root), "--no-open", "--port", "0"
+    )
+    assert out.returncode in (2, 3)
+    assert "costs money" in out.stderr
+
+
 def open_data(page: Any) -> None:
     page.get_by_role("button", name="Data", exact=True).click()
     page.wait_for_selector(".rowline")

@@ -19,7 +19,7 @@ from latentscore_data.core.meaning.starter import vibes as starter_vibes
 from latentscore_data.core.scoring.acoustic import nothing_asked
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import make_scorers
+from latentscore_data.core.scoring.registry import make_scorers, scorer_plans
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.studio.answers import Answers, as_dicts, in_thread, variations
 from latentscore_data.studio.exchange import Call, Reply, as_json
@@ -58,9 +58,15 @@ class Studio:
     def __enter__(self) -> Studio:
         with ExitStack() as opened:
             root, scoring = self.workspace, self.settings.scoring
+            scoring = scoring.model_copy(update={"scorers": scoring.scorers[:1]})
             cache = opened.enter_context(ScoreCache(root.score_cache if root.root.is_dir() else None))
             needs = ScorerDeps(scoring, self.settings.llm, cache, self._trusted, root.llm_cache, root.ledger)
-            scorers = make_scorers(needs)[:1]
+            if any(plan.spends for plan in scorer_plans(1, needs)):
+                raise InputError(
+                    f"the scorer {scoring.scorers[0]} costs money, and the studio scores every candidate without asking",
+                    "add --scorer acoustic or --scorer clap",
+                )
+            scorers = make_scorers(needs)
             self.renders = Renders(scoring.workers)
             opened.callback(self.renders.close)
             make = self.renders.for_scorers
