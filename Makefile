@@ -24,6 +24,7 @@ $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
 
 demo: $(VENV)/.base  ## the base install, then the whole chain on the bundled passages
 	$(BIN)/lsdata run-all --sample
+	@echo "Type a sentence and hear it: $(BIN)/lsdata studio --root data_work/sample"
 
 check: setup  ## lint, types and the fast tests: before every commit
 	$(MAKE) -j 2 types fast

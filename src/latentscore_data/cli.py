@@ -78,6 +78,11 @@ COMMANDS = {
         HELPERS,
         "Render one text or config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.",
     ),
+    "studio": Entry(
+        "studio",
+        HELPERS,
+        "Open a page to type vibes, play and change them, and look at the rows of the workspace.",
+    ),
     "doctor": Entry(
         "doctor", HELPERS, "What is installed, which keys and weights are there, what would not work, and the fix."
     ),

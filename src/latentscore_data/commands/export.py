@@ -98,6 +98,9 @@ def export_map(
 def export_dataset(
     license: Annotated[str | None, typer.Option(help="Licence of the rows, as the hub spells it.")] = None,
     name: Annotated[str | None, typer.Option(help="Title of the card.")] = None,
+    leave_out_bad: Annotated[
+        bool, typer.Option("--leave-out-bad", help="Without the rows that are marked bad in the studio.")
+    ] = False,
     audio: Annotated[bool | None, typer.Option("--audio", help="Add the winners' sounds as a column of FLAC.")] = None,
     exclude: Annotated[
         list[str] | None,
@@ -115,7 +118,11 @@ def export_dataset(
 
         lsdata export dataset --license cc-by-4.0
     """
-    settings = load(export=chosen(license=license, splits=split, name=name, audio=audio, exclude=exclude))
+    settings = load(
+        export=chosen(
+            license=license, splits=split, name=name, audio=audio, exclude=exclude, leave_out_bad=leave_out_bad or None
+        )
+    )
     show(_export("dataset", settings, out, overwrite, push, public))
 
 

@@ -501,6 +501,8 @@ class ExportSettings(Section):
     """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
     parquet: Literal["auto", "always", "never"] = "auto"
     """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
+    leave_out_bad: bool = False
+    """Leave the rows that are marked bad in the studio out of an exported data set."""
     audio: bool = False
     """Add a column of FLAC to data sets, which datasets.Audio decodes and viewers play; needs the hub extra."""
     name: str = "LatentScore vibes and music configs"

@@ -137,18 +137,22 @@ def all_rows(splits: Mapping[str, Rows]) -> Iterator[ScoredRow]:
 
 
 def readers(
-    workspace_file: Callable[[str], Path], splits: Sequence[str], exclude: Collection[str] = ()
+    workspace_file: Callable[[str], Path],
+    splits: Sequence[str],
+    exclude: Collection[str] = (),
+    left_out: frozenset[str] = frozenset(),
 ) -> dict[str, Rows]:
-    """The rows of each split that has a file, read anew each time, without those with a tag of ``exclude``.
+    """The rows of each split that has a file, read anew each time, without those with a tag of ``exclude`` and those whose
+    ids are ``left_out``.
 
     Raises :class:`InputError` when no split has a file.
     """
     found = {split: path for split in splits if (path := workspace_file(split)).exists()}
     if not found:
         raise InputError(f"no scored rows in {workspace_file(splits[0]).parent}", "run lsdata configs first")
-    return {split: partial(_read, path, frozenset(exclude)) for split, path in found.items()}
+    return {split: partial(_read, path, frozenset(exclude), left_out) for split, path in found.items()}
 
 
-def _read(path: Path, exclude: frozenset[str]) -> Iterator[ScoredRow]:
-    rows = read_rows(path, ScoredRow)
+def _read(path: Path, exclude: frozenset[str], left_out: frozenset[str]) -> Iterator[ScoredRow]:
+    rows = (row for row in read_rows(path, ScoredRow) if row.row_id not in left_out)
     return (row for row in rows if not exclude or not exclude.intersection(tags_of(row.vibe_original)))

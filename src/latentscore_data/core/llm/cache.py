@@ -103,6 +103,16 @@ class AnswerCache:
     def has(self, key: str) -> bool:
         return self._read("SELECT 1 FROM answers WHERE key = ?", key) is not None
 
+    def attempts(self, key: str) -> list[tuple[str, Stored]]:
+        """Every try of a question in order: (why it could not be used, what was answered), the usable one last with ""."""
+        try:
+            bad = self._reading.execute(f"SELECT reason, {_COLUMNS} FROM negatives WHERE key = ? ORDER BY id", (key,))
+            found = [(str(row[0]), Stored(*row[1:])) for row in bad if _types_fit(row[1:])]
+        except sqlite3.Error as error:
+            raise unusable(self.path, WHAT, error) from None
+        good = self.get(key)
+        return [*found, ("", good)] if good is not None else found
+
     def put(self, entries: Iterable[tuple[str, Stored]]) -> None:
         """Keep answers, all of one call in one step. Raises :class:`OutputError` when the disk refuses."""
         rows = [(key, *_values(entry)) for key, entry in entries]

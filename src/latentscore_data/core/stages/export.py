@@ -16,6 +16,7 @@ from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, install, require
 from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.marks import bad_rows
 from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -234,7 +235,8 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     check_license(chosen.license)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
-    splits = dataset.readers(workspace.scored, chosen.splits, chosen.exclude)
+    left_out = bad_rows(workspace.root) if chosen.leave_out_bad else frozenset[str]()
+    splits = dataset.readers(workspace.scored, chosen.splits, chosen.exclude, left_out)
     parquet = dataset.wants_parquet("always" if chosen.audio else chosen.parquet)
     source = maps.embedding_source("text", settings)
     with export.folder() as folder:

@@ -1,0 +1,78 @@
+"""lsdata studio: a page on this machine to play with vibes and to look at the rows of the workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentscore_data.commands._options import ModelOption, ScorerOption, TrustScorersOption, WorkersOption, load, show
+from latentscore_data.core.base.display import OUTPUT, print_json, say
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import chosen
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.studio.bundle import PAGE, write_bundle
+from latentscore_data.studio.server import choose_access, serve
+
+BUNDLE = "A static copy"
+
+
+def studio(
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8765,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Serve other machines, too; needs --token.")
+    ] = None,
+    token: Annotated[str | None, typer.Option(help="Token of the page (default: a new one at each start).")] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Serve nothing: write a folder that plays without a server.", rich_help_panel=BUNDLE
+        ),
+    ] = None,
+    vibe: Annotated[
+        str | None, typer.Option(help="One piece of the offline model instead of rows.", rich_help_panel=BUNDLE)
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Only rows of this split. Repeatable.", rich_help_panel=BUNDLE)
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Rows at most, from the start.", min=1, rich_help_panel=BUNDLE)] = 50,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier bundle.", rich_help_panel=BUNDLE)
+    ] = False,
+    model: ModelOption = None,
+    scorer: ScorerOption = None,
+    trust_settings: TrustScorersOption = False,
+    workers: WorkersOption = None,
+) -> None:
+    """Open a page to type vibes, play and change them, and look at the rows of the workspace.
+
+    The page is served on this machine only, until Ctrl-C.
+
+    Examples:
+
+        lsdata studio
+        lsdata studio --model openai/gpt-4o-mini --port 9000
+        lsdata studio --host 0.0.0.0 --token "$STUDIO_TOKEN"
+        lsdata studio --bundle site/ --split TEST --limit 20
+    """
+    access = choose_access(host, token)
+    settings = load(configs=chosen(model=model), scoring=chosen(scorers=scorer, workers=workers))
+    if vibe is not None and bundle is None:
+        raise InputError("--vibe goes with --bundle", 'lsdata studio --bundle site/ --vibe "slow rain"')
+    if bundle is not None:
+        count = write_bundle(bundle, settings, vibe, split or [], limit, overwrite)
+        summary = Summary("studio", done=count, outputs=[str(bundle / PAGE)], next_step=f"open {bundle / PAGE}")
+        show(summary)
+    trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
+
+    def ready(address: str) -> None:
+        if OUTPUT.json:
+            print_json({"address": address})
+            return
+        say(f"studio: {address}\n(Ctrl-C ends it)")
+        if open_browser:
+            typer.launch(address)
+
+    serve(settings, access, port, ready, trusted)

@@ -1,0 +1,106 @@
+"""Training runs, benchmarks and reports of the workspace, and the files of a report that the page has opened."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import read_object
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.training.runs import RunFolder, find_runs
+
+SERVED = {
+    ".html": "text/html; charset=utf-8",
+    ".mp3": "audio/mpeg",
+    ".flac": "audio/flac",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
+"""The files of a report that are served, with their media types."""
+
+MOST_FILES = 50_000
+MOST_OPEN = 8
+"""Reports that stay open; the oldest closes."""
+
+MOST_POINTS = 200
+"""Points of a training curve."""
+
+
+class Places:
+    """What else the workspace holds. A report is opened under a random name, and only its listed files are served."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._open: OrderedDict[str, dict[str, Path]] = OrderedDict()
+
+    def listed(self) -> dict[str, Any]:
+        """Runs with their curves, benchmarks and reports, each with the name that :meth:`open` takes."""
+        return {
+            "runs": [_run(run) for run in find_runs(self._workspace.train_dir)],
+            "pages": [
+                {"id": name, "kind": name.partition("/")[0], "name": page.parent.name, **_headline(page.parent)}
+                for name, page in self._pages().items()
+            ],
+        }
+
+    def open(self, name: str) -> str:
+        """The address of a benchmark's or an export's page. Raises :class:`InputError` for one that is not listed."""
+        page = self._pages().get(name)
+        if page is None:
+            raise InputError(f"there is no page {name[:100]!r} in this workspace", "reload the list")
+        folder = page.parent
+        found: dict[str, Path] = {}
+        for path in folder.rglob("*"):
+            if path.suffix in SERVED and path.is_file() and len(found) < MOST_FILES:
+                found[path.relative_to(folder).as_posix()] = path
+        key = secrets.token_urlsafe(18)
+        self._open[key] = found
+        while len(self._open) > MOST_OPEN:
+            self._open.popitem(last=False)
+        return f"/open/{key}/{page.name}"
+
+    def file(self, key: str, name: str) -> Path | None:
+        """A listed file of an open report; both parts are looked up, neither is made into a path."""
+        return self._open.get(key, {}).get(name)
+
+    def _pages(self) -> dict[str, Path]:
+        benches = sorted(self._workspace.bench_dir.glob("*/report.html"))
+        exports = sorted(self._workspace.export_dir.glob("*/index.html"))
+        found = {f"benchmark/{page.parent.name}": page for page in benches}
+        return {**found, **{f"report/{page.parent.name}": page for page in exports}}
+
+
+def _run(run: RunFolder) -> dict[str, Any]:
+    """A training run with its losses, thinned out to what a small picture shows."""
+    try:
+        record, history = run.record(), run.history()
+    except InputError as error:
+        return {"id": run.run_id, "status": f"damaged: {error.message}", "curves": {}}
+    curves: dict[str, list[list[float]]] = {}
+    for line in history:
+        for name in ("loss", "eval_loss", "reward"):
+            value, step = line.get(name), line.get("step")
+            if isinstance(value, int | float) and isinstance(step, int | float) and math.isfinite(value):
+                curves.setdefault(name, []).append([step, value])
+    kept = {name: points[:: math.ceil(len(points) / MOST_POINTS)] for name, points in curves.items()}
+    facts = {name: str(record.get(name, "")) for name in ("kind", "base_model", "status")}
+    return {"id": run.run_id, "done": run.done, **facts, "curves": kept}
+
+
+def _headline(folder: Path) -> dict[str, Any]:
+    """What a benchmark's summary says first: its scorer and the mean of each source."""
+    path = folder / "summary.json"
+    if not path.exists():
+        return {}
+    try:
+        summary = read_object(path, "run lsdata bench again")
+        scorer = summary["headline"]
+        means = [{"label": source["label"], "mean": source["scores"][scorer]["mean"]} for source in summary["sources"]]
+    except (InputError, KeyError, TypeError, json.JSONDecodeError):
+        return {}
+    return {"scorer": scorer, "title": summary.get("title"), "sources": means}

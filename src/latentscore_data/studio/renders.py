@@ -1,0 +1,202 @@
+"""Sounds for the page: rendered and encoded in worker processes, which also render what the scorers score."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import latentscore
+from latentscore import MusicConfigPrompt, parse_config, write_audio
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.compute.workers import WorkerPool
+from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clips import Clip, make_clip, mp3_bytes
+from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, make_worker
+from latentscore_data.core.scoring.types import EmbeddingScorer, Scorer
+
+KEPT_BYTES = 96 * 2**20
+"""Encoded sounds that are kept for a second request: undo, A/B, a second tab."""
+
+TIMEOUT_SECONDS = 120.0
+
+PLAYED = {"pcm": "audio/wav", "flac-16": "audio/flac"}
+"""How the page plays: 16-bit WAV on this machine, which decodes at once; FLAC over a network, a third of the size."""
+
+FORMATS = {
+    **PLAYED,
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "stems": "application/zip",
+    "midi": "audio/midi",
+}
+"""What a sound can be asked for as, with its media type."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What is rendered: a config in labels or numbers, with seed and seconds, as one of :data:`FORMATS`."""
+
+    config: Mapping[str, Any]
+    seed: int
+    seconds: float
+    format: str
+    title: str = ""
+
+    @property
+    def key(self) -> str:
+        config = sorted((name, value) for name, value in self.config.items())
+        return digest(config, self.seed, f"{self.seconds:g}", self.format, self.title)
+
+
+def make_studio_worker() -> Callable[..., Any]:
+    """Called once in each process: ``work("score", ...)`` renders for scorers, ``work("sound", sound)`` for ears,
+    ``work("clip", ...)`` for a page without a server."""
+    score = make_worker(None)
+
+    kinds: dict[str, Callable[..., Any]] = {"sound": encode, "clip": clip_of, "score": score}
+    return lambda what, *args: kinds[what](*args)
+
+
+def clip_of(config: Mapping[str, Any], seconds: float, seed: int) -> Clip:
+    """The config as a small MP3 with its waveform."""
+    return make_clip(latentscore.render(parse_config(config), seconds, seed))
+
+
+def encode(sound: Sound) -> bytes:
+    """The sound as the bytes of a file."""
+    config = parse_config(sound.config)
+    if sound.format == "midi":
+        numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
+        return _written(
+            ".mid", lambda path: latentscore.write_midi(path, latentscore.compose(numbers, sound.seconds, sound.seed))
+        )
+    audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
+    if sound.format in PLAYED:
+        plain = latentscore.Audio(audio.samples, audio.sample_rate)
+        ending = ".flac" if sound.format == "flac-16" else ".wav"
+        return _written(ending, lambda path: write_audio(path, plain, subtype="PCM_16"))
+    named = audio.tagged(title=sound.title)
+    if sound.format == "mp3":
+        return mp3_bytes(named)
+    if sound.format == "stems":
+        return _stems(audio, sound.title)
+    return _written(f".{sound.format}", lambda path: write_audio(path, named))
+
+
+def _stems(audio: latentscore.Audio, title: str) -> bytes:
+    """One FLAC for each layer in a ZIP. Stems share one gain, so that they still add up."""
+    import numpy as np
+
+    highest = max(1.0, *(float(np.abs(stem.samples).max()) for stem in audio.stems.values()))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for layer, stem in audio.stems.items():
+            samples = stem.samples / np.float32(highest)
+            tags = {**audio.tags, "title": f"{title} ({layer})", "layer": layer}
+            share = latentscore.Audio(samples, stem.sample_rate, tags=tags)
+            archive.writestr(f"{layer}.flac", _written(".flac", lambda path, s=share: write_audio(path, s)))
+    return packed.getvalue()
+
+
+def _written(ending: str, write: Callable[[Path], None]) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="lsdata-studio-") as folder:
+        path = Path(folder) / f"sound{ending}"
+        write(path)
+        return path.read_bytes()
+
+
+class Renders:
+    """At most ``count`` processes that render, for the page and for the scorers. Use it as a context manager."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or os.cpu_count() or 1
+        self.pool = WorkerPool(
+            make_studio_worker,
+            count=self.count,
+            timeout_seconds=TIMEOUT_SECONDS,
+            preload=["latentscore_data.core.scoring.preload", "latentscore_data.studio.renders"],
+        )
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def sound(self, sound: Sound) -> Future[bytes]:
+        """The encoded sound, later. The future fails with :class:`WorkerFailure`."""
+        with self._lock:
+            known = self._kept.get(sound.key)
+            if known is not None:
+                self._kept.move_to_end(sound.key)
+        if known is not None:
+            future: Future[bytes] = Future()
+            future.set_result(known)
+            return future
+        future = self.pool.submit("sound", sound)
+        future.add_done_callback(lambda done: self._keep(sound.key, done))
+        return future
+
+    def _keep(self, key: str, done: Future[bytes]) -> None:
+        if done.cancelled() or done.exception() is not None or len(done.result()) > KEPT_BYTES // 2:
+            return
+        with self._lock:
+            if key in self._kept:
+                return
+            self._kept[key] = done.result()
+            self._bytes += len(done.result())
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+
+    def clip(self, payload: Mapping[str, Any], scoring: ScoringSettings) -> Future[Clip]:
+        """The payload's piece as it was scored, as a clip, later."""
+        return self.pool.submit("clip", payload["config"], scoring.seconds, scoring.seed)
+
+    def for_scorers(self, scorers: Sequence[Scorer], settings: ScoringSettings, cache: ScoreCache) -> SharedRenderer:
+        """The renderer of a scoring service that uses the same processes."""
+        return SharedRenderer(self, scorers, settings)
+
+    def warm(self) -> None:
+        """Start a process, so that the first vibe does not wait for it."""
+        config = latentscore.MusicConfig().model_dump()
+        self.pool.submit("sound", Sound(config, 0, 0.5, "pcm"))
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+class SharedRenderer:
+    """Renders for a scoring service in the processes of :class:`Renders`, which outlive the service."""
+
+    at_once = 24
+    scores = False
+
+    def __init__(self, renders: Renders, scorers: Sequence[Scorer], settings: ScoringSettings) -> None:
+        self.workers = renders.count
+        self._renders, self._seconds, self._seed = renders, settings.seconds, settings.seed
+        self._embedders = {
+            scorer.name: scorer.embed_in_worker
+            for scorer in scorers
+            if isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None
+        }
+        self._needs_audio = len(self._embedders) < len(scorers)
+
+    def submit(self, request: RenderRequest) -> Future[Rendered]:
+        wanted = request.want_audio or self._needs_audio
+        return self._renders.pool.submit(
+            "score", dict(request.config), self._seconds, self._seed, self._embedders, wanted
+        )
+
+    def release(self) -> None:
+        """Nothing is held back: the page asks for a few sounds at a time."""
+
+    def close(self) -> None:
+        """The processes belong to :class:`Renders`."""

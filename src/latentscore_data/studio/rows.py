@@ -1,0 +1,299 @@
+"""The rows of a workspace for the page: filtered, searched, sorted, a page at a time, and one of them in full."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from latentscore.config import MusicConfigPromptPayload
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import MAX_LINE_BYTES, read_lines
+from latentscore_data.core.base.marks import Mark, add_mark, add_preference, read_marks
+from latentscore_data.core.base.rows import LEVELS, SPLITS, ScoredRow
+from latentscore_data.core.base.settings import BUILTIN_MODEL, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.configs.candidate_generation import questions
+from latentscore_data.core.llm.cache import AnswerCache
+from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.types import Question
+
+log = logging.getLogger(__name__)
+
+PAGE = 60
+STATES = ("scored", "failed", "waiting")
+
+
+@dataclass(slots=True)
+class RowLine:
+    """One row in short, and where the rest of it lies: file, first byte and length."""
+
+    row_id: str
+    vibe: str
+    split: str
+    dataset: str
+    level: str
+    title: str
+    score: float | None
+    state: str
+    failure: str
+    candidates: int
+    config: Mapping[str, Any]
+    colors: list[str]
+    text: str
+    """What a search looks at, in small letters."""
+    place: tuple[Path, int, int]
+
+    def shown(self, mark: Mark | None) -> dict[str, Any]:
+        return {
+            "id": self.row_id, "vibe": self.vibe[:600], "split": self.split, "dataset": self.dataset,
+            "level": self.level, "title": self.title, "score": self.score, "state": self.state,
+            "failure": self.failure[:300], "candidates": self.candidates, "colors": self.colors,
+            "verdict": mark.verdict if mark else "none", "noted": bool(mark and mark.note),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A filter: each text that is not empty must match."""
+
+    search: str = ""
+    split: str = ""
+    dataset: str = ""
+    level: str = ""
+    state: str = ""
+    verdict: str = ""
+    field: str = ""
+    label: str = ""
+    least: float | None = None
+    most: float | None = None
+    sort: str = "file"
+    descending: bool = False
+
+    def matches(self, row: RowLine, marks: Mapping[str, Mark]) -> bool:
+        fits = all(
+            not wanted or wanted == found
+            for wanted, found in (
+                (self.split, row.split), (self.dataset, row.dataset), (self.level, row.level), (self.state, row.state),
+            )
+        )  # fmt: skip
+        if not fits or (self.search and self.search.casefold() not in row.text):
+            return False
+        if self.verdict and marks.get(row.row_id, Mark()).verdict != self.verdict:
+            return False
+        if self.field and str(row.config.get(self.field)) != self.label:
+            return False
+        if self.least is None and self.most is None:
+            return True
+        low = self.least if self.least is not None else float("-inf")
+        high = self.most if self.most is not None else float("inf")
+        return row.score is not None and low <= row.score <= high
+
+
+SORTS: dict[str, Callable[[RowLine], Any]] = {
+    "file": lambda row: 0,
+    "score": lambda row: row.score if row.score is not None else float("-inf"),
+    "vibe": lambda row: row.vibe.casefold(),
+    "title": lambda row: row.title.casefold(),
+    "level": lambda row: LEVELS.index(row.level) if row.level in LEVELS else len(LEVELS),  # type: ignore[arg-type]
+}
+
+
+@dataclass
+class _Read:
+    """What was read of the files, and their state at that time."""
+
+    stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    rows: dict[str, RowLine] = field(default_factory=dict)
+
+
+class Rows:
+    """The rows of a workspace. Files are read again when they have changed; only short lines stay in memory."""
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self._workspace, self._settings = workspace, settings
+        self._read = _Read()
+        self._lock = threading.Lock()
+
+    def page(self, wanted: Wanted, offset: int) -> dict[str, Any]:
+        """The rows from ``offset`` on that match, at most :data:`PAGE`, with the number of all of them."""
+        rows, marks = self._current(), read_marks(self._workspace.root)
+        found = [row for row in rows.values() if wanted.matches(row, marks)]
+        if wanted.sort != "file":
+            found.sort(key=SORTS[wanted.sort], reverse=wanted.descending)
+        elif wanted.descending:
+            found.reverse()
+        page = found[offset : offset + PAGE]
+        return {
+            "total": len(found),
+            "all": len(rows),
+            "offset": offset,
+            "rows": [row.shown(marks.get(row.row_id)) for row in page],
+            "facets": {
+                "split": Counter(row.split for row in rows.values()),
+                "dataset": dict(Counter(row.dataset for row in rows.values()).most_common(50)),
+                "level": Counter(row.level for row in rows.values()),
+                "state": Counter(row.state for row in rows.values()),
+            },
+        }
+
+    def row(self, row_id: str) -> dict[str, Any]:
+        """One row in full, with the question that was asked and every answer that the cache holds."""
+        line = self._line(row_id)
+        row = self._whole(line)
+        mark = read_marks(self._workspace.root).get(row_id, Mark())
+        scorer = next(iter(row.candidate_scores), None)
+        scores = row.candidate_scores.get(scorer or "", [])
+        return {
+            **line.shown(mark),
+            "vibe": row.vibe_original,
+            "note": mark.note,
+            "noisy": row.vibe_noisy if row.vibe_noisy != row.vibe_original else None,
+            "tags": row.tags_original,
+            "document": f"{row.dataset}: {row.id_in_dataset}",
+            "model": row.config_model,
+            "scorer": scorer,
+            "best": row.best_index,
+            "error": row.config_error,
+            "candidates": [
+                {"payload": payload, "score": scores[i] if i < len(scores) else None,
+                 "all_scores": {name: values[i] for name, values in row.candidate_scores.items() if i < len(values)}}
+                for i, payload in enumerate(row.config_candidates)
+            ],
+            **self._asked(row),
+        }  # fmt: skip
+
+    def mark(self, row_id: str, mark: Mark) -> None:
+        """Append a verdict and a note. Raises :class:`InputError` for a row that is not there."""
+        self._line(row_id)
+        add_mark(self._workspace.root, row_id, mark)
+
+    def prefer(self, row_id: str, better: int, worse: int) -> None:
+        """Append that one candidate of a row fits better than another one."""
+        row = self._whole(self._line(row_id))
+        found = [row.config_candidates[i] if i < len(row.config_candidates) else None for i in (better, worse)]
+        if found[0] is None or found[1] is None or better == worse:
+            raise InputError(f"row {row_id[:100]!r} has no candidates {better} and {worse}")
+        add_preference(self._workspace.root, row_id, row.vibe_original, found[0], found[1])
+
+    def _asked(self, row: ScoredRow) -> dict[str, Any]:
+        """The exact question, and what came of each try."""
+        settings = self._settings.configs.model_copy(update={"n": max(len(row.config_candidates), 1)})
+        asked = questions(row, settings)
+        model = row.config_model or ""
+        attempts: list[dict[str, Any]] = []
+        if model and model != BUILTIN_MODEL and self._workspace.llm_cache.exists():
+            attempts = list(self._attempts(asked, model))
+        prompt = {"system": asked[0].system, "user": asked[0].user}
+        return {"prompt": prompt, "sampling": asked[0].sampling, "attempts": attempts}
+
+    def _attempts(self, asked: list[Question], model: str) -> Iterator[dict[str, Any]]:
+        cache = AnswerCache(self._workspace.llm_cache)
+        try:
+            llm = LiteLLM(model, self._settings.llm, cache=cache)
+            for number, question in enumerate(asked):
+                key = llm.key(question, MusicConfigPromptPayload)
+                for reason, stored in cache.attempts(key):
+                    yield {
+                        "candidate": number, "key": key, "problem": reason, "answer": stored.answer,
+                        "tokens_in": stored.tokens_in, "tokens_out": stored.tokens_out, "cost_usd": stored.cost_usd,
+                        "seconds": stored.seconds, "created": stored.created, "finish": stored.finish_reason,
+                    }  # fmt: skip
+        finally:
+            cache.close()
+
+    def _line(self, row_id: str) -> RowLine:
+        line = self._current().get(row_id)
+        if line is None:
+            raise InputError(f"there is no row {row_id[:100]!r} in this workspace", "reload the page")
+        return line
+
+    def _whole(self, line: RowLine) -> ScoredRow:
+        path, start, length = line.place
+        with path.open("rb") as file:
+            file.seek(start)
+            try:
+                return ScoredRow.model_validate(orjson.loads(file.read(length)))
+            except (ValueError, ValidationError):
+                raise InputError(f"row {line.row_id[:100]!r} has changed on disk", "reload the page") from None
+
+    def _current(self) -> dict[str, RowLine]:
+        """The rows as the files have them now."""
+        files = [path for split in SPLITS for path in (self._workspace.scored(split), self._workspace.vibes(split))]
+        files.append(self._workspace.failures("configs"))
+        stamps = {str(path): _stamp(path) for path in files if path.exists()}
+        with self._lock:
+            if stamps != self._read.stamps:
+                self._read = _Read(stamps, self._load())
+            return self._read.rows
+
+    def _load(self) -> dict[str, RowLine]:
+        failed = self._failures()
+        rows: dict[str, RowLine] = {}
+        for split in SPLITS:
+            for path in (self._workspace.scored(split), self._workspace.vibes(split)):
+                for line in _lines(path, split, failed) if path.exists() else ():
+                    rows.setdefault(line.row_id, line)
+        return rows
+
+    def _failures(self) -> dict[str, str]:
+        path = self._workspace.failures("configs")
+        if not path.exists():
+            return {}
+        lines = read_lines(path, torn="drop")
+        return {str(line.get("row_id")): f"{line.get('kind')}: {line.get('message')}" for _, line in lines}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLine]:
+    """The rows of a file in short. A line that is no row is said in the log and left out."""
+    start = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
+            place, start = (path, start, len(raw)), start + len(raw)
+            if not raw.strip():
+                continue
+            try:
+                yield _short(_row(orjson.loads(raw)), split, failed, place)
+            except (ValueError, TypeError, AttributeError, KeyError, ValidationError):
+                log.warning("%s:%d: not a row; it is left out of the page", path, number)
+
+
+def _row(line: dict[str, Any]) -> ScoredRow:
+    """The row of a line. Rows that lsdata wrote are taken as they are: checking ten thousand takes seconds."""
+    payload = line.get("config_payload")
+    config = payload.get("config") if isinstance(payload, dict) else None
+    named = isinstance(line.get("row_id"), str) and isinstance(line.get("vibe_original"), str)
+    ours = payload is None or (isinstance(config, dict) and isinstance(config.get("tempo"), str))
+    known = {name: value for name, value in line.items() if value is not None}
+    return (
+        ScoredRow.model_construct(**known) if named and ours and "dataset" in known else ScoredRow.model_validate(line)
+    )
+
+
+def _short(row: ScoredRow, split: str, failed: Mapping[str, str], place: tuple[Path, int, int]) -> RowLine:
+    payload = row.config_payload or {}
+    scores = next(iter(row.candidate_scores.values()), [])
+    best = row.best_index
+    score = scores[best] if best is not None and best < len(scores) else None
+    failure = failed.get(row.row_id) or (row.config_error or "" if not payload else "")
+    palettes = payload.get("palettes") or []
+    title = str(payload.get("title") or "")
+    text = "\n".join((row.vibe_original, title, row.row_id, *row.tags_original)).casefold()
+    return RowLine(
+        row.row_id, row.vibe_original, row.split or split, row.dataset, row.vibe_level, title, score,
+        "scored" if payload else "failed" if failure else "waiting", failure,
+        sum(candidate is not None for candidate in row.config_candidates), payload.get("config") or {},
+        [color["hex"] for color in palettes[0]["colors"]] if palettes else [], text, place,
+    )  # fmt: skip

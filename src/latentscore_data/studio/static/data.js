@@ -1,0 +1,285 @@
+// The view Data: the rows of the workspace, one of them in full, and the runs and reports beside them.
+
+import { get, post } from "./api.js";
+import { $, button, dialog, h, icon, svg, toast, words } from "./dom.js";
+import * as engine from "./engine.js";
+import * as play from "./play.js";
+import { finite, piece, WEIGHTS } from "./piece.js";
+
+const ROW = 78, PAGE = 60;
+let setup = null, wanted = {}, total = 0, pages = new Map(), loading = new Set(), at = 0, open = null, query = 0, playingFrom = null;
+
+const view = h("div", { id: "data-view" });
+const count = h("p", { class: "soft small count", role: "status" });
+const spacer = h("div", { class: "spacer" });
+const scroller = h("div", { class: "rows card", tabindex: "0", role: "listbox", "aria-label": "Rows", onscroll: () => requestAnimationFrame(fill) }, spacer);
+const detail = h("article", { class: "detail card", "aria-live": "polite" });
+const filters = h("form", { class: "filters", role: "search", onsubmit: (event) => event.preventDefault() });
+const placesBox = h("section", { class: "places" });
+
+export function build(known) {
+  setup = known;
+  view.append(h("h1", { class: "hidden" }, "Data"), filters, h("div", { class: "datagrid" }, h("div", { class: "left" }, count, scroller), detail), placesBox);
+  return view;
+}
+
+export async function show() {
+  if (!filters.children.length) drawFilters({});
+  await search();
+  drawPlaces();
+}
+
+// ---- filters -----------------------------------------------------------------------------------------------------------
+
+const FILTERS = [["split", "Split"], ["dataset", "Source"], ["level", "Level"], ["state", "State"]];
+const boxes = {};
+let searchTimer = 0;
+
+function drawFilters(facets) {
+  if (!boxes.search) {
+    boxes.search = h("input", { type: "search", class: "text", placeholder: "Search vibes, titles, tags …", "aria-label": "Search", oninput: () => { clearTimeout(searchTimer); searchTimer = setTimeout(search, 160); } });
+    for (const [name, label] of FILTERS) boxes[name] = choice(label, []);
+    boxes.verdict = choice("Mark", [["good", "good"], ["bad", "bad"]]);
+    boxes.field = choice("Field", Object.keys(setup.fields).map((f) => [f, words(f)]));
+    boxes.label = choice("Value", []);
+    boxes.label.hidden = true;
+    boxes.field.addEventListener("change", () => {
+      const spec = setup.fields[boxes.field.value];
+      boxes.label.hidden = !spec;
+      boxes.label.replaceChildren(...(spec ? spec.labels.map((l) => h("option", { value: pythonText(l) }, words(l))) : []));
+      search();
+    });
+    boxes.least = h("input", { type: "number", step: "0.05", class: "text short", placeholder: "Score ≥", "aria-label": "Score at least", oninput: () => { clearTimeout(searchTimer); searchTimer = setTimeout(search, 300); } });
+    boxes.sort = h("select", { "aria-label": "Sort", onchange: search }, [["file", "In file order"], ["score-", "Best score first"], ["score+", "Worst score first"], ["vibe+", "By vibe"], ["title+", "By title"], ["level+", "By level"]].map(([v, t]) => h("option", { value: v }, t)));
+    filters.replaceChildren(boxes.search, ...FILTERS.map(([name]) => boxes[name]), boxes.verdict, boxes.field, boxes.label, boxes.least, boxes.sort);
+  }
+  for (const [name, label] of FILTERS) {
+    const box = boxes[name], before = box.value;
+    box.replaceChildren(h("option", { value: "" }, label), ...Object.entries(facets[name] || {}).map(([value, n]) => h("option", { value }, `${value} (${n.toLocaleString("en")})`)));
+    box.value = before;
+    if (box.selectedIndex < 0) box.value = "";
+  }
+}
+
+// True and False as Python writes them: the server compares texts.
+const pythonText = (label) => (label === true ? "True" : label === false ? "False" : String(label));
+
+const choice = (label, options) => h("select", { "aria-label": label, onchange: search }, h("option", { value: "" }, label), options.map(([value, text]) => h("option", { value }, text)));
+
+async function search() {
+  const [sort, direction] = [boxes.sort.value.replace(/[+-]$/, ""), boxes.sort.value.at(-1)];
+  wanted = { search: boxes.search.value.trim(), split: boxes.split.value, dataset: boxes.dataset.value, level: boxes.level.value, state: boxes.state.value, verdict: boxes.verdict.value, sort, descending: direction === "-" };
+  if (boxes.field.value) Object.assign(wanted, { field: boxes.field.value, label: boxes.label.value });
+  if (boxes.least.value !== "" && Number.isFinite(Number(boxes.least.value))) wanted.least = Number(boxes.least.value);
+  query += 1;
+  pages = new Map();
+  loading = new Set();
+  scroller.scrollTop = 0;
+  at = 0;
+  await need(0);
+  fill();
+  if (innerWidth > 900) select(0); else closeDetail();
+}
+
+async function need(page) {
+  if (pages.has(page) || loading.has(page)) return;
+  loading.add(page);
+  const mine = query;
+  const answer = await play.attempt(() => post("/api/rows", { ...wanted, offset: page * PAGE }));
+  if (mine !== query || !answer) return;
+  loading.delete(page);
+  pages.set(page, answer.rows);
+  total = answer.total;
+  drawFilters(answer.facets);
+  spacer.style.height = `${total * ROW}px`;
+  count.textContent = answer.all === 0 ? "" : total === answer.all ? `${total.toLocaleString("en")} rows` : `${total.toLocaleString("en")} of ${answer.all.toLocaleString("en")} rows`;
+  view.classList.toggle("norows", answer.all === 0);
+  if (answer.all === 0) detail.replaceChildren(h("div", { class: "nothing" }, h("h2", null, "No rows yet"), h("p", null, `${setup.workspace} holds no vibes. Make some with `, h("code", null, "lsdata run-all --sample"), " and open the studio with the same --root.")));
+}
+
+const rowAt = (i) => pages.get(Math.floor(i / PAGE))?.[i % PAGE];
+
+// Only the rows that can be seen are in the document.
+function fill() {
+  const first = Math.max(0, Math.floor(scroller.scrollTop / ROW) - 4), last = Math.min(total, Math.ceil((scroller.scrollTop + scroller.clientHeight) / ROW) + 4);
+  for (let page = Math.floor(first / PAGE); page <= Math.floor(Math.max(last - 1, 0) / PAGE); page += 1) {
+    if (!pages.has(page) && page * PAGE < Math.max(total, 1)) need(page).then(() => requestAnimationFrame(fill));
+  }
+  const seen = [];
+  for (let i = first; i < last; i += 1) {
+    const row = rowAt(i);
+    if (row) seen.push(line(row, i));
+  }
+  spacer.replaceChildren(...seen);
+  if (!total && pages.has(0)) spacer.replaceChildren(h("p", { class: "soft nothing" }, "No row matches."));
+}
+
+function line(row, i) {
+  return h("div", { class: `rowline ${i === at ? "current" : ""}`, role: "option", id: `row-${i}`, "aria-selected": String(i === at), style: { top: `${i * ROW}px` }, onclick: () => select(i, true) },
+    h("span", { class: "vibeline" }, row.vibe),
+    h("span", { class: "meta" },
+      row.score === null ? h("span", { class: row.state === "failed" ? "badtext" : "" }, row.state) : h("b", null, row.score.toFixed(2)),
+      h("span", null, row.split), h("span", null, row.level), row.title ? h("span", { class: "grow" }, row.title) : h("span", { class: "grow" }),
+      row.noted ? h("span", { title: "has a note" }, "✎") : null,
+      row.verdict === "none" ? null : h("span", { class: row.verdict === "good" ? "goodtext" : "badtext" }, row.verdict === "good" ? "good" : "bad")),
+    h("span", { class: "strip", "aria-hidden": "true" }, row.colors.map((hex, k) => h("i", { style: { background: hex, "flex-grow": String(6 - k) } }))));
+}
+
+// ---- one row ------------------------------------------------------------------------------------------------------------
+
+async function select(i, focus = false) {
+  if (i < 0 || i >= total) return;
+  await need(Math.floor(i / PAGE));
+  at = i;
+  const top = i * ROW;
+  if (top < scroller.scrollTop) scroller.scrollTop = top;
+  if (top + ROW > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + ROW - scroller.clientHeight;
+  fill();
+  scroller.setAttribute("aria-activedescendant", `row-${i}`);
+  const row = rowAt(i);
+  if (!row) return;
+  const found = await play.attempt(() => post("/api/row", { id: row.id }));
+  if (!found || at !== i) return;
+  open = found;
+  drawDetail();
+  if (focus && innerWidth <= 900) detail.scrollIntoView({ block: "start" });
+}
+
+function closeDetail() {
+  open = null;
+  detail.replaceChildren();
+  view.classList.remove("reading");
+}
+
+function drawDetail() {
+  view.classList.add("reading");
+  const row = open;
+  const noteBox = h("textarea", { class: "text", rows: "1", maxlength: "2000", placeholder: "Note", "aria-label": "Note", id: "note", onchange: () => mark(row.verdict, noteBox.value) });
+  noteBox.value = row.note;
+  const verdict = (name, label) => button(label, { class: name, "aria-pressed": String(row.verdict === name), onclick: () => mark(row.verdict === name ? "none" : name, noteBox.value) });
+  const usable = row.candidates.map((one, i) => [one, i]).filter(([one]) => one.payload);
+  detail.replaceChildren(...[
+    button("Back to the rows", { class: "link back", onclick: () => { closeDetail(); scroller.focus(); } }),
+    h("p", { class: "bigvibe" }, row.vibe),
+    h("p", { class: "meta soft small" }, [row.split, row.level, row.document, row.model].filter(Boolean).map((text) => h("span", null, text))),
+    row.noisy ? h("p", { class: "small soft" }, `With typing noise: ${row.noisy}`) : null,
+    row.tags.length ? h("p", { class: "tags" }, row.tags.map((tag) => h("span", { class: "tag" }, tag))) : null,
+    row.failure || row.error ? h("p", { class: "small badtext" }, row.failure || row.error) : null,
+    h("div", { class: "marking" }, verdict("good", "Good"), verdict("bad", "Bad"), noteBox),
+    usable.length ? h("div", { class: "cards" }, usable.map(([one, i]) => candidate(row, one, i))) : h("p", { class: "soft" }, "No candidates yet."),
+    usable.length > 1 ? pairing(row, usable) : null,
+    more("The question", [["System", row.prompt.system], ["User", row.prompt.user], ["Sampling", JSON.stringify(row.sampling)]].map(([name, text]) => [h("h4", null, name), h("pre", null, typeof text === "string" ? text : JSON.stringify(text, null, 2))])),
+    row.attempts.length ? more(`${row.attempts.length} answer${row.attempts.length > 1 ? "s" : ""} in the cache`, row.attempts.map(attemptBox)) : null].filter(Boolean));
+}
+
+const more = (title, content) => h("details", null, h("summary", null, title), h("div", { class: "inside" }, content));
+
+function attemptBox(one) {
+  const cost = one.cost_usd === null ? "cost unknown" : `$${one.cost_usd.toFixed(5)}`;
+  return [h("h4", null, `Candidate ${one.candidate + 1}${one.problem ? `: ${one.problem}` : ""}`),
+    h("p", { class: "small soft" }, `${one.tokens_in} tokens in, ${one.tokens_out} out, ${cost}, ${one.seconds.toFixed(1)} s, ${one.created}`),
+    h("p", { class: "small soft mono" }, one.key), h("pre", null, one.answer)];
+}
+
+const palette = (colors) => h("span", { class: "strip" }, colors.map((c) => h("i", { title: c.hex, style: { background: c.hex, "flex-grow": String(1 + WEIGHTS.indexOf(c.weight)) } })));
+
+function candidate(row, one, i) {
+  const best = i === row.best, c = one.payload.config;
+  const playing = playingFrom === `${row.id}\n${i}` && engine.player.playing;
+  return h("div", { class: `cand ${best ? "best" : ""} ${playing ? "chosen" : ""}` },
+    h("button", { type: "button", class: "play small", "aria-label": `Play candidate ${i + 1}`, onclick: () => hear(i) }, icon(playing ? "pause" : "play")),
+    h("div", { class: "who" }, h("span", { class: "name" }, one.payload.title), h("span", { class: "sum" }, `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${words(c.pad)} · ${words(c.melody)}`)),
+    h("span", { class: "points", title: Object.entries(one.all_scores).map(([n, s]) => `${n} ${s}`).join(", ") }, one.score === null ? "–" : one.score.toFixed(2), best ? h("span", { class: "soft small" }, " best") : null),
+    h("div", { class: "three" }, one.payload.palettes.map((p) => palette(p.colors))),
+    h("p", { class: "small soft thinking" }, one.payload.thinking),
+    h("div", { class: "row" },
+      button("Change it in Play", { class: "link", onclick: () => { hear(i); play.showView("play"); } }),
+      button("Config", { class: "link", onclick: () => dialog(one.payload.title, h("dl", { class: "configlist" }, Object.entries(c).map(([k, v]) => [h("dt", null, words(k)), h("dd", null, words(v))]))) })));
+}
+
+function pairing(row, usable) {
+  const pairs = usable.flatMap(([, a], k) => usable.slice(k + 1).map(([, b]) => [a, b]));
+  const [a, b] = pairs[Math.floor(Math.random() * pairs.length)];
+  return h("div", { class: "pairing" }, h("h3", null, "Which fits better?"), h("div", { class: "row" },
+    ...[[a, b], [b, a]].map(([better, worse]) => button("", { onclick: async () => {
+      if (await play.attempt(() => post("/api/prefer", { id: row.id, better, worse }))) { toast(`Noted: candidate ${better + 1} fits better than ${worse + 1}.`); drawDetail(); }
+    } }, `Candidate ${better + 1}`)), h("span", { class: "soft small" }, "Listen to both first.")));
+}
+
+async function mark(verdict, note) {
+  const row = open, i = at;
+  if (!row) return;
+  if (!await play.attempt(() => post("/api/mark", { id: row.id, verdict, note }))) return;
+  row.verdict = verdict;
+  row.note = note;
+  Object.assign(rowAt(i) || {}, { verdict, noted: Boolean(note.trim()) });
+  fill();
+  if (open === row) drawDetail();
+}
+
+export async function hear(i) {
+  const one = open?.candidates[i];
+  if (!one?.payload) return;
+  const key = `${open.id}\n${i}`;
+  engine.wake();
+  if (playingFrom === key && engine.duration()) {
+    if (engine.player.playing) engine.pause(); else engine.resume();
+  } else {
+    const keeps = playingFrom?.startsWith(`${open.id}\n`) ? engine.position() : 0;
+    playingFrom = key;
+    play.takeOver({ ...structuredClone(one.payload), vibe: open.vibe, seed: setup.scored_seed, seconds: finite(piece.seconds), score: one.score });
+    await play.listen(true, keeps);
+  }
+  drawDetail();
+}
+
+// ---- runs, benchmarks, reports --------------------------------------------------------------------------------------------
+
+async function drawPlaces() {
+  const found = await play.attempt(() => get("/api/places"));
+  if (!found || (!found.runs.length && !found.pages.length)) { placesBox.replaceChildren(); return; }
+  placesBox.replaceChildren(h("h2", null, "Runs and reports"), h("div", { class: "placegrid" }, found.runs.map(runCard), found.pages.map(pageCard)));
+}
+
+function runCard(run) {
+  const curve = run.curves.reward || run.curves.loss || [];
+  return h("div", { class: "card place" }, h("h3", null, run.id), h("p", { class: "small soft" }, [run.kind, run.base_model, run.status].filter(Boolean).join(" · ")),
+    curve.length > 1 ? picture(run.curves) : h("p", { class: "small soft" }, "No steps logged yet."));
+}
+
+function picture(curves) {
+  const names = Object.keys(curves).filter((name) => name !== "reward" || !curves.loss), all = names.flatMap((name) => curves[name]);
+  const [x0, x1] = [Math.min(...all.map((p) => p[0])), Math.max(...all.map((p) => p[0]))], [y0, y1] = [Math.min(...all.map((p) => p[1])), Math.max(...all.map((p) => p[1]))];
+  const box = svg("svg", { viewBox: "0 0 300 90", class: "curve", role: "img", "aria-label": `${names.join(" and ")} from ${y1.toPrecision(3)} to ${y0.toPrecision(3)}` });
+  for (const name of names) {
+    const points = curves[name].map(([x, y]) => `${((x - x0) / (x1 - x0 || 1)) * 292 + 4},${84 - ((y - y0) / (y1 - y0 || 1)) * 76}`);
+    box.append(svg("polyline", { points: points.join(" "), class: name }));
+  }
+  return h("div", null, box, h("p", { class: "small soft" }, names.map((name) => `${words(name)} ${curves[name].at(-1)[1].toPrecision(3)}`).join(", ")));
+}
+
+function pageCard(page) {
+  return h("div", { class: "card place" }, h("h3", null, page.name), h("p", { class: "small soft" }, [page.kind, page.title, page.scorer].filter(Boolean).join(" · ")),
+    page.sources ? h("ul", { class: "means" }, page.sources.slice(0, 6).map((s) => h("li", null, h("span", null, s.label), h("b", null, s.mean === null ? "–" : s.mean.toFixed(3))))) : null,
+    button("Open", { onclick: async () => {
+      // The tab must be opened by the click itself; its address comes a moment later.
+      const tab = open_("about:blank");
+      const answer = await play.attempt(() => post("/api/open", { id: page.id }));
+      if (answer && tab) tab.location = answer.address; else tab?.close();
+    } }));
+}
+
+const open_ = (address) => window.open(address, "_blank");
+
+// ---- keys -------------------------------------------------------------------------------------------------------------------
+
+export const KEYS = {
+  j: () => select(at + 1), k: () => select(at - 1), ArrowDown: () => select(at + 1), ArrowUp: () => select(at - 1),
+  g: () => open && mark(open.verdict === "good" ? "none" : "good", open.note), b: () => open && mark(open.verdict === "bad" ? "none" : "bad", open.note),
+  n: () => $("note")?.focus(), "/": () => boxes.search.focus(), " ": play.toggle, Escape: () => engine.pause(),
+};
+
+export const number = (n) => {
+  const usable = (open?.candidates || []).map((one, i) => [one, i]).filter(([one]) => one.payload);
+  if (usable[n - 1]) hear(usable[n - 1][1]);
+};

@@ -1,0 +1,73 @@
+// Start: the setup from the server, the views behind their tabs, the keys.
+
+import { get } from "./api.js";
+import { $, dialog, h } from "./dom.js";
+import * as data from "./data.js";
+import * as play from "./play.js";
+import * as playlists from "./playlists.js";
+
+const KEYS = [
+  ["Enter", "in the text field: play the vibe"], ["Space", "play or pause"], ["1 … 8", "play a candidate"], ["X", "A/B: the candidate before"],
+  ["S", "surprise me"], ["M", "more like this"], ["U", "undo"], ["L", "loop"], ["W", "why this sound"], ["K", "keep on the playlist"], ["/", "to the text field"], ["?", "these keys"],
+];
+const DATA_KEYS = [
+  ["J, K", "next row, row before"], ["1 … 9", "play a candidate"], ["Space", "play or pause"], ["G, B", "mark good, bad"], ["N", "write a note"],
+  ["/", "search"], ["Esc", "stop"], ["?", "these keys"],
+];
+let shown = "play";
+
+function keys() {
+  dialog("Keys", h("dl", { class: "keys" }, (shown === "play" ? KEYS : DATA_KEYS).map(([key, does]) => [h("dt", null, h("kbd", null, key)), h("dd", null, does)])));
+}
+
+const typing = (node) => node.matches("textarea, select, [type=search], [type=text]") || node.isContentEditable;
+
+const ACTIONS = {
+  " ": play.toggle, x: play.compare, s: play.surprise, m: play.moreLikeThis, u: () => play.stepBack(), l: play.toggleLoop, w: play.why, k: playlists.keepPiece, "/": play.focusVibe, "?": keys,
+};
+
+function pressed(event) {
+  if ($("dialog").open || event.altKey || event.isComposing) return;
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !typing(event.target)) {
+    event.preventDefault();
+    play.stepBack(!event.shiftKey);
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || typing(event.target)) return;
+  if (event.key === " " && event.target.matches("button, input, summary, a")) return;
+  if (/^[1-9]$/.test(event.key)) return void (shown === "play" ? play.choose(Number(event.key) - 1) : data.number(Number(event.key)));
+  const action = shown === "play" ? ACTIONS[event.key.toLowerCase()] : data.KEYS[event.key] || data.KEYS[event.key.toLowerCase()] || (event.key === "?" ? keys : null);
+  if (action) { event.preventDefault(); action(); }
+}
+
+function show(name) {
+  shown = name;
+  for (const tab of $("tabs").children) tab.toggleAttribute("aria-current", tab.dataset.view === name);
+  for (const tab of $("tabs").children) if (tab.dataset.view === name) tab.setAttribute("aria-current", "page");
+  $("data-view").hidden = name !== "data";
+  play.setShown(name === "play");
+  sessionStorage.setItem("lsdata-studio-view", name);
+  if (name === "data") data.show();
+}
+
+async function begin() {
+  $("help").addEventListener("click", keys);
+  let setup;
+  try {
+    setup = await get("/api/setup");
+  } catch (error) {
+    const old = error.status === 401;
+    $("main").replaceChildren(h("section", { class: "card notice" }, h("h1", null, old ? "This page needs its token" : "The studio cannot be reached"),
+      h("p", null, old ? "Open the address that lsdata studio has printed; it holds a token that is new at each start." : `${error.message} ${error.remedy || ""}`)));
+    document.documentElement.dataset.ready = "refused";
+    return;
+  }
+  $("tabs").replaceChildren(...[["play", "Play"], ["data", "Data"]].map(([name, label]) => h("button", { type: "button", "data-view": name, onclick: () => show(name) }, label)));
+  $("main").replaceChildren(play.build(setup), data.build(setup));
+  show(sessionStorage.getItem("lsdata-studio-view") === "data" ? "data" : "play");
+  addEventListener("keydown", pressed);
+  playlists.begin();
+  document.documentElement.dataset.ready = "yes";
+}
+
+begin();

@@ -1,0 +1,36 @@
+"""``lsdata studio --bundle``: a folder that plays from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_data import write_workspace
+
+from browsing import open_page, until
+from conftest import Lsdata
+
+
+@pytest.mark.long
+def test_rows_become_a_page_that_needs_no_server(root: Path, tmp_path: Path, lsdata: Lsdata):
+    write_workspace(root, 3)
+    words = ["studio", "--bundle", str(tmp_path / "site"), "--root", str(root), "--limit", "2", "--split", "TEST"]
+    out = lsdata(*words)
+    assert out.returncode == 0, out.stderr
+    assert len(list((tmp_path / "site" / "audio").glob("*.mp3"))) == 2
+    assert lsdata(*words).returncode == 6, "an earlier bundle is replaced only when asked"
+    assert lsdata(*words, "--overwrite").returncode == 0
+    assert lsdata("studio", "--bundle", str(tmp_path / "x"), "--root", str(tmp_path / "no")).returncode == 3
+
+
+@pytest.mark.browser
+@pytest.mark.long
+def test_one_piece_plays_from_a_file(tmp_path: Path, lsdata: Lsdata):
+    site = tmp_path / "site"
+    out = lsdata("studio", "--bundle", str(site), "--vibe", "<b>rain</b> at night", "--root", str(tmp_path / "data"))
+    assert out.returncode == 0, out.stderr
+    with open_page(site / "index.html") as page:
+        assert page.locator(".vibetext").inner_text() == "<b>rain</b> at night"
+        page.locator(".player .play").first.click()
+        until(page, "!audio.paused && audio.currentTime > 0.05")
+        assert page.errors == []
