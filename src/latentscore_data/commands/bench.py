@@ -47,13 +47,13 @@ def bench(
     ] = None,
     split: Annotated[str | None, typer.Option(help="SFT-Train, SFT-Val, GRPO or TEST (the default).")] = None,
     suite: Annotated[
-        str | None, typer.Option(help="Bundled prompts instead: short, typo, out-of-domain or controllability.")
+        str | None, typer.Option(help="Prompts instead: short, typo, out-of-domain, controllability.")
     ] = None,
     limit: LimitOption = None,
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
     baseline: Annotated[str | None, typer.Option(help="Label of the source to compare the others with.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder (default: made from its choices).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
     human_pack: Annotated[
         bool, typer.Option("--human-pack", help="Write a blind listening test for people.", rich_help_panel=LISTENERS)
