@@ -86,7 +86,7 @@ MaxQpsOption = Annotated[
 MaxCostOption = Annotated[
     float | None,
     typer.Option(
-        help="Cap in US dollars on the whole run (containers: refused beforehand).",
+        help="Cap on the whole run, in US dollars (containers: beforehand).",
         min=0,
         rich_help_panel=MODELS,
     ),
@@ -110,7 +110,7 @@ WaitOption = Annotated[
     bool | None,
     typer.Option("--wait", help="Stay until the batches have ended.", rich_help_panel=MODELS),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or much is fetched.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try bad requests again, too.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this stage from nothing; the cache stays.")]

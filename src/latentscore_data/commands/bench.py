@@ -42,13 +42,11 @@ def bench(
         typer.Option(
             metavar="KIND:NAME[=LABEL]",
             help="What is compared: dataset:config_payload, litellm:MODEL, local:PATH, "
-            "baseline:NAME (random, keywords, most-common, lookup, clap-lookup). Repeatable.",
+            "baseline:NAME (random, keywords, most-common, lookup, clap-lookup).",
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="SFT-Train, SFT-Val, GRPO or TEST (the default).")] = None,
-    suite: Annotated[
-        str | None, typer.Option(help="Prompts instead: short, typo, out-of-domain, controllability.")
-    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Bundled: short, typo, out-of-domain, controllability.")] = None,
     limit: LimitOption = None,
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
