@@ -91,7 +91,7 @@ def test_the_same_command_submits_then_collects_and_a_direct_run_finds_the_answe
     answers = [line["config_candidates"] for _, line in read_lines(workspace.candidates)]
     # Another workspace, asked directly, has the same keys; this one finds every answer.
     workspace.candidates.unlink()
-    direct = configs("--no-batch")
+    direct = configs("--yes")
     assert (direct["cached"], direct["calls"]) == (6, 0)
     assert [line["config_candidates"] for _, line in read_lines(workspace.candidates)] == answers
     assert server.direct == []
@@ -259,11 +259,11 @@ def test_a_direct_run_leaves_alone_what_waits_in_a_batch(
     workspace = write_rows(root, 2)
     configs()
     write_rows(root, 4)
-    mixed = configs("--no-batch")
+    mixed = configs("--yes")
     assert (mixed["done"], mixed["pending"]) == (2, 4)
     assert len(server.direct) == 4
     server.finish()
-    assert configs("--no-batch")["pending"] == 0
+    assert configs("--yes")["pending"] == 0
     assert done(workspace) == 4
     assert len(server.direct) == 4
     assert set(server.asked.values()) == {1}

@@ -96,8 +96,7 @@ MaxQpsOption = Annotated[
 MaxCostOption = Annotated[
     float | None,
     typer.Option(
-        help="Cap in US dollars on the whole run: model calls stop at it; containers that could exceed it are refused "
-        "beforehand.",
+        help="Cap on the whole run, in US dollars (containers: beforehand).",
         min=0,
         rich_help_panel=MODELS,
     ),
@@ -107,21 +106,21 @@ ApiBaseOption = Annotated[
 ]
 ApiKeyEnvOption = Annotated[
     str | None,
-    typer.Option(help="Environment variable whose key goes to --api-base.", rich_help_panel=MODELS),
+    typer.Option(help="Variable whose key goes to --api-base.", rich_help_panel=MODELS),
 ]
 BatchOption = Annotated[
     bool | None,
     typer.Option(
-        "--batch/--no-batch",
-        help="Send the questions to the provider's batch API: half the price, answers within a day.",
+        "--batch",
+        help="Ask through the batch API, at half price.",
         rich_help_panel=MODELS,
     ),
 ]
 WaitOption = Annotated[
     bool | None,
-    typer.Option("--wait/--no-wait", help="Stay until the open batches have ended.", rich_help_panel=MODELS),
+    typer.Option("--wait", help="Stay until the batches have ended.", rich_help_panel=MODELS),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or much is fetched.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try bad requests again, too.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this stage from nothing; the cache stays.")]

@@ -43,22 +43,20 @@ def bench(
         typer.Option(
             metavar="KIND:NAME[=LABEL]",
             help="What is compared: dataset:config_payload, litellm:MODEL, local:PATH, "
-            "baseline:NAME (random, keywords, most-common, lookup, clap-lookup). Repeatable.",
+            "baseline:NAME (random, keywords, most-common, lookup, clap-lookup).",
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="SFT-Train, SFT-Val, GRPO or TEST (the default).")] = None,
     suite: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Prompts instead: short, typo, out-of-domain, controllability, or a JSONL file."
-        ),
+        typer.Option(metavar="NAME|FILE", help="short, typo, out-of-domain, controllability, or a JSONL file."),
     ] = None,
     limit: LimitOption = None,
     system: SystemOption = None,
     scorer: ScorerOption = None,
     seconds: SecondsOption = None,
     baseline: Annotated[str | None, typer.Option(help="Label of the source to compare the others with.")] = None,
-    name: Annotated[str | None, typer.Option(help="Folder of the run (default: from its choices).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep FLAC files, too.")] = False,
     human_pack: Annotated[
         bool, typer.Option("--human-pack", help="Write a blind listening test for people.", rich_help_panel=LISTENERS)

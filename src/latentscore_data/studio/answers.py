@@ -17,6 +17,7 @@ import numpy as np
 from latentscore import MapError, MusicConfigPrompt, VibeMap, load_map, parse_payload
 from latentscore.config import MusicConfigPromptPayload
 from latentscore.labels import FIELDS, Label
+from latentscore.meaning.offline import payload_for, title_for
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.loop import RowFailure
@@ -29,7 +30,6 @@ from latentscore_data.core.configs.candidate_generation import ask_for_candidate
 from latentscore_data.core.generators.registry import make_generator
 from latentscore_data.core.generators.types import AskingGenerator, Generator
 from latentscore_data.core.llm.client import connect
-from latentscore_data.core.llm.offline.builtin import payload_for, title_for
 from latentscore_data.core.llm.plan import Plan, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.routes import check_route

@@ -39,7 +39,7 @@ class Streams:
 
     def open(self, config: Mapping[str, Any], seed: int) -> str:
         """Begin a stream; its name is what the other methods take. Raises :class:`InvalidConfigError`."""
-        live = _Live(latentscore.stream(parse_config(config), seed))
+        live = _Live(latentscore.Stream(parse_config(config), seed))
         name = secrets.token_urlsafe(12)
         with self._lock:
             self._live[name] = live
