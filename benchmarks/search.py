@@ -290,7 +290,7 @@ def by_one_plus_one(prior: Prior, truth: Objective, starts: Codes, vibe: str) ->
 
 
 def by_catcma(prior: Prior, truth: Objective, starts: Codes, vibe: str) -> Floats:
-    """CatCMA with one idle number, because it needs a continuous part, from the prior's chances."""
+    """CatCMA with two idle numbers, because it needs a continuous part, from the prior's chances."""
     try:
         from cmaes import CatCMA
     except ImportError:
@@ -301,7 +301,7 @@ def by_catcma(prior: Prior, truth: Objective, starts: Codes, vibe: str) -> Float
         chances[at, :size] = prior.chances[start : start + size]
     seed = int(rng_for("catcma", vibe).integers(2**31))
     method = CatCMA(
-        mean=np.zeros(1), sigma=1.0, cat_num=np.array(SIZES), cat_param=chances, population_size=12, seed=seed
+        mean=np.zeros(2), sigma=1.0, cat_num=np.array(SIZES), cat_param=chances, population_size=12, seed=seed
     )
     gains = (truth(starts) - prior.cost(starts)).tolist()
     while len(gains) < EVALUATIONS:
