@@ -70,7 +70,7 @@ def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        help="Model to ask: builtin/keywords (offline, free), a LiteLLM name, or local:NAME (hub id, folder, run, GGUF).",
+        help="builtin/keywords, a LiteLLM name, or local:NAME.",
         rich_help_panel=MODELS,
         autocompletion=complete_model,
     ),
@@ -96,7 +96,7 @@ MaxQpsOption = Annotated[
 MaxCostOption = Annotated[
     float | None,
     typer.Option(
-        help="Cap on the whole run, in US dollars (containers: beforehand).",
+        help="US dollars for the whole run (containers: before).",
         min=0,
         rich_help_panel=MODELS,
     ),
@@ -127,7 +127,7 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this s
 ScorerOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Scorers: auto, acoustic, clap, judge:MODEL, file.py:fn. The first one chooses. Repeatable.",
+        help="First decides: auto, acoustic, clap, judge:MODEL ...",
         autocompletion=complete_scorer,
     ),
 ]
@@ -139,7 +139,7 @@ SearchOption = Annotated[
 ]
 JudgeOption = Annotated[
     str | None,
-    typer.Option(help="With --search: a scorer that must agree with what was found.", autocompletion=complete_scorer),
+    typer.Option(help="With --search: a scorer that must agree.", autocompletion=complete_scorer),
 ]
 SecondsOption = Annotated[float | None, typer.Option(help="Seconds of audio per candidate.", min=0.5, max=600)]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]

@@ -59,7 +59,7 @@ def configs(
     vibe: Annotated[list[str] | None, typer.Argument(help="Vibes to answer right here; no rows are written.")] = None,
     n: Annotated[
         int | None,
-        typer.Option("--n", "-n", help="Candidates per vibe (default 5; 1 for a typed vibe, offline).", min=1, max=256),
+        typer.Option("--n", "-n", help="Candidates per vibe (default 5, typed offline 1).", min=1, max=256),
     ] = None,
     model: ModelOption = None,
     examples: ExamplesOption = None,
@@ -71,7 +71,7 @@ def configs(
     limit: LimitOption = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(help="Only rows of this split: SFT-Train, SFT-Val, GRPO or TEST. Repeatable."),
+        typer.Option(help="Only this split: SFT-Train, GRPO ... Repeatable."),
     ] = None,
     only: Annotated[str | None, typer.Option(help="Only one half: generate or score.")] = None,
     seconds: SecondsOption = None,
@@ -100,7 +100,6 @@ def configs(
         lsdata configs --n 8
         lsdata configs "slow rain on a tin roof" --n 8 --audio out/
         lsdata configs --search 64 --scorer acoustic --judge clap
-        lsdata configs --model openai/gpt-4o-mini --max-cost 5
     """
     if only not in (None, "generate", "score"):
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
