@@ -88,7 +88,7 @@ def test_every_block_of_the_page_runs_in_its_order(
 def test_the_notebook_runs_and_its_cells_show_players(speaker: Speaker) -> None:
     notebook = json.loads((DOCS / "runtime.ipynb").read_text(encoding="utf-8"))
     assert all(not cell.get("outputs") for cell in notebook["cells"]), "clear the outputs"
-    cells = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     names: dict[str, Any] = {}
     shown = asyncio.run(_run(cells, names))
     assert sum("<audio controls" in page for page in shown) >= 5

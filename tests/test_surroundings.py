@@ -63,6 +63,7 @@ AT_WORK = (
     ("doctor",),
     ("doctor", "--settings"),
     ("status",),
+    ("batches",),
     ("train", "status"),
 )
 """Commands that do something in an empty folder."""
@@ -81,6 +82,8 @@ REFUSED = (
     ("export", "dataset"),
     ("export", "chat"),
     ("export", "report"),
+    ("check",),
+    ("studio", "--bundle", "copy"),
 )
 """Commands that need something an empty folder does not have."""
 

@@ -8,9 +8,8 @@ from typing import Any
 from factories import make_payload, make_scored
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.base.settings import ConfigsSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.settings import ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.types import Question
 from latentscore_data.core.training.prepare import Prepared, prepare
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, open_run
@@ -35,8 +34,9 @@ def write_rows(workspace: Workspace, **config: Any) -> None:
     replace_rows(workspace.scored("GRPO"), rows)
 
 
-def short_question(vibe: str, settings: ConfigsSettings, sample_idx: int = 0) -> Question:
-    return Question(system="Answer with JSON.", user=f"<vibe>{vibe}</vibe>")
+def short_system() -> str:
+    """The real prompt is over a thousand tokens long, which makes training on a CPU slow."""
+    return "Answer with JSON."
 
 
 def ready(

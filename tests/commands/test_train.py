@@ -17,7 +17,7 @@ from latentscore_data.core.stages.train import StartOptions, run_sweep
 from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.spec import Choices, TrainSpec
 from modal_loopback import LoopbackModal
-from training_runs import ready, short_question
+from training_runs import ready, short_system
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
 
@@ -153,7 +153,7 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
 ) -> None:
     from latentscore_data.core.training import chat, run
 
-    monkeypatch.setattr(chat, "config_question", short_question)
+    monkeypatch.setattr(chat, "config_system", short_system)
     train_really, ill = run.run_training, [8]
 
     def train_some(spec: TrainSpec, *arguments: Any, **options: Any) -> Any:

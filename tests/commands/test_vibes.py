@@ -194,7 +194,7 @@ def test_the_program_runs_offline_and_speaks_json(lsdata: Any, root: Path):
     document = orjson.loads(result.stdout)
     assert document["done"] == 3
     assert document["cost_usd"] == 0
-    assert "builtin/keywords answers" in result.stderr
+    assert "model: builtin/keywords" in result.stderr
     assert "near-duplicates by words" in result.stderr
     planned = lsdata("--root", str(root), "vibes", "--dry-run", "--json")
     assert orjson.loads(planned.stdout)["calls"] == 16

@@ -26,7 +26,7 @@ from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import Choices
 from modal_loopback import LoopbackModal
 from training_runs import ready as ready_to_train
-from training_runs import short_question, write_rows
+from training_runs import short_system, write_rows
 
 VOLUME = "latentscore-data-outputs"
 QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
@@ -34,7 +34,7 @@ QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
 
 @pytest.fixture(autouse=True)
 def _short_prompt(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "config_question", short_question)
+    monkeypatch.setattr(chat, "config_system", short_system)
 
 
 def ready(workspace: Workspace, *overrides: str) -> Prepared:

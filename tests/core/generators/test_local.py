@@ -26,7 +26,7 @@ def short_prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from latentscore_data.core.training import chat
 
     for module in (chat, local):
-        monkeypatch.setattr(module, "prompt_messages", lambda vibe: [{"role": "user", "content": vibe}])
+        monkeypatch.setattr(module, "prompt_messages", lambda vibe, system=None: [{"role": "user", "content": vibe}])
     # Two threads on two busy cores spend their time waiting for each other in a model this small.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from latentscore_data.core.training import chat
 from latentscore_data.core.training.base_models import load_base, load_tokenizer, load_trained, weights_digest
 from latentscore_data.core.training.runs import RunFolder
 from tiny_models import change_json, finished_run, tiny_qwen3, with_adapter
-from training_runs import short_question, train, write_rows
+from training_runs import short_system, train, write_rows
 
 pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
@@ -168,7 +168,7 @@ def test_an_adapter_without_its_base_says_where_it_looked(adapter: Path, base: P
 @pytest.fixture(scope="module")
 def short_prompt() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat, "config_question", short_question)
+        patch.setattr(chat, "config_system", short_system)
         yield
 
 

@@ -16,7 +16,7 @@ from latentscore_data.core.training import chat
 from latentscore_data.core.training.checkpoints import damage, mend_best, newest_whole
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder
-from training_runs import ready, short_question, write_rows
+from training_runs import ready, short_system, write_rows
 
 pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
@@ -26,7 +26,7 @@ SPEC = ("optim.max_steps=3", "checkpoint.every_steps=1", "checkpoint.keep=3", "l
 @pytest.fixture(scope="module")
 def short_prompt() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat, "config_question", short_question)
+        patch.setattr(chat, "config_system", short_system)
         yield
 
 

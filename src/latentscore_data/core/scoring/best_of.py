@@ -258,7 +258,7 @@ def _is_short(line: Line) -> bool:
     candidates = line["config_candidates"]
     origins = line.get("candidate_origins") or ["model"] * len(candidates)
     own = [at for at, candidate in enumerate(candidates) if candidate is not None and origins[at] == "model"]
-    return any(scores[at] is None for scores in line["candidate_scores"].values() for at in own)
+    return any(at >= len(scores) or scores[at] is None for scores in line["candidate_scores"].values() for at in own)
 
 
 def _refreshed(row: ConfigRow, line: Line) -> Line:

@@ -64,11 +64,13 @@ def run_bench(
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
     executor = executor or make_executor("here", settings, say)
+    # What cannot run there is said before a key is missed or money is asked for.
+    there = remote_estimates(settings, workspace, executor) if executor.remote else []
     with BatchRun("bench", settings.llm, workspace.llm_cache, workspace.ledger, hosted_models(sources)) as batches:
         batches.collect()
         for plan in plans(settings, workspace):
             confirm_spending(plan, settings.llm, yes)
-        make_renderer = agreed_renderer(settings, workspace, executor, yes=yes)
+        make_renderer = agreed_renderer(settings, executor, there, yes=yes)
         with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
             needs = prepare.generator_deps(
                 settings, workspace, rows, cache, executor=executor, ask_through=batches.connect
@@ -115,11 +117,13 @@ def run_bench(
     return summary
 
 
-def agreed_renderer(settings: Settings, workspace: Workspace, executor: Executor, *, yes: bool) -> MakeRenderer:
+def agreed_renderer(
+    settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], *, yes: bool
+) -> MakeRenderer:
     """The renderer of the executor; for a remote one, once its cost was shown and agreed to."""
     if not executor.remote:
         return LocalRenderer
-    confirm_remote_jobs(remote_estimates(settings, workspace, executor), settings, yes)
+    confirm_remote_jobs(there, settings, yes)
     if executor.scorer_blocker(settings.scoring) is not None:
         return LocalRenderer
     return executor.make_renderer(keep_flac=settings.bench.keep_audio)
