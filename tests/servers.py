@@ -214,7 +214,8 @@ class ChatServer:
             made = ""
         elif fault == "wrong-schema":
             made = json.dumps({"surprise": True})
-        payload = orjson.dumps(completion(made, body, finish))
+            # Not orjson: a hostile answer may hold half a surrogate pair.
+        payload = json.dumps(completion(made, body, finish)).encode()
         if fault == "close":
             # The head promises more than comes.
             half = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(payload))})

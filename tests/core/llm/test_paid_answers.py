@@ -38,6 +38,11 @@ GOOD = json.dumps({"word": "rain"})
 QUESTION = Question("Answer with a word.", "say rain", temperature=0.5, max_tokens=50, seed=3)
 
 
+def times_said(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    """Records with these words; one that reached two handlers counts once."""
+    return len({id(record) for record in caplog.records if words in record.getMessage()})
+
+
 def ask(
     server: ChatServer,
     questions: Sequence[Question] = (QUESTION,),
@@ -207,7 +212,7 @@ def test_what_the_server_does_not_take_is_left_out_and_said_once(
         answers, _ = ask(server, [Question("x", f"say {n}", temperature=0.5, seed=1) for n in range(4)], model=model)
         assert all(answer.value == Word(word="rain") for answer in answers)
         assert [name in request.body for request in server.received] == [True, False, False, False, False]
-    assert caplog.text.count(f"does not take {name}") == 1
+    assert times_said(caplog, f"does not take {name}") == 1
     assert "schema" not in caplog.text
 
 
@@ -247,7 +252,7 @@ def test_models_that_take_only_temperature_1_are_asked_with_what_they_take(
         assert all(answer.value == Word(word="rain") for answer in answers)
         assert [request.body.get("temperature", 1.0) for request in server.received] == [1.0] * 3
         assert {request.body["response_format"]["type"] for request in server.received} == {"json_schema"}
-    assert caplog.text.count("does not take temperature") == (temperature != 1.0)
+    assert times_said(caplog, "does not take temperature") == (temperature != 1.0)
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "azure", "bedrock", "gemini", "groq", "mistral", "xai"])
