@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,19 @@ def test_half_a_surrogate_pair_is_a_bad_answer_not_a_crash(lsdata: Lsdata, hosti
         )  # fmt: skip
     assert out.returncode == 1, out.stderr
     assert "answer" in out.stdout
+
+
+@pytest.mark.parametrize("more", [(), ("--vibes-per-call", "2")], ids=["alone", "packed"])
+def test_a_typed_vibe_that_is_not_utf_8_is_asked_and_answered(lsdata: Lsdata, more: tuple[str, ...]) -> None:
+    vibes = [os.fsdecode(b"a caf\xe9 at dawn"), os.fsdecode(b"the \xff sea")]
+    with ChatServer(answer) as server:
+        out = lsdata(
+            "configs", *vibes, "--n", "1", "--scorer", "acoustic", "--seconds", "1", *more,
+            "--model", "openai/local", "--api-base", server.url,
+        )  # fmt: skip
+    assert out.returncode in (0, 1), out.stderr
+    assert "Traceback" not in out.stderr
+    assert server.received
 
 
 def test_the_cache_is_for_its_owner_alone(lsdata: Lsdata, hostile_root: Path) -> None:

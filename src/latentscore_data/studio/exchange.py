@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import orjson
 
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.names import json_bytes
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ class Reply:
 
 def as_json(value: Any, status: int = 200) -> Reply:
     """The value as a JSON reply."""
-    return Reply(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status=status)
+    return Reply(json_bytes(value, orjson.OPT_SERIALIZE_NUMPY), status=status)
 
 
 class Gone(Exception):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from latentscore.embed import Embedder
@@ -85,4 +84,4 @@ def _config(line: Mapping[str, Any]) -> Any:
 
 
 def _fingerprint(vibe: str, config: bytes) -> bytes:
-    return hashlib.blake2b(orjson.dumps(vibe) + config, digest_size=8).digest()
+    return hashlib.blake2b(vibe.encode("utf-8", "surrogatepass") + b"\0" + config, digest_size=8).digest()

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import orjson
 from pydantic import SecretStr
 
+from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.proxies import proxy_for
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, Route, load_litellm
 
@@ -56,7 +56,7 @@ class Endpoint:
         )
         made.update(made.pop("extra_body", None) or {})
         made.pop("stream", None)
-        return orjson.dumps(made)
+        return json_bytes(made)
 
     def _parameters(self, sampling: dict[str, Any], response_format: dict[str, Any] | None) -> dict[str, Any]:
         """The parameters under the names that the provider takes, worked out once for all seeds."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.types import Question
 
 GATHER_SECONDS = 0.05
@@ -126,6 +126,6 @@ def _valid(given: list[Any], answer_type: type[BaseModel]) -> BaseModel | None:
         return None
     try:
         # As JSON, so that the same leniency applies as to an answer that came alone.
-        return answer_type.model_validate_json(orjson.dumps(given[0]))
+        return answer_type.model_validate_json(json_bytes(given[0]))
     except ValidationError:
         return None

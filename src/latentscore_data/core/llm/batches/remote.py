@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
 
-import orjson
-
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.retry import CallError, classify
 
 TAG_NAME = "lsdata_tag"
@@ -135,7 +134,7 @@ class OpenAIBatches:
             {"custom_id": one.custom_id, "method": "POST", "url": "/v1/chat/completions", "body": one.body}
             for one in requests
         )
-        content = b"".join(orjson.dumps(line) + b"\n" for line in lines)
+        content = b"".join(json_bytes(line) + b"\n" for line in lines)
         try:
             return self._client.files.create(file=(f"{tag}.jsonl", content), purpose="batch").id
         except self._openai.OpenAIError as error:
@@ -257,7 +256,7 @@ class AnthropicBatches:
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         body = {"requests": [{"custom_id": one.custom_id, "params": one.body} for one in requests]}
         return _anthropic_progress(
-            self._json("POST", "/v1/messages/batches", "the batch could not be submitted", content=orjson.dumps(body))
+            self._json("POST", "/v1/messages/batches", "the batch could not be submitted", content=json_bytes(body))
         )
 
     def find(self, tag: str, since: float, count: int, known: set[str]) -> list[Found]:
