@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 
 def printable(text: object) -> str:
@@ -50,6 +52,14 @@ def json_bytes(value: Any, options: int = 0, default: Callable[[Any], Any] | Non
         return orjson.dumps(value, default, options)
     except TypeError:
         return orjson.dumps(made_printable(value), default and (lambda one: made_printable(default(one))), options)
+
+
+def model_text(model: BaseModel) -> str:
+    """Return the model as pydantic's JSON; texts that are not valid Unicode are made printable."""
+    try:
+        return model.model_dump_json()
+    except PydanticSerializationError:
+        return json_bytes(model.model_dump(mode="json")).decode()
 
 
 def made_printable(value: Any) -> Any:

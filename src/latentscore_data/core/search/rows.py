@@ -13,6 +13,7 @@ from typing import Any
 
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.loop import Line
+from latentscore_data.core.base.names import model_text
 from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings
@@ -91,7 +92,7 @@ class RowSearch:
     @property
     def fingerprint(self) -> str:
         # The lexicon names fields, the starter set is the map.
-        return digest(SEARCH_VERSION, self.settings.model_dump_json(), builtin.fingerprint())
+        return digest(SEARCH_VERSION, model_text(self.settings), builtin.fingerprint())
 
     @property
     def rows_in_flight(self) -> int:

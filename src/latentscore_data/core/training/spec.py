@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Origins, did_you_mean, leaves, nested, resolve
+from latentscore_data.core.base.names import model_text
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import (
     BatchSettings,
@@ -103,7 +104,7 @@ class TrainSpec(BaseModel):
 
     def hash(self) -> str:
         """Of everything but the name: the same spec is the same run."""
-        return digest(self.model_copy(update={"run_id": ""}).model_dump_json())
+        return digest(model_text(self.model_copy(update={"run_id": ""})))
 
 
 def _resolved(value: Any) -> Any:
