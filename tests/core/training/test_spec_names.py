@@ -28,5 +28,5 @@ def test_a_run_on_such_a_folder_is_refused_or_named(tmp_path: Path, lsdata_here:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     out = lsdata_here("train", "sft", "--base-model", str(folder), "--root", str(root))
-    assert out.returncode == 3, out.stderr
+    assert out.returncode in (2, 3), out.stderr
     assert "b\\xffm" in out.stderr
