@@ -148,6 +148,10 @@ class LLMSettings(Section):
         """The folder of fetched price lists; None for settings that belong to no workspace."""
         return self._price_lists
 
+    def look_prices_up_in(self, folder: Path) -> None:
+        """Set the folder of fetched price lists."""
+        self._price_lists = folder
+
 
 class DownloadSettings(Section):
     datasets: list[str] = [
@@ -567,7 +571,7 @@ class Settings(BaseSettings):
 
     def model_post_init(self, context: Any) -> None:
         # Prices are looked up wherever a model is asked, with the settings of the calls alone at hand.
-        self.llm._price_lists = self.paths.price_lists
+        self.llm.look_prices_up_in(self.paths.price_lists)
 
     def remember(self, flags: Mapping[str, Values]) -> None:
         """Note the sections of values that came from flags."""
