@@ -70,6 +70,17 @@ class BatchServer(LoopbackServer):
             if sold.status in ("in_progress", "canceling", "cancelling"):
                 sold.status = status
 
+    def takes(self, request: BaseHTTPRequestHandler) -> bool:
+        """False for a submission that is refused or lost; True, perhaps after a second, for one that is taken."""
+        if self.refuse is not None:
+            self.reply(request, self.refuse[0], self.refuse[1])
+            return False
+        if self.moment("before:submit"):
+            return False
+        if self.moment("late:submit"):
+            time.sleep(1)
+        return True
+
     def moment(self, name: str) -> bool:
         """Kill the client where it is asked for; True when that was now."""
         if self.kill_at != name or self.pid is None:
@@ -168,13 +179,8 @@ class OpenAIBatchServer(BatchServer):
         }  # fmt: skip
 
     def _create(self, request: BaseHTTPRequestHandler, asked: Body) -> None:
-        if self.refuse is not None:
-            self.reply(request, self.refuse[0], self.refuse[1])
+        if not self.takes(request):
             return
-        if self.moment("before:submit"):
-            return
-        if self.moment("late:submit"):
-            time.sleep(1)
         lines = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
         assert all(line["url"] == asked["endpoint"] == "/v1/chat/completions" for line in lines)
         sold = Sold(f"batch_{len(self.batches) + 1}", [], metadata=asked.get("metadata") or {})
@@ -246,13 +252,8 @@ class AnthropicBatchServer(BatchServer):
             self.reply(request, 200, self._batch(sold))
 
     def _create(self, request: BaseHTTPRequestHandler, asked: Body) -> None:
-        if self.refuse is not None:
-            self.reply(request, self.refuse[0], self.refuse[1])
+        if not self.takes(request):
             return
-        if self.moment("before:submit"):
-            return
-        if self.moment("late:submit"):
-            time.sleep(1)
         sold = Sold(f"msgbatch_{len(self.batches) + 1}", [])
         sold.requests = [{**one["params"], "custom_id": one["custom_id"]} for one in asked["requests"]]
         if self.ends:

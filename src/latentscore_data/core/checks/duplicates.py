@@ -62,10 +62,11 @@ def check_contamination(
         return [Finding("contamination", "training rows", "none")]
     test = np.array([view.split == "TEST" for view in views], dtype=bool)
     held = {"TEST": ([view.vibe for view, held in zip(views, test, strict=True) if held], vectors[test]), **suites}
+    said = [plain(views[int(at)].vibe) for at in rows]
     found: list[Finding] = []
     for name, (texts, others) in held.items():
         known = {plain(text) for text in texts} - {""}
-        same = np.array([plain(views[int(at)].vibe) in known for at in rows], dtype=bool)
+        same = np.array([text in known for text in said], dtype=bool)
         near = same | (nearest_similarity(vectors[rows], others) >= threshold)
         ids = [views[int(at)].row_id for at in rows[near]]
         found.append(

@@ -47,7 +47,6 @@ class RowView:
 
     row_id: str
     split: str
-    dataset: str
     source: str
     vibe: str
     model: str
@@ -83,18 +82,17 @@ def view_of(row: ScoredRow, split: str) -> RowView:
         (name, given[best]) for name, given in row.candidate_scores.items() if best is not None and best < len(given)
     ]
     parts = row.scores_external.get(scorer, {}).get("parts") if row.scores_external else None
-    heard = parts[best] if parts and best is not None and best < len(parts) else None
+    details = parts[best] if parts and best is not None and best < len(parts) else None
     return RowView(
         row_id=row.row_id,
         split=split,
-        dataset=row.dataset,
-        source=f"{row.dataset}:{row.id_in_dataset}",
+        source=row.source_id,
         vibe=row.vibe_original,
         model=f"{row.vibe_model or ''}\n{row.config_model or ''}",
         config=labels_of((row.config_payload or {}).get("config")),
         scores=tuple((name, float(score)) for name, score in winners if score is not None),
         margin=known[0] - known[1] if len(known) > 1 else None,
-        unread=isinstance(heard, Mapping) and heard.get("words") == 0,
+        unread=isinstance(details, Mapping) and details.get("words") == 0,
     )
 
 

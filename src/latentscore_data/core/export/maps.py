@@ -139,7 +139,7 @@ def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vecto
         nonlocal seen
         for row in rows:
             seen += 1
-            if row.config_payload is not None and in_labels(row.config_payload.get("config") or {}):
+            if _has_config(row):
                 yield row
 
     with (folder / JSONL_FILE).open("wb") as whole, (folder / ROWS_FILE).open("wb") as lines:
@@ -182,6 +182,11 @@ def _write_batch(
     return sizes
 
 
+def _has_config(row: ScoredRow) -> bool:
+    """True for a row with a winner in labels, which a map can hold."""
+    return row.config_payload is not None and in_labels(row.config_payload.get("config") or {})
+
+
 def map_row(row: ScoredRow) -> dict[str, Any]:
     """A row as maps hold it, in the published field names, without its embedding."""
     payload = row.config_payload or {}
@@ -201,7 +206,7 @@ def write_map_table(folder: Path, splits: Mapping[str, Rows], source: EmbeddingS
     """The configuration ``map`` of a data set: :func:`map_row` with the embedding of the vibe; empty without any config."""
     lines: dict[str, Lines] = {}
     for split, rows in splits.items():
-        chosen = [row for row in rows() if row.config_payload is not None and in_labels(row.config_payload["config"])]
+        chosen = [row for row in rows() if _has_config(row)]
         if chosen:
             vectors = source.vectors(chosen)
             _check_unit(vectors, chosen)

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.answerers import BUILTIN, kind_of
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.loop import Line, read_newest
 from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import VibesSettings
-from latentscore_data.core.llm.offline.builtin import fingerprint
 from latentscore_data.core.llm.prompts import page_count, vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.vibes.schema import Ladder, TextVibes, vibe_schema_hash
@@ -23,14 +21,14 @@ def text_key(text: SourceText) -> str:
     return source_id(text.dataset, text.id_in_dataset)
 
 
-def text_fingerprint(text: SourceText, model: str, settings: VibesSettings, api_base: str | None = None) -> str:
-    """Says which answer a text would get: its words, the model and where it runs, the words that ask, the schema, the sampling.
+def text_fingerprint(text: SourceText, version: str, settings: VibesSettings, api_base: str | None = None) -> str:
+    """Says which answer a text would get: its words, the model's version and where it runs, the words that ask, the schema, the sampling.
 
     Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
     """
     return digest(
         text.text,
-        fingerprint() if kind_of(model) is BUILTIN else model,
+        version,
         vibes_prompt_hash(),
         vibe_schema_hash(),
         settings.max_vibes,
