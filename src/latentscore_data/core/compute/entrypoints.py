@@ -10,12 +10,13 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError, StoppedError
+from latentscore_data.core.base.errors import InputError, StoppedError, VerificationError
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
@@ -70,12 +71,14 @@ def score_shard(shard_json: str) -> str:
     :func:`unpack` reads them and everything that the studio put into its cache.
     """
     shard = json.loads(shard_json)
+    refuse_other_code(shard)
     settings = ScoringSettings.model_validate(shard["scoring"])
-    settings = settings.model_copy(update={"workers": min(CPU_CORES, os.cpu_count() or 1)})
+    cores = min(shard.get("cores", CPU_CORES), os.cpu_count() or 1)
+    settings = settings.model_copy(update={"workers": cores})
     have_clap(settings)
     with ScoreCache() as cache:
         scorers = make_scorers(ScorerDeps(settings, cache=cache))
-        with ScoringService(scorers, settings, cache) as service, ThreadPoolExecutor(CPU_CORES) as encoding:
+        with ScoringService(scorers, settings, cache) as service, ThreadPoolExecutor(cores) as encoding:
 
             def ask(sound: Mapping[str, Any]) -> dict[str, Future[ScoredRender]]:
                 # One clip is enough for all vibes of a sound.
@@ -159,8 +162,8 @@ def check_deadline(deadline: float) -> None:
     """Raise :class:`StoppedError` once the time that was agreed to is over (Unix time)."""
     if time.time() > deadline:
         raise StoppedError(
-            "the work on Modal is out of time",
-            "raise train.modal.timeout_hours and run the same command again; what has arrived is kept",
+            "the work on remote workers is out of time",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and run the same command again; what has arrived is kept",
         )
 
 
@@ -172,6 +175,7 @@ def generate_shard(shard_json: str, root: Path) -> str:
     from dataclasses import asdict
 
     shard = json.loads(shard_json)
+    refuse_other_code(shard)
     bench, name = BenchSettings.model_validate(shard["bench"]), shard["source"].removeprefix("local:")
     generator = LocalGenerator(
         shard["source"],
@@ -189,11 +193,41 @@ def generate_shard(shard_json: str, root: Path) -> str:
     return json.dumps({"generated": generated})
 
 
+def entry_point(function: str, runs: Path) -> Callable[[str], str]:
+    """The function of that name that does a shard; ``runs`` is the folder of the training runs, whose models may answer."""
+    functions: dict[str, Callable[[str], str]] = {
+        "score_shard": score_shard,
+        "generate_shard": partial(generate_shard, root=runs),
+    }
+    return functions[function]
+
+
+def made_by() -> dict[str, str]:
+    """What decides results here, by name: the renderer's version and a digest of the packages' files."""
+    return {"renderer version": current_renderer_version(), "code": code_digest()[:12]}
+
+
+def refuse_other_code(shard: Mapping[str, Any]) -> None:
+    """Raise :class:`VerificationError` for a shard from a machine whose code or renderer is not the one here."""
+    here = made_by() if "made_by" in shard else {}
+    differing = [
+        f"{name} is {here.get(name, 'unknown')} there and {wanted} here"
+        for name, wanted in shard.get("made_by", {}).items()
+        if here.get(name) != wanted
+    ]
+    if differing:
+        raise VerificationError(
+            f"the worker {platform.node()} has another lsdata: {', '.join(differing)}",
+            "install the same version of lsdata on every machine, or take --on here",
+        )
+
+
 def what_is_here() -> dict[str, Any]:
     """Versions, and a digest of every file of both packages: equal digests mean equal code and data files."""
     return {"python": platform.python_version(), "versions": versions(), "code": code_digest()}
 
 
+@cache
 def code_digest() -> str:
     """SHA-256 over the names and bytes of the packages' files."""
     sha = hashlib.sha256()

@@ -1,7 +1,6 @@
 """Where shards of work are done: the protocol of an executor.
 
-Rendering, scoring and answering are handed an executor and do not know which one it is. Training runs go through
-:class:`TrainingPlace`.
+Rendering, scoring and answering are handed an executor and do not know which one it is.
 """
 
 from __future__ import annotations
@@ -22,8 +21,21 @@ class Executor(Protocol):
     """What ``--on`` calls it."""
     remote: bool
     """True when the work leaves this machine and may cost money."""
-    at_once: int
-    """Items that keep all of it busy."""
+
+    @property
+    def map_rows(self) -> int | None:
+        """Items that one call of :meth:`map` takes; None for all that wait."""
+        ...
+
+    @property
+    def maps_at_once(self) -> int:
+        """Calls of :meth:`map` that may run at the same time, each in a thread of its own."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """Items that keep all of it busy."""
+        ...
 
     def require(self) -> None:
         """Raise :class:`MissingError` unless it can be used. Asks no network."""
@@ -59,4 +71,8 @@ class Executor(Protocol):
         A shard is ``{**common, "deadline": Unix time, key: some of the items}``. Raises what a shard raised, and
         :class:`StoppedError` when the time or the money that was agreed to is used up.
         """
+        ...
+
+    def close(self) -> None:
+        """End the work and everything that was started for it."""
         ...

@@ -150,7 +150,7 @@ def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[
 
 def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
     """The renderer of a remote executor, once its cost was shown and agreed to."""
-    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings, yes)
+    confirm_remote_jobs(remote_estimates(settings, rows, executor), executor, settings, yes)
     return executor.make_renderer()
 
 
