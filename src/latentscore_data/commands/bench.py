@@ -124,15 +124,14 @@ def bench(
         show(evaluate_answers(human_answers, workspace))
         return
     with workspace.lock("bench"), closing(executor):
-        show(
-            run_bench(
-                settings,
-                human_pack=human_pack,
-                trusted=frozenset(settings.scoring.scorers if trust_settings else scorer or ()),
-                yes=yes,
-                retry_failed=retry_failed,
-                overwrite=overwrite,
-                executor=executor,
-                of_the_chain=name is None,
-            )
+        summary = run_bench(
+            settings,
+            human_pack=human_pack,
+            trusted=frozenset(settings.scoring.scorers if trust_settings else scorer or ()),
+            yes=yes,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            executor=executor,
+            of_the_chain=name is None,
         )
+    show(summary)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
+import sys
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 LOOK_SECONDS = 0.5
 """How often somebody who waits for a shard looks at the clock and for the end."""
 
-END_SECONDS = 10.0
+REACH_SECONDS = END_SECONDS = 10.0
 
 WHAT_A_LOCAL_CLUSTER_READS = {
     # Ray's switch for machines that must not accept connections: everything listens on 127.0.0.1.
@@ -63,6 +65,7 @@ class RayCluster:
         self._closing = threading.Event()
         self._idle = threading.Condition()
         self._users = 0
+        self._output = ExitStack()
 
     @property
     def cpus(self) -> int:
@@ -89,18 +92,16 @@ class RayCluster:
                 return task.remote(function, text, str(self._runs))
 
             waiting = iter(shards)
-            try:
-                for text in waiting:
-                    running.append(_Running(text, send(text)))
-                    if len(running) >= self.shards_at_once:
-                        break
-                while running:
-                    yield self._result(ray, running[0], send, deadline)
-                    running.popleft()
-                    running.extend(_Running(text, send(text)) for text in next_one(waiting))
-            finally:
-                for left in running:
-                    ray.cancel(left.answer, force=True)
+            for text in waiting:
+                running.append(_Running(text, send(text)))
+                if len(running) >= self.shards_at_once:
+                    break
+            # What is left when the caller stops early is not cancelled: ray.cancel aborts this process when a task ends in
+            # the same moment (Ray 2.60). It is little, and it ends with the job.
+            while running:
+                yield self._result(ray, running[0], send, deadline)
+                running.popleft()
+                running.extend(_Running(text, send(text)) for text in next_one(waiting))
 
     def _result(self, ray: Any, shard: _Running, send: Callable[[str], Any], deadline: float) -> str:
         """Wait for one shard, however many workers it takes."""
@@ -155,17 +156,19 @@ class RayCluster:
                 if self._closing.is_set():
                     raise StoppedError("the work on Ray was stopped", "run the same command again: it goes on")
                 require("ray", "ray", "running on Ray")
+                # Ray prints what it has to say about its processes to stdout, which belongs to results.
+                self._output.enter_context(redirect_stdout(sys.stderr))
                 self._ray = self._connect() if self._compute.ray_address else self._start()
             return self._ray
 
     def _connect(self) -> Any:
-        import ray
-        from ray.exceptions import RayError
-
-        address = self._compute.ray_address
+        address = self._compute.ray_address or ""
         try:
+            _reach(address)
+            import ray
+
             ray.init(address=address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:
             raise MissingError(
                 f"the Ray cluster {address} cannot be reached ({_line(error)})",
                 "see ray status there, or leave compute.ray_address empty to start one on this machine",
@@ -175,6 +178,11 @@ class RayCluster:
 
     def _start(self) -> Any:
         """A cluster that only this machine reaches, with a token that only its processes know."""
+        if "ray" in sys.modules and "RAY_AUTH_TOKEN" not in os.environ:
+            raise MissingError(
+                "this process has imported Ray already, which then listens on every address of this machine",
+                "start lsdata in a process of its own, or name a cluster with compute.ray_address",
+            )
         os.environ.update(WHAT_A_LOCAL_CLUSTER_READS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
@@ -209,6 +217,7 @@ class RayCluster:
             self._idle.wait_for(lambda: self._users == 0, timeout=10 * LOOK_SECONDS)
         if ray is not None:
             self._end(ray)
+        self._output.close()
 
     def _end(self, ray: Any) -> None:
         running = [*self._processes, *(one for root in self._processes for one in _children(root))]
@@ -220,6 +229,13 @@ class RayCluster:
             process.kill()
         psutil.wait_procs(left, timeout=END_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _reach(address: str) -> None:
+    """Raise :class:`OSError` where nobody listens at HOST:PORT: Ray itself tries for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
 
 
 def do_shard(function: str, shard: str, runs: str) -> str:

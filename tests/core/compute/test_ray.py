@@ -1,0 +1,160 @@
+"""Rendering and scoring on a real Ray cluster of two CPUs: the local run's rows, dead workers, other code, the deadline."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from factories import make_payload, make_scored
+from latentscore_data.core.base.errors import MissingError, OutputError, StoppedError, VerificationError
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.settings import ComputeSettings, ScoringSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.ray_executor import RayExecutor
+from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.scoring.best_of import run_scoring
+from latentscore_data.core.scoring.cache import ScoreCache
+
+pytestmark = [
+    pytest.mark.long,
+    # Not importorskip: a cluster of this machine sets what Ray reads when it is imported.
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install 'latentscore-data[ray]'"),
+]
+
+COMPUTE = ComputeSettings(ray_cpus=2, ray_shard_rows=3, ray_retries=1)
+SCORING = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
+SETTINGS = Settings(scoring=SCORING, compute=COMPUTE)
+SOUND = {"config": make_payload()["config"], "vibes": ["rain"], "clip": False}
+COMMON = {"scoring": SCORING.model_dump(mode="json"), "keep_flac": False}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[tuple[RayExecutor, list[str]]]:
+    """One cluster for the tests of this file, and what it said."""
+    said: list[str] = []
+    executor = RayExecutor(SETTINGS, said.append)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert executor.at_once >= 2 * 3
+    started = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
+    assert any("raylet" in one.name() for one in started)
+    for process in started:
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"), "only this machine reaches it"
+    yield executor, said
+    executor.close()
+    assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_cluster_that_is_not_there_is_named() -> None:
+    compute = ComputeSettings(ray_address="127.0.0.1:1")
+    with pytest.raises(MissingError, match=r"the Ray cluster 127\.0\.0\.1:1 cannot be reached"):
+        _ = RayExecutor(Settings(compute=compute), print).at_once
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of the cluster that do a shard just now."""
+    found = psutil.Process().children(recursive=True)
+    return [one for one in found if "do_shard" in " ".join(one.cmdline() or [one.name()])]
+
+
+def kill_worker(tries: int = 1) -> threading.Thread:
+    """Kill a worker in the middle of its work, once or several times, in a thread."""
+
+    def kill() -> None:
+        killed: set[int] = set()
+        until = time.monotonic() + 60
+        while len(killed) < tries and time.monotonic() < until:
+            for process in workers()[:1]:
+                if process.pid not in killed:
+                    process.kill()
+                    killed.add(process.pid)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+def test_rows_scored_on_ray_are_the_rows_scored_here_though_a_worker_is_killed(
+    ray: tuple[RayExecutor, list[str]], tmp_path: Path
+) -> None:
+    executor, said = ray
+    rows = [
+        make_scored(
+            number,
+            vibe_original=f"a bright morning {number}",
+            config_candidates=[
+                make_payload(
+                    tempo=tempo, brightness=("very_dark", "dark", "medium", "bright", "very_bright")[number % 5]
+                )
+                for tempo in ("slow", "fast")
+            ]
+            + ([{**make_payload(), "config": {"tempo": "purple"}}] if number == 2 else [None]),
+        )
+        for number in range(6)
+    ]
+    written: dict[str, Any] = {}
+    for place, one in (("here", make_executor("here", SETTINGS, print)), ("ray", executor)):
+        workspace = Workspace(tmp_path / place)
+        replace_rows(workspace.vibes("SFT-Train"), rows)
+        replace_rows(workspace.candidates, rows)
+        killing = kill_worker() if place == "ray" else None
+        summary = run_scoring(SETTINGS, workspace, make_renderer=one.make_renderer())
+        if killing is not None:
+            killing.join()
+        assert summary.done == 6
+        written[place] = workspace.scored("SFT-Train").read_bytes()
+        with ScoreCache(workspace.score_cache) as cache:
+            written[f"{place}, cache"] = cache.dump()
+    assert written["ray"] == written["here"]
+    assert written["ray, cache"] == written["here, cache"]
+    assert [line for line in said if "a worker died" in line], said
+    assert len([line for _, line in read_lines(workspace.scored("SFT-Train"))]) == 6
+
+
+def test_a_shard_that_kills_its_workers_is_given_up(ray: tuple[RayExecutor, list[str]]) -> None:
+    executor, _ = ray
+    killing = kill_worker(tries=2)
+    with pytest.raises(OutputError, match="2 workers on Ray died with the same shard") as error:
+        list(executor.map("score_shard", "sounds", [SOUND], COMMON))
+    killing.join()
+    assert "--on here" in error.value.remedy
+
+
+def test_results_come_in_the_order_of_the_items_and_few_shards_wait(ray: tuple[RayExecutor, list[str]]) -> None:
+    executor, _ = ray
+    items = [{**SOUND, "vibes": [f"vibe {number}"]} for number in range(6)]
+    parts = executor.map("score_shard", "sounds", items, COMMON)
+    assert [vibe for part in parts for sound in part["sounds"] for vibe in sound] == [f"vibe {n}" for n in range(6)]
+
+
+def test_a_worker_with_another_renderer_is_refused(
+    ray: tuple[RayExecutor, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, _ = ray
+    monkeypatch.setattr(
+        "latentscore_data.core.compute.remote.made_by", lambda: {"renderer version": "0.0", "code": "abc"}
+    )
+    with pytest.raises(VerificationError) as error:
+        list(executor.map("score_shard", "sounds", [SOUND], COMMON))
+    assert "renderer version is" in error.value.message
+    assert "and 0.0 here" in error.value.message
+    assert "code is" in error.value.message
+
+
+def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:
+    executor, _ = ray
+    shard = json.dumps({**COMMON, "sounds": [SOUND], "deadline": time.time() - 1})
+    with pytest.raises(StoppedError, match="out of time") as error:
+        list(executor.run_shards("score_shard", [shard], time.time() - 1))
+    assert "compute.ray_timeout_hours" in error.value.remedy
+    assert RayExecutor(SETTINGS.model_copy(update={"compute": ComputeSettings(ray_timeout_hours=2)}), print).hours == 2
