@@ -190,8 +190,8 @@ def show_plans(
 ) -> None:
     """What the run would ask and cost; ends as the run would."""
     plans = planned(rows, settings, workspace, only)
-    remote = executor is not None and executor.remote and only != "generate"
-    away = remote_estimates(settings, len(rows), executor) if executor is not None and remote else []
+    remote = executor is not None and executor.remote
+    away = remote_estimates(rows, settings, workspace, executor, only) if executor is not None and remote else []
 
     def check() -> None:
         check_run(plans, settings, only, trusted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -20,6 +21,9 @@ from latentscore_data.core.base.settings import ComputeSettings, ScoringSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.compute.remote_answers import RemoteEngine
+from latentscore_data.core.llm.local.decoder import Decoder
+from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
 
@@ -62,8 +66,12 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
 
 def workers() -> list[psutil.Process]:
     """The processes of the cluster that do a shard just now."""
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if "do_shard" in " ".join(one.cmdline() or [one.name()])]
+    found: list[psutil.Process] = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "do_shard" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def kill_worker(tries: int = 1) -> threading.Thread:
@@ -121,15 +129,6 @@ def test_rows_scored_on_ray_are_the_rows_scored_here_though_a_worker_is_killed(
     assert len([line for _, line in read_lines(workspace.scored("SFT-Train"))]) == 6
 
 
-def test_a_shard_that_kills_its_workers_is_given_up(ray: tuple[RayExecutor, list[str]]) -> None:
-    executor, _ = ray
-    killing = kill_worker(tries=2)
-    with pytest.raises(OutputError, match="2 workers on Ray died with the same shard") as error:
-        list(executor.map("score_shard", "sounds", [SOUND], COMMON))
-    killing.join()
-    assert "--on here" in error.value.remedy
-
-
 def test_results_come_in_the_order_of_the_items_and_few_shards_wait(ray: tuple[RayExecutor, list[str]]) -> None:
     executor, _ = ray
     items = [{**SOUND, "vibes": [f"vibe {number}"]} for number in range(6)]
@@ -151,6 +150,17 @@ def test_a_worker_with_another_renderer_is_refused(
     assert "code is" in error.value.message
 
 
+@pytest.mark.ml
+def test_a_local_model_writes_on_ray_what_it_writes_here(
+    ray: tuple[RayExecutor, list[str]], tmp_path: Path, one_thread: None
+) -> None:
+    executor, _ = ray
+    schema = {"type": "object", "properties": {"word": {"type": "string", "maxLength": 12}}, "required": ["word"]}
+    prompts = [Prompt([{"role": "user", "content": f"say {n}"}], 40, schema, 1.0, 1.0, n) for n in range(4)]
+    there = RemoteEngine("tiny-random", executor, tmp_path).write(prompts)
+    assert there == Decoder("tiny-random", tmp_path, "a test").write(prompts)
+
+
 def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:
     executor, _ = ray
     shard = json.dumps({**COMMON, "sounds": [SOUND], "deadline": time.time() - 1})
@@ -158,3 +168,12 @@ def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) 
         list(executor.run_shards("score_shard", [shard], time.time() - 1))
     assert "compute.ray_timeout_hours" in error.value.remedy
     assert RayExecutor(SETTINGS.model_copy(update={"compute": ComputeSettings(ray_timeout_hours=2)}), print).hours == 2
+
+
+def test_a_shard_that_kills_its_workers_is_given_up(ray: tuple[RayExecutor, list[str]]) -> None:
+    executor, _ = ray
+    killing = kill_worker(tries=2)
+    with pytest.raises(OutputError, match="2 workers on Ray died with the same shard") as error:
+        list(executor.map("score_shard", "sounds", [SOUND], COMMON))
+    killing.join()
+    assert "--on here" in error.value.remedy

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -22,6 +23,8 @@ from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.compute.estimates import CPU_CORES
 from latentscore_data.core.generators.local import LocalGenerator
+from latentscore_data.core.llm.local.transport import engine_for
+from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import clap_folder
 from latentscore_data.core.scoring.clips import Clip, make_clip
@@ -32,6 +35,9 @@ from latentscore_data.core.scoring.types import Score, Unscored
 from latentscore_data.core.training.run import run_training, versions
 from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.training.spec import TrainSpec
+
+ON_A_GPU = ("generate_shard", "write_shard")
+"""The entry points whose work wants a GPU."""
 
 
 def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
@@ -172,8 +178,6 @@ def generate_shard(shard_json: str, root: Path) -> str:
 
     ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...]}``.
     """
-    from dataclasses import asdict
-
     shard = json.loads(shard_json)
     refuse_other_code(shard)
     bench, name = BenchSettings.model_validate(shard["bench"]), shard["source"].removeprefix("local:")
@@ -198,8 +202,24 @@ def entry_point(function: str, runs: Path) -> Callable[[str], str]:
     functions: dict[str, Callable[[str], str]] = {
         "score_shard": score_shard,
         "generate_shard": partial(generate_shard, root=runs),
+        "write_shard": partial(write_shard, runs=runs),
     }
     return functions[function]
+
+
+def write_shard(shard_json: str, runs: Path) -> str:
+    """What a local model writes to ``{"model": NAME, "schema": ..., "deadline": ..., "prompts": [...]}``.
+
+    ``NAME`` is a hub id, or the id of a run below ``runs``; the prompts share the schema and ``max_tokens``. Returns
+    ``{"written": [...], "seconds": what it took, with loading the model}``.
+    """
+    shard, started = json.loads(shard_json), time.perf_counter()
+    refuse_other_code(shard)
+    check_deadline(shard["deadline"])
+    engine = engine_for(shard["model"], runs, f"answers of {shard['model']}")
+    prompts = [Prompt(schema=shard["schema"], **prompt) for prompt in shard["prompts"]]
+    written = [asdict(one) for one in engine.write(prompts)]
+    return json.dumps({"written": written, "seconds": time.perf_counter() - started})
 
 
 def made_by() -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.settings import BenchSettings, ModalSettings, ScoringSettings
+from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.spec import TrainSpec
 
@@ -67,6 +67,8 @@ class RemoteJobEstimate:
     basis: str
     where: str = ""
     hire: Hire | None = None
+    booked: bool = False
+    """True where the ledger and the budget get each worker's real cost as it arises."""
 
     @property
     def cap_usd(self) -> float:
@@ -101,12 +103,12 @@ def estimate_scoring(
     )  # fmt: skip
 
 
-def estimate_answering(label: str, rows: int, bench: BenchSettings, gpu: str | None) -> RemoteJobEstimate:
-    """The estimate of a local model's answers to the rows, two for each: once free and once held to the schema."""
-    decoding = 2 * bench.max_new_tokens / DECODE_TOKENS_PER_SECOND / bench.batch_size
+def estimate_answering(label: str, count: int, tokens: int, at_once: int, gpu: str | None) -> RemoteJobEstimate:
+    """The estimate of so many answers of a local model, of that many tokens each and decoded ``at_once`` of them together."""
+    decoding = tokens / DECODE_TOKENS_PER_SECOND / at_once
     return RemoteJobEstimate(
-        f"answers of {label}", rows, check_gpu(gpu) if gpu else None, decoding / 3, decoding * 3,
-        f"{bench.max_new_tokens} tokens twice for each {bench.batch_size} rows at {DECODE_TOKENS_PER_SECOND:.0f} a second "
+        f"answers of {label}", count, check_gpu(gpu) if gpu else None, decoding / 3, decoding * 3,
+        f"{tokens} tokens for each {at_once} at a time at {DECODE_TOKENS_PER_SECOND:.0f} a second "
         f"on {f'an {gpu}' if gpu else 'a GPU'}, a third to thrice that",
     )  # fmt: skip
 

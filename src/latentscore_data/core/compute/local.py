@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
+from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.entrypoints import entry_point
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
@@ -36,8 +36,11 @@ class LocalExecutor:
     def estimate_scoring(self, sounds: int, scoring: ScoringSettings, *, clips: bool) -> list[RemoteJobEstimate]:
         return []
 
-    def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
+    def estimate_answers(self, label: str, count: int, tokens: int, at_once: int) -> list[RemoteJobEstimate]:
         return []
+
+    def price_per_second(self, *, gpu: bool) -> float:
+        return 0.0
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
         return LocalRenderer

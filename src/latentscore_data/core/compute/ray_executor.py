@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from latentscore_data.core.base.errors import require
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.entrypoints import ON_A_GPU
 from latentscore_data.core.compute.ray_cluster import RayCluster
 from latentscore_data.core.compute.remote import RemoteExecutor
 
@@ -39,7 +40,7 @@ class RayExecutor(RemoteExecutor):
         require("ray", "ray", "running on Ray")
 
     def run_shards(self, function: str, shards: Sequence[str], deadline: float) -> Iterator[str]:
-        return self._cluster.run(function, shards, deadline, gpu=function == "generate_shard")
+        return self._cluster.run(function, shards, deadline, gpu=function in ON_A_GPU)
 
     def close(self) -> None:
         self._cluster.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
+from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.compute import estimates
 from latentscore_data.core.compute.entrypoints import made_by, shards_of
 from latentscore_data.core.compute.estimates import Hire, RemoteJobEstimate
@@ -74,8 +74,12 @@ class RemoteExecutor:
         found = estimates.estimate_scoring(sounds, scoring, scorer_names(scoring), clips=clips, cores=self.cores)
         return [self._hired(found)]
 
-    def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
-        return [self._hired(estimates.estimate_answering(label, rows, bench, self.gpu))]
+    def estimate_answers(self, label: str, count: int, tokens: int, at_once: int) -> list[RemoteJobEstimate]:
+        return [self._hired(estimates.estimate_answering(label, count, tokens, at_once, self.gpu))]
+
+    def price_per_second(self, *, gpu: bool) -> float:
+        hired = self.hire(1, self.gpu if gpu else None)
+        return hired.price_per_hour / 3600 if hired is not None else 0.0
 
     def _hired(self, found: RemoteJobEstimate) -> RemoteJobEstimate:
         return replace(found, where=self.name, hire=self.hire(found.items, found.gpu))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.scoring.renderer import MakeRenderer
 
@@ -49,8 +49,12 @@ class Executor(Protocol):
         """What rendering and scoring that number of sounds takes; empty where it costs nothing."""
         ...
 
-    def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
-        """What a local model's answers to that number of rows take; empty where they cost nothing."""
+    def estimate_answers(self, label: str, count: int, tokens: int, at_once: int) -> list[RemoteJobEstimate]:
+        """What that number of a local model's answers takes; empty where they cost nothing."""
+        ...
+
+    def price_per_second(self, *, gpu: bool) -> float:
+        """US dollars that one worker costs in a second."""
         ...
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentscore_data.core.base.answerers import kind_of
+from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import interactive, money, say
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.secrets import grant
@@ -18,10 +18,10 @@ from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
 
 
-def announce(stage: str, model: str, settings: LLMSettings) -> None:
+def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None = None) -> None:
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
     kind = kind_of(model)
-    where = kind.said
+    where = f" (on {on.name})" if on is not None and on.remote and kind is LOCAL else kind.said
     if not kind.here and settings.api_base:
         from urllib.parse import urlsplit
 
@@ -94,7 +94,7 @@ def confirm_remote_jobs(
         say(remote_estimate.in_words())
     most = check_remote_jobs(remote_estimates, settings)
     if most:
-        reserve_remote(settings, most)
+        reserve_remote(settings, sum(one.cap_usd for one in remote_estimates if not one.booked))
         confirm_remote(settings.train.modal, yes or settings.llm.max_cost is not None)
 
 
