@@ -415,8 +415,8 @@ class TrainSettings(Section):
     """Leave this stage out of run-all."""
     recipes: list[Literal["sft", "grpo"]] = ["sft"]
     """What run-all trains, in this order."""
-    on: Literal["here", "modal"] = "here"
-    """Where training runs: on this machine or on Modal."""
+    on: Literal["here", "modal", "ray"] = "here"
+    """Where training runs: on this machine, on Modal or on a Ray cluster."""
     base_model: str = "gemma3-270m"
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None

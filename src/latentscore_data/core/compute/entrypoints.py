@@ -36,7 +36,7 @@ from latentscore_data.core.training.run import run_training, versions
 from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.training.spec import TrainSpec
 
-ON_A_GPU = ("generate_shard", "write_shard")
+ON_A_GPU = ("generate_shard", "write_shard", "train")
 """The entry points whose work wants a GPU."""
 
 
@@ -52,7 +52,8 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     folder = RunFolder(root / asked["run_id"])
     if not folder.done and time.time() > asked["deadline"]:
         raise StoppedError(
-            f"run {folder.run_id} is out of time", "raise train.modal.timeout_hours and start it again; it goes on"
+            f"run {folder.run_id} is out of time",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and start it again; it goes on",
         )
     if wrong := folder.other_rows(spec):
         raise InputError(
@@ -63,6 +64,18 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     record = run_training(spec, folder.path, lambda _: commit(), say=_say, deadline=asked["deadline"])
     commit()
     return json.dumps(record)
+
+
+def train_on_shared_files(run_json: str, runs: Path) -> str:
+    """:func:`train_run` for a run whose folder this machine shares with the one that asks. Raises :class:`InputError` if not."""
+    shard = json.loads(run_json)
+    refuse_other_code(shard)
+    if not RunFolder(runs / shard["run_id"]).spec_file.exists():
+        raise InputError(
+            f"the worker {platform.node()} does not see {runs / shard['run_id']}",
+            "put the data root (--root) on a file system that all machines of the cluster share",
+        )
+    return train_run(run_json, runs, lambda: None)
 
 
 def _say(message: str) -> None:
@@ -203,6 +216,7 @@ def entry_point(function: str, runs: Path) -> Callable[[str], str]:
         "score_shard": score_shard,
         "generate_shard": partial(generate_shard, root=runs),
         "write_shard": partial(write_shard, runs=runs),
+        "train": partial(train_on_shared_files, runs=runs),
     }
     return functions[function]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
 from latentscore_data.core.training.audit import Audit
@@ -78,8 +79,8 @@ class RemoteJobEstimate:
     def in_words(self) -> str:
         """One line: workers, time and cost as a range, the cap, and what all that rests on."""
         if self.hire is None:
-            low, high = (self.items * seconds / 60 for seconds in (self.low_seconds, self.high_seconds))
-            return f"{self.where}: {self.items:,} {self.what}, about {low:.0f} to {high:.0f} min of one worker ({self.basis})"
+            low, high = (duration(self.items * seconds) for seconds in (self.low_seconds, self.high_seconds))
+            return f"{self.where}: {self.items:,} {self.what}, about {low} to {high} of one worker ({self.basis})"
         containers, hourly = self.hire.containers, self.hire.price_per_hour
         low = START_SECONDS / 3 + self.items * self.low_seconds / max(containers, 1)
         high = START_SECONDS + self.items * self.high_seconds / max(containers, 1)

@@ -21,6 +21,7 @@ class LocalExecutor:
     name = "here"
     remote = False
     at_once = LocalRenderer.at_once
+    workers = 1
     maps_at_once = 1
     map_rows: int | None = None
 

@@ -77,16 +77,18 @@ class RayCluster:
         """Shards on their way: one for each CPU, and some that wait there so that no CPU does."""
         return min(self.cpus + max(2, self.cpus // 4), 512)
 
-    def run(self, function: str, shards: Sequence[str], deadline: float, *, gpu: bool = False) -> Iterator[str]:
+    def run(
+        self, function: str, shards: Sequence[str], deadline: float, *, gpu: bool = False, whole_machine: bool = False
+    ) -> Iterator[str]:
         """Results in the order of the shards; no more than :attr:`shards_at_once` of them are on their way.
 
-        A shard whose worker or node dies is sent again, ``ray_retries`` times. Raises what a shard raised,
+        With ``gpu`` a shard takes a GPU where the cluster has one; else it takes one CPU, or with ``whole_machine`` all of one
+        machine. A shard whose worker or node dies is sent again, ``ray_retries`` times. Raises what a shard raised,
         :class:`WorkersDiedError`, and :class:`StoppedError` after the deadline (Unix time).
         """
         running: deque[_Running] = deque()
         with self._using() as ray:
-            resources = {"num_gpus": 1} if gpu and ray.cluster_resources().get("GPU") else {"num_cpus": 1}
-            task = ray.remote(max_retries=0, **resources)(do_shard)
+            task = ray.remote(max_retries=0, **_resources(ray, gpu, whole_machine))(do_shard)
 
             def send(text: str) -> Any:
                 return task.remote(function, text, str(self._runs))
@@ -241,6 +243,14 @@ def _reach(address: str) -> None:
 def do_shard(function: str, shard: str, runs: str) -> str:
     """What a worker runs: the entry point of that name."""
     return entry_point(function, Path(runs))(shard)
+
+
+def _resources(ray: Any, gpu: bool, whole_machine: bool) -> dict[str, int]:
+    """What one shard takes."""
+    if gpu and ray.cluster_resources().get("GPU"):
+        return {"num_gpus": 1}
+    most = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+    return {"num_cpus": most if whole_machine else 1}
 
 
 def next_one(waiting: Iterator[str]) -> list[str]:

@@ -50,6 +50,11 @@ class RemoteExecutor:
         """Items that keep all of it busy."""
         raise NotImplementedError
 
+    @property
+    def workers(self) -> int:
+        """Workers that may be busy at the same time."""
+        return self.at_once // self.shard_rows
+
     def require(self) -> None:
         """Raise :class:`MissingError` unless it can be used."""
         raise NotImplementedError
@@ -96,11 +101,15 @@ class RemoteExecutor:
         """It is there already."""
 
     def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        about = {**common, "deadline": self.deadline(), "cores": self.cores, "made_by": made_by()}
+        for text in self.run_shards(function, shards_of(items, self.shard_rows, about, key), self.deadline()):
+            yield json.loads(text)
+
+    def deadline(self) -> float:
+        """When all work must be over, in Unix time."""
         if self._deadline is None:
             self._deadline = time.time() + self.hours * 3600
-        about = {**common, "deadline": self._deadline, "cores": self.cores, "made_by": made_by()}
-        for text in self.run_shards(function, shards_of(items, self.shard_rows, about, key), self._deadline):
-            yield json.loads(text)
+        return self._deadline
 
     def close(self) -> None:
         """End what was started for this object."""

@@ -49,7 +49,7 @@ class RemoteRenderer:
         say: Say,
         keep_flac: bool = False,
     ) -> None:
-        self.workers = self.at_once = executor.at_once
+        self.workers, self.at_once = executor.workers, executor.at_once
         scoring = settings.model_dump(mode="json", exclude={"workers"})
         self._common = {"scoring": {**scoring, "scorers": [scorer.name for scorer in scorers]}, "keep_flac": keep_flac}
         self._fingerprints = {scorer.name: scorer.fingerprint for scorer in scorers}

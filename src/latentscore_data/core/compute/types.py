@@ -33,6 +33,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def workers(self) -> int:
+        """Workers that may be busy at the same time."""
+        ...
+
+    @property
     def at_once(self) -> int:
         """Items that keep all of it busy."""
         ...
