@@ -267,4 +267,4 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _line(error: BaseException | None) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
