@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install 'latentscore-data[ray]'"),
 ]
 
-ROWS = 20
+ROWS = 14
 SETTINGS = {"LSDATA_COMPUTE__RAY_CPUS": "2", "LSDATA_COMPUTE__RAY_SHARD_ROWS": "2"}
 
 
@@ -34,7 +34,9 @@ def command(root: Path, place: str) -> tuple[str, ...]:
     return ("configs", "--root", str(root), *quick, "--on", place, "--json")
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(lsdata: Lsdata, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
+    lsdata: Lsdata, lsdata_here: Lsdata, tmp_path: Path
+) -> None:
     for place in ("here", "ray"):
         words = ("dark slow night", "bright fast morning", "vast empty cathedral")
         rows = [make_vibe(n, vibe=f"a {words[n % 3]} {n}") for n in range(ROWS)]
@@ -61,7 +63,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(lsdata: Lsdata, 
     finished = lsdata(*command(there.root, "ray"), env=SETTINGS, timeout=100)
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["done"] == ROWS - done
-    assert lsdata(*command(tmp_path / "here", "here"), timeout=100).returncode == 0
+    assert lsdata_here(*command(tmp_path / "here", "here")).returncode == 0
     assert scored.read_bytes() == Workspace(tmp_path / "here").scored("SFT-Train").read_bytes()
 
 

@@ -74,22 +74,26 @@ def workers() -> list[psutil.Process]:
     return found
 
 
-def kill_worker(tries: int = 1) -> threading.Thread:
-    """Kill a worker in the middle of its work, once or several times, in a thread."""
+@contextlib.contextmanager
+def killing(most: int) -> Iterator[None]:
+    """Kill workers in the middle of their work, in a thread, until ``most`` are dead or the block ends."""
+    over = threading.Event()
 
     def kill() -> None:
         killed: set[int] = set()
-        until = time.monotonic() + 60
-        while len(killed) < tries and time.monotonic() < until:
-            for process in workers()[:1]:
-                if process.pid not in killed:
+        while len(killed) < most and not over.wait(0.02):
+            for process in workers():
+                if process.pid not in killed and len(killed) < most:
                     process.kill()
                     killed.add(process.pid)
-            time.sleep(0.02)
 
     thread = threading.Thread(target=kill)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_rows_scored_on_ray_are_the_rows_scored_here_though_a_worker_is_killed(
@@ -115,10 +119,8 @@ def test_rows_scored_on_ray_are_the_rows_scored_here_though_a_worker_is_killed(
         workspace = Workspace(tmp_path / place)
         replace_rows(workspace.vibes("SFT-Train"), rows)
         replace_rows(workspace.candidates, rows)
-        killing = kill_worker() if place == "ray" else None
-        summary = run_scoring(SETTINGS, workspace, make_renderer=one.make_renderer())
-        if killing is not None:
-            killing.join()
+        with killing(1 if place == "ray" else 0):
+            summary = run_scoring(SETTINGS, workspace, make_renderer=one.make_renderer())
         assert summary.done == 6
         written[place] = workspace.scored("SFT-Train").read_bytes()
         with ScoreCache(workspace.score_cache) as cache:
@@ -156,7 +158,7 @@ def test_a_local_model_writes_on_ray_what_it_writes_here(
 ) -> None:
     executor, _ = ray
     schema = {"type": "object", "properties": {"word": {"type": "string", "maxLength": 12}}, "required": ["word"]}
-    prompts = [Prompt([{"role": "user", "content": f"say {n}"}], 40, schema, 1.0, 1.0, n) for n in range(4)]
+    prompts = [Prompt([{"role": "user", "content": f"say {n}"}], 40, schema, 1.0, 1.0, n) for n in range(3)]
     there = RemoteEngine("tiny-random", executor, tmp_path).write(prompts)
     assert there == Decoder("tiny-random", tmp_path, "a test").write(prompts)
 
@@ -172,8 +174,6 @@ def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) 
 
 def test_a_shard_that_kills_its_workers_is_given_up(ray: tuple[RayExecutor, list[str]]) -> None:
     executor, _ = ray
-    killing = kill_worker(tries=2)
-    with pytest.raises(OutputError, match="2 workers on Ray died with the same shard") as error:
+    with killing(100), pytest.raises(OutputError, match="2 workers on Ray died with the same shard") as error:
         list(executor.map("score_shard", "sounds", [SOUND], COMMON))
-    killing.join()
     assert "--on here" in error.value.remedy
