@@ -6,7 +6,7 @@ VECTORS = data_work/word-vectors
 
 .PHONY: setup demo check test test-slow types fast all-but-slow test-pythons fix docs word-vectors clean
 
-setup: $(VENV)/.dev  ## environment with the dev, ml, hub and modal extras
+setup: $(VENV)/.dev  ## environment with the dev, ml, hub, modal and ray extras
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -397,13 +397,26 @@ class ModalSettings(Section):
     """Names of Modal secrets that the containers get (a Hugging Face token for gated models, say)."""
 
 
+class ComputeSettings(Section):
+    ray_address: str | None = None
+    """Ray cluster that --on ray uses: HOST:PORT, or auto for that of this node; empty to start one on this machine."""
+    ray_cpus: int | None = Field(default=None, ge=1)
+    """CPUs of a Ray cluster that is started on this machine; empty for all cores."""
+    ray_shard_rows: int = Field(default=16, ge=1)
+    """Rows in one piece of work on Ray."""
+    ray_retries: int = Field(default=3, ge=0, le=100)
+    """How often a piece of work is done again after its worker on Ray has died."""
+    ray_timeout_hours: float | None = Field(default=None, gt=0)
+    """Stop work on Ray after so many hours; empty for no limit."""
+
+
 class TrainSettings(Section):
     skip: bool = False
     """Leave this stage out of run-all."""
     recipes: list[Literal["sft", "grpo"]] = ["sft"]
     """What run-all trains, in this order."""
-    on: Literal["here", "modal"] = "here"
-    """Where training runs: on this machine or on Modal."""
+    on: Literal["here", "modal", "ray"] = "here"
+    """Where training runs: on this machine, on Modal or on a Ray cluster."""
     base_model: str = "gemma3-270m"
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
@@ -561,6 +574,7 @@ class Settings(BaseSettings):
     configs: ConfigsSettings = ConfigsSettings()
     scoring: ScoringSettings = ScoringSettings()
     search: SearchSettings = SearchSettings()
+    compute: ComputeSettings = ComputeSettings()
     train: TrainSettings = TrainSettings()
     bench: BenchSettings = BenchSettings()
     check: CheckSettings = CheckSettings()
