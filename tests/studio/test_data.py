@@ -248,6 +248,8 @@ class TestInChromium:
             page.wait_for_selector("html.playing")
             page.locator(".pairing .button").first.click()
             until(page, "document.querySelector('#toast').textContent.startsWith('Noted')")
+            until(page, "document.querySelectorAll('.peoplesay').length === 2")
+            until(page, "document.querySelectorAll('.strengths li').length === 2")
             page.select_option("select[aria-label=Mark]", "bad")
             until(page, "/^1 of/.test(document.querySelector('.count').textContent)")
             assert page.errors == []

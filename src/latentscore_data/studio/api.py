@@ -11,7 +11,7 @@ from typing import Any
 from latentscore import RENDERER_VERSION, MusicConfig, MusicConfigPrompt, parse_config, parse_payload, starter_pairs
 from latentscore.labels import FIELDS, beats_per_minute
 from latentscore_data.core.base.errors import InputError, MissingError
-from latentscore_data.core.base.marks import VERDICTS, Mark
+from latentscore_data.core.base.marks import VERDICTS, Mark, read_preferences
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -24,6 +24,7 @@ from latentscore_data.studio.answers import Answers, as_dicts, in_thread, variat
 from latentscore_data.studio.exchange import Call, Reply, as_json
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
+from latentscore_data.studio.preferences import by_source
 from latentscore_data.studio.renders import FORMATS, Renders, Sound
 from latentscore_data.studio.rows import SORTS, Rows, Wanted
 from latentscore_data.studio.streams import LONGEST_BLOCK_SECONDS, Streams
@@ -239,6 +240,11 @@ async def prefer(studio: Studio, call: Call) -> Reply:
     return as_json({"marked": True})
 
 
+async def preferences(studio: Studio, call: Call) -> Reply:
+    """What the answers to "which fits better?" say about sources and about the scorer."""
+    return as_json(await in_thread(lambda: by_source(read_preferences(studio.workspace.root))))
+
+
 async def places(studio: Studio, call: Call) -> Reply:
     """Training runs, benchmarks and reports of the workspace."""
     return as_json(await in_thread(studio.places.listed))
@@ -333,6 +339,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/api/row"): row,
     ("POST", "/api/mark"): mark,
     ("POST", "/api/prefer"): prefer,
+    ("GET", "/api/preferences"): preferences,
     ("GET", "/api/places"): places,
     ("POST", "/api/open"): open_place,
     ("GET", "/api/playlists"): playlists,
