@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import orjson
 import pytest
 
 from factories import make_payload, make_scored
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.marks import Preference, add_preference, marks_file, read_preferences
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DpoSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.export.chat import preference_lines
 from latentscore_data.core.training.preference import Pair, pair_of, preference_pairs
 from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.spec import Choices
@@ -81,3 +86,42 @@ def test_rows_without_pairs_are_missing_not_an_empty_run(workspace: Workspace) -
     replace_rows(workspace.scored("GRPO"), [row(1, 0.5, 0.5), row(2, 0.4)])
     with pytest.raises(MissingError, match=r"none of the 2 rows gives a preference pair \(2 without two answers"):
         prepare(TrainSettings(base_model="tiny-random"), ScoringSettings(), workspace, Choices("dpo"))
+
+
+class TestMarks:
+    """Answers of people to "which fits better?" as pairs."""
+
+    def workspace(self, root: Path) -> Workspace:
+        workspace = Workspace(root)
+        replace_rows(workspace.scored("GRPO"), [row(1, 0.9, 0.1), row(2, 0.9, 0.1), row(3, 0.5, 0.5)])
+        for row_id in (row(1, 0).row_id, row(3, 0).row_id, "a row of another split"):
+            add_preference(root, Preference(row_id, "a vibe", better=BRIGHT, worse=DARK))
+        return workspace
+
+    def pairs(self, workspace: Workspace, marks: str) -> list[tuple[str, bool]]:
+        """Each training pair's row, and whether people preferred it."""
+        settings = TrainSettings(base_model="tiny-random", dpo=DpoSettings.model_validate({"marks": marks}))
+        run = prepare(settings, ScoringSettings(), workspace, Choices("dpo", adapter="none"))
+        found = [orjson.loads(line) for line in run.lines["train"]]
+        return [(one["row_id"], one["config_payload"]["config"]["brightness"] == "very_bright") for one in found]
+
+    def test_they_are_used_when_asked_for(self, root: Path) -> None:
+        workspace = self.workspace(root)
+        one, two, three = (row(number, 0).row_id for number in (1, 2, 3))
+        assert self.pairs(workspace, "no") == [(one, False), (two, False)]
+        assert self.pairs(workspace, "also") == [(one, True), (three, True), (two, False)]
+        assert self.pairs(workspace, "only") == [(one, True), (three, True)]
+
+    def test_no_answers_on_the_split_are_named_when_only_they_are_wanted(self, root: Path) -> None:
+        workspace = self.workspace(root)
+        marks_file(root).unlink()
+        with pytest.raises(MissingError, match="holds no answers on the 3 rows of GRPO"):
+            self.pairs(workspace, "only")
+
+    def test_exported_preference_lines_have_them_before_scores(self, root: Path) -> None:
+        self.workspace(root)
+        rows = [row(1, 0.9, 0.1), row(2, 0.9, 0.1)]
+        found = list(preference_lines(rows, read_preferences(root)))
+        assert [(line["scorer"], line["chosen_score"]) for line in found] == [("marks", 1.0), ("clap", 0.9)]
+        assert "very_bright" in found[0]["chosen"][0]["content"]
+        assert [line["scorer"] for line in preference_lines(rows)] == ["clap", "clap"]

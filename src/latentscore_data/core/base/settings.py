@@ -389,6 +389,8 @@ class DpoSettings(Section):
     """The longer answer of a pair has at most this many times the characters of the shorter one; empty for any lengths."""
     split: Literal["SFT-Train", "GRPO"] = "GRPO"
     """Split whose rows give the pairs; SFT has not seen the vibes of GRPO."""
+    marks: Literal["no", "also", "only"] = "no"
+    """Pairs from the studio's answers to "which fits better?" on rows of the split: also takes them before those by score."""
 
 
 class ModalSettings(Section):
@@ -522,6 +524,8 @@ class ExportSettings(Section):
     """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
     leave_out_bad: bool = False
     """Leave the rows that are marked bad in the studio out of an exported data set."""
+    marks: bool = False
+    """In preference pairs of data sets and chat files, the studio's answers to "which fits better?" stand before scores."""
     audio: bool = False
     """Add a column of FLAC to data sets, which datasets.Audio decodes and viewers play; needs the hub extra."""
     name: str = "LatentScore vibes and music configs"

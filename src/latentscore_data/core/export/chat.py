@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages
-from latentscore_data.core.training.preference import row_pair
+from latentscore_data.core.training.preference import marked_pairs, row_pair
 
 
 def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
@@ -18,11 +20,18 @@ def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
             yield {"messages": messages, "row_id": row.row_id}
 
 
-def preference_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
+def preference_lines(rows: Iterable[ScoredRow], answers: Sequence[Preference] = ()) -> Iterator[dict[str, Any]]:
     """``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the worst
-    candidate of each row, and their scores by the scorer that chose."""
+    candidate of each row, and their scores by the scorer that chose.
+
+    A row on which people answered (``answers``) gives those pairs instead, with the scorer ``marks`` and the scores 1 and 0.
+    """
+    answered: defaultdict[str, list[Preference]] = defaultdict(list)
+    for answer in answers:
+        answered[answer.row_id].append(answer)
     for row in rows:
-        if (pair := row_pair(row)) is not None:
+        marked = marked_pairs([row], answered[row.row_id]) if row.row_id in answered else []
+        for pair in marked or filter(None, [row_pair(row)]):
             yield {
                 "prompt": prompt_messages(row.vibe_for_training),
                 "chosen": completion_messages(pair.chosen),

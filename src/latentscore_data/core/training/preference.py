@@ -8,11 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DpoSettings
 from latentscore_data.core.training.chat import answer_text
 
 Payload = dict[str, Any]
+
+MARKS = "marks"
+"""The source of pairs that people answered."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,15 @@ def score_spread(rows: Iterable[ScoredRow]) -> dict[str, float]:
             squares[scorer] += sum((score - mean) ** 2 for score in known)
             freedom[scorer] += max(len(known) - 1, 0)
     return {scorer: math.sqrt(squares[scorer] / max(freedom[scorer], 1)) for scorer in freedom}
+
+
+def marked_pairs(rows: Iterable[ScoredRow], answers: Iterable[Preference]) -> list[Pair]:
+    """The answers to "which fits better?" that people gave in the studio on these rows, as pairs with the scores 1 and 0.
+
+    The payloads are those that were compared, even where the row has other candidates by now.
+    """
+    by_id = {row.row_id: row for row in rows}
+    return [Pair(by_id[one.row_id], MARKS, one.better, one.worse, 1.0, 0.0) for one in answers if one.row_id in by_id]
 
 
 def pair_of(row: ScoredRow) -> tuple[Payload, Payload] | None:

@@ -12,13 +12,14 @@ from typing import Any
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
 from latentscore_data.core.base.layers import leaves
+from latentscore_data.core.base.marks import marks_file, read_preferences
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DpoSettings, ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import estimate_run
 from latentscore_data.core.training.audit import audit, count_parameters
 from latentscore_data.core.training.base_models import absolute_base, adapter_base, load_tokenizer
-from latentscore_data.core.training.preference import preference_pairs
+from latentscore_data.core.training.preference import marked_pairs, preference_pairs
 from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
 from latentscore_data.core.training.spec import (
     Choices,
@@ -83,7 +84,7 @@ def prepare(
     rows = training_rows(workspace, choices.kind, train) if rows is None else rows
     is_dpo = choices.kind == "dpo"
     if is_dpo:
-        rows = pair_rows(rows, train.dpo, say)
+        rows = pair_rows(rows, train.dpo, say, workspace.root)
     lines = {role: [dump_line(row) for row in slim(some, pairs=is_dpo)] for role, some in rows.items()}
     data = {
         role: DataFact(sha256=hashlib.sha256(b"".join(some)).hexdigest(), rows=len(some))
@@ -160,6 +161,8 @@ def training_files(workspace: Workspace, kind: Kind, settings: TrainSettings) ->
     files = {"train": workspace.scored(split_of(kind, settings))}
     if (validation := workspace.scored(VALIDATION_SPLIT)).exists():
         files["val"] = validation
+    if kind == "dpo" and settings.dpo.marks != "no" and (marks := marks_file(workspace.root)).exists():
+        files["marks"] = marks
     return files
 
 
@@ -178,18 +181,28 @@ def training_rows(workspace: Workspace, kind: Kind, settings: TrainSettings) -> 
     return {"train": train, **({"val": validation} if validation else {})}
 
 
-def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None]) -> Rows:
+def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Path) -> Rows:
     """The rows with a preference pair, each with its two answers; validation rows without one keep their winner alone.
 
     Raises :class:`MissingError` when no row gives a pair.
     """
-    found = preference_pairs(rows["train"], dpo)
+    marked = marked_pairs(rows["train"], read_preferences(root)) if dpo.marks != "no" else []
+    if dpo.marks == "only" and not marked:
+        raise MissingError(
+            f"{marks_file(root)} holds no answers on the {len(rows['train'])} rows of {dpo.split}",
+            "answer some in lsdata studio (Data, Which fits better?), or --set dpo.marks=also",
+        )
+    found = preference_pairs([] if dpo.marks == "only" else rows["train"], dpo, marked)
     if not found.pairs:
         raise MissingError(
             f"none of the {len(rows['train'])} rows gives a preference pair ({found.said()})",
             f"make several candidates a vibe: lsdata configs --split {dpo.split} --n 5 (--set dpo.margin=0 keeps near ties)",
         )
-    say(f"{len(found.pairs)} preference pairs" + (f"; rows without one: {found.said()}" if found.left_out else ""))
+    answered = f", {len(marked)} of them answered by people" if marked else ""
+    say(
+        f"{len(found.pairs)} preference pairs{answered}"
+        + (f"; rows without one: {found.said()}" if found.left_out else "")
+    )
     validation = rows.get("val", [])
     pairs = {pair.row.row_id: pair.as_row() for pair in preference_pairs(validation, dpo).pairs}
     others = [pairs.get(row.row_id) or row.model_copy(update={"config_candidates": []}) for row in validation]
