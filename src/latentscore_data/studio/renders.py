@@ -16,6 +16,7 @@ from typing import Any
 
 import latentscore
 from latentscore import MusicConfigPrompt, parse_config, write_audio
+from latentscore.synth.excerpt import render_excerpt
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.workers import WorkerPool
@@ -52,11 +53,14 @@ class Sound:
     seconds: float
     format: str
     title: str = ""
+    begin: float = 0.0
+    length: float | None = None
+    """With a length: only so many seconds from ``begin`` on, about as the whole piece has them, in a tenth of the time."""
 
     @property
     def key(self) -> str:
         config = sorted((name, value) for name, value in self.config.items())
-        return digest(config, self.seed, f"{self.seconds:g}", self.format, self.title)
+        return digest(config, self.seed, f"{self.seconds:g}", self.format, self.title, self.begin, self.length)
 
 
 def make_studio_worker() -> Callable[..., Any]:
@@ -81,7 +85,10 @@ def encode(sound: Sound) -> bytes:
         return _written(
             ".mid", lambda path: latentscore.write_midi(path, latentscore.compose(numbers, sound.seconds, sound.seed))
         )
-    audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
+    if sound.length is not None:
+        audio = render_excerpt(config, sound.seconds, sound.begin, sound.length, sound.seed)
+    else:
+        audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
     if sound.format in PLAYED:
         plain = latentscore.Audio(audio.samples, audio.sample_rate)
         ending = ".flac" if sound.format == "flac-16" else ".wav"

@@ -56,6 +56,23 @@ export async function load(piece, signal) {
   return buffer;
 }
 
+const EXCERPT = 10;
+
+// A few seconds of a piece around the next bar line, in a buffer as long as the piece: what a change sounds like until the
+// whole piece is rendered. Null where the piece is known already, is not playing, or is about to end.
+export async function loadExcerpt(piece, bpm, signal) {
+  if (!current || !player.playing || flow || decoded.has(keyOf(piece))) return null;
+  const begin = Math.max(nextLine().line * barSeconds(bpm) - FADE, 0);
+  if (begin + EXCERPT > piece.seconds - 3) return null;
+  const { config, seed, seconds } = piece;
+  const length = EXCERPT + Math.min(barSeconds(bpm), 6);
+  const data = await bytes("/api/sound", { config, seed, seconds, begin, length, format: isHere ? "pcm" : "flac-16" }, signal);
+  const part = await context.decodeAudioData(data);
+  const whole = context.createBuffer(2, Math.round(seconds * context.sampleRate), context.sampleRate);
+  for (const side of [0, 1]) whole.copyToChannel(part.getChannelData(side), side, Math.round(begin * context.sampleRate));
+  return whole;
+}
+
 // ---- music without an end: blocks from the server, one after the other -------------------------------------------------
 
 const BLOCK = 0.5, AHEAD = 1.4;
@@ -186,6 +203,17 @@ export function play(buffer, bpm, { at = 0, fade = FADE } = {}) {
   player.onchange();
 }
 
+// The bar line at which a change can begin, by number and time. A change that waits for its bar line is replaced by the newer one.
+function nextLine() {
+  const soon = context.currentTime + 0.05, bar = barSeconds(current.bpm);
+  if (current.line && current.at > soon) return { line: current.line, when: current.at };
+  const line = Math.floor((soon - current.zero) / bar) + 1;
+  return { line, when: current.zero + line * bar - FADE / 2 };
+}
+
+// Seconds until the newest change is heard: it waits for its bar line.
+export const heardIn = () => (current?.at ? Math.max(current.at - context.currentTime, 0) : 0);
+
 // The same piece with another config: from the next bar line on, at the same bar of the new one. Returns the seconds until then.
 export function changeAtBar(buffer, bpm) {
   if (!current || !player.playing) {
@@ -194,20 +222,24 @@ export function changeAtBar(buffer, bpm) {
     player.onchange();
     return 0;
   }
-  const soon = context.currentTime + 0.05;
-  let { line, at: when } = current;
-  // A change that waits for its bar line is replaced by the newer one.
-  if (!(line && current.at > soon)) {
-    const bar = barSeconds(current.bpm);
-    line = Math.floor((soon - current.zero) / bar) + 1;
-    when = current.zero + line * bar - FADE / 2;
-  }
+  const { line, when } = nextLine();
   let offset = line * barSeconds(bpm) - FADE / 2;
   if (offset > buffer.duration - 3) offset = 0;
   endAll(when, FADE);
   current = { ...start(buffer, when, Math.max(offset, 0), FADE), bpm, offset, line };
   player.onchange();
   return when - context.currentTime;
+}
+
+// The whole piece in the place of its excerpt, at the same second.
+export function complete(buffer) {
+  if (!current) return;
+  if (!player.playing) { current.buffer = buffer; return player.onchange(); }
+  const { bpm, line } = current, soon = context.currentTime + 0.02;
+  const when = Math.max(soon, current.at), fade = current.at > soon ? FADE : 2 * FADE, offset = when - current.zero;
+  endAll(when, fade);
+  current = { ...start(buffer, when, offset, fade), bpm, offset, line };
+  player.onchange();
 }
 
 export function pause() {

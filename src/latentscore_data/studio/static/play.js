@@ -246,12 +246,17 @@ export async function listen(begin, at = 0, fade = undefined) {
   const mine = changing, wanted = { config: { ...piece.config }, seed: piece.seed, seconds: piece.seconds };
   view.classList.add("loading");
   if (!piece.seconds) return flowOn(begin, mine, wanted);
+  const bpm = setup.bpm[wanted.config.tempo];
+  // A change is heard from an excerpt first; the whole piece follows in its place.
+  const excerpt = begin ? null : await attempt(() => engine.loadExcerpt(wanted, bpm, mine.signal));
+  if (mine !== changing) return;
+  if (excerpt) engine.changeAtBar(excerpt, bpm);
   const buffer = await attempt(() => engine.load(wanted, mine.signal));
   if (mine !== changing) return;
   view.classList.remove("loading");
   if (!buffer) return;
-  const bpm = setup.bpm[wanted.config.tempo];
-  if (begin) engine.play(buffer, bpm, { at: at < buffer.duration - 2 ? at : 0, fade });
+  if (excerpt) engine.complete(buffer);
+  else if (begin) engine.play(buffer, bpm, { at: at < buffer.duration - 2 ? at : 0, fade });
   else engine.changeAtBar(buffer, bpm);
   drawWave(buffer);
   const here = candidates[chosen];
@@ -276,7 +281,7 @@ function relength() {
   if (!piece.seconds || endless) { engine.forget(); listen(true); } else listen(false);
 }
 
-let changeTimer = 0;
+let changeTimer = 0, changedAt = 0;
 
 // A field was changed: show it now, hear it at the next bar line.
 function changed() {
@@ -285,7 +290,10 @@ function changed() {
   whyShown = null;
   show();
   clearTimeout(changeTimer);
-  changeTimer = setTimeout(() => listen(false), 70);
+  // One change is rendered at once; of many in a row (a slider that is dragged) the last one.
+  const wait = performance.now() - changedAt > 300 ? 0 : 70;
+  changedAt = performance.now();
+  changeTimer = setTimeout(() => listen(false), wait);
 }
 
 export function stepBack(back = true) {
