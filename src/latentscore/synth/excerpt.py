@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def render_excerpt(
         return Audio(_limited(mixed, gain_for(Piece(numbers, math.inf, seed)))[skipped:], rate)
 
 
-def _within(notes: list[Note], start: float, end: float) -> list[Note]:
+def _within(notes: Sequence[Note], start: float, end: float) -> list[Note]:
     """The notes that sound between two beats; what is held over the first begins there."""
     found: list[Note] = []
     for note in notes:

@@ -28,6 +28,8 @@ function open() {
   analyser.fftSize = 2048;
   analyser.smoothingTimeConstant = 0.82;
   master.connect(analyser).connect(context.destination);
+  // A laptop that was closed, or another program, may have suspended the sound.
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && player.playing && context.state !== "running") context.resume(); });
   return context;
 }
 
@@ -75,7 +77,7 @@ export async function loadExcerpt(piece, bpm, signal) {
 
 // ---- music without an end: blocks from the server, one after the other -------------------------------------------------
 
-const BLOCK = 0.5, AHEAD = 1.4;
+const BLOCK = 0.5, AHEAD = 1.4, MOST_FAILURES = 30;
 let flow = null;
 
 export const isEndless = () => flow !== null;
@@ -85,7 +87,7 @@ export async function startFlow(config, seed, bpm) {
   open();
   const { stream } = await post("/api/stream", { config, seed });
   endAll(context.currentTime, 0.4);
-  flow = { stream, seed, bpm, next: 0, zero: context.currentTime, rest: 0 };
+  flow = { stream, config, seed, bpm, failures: 0, next: 0, zero: context.currentTime, rest: 0 };
   current = null;
   player.playing = true;
   clearInterval(timer);
@@ -96,9 +98,37 @@ export async function startFlow(config, seed, bpm) {
 // Another config for what flows, from a bar line of the server's on; false where nothing with this seed flows.
 export async function changeFlow(config, seed, bpm) {
   if (!flow || flow.seed !== seed) return false;
-  await post("/api/stream/update", { stream: flow.stream, config });
-  flow.bpm = bpm;
+  const mine = flow;
+  Object.assign(mine, { config, bpm });
+  try {
+    await post("/api/stream/update", { stream: mine.stream, config });
+  } catch (error) {
+    if (error.status !== 400) throw error;
+    await reopen(mine);
+  }
   return true;
+}
+
+// The server keeps a few streams: one that others have replaced, or that a restart has ended, begins anew.
+async function reopen(mine) {
+  const { config, seed } = mine;
+  mine.stream = (await post("/api/stream", { config, seed })).stream;
+}
+
+const later = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// After a failed block: wait a little longer each time (a laptop that was closed, a network that is away), then go on.
+async function recover(mine, error) {
+  mine.failures += 1;
+  if (mine.failures > MOST_FAILURES || error.status === 401) throw error;
+  await later(Math.min(200 * 2 ** mine.failures, 5000));
+  if (error.status === 400 && flow === mine) await reopen(mine);
+}
+
+async function nextBlock(mine) {
+  const samples = await bytes("/api/stream/read", { stream: mine.stream, seconds: BLOCK });
+  mine.failures = 0;
+  return new Int16Array(samples);
 }
 
 async function pump(mine) {
@@ -106,8 +136,9 @@ async function pump(mine) {
   mine.pumping = true;
   try {
     while (flow === mine && player.playing) {
-      if (mine.next - context.currentTime > AHEAD) { await new Promise((later) => setTimeout(later, 120)); continue; }
-      const samples = new Int16Array(await bytes("/api/stream/read", { stream: mine.stream, seconds: BLOCK }));
+      if (mine.next - context.currentTime > AHEAD) { await later(120); continue; }
+      let samples = null;
+      try { samples = await nextBlock(mine); } catch (error) { await recover(mine, error); continue; }
       if (flow !== mine || !player.playing) break;
       const frames = samples.length / 2, buffer = context.createBuffer(2, frames, 48000);
       for (const side of [0, 1]) {

@@ -9,6 +9,7 @@ import * as visual from "./visual.js";
 
 const { piece, locked } = state;
 const EXAMPLES = ["slow rain on a tin roof", "first light over a frozen lake", "neon arcade, two minutes to midnight", "grandmother's kitchen in July"];
+const tabs = new BroadcastChannel("lsdata-studio");
 const SLEEPS = [0, 15, 30, 60];
 
 let setup = null, candidates = [], chosen = -1, before = -1, asking = null, changing = null, whyShown = null;
@@ -20,7 +21,9 @@ export function build(known) {
   setup = known;
   state.knowFields(setup.fields);
   view.append(askBar(), stage(), fieldsSection());
-  engine.player.onchange = showTransport;
+  engine.player.onchange = () => { showTransport(); if (engine.player.playing) tabs.postMessage("playing"); };
+  // One tab sounds at a time.
+  tabs.onmessage = () => { if (engine.player.playing) { engine.pause(); toast("Another tab plays now."); } };
   engine.player.onfail = (error) => toast(`${error.message} ${error.remedy || ""}`, "bad");
   $("deck").replaceChildren(deckPlay, h("div", { class: "now" }, deckTitle, deckSeek), deckTime);
   new IntersectionObserver(([entry]) => { stageSeen = entry.isIntersecting; showTransport(); }, { threshold: 0.15 }).observe(view.querySelector(".stage"));
