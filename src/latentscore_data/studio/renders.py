@@ -176,9 +176,17 @@ class Renders:
         def finish(done: Future[Any], left: int) -> None:
             if done.cancelled():
                 asked.cancel()
-            elif isinstance(error := done.exception(), WorkerFailure) and error.kind == "died" and left > 1:
+            elif (
+                isinstance(error := done.exception(), WorkerFailure)
+                and error.kind == "died"
+                and left > 1
+                and not asked.cancelled()
+            ):
                 log.warning("a rendering process died (%s); its sound is rendered again", error.message)
-                begin(left - 1)
+                try:
+                    begin(left - 1)
+                except RuntimeError as closed:  # the server is ending
+                    asked.set_exception(closed)
             elif asked.set_running_or_notify_cancel():
                 asked.set_exception(error) if error else asked.set_result(done.result())
 
