@@ -238,7 +238,7 @@ export async function hear(i) {
 
 async function drawPlaces() {
   const [found, people] = await Promise.all([play.attempt(() => get("/api/places")), play.attempt(() => get("/api/preferences"))]);
-  const cards = [...(people?.answers ? [peopleCard(people)] : []), ...(found?.runs || []).map(runCard), ...(found?.pages || []).map(pageCard)];
+  const cards = [...(people?.answers ? [peopleCard(people)] : []), ...(found?.rounds || []).map(roundsCard), ...(found?.runs || []).map(runCard), ...(found?.pages || []).map(pageCard)];
   placesBox.replaceChildren(...(cards.length ? [h("h2", null, people?.answers ? "Answers, runs and reports" : "Runs and reports"), h("div", { class: "placegrid" }, cards)] : []));
 }
 
@@ -264,6 +264,20 @@ function runCard(run) {
   const curve = run.curves.reward || run.curves.loss || [];
   return h("div", { class: "card place" }, h("h3", null, run.id), h("p", { class: "small soft" }, [run.kind, run.base_model, run.status].filter(Boolean).join(" · ")),
     curve.length > 1 ? picture(run.curves) : h("p", { class: "small soft" }, "No steps logged yet."));
+}
+
+const figure = (value, sign = false) => (typeof value !== "number" ? "–" : sign ? signed(value) : value.toFixed(3));
+
+// The rounds of `lsdata improve`: one line each, the best marked.
+function roundsCard(one) {
+  const heads = ["Round", one.judge, one.guide, "against round 0", "entropy", "learned from"];
+  const interval = (line) => (typeof line.low === "number" && typeof line.high === "number" ? ` [${signed(line.low)}, ${signed(line.high)}]` : "");
+  return h("div", { class: "card place rounds" }, h("h3", null, one.id), h("p", { class: "small soft" }, one.status || [one.judge ? `judge ${one.judge}, guide ${one.guide}` : "", one.stopped].filter(Boolean).join(" · ")),
+    one.rounds.length ? h("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": `Rounds of ${one.id}` }, h("table", null,
+      h("thead", null, h("tr", null, heads.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", null, one.rounds.map((line) => h("tr", { class: line.model === one.best ? "best" : "" },
+        h("th", { scope: "row", title: line.model }, `${line.round}${line.model === one.best ? " (best)" : ""}`),
+        [figure(line.judge), figure(line.guide), line.round ? figure(line.against_round_0, true) + interval(line) : "–", figure(line.entropy), line.learned ? String(line.learned) : "–"].map((text) => h("td", null, text))))))) : null);
 }
 
 function picture(curves) {
