@@ -153,8 +153,17 @@ export function moreLikeThis() {
 
 const list = h("ol", { class: "candidates", "aria-label": "Candidates, the best first" });
 
-// Candidates of the offline model share a title; then what they play tells them apart.
-const nameOf = (one) => (candidates.every((other) => other.payload.title === one.payload.title) && candidates.length > 1 ? capital(`${words(one.payload.config.melody)} over ${words(one.payload.config.pad)}`) : one.payload.title);
+// Candidates of the offline model share a title; then the two style fields that differ most tell them apart.
+const NAMED = ["melody", "pad", "rhythm", "texture", "accent", "bass"];
+
+function nameOf(one) {
+  if (candidates.length < 2 || candidates.some((other) => other.payload.title !== one.payload.title)) return one.payload.title;
+  const kinds = (field) => new Set(candidates.map((other) => other.payload.config[field])).size;
+  const said = (field) => { const label = words(one.payload.config[field]); return label === "none" ? `no ${field}` : label; };
+  const [first, second] = [...NAMED].sort((a, b) => kinds(b) - kinds(a)).slice(0, 2).sort((a, b) => NAMED.indexOf(a) - NAMED.indexOf(b));
+  return capital(`${said(first)}, ${said(second)}`);
+}
+
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 function showCandidates() {
