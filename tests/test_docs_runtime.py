@@ -5,12 +5,9 @@ Stand-ins: a loudspeaker, a hosted model on a loopback port, and the folder of a
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
-import inspect
 import json
-import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +20,9 @@ from factories import make_payload, make_scored
 from latentscore import models
 from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.export.maps import write_map
+from notebooks import code_cells, run_blocks, run_cells
 from servers import ChatServer
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 MAP = "data_work/.exports/map-text"
 
 
@@ -65,14 +62,11 @@ def test_every_block_of_the_page_runs_in_its_order(
     speaker: Speaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_a_map(Path(MAP))
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / "runtime.md").read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) >= 12
     names: dict[str, Any] = {}
     with ChatServer(lambda body: json.dumps(make_payload("Hosted"))) as server:
         monkeypatch.setenv("OPENAI_API_BASE", server.url)
         monkeypatch.setenv("OPENAI_API_KEY", "a key")
-        for number, block in enumerate(blocks):
-            exec(compile(block, f"runtime.md, block {number + 1}", "exec"), names)
+        assert run_blocks("runtime.md", names) >= 12
         assert len(server.received) == 1
     said = capsys.readouterr().out
     assert "tempo: 'slw' is none of very_slow, slow, medium, fast, very_fast, and no number" in said
@@ -86,28 +80,7 @@ def test_every_block_of_the_page_runs_in_its_order(
 
 @pytest.mark.long
 def test_the_notebook_runs_and_its_cells_show_players(speaker: Speaker) -> None:
-    notebook = json.loads((DOCS / "runtime.ipynb").read_text(encoding="utf-8"))
-    assert all(not cell.get("outputs") for cell in notebook["cells"]), "clear the outputs"
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     names: dict[str, Any] = {}
-    shown = asyncio.run(_run(cells, names))
+    shown = asyncio.run(run_cells(code_cells("runtime.ipynb"), names))
     assert sum("<audio controls" in page for page in shown) >= 5
     assert len(names["layered"].stems) == 6
-
-
-async def _run(cells: list[str], names: dict[str, Any]) -> list[str]:
-    """What each cell shows of its last line, in a running event loop, as in a notebook."""
-    shown = []
-    for number, cell in enumerate(cells):
-        tree = ast.parse(cell)
-        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-        for part, mode in ((tree, "exec"), (last and ast.Expression(last.value), "eval")):
-            if part is None:
-                continue
-            code = compile(part, f"cell {number + 1}", mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            value = eval(code, names)  # noqa: S307 (our own page)
-            if inspect.isawaitable(value):
-                value = await value
-            if mode == "eval" and hasattr(value, "_repr_html_"):
-                shown.append(value._repr_html_())
-    return shown

@@ -170,6 +170,8 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
             encode(raw, audio, kind, "VORBIS" if kind == "OGG" else subtype, texts)
     except (OSError, soundfile.LibsndfileError, ValueError) as error:
         raise cannot_be_written(path, error) from error
+    except AssertionError as error:  # what soundfile says of a file that takes fewer samples than it was given
+        raise AudioError(f"{path}: cannot be written (the disk took only a part of it; is it full?)") from error
 
 
 def format_for(path: Path, sample_rate: int) -> str:

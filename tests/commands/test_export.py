@@ -334,14 +334,15 @@ def test_chat_files_are_what_trainers_read(root: Path, tmp_path: Path) -> None:
 
 
 def test_rows_whose_candidates_sound_alike_make_no_pair() -> None:
-    from latentscore_data.core.export.chat import best_and_worst
+    from latentscore_data.core.training.preference import Pair, row_pair
 
     good, other = make_payload("Good"), make_payload("Other")
     scored = {"config_candidates": [good, other, None, good], "candidate_scores": {"clap": [0.5, -0.5, None, 0.1]}}
-    assert best_and_worst(make_scored(1, **scored)) == ("clap", (good, 0.5), (other, -0.5))
+    row = make_scored(1, **scored)
+    assert row_pair(row) == Pair(row, "clap", good, other, 0.5, -0.5)
     for scores in ([0.5, 0.5], [0.5, None], []):
         row = make_scored(1, config_candidates=[good, other], candidate_scores={"clap": scores})
-        assert best_and_worst(row) is None
+        assert row_pair(row) is None
 
 
 @pytest.mark.ml

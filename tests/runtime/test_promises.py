@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from mido import MidiFile
 
+from conftest import SRC
 from latentscore import (
     FIELDS,
     Audio,
@@ -242,3 +243,18 @@ def test_tags_are_carried_from_file_to_file(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.flac", Audio(np.zeros((5, 2), np.float32), RATE), tags)
     write_audio(tmp_path / "b.wav", read_audio(tmp_path / "a.flac"))
     assert read_audio(tmp_path / "b.wav").tags == tags
+
+
+def test_a_sound_file_on_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    """In a process of its own: a limit on the size of files, which the kernel refuses as a full disk does."""
+    code = (
+        "import resource, sys, numpy as np, latentscore as ls\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "try:\n    ls.write_audio(sys.argv[1], ls.Audio(np.zeros((48_000, 2), np.float32), 48_000))\n"
+        "except ls.AudioError as error:\n    print(error)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.wav")], capture_output=True, text=True, check=True, cwd=SRC
+    )
+    assert "a.wav: cannot be written" in out.stdout
+    assert list(tmp_path.iterdir()) == []

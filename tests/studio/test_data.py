@@ -123,6 +123,35 @@ class TestMarks:
 
 
 class TestPlaces:
+    def test_rounds_are_a_table_and_a_damaged_one_is_named(self, root: Path):
+        line = {"model": "start", "clap": 0.2, "acoustic": 0.3, "entropy": 0.6, "answered": 1.0, "learned": 0}
+        better = {
+            **line,
+            "model": "r-1",
+            "clap": 0.25,
+            "against_round_0": 0.05,
+            "low": 0.01,
+            "high": 0.09,
+            "learned": 40,
+        }
+        rounds = [{"round": 0, **line}, {"round": 1, **better}]
+        table = {
+            "judge": "clap",
+            "guide": "acoustic",
+            "best": "r-1",
+            "stopped": "all rounds are made",
+            "rounds": rounds,
+        }
+        replace_json(root / ".improve" / "first" / "rounds.json", table)
+        replace_json(root / ".improve" / "second" / "rounds.json", {"judge": "clap"})
+        first, second = Places(Workspace(root)).listed()["rounds"]
+        assert (first["id"], first["best"], first["judge"]) == ("first", "r-1", "clap")
+        assert [(one["judge"], one["guide"], one["low"]) for one in first["rounds"]] == [
+            (0.2, 0.3, None),
+            (0.25, 0.3, 0.01),
+        ]
+        assert second["status"].startswith("damaged")
+
     def test_only_listed_files_of_an_opened_report_are_served(self, root: Path):
         workspace = Workspace(root)
         folder = workspace.bench_dir / "first"
@@ -248,6 +277,8 @@ class TestInChromium:
             page.wait_for_selector("html.playing")
             page.locator(".pairing .button").first.click()
             until(page, "document.querySelector('#toast').textContent.startsWith('Noted')")
+            until(page, "document.querySelectorAll('.peoplesay').length === 2")
+            until(page, "document.querySelectorAll('.strengths li').length === 2")
             page.select_option("select[aria-label=Mark]", "bad")
             until(page, "/^1 of/.test(document.querySelector('.count').textContent)")
             assert page.errors == []

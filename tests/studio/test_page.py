@@ -99,6 +99,28 @@ def test_a_changed_field_sounds_without_a_gap_and_can_be_undone(page: Any):
     until(page, f"location.hash === {before!r}")
 
 
+def test_a_change_is_heard_from_an_excerpt_until_the_whole_piece_is_rendered(page: Any):
+    engine(page, "e.seek(8)")
+    asked: list[dict[str, Any]] = []
+    page.on("request", lambda request: request.url.endswith("/api/sound") and asked.append(request.post_data_json))
+    page.locator("#field-motion").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    for _ in range(600):
+        page.wait_for_timeout(50)
+        if asked and "length" not in asked[-1] and not page.evaluate("document.querySelector('.loading') !== null"):
+            break
+    assert asked[0]["length"] >= 10
+    assert asked[0]["begin"] >= 8
+    assert "length" not in asked[-1]
+    assert {asked[0]["seconds"], asked[-1]["seconds"]} == {60}
+    engine(page, "e.seek(40)")
+    page.wait_for_timeout(700)
+    until_sounding(page)
+    assert engine(page, "e.position()") > 40, "the whole piece is there, not only its excerpt"
+    page.evaluate("document.activeElement.blur()")
+
+
 def test_the_address_is_the_piece_in_a_second_tab(page: Any, studio: StudioProcess):
     title = page.locator(".title").inner_text()
     brightness = page.locator("#field-brightness").get_attribute("aria-valuetext")

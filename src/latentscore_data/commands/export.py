@@ -34,6 +34,9 @@ PublicOption = Annotated[bool, typer.Option("--public", help="With --push: a pub
 SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="Take only this split. Repeatable.", metavar="SPLIT")
 ]
+MarksOption = Annotated[
+    bool, typer.Option("--marks", help="Preference pairs: the studio's answers stand before scores.")
+]
 
 
 @app.command("model")
@@ -101,6 +104,7 @@ def export_dataset(
     leave_out_bad: Annotated[
         bool, typer.Option("--leave-out-bad", help="Without the rows that are marked bad in the studio.")
     ] = False,
+    marks: MarksOption = False,
     audio: Annotated[bool | None, typer.Option("--audio", help="Add the winners' sounds as a column of FLAC.")] = None,
     exclude: Annotated[
         list[str] | None,
@@ -120,7 +124,13 @@ def export_dataset(
     """
     settings = load(
         export=chosen(
-            license=license, splits=split, name=name, audio=audio, exclude=exclude, leave_out_bad=leave_out_bad or None
+            license=license,
+            splits=split,
+            name=name,
+            audio=audio,
+            exclude=exclude,
+            leave_out_bad=leave_out_bad or None,
+            marks=marks or None,
         )
     )
     show(_export("dataset", settings, out, overwrite, push, public))
@@ -129,6 +139,7 @@ def export_dataset(
 @app.command("chat")
 def export_chat(
     split: SplitOption = None,
+    marks: MarksOption = False,
     out: OutOption = None,
     overwrite: ReplaceOption = False,
     push: PushOption = None,
@@ -140,7 +151,7 @@ def export_chat(
 
         lsdata export chat --split SFT-Train --split SFT-Val
     """
-    settings = load(export=chosen(splits=split))
+    settings = load(export=chosen(splits=split, marks=marks or None))
     show(_export("chat", settings, out, overwrite, push, public))
 
 

@@ -169,6 +169,34 @@ def grpo(
 
 @app.command()
 @with_flags("wanted", SETTING_FLAGS)
+def dpo(
+    wanted: dict[str, Any],
+    adapter: AdapterOption = None,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    run_id: RunIdOption = None,
+    resume: ResumeOption = "auto",
+    force: ForceOption = False,
+    detach: DetachOption = False,
+    yes: YesOption = False,
+    evaluate: EvaluateOption = False,
+    require_improvement: RequireOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Prefer the best candidate of each GRPO row to its worst one (DPO).
+
+    Examples:
+
+        lsdata train dpo --base-model tiny-random --max-steps 10
+        lsdata train dpo --adapter sft-gemma-3-270m-it-1a2b3c4d --set dpo.margin=1.5
+    """
+    settings = _settings(wanted, dry_run)
+    choices = Choices("dpo", run_id, adapter, preset or [], set_ or [])
+    _start(settings, choices, StartOptions(resume, force, detach, yes, evaluate, require_improvement), dry_run)
+
+
+@app.command()
+@with_flags("wanted", SETTING_FLAGS)
 def sweep(
     wanted: dict[str, Any],
     family: Annotated[str, typer.Argument(help="lora_rank, learning_rate, grpo_beta or batch_size.")],

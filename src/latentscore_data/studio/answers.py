@@ -154,8 +154,9 @@ class Answers:
         check_route(model, self._settings.llm)
         capped = LLMSettings(**{**self._settings.llm.model_dump(), "max_cost": cap_usd if source.paid else None})
         llm = connect(
-            model, capped, cache_path=self._workspace.llm_cache, ledger=Ledger(self._workspace.ledger), stage="studio"
-        )
+            model, capped, cache_path=self._workspace.llm_cache, ledger=Ledger(self._workspace.ledger), stage="studio",
+            runs=self._workspace.train_dir,
+        )  # fmt: skip
         asked = questions(typed_row(vibe), self._settings.configs.model_copy(update={"n": n}))
         try:
             payloads, errors = await ask_for_candidates(asked, llm)

@@ -11,7 +11,7 @@ from typing import Any
 from latentscore import RENDERER_VERSION, MusicConfig, MusicConfigPrompt, parse_config, parse_payload, starter_pairs
 from latentscore.labels import FIELDS, beats_per_minute
 from latentscore_data.core.base.errors import InputError, MissingError
-from latentscore_data.core.base.marks import VERDICTS, Mark
+from latentscore_data.core.base.marks import VERDICTS, Mark, read_preferences
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -24,13 +24,15 @@ from latentscore_data.studio.answers import Answers, as_dicts, in_thread, variat
 from latentscore_data.studio.exchange import Call, Reply, as_json
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
-from latentscore_data.studio.renders import FORMATS, Renders, Sound
+from latentscore_data.studio.preferences import by_source
+from latentscore_data.studio.renders import FORMATS, PLAYED, Renders, Sound
 from latentscore_data.studio.rows import SORTS, Rows, Wanted
 from latentscore_data.studio.streams import LONGEST_BLOCK_SECONDS, Streams
 
 LONGEST_VIBE = 4000
 LONGEST_SECONDS = 300.0
 MOST_CANDIDATES = 8
+LONGEST_EXCERPT = 20.0
 HIGHEST_SEED = 2**32 - 1
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -171,7 +173,7 @@ async def why(studio: Studio, call: Call) -> Reply:
 
 
 async def sound(studio: Studio, call: Call) -> Reply:
-    """One config as sound, in one of the formats of :data:`renders.FORMATS`."""
+    """One config as sound, in one of the formats of :data:`renders.FORMATS`; or an excerpt of it, to play."""
     kind = call.text("format", 10, "pcm")
     if kind not in FORMATS:
         raise InputError(f"format {kind!r} is unknown", f"formats: {', '.join(FORMATS)}")
@@ -181,7 +183,11 @@ async def sound(studio: Studio, call: Call) -> Reply:
         call.number("seconds", 0.5, LONGEST_SECONDS, 60.0),
         kind,
         call.text("title", 200, ""),
+        call.number("begin", 0.0, LONGEST_SECONDS, 0.0),
+        call.number("length", 0.5, LONGEST_EXCERPT, 8.0) if "length" in call.data else None,
     )
+    if wanted.length is not None and kind not in PLAYED:
+        raise InputError(f"an excerpt cannot be {kind}", f"formats of an excerpt: {', '.join(PLAYED)}")
     (data,) = await call.wait(studio.renders.sound(wanted))
     return Reply(data, FORMATS[kind])
 
@@ -237,6 +243,11 @@ async def prefer(studio: Studio, call: Call) -> Reply:
         studio.rows.prefer, call.text("id", 2000), call.whole("better", 0, 255, 0), call.whole("worse", 0, 255, 0)
     )
     return as_json({"marked": True})
+
+
+async def preferences(studio: Studio, call: Call) -> Reply:
+    """What the answers to "which fits better?" say about sources and about the scorer."""
+    return as_json(await in_thread(lambda: by_source(read_preferences(studio.workspace.root))))
 
 
 async def places(studio: Studio, call: Call) -> Reply:
@@ -333,6 +344,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/api/row"): row,
     ("POST", "/api/mark"): mark,
     ("POST", "/api/prefer"): prefer,
+    ("GET", "/api/preferences"): preferences,
     ("GET", "/api/places"): places,
     ("POST", "/api/open"): open_place,
     ("GET", "/api/playlists"): playlists,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import logging
+import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from latentscore import InvalidConfigError
 from latentscore.errors import LatentScoreError
 from latentscore_data.core.base.display import clean, redact
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
 from latentscore_data.core.compute.workers import WorkerFailure
 from latentscore_data.studio.api import ROUTES, Handler, Studio
 from latentscore_data.studio.exchange import Call, Gone, Reply, as_json
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MOST_BODY_BYTES = 512 * 1024
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -174,13 +178,16 @@ def _endpoint(handler: Handler, studio: Studio, access: Access) -> Any:
 def _failure(error: Exception) -> Reply:
     """The error as the page shows it: what failed, and what to do."""
     if isinstance(error, LsdataError):
-        status = {InputError: 400, MissingError: 404, StoppedError: 402}.get(type(error), 500)
+        status = {InputError: 400, MissingError: 404, StoppedError: 402, OutputError: 507}.get(type(error), 500)
         return as_json({"error": redact(clean(error.message)), "remedy": redact(clean(error.remedy))}, status)
     if isinstance(error, InvalidConfigError | LatentScoreError):
         return as_json({"error": clean(str(error)), "remedy": ""}, 400)
     if isinstance(error, WorkerFailure):
+        full = any(os.strerror(code) in error.message for code in FULL_DISK)
+        remedy = f"free some disk space under {tempfile.gettempdir()}" if full else "try again"
         return as_json(
-            {"error": f"the sound could not be rendered: {clean(error.message)}", "remedy": "try again"}, 500
+            {"error": f"the sound could not be rendered: {clean(error.message)}", "remedy": remedy},
+            507 if full else 500,
         )
     log.error("a request failed", exc_info=error)
     return as_json({"error": "this is a bug in lsdata; its terminal shows more", "remedy": ""}, 500)

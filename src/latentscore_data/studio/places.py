@@ -23,6 +23,9 @@ SERVED = {
 }
 """The files of a report that are served, with their media types."""
 
+ROUNDS = ".improve/*/rounds.json"
+"""Where the rounds of a model's improvement are listed, under the data root."""
+
 MOST_FILES = 50_000
 MOST_OPEN = 8
 """Reports that stay open; the oldest closes."""
@@ -39,9 +42,10 @@ class Places:
         self._open: OrderedDict[str, dict[str, Path]] = OrderedDict()
 
     def listed(self) -> dict[str, Any]:
-        """Runs with their curves, benchmarks and reports, each with the name that :meth:`open` takes."""
+        """Runs with their curves, rounds of improve, benchmarks and reports, each with the name that :meth:`open` takes."""
         return {
             "runs": [_run(run) for run in find_runs(self._workspace.train_dir)],
+            "rounds": [_rounds(path) for path in sorted(self._workspace.root.glob(ROUNDS))],
             "pages": [
                 {"id": name, "kind": name.partition("/")[0], "name": page.parent.name, **_headline(page.parent)}
                 for name, page in self._pages().items()
@@ -90,6 +94,28 @@ def _run(run: RunFolder) -> dict[str, Any]:
     kept = {name: points[:: math.ceil(len(points) / MOST_POINTS)] for name, points in curves.items()}
     facts = {name: str(record.get(name, "")) for name in ("kind", "base_model", "status")}
     return {"id": run.run_id, "done": run.done, **facts, "curves": kept}
+
+
+def _rounds(path: Path) -> dict[str, Any]:
+    """The rounds of one improvement as a table: models, mean scores, the judge against round 0."""
+    name = path.parent.name
+    try:
+        found = read_object(path, f"delete {path.parent}")
+        judge, guide = str(found["judge"]), str(found["guide"])
+        lines = [
+            {
+                "round": int(line["round"]),
+                "model": str(line["model"]),
+                "judge": line.get(judge),
+                "guide": line.get(guide),
+                **{key: line.get(key) for key in ("against_round_0", "low", "high", "entropy", "answered", "learned")},
+            }
+            for line in found["rounds"]
+        ]
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return {"id": name, "status": f"damaged: {error}", "rounds": []}
+    facts = {key: str(found.get(key) or "") for key in ("best", "stopped")}
+    return {"id": name, "judge": judge, "guide": guide, **facts, "rounds": lines}
 
 
 def _headline(folder: Path) -> dict[str, Any]:

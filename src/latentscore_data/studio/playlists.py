@@ -9,7 +9,7 @@ from typing import Any
 
 from latentscore import parse_payload
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.jsonl import read_object, replace_json
+from latentscore_data.core.base.jsonl import read_object, replace_json, writing
 from latentscore_data.core.base.seeds import digest
 
 MOST_PIECES = 200
@@ -46,7 +46,8 @@ class Playlists:
             raise InputError(f"there are {MOST_PLAYLISTS} playlists already", "delete one first")
         saved = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         value = {"name": name, "saved": saved, "pieces": [_checked(piece) for piece in pieces]}
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            self._folder.mkdir(parents=True, exist_ok=True)
         replace_json(path, value)
 
     def load(self, name: str) -> dict[str, Any]:
@@ -61,8 +62,10 @@ class Playlists:
         return {"name": name, "pieces": [_checked(piece) for piece in pieces]}
 
     def delete(self, name: str) -> None:
-        """Remove a playlist; one that is not there is no error."""
-        self._path(name).unlink(missing_ok=True)
+        """Remove a playlist; one that is not there is no error. Raises :class:`OutputError`."""
+        path = self._path(name)
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{digest('playlist', name.strip())[:24]}.json"

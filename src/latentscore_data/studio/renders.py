@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tempfile
 import threading
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import latentscore
-from latentscore import MusicConfigPrompt, parse_config, write_audio
+from latentscore import MusicConfig, MusicConfigPrompt, parse_config
+from latentscore.synth.excerpt import render_excerpt
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.compute.workers import WorkerPool
+from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.scoring.clips import Clip, make_clip, mp3_bytes
+from latentscore_data.core.scoring.clips import Clip, flac_bytes, make_clip, mp3_bytes, sound_bytes
 from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, make_worker
 from latentscore_data.core.scoring.types import EmbeddingScorer, Scorer
+
+log = logging.getLogger(__name__)
 
 KEPT_BYTES = 96 * 2**20
 """Encoded sounds that are kept for a second request: undo, A/B, a second tab."""
@@ -52,11 +56,14 @@ class Sound:
     seconds: float
     format: str
     title: str = ""
+    begin: float = 0.0
+    length: float | None = None
+    """With a length: only so many seconds from ``begin`` on, about as the whole piece has them, in a tenth of the time."""
 
     @property
     def key(self) -> str:
         config = sorted((name, value) for name, value in self.config.items())
-        return digest(config, self.seed, f"{self.seconds:g}", self.format, self.title)
+        return digest(config, self.seed, f"{self.seconds:g}", self.format, self.title, self.begin, self.length)
 
 
 def make_studio_worker() -> Callable[..., Any]:
@@ -77,21 +84,22 @@ def encode(sound: Sound) -> bytes:
     """The sound as the bytes of a file."""
     config = parse_config(sound.config)
     if sound.format == "midi":
-        numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
-        return _written(
-            ".mid", lambda path: latentscore.write_midi(path, latentscore.compose(numbers, sound.seconds, sound.seed))
-        )
-    audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
-    if sound.format in PLAYED:
-        plain = latentscore.Audio(audio.samples, audio.sample_rate)
-        ending = ".flac" if sound.format == "flac-16" else ".wav"
-        return _written(ending, lambda path: write_audio(path, plain, subtype="PCM_16"))
+        return _midi(config.to_config() if isinstance(config, MusicConfigPrompt) else config, sound)
+    if sound.length is not None:
+        audio = render_excerpt(config, sound.seconds, sound.begin, sound.length, sound.seed)
+    else:
+        audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
     named = audio.tagged(title=sound.title)
-    if sound.format == "mp3":
-        return mp3_bytes(named)
-    if sound.format == "stems":
-        return _stems(audio, sound.title)
-    return _written(f".{sound.format}", lambda path: write_audio(path, named))
+    match sound.format:
+        case "pcm" | "flac-16":
+            plain = latentscore.Audio(audio.samples, audio.sample_rate)
+            return sound_bytes(plain, "WAV" if sound.format == "pcm" else "FLAC", "PCM_16")
+        case "mp3":
+            return mp3_bytes(named)
+        case "stems":
+            return _stems(audio, sound.title)
+        case _:
+            return sound_bytes(named, sound.format.upper(), "PCM_24")
 
 
 def _stems(audio: latentscore.Audio, title: str) -> bytes:
@@ -105,14 +113,14 @@ def _stems(audio: latentscore.Audio, title: str) -> bytes:
             samples = stem.samples / np.float32(highest)
             tags = {**audio.tags, "title": f"{title} ({layer})", "layer": layer}
             share = latentscore.Audio(samples, stem.sample_rate, tags=tags)
-            archive.writestr(f"{layer}.flac", _written(".flac", lambda path, s=share: write_audio(path, s)))
+            archive.writestr(f"{layer}.flac", flac_bytes(share))
     return packed.getvalue()
 
 
-def _written(ending: str, write: Callable[[Path], None]) -> bytes:
+def _midi(config: MusicConfig, sound: Sound) -> bytes:
     with tempfile.TemporaryDirectory(prefix="lsdata-studio-") as folder:
-        path = Path(folder) / f"sound{ending}"
-        write(path)
+        path = Path(folder) / "notes.mid"
+        latentscore.write_midi(path, latentscore.compose(config, sound.seconds, sound.seed))
         return path.read_bytes()
 
 
@@ -141,7 +149,7 @@ class Renders:
             future: Future[bytes] = Future()
             future.set_result(known)
             return future
-        future = self.pool.submit("sound", sound)
+        future = self.run("sound", sound)
         future.add_done_callback(lambda done: self._keep(sound.key, done))
         return future
 
@@ -155,6 +163,35 @@ class Renders:
             self._bytes += len(done.result())
             while self._bytes > KEPT_BYTES:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
+
+    def run(self, *args: Any, tries: int = 2) -> Future[Any]:
+        """A call in a worker, made once more where its process dies: killed for memory, or by a laptop that ran out of it."""
+        asked: Future[Any] = Future()
+
+        def begin(left: int) -> None:
+            inner = self.pool.submit(*args)
+            inner.add_done_callback(lambda done: finish(done, left))
+            asked.add_done_callback(lambda ended: ended.cancelled() and inner.cancel())
+
+        def finish(done: Future[Any], left: int) -> None:
+            if done.cancelled():
+                asked.cancel()
+            elif (
+                isinstance(error := done.exception(), WorkerFailure)
+                and error.kind == "died"
+                and left > 1
+                and not asked.cancelled()
+            ):
+                log.warning("a rendering process died (%s); its sound is rendered again", error.message)
+                try:
+                    begin(left - 1)
+                except RuntimeError as closed:  # the server is ending
+                    asked.set_exception(closed)
+            elif asked.set_running_or_notify_cancel():
+                asked.set_exception(error) if error else asked.set_result(done.result())
+
+        begin(tries)
+        return asked
 
     def clip(self, payload: Mapping[str, Any], scoring: ScoringSettings) -> Future[Clip]:
         """The payload's piece as it was scored, as a clip, later."""
@@ -191,9 +228,7 @@ class SharedRenderer:
 
     def submit(self, request: RenderRequest) -> Future[Rendered]:
         wanted = request.want_audio or self._needs_audio
-        return self._renders.pool.submit(
-            "score", dict(request.config), self._seconds, self._seed, self._embedders, wanted
-        )
+        return self._renders.run("score", dict(request.config), self._seconds, self._seed, self._embedders, wanted)
 
     def release(self) -> None:
         """Nothing is held back: the page asks for a few sounds at a time."""

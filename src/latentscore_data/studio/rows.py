@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from latentscore.config import MusicConfigPromptPayload
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import MAX_LINE_BYTES, read_lines
-from latentscore_data.core.base.marks import Mark, add_mark, add_preference, read_marks
+from latentscore_data.core.base.marks import Mark, add_mark, add_preference, read_marks, read_preferences
 from latentscore_data.core.base.rows import LEVELS, SPLITS, ScoredRow
 from latentscore_data.core.base.settings import BUILTIN_MODEL, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -24,6 +24,7 @@ from latentscore_data.core.configs.candidate_generation import questions
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import LiteLLM
 from latentscore_data.core.llm.types import Question
+from latentscore_data.studio.preferences import by_candidate, preference_of
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ class Rows:
         mark = read_marks(self._workspace.root).get(row_id, Mark())
         scorer = next(iter(row.candidate_scores), None)
         scores = row.candidate_scores.get(scorer or "", [])
+        people = by_candidate(row, read_preferences(self._workspace.root))
         return {
             **line.shown(mark),
             "vibe": row.vibe_original,
@@ -163,7 +165,7 @@ class Rows:
             "best": row.best_index,
             "error": row.config_error,
             "candidates": [
-                {"payload": payload, "score": scores[i] if i < len(scores) else None,
+                {"payload": payload, "score": scores[i] if i < len(scores) else None, "people": people.get(i),
                  "all_scores": {name: values[i] for name, values in row.candidate_scores.items() if i < len(values)}}
                 for i, payload in enumerate(row.config_candidates)
             ],
@@ -178,10 +180,7 @@ class Rows:
     def prefer(self, row_id: str, better: int, worse: int) -> None:
         """Append that one candidate of a row fits better than another one."""
         row = self._whole(self._line(row_id))
-        found = [row.config_candidates[i] if i < len(row.config_candidates) else None for i in (better, worse)]
-        if found[0] is None or found[1] is None or better == worse:
-            raise InputError(f"row {row_id[:100]!r} has no candidates {better} and {worse}")
-        add_preference(self._workspace.root, row_id, row.vibe_original, found[0], found[1])
+        add_preference(self._workspace.root, preference_of(row, better, worse))
 
     def _asked(self, row: ScoredRow) -> dict[str, Any]:
         """The exact question, and what came of each try."""

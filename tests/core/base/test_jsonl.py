@@ -131,10 +131,13 @@ def test_a_full_disk_is_one_clear_error_and_whole_lines(tmp_path: Path) -> None:
             out.append({"a": "x" * 60})
             with pytest.raises(OutputError, match="cannot be written"):
                 out.append({"a": "y" * 60})
+        with pytest.raises(OutputError, match="cannot be written"):
+            replace_rows(tmp_path / "whole.jsonl", [{"a": "z" * 200}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert [value for _, value in read_lines(path)] == [{"a": "x" * 60}]
+    assert os.listdir(tmp_path) == ["a.jsonl"]
 
 
 def test_rows_from_elsewhere_get_an_id_from_their_content(tmp_path: Path) -> None:

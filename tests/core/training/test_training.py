@@ -26,7 +26,7 @@ from latentscore_data.core.training import chat
 from latentscore_data.core.training.base_models import load_base, load_trained
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, open_run
-from training_runs import SFT_STEPS, quotes, ready, short_system, train, write_rows
+from training_runs import SFT_STEPS, quotes, ready, short_system, train, training_row, write_rows
 
 pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread", "short_prompt")]
 
@@ -533,3 +533,49 @@ def test_a_run_that_is_forced_onto_other_rows_trains_on_them(workspace: Workspac
     assert all((row.config_payload or {})["config"]["tempo"] == "very_fast" for row in old.folder.rows("train"))
     assert new.folder.other_rows(new.spec) == []
     assert new.folder.other_rows(old.spec) == ["train", "val"]
+
+
+def write_pairs(workspace: Workspace) -> None:
+    """In every row the dark answer is the better one."""
+    dark, bright = (
+        make_payload(brightness=label, tempo=speed) for label, speed in (("dark", "slow"), ("bright", "fast"))
+    )
+    scores = {"config_candidates": [dark, bright], "config_payload": dark, "candidate_scores": {"clap": [0.9, 0.1]}}
+    rows = [training_row(number).model_copy(update=scores) for number in range(12)]
+    replace_rows(workspace.scored("GRPO"), rows)
+    replace_rows(workspace.scored("SFT-Val"), rows[:3])
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_dpo_from_an_sft_run_learns_to_prefer_and_ends_the_same_after_a_crash(trained: Trained, method: str) -> None:
+    _, first = trained
+    workspace = Workspace(first.path.parents[1].parent / f"pairs-{method}")
+    write_pairs(workspace)
+    workspace.train_dir.mkdir(parents=True, exist_ok=True)
+    (workspace.train_dir / first.run_id).symlink_to(first.path)
+    quick = ("optim.max_steps=8", "checkpoint.every_steps=4", "optim.learning_rate=1e-3", f"method={method}")
+
+    def stop(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    whole = train(workspace, "dpo", *quick, adapter=first.run_id, run_id="whole")
+    assert whole.record()["adapter"] == first.run_id
+    assert whole.record()["chosen_by"] == ["clap"]
+    assert whole.record()["audit"]["rows"] == {"train": 12, "val": 3}
+    seen = whole.history()
+    assert seen[0]["loss"] == pytest.approx(math.log(2), abs=1e-3), "before the first step policy and reference agree"
+    assert [line["rewards/accuracies"] for line in seen if "rewards/accuracies" in line][-1] == 1.0
+    assert [line["eval_loss"] for line in seen if "eval_loss" in line][-1] < math.log(2) - 0.02
+
+    cut = ready(workspace, "dpo", *quick, adapter=first.run_id, run_id="cut")
+    with pytest.raises(KeyboardInterrupt):
+        run_training(cut.spec, cut.folder.path, stop)
+    run_training(cut.spec, cut.folder.path)
+    assert losses(cut.folder) == pytest.approx(losses(whole), abs=1e-4)
+
+    base = {"base_model": first.run_id} if method == "lora" else {}
+    further = train(
+        workspace, "dpo", "optim.max_steps=2", f"method={method}", adapter="whole", run_id="further", **base
+    )
+    assert losses(further)[0] == pytest.approx(math.log(2), abs=1e-3), "the reference is the run that it goes on from"
+    further.verify()

@@ -282,13 +282,18 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
     try:
         with writing(path):
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(fd, "wb") as out:
+        out = os.fdopen(fd, "wb")
+        try:
             for chunk in chunks:
                 with writing(path):
                     out.write(chunk)
             with writing(path):
                 out.flush()
                 os.fsync(out.fileno())
+        finally:
+            # Closing writes what a full disk has refused once more.
+            with writing(path):
+                out.close()
         with writing(path):
             draft.replace(path)
     finally:

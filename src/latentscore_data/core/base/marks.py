@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from latentscore_data.core.base.jsonl import Appender, read_lines
+from latentscore_data.core.base.seeds import digest
 
 Verdict = Literal["good", "bad", "none"]
 VERDICTS: tuple[Verdict, ...] = ("good", "bad", "none")
@@ -21,6 +23,32 @@ class Mark:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Preference:
+    """One answer to "which fits better?": two whole payloads for one vibe, what gave each, and their scores at that time."""
+
+    row_id: str
+    vibe: str
+    better: dict[str, Any]
+    worse: dict[str, Any]
+    better_source: str = ""
+    worse_source: str = ""
+    better_score: float | None = None
+    worse_score: float | None = None
+    document: str = ""
+    """The source document of the row: answers of one document are not independent."""
+
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """The row and its two configs, whichever was better."""
+        return (self.row_id, *sorted(config_digest(payload) for payload in (self.better, self.worse)))
+
+
+def config_digest(payload: Mapping[str, Any]) -> str:
+    """A name for the config of a payload, the same for equal configs."""
+    return digest(sorted(dict(payload["config"]).items()))
+
+
 def marks_file(root: Path) -> Path:
     """Where the marks of a workspace are kept. The file is only ever appended to."""
     return root / ".marks" / "marks.jsonl"
@@ -31,9 +59,9 @@ def add_mark(root: Path, row_id: str, mark: Mark) -> None:
     _append(root, {"kind": "mark", "row_id": row_id, "verdict": mark.verdict, "note": mark.note})
 
 
-def add_preference(root: Path, row_id: str, vibe: str, better: dict[str, Any], worse: dict[str, Any]) -> None:
+def add_preference(root: Path, preference: Preference) -> None:
     """Append that of two payloads for a vibe one fits better. Raises :class:`OutputError` when the disk refuses."""
-    _append(root, {"kind": "pair", "row_id": row_id, "vibe": vibe, "better": better, "worse": worse})
+    _append(root, {"kind": "pair", **asdict(preference)})
 
 
 def _append(root: Path, line: dict[str, Any]) -> None:
@@ -50,6 +78,26 @@ def read_marks(root: Path) -> dict[str, Mark]:
         if line.get("kind") == "mark" and line.get("verdict") in VERDICTS:
             found[str(line.get("row_id"))] = Mark(line["verdict"], str(line.get("note") or ""))
     return {row_id: mark for row_id, mark in found.items() if mark != Mark()}
+
+
+def read_preferences(root: Path) -> list[Preference]:
+    """Every answered pair once, in file order; the newest answer counts. Lines without two configs are left out.
+
+    Raises :class:`InputError` for a damaged file.
+    """
+    path = marks_file(root)
+    found: dict[tuple[str, ...], Preference] = {}
+    names = {one.name for one in fields(Preference)}
+    for _, line in read_lines(path, torn="drop") if path.exists() else ():
+        if line.get("kind") == "pair" and all(_has_config(line.get(side)) for side in ("better", "worse")):
+            known = {name: value for name, value in line.items() if name in names}
+            one = Preference(**{"row_id": "", "vibe": "", **known})
+            found[one.pair] = one
+    return list(found.values())
+
+
+def _has_config(payload: Any) -> bool:
+    return isinstance(payload, dict) and isinstance(payload.get("config"), dict)
 
 
 def bad_rows(root: Path) -> frozenset[str]:

@@ -309,7 +309,7 @@ class SearchSettings(Section):
 
 class OptimSettings(Section):
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """Highest learning rate; empty for the recipe's (2e-4 for SFT, 1e-5 for GRPO)."""
+    """Highest learning rate; empty for the recipe's (2e-4 for SFT, 1e-5 for GRPO and DPO)."""
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """How the learning rate falls."""
     warmup: float = Field(default=0.06, ge=0)
@@ -319,14 +319,14 @@ class OptimSettings(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the rows; empty for the recipe's (3 for SFT, 1 for GRPO)."""
+    """Passes over the rows; empty for the recipe's (3 for SFT, 1 for GRPO and DPO)."""
     max_steps: int | None = Field(default=None, ge=1)
     """Exact number of optimizer steps; empty to follow the epochs."""
 
 
 class BatchSettings(Section):
     size: int | None = Field(default=None, ge=1)
-    """Rows (SFT) or completions (GRPO) per step; empty for the recipe's (16 and 32)."""
+    """Rows (SFT), completions (GRPO) or pairs (DPO) per step; empty for the recipe's (16, 32 and 16)."""
     per_device: int | None = Field(default=None, ge=1)
     """How many of them go through the model at once, the rest is accumulated; empty for at most 8."""
 
@@ -378,6 +378,21 @@ class GrpoSettings(Section):
     """Most that equal colours, over-long answers and repetition can cost together."""
 
 
+class DpoSettings(Section):
+    beta: float = Field(default=0.1, gt=0)
+    """How strongly DPO holds on to the model that it starts from."""
+    sft_weight: float = Field(default=0.0, ge=0, le=10)
+    """Weight of a supervised loss on the better answer beside the preference loss; 0 for none."""
+    margin: float = Field(default=1.0, ge=0, le=10)
+    """Least difference of a pair's scores, in standard deviations of the scores of one vibe's candidates; 0 keeps near-ties."""
+    length_ratio: float | None = Field(default=1.25, ge=1)
+    """The longer answer of a pair has at most this many times the characters of the shorter one; empty for any lengths."""
+    split: Literal["SFT-Train", "GRPO"] = "GRPO"
+    """Split whose rows give the pairs; SFT has not seen the vibes of GRPO."""
+    marks: Literal["no", "also", "only"] = "no"
+    """Pairs from the studio's answers to "which fits better?" on rows of the split: also takes them before those by score."""
+
+
 class ModalSettings(Section):
     gpu: str = "L4"
     """GPU of a remote run: T4, L4, A10, L40S, A100-40GB, A100-80GB, H100, H200, B200."""
@@ -413,7 +428,7 @@ class ComputeSettings(Section):
 class TrainSettings(Section):
     skip: bool = False
     """Leave this stage out of run-all."""
-    recipes: list[Literal["sft", "grpo"]] = ["sft"]
+    recipes: list[Literal["sft", "grpo", "dpo"]] = ["sft"]
     """What run-all trains, in this order."""
     on: Literal["here", "modal", "ray"] = "here"
     """Where training runs: on this machine, on Modal or on a Ray cluster."""
@@ -443,6 +458,8 @@ class TrainSettings(Section):
     """Checkpoints and early stopping."""
     grpo: GrpoSettings = GrpoSettings()
     """What GRPO has beyond SFT."""
+    dpo: DpoSettings = DpoSettings()
+    """What DPO has beyond SFT, and how its pairs are made."""
     modal: ModalSettings = ModalSettings()
     """Remote runs."""
 
@@ -520,6 +537,8 @@ class ExportSettings(Section):
     """Write data sets as Parquet beside JSONL: auto does where the hub extra is installed."""
     leave_out_bad: bool = False
     """Leave the rows that are marked bad in the studio out of an exported data set."""
+    marks: bool = False
+    """In preference pairs of data sets and chat files, the studio's answers to "which fits better?" stand before scores."""
     audio: bool = False
     """Add a column of FLAC to data sets, which datasets.Audio decodes and viewers play; needs the hub extra."""
     name: str = "LatentScore vibes and music configs"

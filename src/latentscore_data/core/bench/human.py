@@ -12,13 +12,12 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latentscore import Audio
 from latentscore_data.core.base.errors import InputError, MissingError
@@ -26,7 +25,7 @@ from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.bench.report import json_for_html
-from latentscore_data.core.bench.stats import too_few
+from latentscore_data.core.bench.strengths import Game, fit
 from latentscore_data.core.scoring.clips import without_tags, write_mp3
 
 Json = dict[str, Any]
@@ -293,105 +292,20 @@ def judge(judgements: Sequence[Judgement], pairs: Mapping[str, Json], *, seed: i
     ]
     if not kept:
         raise InputError("no answers are left", "nobody passed the catch trials, or nothing was answered")
-    labels = sorted({pairs[j.pair][side] for j in kept for side in ("a", "b")})
     games = [
-        (labels.index(pairs[j.pair]["a"]), labels.index(pairs[j.pair]["b"]), CHOICES.index(j.choice)) for j in kept
+        Game(pairs[j.pair]["a"], pairs[j.pair]["b"], CHOICES.index(j.choice), pairs[j.pair]["document"]) for j in kept
     ]
-    fitted = bradley_terry(games, len(labels))
-    spread = _resampled(games, [pairs[j.pair]["document"] for j in kept], len(labels), seed, resamples)
-    strengths = []
-    for i in np.argsort(-fitted.strengths):
-        low, high = (None, None) if spread is None else (float(x) for x in np.quantile(spread[:, i], [0.025, 0.975]))
-        record = Counter(_outcome(game, int(i)) for game in games if i in game[:2])
-        interval = f" [{low:+.2f}, {high:+.2f}]" if low is not None and high is not None else ""
-        strengths.append(
-            {
-                "label": labels[i],
-                "strength": float(fitted.strengths[i]),
-                "low": low,
-                "high": high,
-                **{name: record[name] for name in ("won", "lost", "tied")},
-                "in_words": f"{fitted.strengths[i]:+.2f}{interval}, {record['won']} won, {record['lost']} lost, "
-                f"{record['tied']} tied",
-            }
-        )
+    found = fit(games, seed=seed, resamples=resamples)
     return {
         "answers": len(kept),
         "listeners": len(by_listener),
         "left_out": ", ".join(left_out) or "nobody",
         "catch_trials": caught,
-        "tie_parameter": fitted.tie,
-        "strengths": strengths,
+        "tie_parameter": found.tie,
+        "strengths": [{**asdict(player), "in_words": player.in_words} for player in found.players],
     }
-
-
-def _outcome(game: tuple[int, int, int], who: int) -> str:
-    a, _, choice = game
-    if choice == 2:
-        return "tied"
-    return "won" if (choice == 0) == (a == who) else "lost"
 
 
 def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, Json]) -> float | None:
     trials = [(a.choice, pairs[a.pair]["catch"]) for a in answers if pairs[a.pair]["catch"] is not None]
     return sum(choice == right for choice, right in trials) / len(trials) if trials else None
-
-
-@dataclass(frozen=True)
-class Strengths:
-    """Log strengths with mean zero, and Davidson's tie parameter (0: nobody ever ties)."""
-
-    strengths: NDArray[np.float64]
-    tie: float
-
-
-PRIOR_GAMES = 0.1
-"""Weight of an imagined drawn game between each two that met, so that a source that won every pair has a finite strength."""
-
-
-def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: float = PRIOR_GAMES) -> Strengths:
-    """Maximum-likelihood strengths from games (a, b, outcome), where the outcome is 0 (a), 1 (b) or 2 (tie).
-
-    Davidson (1970): P(a) : P(b) : P(tie) = e^a : e^b : nu e^((a+b)/2).
-    """
-    array = np.asarray(games, dtype=np.int64)
-    tally: Counter[tuple[int, int, int]] = Counter(map(tuple, array.tolist()))
-    rows = np.array(list(tally), dtype=np.int64)
-    weights = np.array(list(tally.values()), dtype=np.float64)
-    met = np.array(sorted({(min(a, b), max(a, b)) for a, b, _ in tally}), dtype=np.int64)
-
-    def loss(parameters: NDArray[np.float64]) -> float:
-        strengths, log_tie = parameters[:-1], parameters[-1]
-
-        def log_chances(a: Any, b: Any) -> NDArray[np.float64]:
-            logits = np.stack([strengths[a], strengths[b], log_tie + (strengths[a] + strengths[b]) / 2])
-            return logits - np.logaddexp.reduce(logits, axis=0)
-
-        chances = log_chances(rows[:, 0], rows[:, 1])
-        value = -float((weights * chances[rows[:, 2], np.arange(len(rows))]).sum())
-        imagined = log_chances(met[:, 0], met[:, 1])
-        value -= prior / 2 * float((imagined[0] + imagined[1]).sum())
-        # Strengths only mean something relative to each other; this pins their sum without moving them.
-        return value + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * float(log_tie) ** 2
-
-    from scipy import optimize
-
-    best = optimize.minimize(loss, np.zeros(players + 1), method="L-BFGS-B", bounds=[(-12, 12)] * (players + 1))
-    strengths = best.x[:-1] - best.x[:-1].mean()
-    return Strengths(strengths, float(np.exp(best.x[-1])))
-
-
-def _resampled(
-    games: Sequence[tuple[int, int, int]], documents: Sequence[str], players: int, seed: int, resamples: int
-) -> NDArray[np.float64] | None:
-    """Strengths of resampled source documents, shape (resamples, players); None below eight documents."""
-    names = sorted(set(documents))
-    if too_few(len(names)):
-        return None
-    of_document = [[game for game, d in zip(games, documents, strict=True) if d == name] for name in names]
-    rng = rng_for(seed, "listeners")
-    found = []
-    for _ in range(resamples):
-        drawn = [game for i in rng.integers(len(names), size=len(names)) for game in of_document[int(i)]]
-        found.append(bradley_terry(drawn, players).strengths)
-    return np.array(found)

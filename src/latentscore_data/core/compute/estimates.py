@@ -156,14 +156,17 @@ def estimate_run(spec: TrainSpec, report: Audit, modal: ModalSettings) -> RunEst
     """From rows, tokens and parameters to a range of time and money.
 
     Training costs 6 operations per parameter and token (Kaplan et al. 2020), 4 for a frozen base; GRPO adds the sampling,
-    which waits for one token after the other, and a forward pass of the reference.
+    which waits for one token after the other, and a forward pass of the reference; DPO reads two answers, each twice.
     """
     gpu = check_gpu(modal.gpu)
     hourly = price_per_hour(modal, gpu)
     per_token = 6.0 if spec.method == "full" else 4.0
-    if spec.kind == "sft":
+    if spec.kind != "grpo":
         tokens = report.steps * spec.batch_size * report.row_tokens["p50"]
         decoding = 0.0
+        if spec.kind == "dpo":
+            # Two answers to each prompt, and for both a forward pass of the reference.
+            tokens, per_token = 2 * tokens, per_token + 2.0
     else:
         tokens = report.steps * spec.batch_size * (report.prompt_tokens["p50"] + report.max_completion_tokens)
         per_token += 4.0

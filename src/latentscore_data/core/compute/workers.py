@@ -14,6 +14,7 @@ import queue
 import signal
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
@@ -137,7 +138,7 @@ class _Worker:
         context = multiprocessing.get_context("forkserver") if preload else multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._pipe = ours
-        with _starting(preload):
+        with _starting(preload), _without_main():
             self._process = context.Process(target=_serve, args=(theirs, make, make_args), daemon=True)
             self._process.start()
         theirs.close()
@@ -231,6 +232,21 @@ def _one_line(error: BaseException) -> str:
 
 
 _start_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Let processes start without running the main module, which the standard library runs in each of them again.
+
+    Workers need nothing of it. A script whose last lines start a stage would start that stage in every worker. Held inside
+    :func:`_starting`'s lock.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

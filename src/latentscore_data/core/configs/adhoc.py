@@ -185,6 +185,7 @@ def _answer(
         "scorer": choice.scorer,
         "score": scores[best],
         "scores": scores,
+        "candidates": heard.payloads,
         "errors": heard.errors,
         **heard.columns,
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages
+from latentscore_data.core.training.preference import marked_pairs, row_pair
 
 
 def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
@@ -17,38 +20,24 @@ def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
             yield {"messages": messages, "row_id": row.row_id}
 
 
-def preference_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
+def preference_lines(rows: Iterable[ScoredRow], answers: Sequence[Preference] = ()) -> Iterator[dict[str, Any]]:
     """``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the worst
-    candidate of each row, and their scores by the scorer that chose."""
+    candidate of each row, and their scores by the scorer that chose.
+
+    A row on which people answered (``answers``) gives those pairs instead, with the scorer ``marks`` and the scores 1 and 0.
+    """
+    answered: defaultdict[str, list[Preference]] = defaultdict(list)
+    for answer in answers:
+        answered[answer.row_id].append(answer)
     for row in rows:
-        if (pair := best_and_worst(row)) is not None:
-            scorer, (best, best_score), (worst, worst_score) = pair
+        marked = marked_pairs([row], answered[row.row_id]) if row.row_id in answered else []
+        for pair in marked or filter(None, [row_pair(row)]):
             yield {
                 "prompt": prompt_messages(row.vibe_for_training),
-                "chosen": completion_messages(best),
-                "rejected": completion_messages(worst),
-                "chosen_score": best_score,
-                "rejected_score": worst_score,
-                "scorer": scorer,
+                "chosen": completion_messages(pair.chosen),
+                "rejected": completion_messages(pair.rejected),
+                "chosen_score": pair.chosen_score,
+                "rejected_score": pair.rejected_score,
+                "scorer": pair.source,
                 "row_id": row.row_id,
             }
-
-
-def best_and_worst(
-    row: ScoredRow,
-) -> tuple[str, tuple[dict[str, Any], float], tuple[dict[str, Any], float]] | None:
-    """The scorer that chose, and the candidates with its highest and lowest score; ``None`` unless they differ."""
-    scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
-    known = [
-        (candidate, score)
-        for candidate, score in zip(row.config_candidates, scores, strict=False)
-        if candidate is not None and score is not None
-    ]
-    if not known:
-        return None
-    best, worst = max(known, key=lambda pair: pair[1]), min(known, key=lambda pair: pair[1])
-    if row.search is not None and row.best_index is not None and (score := scores[row.best_index]) is not None:
-        # After a search the winner need not have the highest score: its prior and its judge had a say.
-        best = (row.config_candidates[row.best_index] or {}, score)
-    # The title is part of an answer but not of the sound: equal configs have equal scores and teach nothing.
-    return (scorer, best, worst) if best[1] > worst[1] else None

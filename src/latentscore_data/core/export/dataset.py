@@ -12,6 +12,7 @@ from typing import Any
 
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import read_rows
+from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.export.chat import preference_lines, sft_lines
 from latentscore_data.core.export.columns import AUDIO
@@ -56,11 +57,16 @@ def wants_parquet(setting: str) -> bool:
 
 
 def write_dataset(
-    folder: Path, splits: Mapping[str, Rows], *, parquet: bool, sounds: Sounds | None = None
+    folder: Path,
+    splits: Mapping[str, Rows],
+    *,
+    parquet: bool,
+    sounds: Sounds | None = None,
+    answers: Sequence[Preference] = (),
 ) -> list[Table]:
     """Write the configurations ``default`` (all columns), ``sft`` and ``preference``, each with its splits.
 
-    With Parquet the rows of ``default`` are also in ``jsonl/``. ``sounds`` adds the column ``audio`` to ``default``. Splits and
+    With Parquet the rows of ``default`` are also in ``jsonl/``. ``sounds`` adds the column ``audio`` to ``default``, ``answers`` people's pairs to ``preference``. Splits and
     configurations without rows are left out. Raises :class:`InputError` when there are no rows at all, and
     :class:`VerificationError` when what is read back differs.
     """
@@ -68,7 +74,13 @@ def write_dataset(
     tables = [
         write_table(folder, "default", "data" if parquet else "jsonl", whole, parquet=parquet),
         write_table(folder, "sft", "sft", lines_of(splits, sft_lines), parquet=parquet),
-        write_table(folder, "preference", "preference", lines_of(splits, preference_lines), parquet=parquet),
+        write_table(
+            folder,
+            "preference",
+            "preference",
+            lines_of(splits, partial(preference_lines, answers=answers)),
+            parquet=parquet,
+        ),
     ]
     if not tables[0].rows:
         raise InputError("there are no scored rows to export", "run lsdata configs first")

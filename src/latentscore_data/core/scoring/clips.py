@@ -56,14 +56,15 @@ def write_flac(path: Path, audio: Audio) -> None:
 
 
 def mp3_bytes(audio: Audio, compression: float = MP3_COMPRESSION) -> bytes:
-    return _encoded(audio, "MP3", "MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=compression)
+    return sound_bytes(audio, "MP3", "MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=compression)
 
 
 def flac_bytes(audio: Audio) -> bytes:
-    return _encoded(audio, "FLAC", "PCM_24")
+    return sound_bytes(audio, "FLAC", "PCM_24")
 
 
-def _encoded(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
+def sound_bytes(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
+    """A whole sound file with the audio's tags, in libsndfile's names of format and sample type."""
     buffer = io.BytesIO()
     encode(buffer, audio, kind, subtype, file_tags("the sound", kind, audio.tags), **options)
     return buffer.getvalue()

@@ -16,7 +16,7 @@ from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, install, require
 from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
-from latentscore_data.core.base.marks import bad_rows
+from latentscore_data.core.base.marks import Preference, bad_rows, marks_file, read_preferences
 from latentscore_data.core.base.rows import SPLITS
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -242,7 +242,9 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     parquet = dataset.wants_parquet("always" if chosen.audio else chosen.parquet)
     with export.folder() as folder:
         with _sounds(folder, splits, settings) as sounds:
-            tables = dataset.write_dataset(folder, splits, parquet=parquet, sounds=sounds)
+            tables = dataset.write_dataset(
+                folder, splits, parquet=parquet, sounds=sounds, answers=_answers(settings, workspace)
+            )
         tables += maps.write_map_table(folder, splits, source, parquet=parquet)
         facts = dataset.count_rows(splits)
         origin = provenance.provenance(workspace, dataset.all_rows(splits), chosen.source_licenses)
@@ -259,6 +261,15 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
         },
         "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",
     )
+
+
+def _answers(settings: Settings, workspace: Workspace) -> list[Preference]:
+    """The studio's answers to "which fits better?" where preference pairs are to have them."""
+    if not settings.export.marks:
+        return []
+    found = read_preferences(workspace.root)
+    say(f"export: {len(found)} answers of people for preference pairs")
+    return found
 
 
 def _sounds(
@@ -316,10 +327,11 @@ def run_export_chat(settings: Settings, *, out: Path | None = None, overwrite: b
     export = open_export("chat", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, settings.export.splits)
+    pairs = partial(preference_lines, answers=_answers(settings, workspace))
     with export.folder() as folder:
         tables = [
             write_table(folder, name, name, dataset.lines_of(splits, form), parquet=False)
-            for name, form in (("sft", sft_lines), ("preference", preference_lines))
+            for name, form in (("sft", sft_lines), ("preference", pairs))
         ]
         if not tables[0].rows:
             raise InputError("no row has a config, so there is nothing to learn from", "run lsdata configs first")
@@ -383,6 +395,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What exports read, and the settings that decide them."""
     chosen = settings.export.model_dump(mode="json")
     inputs = [path for split in settings.export.splits if (path := workspace.scored(split)).exists()]
+    if settings.export.marks and (marks := marks_file(workspace.root)).exists():
+        inputs.append(marks)
     if "model" in chosen["kinds"]:
         # A finished run's mark names every file of its result by hash.
         inputs += sorted(workspace.train_dir.glob("*/DONE"))

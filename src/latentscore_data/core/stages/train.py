@@ -241,7 +241,9 @@ def _concerns_all(error: Exception) -> bool:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What training reads and what decides its result."""
-    inputs = {path for kind in settings.train.recipes for path in training_files(workspace, kind).values()}
+    inputs = {
+        path for kind in settings.train.recipes for path in training_files(workspace, kind, settings.train).values()
+    }
     decisive = settings.train.model_dump(mode="json", exclude={"skip", "modal", "on"})
     return [StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, {}, settings.typed)]
 

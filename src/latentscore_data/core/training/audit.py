@@ -14,7 +14,14 @@ from latentscore.errors import InvalidConfigError
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.base_models import model_config
-from latentscore_data.core.training.chat import answer_text, completion_messages, prompt_messages, template_options
+from latentscore_data.core.training.chat import (
+    Message,
+    answer_text,
+    completion_messages,
+    prompt_messages,
+    template_options,
+)
+from latentscore_data.core.training.preference import pair_of
 from latentscore_data.core.training.spec import TrainSpec
 
 LENGTH_STEP = 64
@@ -33,7 +40,7 @@ class Audit:
     answer_tokens: dict[str, int] = field(default_factory=dict)
     row_tokens: dict[str, int] = field(default_factory=dict)
     max_tokens: int = 0
-    """The longest row that is kept (SFT) or the longest prompt (GRPO)."""
+    """The longest row that is kept (SFT and DPO) or the longest prompt (GRPO)."""
     max_completion_tokens: int = 0
     steps: int = 0
     trainable_parameters: int = 0
@@ -47,7 +54,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row with the tokens of its prompt and of its answer."""
+    """A row with the tokens of its prompt and of its answer, of a pair's answers the longer one."""
 
     row: ScoredRow
     prompt_tokens: int
@@ -80,15 +87,15 @@ def measure(rows: Sequence[ScoredRow], tokenizer: Any) -> list[Measured]:
     measured: list[Measured] = []
     for row in rows:
         prompt = prompt_messages(row.vibe_for_training)
-        payload = row.config_payload or {}
-        asked = tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **options
-        )["input_ids"]
-        whole = tokenizer.apply_chat_template(
-            prompt + completion_messages(payload), tokenize=True, return_dict=True, **options
-        )["input_ids"]
-        measured.append(Measured(row, len(asked), max(len(whole) - len(asked), 0)))
+        answers = pair_of(row) or (row.config_payload or {},)
+        asked = _tokens(tokenizer, prompt, add_generation_prompt=True, **options)
+        whole = max(_tokens(tokenizer, prompt + completion_messages(answer), **options) for answer in answers)
+        measured.append(Measured(row, asked, max(whole - asked, 0)))
     return measured
+
+
+def _tokens(tokenizer: Any, messages: list[Message], **options: Any) -> int:
+    return len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)["input_ids"])
 
 
 def audit(
@@ -108,7 +115,7 @@ def audit(
     report.prompt_tokens = percentiles([m.prompt_tokens for m in train])
     report.answer_tokens = percentiles([m.answer_tokens for m in train])
     report.row_tokens = percentiles([m.tokens for m in train])
-    if spec.kind == "sft":
+    if spec.kind != "grpo":
         report.max_tokens = spec.max_tokens or round_up(report.row_tokens["p99"], LENGTH_STEP)
         fits = {role: [m for m in some if m.tokens <= report.max_tokens] for role, some in measured.items()}
     else:
@@ -121,7 +128,7 @@ def audit(
     if too_long:
         dropped[f"longer than {report.max_tokens} tokens"] = too_long
     if not fits["train"]:
-        longest = report.row_tokens if spec.kind == "sft" else report.prompt_tokens
+        longest = report.prompt_tokens if spec.kind == "grpo" else report.row_tokens
         raise InputError(
             f"all {len(train)} rows are longer than max_tokens {report.max_tokens} (median {longest['p50']})",
             f"take --set max_tokens={round_up(longest['p99'], LENGTH_STEP)}",

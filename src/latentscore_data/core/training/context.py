@@ -95,7 +95,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
-    """Where GRPO starts: the adapter or model that the spec names, or its base model.
+    """Where GRPO and DPO start: the adapter or model that the spec names, or its base model.
 
     Raises :class:`InputError` for an adapter of another base or for one that is to be trained in full.
     """

@@ -1,4 +1,4 @@
-"""What both recipes share: the trainer's common arguments, resuming, the metrics file, saving."""
+"""What the recipes share: the trainer's common arguments, resuming, the metrics file, saving."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def steps_between_checkpoints(spec: TrainSpec, steps: int) -> int:
 
 
 def common_arguments(context: TrainContext) -> dict[str, Any]:
-    """The arguments that ``SFTConfig`` and ``GRPOConfig`` have in common."""
+    """The arguments that the configurations of all trainers have in common."""
     import torch
 
     spec, steps, device = context.spec, context.audit.steps, context.device
@@ -68,6 +68,20 @@ def common_arguments(context: TrainContext) -> dict[str, Any]:
         "report_to": spec.tracker,
         "run_name": spec.run_id,
         "disable_tqdm": True,
+    }
+
+
+def validation_arguments(context: TrainContext, validating: bool) -> dict[str, Any]:
+    """The arguments of a trainer that validates whenever it saves, and ends with the best checkpoint."""
+    if not validating:
+        return {"eval_strategy": "no"}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": steps_between_checkpoints(context.spec, context.audit.steps),
+        "per_device_eval_batch_size": context.spec.per_device,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
     }
 
 

@@ -12,12 +12,14 @@ from typing import Any
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
 from latentscore_data.core.base.layers import leaves
+from latentscore_data.core.base.marks import marks_file, read_preferences
 from latentscore_data.core.base.rows import ScoredRow, spread
-from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.settings import DpoSettings, ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import estimate_run
 from latentscore_data.core.training.audit import audit, count_parameters
 from latentscore_data.core.training.base_models import absolute_base, adapter_base, load_tokenizer
+from latentscore_data.core.training.preference import marked_pairs, preference_pairs
 from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
 from latentscore_data.core.training.spec import (
     Choices,
@@ -32,10 +34,12 @@ from latentscore_data.core.training.spec import (
 
 log = logging.getLogger(__name__)
 
-NO_ADAPTER = "none"
-"""``--adapter none``: GRPO from the base model, whatever SFT runs there are."""
+Rows = dict[str, list[ScoredRow]]
+"""Rows by role: ``train`` and, where there are any, ``val``."""
 
-SPLIT_OF: dict[Kind, str] = {"sft": "SFT-Train", "grpo": "GRPO"}
+NO_ADAPTER = "none"
+"""``--adapter none``: GRPO or DPO from the base model, whatever SFT runs there are."""
+
 VALIDATION_SPLIT = "SFT-Val"
 
 
@@ -71,20 +75,25 @@ def prepare(
     workspace: Workspace,
     choices: Choices,
     say: Callable[[str], None] = log.info,
+    rows: Rows | None = None,
 ) -> Prepared:
-    """Read the rows and resolve the spec. Nothing is written.
+    """Read the rows (or take ``rows``, by role) and resolve the spec. Nothing is written.
 
     Raises :class:`MissingError` when there are no rows to train on, and :class:`InputError` for values that do not fit.
     """
     if choices.run_id is not None:
         check_run_id(choices.run_id)
-    rows = training_rows(workspace, choices.kind)
-    lines = {role: [dump_line(row) for row in slim(some)] for role, some in rows.items()}
+    train = effective_settings(settings, choices)[0]
+    rows = training_rows(workspace, choices.kind, train) if rows is None else rows
+    is_dpo = choices.kind == "dpo"
+    if is_dpo:
+        rows = pair_rows(rows, train.dpo, say, workspace.root)
+    lines = {role: [dump_line(row) for row in slim(some, pairs=is_dpo)] for role, some in rows.items()}
     data = {
         role: DataFact(sha256=hashlib.sha256(b"".join(some)).hexdigest(), rows=len(some))
         for role, some in lines.items()
     }
-    if choices.kind == "grpo":
+    if choices.kind != "sft":
         choices = replace(choices, adapter=starting_point(settings, choices, workspace, say))
     spec, origins = build_spec(settings, choices, data, scoring)
     spec = spec.model_copy(update={"base_model": absolute_base(spec.base_model, workspace.train_dir)})
@@ -97,7 +106,7 @@ def prepare(
 def starting_point(
     settings: TrainSettings, choices: Choices, workspace: Workspace, say: Callable[[str], None]
 ) -> str | None:
-    """Where GRPO goes on from: the run or folder that was named, or the newest finished SFT run of the base model.
+    """Where GRPO and DPO go on from: the run or folder that was named, or the newest finished SFT run of the base model.
 
     Raises :class:`InputError` for one that is not there or not finished.
     """
@@ -118,7 +127,10 @@ def starting_point(
     base_model = absolute_base(effective_settings(settings, choices)[0].base_model, workspace.train_dir)
     newest = newest_finished(workspace.train_dir, "sft", base_model, say)
     if newest is None:
-        say(f"no finished SFT run of {base_model}: GRPO starts from the base model, which has not seen the format")
+        say(
+            f"no finished SFT run of {base_model}: {choices.kind.upper()} starts from the base model, which has not seen "
+            "the format"
+        )
         return None
     say(f"going on from {newest.run_id}, the newest SFT run of {base_model} (--adapter names another)")
     return newest.run_id
@@ -142,19 +154,26 @@ def _same_path(one: str, other: str) -> bool:
     return Path(one).exists() and Path(one).resolve() == Path(other)
 
 
-def training_files(workspace: Workspace, kind: Kind) -> dict[str, Path]:
+def split_of(kind: Kind, settings: TrainSettings) -> str:
+    """The split whose rows a kind of training learns from."""
+    return {"sft": "SFT-Train", "grpo": "GRPO", "dpo": settings.dpo.split}[kind]
+
+
+def training_files(workspace: Workspace, kind: Kind, settings: TrainSettings) -> dict[str, Path]:
     """The files that a kind of training reads, by role; validation rows only where there are any."""
-    files = {"train": workspace.scored(SPLIT_OF[kind])}
+    files = {"train": workspace.scored(split_of(kind, settings))}
     if (validation := workspace.scored(VALIDATION_SPLIT)).exists():
         files["val"] = validation
+    if kind == "dpo" and settings.dpo.marks != "no" and (marks := marks_file(workspace.root)).exists():
+        files["marks"] = marks
     return files
 
 
-def training_rows(workspace: Workspace, kind: Kind) -> dict[str, list[ScoredRow]]:
+def training_rows(workspace: Workspace, kind: Kind, settings: TrainSettings) -> Rows:
     """The rows by role. Raises :class:`MissingError` when there are none to train on."""
-    files = training_files(workspace, kind)
+    files = training_files(workspace, kind, settings)
     train = list(read_rows(files["train"], ScoredRow, torn="drop")) if files["train"].exists() else []
-    split = SPLIT_OF[kind]
+    split = split_of(kind, settings)
     if not train:
         raise MissingError(f"there are no {split} rows in {files['train']}", f"lsdata configs --split {split}")
     if not any(row.config_payload is not None for row in train):
@@ -163,6 +182,34 @@ def training_rows(workspace: Workspace, kind: Kind) -> dict[str, list[ScoredRow]
         )
     validation = list(read_rows(files["val"], ScoredRow, torn="drop")) if "val" in files else []
     return {"train": train, **({"val": validation} if validation else {})}
+
+
+def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Path) -> Rows:
+    """The rows with a preference pair, each with its two answers; validation rows without one keep their winner alone.
+
+    Raises :class:`MissingError` when no row gives a pair.
+    """
+    marked = marked_pairs(rows["train"], read_preferences(root)) if dpo.marks != "no" else []
+    if dpo.marks == "only" and not marked:
+        raise MissingError(
+            f"{marks_file(root)} holds no answers on the {len(rows['train'])} rows of {dpo.split}",
+            "answer some in lsdata studio (Data, Which fits better?), or --set dpo.marks=also",
+        )
+    found = preference_pairs([] if dpo.marks == "only" else rows["train"], dpo, marked)
+    if not found.pairs:
+        raise MissingError(
+            f"none of the {len(rows['train'])} rows gives a preference pair ({found.said()})",
+            f"make several candidates a vibe: lsdata configs --split {dpo.split} --n 5 (--set dpo.margin=0 keeps near ties)",
+        )
+    answered = f", {len(marked)} of them answered by people" if marked else ""
+    say(
+        f"{len(found.pairs)} preference pairs{answered}"
+        + (f"; rows without one: {found.said()}" if found.left_out else "")
+    )
+    validation = rows.get("val", [])
+    pairs = {pair.row.row_id: pair.as_row() for pair in preference_pairs(validation, dpo).pairs}
+    others = [pairs.get(row.row_id) or row.model_copy(update={"config_candidates": []}) for row in validation]
+    return {"train": [pair.as_row() for pair in found.pairs], **({"val": others} if others else {})}
 
 
 def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:

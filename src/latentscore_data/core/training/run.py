@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 RECIPES = {
     "sft": "latentscore_data.core.training.sft:train_sft",
     "grpo": "latentscore_data.core.training.grpo:train_grpo",
+    "dpo": "latentscore_data.core.training.dpo:train_dpo",
 }
 """The function of each recipe, (context, reward) -> (trainer, metrics). Only the one that runs is imported: TRL is slow."""
 
@@ -125,7 +126,7 @@ def _train(
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
     # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
-    chosen_by = selection_scorers(kept["train"]) if spec.kind == "sft" else ()
+    chosen_by = selection_scorers(kept["train"]) if spec.kind != "grpo" else ()
     folder.note(audit=report.to_dict(), device=device, chosen_by=chosen_by)
     context = TrainContext(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
     trainer, watch = resolve_name(RECIPES[spec.kind])(context, reward)
@@ -148,7 +149,7 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
     with disk_full(folder.path), quiet_libraries():
         if spec.method == "lora":
             model.peft_config["default"].base_model_name_or_path = adapter_base_name(spec, folder)
-            # A GRPO run holds a frozen copy of where it started as a second adapter; only the trained one is kept.
+            # A run that goes on from an adapter holds a frozen copy of where it started as a second adapter; only the trained one is kept.
             model.save_pretrained(str(folder.final), selected_adapters=["default"], save_embedding_layers=False)
             base = {"name": adapter_base_name(spec, folder), "weights": weights_digest(model)}
             replace_json(folder.final / BASE_FILE, base)

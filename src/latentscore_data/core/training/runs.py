@@ -2,7 +2,7 @@
 
 spec.json        what was asked, written before anything starts
 data/            the rows the run is made from, as they were when it started
-start/           the adapter that GRPO goes on from, when it does not come from a run beside this one
+start/           the adapter that GRPO or DPO goes on from, when it does not come from a run beside this one
 checkpoints/     checkpoint-N, complete when checkpoints.damage finds nothing
 metrics.jsonl    one line per logged step
 loss.png         the same as a picture
@@ -217,8 +217,9 @@ def newest_finished(train_dir: Path, kind: str, base_model: str, say: Callable[[
     return None
 
 
-def slim(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
-    """Rows as training needs them: who they are, both wordings, the answer and the winners' scores."""
+def slim(rows: Iterable[ScoredRow], *, pairs: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows as training needs them: who they are, both wordings, the answer and the winners' scores; with ``pairs`` the
+    two answers of a preference pair as well."""
     for row in rows:
         yield {
             "row_id": row.row_id,
@@ -231,4 +232,5 @@ def slim(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
             "split": row.split,
             "config_payload": row.config_payload,
             "candidate_scores": row.candidate_scores,
+            **({"config_candidates": row.config_candidates} if pairs else {}),
         }

@@ -13,7 +13,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
 from latentscore_data.core.training.context import TrainContext
-from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
 from latentscore_data.core.training.spec import TrainSpec
 
 
@@ -21,18 +21,12 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
     """Train on the rows of ``train``, stop early on those of ``val``. Returns the trainer and what was watched."""
     spec, rows, tokenizer = context.spec, context.rows, context.loaded.tokenizer
     validating = bool(rows.get("val"))
-    common = common_arguments(context)
     arguments = SFTConfig(
-        **common,
+        **common_arguments(context),
+        **validation_arguments(context, validating),
         max_length=context.audit.max_tokens,
         completion_only_loss=True,
         packing=False,
-        eval_strategy="steps" if validating else "no",
-        eval_steps=common["save_steps"],
-        per_device_eval_batch_size=spec.per_device,
-        load_best_model_at_end=validating,
-        metric_for_best_model="eval_loss" if validating else None,
-        greater_is_better=False if validating else None,
     )
     patience = spec.checkpoint.early_stopping_patience
     stopping = [EarlyStoppingCallback(patience)] if validating and patience else []

@@ -20,6 +20,7 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import (
     BatchSettings,
     CheckpointSettings,
+    DpoSettings,
     GrpoSettings,
     LoraSettings,
     OptimSettings,
@@ -27,7 +28,7 @@ from latentscore_data.core.base.settings import (
     TrainSettings,
 )
 
-Kind = Literal["sft", "grpo"]
+Kind = Literal["sft", "grpo", "dpo"]
 Method = Literal["lora", "full"]
 
 TINY_RANDOM = "tiny-random"
@@ -53,7 +54,7 @@ class TrainSpec(BaseModel):
     base_model: str
     method: Method
     adapter: str | None = None
-    """GRPO goes on from this run (an id) or adapter (a folder); ``None`` starts from the base model."""
+    """GRPO and DPO go on from this run (an id) or adapter (a folder); ``None`` starts from the base model."""
     data: dict[str, DataFact]
     """Rows by role: ``train`` and, where there are any, ``val``."""
     max_tokens: int | None = None
@@ -66,6 +67,7 @@ class TrainSpec(BaseModel):
     lora: LoraSettings
     checkpoint: CheckpointSettings
     grpo: GrpoSettings | None = None
+    dpo: DpoSettings | None = None
     scoring: ScoringSettings | None = None
 
     @property
@@ -92,6 +94,11 @@ class TrainSpec(BaseModel):
     def rollout(self) -> GrpoSettings:
         """The GRPO part of a GRPO spec."""
         return _resolved(self.grpo)
+
+    @property
+    def preference(self) -> DpoSettings:
+        """The DPO part of a DPO spec."""
+        return _resolved(self.dpo)
 
     @property
     def prompts_per_step(self) -> int:
@@ -221,6 +228,7 @@ def build_spec(
         lora=train.lora,
         checkpoint=train.checkpoint,
         grpo=train.grpo if is_grpo else None,
+        dpo=train.dpo if choices.kind == "dpo" else None,
         scoring=scoring if is_grpo else None,
     )
     check_batches(spec)

@@ -189,7 +189,8 @@ function candidate(row, one, i) {
   return h("div", { class: `cand ${best ? "best" : ""} ${playing ? "chosen" : ""}` },
     h("button", { type: "button", class: "play small", "aria-label": `Play candidate ${i + 1}`, onclick: () => hear(i) }, icon(playing ? "pause" : "play")),
     h("div", { class: "who" }, h("span", { class: "name" }, one.payload.title), h("span", { class: "sum" }, `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${words(c.pad)} · ${words(c.melody)}`)),
-    h("span", { class: "points", title: Object.entries(one.all_scores).map(([n, s]) => `${n} ${s}`).join(", ") }, one.score === null ? "–" : one.score.toFixed(2), best ? h("span", { class: "soft small" }, " best") : null),
+    h("span", { class: "points", title: Object.entries(one.all_scores).map(([n, s]) => `${n} ${s}`).join(", ") }, one.score === null ? "–" : one.score.toFixed(2), best ? h("span", { class: "soft small" }, " best") : null,
+      one.people ? h("span", { class: "peoplesay", title: `people: ${one.people.in_words}` }, `people ${signed(one.people.strength)}`) : null),
     h("div", { class: "three" }, one.payload.palettes.map((p) => palette(p.colors))),
     h("p", { class: "small soft thinking" }, one.payload.thinking),
     h("div", { class: "row" },
@@ -202,7 +203,7 @@ function pairing(row, usable) {
   const [a, b] = pairs[Math.floor(Math.random() * pairs.length)];
   return h("div", { class: "pairing" }, h("h3", null, "Which fits better?"), h("div", { class: "row" },
     ...[[a, b], [b, a]].map(([better, worse]) => button("", { onclick: async () => {
-      if (await play.attempt(() => post("/api/prefer", { id: row.id, better, worse }))) { toast(`Noted: candidate ${better + 1} fits better than ${worse + 1}.`); drawDetail(); }
+      if (await play.attempt(() => post("/api/prefer", { id: row.id, better, worse }))) { toast(`Noted: candidate ${better + 1} fits better than ${worse + 1}.`); select(at); drawPlaces(); }
     } }, `Candidate ${better + 1}`)), h("span", { class: "soft small" }, "Listen to both first.")));
 }
 
@@ -236,15 +237,47 @@ export async function hear(i) {
 // ---- runs, benchmarks, reports --------------------------------------------------------------------------------------------
 
 async function drawPlaces() {
-  const found = await play.attempt(() => get("/api/places"));
-  if (!found || (!found.runs.length && !found.pages.length)) { placesBox.replaceChildren(); return; }
-  placesBox.replaceChildren(h("h2", null, "Runs and reports"), h("div", { class: "placegrid" }, found.runs.map(runCard), found.pages.map(pageCard)));
+  const [found, people] = await Promise.all([play.attempt(() => get("/api/places")), play.attempt(() => get("/api/preferences"))]);
+  const cards = [...(people?.answers ? [peopleCard(people)] : []), ...(found?.rounds || []).map(roundsCard), ...(found?.runs || []).map(runCard), ...(found?.pages || []).map(pageCard)];
+  placesBox.replaceChildren(...(cards.length ? [h("h2", null, people?.answers ? "Answers, runs and reports" : "Runs and reports"), h("div", { class: "placegrid" }, cards)] : []));
 }
+
+// Strengths of the sources on one axis: a dot, and a line for the 95 % interval.
+function peopleCard(people) {
+  const percent = (x) => `${Math.round(x * 100)} %`;
+  const ends = people.sources.flatMap((s) => [s.low ?? s.strength, s.high ?? s.strength, 0]), [low, high] = [Math.min(...ends), Math.max(...ends)];
+  const x = (value) => 6 + ((value - low) / (high - low || 1)) * 148;
+  return h("div", { class: "card place people" }, h("h3", null, "Which fits better?"),
+    h("p", { class: "small soft" }, `${people.answers} answer${people.answers > 1 ? "s" : ""} on ${people.rows} row${people.rows > 1 ? "s" : ""}.`,
+      people.scored ? ` The scorer agrees with ${people.agree} of ${people.scored} (95 %: ${percent(people.agree_interval[0])} to ${percent(people.agree_interval[1])}).` : ""),
+    people.sources.length ? h("ul", { class: "strengths" }, people.sources.map((s) => h("li", { title: s.in_words },
+      h("span", null, s.label),
+      svg("svg", { viewBox: "0 0 160 14", role: "img", "aria-label": s.in_words }, svg("line", { x1: x(0), x2: x(0), y1: 0, y2: 14, class: "zero" }),
+        ...(s.low === null ? [] : [svg("line", { x1: x(s.low), x2: x(s.high), y1: 7, y2: 7 })]), svg("circle", { cx: x(s.strength), cy: 7, r: 4 })),
+      h("b", null, signed(s.strength))))) : null,
+    people.sources.length ? h("p", { class: "small soft" }, people.sources[0].low === null ? "Log strengths (Bradley and Terry). Intervals need answers on eight documents." : "Log strengths (Bradley and Terry) with 95 % intervals.") : null);
+}
+
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
 
 function runCard(run) {
   const curve = run.curves.reward || run.curves.loss || [];
   return h("div", { class: "card place" }, h("h3", null, run.id), h("p", { class: "small soft" }, [run.kind, run.base_model, run.status].filter(Boolean).join(" · ")),
     curve.length > 1 ? picture(run.curves) : h("p", { class: "small soft" }, "No steps logged yet."));
+}
+
+const figure = (value, sign = false) => (typeof value !== "number" ? "–" : sign ? signed(value) : value.toFixed(3));
+
+// The rounds of `lsdata improve`: one line each, the best marked.
+function roundsCard(one) {
+  const heads = ["Round", one.judge, one.guide, "against round 0", "entropy", "learned from"];
+  const interval = (line) => (typeof line.low === "number" && typeof line.high === "number" ? ` [${signed(line.low)}, ${signed(line.high)}]` : "");
+  return h("div", { class: "card place rounds" }, h("h3", null, one.id), h("p", { class: "small soft" }, one.status || [one.judge ? `judge ${one.judge}, guide ${one.guide}` : "", one.stopped].filter(Boolean).join(" · ")),
+    one.rounds.length ? h("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": `Rounds of ${one.id}` }, h("table", null,
+      h("thead", null, h("tr", null, heads.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", null, one.rounds.map((line) => h("tr", { class: line.model === one.best ? "best" : "" },
+        h("th", { scope: "row", title: line.model }, `${line.round}${line.model === one.best ? " (best)" : ""}`),
+        [figure(line.judge), figure(line.guide), line.round ? figure(line.against_round_0, true) + interval(line) : "–", figure(line.entropy), line.learned ? String(line.learned) : "–"].map((text) => h("td", null, text))))))) : null);
 }
 
 function picture(curves) {

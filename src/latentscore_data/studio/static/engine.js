@@ -28,6 +28,8 @@ function open() {
   analyser.fftSize = 2048;
   analyser.smoothingTimeConstant = 0.82;
   master.connect(analyser).connect(context.destination);
+  // A laptop that was closed, or another program, may have suspended the sound.
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && player.playing && context.state !== "running") context.resume(); });
   return context;
 }
 
@@ -56,9 +58,26 @@ export async function load(piece, signal) {
   return buffer;
 }
 
+const EXCERPT = 10;
+
+// A few seconds of a piece around the next bar line, in a buffer as long as the piece: what a change sounds like until the
+// whole piece is rendered. Null where the piece is known already, is not playing, or is about to end.
+export async function loadExcerpt(piece, bpm, signal) {
+  if (!current || !player.playing || flow || decoded.has(keyOf(piece))) return null;
+  const begin = Math.max(nextLine().line * barSeconds(bpm) - FADE, 0);
+  if (begin + EXCERPT > piece.seconds - 3) return null;
+  const { config, seed, seconds } = piece;
+  const length = EXCERPT + Math.min(barSeconds(bpm), 6);
+  const data = await bytes("/api/sound", { config, seed, seconds, begin, length, format: isHere ? "pcm" : "flac-16" }, signal);
+  const part = await context.decodeAudioData(data);
+  const whole = context.createBuffer(2, Math.round(seconds * context.sampleRate), context.sampleRate);
+  for (const side of [0, 1]) whole.copyToChannel(part.getChannelData(side), side, Math.round(begin * context.sampleRate));
+  return whole;
+}
+
 // ---- music without an end: blocks from the server, one after the other -------------------------------------------------
 
-const BLOCK = 0.5, AHEAD = 1.4;
+const BLOCK = 0.5, AHEAD = 1.4, MOST_FAILURES = 30;
 let flow = null;
 
 export const isEndless = () => flow !== null;
@@ -68,7 +87,7 @@ export async function startFlow(config, seed, bpm) {
   open();
   const { stream } = await post("/api/stream", { config, seed });
   endAll(context.currentTime, 0.4);
-  flow = { stream, seed, bpm, next: 0, zero: context.currentTime, rest: 0 };
+  flow = { stream, config, seed, bpm, failures: 0, next: 0, zero: context.currentTime, rest: 0 };
   current = null;
   player.playing = true;
   clearInterval(timer);
@@ -79,9 +98,37 @@ export async function startFlow(config, seed, bpm) {
 // Another config for what flows, from a bar line of the server's on; false where nothing with this seed flows.
 export async function changeFlow(config, seed, bpm) {
   if (!flow || flow.seed !== seed) return false;
-  await post("/api/stream/update", { stream: flow.stream, config });
-  flow.bpm = bpm;
+  const mine = flow;
+  Object.assign(mine, { config, bpm });
+  try {
+    await post("/api/stream/update", { stream: mine.stream, config });
+  } catch (error) {
+    if (error.status !== 400) throw error;
+    await reopen(mine);
+  }
   return true;
+}
+
+// The server keeps a few streams: one that others have replaced, or that a restart has ended, begins anew.
+async function reopen(mine) {
+  const { config, seed } = mine;
+  mine.stream = (await post("/api/stream", { config, seed })).stream;
+}
+
+const later = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// After a failed block: wait a little longer each time (a laptop that was closed, a network that is away), then go on.
+async function recover(mine, error) {
+  mine.failures += 1;
+  if (mine.failures > MOST_FAILURES || error.status === 401) throw error;
+  await later(Math.min(200 * 2 ** mine.failures, 5000));
+  if (error.status === 400 && flow === mine) await reopen(mine);
+}
+
+async function nextBlock(mine) {
+  const samples = await bytes("/api/stream/read", { stream: mine.stream, seconds: BLOCK });
+  mine.failures = 0;
+  return new Int16Array(samples);
 }
 
 async function pump(mine) {
@@ -89,8 +136,9 @@ async function pump(mine) {
   mine.pumping = true;
   try {
     while (flow === mine && player.playing) {
-      if (mine.next - context.currentTime > AHEAD) { await new Promise((later) => setTimeout(later, 120)); continue; }
-      const samples = new Int16Array(await bytes("/api/stream/read", { stream: mine.stream, seconds: BLOCK }));
+      if (mine.next - context.currentTime > AHEAD) { await later(120); continue; }
+      let samples = null;
+      try { samples = await nextBlock(mine); } catch (error) { await recover(mine, error); continue; }
       if (flow !== mine || !player.playing) break;
       const frames = samples.length / 2, buffer = context.createBuffer(2, frames, 48000);
       for (const side of [0, 1]) {
@@ -186,6 +234,17 @@ export function play(buffer, bpm, { at = 0, fade = FADE } = {}) {
   player.onchange();
 }
 
+// The bar line at which a change can begin, by number and time. A change that waits for its bar line is replaced by the newer one.
+function nextLine() {
+  const soon = context.currentTime + 0.05, bar = barSeconds(current.bpm);
+  if (current.line && current.at > soon) return { line: current.line, when: current.at };
+  const line = Math.floor((soon - current.zero) / bar) + 1;
+  return { line, when: current.zero + line * bar - FADE / 2 };
+}
+
+// Seconds until the newest change is heard: it waits for its bar line.
+export const heardIn = () => (current?.at ? Math.max(current.at - context.currentTime, 0) : 0);
+
 // The same piece with another config: from the next bar line on, at the same bar of the new one. Returns the seconds until then.
 export function changeAtBar(buffer, bpm) {
   if (!current || !player.playing) {
@@ -194,20 +253,24 @@ export function changeAtBar(buffer, bpm) {
     player.onchange();
     return 0;
   }
-  const soon = context.currentTime + 0.05;
-  let { line, at: when } = current;
-  // A change that waits for its bar line is replaced by the newer one.
-  if (!(line && current.at > soon)) {
-    const bar = barSeconds(current.bpm);
-    line = Math.floor((soon - current.zero) / bar) + 1;
-    when = current.zero + line * bar - FADE / 2;
-  }
+  const { line, when } = nextLine();
   let offset = line * barSeconds(bpm) - FADE / 2;
   if (offset > buffer.duration - 3) offset = 0;
   endAll(when, FADE);
   current = { ...start(buffer, when, Math.max(offset, 0), FADE), bpm, offset, line };
   player.onchange();
   return when - context.currentTime;
+}
+
+// The whole piece in the place of its excerpt, at the same second.
+export function complete(buffer) {
+  if (!current) return;
+  if (!player.playing) { current.buffer = buffer; return player.onchange(); }
+  const { bpm, line } = current, soon = context.currentTime + 0.02;
+  const when = Math.max(soon, current.at), fade = current.at > soon ? FADE : 2 * FADE, offset = when - current.zero;
+  endAll(when, fade);
+  current = { ...start(buffer, when, offset, fade), bpm, offset, line };
+  player.onchange();
 }
 
 export function pause() {

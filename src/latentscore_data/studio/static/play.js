@@ -9,6 +9,7 @@ import * as visual from "./visual.js";
 
 const { piece, locked } = state;
 const EXAMPLES = ["slow rain on a tin roof", "first light over a frozen lake", "neon arcade, two minutes to midnight", "grandmother's kitchen in July"];
+const tabs = new BroadcastChannel("lsdata-studio");
 const SLEEPS = [0, 15, 30, 60];
 
 let setup = null, candidates = [], chosen = -1, before = -1, asking = null, changing = null, whyShown = null;
@@ -20,7 +21,9 @@ export function build(known) {
   setup = known;
   state.knowFields(setup.fields);
   view.append(askBar(), stage(), fieldsSection());
-  engine.player.onchange = showTransport;
+  engine.player.onchange = () => { showTransport(); if (engine.player.playing) tabs.postMessage("playing"); };
+  // One tab sounds at a time.
+  tabs.onmessage = () => { if (engine.player.playing) { engine.pause(); toast("Another tab plays now."); } };
   engine.player.onfail = (error) => toast(`${error.message} ${error.remedy || ""}`, "bad");
   $("deck").replaceChildren(deckPlay, h("div", { class: "now" }, deckTitle, deckSeek), deckTime);
   new IntersectionObserver(([entry]) => { stageSeen = entry.isIntersecting; showTransport(); }, { threshold: 0.15 }).observe(view.querySelector(".stage"));
@@ -150,8 +153,17 @@ export function moreLikeThis() {
 
 const list = h("ol", { class: "candidates", "aria-label": "Candidates, the best first" });
 
-// Candidates of the offline model share a title; then what they play tells them apart.
-const nameOf = (one) => (candidates.every((other) => other.payload.title === one.payload.title) && candidates.length > 1 ? capital(`${words(one.payload.config.melody)} over ${words(one.payload.config.pad)}`) : one.payload.title);
+// Candidates of the offline model share a title; then the two style fields that differ most tell them apart.
+const NAMED = ["melody", "pad", "rhythm", "texture", "accent", "bass"];
+
+function nameOf(one) {
+  if (candidates.length < 2 || candidates.some((other) => other.payload.title !== one.payload.title)) return one.payload.title;
+  const kinds = (field) => new Set(candidates.map((other) => other.payload.config[field])).size;
+  const said = (field) => { const label = words(one.payload.config[field]); return label === "none" ? `no ${field}` : label; };
+  const [first, second] = [...NAMED].sort((a, b) => kinds(b) - kinds(a)).slice(0, 2).sort((a, b) => NAMED.indexOf(a) - NAMED.indexOf(b));
+  return capital(`${said(first)}, ${said(second)}`);
+}
+
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 function showCandidates() {
@@ -246,12 +258,17 @@ export async function listen(begin, at = 0, fade = undefined) {
   const mine = changing, wanted = { config: { ...piece.config }, seed: piece.seed, seconds: piece.seconds };
   view.classList.add("loading");
   if (!piece.seconds) return flowOn(begin, mine, wanted);
+  const bpm = setup.bpm[wanted.config.tempo];
+  // A change is heard from an excerpt first; the whole piece follows in its place.
+  const excerpt = begin ? null : await attempt(() => engine.loadExcerpt(wanted, bpm, mine.signal));
+  if (mine !== changing) return;
+  if (excerpt) engine.changeAtBar(excerpt, bpm);
   const buffer = await attempt(() => engine.load(wanted, mine.signal));
   if (mine !== changing) return;
   view.classList.remove("loading");
   if (!buffer) return;
-  const bpm = setup.bpm[wanted.config.tempo];
-  if (begin) engine.play(buffer, bpm, { at: at < buffer.duration - 2 ? at : 0, fade });
+  if (excerpt) engine.complete(buffer);
+  else if (begin) engine.play(buffer, bpm, { at: at < buffer.duration - 2 ? at : 0, fade });
   else engine.changeAtBar(buffer, bpm);
   drawWave(buffer);
   const here = candidates[chosen];
@@ -276,7 +293,7 @@ function relength() {
   if (!piece.seconds || endless) { engine.forget(); listen(true); } else listen(false);
 }
 
-let changeTimer = 0;
+let changeTimer = 0, changedAt = 0;
 
 // A field was changed: show it now, hear it at the next bar line.
 function changed() {
@@ -285,7 +302,10 @@ function changed() {
   whyShown = null;
   show();
   clearTimeout(changeTimer);
-  changeTimer = setTimeout(() => listen(false), 70);
+  // One change is rendered at once; of many in a row (a slider that is dragged) the last one.
+  const wait = performance.now() - changedAt > 300 ? 0 : 70;
+  changedAt = performance.now();
+  changeTimer = setTimeout(() => listen(false), wait);
 }
 
 export function stepBack(back = true) {

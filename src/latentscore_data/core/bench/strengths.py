@@ -1,0 +1,135 @@
+"""How strong each player is by pairwise answers: Bradley and Terry's model with Davidson's ties (1970), and intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscore_data.core.base.seeds import rng_for
+from latentscore_data.core.bench.stats import too_few
+
+
+@dataclass(frozen=True)
+class Game:
+    """One answer to "which fits better?": ``choice`` is 0 for ``a``, 1 for ``b`` and 2 for a tie.
+
+    Games of one ``document`` belong together and are resampled together.
+    """
+
+    a: str
+    b: str
+    choice: int
+    document: str
+
+    def outcome(self, label: str) -> str:
+        """``won``, ``lost`` or ``tied`` for one of the two players."""
+        if self.choice == 2:
+            return "tied"
+        return "won" if (self.choice == 0) == (self.a == label) else "lost"
+
+
+@dataclass(frozen=True)
+class Player:
+    """A log strength, all of them with mean zero, and its 95 % interval (``None`` with fewer than eight documents)."""
+
+    label: str
+    strength: float
+    low: float | None
+    high: float | None
+    won: int
+    lost: int
+    tied: int
+
+    @property
+    def in_words(self) -> str:
+        interval = f" [{self.low:+.2f}, {self.high:+.2f}]" if self.low is not None and self.high is not None else ""
+        return f"{self.strength:+.2f}{interval}, {self.won} won, {self.lost} lost, {self.tied} tied"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The players, the strongest first, and Davidson's tie parameter (0: nobody ever ties)."""
+
+    players: list[Player]
+    tie: float
+
+
+def fit(games: Sequence[Game], *, seed: int = 0, resamples: int = 400) -> Fit:
+    """Strengths from at least one game. Intervals are quantiles over ``resamples`` draws of whole documents."""
+    labels = sorted({label for game in games for label in (game.a, game.b)})
+    numbered = [(labels.index(game.a), labels.index(game.b), game.choice) for game in games]
+    fitted = bradley_terry(numbered, len(labels))
+    spread = _resampled(numbered, [game.document for game in games], len(labels), seed, resamples)
+    players: list[Player] = []
+    for i in np.argsort(-fitted.strengths):
+        low, high = (None, None) if spread is None else (float(x) for x in np.quantile(spread[:, i], [0.025, 0.975]))
+        record = Counter(game.outcome(labels[i]) for game in games if labels[i] in (game.a, game.b))
+        players.append(
+            Player(labels[i], float(fitted.strengths[i]), low, high, record["won"], record["lost"], record["tied"])
+        )
+    return Fit(players, fitted.tie)
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Log strengths with mean zero, and Davidson's tie parameter (0: nobody ever ties)."""
+
+    strengths: NDArray[np.float64]
+    tie: float
+
+
+PRIOR_GAMES = 0.1
+"""Weight of an imagined drawn game between each two that met, so that a source that won every pair has a finite strength."""
+
+
+def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: float = PRIOR_GAMES) -> Strengths:
+    """Maximum-likelihood strengths from games (a, b, outcome), where the outcome is 0 (a), 1 (b) or 2 (tie).
+
+    Davidson (1970): P(a) : P(b) : P(tie) = e^a : e^b : nu e^((a+b)/2).
+    """
+    array = np.asarray(games, dtype=np.int64)
+    tally: Counter[tuple[int, int, int]] = Counter(map(tuple, array.tolist()))
+    rows = np.array(list(tally), dtype=np.int64)
+    weights = np.array(list(tally.values()), dtype=np.float64)
+    met = np.array(sorted({(min(a, b), max(a, b)) for a, b, _ in tally}), dtype=np.int64)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        strengths, log_tie = parameters[:-1], parameters[-1]
+
+        def log_chances(a: Any, b: Any) -> NDArray[np.float64]:
+            logits = np.stack([strengths[a], strengths[b], log_tie + (strengths[a] + strengths[b]) / 2])
+            return logits - np.logaddexp.reduce(logits, axis=0)
+
+        chances = log_chances(rows[:, 0], rows[:, 1])
+        value = -float((weights * chances[rows[:, 2], np.arange(len(rows))]).sum())
+        imagined = log_chances(met[:, 0], met[:, 1])
+        value -= prior / 2 * float((imagined[0] + imagined[1]).sum())
+        # Strengths only mean something relative to each other; this pins their sum without moving them.
+        return value + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * float(log_tie) ** 2
+
+    from scipy import optimize
+
+    best = optimize.minimize(loss, np.zeros(players + 1), method="L-BFGS-B", bounds=[(-12, 12)] * (players + 1))
+    strengths = best.x[:-1] - best.x[:-1].mean()
+    return Strengths(strengths, float(np.exp(best.x[-1])))
+
+
+def _resampled(
+    games: Sequence[tuple[int, int, int]], documents: Sequence[str], players: int, seed: int, resamples: int
+) -> NDArray[np.float64] | None:
+    """Strengths of resampled source documents, shape (resamples, players); None below eight documents."""
+    names = sorted(set(documents))
+    if too_few(len(names)):
+        return None
+    of_document = [[game for game, d in zip(games, documents, strict=True) if d == name] for name in names]
+    rng = rng_for(seed, "listeners")
+    found = []
+    for _ in range(resamples):
+        drawn = [game for i in rng.integers(len(names), size=len(names)) for game in of_document[int(i)]]
+        found.append(bradley_terry(drawn, players).strengths)
+    return np.array(found)

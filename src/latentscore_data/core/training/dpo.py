@@ -1,0 +1,65 @@
+"""DPO: the better of two answers to a vibe against the worse one, through TRL's ``DPOTrainer``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
+from latentscore_data.core.training.context import TrainContext
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
+from latentscore_data.core.training.preference import pair_of
+from latentscore_data.core.training.sft import lora_config
+
+
+def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:
+    """Train on the pairs of ``train`` (Rafailov et al. 2023, arXiv 2305.18290). Returns the trainer and what was watched.
+
+    The frozen reference is where the run starts: a copy of the adapter that it goes on from, the base model below a new
+    adapter, or a second copy of a model whose weights are all trained.
+    """
+    spec, loaded, tokenizer = context.spec, context.loaded, context.loaded.tokenizer
+    validating = pairs(context.rows.get("val", []), tokenizer)
+    arguments = DPOConfig(
+        **common_arguments(context),
+        **validation_arguments(context, bool(validating)),
+        max_length=context.audit.max_tokens,
+        beta=spec.preference.beta,
+        loss_type=["sigmoid", "sft"] if spec.preference.sft_weight else ["sigmoid"],
+        loss_weights=[1.0, spec.preference.sft_weight] if spec.preference.sft_weight else None,
+    )
+
+    def make(watch: MetricsCallback) -> DPOTrainer:
+        return DPOTrainer(
+            model=loaded.model,
+            args=arguments,
+            train_dataset=pairs(context.rows["train"], tokenizer),
+            eval_dataset=validating or None,
+            processing_class=tokenizer,
+            # An adapter that is trained further brings its own configuration; its start is the frozen reference.
+            peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
+            callbacks=[watch],
+        )
+
+    return run_trainer(make, context)
+
+
+def pairs(rows: list[ScoredRow], tokenizer: Any) -> Dataset:
+    """Prompt, better and worse answer of each row that holds a pair, as messages."""
+    options = template_options(tokenizer.chat_template)
+    return Dataset.from_list(
+        [
+            {
+                "prompt": prompt_messages(row.vibe_for_training),
+                "chosen": completion_messages(pair[0]),
+                "rejected": completion_messages(pair[1]),
+                **({"chat_template_kwargs": options} if options else {}),
+            }
+            for row in rows
+            if (pair := pair_of(row)) is not None
+        ]
+    )

@@ -1,0 +1,151 @@
+"""Preference pairs: for one vibe a better and a worse answer, from scored candidates or from any other judgement."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentscore_data.core.base.marks import Preference
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.settings import DpoSettings
+from latentscore_data.core.training.chat import answer_text
+
+Payload = dict[str, Any]
+
+MARKS = "marks"
+"""The source of pairs that people answered."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to the vibe of ``row``; the scores are in the unit of ``source``, the scorer (or person) that judged."""
+
+    row: ScoredRow
+    source: str
+    chosen: Payload
+    rejected: Payload
+    chosen_score: float
+    rejected_score: float
+
+    def as_row(self) -> ScoredRow:
+        """The row with these two answers as its only candidates, the better one as its winner."""
+        return self.row.model_copy(
+            update={
+                "config_payload": self.chosen,
+                "config_candidates": [self.chosen, self.rejected],
+                "candidate_scores": {self.source: [self.chosen_score, self.rejected_score]},
+                "candidate_origins": [],
+                "best_index": 0,
+                "search": None,
+            }
+        )
+
+
+@dataclass
+class PairSet:
+    """The pairs of some rows, and how many rows gave none, by reason."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def said(self) -> str:
+        """The reasons in one line; empty when every row gave a pair."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+
+
+def preference_pairs(rows: Sequence[ScoredRow], dpo: DpoSettings, more: Iterable[Pair] = ()) -> PairSet:
+    """At most one pair for each row: its best candidate, and its worst one of about the same length.
+
+    A pair's scores differ by at least ``dpo.margin`` times the standard deviation of the scores of one vibe's candidates,
+    pooled over the rows by scorer, so that ties and near-ties are left out whatever the scorer's unit. ``more`` are pairs
+    from other sources (marks, say): they are taken as they are, and a row that has one gets none from its scores.
+    """
+    found = PairSet([*more])
+    judged = {pair.row.row_id for pair in found.pairs}
+    spread = score_spread(rows)
+    for row in rows:
+        if row.row_id in judged:
+            continue
+        if (widest := row_pair(row)) is None:
+            found.left_out["without two answers of different scores"] += 1
+            continue
+        margin = dpo.margin * spread[widest.source]
+        pair = row_pair(row, margin, dpo.length_ratio)
+        if pair is not None:
+            found.pairs.append(pair)
+        elif widest.chosen_score - widest.rejected_score < margin:
+            found.left_out["near ties"] += 1
+        else:
+            found.left_out["of unlike lengths"] += 1
+    return found
+
+
+def row_pair(row: ScoredRow, margin: float = 0.0, length_ratio: float | None = None) -> Pair | None:
+    """The row's best candidate with its worst one, or ``None`` when no two candidates qualify.
+
+    The scores, by the scorer that chose, differ by ``margin`` or more, and always by something: equal configs have equal
+    scores and teach nothing. Of the two answers' texts the longer one has at most ``length_ratio`` times the characters of
+    the shorter one.
+    """
+    scorer, scores = next(iter(row.candidate_scores.items()), ("", []))
+    known = [
+        (candidate, score)
+        for candidate, score in zip(row.config_candidates, scores, strict=False)
+        if candidate is not None and score is not None
+    ]
+    if not known:
+        return None
+    best, best_score = max(known, key=lambda scored: scored[1])
+    if row.search is not None and row.best_index is not None and (score := scores[row.best_index]) is not None:
+        # After a search the winner need not have the highest score: its prior and its judge had a say.
+        best, best_score = row.config_candidates[row.best_index] or {}, score
+    worse = [
+        (candidate, score)
+        for candidate, score in known
+        if score < best_score and best_score - score >= margin and _alike(best, candidate, length_ratio)
+    ]
+    if not worse:
+        return None
+    worst, worst_score = min(worse, key=lambda scored: scored[1])
+    return Pair(row, scorer, best, worst, best_score, worst_score)
+
+
+def _alike(one: Payload, other: Payload, ratio: float | None) -> bool:
+    """Whether two answers are about equally long. DPO prefers longer answers when the better ones are longer."""
+    if ratio is None:
+        return True
+    shorter, longer = sorted((len(answer_text(one)), len(answer_text(other))))
+    return longer <= ratio * shorter
+
+
+def score_spread(rows: Iterable[ScoredRow]) -> dict[str, float]:
+    """By scorer, the standard deviation of the candidates' scores around the mean of their own row; 0 for single scores."""
+    squares: defaultdict[str, float] = defaultdict(float)
+    freedom: Counter[str] = Counter()
+    for row in rows:
+        for scorer, scores in row.candidate_scores.items():
+            known = [score for score in scores if score is not None]
+            mean = sum(known) / max(len(known), 1)
+            squares[scorer] += sum((score - mean) ** 2 for score in known)
+            freedom[scorer] += max(len(known) - 1, 0)
+    return {scorer: math.sqrt(squares[scorer] / max(freedom[scorer], 1)) for scorer in freedom}
+
+
+def marked_pairs(rows: Iterable[ScoredRow], answers: Iterable[Preference]) -> list[Pair]:
+    """The answers to "which fits better?" that people gave in the studio on these rows, as pairs with the scores 1 and 0.
+
+    The payloads are those that were compared, even where the row has other candidates by now.
+    """
+    by_id = {row.row_id: row for row in rows}
+    return [Pair(by_id[one.row_id], MARKS, one.better, one.worse, 1.0, 0.0) for one in answers if one.row_id in by_id]
+
+
+def pair_of(row: ScoredRow) -> tuple[Payload, Payload] | None:
+    """(better, worse) of a row that :meth:`Pair.as_row` made; ``None`` for any other row."""
+    if len(row.config_candidates) != 2:
+        return None
+    chosen, rejected = row.config_candidates
+    return (chosen, rejected) if chosen is not None and rejected is not None else None

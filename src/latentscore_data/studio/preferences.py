@@ -1,0 +1,83 @@
+"""The answers to "which fits better?": what is kept of one, and what all of them say about sources and candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.marks import Preference, config_digest
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.bench.strengths import Game, Player, fit
+
+RESAMPLES = 200
+
+
+def preference_of(row: ScoredRow, better: int, worse: int) -> Preference:
+    """The answer that one candidate of a row fits better than another. Raises :class:`InputError` for a missing candidate."""
+    found = [row.config_candidates[i] if i < len(row.config_candidates) else None for i in (better, worse)]
+    if found[0] is None or found[1] is None or better == worse:
+        raise InputError(f"row {row.row_id[:100]!r} has no candidates {better} and {worse}")
+    scores = next(iter(row.candidate_scores.values()), [])
+    better_score, worse_score = (scores[i] if i < len(scores) else None for i in (better, worse))
+    return Preference(
+        row.row_id, row.vibe_original, found[0], found[1], _source(row, better), _source(row, worse), better_score,
+        worse_score, row.source_id,
+    )  # fmt: skip
+
+
+def _source(row: ScoredRow, at: int) -> str:
+    """What gave a candidate, and whether the scorer chose it."""
+    origin = row.candidate_origins[at] if at < len(row.candidate_origins) else "model"
+    giver = (row.config_model or "unknown model") if origin == "model" else origin
+    return f"{giver}, {'chosen' if at == row.best_index else 'not chosen'}"
+
+
+def by_source(preferences: Sequence[Preference]) -> dict[str, Any]:
+    """Strengths of the sources that met another one, and how often the scorer agrees with people."""
+    games = [
+        Game(one.better_source, one.worse_source, 0, one.document or one.row_id)
+        for one in preferences
+        if one.better_source and one.worse_source and one.better_source != one.worse_source
+    ]
+    scored = [
+        one.better_score > one.worse_score
+        for one in preferences
+        if one.better_score is not None and one.worse_score is not None and one.better_score != one.worse_score
+    ]
+    return {
+        "answers": len(preferences),
+        "rows": len({one.row_id for one in preferences}),
+        "agree": sum(scored),
+        "scored": len(scored),
+        "agree_interval": _wilson(sum(scored), len(scored)),
+        "sources": [_shown(player) for player in fit(games, resamples=RESAMPLES).players] if games else [],
+    }
+
+
+def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int, dict[str, Any]]:
+    """Strengths of the candidates of one row, by their index; each answer is resampled by itself."""
+    at = {config_digest(payload): str(i) for i, payload in enumerate(row.config_candidates) if payload}
+    games: list[Game] = []
+    for one in preferences:
+        if one.row_id == row.row_id:
+            better, worse = at.get(config_digest(one.better)), at.get(config_digest(one.worse))
+            if better is not None and worse is not None and better != worse:
+                games.append(Game(better, worse, 0, str(len(games))))
+    players = fit(games, resamples=RESAMPLES).players if games else []
+    return {int(player.label): _shown(player) for player in players}
+
+
+def _shown(player: Player) -> dict[str, Any]:
+    return {**asdict(player), "in_words": player.in_words}
+
+
+def _wilson(hits: int, of: int) -> tuple[float, float] | None:
+    """The 95 % interval of a share (Wilson 1927); None without answers."""
+    if not of:
+        return None
+    z, share = 1.96, hits / of
+    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
