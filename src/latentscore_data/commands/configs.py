@@ -33,6 +33,7 @@ from latentscore_data.commands._options import (
 )
 from latentscore_data.core.base.display import OUTPUT, clean, console, palette_blocks, print_json, say, shorten
 from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.summary import Summary
@@ -147,7 +148,7 @@ def configs(
     workspace, rows = choose_rows(settings, workspace, only)
     if not len(rows) and only is None:
         say(
-            f"configs: no vibe rows, so the {count_inputs(settings, workspace)} rows in {workspace.configs_dir} are scored"
+            f"configs: no vibe rows, so the {count_inputs(settings, RowFiles(workspace))} rows in {workspace.configs_dir} are scored"
         )
         only = "score"
     if dry_run:

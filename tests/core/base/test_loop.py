@@ -18,7 +18,8 @@ import pytest
 from latentscore_data.core.base import loop as stage_module
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError
 from latentscore_data.core.base.ledger import Usage
-from latentscore_data.core.base.loop import Job, Line, NotAttempted, RowFailure, index_lines, read_newest, run_stage
+from latentscore_data.core.base.loop import Job, NotAttempted, RowFailure, run_stage
+from latentscore_data.core.base.row_index import Line, RowIndex, read_newest
 
 Work = Callable[[str], Awaitable[Line]]
 
@@ -300,7 +301,7 @@ def test_lines_are_found_by_their_place_in_the_file(lab: Lab) -> None:
     assert [line["loud"] for line in read_newest(lab.output, "row_id", ["c", "x", "a"])] == ["C", "A"]
     with lab.output.open("ab") as file:
         file.write(b'{"row_id":"a","loud":"AA","input_fingerprint":"9"}\n')
-    assert index_lines(lab.output, "row_id")["a"].fingerprint == "9"
+    assert RowIndex(lab.output).entries["a"].fingerprint == "9"
     assert next(read_newest(lab.output, "row_id", ["a"]))["loud"] == "AA"
 
 

@@ -151,8 +151,9 @@ def print_summary(summary: Summary) -> None:
     from rich.text import Text
 
     out = console()
-    if summary.fresh:
-        out.print(Text.assemble((summary.stage, "bold"), ": fresh, nothing to do"))
+    if summary.fresh and not summary.exit_code:
+        done = f"all {summary.skipped:,} rows are done already" if summary.skipped else "fresh"
+        out.print(Text.assemble((summary.stage, "bold"), f": {done}, nothing to do"))
     else:
         table = Table(title=summary.stage, title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(style="dim", no_wrap=True)

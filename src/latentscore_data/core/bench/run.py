@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from latentscore_data.core.base.loop import Client, Job, read_newest, run_stage
+from latentscore_data.core.base.loop import Client, Job, run_stage
 from latentscore_data.core.base.progress import Progress
+from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.summary import Summary
