@@ -209,6 +209,8 @@ class DedupeSettings(Section):
     """Embedder: auto (MiniLM where installed and fetched, else words), minilm, words (the package's own vectors), or a sentence-transformers id."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """A vibe at least this similar (cosine) to a kept one is dropped; empty for the embedder's own default."""
+    exact_up_to: int = Field(default=100_000, ge=0)
+    """Compare every pair of up to this many rows; more are searched with an index (extra dedupe), which misses a few."""
 
 
 class SplitsSettings(Section):

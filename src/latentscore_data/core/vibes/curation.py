@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from latentscore.embed import Embedder
+from latentscore_data.core.base.display import SlowStep
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.rows import SPLITS, Split, VibeRow
 from latentscore_data.core.base.settings import DedupeSettings, NoiseSettings, SplitsSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.vibes.dedupe import embed_stream, first_of_each, threshold_of
+from latentscore_data.core.vibes.dedupe import embed_stream, near_duplicates, require_index, threshold_of
 from latentscore_data.core.vibes.noise import noise_draw, with_noise
 from latentscore_data.core.vibes.splits import Leakage, draw_splits, leakage, mean_vectors
 
@@ -28,6 +29,11 @@ class Arranged:
     rows_in: int = 0
     near_duplicates: int = 0
     threshold: float = 0.0
+    dedupe_method: str = "exact"
+    dedupe_recall: float = 1.0
+    """Share of the near-duplicates in a sample that the method found."""
+    dedupe_sampled: int = 0
+    """Near-duplicates in that sample."""
     sources: int = 0
     rows: dict[str, int] = field(default_factory=lambda: {})
     sources_by_split: dict[str, int] = field(default_factory=lambda: {})
@@ -42,6 +48,9 @@ class Arranged:
             "rows_in": self.rows_in,
             "near_duplicates": self.near_duplicates,
             "dedupe_threshold": self.threshold,
+            "dedupe_method": self.dedupe_method,
+            "dedupe_recall": self.dedupe_recall,
+            "dedupe_recall_near_duplicates": self.dedupe_sampled,
             "sources": self.sources,
             "rows": self.rows,
             "sources_by_split": self.sources_by_split,
@@ -64,10 +73,13 @@ def arrange(
 ) -> Arranged:
     """Write ``.vibes/<SPLIT>.jsonl``. The rows are read once to decide and once per split to write."""
     facts = _Facts(noise)
-    vectors = embed_stream(facts.note(rows()), embedder)
+    texts = _no_more_than_can_be_compared(facts.note(rows()), dedupe.exact_up_to)
+    vectors = embed_stream(texts, embedder, SlowStep("vibes: embedding"))
     threshold = threshold_of(dedupe, embedder)
-    stays = first_of_each(vectors, threshold)
+    found = near_duplicates(vectors, threshold, dedupe.exact_up_to)
+    stays = found.stays
     result = Arranged(len(stays), int((~stays).sum()), threshold, len(facts.source_numbers))
+    result.dedupe_method, result.dedupe_recall, result.dedupe_sampled = found.method, found.recall, found.sampled
 
     kept, places = vectors[stays], np.flatnonzero(stays)
     del vectors
@@ -86,6 +98,14 @@ def arrange(
         result.rows[split] = replace_rows(workspace.vibes(split), _rows_of(rows(), split, split_at, noisy, noise))
         result.noisy[split] = sum(1 for place in noisy if split_at[place] == split)
     return result
+
+
+def _no_more_than_can_be_compared(texts: Iterable[str], exact_up_to: int) -> Iterator[str]:
+    """The texts. Raises :class:`MissingError` at the first one for which an index is needed that is not installed."""
+    for number, text in enumerate(texts):
+        if number == exact_up_to:
+            require_index()
+        yield text
 
 
 class _Facts:
