@@ -29,6 +29,7 @@ from latentscore_data.core.base.display import say
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.bench.prepare import compared
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.stages.bench import check_run, evaluate_answers, plans, remote_estimates, run_bench
 from latentscore_data.core.stages.spending import trust_key_to
@@ -108,8 +109,9 @@ def bench(
     trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:
-        asked = plans(settings, workspace)
-        away = remote_estimates(settings, workspace, executor) if executor.remote else []
+        both = compared(settings.bench, workspace)
+        asked = plans(settings, workspace, both)
+        away = remote_estimates(settings, both, executor) if executor.remote else []
         modal = settings.train.modal
         document = {
             "plans": [plan.to_dict() for plan in asked],

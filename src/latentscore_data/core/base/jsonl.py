@@ -276,6 +276,30 @@ def is_draft(path: Path) -> bool:
 
 def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
     """Write a whole file in one move, synced before the rename."""
+    with _replacing(path, mode) as out:
+        for chunk in chunks:
+            with writing(path):
+                out.write(chunk)
+
+
+def replace_several(rows: Iterable[tuple[Path, BaseModel]], paths: Iterable[Path]) -> dict[Path, int]:
+    """Write several files of rows in one pass over (file, row), each in one move; a file without rows is written, too.
+
+    Returns the row count of each.
+    """
+    counts = dict.fromkeys(paths, 0)
+    with contextlib.ExitStack() as drafts:
+        outs = {path: drafts.enter_context(_replacing(path)) for path in counts}
+        for path, row in rows:
+            counts[path] += 1
+            with writing(path):
+                outs[path].write(dump_line(row))
+    return counts
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """A draft that takes the place of ``path`` when the block ends well."""
     draft = draft_of(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -283,9 +307,7 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
         with writing(path):
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "wb") as out:
-            for chunk in chunks:
-                with writing(path):
-                    out.write(chunk)
+            yield out
             with writing(path):
                 out.flush()
                 os.fsync(out.fileno())

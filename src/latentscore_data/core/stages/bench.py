@@ -17,7 +17,7 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench import prepare, run
 from latentscore_data.core.bench.human import evaluate, write_pack
-from latentscore_data.core.bench.prepare import missing, rows_file, sources_decide
+from latentscore_data.core.bench.prepare import Compared, missing, rows_file, sources_decide
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
 from latentscore_data.core.bench.summary import summarise
@@ -59,16 +59,16 @@ def run_bench(
     name of its own.
     """
     workspace = Workspace(settings.paths.root)
-    rows = prepare.choose_rows(settings.bench, workspace)
-    sources = prepare.choose_sources(settings.bench, rows)
+    compared = prepare.compared(settings.bench, workspace)
+    rows, sources = compared.rows, compared.sources
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
     executor = executor or make_executor("here", settings, say)
     # What cannot run there is said before a key is missed or money is asked for.
-    there = remote_estimates(settings, workspace, executor) if executor.remote else []
+    there = remote_estimates(settings, compared, executor) if executor.remote else []
     with BatchRun("bench", settings.llm, workspace.llm_cache, workspace.ledger, hosted_models(sources)) as batches:
         batches.collect()
-        for plan in plans(settings, workspace):
+        for plan in plans(settings, workspace, compared):
             confirm_spending(plan, settings.llm, yes)
         make_renderer = agreed_renderer(settings, executor, there, yes=yes)
         with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
@@ -166,13 +166,12 @@ def answers_so_far(asked: Sequence[Summary]) -> Summary:
     return summary
 
 
-def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
+def remote_estimates(settings: Settings, compared: Compared, executor: Executor) -> list[RemoteJobEstimate]:
     """What would be done on the executor: the answers of local models, and every sound of the run.
 
     Raises :class:`InputError` where nothing of this run can be done there.
     """
-    rows = prepare.choose_rows(settings.bench, workspace)
-    sources = prepare.choose_sources(settings.bench, rows)
+    rows, sources = compared.rows, compared.sources
     found = [one for s in sources for one in kind_of(s).estimate(s, len(rows), settings, executor)]
     if (reason := executor.scorer_blocker(settings.scoring)) is not None:
         if not found:
@@ -184,10 +183,9 @@ def remote_estimates(settings: Settings, workspace: Workspace, executor: Executo
     return [*found, *executor.estimate_scoring(sounds, settings.scoring, clips=True)]
 
 
-def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
+def plans(settings: Settings, workspace: Workspace, compared: Compared) -> list[Plan]:
     """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
-    rows = prepare.choose_rows(settings.bench, workspace)
-    sources = prepare.choose_sources(settings.bench, rows)
+    rows, sources = compared.rows, compared.sources
     asked = [plan for s in sources if (plan := kind_of(s).plan(s, rows, settings, workspace)) is not None]
     return asked + prepare.judges_plans(settings, rows, sources)
 
@@ -210,7 +208,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
     if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
         return {"cost_usd": None, "calls": 0, "basis": f"{behind} runs before it: its rows are not there yet"}
     try:
-        found = plans(settings, workspace)
+        found = plans(settings, workspace, prepare.compared(settings.bench, workspace))
     except MissingError as missing:
         return {"cost_usd": None, "calls": 0, "basis": missing.message}
     return added_up(found)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from latentscore_data.core.base.errors import InputError, LsdataError, install, 
 from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.marks import bad_rows
-from latentscore_data.core.base.rows import SPLITS
+from latentscore_data.core.base.rows import SPLITS, ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -203,19 +204,24 @@ def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Pr
 
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
-    from collections import Counter
-
     export = open_export("map", settings, out, overwrite)
     workspace, kind = export.workspace, settings.export.map_kind
     splits = dataset.readers(workspace.scored, settings.export.splits)
     source = maps.embedding_source(kind, settings)
     say(f"export map: {source.why}")
     with export.folder() as folder:
-        facts = maps.write_map(folder, dataset.all_rows(splits), kind, source.vectors, source.fingerprint)
+        origins, counts = provenance.Origins(), Counter[str]()
+
+        def read() -> Iterator[ScoredRow]:
+            for row in dataset.all_rows(splits):
+                if row.config_payload is not None:
+                    origins.note(row)
+                    counts[str(row.split)] += 1
+                yield row
+
+        facts = maps.write_map(folder, read(), kind, source.vectors, source.fingerprint)
         maps.verify_map(folder, facts, source.embed_text)
-        exported = [row for row in dataset.all_rows(splits) if row.config_payload is not None]
-        origin = provenance.provenance(workspace, exported, settings.export.source_licenses)
-        counts = Counter(str(row.split) for row in exported)
+        origin = origins.joined(workspace, settings.export.source_licenses)
         card = cards.map_card(settings.export.name, kind, source.fingerprint, facts, counts, origin)
         replace_text(folder / "README.md", card)
         replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
@@ -243,8 +249,9 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
         with _sounds(folder, splits, settings) as sounds:
             tables = dataset.write_dataset(folder, splits, parquet=parquet, sounds=sounds)
         tables += maps.write_map_table(folder, splits, source, parquet=parquet)
-        facts = dataset.count_rows(splits)
-        origin = provenance.provenance(workspace, dataset.all_rows(splits), chosen.source_licenses)
+        origins = provenance.Origins()
+        facts = dataset.count_rows(splits, origins.note)
+        origin = origins.joined(workspace, chosen.source_licenses)
         _describe_dataset(folder, settings, facts, tables, origin, parquet)
         write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
     missing = origin.missing_notices()
@@ -340,8 +347,9 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
     export = open_export("report", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, SPLITS)
-    facts = dataset.count_rows(splits)
-    origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
+    origins = provenance.Origins()
+    facts = dataset.count_rows(splits, origins.note)
+    origin = origins.joined(workspace, settings.export.source_licenses)
     with export.folder() as folder:
         sample = report.choose_sample(dataset.all_rows(splits))
         players = report.write_report(
