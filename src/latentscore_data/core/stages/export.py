@@ -43,6 +43,7 @@ from latentscore_data.core.export.folder import check_target, new_folder, write_
 from latentscore_data.core.export.licenses import check_license
 from latentscore_data.core.export.merge import find_source
 from latentscore_data.core.export.provenance import licenses_by_dataset
+from latentscore_data.core.export.push import can_push, check_push, push_folder
 from latentscore_data.core.export.sounds import Sounds
 from latentscore_data.core.export.tables import Table, split_name, write_table
 from latentscore_data.core.export.terms import required
@@ -384,6 +385,26 @@ EXPORTS = {
     "model": run_export_model,
     "report": run_export_report,
 }
+
+
+def export_and_push(
+    kind: str, settings: Settings, out: Path | None, overwrite: bool, push: str | None, public: bool
+) -> Summary:
+    """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
+    if push is not None:
+        check_push(push)
+    workspace = Workspace(settings.paths.root)
+    with workspace.lock("export"):
+        target = target_of(kind, settings, workspace, out)
+        if push is not None and not overwrite and can_push(target):
+            summary = Summary(f"export {kind}", outputs=[str(target)])
+        else:
+            summary = EXPORTS[kind](settings, out=out, overwrite=overwrite)
+        if push is not None:
+            say(f"export {kind}: pushing {target} to {push}")
+            summary.details["pushed to"] = push_folder(target, push, public=public)
+            summary.next_step = ""
+    return summary
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
