@@ -42,8 +42,10 @@ def show_winners(summary: Summary) -> None:
     console().print(table)
 
 
-def show_answers(summary: Summary) -> None:
-    """Each winner with its palettes and its words; or one JSON document."""
+def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
+    """Each winner with its palettes and its words, played before; or one JSON document."""
+    if play:
+        play_answers(summary, settings)
     if OUTPUT.json:
         print_json(summary.to_dict())
         return

@@ -140,31 +140,26 @@ def run_scoring(
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
     Rows that somebody put into ``.processed/<SPLIT>.jsonl`` are scored in their place, and never removed.
-
-    The first scorer decides, against ``vibe_original``; what all of them say is stored. Rows that are done for the same
-    candidates, scorers, seconds, seed and renderer are skipped; another order of the same scorers costs neither a render
-    nor a call. ``trusted`` are the custom scorers that may run; ``make_renderer`` is for a renderer elsewhere, and
-    ``make_improver`` for a search that adds candidates to each row; ``files`` is what is known of the files. Raises
-    :class:`MissingError` where there are no candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
+    The first scorer decides, against ``vibe_original``; what all say is stored. Rows that are done for the same candidates,
+    scorers, seconds, seed and renderer are skipped. ``trusted`` are the custom scorers that may run, ``make_improver`` is
+    for a search that adds candidates, ``files`` is what is known of the files. Raises :class:`MissingError` without
+    candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
     """
     files = files or RowFiles(workspace)
     for split in settings.configs.splits:
         files.name_rows(workspace.scored(split))
     inputs = _inputs(settings, files)
-    if not inputs and not workspace.candidates.exists():
-        raise MissingError("there are no candidates to score", "run: lsdata configs")
+    _require_inputs(inputs, workspace)
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
             needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
         with ExitStack() as open_until_done:
-            service = ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
-            open_until_done.enter_context(service)
-            improver = None
-            if make_improver is not None:
-                improver = open_until_done.enter_context(make_improver(service, cache, make_renderer))
-            about = {"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
-            total = Summary("score", details=about)
+            service = open_until_done.enter_context(
+                ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
+            )
+            improver = make_improver and open_until_done.enter_context(make_improver(service, cache, make_renderer))
+            total = Summary("score", details={"scorers": [s.name for s in scorers], "workers": service.workers})
             if overwrite:
                 # Once: all splits share it, and the failures of one must outlive the next.
                 workspace.failures("score").unlink(missing_ok=True)
@@ -181,18 +176,33 @@ def run_scoring(
                 )  # fmt: skip
                 _add(total, part)
             if improver is not None:
-                settled = [workspace.scored(split) for split in inputs]
-                total.details["search"] = improver.settle(settled)
-                for path in settled:
-                    files.forget(path)
+                total.details["search"] = _settled(improver, [workspace.scored(split) for split in inputs], files)
             total.details["from_elsewhere"] = sum(len(rows.put_there) for rows in inputs.values())
             total.details["converted"] = dict(converted)
             _count_work(total, service)
     prune_moved(files)
+    _write_score_manifest(settings, trusted, files, total)
+    return total
+
+
+def _write_score_manifest(settings: Settings, trusted: frozenset[str], files: RowFiles, total: Summary) -> None:
+    workspace = files.workspace
     outputs = workspace.scored_files()
     total.outputs = [str(path) for path in outputs]
     write_manifest(score_files(settings, workspace, trusted), workspace.root, outputs, total, facts=files.facts())
-    return total
+
+
+def _require_inputs(inputs: Mapping[Split, SplitInputs], workspace: Workspace) -> None:
+    if not inputs and not workspace.candidates.exists():
+        raise MissingError("there are no candidates to score", "run: lsdata configs")
+
+
+def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> dict[str, Any]:
+    """What the improver decided over all rows; it may have written the files again."""
+    report = improver.settle(paths)
+    for path in paths:
+        files.forget(path)
+    return report
 
 
 def _count_work(total: Summary, service: ScoringService) -> None:

@@ -52,7 +52,7 @@ def run_bench(
     executor: Executor | None = None,
     of_the_chain: bool = True,
 ) -> Summary:
-    """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
+    """Ask every source, score every answer, count, and write the page. The lock is held by the caller.
 
     On a remote ``executor`` local models answer there, and answers are rendered, scored and made into clips there; hosted
     models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
@@ -75,32 +75,23 @@ def run_bench(
             needs = prepare.generator_deps(
                 settings, workspace, rows, cache, executor=executor, ask_through=batches.connect
             )
-            say(
-                f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}"
-            )
+            judges = ", ".join(prepare.scorer_names(service))
+            say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
             again = {"retry_failed": retry_failed, "overwrite": overwrite}
             generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
             if batches.pending:
                 return batches.bill(answers_so_far(asked))
-            samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
+            made_by = {generator.label: generator.fingerprint for generator in generators}
+            samples = run.load_answers(files, rows, made_by, settings.bench.seed)
             floor = prepare.floor_source(service, baseline)
+            sounds: dict[str, Any] = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
             heard = run.score_answers(
-                samples,
-                service,
-                files,
-                keep_flac=settings.bench.keep_audio,
-                floor_source=floor,
-                max_in_flight=service.at_once,
-                progress=progress(),
-                **again,
+                samples, service, files, **sounds, max_in_flight=service.at_once, progress=progress(), **again
             )
-            results = run.results_in_order(
-                files, samples, service, keep_flac=settings.bench.keep_audio, floor_source=floor
-            )
+            results = run.results_in_order(files, samples, service, **sounds)
             facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
             heard.count(total_usage(service.scorers))
             batches.bill(heard)
-
     table = summarise(results, facts)
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
@@ -108,13 +99,18 @@ def run_bench(
     if human_pack:
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
-    write_manifest(
-        a_run(settings, workspace, files), workspace.root, [files.results, files.summary, files.report], summary
-    )
-    if of_the_chain:
-        # What run-all and status ask about is the run that the settings describe, wherever its folder is.
-        write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
+    _write_manifests(settings, workspace, files, summary, of_the_chain=of_the_chain)
     return summary
+
+
+def _write_manifests(
+    settings: Settings, workspace: Workspace, files: RunFiles, summary: Summary, *, of_the_chain: bool
+) -> None:
+    """The run's own manifest, and that of the stage, which is the run that the settings describe, wherever its folder is."""
+    outputs = [files.results, files.summary]
+    write_manifest(a_run(settings, workspace, files), workspace.root, [*outputs, files.report], summary)
+    if of_the_chain:
+        write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, summary)
 
 
 def agreed_renderer(
