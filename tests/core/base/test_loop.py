@@ -305,6 +305,18 @@ def test_lines_are_found_by_their_place_in_the_file(lab: Lab) -> None:
     assert next(read_newest(lab.output, "row_id", ["a"]))["loud"] == "AA"
 
 
+def test_a_last_line_that_lacks_only_its_end_is_kept(lab: Lab) -> None:
+    lab.run(["a", "b"])
+    lab.output.write_bytes(lab.output.read_bytes().rstrip(b"\n"))
+    assert lab.run(["a", "b", "c"]).skipped == 2
+    assert [line["loud"] for line in lab.lines()] == ["A", "B", "C"]
+    lab.output.write_bytes(lab.output.read_bytes().rstrip(b"\n"))
+    index = RowIndex(lab.output)
+    index.keep(["c", "a"])
+    assert [line["loud"] for line in lab.lines()] == ["C", "A"]
+    assert index.line("a")["loud"] == "A"
+
+
 def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     room = 400
     write = os.write

@@ -226,7 +226,7 @@ class Appender:
 
 
 def _end_with_newline(path: Path) -> None:
-    """Cut a torn last line, so that what is appended next starts on a line of its own."""
+    """Cut a torn last line, so that what is appended next starts on a line of its own; a whole one gets its end."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -242,8 +242,20 @@ def _end_with_newline(path: Path) -> None:
             end = start
         keep = end + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
         if keep < size:
+            file.seek(keep)
+            if _is_whole(file.read()):
+                file.write(b"\n")
+                return
             log.warning("%s: dropped a torn last line", path)
             file.truncate(keep)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line without its end is a JSON object: no part of one is."""
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]], mode: int = 0o644) -> int:

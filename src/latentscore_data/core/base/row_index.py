@@ -68,7 +68,11 @@ class RowIndex:
                     torn = True
                     break
                 if line:
-                    self.note(self._key(line, f"{self.path}:{number}", name), line, offset, len(raw))
+                    # A whole line that lacks only its end gets it when the file is next appended to or written.
+                    whole = raw.endswith(b"\n")
+                    torn = not whole
+                    key = self._key(line, f"{self.path}:{number}", name)
+                    self.note(key, line, offset, len(raw) + (not whole))
                 sha.update(raw)
                 offset += len(raw)
                 lines += 1
@@ -120,7 +124,8 @@ class RowIndex:
         if self._file is None:
             self._file = self.path.open("rb")
         self._file.seek(entry.offset)
-        return self._file.read(entry.length)
+        line = self._file.read(entry.length)
+        return line if line.endswith(b"\n") else line + b"\n"
 
     def keep(self, keys: list[str]) -> None:
         """Make the file hold the newest line of these keys, in this order, and nothing else."""
