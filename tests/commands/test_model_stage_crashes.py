@@ -26,7 +26,7 @@ from latentscore_data.core.base.rows import SourceText, VibeRow
 from latentscore_data.core.base.settings import ConfigsSettings, LLMSettings, VibesSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import questions
-from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.prompts import vibes_question
 from latentscore_data.core.llm.types import Question
 from latentscore_data.core.vibes.schema import TextVibes
@@ -131,7 +131,7 @@ def stored(workspace: Workspace) -> set[str]:
 
 def keys_of(stage: Stage, url: str) -> dict[tuple[str, int], str]:
     """The cache key of each request that the stage can make."""
-    llm = LiteLLM(MODEL, LLMSettings(api_base=url))
+    llm = ModelClient(MODEL, LLMSettings(api_base=url))
     return {(str(q.user), int(q.seed or 0)): llm.key(q, stage.answer_type) for q in stage.asked()}
 
 

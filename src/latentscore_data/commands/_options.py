@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from annotated_types import Ge, Le
 
 from latentscore_data.commands._globals import Globals
 from latentscore_data.core.base.display import print_summary
+from latentscore_data.core.base.layers import Values, nested, section_of
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
@@ -163,11 +166,18 @@ CALL_OPTIONS = {
 Command = Callable[..., None]
 
 
-def with_flags(parameter: str, options: Mapping[str, Any]) -> Callable[[Command], Command]:
+def with_flags(
+    parameter: str, options: Mapping[str, Any], gather: Callable[[Values], Values] = dict
+) -> Callable[[Command], Command]:
     """A command with these flags in the place of its ``parameter``, a dict that gets those that were given."""
+    own_names: dict[str, str] = {}
+    for name in options:
+        # Options without a spelling of their own are spelled as their parameter.
+        short = name.rpartition(".")[2]
+        own_names[name.replace(".", "_") if short in own_names else short] = name
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in options.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=options[setting])
+        for name, setting in own_names.items()
     ]
 
     def decorate(command: Command) -> Command:
@@ -179,13 +189,51 @@ def with_flags(parameter: str, options: Mapping[str, Any]) -> Callable[[Command]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            flags = {name: value for name in options if (value := given.pop(name, None)) is not None}
-            command(**{parameter: flags}, **given)
+            flags = {own_names[name]: value for name in own_names if (value := given.pop(name, None)) is not None}
+            command(**{parameter: gather(flags)}, **given)
 
         run.__signature__ = inspect.Signature([*own[:at], *added, *own[at + 1 :]])  # type: ignore[attr-defined]
         return run
 
     return decorate
+
+
+def setting_option(name: str, *flags: str, **about: Any) -> Any:
+    """The option that sets ``section.field``, with the type, the bounds and the description of the setting.
+
+    ``flags`` are its spellings where they are not the field's name; ``about`` goes to Typer and wins.
+    """
+    section, _, field = name.partition(".")
+    kind = section_of(Settings, section)
+    assert kind is not None, name
+    info = kind.model_fields[field]
+    inner = next((one for one in get_args(info.annotation) if one is not type(None)), info.annotation)
+    given = inner if type(None) in get_args(info.annotation) else info.annotation
+    if get_origin(given) is list:
+        given = list[str]
+    elif get_origin(given) is Literal:
+        given = str
+    for bound in info.metadata:
+        if isinstance(bound, Ge):
+            about.setdefault("min", bound.ge)
+        elif isinstance(bound, Le):
+            about.setdefault("max", bound.le)
+    about.setdefault("help", first_sentence(info.description or ""))
+    spelled = field.replace("_", "-")
+    own = flags or (f"--{spelled}/--no-{spelled}" if given is bool else f"--{spelled}",)
+    return Annotated[given | None, typer.Option(*own, **about)]
+
+
+def first_sentence(description: str) -> str:
+    """What a description says first: up to its first full stop or semicolon."""
+    text = " ".join(description.split())
+    return re.split(r"[;.](?=\s|$)", text, maxsplit=1)[0] + "."
+
+
+def sets_settings(options: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """A command with these options, by the setting (``section.field``) that each overrides; its parameter ``given`` gets the
+    sections with what was given, for :func:`load`."""
+    return with_flags("given", options, nested)
 
 
 calls_models = with_flags("calls", CALL_OPTIONS)

@@ -12,7 +12,7 @@ from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.download import chosen_sources, in_words, is_there, run_download
-from latentscore_data.core.texts.hub import plan
+from latentscore_data.core.texts.kinds import kind_of
 
 if TYPE_CHECKING:
     pass
@@ -67,8 +67,8 @@ def show_plan(settings: Settings, workspace: Workspace) -> None:
     for source in chosen_sources(settings):
         step: dict[str, Any] = {"dataset": source.name, "kind": source.kind}
         step["there"] = is_there(source, settings.download, workspace)
-        if source.kind == "hub" and not step["there"]:
-            step.update(plan(source, settings.download).to_dict())
+        planned = None if step["there"] else kind_of(source).plan(source, settings.download)
+        step.update(planned.to_dict() if planned else {})
         steps.append(step)
     if OUTPUT.json:
         print_json({"dry_run": True, "datasets": steps})

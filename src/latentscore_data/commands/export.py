@@ -8,12 +8,8 @@ from typing import Annotated
 import typer
 
 from latentscore_data.commands._options import load, show
-from latentscore_data.core.base.display import say
-from latentscore_data.core.base.settings import Settings, chosen
-from latentscore_data.core.base.summary import Summary
-from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.export.push import can_push, check_push, push_folder
-from latentscore_data.core.stages.export import EXPORTS, target_of
+from latentscore_data.core.base.settings import chosen
+from latentscore_data.core.stages.export import export_and_push
 
 app = typer.Typer(
     help="Hand over models, maps, data sets, chat files and a report.", no_args_is_help=True, add_completion=False
@@ -72,7 +68,7 @@ def export_model(
         lsdata export model my-run --gguf q8_0
     """
     settings = load(export=chosen(model=source, gguf=gguf, adapter_only=adapter_only, terms=terms, tokenizer=tokenizer))
-    show(_export("model", settings, out, overwrite, push, public))
+    show(export_and_push("model", settings, out, overwrite, push, public))
 
 
 @app.command("map")
@@ -94,7 +90,7 @@ def export_map(
         lsdata export map --kind text --embedder minilm
     """
     settings = load(export=chosen(map_kind=kind, embedder=embedder, splits=split))
-    show(_export("map", settings, out, overwrite, push, public))
+    show(export_and_push("map", settings, out, overwrite, push, public))
 
 
 @app.command("dataset")
@@ -133,7 +129,7 @@ def export_dataset(
             marks=marks or None,
         )
     )
-    show(_export("dataset", settings, out, overwrite, push, public))
+    show(export_and_push("dataset", settings, out, overwrite, push, public))
 
 
 @app.command("chat")
@@ -152,14 +148,11 @@ def export_chat(
         lsdata export chat --split SFT-Train --split SFT-Val
     """
     settings = load(export=chosen(splits=split, marks=marks or None))
-    show(_export("chat", settings, out, overwrite, push, public))
+    show(export_and_push("chat", settings, out, overwrite, push, public))
 
 
 @app.command("report")
-def export_report(
-    out: OutOption = None,
-    overwrite: ReplaceOption = False,
-) -> None:
+def export_report(out: OutOption = None, overwrite: ReplaceOption = False) -> None:
     """Write one page over the whole workspace: what was made from what, counts, money, and rows to listen to.
 
     Example:
@@ -167,24 +160,4 @@ def export_report(
         lsdata export report --out report/
     """
     settings = load()
-    show(_export("report", settings, out, overwrite, None, False))
-
-
-def _export(
-    kind: str, settings: Settings, out: Path | None, overwrite: bool, push: str | None, public: bool
-) -> Summary:
-    """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
-    if push is not None:
-        check_push(push)
-    workspace = Workspace(settings.paths.root)
-    with workspace.lock("export"):
-        target = target_of(kind, settings, workspace, out)
-        if push is not None and not overwrite and can_push(target):
-            summary = Summary(f"export {kind}", outputs=[str(target)])
-        else:
-            summary = EXPORTS[kind](settings, out=out, overwrite=overwrite)
-        if push is not None:
-            say(f"export {kind}: pushing {target} to {push}")
-            summary.details["pushed to"] = push_folder(target, push, public=public)
-            summary.next_step = ""
-    return summary
+    show(export_and_push("report", settings, out, overwrite, None, False))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
-from latentscore import Answer
+from latentscore import Answer, Audio
 from latentscore.errors import InvalidConfigError
 from latentscore_data.commands._options import ModelOption, YesOption, calls_models, load
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
@@ -71,6 +71,27 @@ def render(
         lsdata render --payload rain.flac --sample-rate 96000 --out rain-96k.flac
         lsdata render "rain on a tin roof" --map .exports/map-text
     """
+    _check_flags(vibe, payload, pick, map_path, model, search=search)
+    check_places(out, midi, stems)
+    found = _answer(vibe, model, map_path, calls, search=search, yes=yes) if vibe is not None else None
+    piece = SavedPiece(found.config, found.title, vibe) if found else read_piece(cast(Path, payload), pick)
+    seconds = _first(seconds, piece.seconds, 30.0)
+    seed = _first(seed, piece.seed, 0)
+    sample_rate = _first(sample_rate, piece.sample_rate, 48_000)
+    check_format(out, sample_rate)
+    try:
+        written, audio = render_files(piece, out, seconds, seed, sample_rate, stems, midi)
+    except InvalidConfigError as error:
+        raise InputError(str(error), "lsdata render --help lists what is allowed") from error
+    _show_files(written, audio, piece, found, seed)
+    if play:
+        play_sound(audio, out)
+
+
+def _check_flags(
+    vibe: str | None, payload: Path | None, pick: int | None, map_path: str | None, model: str | None, *, search: bool
+) -> None:
+    """Raise :class:`InputError` for flags that do not go together."""
     if (vibe is None) == (payload is None):
         raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
     if pick is not None and payload is None:
@@ -79,46 +100,35 @@ def render(
         raise InputError("--map answers a vibe, instead of a model", 'lsdata render "rain" --map .exports/map-text')
     if search and (vibe is None or map_path is not None):
         raise InputError("--search goes with a vibe and without --map", 'lsdata render "rain on a tin roof" --search')
-    check_places(out, midi, stems)
-    found = _answer(vibe, model, map_path, calls, search=search, yes=yes) if vibe is not None else None
-    if found is not None:
-        piece = SavedPiece(found.config, found.title, vibe)
-    else:
-        piece = read_piece(cast(Path, payload), pick)
-    seconds = _first(seconds, piece.seconds, 30.0)
-    seed = _first(seed, piece.seed, 0)
-    sample_rate = _first(sample_rate, piece.sample_rate, 48_000)
-    check_format(out, sample_rate)
-    for note in piece.notes:
-        say(f"render: {note}")
-    try:
-        written, audio = render_files(piece, out, seconds, seed, sample_rate, stems, midi)
-    except InvalidConfigError as error:
-        raise InputError(str(error), "lsdata render --help lists what is allowed") from error
-    facts = {
-        "title": piece.title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
-        "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
-    }  # fmt: skip
-    if found is not None:
-        facts |= {"answered_by": found.answered_by, "reasons": found.reasons, "config": found.config.model_dump()}
-    _show(piece, found)
-    if OUTPUT.json:
-        print_json(facts)
-    else:
-        say(f"render: {piece.title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS")
-        for path in written:
-            typer.echo(clean(path))
-    if play:
-        play_sound(audio, out)
 
 
 def _show(piece: SavedPiece, found: Answer | None) -> None:
-    """Say what was read from a text, the config, and what in it has no audible effect."""
+    """Say what was read from a text or file, the config, and what in it has no audible effect."""
+    for note in piece.notes:
+        say(f"render: {note}")
     if found is not None:
         say(f"render: {found.answered_by} read: {found.reasons}")
         say("render: " + "  ".join(f"{name} {str(word).lower()}" for name, word in piece.config.model_dump().items()))
     for finding in piece.config.lint():
         say(f"render: {finding.field}: {finding.reason}")
+
+
+def _show_files(written: list[Path], audio: Audio, piece: SavedPiece, found: Answer | None, seed: int) -> None:
+    """What was read, what was written, and how loud it is."""
+    _show(piece, found)
+    loudness = round(audio.loudness_lufs(), 2)
+    if OUTPUT.json:
+        facts = {
+            "title": piece.title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3),
+            "seed": seed, "loudness_lufs": loudness, "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
+        }  # fmt: skip
+        if found is not None:
+            facts |= {"answered_by": found.answered_by, "reasons": found.reasons, "config": found.config.model_dump()}
+        print_json(facts)
+        return
+    say(f"render: {piece.title}, {audio.seconds:.1f} s, {loudness} LUFS")
+    for path in written:
+        typer.echo(clean(path))
 
 
 def _answer(

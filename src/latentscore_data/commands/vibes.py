@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
@@ -18,6 +16,8 @@ from latentscore_data.commands._options import (
     YesOption,
     calls_models,
     load,
+    sets_settings,
+    setting_option,
     show,
 )
 from latentscore_data.core.base.display import say
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
     pass
 
 
+OPTIONS = {
+    "vibes.model": ModelOption,
+    "vibes.temperature": setting_option("vibes.temperature"),
+    "vibes.limit": setting_option("vibes.limit"),
+    "vibes.max_vibes": setting_option("vibes.max_vibes"),
+    "vibes.max_input_words": setting_option("vibes.max_input_words"),
+    "vibes.page_words": setting_option("vibes.page_words"),
+    "vibes.characters": setting_option("vibes.characters"),
+    "noise.rate": setting_option("noise.rate", "--noise-rate"),
+    "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
+    "dedupe.model": setting_option("dedupe.model", "--dedupe-model"),
+    "splits.split_by": setting_option("splits.split_by"),
+}
+
+
 @calls_models
+@sets_settings(OPTIONS)
 def vibes(
-    model: ModelOption = None,
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature.", min=0, max=2)] = None,
-    limit: Annotated[int | None, typer.Option(help="Read at most this many texts, from the start.", min=1)] = None,
-    max_vibes: Annotated[int | None, typer.Option(help="Most vibes to keep from one text.", min=1, max=50)] = None,
-    max_input_words: Annotated[int | None, typer.Option(help="A text is cut after this many words.", min=1)] = None,
-    page_words: Annotated[int | None, typer.Option(help="Words on a page.", min=1)] = None,
-    characters: Annotated[
-        bool | None, typer.Option("--characters/--no-characters", help="Keep the moods of characters, too.")
-    ] = None,
-    noise_rate: Annotated[float | None, typer.Option(help="Share of vibes with typing noise.", min=0, max=1)] = None,
-    dedupe_threshold: Annotated[
-        float | None, typer.Option(help="Cosine from which a vibe is a near-duplicate.", min=0.01, max=1)
-    ] = None,
-    dedupe_model: Annotated[
-        str | None, typer.Option(help="Embedder: auto, minilm, words, a folder or a hub id.")
-    ] = None,
-    split_by: Annotated[str | None, typer.Option(help="Draw splits by source or by row.")] = None,
+    *,
+    given: dict[str, Any],
     on: OnOption = None,
     seed: SeedOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    *,
     calls: dict[str, Any],
 ) -> None:
     """Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise.
@@ -68,22 +68,9 @@ def vibes(
         lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
     read_dotenv()
-    settings = load(
-        vibes=chosen(
-            model=model,
-            temperature=temperature,
-            limit=limit,
-            max_vibes=max_vibes,
-            max_input_words=max_input_words,
-            page_words=page_words,
-            characters=characters,
-            seed=seed,
-        ),
-        noise=chosen(rate=noise_rate, seed=seed),
-        dedupe=chosen(threshold=dedupe_threshold, model=dedupe_model),
-        splits=chosen(split_by=split_by, seed=seed),
-        llm=calls,
-    )
+    for section in ("vibes", "noise", "splits"):
+        given[section] = {**given.get(section, {}), **chosen(seed=seed)}
+    settings = load(**given, llm=calls)
     trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     executor = make_executor(on or "here", settings, say)

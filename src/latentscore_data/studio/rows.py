@@ -22,7 +22,7 @@ from latentscore_data.core.base.settings import BUILTIN_MODEL, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import questions
 from latentscore_data.core.llm.cache import AnswerCache
-from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.types import Question
 from latentscore_data.studio.preferences import by_candidate, preference_of
 
@@ -196,7 +196,7 @@ class Rows:
     def _attempts(self, asked: list[Question], model: str) -> Iterator[dict[str, Any]]:
         cache = AnswerCache(self._workspace.llm_cache)
         try:
-            llm = LiteLLM(model, self._settings.llm, cache=cache)
+            llm = ModelClient(model, self._settings.llm, cache=cache)
             for number, question in enumerate(asked):
                 key = llm.key(question, MusicConfigPromptPayload)
                 for reason, stored in cache.attempts(key):

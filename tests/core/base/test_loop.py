@@ -18,7 +18,8 @@ import pytest
 from latentscore_data.core.base import loop as stage_module
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError
 from latentscore_data.core.base.ledger import Usage
-from latentscore_data.core.base.loop import Job, Line, NotAttempted, RowFailure, index_lines, read_newest, run_stage
+from latentscore_data.core.base.loop import Job, NotAttempted, RowFailure, run_stage
+from latentscore_data.core.base.row_index import Line, RowIndex, read_newest
 
 Work = Callable[[str], Awaitable[Line]]
 
@@ -300,8 +301,20 @@ def test_lines_are_found_by_their_place_in_the_file(lab: Lab) -> None:
     assert [line["loud"] for line in read_newest(lab.output, "row_id", ["c", "x", "a"])] == ["C", "A"]
     with lab.output.open("ab") as file:
         file.write(b'{"row_id":"a","loud":"AA","input_fingerprint":"9"}\n')
-    assert index_lines(lab.output, "row_id")["a"].fingerprint == "9"
+    assert RowIndex(lab.output).entries["a"].fingerprint == "9"
     assert next(read_newest(lab.output, "row_id", ["a"]))["loud"] == "AA"
+
+
+def test_a_last_line_that_lacks_only_its_end_is_kept(lab: Lab) -> None:
+    lab.run(["a", "b"])
+    lab.output.write_bytes(lab.output.read_bytes().rstrip(b"\n"))
+    assert lab.run(["a", "b", "c"]).skipped == 2
+    assert [line["loud"] for line in lab.lines()] == ["A", "B", "C"]
+    lab.output.write_bytes(lab.output.read_bytes().rstrip(b"\n"))
+    index = RowIndex(lab.output)
+    index.keep(["c", "a"])
+    assert [line["loud"] for line in lab.lines()] == ["C", "A"]
+    assert index.line("a")["loud"] == "A"
 
 
 def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from conftest import Lsdata
 from latentscore_data.core.base.proxies import call_directly, is_called_directly, no_proxy
 from latentscore_data.core.base.settings import LLMSettings
-from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.types import Question
 from servers import ChatServer
 
@@ -67,7 +67,7 @@ def test_calls_to_this_machine_pass_by_the_proxy(
     environment.setenv(variable, proxy[0])
 
     async def ask(address: str) -> Word:
-        llm = LiteLLM(model, LLMSettings(api_base=address, max_attempts=1, timeout_seconds=10))
+        llm = ModelClient(model, LLMSettings(api_base=address, max_attempts=1, timeout_seconds=10))
         try:
             return (await llm.ask(Question("Answer.", "say rain"), Word)).value
         finally:

@@ -21,7 +21,7 @@ from latentscore_data.core.base.ledger import Ledger, totals
 from latentscore_data.core.base.loop import NotAttempted, RowFailure
 from latentscore_data.core.base.settings import LLMSettings, load_settings
 from latentscore_data.core.llm.cache import AnswerCache
-from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.prices import Price, price_of
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route
 from latentscore_data.core.llm.types import Question
@@ -59,11 +59,11 @@ def ask(
     per_call: int = 1,
     ledger: Ledger | None = None,
     **changes: Any,
-) -> tuple[list[Any], LiteLLM]:
+) -> tuple[list[Any], ModelClient]:
     """The answers, or the exceptions in their place."""
 
-    async def run() -> tuple[list[Any], LiteLLM]:
-        llm = LiteLLM(
+    async def run() -> tuple[list[Any], ModelClient]:
+        llm = ModelClient(
             model,
             settings(server, **changes),
             cache=AnswerCache(cache) if cache else None,
@@ -341,7 +341,7 @@ def test_a_price_is_known_free_or_unknown_but_never_guessed() -> None:
 
 
 def test_a_cap_with_an_unknown_price_is_refused_before_the_first_call() -> None:
-    llm = LiteLLM("hosted_vllm/x", LLMSettings(api_base="https://example.org/v1", max_cost=1.0))
+    llm = ModelClient("hosted_vllm/x", LLMSettings(api_base="https://example.org/v1", max_cost=1.0))
     with pytest.raises(StoppedError, match="unknown"):
         asyncio.run(llm.ask(question(), Word))
 
@@ -371,7 +371,7 @@ def test_the_budget_stops_before_it_is_exceeded_and_keeps_what_was_paid(tmp_path
 
 def test_a_drained_client_with_a_budget_lets_everybody_go() -> None:
     async def run(server: ChatServer) -> list[Any]:
-        llm = LiteLLM("hosted_vllm/test", settings(server, max_cost=0.06), price=Price(0.0, 0.001, "test"))
+        llm = ModelClient("hosted_vllm/test", settings(server, max_cost=0.06), price=Price(0.0, 0.001, "test"))
         await llm.ask(question("first"), Word)
         # One at its worst fits under the cap; the others wait for it with a slot in their hands.
         tasks = [asyncio.create_task(llm.ask(question(f"say {n}"), Word)) for n in range(4)]
@@ -402,7 +402,7 @@ def test_the_cost_of_what_the_cache_saved_is_told(tmp_path: Path) -> None:
 
 def test_a_drained_client_asks_nothing_new() -> None:
     async def run(server: ChatServer) -> list[Any]:
-        llm = LiteLLM("hosted_vllm/test", settings(server))
+        llm = ModelClient("hosted_vllm/test", settings(server))
         first = asyncio.create_task(llm.ask(question("a"), Word))
         second = asyncio.create_task(llm.ask(question("b"), Word))
         while not server.in_flight:
@@ -558,7 +558,7 @@ def test_the_prompt_is_marked_for_providers_that_bill_cached_prompts() -> None:
     seen: list[dict[str, Any]] = []
 
     async def run(server: ChatServer) -> None:
-        llm = LiteLLM("openrouter/anthropic/claude-sonnet-4", settings(server))
+        llm = ModelClient("openrouter/anthropic/claude-sonnet-4", settings(server))
         await llm.ask(question(), Word)
         await llm.aclose()
 

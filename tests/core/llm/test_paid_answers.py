@@ -18,7 +18,7 @@ from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.cache import AnswerCache
-from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.parameters import Parameters
 from latentscore_data.core.llm.prices import Price
 from latentscore_data.core.llm.routes import Route, load_litellm
@@ -51,12 +51,12 @@ def ask(
     price: Price | None = None,
     cache: Path | None = None,
     **changes: Any,
-) -> tuple[list[Any], LiteLLM]:
+) -> tuple[list[Any], ModelClient]:
     """The answers, or the exceptions in their place."""
     settings = LLMSettings(**{"api_base": server.url, "retry_cap_seconds": 0.05, "timeout_seconds": 10.0, **changes})
 
-    async def run() -> tuple[list[Any], LiteLLM]:
-        llm = LiteLLM(model, settings, price=price, cache=AnswerCache(cache) if cache else None, stage="test")
+    async def run() -> tuple[list[Any], ModelClient]:
+        llm = ModelClient(model, settings, price=price, cache=AnswerCache(cache) if cache else None, stage="test")
         try:
             found = await asyncio.gather(*(llm.ask(q, Word) for q in questions), return_exceptions=True)
         finally:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,17 @@ from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.manifest import read_manifest, stale_reasons
-from latentscore_data.core.base.rows import ConfigRow, ScoredRow
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.configs.candidate_generation import prune_orphans
+from latentscore_data.core.configs.candidate_generation import VibeRows, prune_orphans
 from latentscore_data.core.scoring import best_of, renderer
 from latentscore_data.core.scoring.best_of import choose, run_scoring
 from latentscore_data.core.scoring.renderer import LocalRenderer, make_worker
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import Score, Scorer, Unscored
+from latentscore_data.core.stages.configs import run_configs
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_echo, render_by_root
 
 QUIET, MIDDLE, LOUD = (make_payload(echo=echo) for echo in ("none", "medium", "infinite"))
@@ -375,3 +379,50 @@ def test_a_published_row_keeps_columns_that_are_not_ours(workspace: Workspace) -
     (_, line) = next(read_lines(workspace.scored("SFT-Train")))
     assert line["their_column"] == 7
     assert ConfigRow.model_validate(line).row_id == make_vibe(1).row_id
+
+
+@pytest.fixture
+def whole_reads() -> Iterator[Counter[str]]:
+    """How often each file was opened to be read, by folder and name."""
+    counts: Counter[str] = Counter()
+
+    def note(event: str, given: tuple[Any, ...]) -> None:
+        if event == "open" and counting and given[1] == "r" and str(given[0]).endswith(".jsonl"):
+            counts["/".join(Path(str(given[0])).parts[-2:])] += 1
+
+    counting = True
+    sys.addaudithook(note)
+    yield counts
+    counting = False  # an audit hook cannot be removed
+
+
+def test_a_run_reads_each_file_once_however_many_splits_there_are(
+    workspace: Workspace, whole_reads: Counter[str]
+) -> None:
+    now = settings(configs={"model": "builtin/keywords", "n": 2}, paths={"root": workspace.root})
+    for number, split in enumerate(SPLITS):
+        replace_rows(workspace.vibes(split), [make_vibe(10 * number + at, split=split) for at in range(3)])
+    rows = VibeRows(workspace, now.configs)
+    assert run_configs(now, workspace=workspace, rows=rows).done == 12
+    longer = now.model_copy(update={"scoring": now.scoring.model_copy(update={"seconds": 0.7})})
+    whole_reads.clear()
+    again = run_configs(longer, workspace=workspace, rows=rows)
+    assert (again.done, again.skipped) == (12, 0)
+    # Hashed to see whether anything changed, indexed once, and opened once more for lines at known places.
+    assert whole_reads[".processed/candidates.jsonl"] == 3
+    for split in SPLITS:
+        assert whole_reads[f".processed/{split}.jsonl"] <= 5
+
+
+def test_a_run_with_nothing_to_do_says_so_without_looking_at_the_rows(workspace: Workspace) -> None:
+    now = settings(configs={"model": "builtin/keywords", "n": 2}, paths={"root": workspace.root})
+    replace_rows(workspace.vibes("TEST"), [make_vibe(1, split="TEST"), make_vibe(2, split="TEST")])
+    rows = VibeRows(workspace, now.configs)
+    first = run_configs(now, workspace=workspace, rows=rows)
+    again = run_configs(now, workspace=workspace, rows=rows)
+    assert (again.fresh, again.done, again.skipped, again.details["renders"]) == (True, 0, 2, 0)
+    assert again.details["winner_scores"] == first.details["winner_scores"]
+    assert not run_configs(now, workspace=workspace, rows=rows, retry_failed=True).fresh
+    replace_rows(workspace.vibes("GRPO"), [make_vibe(3, split="GRPO")])
+    more = run_configs(now, workspace=workspace, rows=rows)
+    assert (more.fresh, more.done, more.skipped) == (False, 1, 2)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from factories import make_text
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import DownloadSettings
 from latentscore_data.core.texts.corpus import (
     TEXT_MAX_CHARS,
     Reader,
@@ -23,9 +24,9 @@ from latentscore_data.core.texts.corpus import (
     in_words,
     local_files,
     sample_local,
-    source_fingerprint,
 )
 from latentscore_data.core.texts.encodings import UTF8, find_encoding
+from latentscore_data.core.texts.kinds import fingerprint
 from latentscore_data.core.texts.tables import read_table
 
 
@@ -158,11 +159,12 @@ def test_every_text_is_as_likely_as_any_other():
 def test_the_fingerprint_follows_what_decides_the_sample(tmp_path: Path):
     (tmp_path / "a.txt").write_text("rain", encoding="utf-8")
     source = find_source(str(tmp_path))
-    before = source_fingerprint(source, 10, 0, None)
-    assert source_fingerprint(source, 10, 0, None) == before
-    assert source_fingerprint(source, 10, 1, None) != before
+    now = DownloadSettings(sample_size=10)
+    before = fingerprint(source, now)
+    assert fingerprint(source, now) == before
+    assert fingerprint(source, DownloadSettings(sample_size=10, seed=1)) != before
     (tmp_path / "a.txt").write_text("snow", encoding="utf-8")
-    assert source_fingerprint(source, 10, 0, None) != before
+    assert fingerprint(source, now) != before
     assert "uniform" in sample_local(source, 10, 0, None).how
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories import unit_rows
+from latentscore_data.core.base.display import SlowStep
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.vibes import dedupe
 from latentscore_data.core.vibes.dedupe import (
@@ -16,6 +17,7 @@ from latentscore_data.core.vibes.dedupe import (
     farthest_points,
     first_of_each,
     load_embedder,
+    near_duplicates,
     nearest_similarity,
 )
 
@@ -82,9 +84,9 @@ def test_what_takes_minutes_says_how_far_it_is(
     farthest_points(unit_rows(400, 24, 3), 100)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(dedupe, "CANDIDATES", 5)
-    monkeypatch.setattr(dedupe, "SAY_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(SlowStep, "EVERY_SECONDS", -1.0)
     farthest_points(unit_rows(400, 24, 3), 100)
-    assert "of 400: 1 of 100\n" in capsys.readouterr().err
+    assert "of 400: 1 of 100 rows" in capsys.readouterr().err
 
 
 def test_nearest_similarity_is_the_best_of_all_pairs():
@@ -109,3 +111,52 @@ def test_texts_are_embedded_in_batches_in_their_order():
     assert vectors[:, 0].tolist() == list(range(1100))
     assert max(embedder.sizes) == dedupe.EMBED_ROWS
     assert embed_stream([], embedder).shape == (0, 2)
+
+
+def test_above_the_limit_an_index_finds_nearly_all_and_says_how_many() -> None:
+    pytest.importorskip("faiss")
+    vectors = unit_rows(4000, 32, 3, clusters=1500)
+    exact = near_duplicates(vectors, 0.9, exact_up_to=4000)
+    found = near_duplicates(vectors, 0.9, exact_up_to=3999)
+    assert (exact.method, exact.recall) == ("exact", 1.0)
+    assert found.method.startswith("faiss IVFFlat, 100 cells")
+    assert 0 < int((~exact.stays).sum()) < 4000
+    assert (found.stays == exact.stays).mean() >= 0.99
+    assert found.sampled > 100
+    assert found.recall >= 0.99
+    assert np.array_equal(near_duplicates(vectors, 0.9, exact_up_to=0).stays, found.stays), (
+        "the same rows, the same result"
+    )
+
+
+def test_the_recall_counts_what_the_index_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(dedupe, "PROBED", 1)
+    vectors = unit_rows(4000, 32, 3, clusters=1500)
+    exact = near_duplicates(vectors, 0.75, exact_up_to=4000)
+    found = near_duplicates(vectors, 0.75, exact_up_to=0)
+    missed = int((~exact.stays).sum() - (~found.stays).sum())
+    assert missed > 0
+    assert found.recall == pytest.approx(1 - missed / int((~exact.stays).sum()), abs=0.03)
+
+
+def test_a_missing_index_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dedupe, "find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="needs the dedupe extra") as caught:
+        near_duplicates(unit_rows(20, 16, 0), 0.9, exact_up_to=10)
+    assert "dedupe.exact_up_to" in str(caught.value.remedy)
+
+
+def test_many_rows_are_chosen_from_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit_rows(1000, 24, 3, clusters=40)
+    together = farthest_points(vectors, 100)
+    monkeypatch.setattr(dedupe, "CHOSEN_TOGETHER", 300)
+    parts = farthest_points(vectors, 101)
+    assert len(set(parts)) == 101
+    assert sorted(sum(1 for at in parts if at % 4 == part) for part in range(4)) == [25, 25, 25, 26]
+
+    def spread(chosen: list[int]) -> float:
+        return float(nearest_similarity(vectors, vectors[chosen]).mean())
+
+    plain = list(range(100))
+    assert spread(parts) - spread(plain) > 0.7 * (spread(together) - spread(plain))

@@ -100,6 +100,31 @@ def say(message: str) -> None:
         print(wrapped(message) if sys.stderr.isatty() else message, file=sys.stderr)  # noqa: T201
 
 
+class SlowStep:
+    """Says every ten seconds how far a step without a progress line is, and how long it may still take.
+
+    ``total`` is the number of rows; None where it is not known before they were read.
+    """
+
+    EVERY_SECONDS = 10.0
+
+    def __init__(self, name: str, total: int | None = None) -> None:
+        self.name, self.total = name, total
+        self._started = self._said = time.monotonic()
+
+    def at(self, done: int) -> None:
+        """Call it often; ``done`` rows are behind."""
+        now = time.monotonic()
+        if now - self._said < self.EVERY_SECONDS:
+            return
+        self._said = now
+        if self.total is None:
+            say(f"{self.name}: {done:,} rows")
+            return
+        left = (now - self._started) * (self.total - done) / max(done, 1)
+        say(f"{self.name}: {done:,} of {self.total:,} rows, about {duration(left)} left")
+
+
 def wrapped(message: str) -> str:
     """The message broken between words for the terminal's width; paths and addresses stay whole."""
     import shutil
@@ -151,8 +176,9 @@ def print_summary(summary: Summary) -> None:
     from rich.text import Text
 
     out = console()
-    if summary.fresh:
-        out.print(Text.assemble((summary.stage, "bold"), ": fresh, nothing to do"))
+    if summary.fresh and not summary.exit_code:
+        done = f"all {summary.skipped:,} rows are done already" if summary.skipped else "fresh"
+        out.print(Text.assemble((summary.stage, "bold"), f": {done}, nothing to do"))
     else:
         table = Table(title=summary.stage, title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(style="dim", no_wrap=True)

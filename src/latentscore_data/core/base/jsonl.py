@@ -226,7 +226,7 @@ class Appender:
 
 
 def _end_with_newline(path: Path) -> None:
-    """Cut a torn last line, so that what is appended next starts on a line of its own."""
+    """Cut a torn last line, so that what is appended next starts on a line of its own; a whole one gets its end."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -242,8 +242,20 @@ def _end_with_newline(path: Path) -> None:
             end = start
         keep = end + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
         if keep < size:
+            file.seek(keep)
+            if _is_whole(file.read()):
+                file.write(b"\n")
+                return
             log.warning("%s: dropped a torn last line", path)
             file.truncate(keep)
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line without its end is a JSON object: no part of one is."""
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]], mode: int = 0o644) -> int:
@@ -276,6 +288,30 @@ def is_draft(path: Path) -> bool:
 
 def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
     """Write a whole file in one move, synced before the rename."""
+    with _replacing(path, mode) as out:
+        for chunk in chunks:
+            with writing(path):
+                out.write(chunk)
+
+
+def replace_several(rows: Iterable[tuple[Path, BaseModel]], paths: Iterable[Path]) -> dict[Path, int]:
+    """Write several files of rows in one pass over (file, row), each in one move; a file without rows is written, too.
+
+    Returns the row count of each.
+    """
+    counts = dict.fromkeys(paths, 0)
+    with contextlib.ExitStack() as drafts:
+        outs = {path: drafts.enter_context(_replacing(path)) for path in counts}
+        for path, row in rows:
+            counts[path] += 1
+            with writing(path):
+                outs[path].write(dump_line(row))
+    return counts
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """A draft that takes the place of ``path`` when the block ends well."""
     draft = draft_of(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -284,9 +320,7 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         out = os.fdopen(fd, "wb")
         try:
-            for chunk in chunks:
-                with writing(path):
-                    out.write(chunk)
+            yield out
             with writing(path):
                 out.flush()
                 os.fsync(out.fileno())

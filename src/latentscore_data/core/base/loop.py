@@ -7,27 +7,23 @@ import logging
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
-
-import orjson
+from typing import Generic, Protocol, TypeVar
 
 from latentscore_data.core.base.errors import StoppedError
-from latentscore_data.core.base.jsonl import Appender, read_lines, replace_bytes, replace_rows
+from latentscore_data.core.base.jsonl import Appender, read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.progress import Progress
+from latentscore_data.core.base.row_index import Entry, Line, RowIndex
 from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
 from latentscore_data.core.base.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
 
 InT = TypeVar("InT")
-
-Line = dict[str, Any]
-
 
 SKIPPED_AT_ONCE = 200
 """So many rows that are done already are passed over before everything else has its turn."""
@@ -85,81 +81,6 @@ class Job(Generic[InT]):
     breaker_at_least: int = 20
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where the newest line for a key lies in an output file, and what it is worth."""
-
-    fingerprint: str | None
-    offset: int
-    length: int
-    complete: bool
-    short: bool
-    ours: bool = True
-    """Whether a stage made the line; one that somebody put there is never removed."""
-
-
-FROM_ELSEWHERE = "from_elsewhere"
-"""True in a line that somebody put into an output file and that a stage has worked on since."""
-
-
-def made_here(line: Line) -> bool:
-    """Whether a stage made a line. A line without a fingerprint was put there by somebody."""
-    return line.get("input_fingerprint") is not None and not line.get(FROM_ELSEWHERE)
-
-
-def index_lines(
-    output: Path,
-    line_key: str,
-    complete: Callable[[Line], bool] = lambda line: True,
-    short: Callable[[Line], bool] = lambda line: False,
-) -> dict[str, Entry]:
-    """The newest line for each key in an appended output. Lines stay on disk, so memory does not grow with them."""
-    entries: dict[str, Entry] = {}
-    if not output.exists():
-        return entries
-    offset = 0
-    with output.open("rb") as file:
-        for raw in file:
-            length = len(raw)
-            if raw.strip():
-                try:
-                    line: Line = orjson.loads(raw)
-                except orjson.JSONDecodeError:
-                    if raw.endswith(b"\n"):
-                        # Reading it the careful way names the file, the line and the fault.
-                        for _ in read_lines(output, torn="drop"):
-                            pass
-                    break
-                made = line.get("input_fingerprint") is not None
-                entries[str(line[line_key])] = Entry(
-                    line.get("input_fingerprint"),
-                    offset,
-                    length,
-                    # A line that somebody put there need not have what a stage writes.
-                    complete(line) if made else False,
-                    short(line) if made else False,
-                    made_here(line),
-                )
-            offset += length
-    return entries
-
-
-def read_newest(output: Path, line_key: str, keys: Iterable[str] | None = None) -> Iterator[Line]:
-    """The newest line for each key, in the order of ``keys`` (those without a line are left out) or of the file."""
-    entries = index_lines(output, line_key)
-    if not entries:
-        return
-    with output.open("rb") as file:
-        for key in keys if keys is not None else list(entries):
-            if entry := entries.get(key):
-                yield _line_at(file, entry)
-
-
-def _line_at(file: Any, entry: Entry) -> Line:
-    file.seek(entry.offset)
-    return orjson.loads(file.read(entry.length))
-
-
 def run_stage(
     job: Job[InT],
     inputs: Iterable[InT],
@@ -171,19 +92,27 @@ def run_stage(
     retry_failed: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    index: RowIndex | None = None,
 ) -> Summary:
     """Do the job for every input that is not done yet, appending one line per input to ``output``.
 
-    Failures go to ``failures``, one line each. When the stage completes, both files are compacted: the newest line of
-    each key, in the order of the inputs, without those that a failed input had under another fingerprint. Raises
+    ``index`` is what is known of ``output`` already; it is up to date when this returns. Failures go to ``failures``, one
+    line each. When the stage completes, both files are compacted: the newest line of each key, in the order of the
+    inputs, without those that a failed input had under another fingerprint. Raises
     :class:`StoppedError` when at least half of the last 40 final outcomes failed (20 seen at least); raises what ``work``
     raises unless it is a :class:`RowFailure`; everything already appended stays. The first Ctrl-C drains what is in flight
     before KeyboardInterrupt is raised; a second one stops now.
     """
-    run = _Run(job, inputs, output, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
+    own = index is None
+    index = index or RowIndex(output, job.line_key)
+    run = _Run(job, inputs, index, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
     # Around the event loop, not inside it: then asyncio leaves Ctrl-C to us.
-    with _draining(run.interrupt):
-        asyncio.run(run.to_the_end())
+    try:
+        with _draining(run.interrupt):
+            asyncio.run(run.to_the_end())
+    finally:
+        if own:
+            index.close()
     if run.stop:
         raise run.stop[0]
     if run.interrupted:  # too late to stop anything
@@ -198,7 +127,7 @@ class _Run(Generic[InT]):
         self,
         job: Job[InT],
         inputs: Iterable[InT],
-        output: Path,
+        index: RowIndex,
         failures: Path,
         max_in_flight: int,
         total: int | None,
@@ -208,7 +137,7 @@ class _Run(Generic[InT]):
     ) -> None:
         self.job = job
         self.waiting = iter(inputs)
-        self.output, self.failures = output, failures
+        self.index, self.failures = index, failures
         self.workers = max(1, min(max_in_flight, total) if total is not None else max_in_flight)
         self.total = total
         self.retry_failed, self.overwrite = retry_failed, overwrite
@@ -228,25 +157,23 @@ class _Run(Generic[InT]):
     async def to_the_end(self) -> None:
         self.loop = asyncio.get_running_loop()
         if self.overwrite:
-            self.output.unlink(missing_ok=True)
+            self.index.clear()
             self.failures.unlink(missing_ok=True)
         self.progress.start(self.job.name, self.total)
         try:
             with (
-                Appender(self.output) as self.out,
+                Appender(self.index.path) as self.out,
                 Appender(self.failures) as self.failed,
                 closing(BackgroundWriter()) as self.writer,
             ):
-                self.entries = index_lines(self.output, self.job.line_key, self.job.complete, self.job.short)
                 self.given_up = {} if self.retry_failed else _given_up(self.failures, self.job.line_key)
-                with self.output.open("rb") as self.lines:
-                    ticking = asyncio.create_task(self.tick())
-                    try:
-                        await asyncio.gather(*(self.work_on() for _ in range(self.workers)))
-                    finally:
-                        ticking.cancel()
-                        if self.job.client is not None:
-                            await self.job.client.aclose()
+                ticking = asyncio.create_task(self.tick())
+                try:
+                    await asyncio.gather(*(self.work_on() for _ in range(self.workers)))
+                finally:
+                    ticking.cancel()
+                    if self.job.client is not None:
+                        await self.job.client.aclose()
             if not self.stop:
                 self.compact()
         finally:
@@ -277,14 +204,13 @@ class _Run(Generic[InT]):
             self.halt(error)
 
     async def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
-        entry = self.entries.get(key)
-        if entry is not None and entry.complete and entry.fingerprint == fingerprint:
+        entry = self.index.entries.get(key)
+        if entry is not None and entry.fingerprint == fingerprint and self.job.complete(line := self.index.line(key)):
             self.summary.skipped += 1
-            self.summary.short += entry.short
+            self.summary.short += self.job.short(line)
             if self.job.refresh is not None:
-                before = _line_at(self.lines, entry)
-                after = {**self.job.refresh(item, dict(before)), "input_fingerprint": fingerprint}
-                if after != before:
+                after = {**self.job.refresh(item, dict(line)), "input_fingerprint": fingerprint}
+                if after != line:
                     await self.append(key, after)
             return True
         failure = self.given_up.get(key)
@@ -301,8 +227,8 @@ class _Run(Generic[InT]):
             line["input_fingerprint"] = fingerprint
             await self.append(key, line)
             self.summary.done += 1
-            self.summary.short += self.entries[key].short
-            self.summary.unfinished += not self.entries[key].complete
+            self.summary.short += self.job.short(line)
+            self.summary.unfinished += not self.job.complete(line)
             self.outcomes.append(True)
         except NotAttempted:
             return
@@ -320,10 +246,7 @@ class _Run(Generic[InT]):
 
     async def append(self, key: str, line: Line) -> None:
         offset, length = await self.writer.write(self.out.append, line)
-        fingerprint = line.get("input_fingerprint")
-        self.entries[key] = Entry(
-            fingerprint, offset, length, self.job.complete(line), self.job.short(line), made_here(line)
-        )
+        self.index.note(key, line, offset, length)
 
     async def note(self, failure: RowFailure, key: str, fingerprint: str) -> None:
         self.summary.failed[failure.kind] += 1
@@ -377,26 +300,14 @@ class _Run(Generic[InT]):
         An input that failed loses its line from before it changed: what answers another question must not go on among
         the answers to this one. A line that somebody put there stays as it is.
         """
+        entries = self.index.entries
         for key, fingerprint in self.failing.items():
-            entry = self.entries.get(key)
+            entry = entries.get(key)
             if entry is not None and entry.ours and entry.fingerprint != fingerprint:
-                del self.entries[key]
-        wanted = list(dict.fromkeys(key for key in self.order if key in self.entries))
-        asked_for = set(wanted)
-        keys = wanted + [key for key in self.entries if key not in asked_for]
-        offset, tidy = 0, True
-        for key in keys:
-            tidy = tidy and self.entries[key].offset == offset
-            offset += self.entries[key].length
-        if not tidy or offset != self.output.stat().st_size:
-            with self.output.open("rb") as file:
-                replace_bytes(self.output, (_bytes_at(file, self.entries[key]) for key in keys))
-        _forget_mended(self.failures, self.job.line_key, self.entries)
-
-
-def _bytes_at(file: Any, entry: Entry) -> bytes:
-    file.seek(entry.offset)
-    return file.read(entry.length)
+                del entries[key]
+        wanted = dict.fromkeys(key for key in self.order if key in entries)
+        self.index.keep([*wanted, *(key for key in entries if key not in wanted)])
+        _forget_mended(self.failures, self.job.line_key, entries)
 
 
 def _newest_failures(failures: Path, line_key: str) -> dict[str, Line]:

@@ -88,8 +88,18 @@ NOT_COMPLETED = "not completed yet"
 """The reason of a stage that has no manifest: it was never run, or never to its end."""
 
 
-def stale_reasons(stage: StageFiles, root: Path) -> list[str]:
-    """Why the stage must run (again); an empty list when it is fresh."""
+def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | None = None) -> list[str]:
+    """Why the stage must run (again); an empty list when it is fresh.
+
+    ``facts`` remembers files that were read, for stages that share one.
+    """
+    facts = {} if facts is None else facts
+
+    def sha256(path: Path) -> str:
+        if path not in facts:
+            facts[path] = file_fact(path)
+        return facts[path].sha256
+
     manifest = read_manifest(stage.manifest)
     if manifest is None:
         return [NOT_COMPLETED]
@@ -107,13 +117,13 @@ def stale_reasons(stage: StageFiles, root: Path) -> list[str]:
             reasons.append(f"input {name} is gone")
         elif name not in known:
             reasons.append(f"input {name} is new")
-        elif not given[name].exists() or file_fact(given[name]).sha256 != known[name]["sha256"]:
+        elif not given[name].exists() or sha256(given[name]) != known[name]["sha256"]:
             reasons.append(f"input {name} changed")
     for name, fact in manifest.get("outputs", {}).items():
         path = root / name
         if not path.exists():
             reasons.append(f"output {name} is gone")
-        elif file_fact(path).sha256 != fact["sha256"]:
+        elif sha256(path) != fact["sha256"]:
             reasons.append(f"output {name} was changed by hand")
     retryable = {kind: n for kind, n in manifest.get("failed", {}).items() if kind in RETRYABLE_KINDS}
     if retryable:
@@ -129,8 +139,13 @@ def write_manifest(
     outputs: Sequence[Path],
     summary: Summary,
     extra: Mapping[str, Any] | None = None,
+    facts: Mapping[Path, FileFact] | None = None,
 ) -> None:
-    """Record what a completed stage read, wrote, cost and decided, in one move."""
+    """Record what a completed stage read, wrote, cost and decided, in one move. ``facts`` are known of files already."""
+
+    def fact(path: Path) -> dict[str, Any]:
+        return ((facts or {}).get(path) or file_fact(path)).to_dict()
+
     replace_json(
         stage.manifest,
         {
@@ -143,8 +158,8 @@ def write_manifest(
             "settings": _plain(stage.settings),
             "typed": _plain(stage.typed),
             "versions": _plain(stage.versions),
-            "inputs": {relative(path, root): file_fact(path).to_dict() for path in stage.inputs},
-            "outputs": {relative(path, root): file_fact(path).to_dict() for path in outputs},
+            "inputs": {relative(path, root): fact(path) for path in stage.inputs},
+            "outputs": {relative(path, root): fact(path) for path in outputs},
             "seconds": round(summary.seconds, 3),
             "done": summary.done,
             "skipped": summary.skipped,

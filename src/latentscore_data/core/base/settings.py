@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "latentscore.toml"
 BUILTIN_MODEL = "builtin/keywords"
+EXACT_UP_TO = 100_000
 OLD_HERE = "local"
 """What ``--on here`` was called in version 0.1."""
 
@@ -209,6 +210,8 @@ class DedupeSettings(Section):
     """Embedder: auto (MiniLM where installed and fetched, else words), minilm, words (the package's own vectors), or a sentence-transformers id."""
     threshold: float | None = Field(default=None, gt=0, le=1)
     """A vibe at least this similar (cosine) to a kept one is dropped; empty for the embedder's own default."""
+    exact_up_to: int = Field(default=EXACT_UP_TO, ge=0)
+    """Compare every pair of up to this many rows; more are searched with an index (extra dedupe), which misses a few."""
 
 
 class SplitsSettings(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
         at = sources.index(winners) + 1
         sources[at:at] = beside
     return sources
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a run compares: every source answers every row."""
+
+    rows: Sequence[VibeRow]
+    sources: list[SourceName]
+
+
+def compared(bench: BenchSettings, workspace: Workspace) -> Compared:
+    """The rows and the sources of a run; the rows' file is read here and nowhere else. Raises what both choices raise."""
+    rows = choose_rows(bench, workspace)
+    return Compared(rows, choose_sources(bench, rows))
 
 
 def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from latentscore_data.core.base.loop import Client, Job, read_newest, run_stage
+from latentscore_data.core.base.loop import Client, Job, run_stage
 from latentscore_data.core.base.progress import Progress
+from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.summary import Summary
@@ -235,23 +236,6 @@ def score_answers(
     """
     scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
 
-    def keep(path: Path, scored_render: ScoredRender, sample: Sample) -> str | None:
-        """The sound beside the page, and its waveform; None where there is no sound."""
-        if scored_render.clip is not None:
-            scored_render.clip.write(path)
-            return scored_render.clip.peaks
-        if scored_render.audio is None:
-            return None
-        title = (sample.answer.payload or {}).get("title") if sample.answer is not None else None
-        audio = scored_render.audio.tagged(vibe=sample.row.vibe_original, title=title)
-        write_mp3(path, audio)
-        if keep_flac:
-            write_flac(path.with_suffix(".flac"), audio)
-        return waveform(audio)
-
-    def foreign(sample: Sample) -> str | None:
-        return _foreign(sample, floor_source)
-
     async def hear(sample: Sample) -> Line:
         line = _line(sample)
         answer = sample.answer
@@ -259,10 +243,11 @@ def score_answers(
             return line
         own = service.submit(sample.row.vibe_original, answer.payload, want_audio=True)
         # Asked for at once, so that one sound serves both.
-        other = service.submit(vibe, answer.payload) if (vibe := foreign(sample)) is not None else None
+        other = service.submit(vibe, answer.payload) if (vibe := _foreign(sample, floor_source)) is not None else None
         scored_render = await asyncio.wrap_future(own)
         audio_file = f"audio/{service.sound_key(answer.payload['config'])[:16]}.mp3"
-        if (peaks := await asyncio.to_thread(keep, files.folder / audio_file, scored_render, sample)) is not None:
+        path = files.folder / audio_file
+        if (peaks := await asyncio.to_thread(_write_sound, path, scored_render, sample, keep_flac)) is not None:
             line["peaks"], line["audio_file"] = peaks, audio_file
         line["scores"], unscored = _scores(scored_render, scorers)
         line["render_seconds"], line["score_seconds"] = scored_render.render_seconds, scored_render.score_seconds
@@ -286,16 +271,23 @@ def score_answers(
         complete=lambda line: not line.get(UNFINISHED) and _audio_is_there(line, files.folder, keep_flac),
         line_key=KEY,
     )
-    return run_stage(
-        job,
-        samples,
-        files.results,
-        files.score_failures,
-        max_in_flight=max_in_flight,
-        total=len(samples),
-        progress=progress,
-        **loop,
-    )
+    loop |= {"max_in_flight": max_in_flight, "total": len(samples), "progress": progress}
+    return run_stage(job, samples, files.results, files.score_failures, **loop)
+
+
+def _write_sound(path: Path, scored_render: ScoredRender, sample: Sample, keep_flac: bool) -> str | None:
+    """Write the sound beside the page; returns its waveform, None where there is no sound."""
+    if scored_render.clip is not None:
+        scored_render.clip.write(path)
+        return scored_render.clip.peaks
+    if scored_render.audio is None:
+        return None
+    title = (sample.answer.payload or {}).get("title") if sample.answer is not None else None
+    audio = scored_render.audio.tagged(vibe=sample.row.vibe_original, title=title)
+    write_mp3(path, audio)
+    if keep_flac:
+        write_flac(path.with_suffix(".flac"), audio)
+    return waveform(audio)
 
 
 def score_fingerprint(sample: Sample, service: Scorable, keep_flac: bool, floor_source: str | None) -> str:

@@ -84,25 +84,15 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
     comparisons = {scorer: _comparisons(values[scorer], documents, scorer, run) for scorer in run.scorers}
     anchor = next((s.label for s in run.sources if s.kind == "dataset"), None)
     summary: Json = {
-        "run": run.name,
-        "title": run.title,
-        "created": run.created,
-        "split": run.split,
-        "suite": run.suite,
+        **_facts_of(run),
         "rows": len(order),
         "documents": len(set(documents)),
         "levels": dict(Counter(row.vibe_level for row in reference)),
         "scopes": dict(Counter(row.vibe_scope for row in reference)),
-        "scorers": list(run.scorers),
         "headline": headline,
-        "baseline": run.baseline,
-        "seconds": run.seconds,
-        "seed": run.seed,
-        "fingerprints": dict(run.fingerprints),
         "few_documents": stats.too_few(len(set(documents))),
         "floor": floors,
         "ceiling": {scorer: _ceiling(run.ceiling.get(scorer), documents, scorer, run) for scorer in run.scorers},
-        "ceiling_of": run.ceiling_of,
         "detectable": {scorer: _detectable(values[scorer], documents, run.baseline) for scorer in run.scorers},
         "edges": {scorer: _edges(values[scorer]) for scorer in run.scorers},
         "sources": [],
@@ -130,6 +120,17 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
         )
     summary["sources"].sort(key=lambda source: -source["scores"][headline]["mean"])
     return summary
+
+
+def _facts_of(run: RunFacts) -> Json:
+    """What the summary takes over from the run as it is."""
+    names = ("title", "created", "split", "suite", "baseline", "seconds", "seed", "ceiling_of")
+    return {
+        "run": run.name,
+        "scorers": list(run.scorers),
+        "fingerprints": dict(run.fingerprints),
+        **{name: getattr(run, name) for name in names},
+    }
 
 
 def _values(samples: Sequence[BenchRow], scorer: str, floor: float) -> list[float]:

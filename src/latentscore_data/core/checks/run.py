@@ -13,7 +13,7 @@ from latentscore.embed import Embedder
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines
-from latentscore_data.core.base.rows import PUBLISHED_SPLITS, SPLITS
+from latentscore_data.core.base.rows import PUBLISHED_SPLITS
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.suites import SUITES, suite_lines
@@ -22,22 +22,22 @@ from latentscore_data.core.checks.duplicates import check_contamination, check_d
 from latentscore_data.core.checks.origin import check_licenses, check_models, check_texts
 from latentscore_data.core.checks.scores import check_scores, check_sounds
 from latentscore_data.core.checks.types import Finding, Report, RowView, label_matrix, labels_of, read_views
-from latentscore_data.core.export.dataset import all_rows, readers
-from latentscore_data.core.export.provenance import provenance
+from latentscore_data.core.export.provenance import Origins
 from latentscore_data.core.vibes.dedupe import choose_embedder, embed_stream, load_embedder, threshold_of
 
 
 def run_checks(settings: Settings) -> Report:
     """Check the scored rows of the workspace. Raises :class:`InputError` when there are none."""
     workspace, chosen = Workspace(settings.paths.root), settings.check
-    views = read_views(workspace)
+    origins = Origins()
+    views = read_views(workspace, origins.note)
     if not views:
         raise InputError(f"no scored rows in {workspace.configs_dir}", "run lsdata configs first")
     embedder = load_embedder(choose_embedder(settings.dedupe))
     threshold = threshold_of(settings.dedupe, embedder)
     say(f"check: {len(views):,} rows")
     vectors = embed_stream((view.vibe for view in views), embedder)
-    origin = provenance(workspace, all_rows(readers(workspace.scored, SPLITS)), settings.export.source_licenses)
+    origin = origins.joined(workspace, settings.export.source_licenses)
     findings = [
         *check_duplicates(views, vectors, threshold, chosen),
         *check_diversity(label_matrix(views), chosen),

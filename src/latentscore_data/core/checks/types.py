@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -63,14 +63,15 @@ class RowView:
 _INDEX = {name: {value: i for i, value in enumerate(spec.labels)} for name, spec in FIELDS.items()}
 
 
-def read_views(workspace: Workspace) -> list[RowView]:
-    """The scored rows of all splits."""
-    return [
-        view_of(row, split)
-        for split in SPLITS
-        if (path := workspace.scored(split)).exists()
-        for row in read_rows(path, ScoredRow)
-    ]
+def read_views(workspace: Workspace, note: Callable[[ScoredRow], None]) -> list[RowView]:
+    """The scored rows of all splits; ``note`` is given each whole row, so that the files are read once."""
+    views: list[RowView] = []
+    for split in SPLITS:
+        path = workspace.scored(split)
+        for row in read_rows(path, ScoredRow) if path.exists() else ():
+            note(row)
+            views.append(view_of(row, split))
+    return views
 
 
 def view_of(row: ScoredRow, split: str) -> RowView:

@@ -14,20 +14,19 @@ from typing import Any, Protocol
 from latentscore import MusicConfig, schema_hash
 from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
 from latentscore.labels import PALETTE_WEIGHTS
-from latentscore_data.core.base.elsewhere import name_rows
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import read_lines, read_rows, replace_rows
+from latentscore_data.core.base.jsonl import read_lines, read_rows, typed_row
 from latentscore_data.core.base.loop import (
     RETRYABLE_KINDS,
     Job,
-    Line,
     NotAttempted,
     RowFailure,
-    made_here,
     run_stage,
 )
 from latentscore_data.core.base.progress import Progress
-from latentscore_data.core.base.rows import ConfigRow, VibeRow, spread, text_of
+from latentscore_data.core.base.row_files import RowFiles
+from latentscore_data.core.base.row_index import Line
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, spread, text_of
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Summary
@@ -126,12 +125,14 @@ def generate(
     retry_failed: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    files: RowFiles | None = None,
 ) -> Summary:
     """Ask for the candidates of every row that does not have them yet, and append them to ``candidates.jsonl``.
 
     ``api_base`` is where the model runs, if not at its provider's: the same name elsewhere may be another model. ``version``
-    says which one of that name it is.
+    says which one of that name it is. ``files`` is what is known of the workspace's files.
     """
+    files = files or RowFiles(workspace)
 
     def complete(line: Line) -> bool:
         found = line.get("config_candidates") or []
@@ -151,8 +152,8 @@ def generate(
     )
     # Twice what the model is asked at once, so that rows that wait for a retry do not leave it idle.
     in_flight = max(2, math.ceil(2 * max_concurrency * settings.vibes_per_call / settings.n))
-    name_rows(workspace.candidates)
-    before = _row_ids(workspace.candidates) if overwrite else frozenset[str]()
+    files.name_rows(workspace.candidates)
+    before = frozenset(files.candidates.entries) if overwrite else frozenset[str]()
     summary = run_stage(
         job,
         rows,
@@ -163,35 +164,37 @@ def generate(
         retry_failed=retry_failed,
         overwrite=overwrite,
         progress=progress,
+        index=files.candidates,
     )
-    prune_orphans(workspace, before)
+    prune_orphans(workspace, before, files)
     return summary
 
 
-def _row_ids(path: Path) -> frozenset[str]:
-    return frozenset(str(line["row_id"]) for _, line in read_lines(path, "drop")) if path.exists() else frozenset()
-
-
-def prune_orphans(workspace: Workspace, before: Set[str] = frozenset()) -> None:
+def prune_orphans(workspace: Workspace, before: Set[str] = frozenset(), files: RowFiles | None = None) -> None:
     """Drop the candidates of rows that the vibes stage no longer has, and what was scored of them.
 
     Their answers stay in the cache. ``before`` are rows that had candidates until they were made anew. Rows that somebody
     put into a file stay.
     """
-    candidates = {str(line["row_id"]): made_here(line) for _, line in read_lines(workspace.candidates, "drop")}
-    known = {row.row_id for path in workspace.vibe_files() for row in read_rows(path, VibeRow)}
-    orphans = {row_id for row_id, made in candidates.items() if known and made and row_id not in known}
+    files = files or RowFiles(workspace)
+    candidates = files.candidates.entries
+    known = {row_id for path in workspace.vibe_files() for row_id in _row_ids(path)}
+    orphans = {row_id for row_id, entry in candidates.items() if known and entry.ours and row_id not in known}
     gone = orphans | (before - candidates.keys())
     if not gone:
         return
     # Scored rows first: where this is interrupted, the candidates still tell which rows are orphans.
-    for path in (*workspace.scored_files(), workspace.candidates):
+    scored = [files.scored(split) for split in SPLITS if workspace.scored(split).exists()]
+    for index in (*scored, files.candidates):
+        stays = [key for key, entry in index.entries.items() if key not in gone or not entry.ours]
+        if len(stays) < len(index.entries):
+            index.keep(stays)
 
-        def stays(line: Line) -> bool:
-            return str(line.get("row_id")) not in gone or not made_here(line)
 
-        if not all(stays(line) for _, line in read_lines(path, "drop")):
-            replace_rows(path, (line for _, line in read_lines(path, "drop") if stays(line)))
+def _row_ids(path: Path) -> Iterator[str]:
+    """The ids of the vibe rows in a file."""
+    for number, line in read_lines(path):
+        yield str(line.get("row_id") or typed_row(line, VibeRow, f"{path}:{number}").row_id)
 
 
 def _missing(line: Line, n: int) -> int:

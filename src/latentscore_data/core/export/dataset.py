@@ -117,13 +117,14 @@ def exported(row: ScoredRow) -> dict[str, Any]:
     return {**values, TAGS_COLUMN: tags_of(row.vibe_original)}
 
 
-def count_rows(splits: Mapping[str, Rows]) -> DatasetFacts:
-    """What the rows are, for the card and the report; splits without rows are left out."""
+def count_rows(splits: Mapping[str, Rows], note: Callable[[ScoredRow], None]) -> DatasetFacts:
+    """What the rows are, for the card and the report; splits without rows are left out. ``note`` is given each row, too."""
     facts = DatasetFacts()
     for split, rows in splits.items():
         for row in rows():
             facts.rows[split] = facts.rows.get(split, 0) + 1
             _count(split, row, facts)
+            note(row)
     return facts
 
 

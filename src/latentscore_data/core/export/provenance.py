@@ -78,32 +78,50 @@ def stage_manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return {stage: manifest for stage, manifest in found.items() if manifest is not None}
 
 
-def provenance(workspace: Workspace, rows: Iterable[ScoredRow], source_licenses: Sequence[str] = ()) -> Provenance:
-    """Join rows with the texts they come from. ``source_licenses`` are ``DATASET=LICENCE`` for texts that say none."""
-    given = licenses_by_dataset(source_licenses)
-    rows_by_dataset: Counter[str] = Counter()
-    wanted: set[tuple[str, str]] = set()
-    own: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in rows:
-        rows_by_dataset[row.dataset] += 1
+class Origins:
+    """What a pass over rows tells of where they come from. ``note`` takes each row."""
+
+    def __init__(self) -> None:
+        self._rows_by_dataset: Counter[str] = Counter()
+        self._texts: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+        """(data set, id in it) -> what the rows themselves say of the text."""
+
+    def note(self, row: ScoredRow) -> None:
+        self._rows_by_dataset[row.dataset] += 1
         key = (row.dataset, row.id_in_dataset)
-        wanted.add(key)
         metadata = (row.model_extra or {}).get("metadata")
         if isinstance(metadata, Mapping):
-            own[key] = metadata
-    works: Counter[Work] = Counter()
-    for path in workspace.text_files():
-        for _, line in read_lines(path, torn="drop"):
-            key = (str(line.get("dataset")), str(line.get("id_in_dataset")))
-            if key in wanted:
-                wanted.discard(key)
-                works[_work(key[0], line.get("metadata") or {}, given)] += 1
-    for key in wanted:
-        works[_work(key[0], own.get(key, {}), given)] += 1
-    texts = Counter[str]()
-    for work, count in works.items():
-        texts[work.dataset] += count
-    return Provenance(works, rows_by_dataset, texts, stage_manifests(workspace))
+            self._texts[key] = metadata
+        else:
+            self._texts.setdefault(key, None)
+
+    def joined(self, workspace: Workspace, source_licenses: Sequence[str] = ()) -> Provenance:
+        """The origin of the rows, with the texts of the workspace. ``source_licenses`` are ``DATASET=LICENCE`` for texts
+        that say none.
+        """
+        given = licenses_by_dataset(source_licenses)
+        wanted = set(self._texts)
+        works: Counter[Work] = Counter()
+        for path in workspace.text_files():
+            for _, line in read_lines(path, torn="drop"):
+                key = (str(line.get("dataset")), str(line.get("id_in_dataset")))
+                if key in wanted:
+                    wanted.discard(key)
+                    works[_work(key[0], line.get("metadata") or {}, given)] += 1
+        for key in wanted:
+            works[_work(key[0], self._texts[key] or {}, given)] += 1
+        texts = Counter[str]()
+        for work, count in works.items():
+            texts[work.dataset] += count
+        return Provenance(works, self._rows_by_dataset, texts, stage_manifests(workspace))
+
+
+def provenance(workspace: Workspace, rows: Iterable[ScoredRow], source_licenses: Sequence[str] = ()) -> Provenance:
+    """The origin of these rows (:meth:`Origins.joined`)."""
+    origins = Origins()
+    for row in rows:
+        origins.note(row)
+    return origins.joined(workspace, source_licenses)
 
 
 def of_run(workspace: Workspace, run: RunFolder | None, source_licenses: Sequence[str] = ()) -> Provenance | None:

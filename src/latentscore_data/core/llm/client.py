@@ -71,7 +71,7 @@ def connect(
     if kind_of(model) is BUILTIN:
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
-    return LiteLLM(
+    return ModelClient(
         model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call, runs=runs, engine=engine
     )
 
@@ -99,7 +99,7 @@ class _Reply:
         return replace(self, tokens_in=self.tokens_in // count, tokens_out=self.tokens_out // count, cost_usd=cost)
 
 
-class LiteLLM:
+class ModelClient:
     """Any model but the offline one, with a cache, retries, adaptive concurrency and a budget around it."""
 
     def __init__(

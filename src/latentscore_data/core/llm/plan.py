@@ -15,7 +15,7 @@ from latentscore_data.core.base.settings import LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batches.state import questions_in_flight
 from latentscore_data.core.llm.cache import AnswerCache
-from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.prices import Price, price_of
 from latentscore_data.core.llm.routes import load_litellm
 from latentscore_data.core.llm.types import Question
@@ -82,7 +82,7 @@ def make_plan(
         plan.basis = "answered on this machine"
         return plan
     cache = AnswerCache(cache_path) if cache_path.exists() else None
-    llm = LiteLLM(model, settings, cache=cache, runs=runs)
+    llm = ModelClient(model, settings, cache=cache, runs=runs)
     counter = _Counter(model)
     longest = 0
     asked: set[str] = set()

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from latentscore_data.core.base.elsewhere import name_rows
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import read_lines, replace_rows, typed_row
-from latentscore_data.core.base.loop import FROM_ELSEWHERE, Job, Line, RowFailure, made_here, read_newest, run_stage
+from latentscore_data.core.base.jsonl import replace_rows, typed_row
+from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.progress import Progress
+from latentscore_data.core.base.row_files import RowFiles
+from latentscore_data.core.base.row_index import FROM_ELSEWHERE, Line
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, spread, text_of
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
@@ -38,9 +39,6 @@ from latentscore_data.core.scoring.types import UNFINISHED, Scorer
 
 ROWS_IN_FLIGHT = 8
 """Rows whose candidates wait to be scored: enough to keep renderers busy and batches full, few enough to fit in memory."""
-
-FIRST_SPLIT: Split = "SFT-Train"
-"""Where a row without a split goes."""
 
 
 @dataclass(frozen=True)
@@ -137,35 +135,31 @@ def run_scoring(
     overwrite: bool = False,
     make_renderer: MakeRenderer = LocalRenderer,
     make_improver: MakeImprover | None = None,
+    files: RowFiles | None = None,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
     Rows that somebody put into ``.processed/<SPLIT>.jsonl`` are scored in their place, and never removed.
-
-    The first scorer decides, against ``vibe_original``; what all of them say is stored. Rows that are done for the same
-    candidates, scorers, seconds, seed and renderer are skipped; another order of the same scorers costs neither a render
-    nor a call. ``trusted`` are the custom scorers that may run; ``make_renderer`` is for a renderer elsewhere, and
-    ``make_improver`` for a search that adds candidates to each row. Raises
-    :class:`MissingError` where there are no candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
+    The first scorer decides, against ``vibe_original``; what all say is stored. Rows that are done for the same candidates,
+    scorers, seconds, seed and renderer are skipped. ``trusted`` are the custom scorers that may run, ``make_improver`` is
+    for a search that adds candidates, ``files`` is what is known of the files. Raises :class:`MissingError` without
+    candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
     """
+    files = files or RowFiles(workspace)
     for split in settings.configs.splits:
-        name_rows(workspace.scored(split))
-    homes = _homes(workspace)
-    inputs = _inputs(settings, workspace)
-    if not inputs and not workspace.candidates.exists():
-        raise MissingError("there are no candidates to score", "run: lsdata configs")
+        files.name_rows(workspace.scored(split))
+    inputs = _inputs(settings, files)
+    _require_inputs(inputs, workspace)
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
             needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
             scorers = make_scorers(needs)
         with ExitStack() as open_until_done:
-            service = ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
-            open_until_done.enter_context(service)
-            improver = None
-            if make_improver is not None:
-                improver = open_until_done.enter_context(make_improver(service, cache, make_renderer))
-            about = {"scorers": [scorer.name for scorer in scorers], "workers": service.workers}
-            total = Summary("score", details=about)
+            service = open_until_done.enter_context(
+                ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
+            )
+            improver = make_improver and open_until_done.enter_context(make_improver(service, cache, make_renderer))
+            total = Summary("score", details={"scorers": [s.name for s in scorers], "workers": service.workers})
             if overwrite:
                 # Once: all splits share it, and the failures of one must outlive the next.
                 workspace.failures("score").unlink(missing_ok=True)
@@ -174,23 +168,41 @@ def run_scoring(
             converted: Counter[str] = Counter()
             for split, rows in inputs.items():
                 if overwrite:
-                    _begin_again(workspace.scored(split), homes)
+                    _begin_again(split, files)
                 part = run_stage(
-                    job, _noting(rows.read(split, workspace), converted), workspace.scored(split),
+                    job, _noting(rows.read(split, files), converted), workspace.scored(split),
                     workspace.failures("score"), max_in_flight=improver.rows_in_flight if improver else at_once,
-                    total=len(rows), retry_failed=retry_failed, progress=progress,
+                    total=len(rows), retry_failed=retry_failed, progress=progress, index=files.scored(split),
                 )  # fmt: skip
                 _add(total, part)
             if improver is not None:
-                total.details["search"] = improver.settle([workspace.scored(split) for split in inputs])
+                total.details["search"] = _settled(improver, [workspace.scored(split) for split in inputs], files)
             total.details["from_elsewhere"] = sum(len(rows.put_there) for rows in inputs.values())
             total.details["converted"] = dict(converted)
             _count_work(total, service)
-    prune_moved(workspace)
+    prune_moved(files)
+    _write_score_manifest(settings, trusted, files, total)
+    return total
+
+
+def _write_score_manifest(settings: Settings, trusted: frozenset[str], files: RowFiles, total: Summary) -> None:
+    workspace = files.workspace
     outputs = workspace.scored_files()
     total.outputs = [str(path) for path in outputs]
-    write_manifest(score_files(settings, workspace, trusted), workspace.root, outputs, total)
-    return total
+    write_manifest(score_files(settings, workspace, trusted), workspace.root, outputs, total, facts=files.facts())
+
+
+def _require_inputs(inputs: Mapping[Split, SplitInputs], workspace: Workspace) -> None:
+    if not inputs and not workspace.candidates.exists():
+        raise MissingError("there are no candidates to score", "run: lsdata configs")
+
+
+def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> dict[str, Any]:
+    """What the improver decided over all rows; it may have written the files again."""
+    report = improver.settle(paths)
+    for path in paths:
+        files.forget(path)
+    return report
 
 
 def _count_work(total: Summary, service: ScoringService) -> None:
@@ -381,14 +393,14 @@ class SplitInputs:
     def __len__(self) -> int:
         return len(self.generated) + len(self.put_there)
 
-    def read(self, split: Split, workspace: Workspace) -> Iterator[ConfigRow]:
+    def read(self, split: Split, files: RowFiles) -> Iterator[ConfigRow]:
         """The newest line of each row, one at a time."""
-        for line in read_newest(workspace.candidates, "row_id", self.generated):
-            yield typed_row({**line, "split": split}, ConfigRow, f"{workspace.candidates}: row {line['row_id']}")
-        path = workspace.scored(split)
-        for line in read_newest(path, "row_id", self.put_there):
+        candidates, scored = files.candidates, files.scored(split)
+        for line in candidates.lines(self.generated):
+            yield typed_row({**line, "split": split}, ConfigRow, f"{candidates.path}: row {line['row_id']}")
+        for line in scored.lines(self.put_there):
             given = {**line, "split": line.get("split") or split, FROM_ELSEWHERE: True}
-            row = typed_row(given, ScoredRow, f"{path}: row {line['row_id']}")
+            row = typed_row(given, ScoredRow, f"{scored.path}: row {line['row_id']}")
             if row.candidate_origins:
                 row = _before_search(row)
             # A row that holds one config and no candidates is its own only candidate.
@@ -402,13 +414,13 @@ def _before_search(row: ScoredRow) -> ScoredRow:
     return row.model_copy(update={"config_candidates": own, "candidate_origins": [], "search": None})
 
 
-def _inputs(settings: Settings, workspace: Workspace) -> dict[Split, SplitInputs]:
+def _inputs(settings: Settings, files: RowFiles) -> dict[Split, SplitInputs]:
     """The rows to score in each wanted split that has some, in all as many as the settings allow."""
-    homes = _homes(workspace)
+    homes = files.homes()
     left = settings.configs.limit
     found: dict[Split, SplitInputs] = {}
     for split in settings.configs.splits:
-        put_there = _put_there(workspace.scored(split), homes)
+        put_there = files.put_there(split, homes)
         generated = [row_id for row_id, home in homes.items() if home == split and row_id not in put_there]
         generated = spread(generated, left, text_of)
         with_configs = [row_id for row_id, has_config in put_there.items() if has_config]
@@ -419,33 +431,9 @@ def _inputs(settings: Settings, workspace: Workspace) -> dict[Split, SplitInputs
     return found
 
 
-def count_inputs(settings: Settings, workspace: Workspace) -> int:
+def count_inputs(settings: Settings, files: RowFiles) -> int:
     """How many rows scoring would take. Raises :class:`InputError` for a row that cannot be read."""
-    return sum(map(len, _inputs(settings, workspace).values()))
-
-
-def _homes(workspace: Workspace) -> dict[str, Split]:
-    """The split of each row that has candidates."""
-    if not workspace.candidates.exists():
-        return {}
-    lines = read_lines(workspace.candidates, "drop")
-    return {str(line["row_id"]): line.get("split") or FIRST_SPLIT for _, line in lines}
-
-
-def _put_there(path: Path, homes: Mapping[str, Split]) -> dict[str, bool]:
-    """The rows of a scored file that are not from here, and whether each holds a config that can be scored.
-
-    These are rows that no stage made, and rows without candidates here, such as those of another workspace.
-    """
-    found: dict[str, bool] = {}
-    for number, line in read_lines(path, "drop") if path.exists() else ():
-        row_id = str(line.get("row_id") or typed_row(line, ScoredRow, f"{path}:{number}").row_id)
-        if made_here(line) and row_id in homes:
-            found.pop(row_id, None)
-        else:
-            held = (line.get("config_payload"), line.get("config"), *(line.get("config_candidates") or ()))
-            found[row_id] = any(held)
-    return found
+    return sum(map(len, _inputs(settings, files).values()))
 
 
 def _noting(rows: Iterator[ConfigRow], converted: Counter[str]) -> Iterator[ConfigRow]:
@@ -455,32 +443,28 @@ def _noting(rows: Iterator[ConfigRow], converted: Counter[str]) -> Iterator[Conf
         yield row
 
 
-def _begin_again(path: Path, homes: Mapping[str, Split]) -> None:
+def _begin_again(split: Split, files: RowFiles) -> None:
     """Forget what scoring made; rows that somebody put there stay, to be scored anew."""
-    if not path.exists():
+    index = files.scored(split)
+    stays = files.put_there(split, files.homes())
+    if not stays:
+        index.clear()
         return
-    stays = _put_there(path, homes)
-
-    def rows() -> Iterator[Line]:
-        for _, line in read_lines(path, "drop"):
-            if str(line["row_id"]) in stays:
-                yield {name: value for name, value in line.items() if name != "input_fingerprint"}
-
-    if replace_rows(path, rows()) == 0:
-        path.unlink()
+    lines = (
+        {name: value for name, value in line.items() if name != "input_fingerprint"} for line in index.lines(stays)
+    )
+    replace_rows(index.path, lines)
+    files.forget(index.path)
 
 
-def prune_moved(workspace: Workspace) -> None:
+def prune_moved(files: RowFiles) -> None:
     """Drop the scored rows whose candidates moved to another split."""
-    homes = _homes(workspace)
-
-    def moved(line: Line, split: Split) -> bool:
-        return made_here(line) and homes.get(str(line.get("row_id")), split) != split
-
+    homes = files.homes()
     for split in SPLITS:
-        path = workspace.scored(split)
-        if path.exists() and any(moved(line, split) for _, line in read_lines(path)):
-            replace_rows(path, (line for _, line in read_lines(path) if not moved(line, split)))
+        index = files.scored(split)
+        stays = [key for key, entry in index.entries.items() if not entry.ours or homes.get(key, split) == split]
+        if len(stays) < len(index.entries):
+            index.keep(stays)
 
 
 def _add(total: Summary, part: Summary) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
-from latentscore_data.core.base.loop import Line
 from latentscore_data.core.base.names import model_text
+from latentscore_data.core.base.row_index import Line
 from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings

@@ -17,7 +17,7 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench import prepare, run
 from latentscore_data.core.bench.human import evaluate, write_pack
-from latentscore_data.core.bench.prepare import missing, rows_file, sources_decide
+from latentscore_data.core.bench.prepare import Compared, missing, rows_file, sources_decide
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
 from latentscore_data.core.bench.summary import summarise
@@ -52,55 +52,46 @@ def run_bench(
     executor: Executor | None = None,
     of_the_chain: bool = True,
 ) -> Summary:
-    """Ask every source, listen to every answer, count, and write the page. The lock is held by the caller.
+    """Ask every source, score every answer, count, and write the page. The lock is held by the caller.
 
     On a remote ``executor`` local models answer there, and answers are rendered, scored and made into clips there; hosted
     models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
     name of its own.
     """
     workspace = Workspace(settings.paths.root)
-    rows = prepare.choose_rows(settings.bench, workspace)
-    sources = prepare.choose_sources(settings.bench, rows)
+    compared = prepare.compared(settings.bench, workspace)
+    rows, sources = compared.rows, compared.sources
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
     executor = executor or make_executor("here", settings, say)
     # What cannot run there is said before a key is missed or money is asked for.
-    there = remote_estimates(settings, workspace, executor) if executor.remote else []
+    there = remote_estimates(settings, compared, executor) if executor.remote else []
     with BatchRun("bench", settings.llm, workspace.llm_cache, workspace.ledger, hosted_models(sources)) as batches:
         batches.collect()
-        for plan in plans(settings, workspace):
+        for plan in plans(settings, workspace, compared):
             confirm_spending(plan, settings.llm, yes)
         make_renderer = agreed_renderer(settings, executor, there, yes=yes)
         with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
             needs = prepare.generator_deps(
                 settings, workspace, rows, cache, executor=executor, ask_through=batches.connect
             )
-            say(
-                f"bench: {len(rows)} rows x {len(sources)} sources, judged by {', '.join(prepare.scorer_names(service))}"
-            )
-            again = {"retry_failed": retry_failed, "overwrite": overwrite}
+            judges = ", ".join(prepare.scorer_names(service))
+            say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
+            again: dict[str, Any] = {"retry_failed": retry_failed, "overwrite": overwrite}
             generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
             if batches.pending:
                 return batches.bill(answers_so_far(asked))
-            samples = run.load_answers(files, rows, {g.label: g.fingerprint for g in generators}, settings.bench.seed)
+            made_by = {generator.label: generator.fingerprint for generator in generators}
+            samples = run.load_answers(files, rows, made_by, settings.bench.seed)
             floor = prepare.floor_source(service, baseline)
+            sounds: dict[str, Any] = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
             heard = run.score_answers(
-                samples,
-                service,
-                files,
-                keep_flac=settings.bench.keep_audio,
-                floor_source=floor,
-                max_in_flight=service.at_once,
-                progress=progress(),
-                **again,
+                samples, service, files, **sounds, max_in_flight=service.at_once, progress=progress(), **again
             )
-            results = run.results_in_order(
-                files, samples, service, keep_flac=settings.bench.keep_audio, floor_source=floor
-            )
+            results = run.results_in_order(files, samples, service, **sounds)
             facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
             heard.count(total_usage(service.scorers))
             batches.bill(heard)
-
     table = summarise(results, facts)
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
@@ -108,13 +99,18 @@ def run_bench(
     if human_pack:
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
-    write_manifest(
-        a_run(settings, workspace, files), workspace.root, [files.results, files.summary, files.report], summary
-    )
-    if of_the_chain:
-        # What run-all and status ask about is the run that the settings describe, wherever its folder is.
-        write_manifest(stage_files(settings, workspace)[0], workspace.root, [files.results, files.summary], summary)
+    _write_manifests(settings, workspace, files, summary, of_the_chain=of_the_chain)
     return summary
+
+
+def _write_manifests(
+    settings: Settings, workspace: Workspace, files: RunFiles, summary: Summary, *, of_the_chain: bool
+) -> None:
+    """The run's own manifest, and that of the stage, which is the run that the settings describe, wherever its folder is."""
+    outputs = [files.results, files.summary]
+    write_manifest(a_run(settings, workspace, files), workspace.root, [*outputs, files.report], summary)
+    if of_the_chain:
+        write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, summary)
 
 
 def agreed_renderer(
@@ -166,13 +162,12 @@ def answers_so_far(asked: Sequence[Summary]) -> Summary:
     return summary
 
 
-def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
+def remote_estimates(settings: Settings, compared: Compared, executor: Executor) -> list[RemoteJobEstimate]:
     """What would be done on the executor: the answers of local models, and every sound of the run.
 
     Raises :class:`InputError` where nothing of this run can be done there.
     """
-    rows = prepare.choose_rows(settings.bench, workspace)
-    sources = prepare.choose_sources(settings.bench, rows)
+    rows, sources = compared.rows, compared.sources
     found = [one for s in sources for one in kind_of(s).estimate(s, len(rows), settings, executor)]
     if (reason := executor.scorer_blocker(settings.scoring)) is not None:
         if not found:
@@ -184,10 +179,9 @@ def remote_estimates(settings: Settings, workspace: Workspace, executor: Executo
     return [*found, *executor.estimate_scoring(sounds, settings.scoring, clips=True)]
 
 
-def plans(settings: Settings, workspace: Workspace) -> list[Plan]:
+def plans(settings: Settings, workspace: Workspace, compared: Compared) -> list[Plan]:
     """What each hosted model among sources and judges would be asked, and what that would cost; nothing for those that are free."""
-    rows = prepare.choose_rows(settings.bench, workspace)
-    sources = prepare.choose_sources(settings.bench, rows)
+    rows, sources = compared.rows, compared.sources
     asked = [plan for s in sources if (plan := kind_of(s).plan(s, rows, settings, workspace)) is not None]
     return asked + prepare.judges_plans(settings, rows, sources)
 
@@ -210,7 +204,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
     if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
         return {"cost_usd": None, "calls": 0, "basis": f"{behind} runs before it: its rows are not there yet"}
     try:
-        found = plans(settings, workspace)
+        found = plans(settings, workspace, prepare.compared(settings.bench, workspace))
     except MissingError as missing:
         return {"cost_usd": None, "calls": 0, "basis": missing.message}
     return added_up(found)

@@ -13,7 +13,8 @@ from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.ledger import Ledger
-from latentscore_data.core.base.manifest import StageFiles, write_manifest
+from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
+from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -42,6 +43,7 @@ from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, sco
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_names, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.scoring.service import Counts
 from latentscore_data.core.search.report import summary_lines
 from latentscore_data.core.search.rows import improver_for, with_judge
 from latentscore_data.core.stages.base import Stage
@@ -97,38 +99,78 @@ def run_configs(
     are asked from here.
     """
     settings = with_judge(settings)
+    if isinstance(rows, VibeRows) and not (retry_failed or overwrite):
+        done = unchanged(settings, workspace, only, trusted)
+        if done is not None:
+            return done
     summary = Summary("configs")
-    to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
-    make_renderer: MakeRenderer = LocalRenderer
-    if executor is not None and executor.remote:
-        confirm_remote_jobs(remote_estimates(rows, settings, workspace, executor, only), executor, settings, yes)
-        make_renderer = executor.make_renderer() if to_score else LocalRenderer
-    if only != "generate":
-        check_scorers(settings, to_score, trusted=trusted, yes=yes)
-    if only != "score":
-        summary = run_generate(
+    with RowFiles(workspace) as files:
+        to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, files))
+        make_renderer: MakeRenderer = LocalRenderer
+        if executor is not None and executor.remote:
+            confirm_remote_jobs(remote_estimates(rows, settings, files, executor, only), executor, settings, yes)
+            make_renderer = executor.make_renderer() if to_score else LocalRenderer
+        if only != "generate":
+            check_scorers(settings, to_score, trusted=trusted, yes=yes)
+        if only != "score":
+            summary = run_generate(
+                settings,
+                files,
+                rows=rows,
+                yes=yes,
+                retry_failed=retry_failed,
+                overwrite=overwrite,
+                executor=executor,
+            )
+        if summary.pending:
+            return summary
+        if only == "generate":
+            summary.next_step = "lsdata configs --only score"
+            return summary
+        return run_score(
+            summary,
             settings,
-            workspace=workspace,
-            rows=rows,
-            yes=yes,
+            files,
+            trusted=trusted,
             retry_failed=retry_failed,
             overwrite=overwrite,
-            executor=executor,
+            make_renderer=make_renderer,
         )
-    if summary.pending:
-        return summary
+
+
+def unchanged(
+    settings: Settings, workspace: Workspace, only: str | None, trusted: frozenset[str] = frozenset()
+) -> Summary | None:
+    """The summary of a run that has nothing to do, found by the manifests alone; None where something changed.
+
+    Rows that failed for good stay failed.
+    """
+    halves: list[StageFiles] = []
+    if only != "score":
+        halves.append(generate_files(settings, workspace))
+    if only != "generate":
+        halves.append(score_files(settings, workspace, trusted))
+    facts: dict[Path, FileFact] = {}
+    if any(stale_reasons(half, workspace.root, facts) for half in halves):
+        return None
+    manifests = [read_manifest(half.manifest) or {} for half in halves]
+    summary = Summary("configs", fresh=True)
+    for manifest in manifests:
+        summary.failed.update(manifest.get("failed", {}))
+        summary.short += manifest.get("short", 0)
+    last = manifests[-1]
+    summary.skipped = last.get("done", 0) + last.get("skipped", 0)
+    summary.outputs = [str(workspace.root / name) for name in last.get("outputs", {})]
     if only == "generate":
-        summary.next_step = "lsdata configs --only score"
-        return summary
-    return run_score(
-        summary,
-        settings,
-        workspace,
-        trusted=trusted,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        make_renderer=make_renderer,
-    )
+        return _with_next_step(summary, "lsdata configs --only score")
+    about = {name: value for name, value in last["details"].items() if name in ("scorers", "converted", "search")}
+    summary.details = {**about, **Counts().to_dict(), **winners(settings, workspace)}
+    return _with_next_step(summary, "lsdata bench")
+
+
+def _with_next_step(summary: Summary, step: str) -> Summary:
+    summary.next_step = step
+    return summary
 
 
 def planned(
@@ -137,7 +179,7 @@ def planned(
     """What the run would ask of models: of the one that answers, then of judges that cost money."""
     plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
     if only != "generate":
-        to_score = max(len(rows), count_inputs(settings, workspace))
+        to_score = max(len(rows), count_inputs(settings, RowFiles(workspace)))
         plans += scorer_plans(to_score * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
     return plans
 
@@ -151,7 +193,7 @@ def check_run(plans: Sequence[Plan], settings: Settings, only: str | None, trust
 
 
 def remote_estimates(
-    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, executor: Executor, only: str | None = None
+    rows: Source | list[VibeRow], settings: Settings, files: RowFiles, executor: Executor, only: str | None = None
 ) -> list[RemoteJobEstimate]:
     """What is done on the executor: the answers of a local model, rendering and scoring.
 
@@ -159,8 +201,10 @@ def remote_estimates(
     """
     found: list[RemoteJobEstimate] = []
     if only != "score":
-        found += answers_estimates(make_plan_for(rows, settings, workspace), settings.llm.max_concurrency, executor)
-    to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
+        found += answers_estimates(
+            make_plan_for(rows, settings, files.workspace), settings.llm.max_concurrency, executor
+        )
+    to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, files))
     if to_score:
         executor.make_renderer()
         per_row = max(settings.configs.n, settings.search.renders or 0)
@@ -171,7 +215,7 @@ def remote_estimates(
 def run_score(
     summary: Summary,
     settings: Settings,
-    workspace: Workspace,
+    files: RowFiles,
     *,
     trusted: frozenset[str] = frozenset(),
     retry_failed: bool = False,
@@ -179,6 +223,7 @@ def run_score(
     make_renderer: MakeRenderer = LocalRenderer,
 ) -> Summary:
     """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
+    workspace = files.workspace
     announce_scorer(settings)
     scored = run_scoring(
         settings,
@@ -189,6 +234,7 @@ def run_score(
         overwrite=overwrite,
         make_renderer=make_renderer,
         make_improver=improver_for(settings, workspace),
+        files=files,
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)
@@ -345,8 +391,8 @@ def answer_vibes(
 
 def run_generate(
     settings: Settings,
+    files: RowFiles,
     *,
-    workspace: Workspace,
     rows: Source | list[VibeRow],
     yes: bool = False,
     retry_failed: bool = False,
@@ -354,6 +400,7 @@ def run_generate(
     executor: Executor | None = None,
 ) -> Summary:
     """The first half: ask for the candidates."""
+    workspace = files.workspace
     model, runs = model_name(settings), workspace.train_dir
     announce("configs", model, settings.llm, executor)
     engine = engine_elsewhere(model, executor, runs)
@@ -374,6 +421,7 @@ def run_generate(
                 retry_failed=retry_failed,
                 overwrite=overwrite and first,
                 progress=progress(),
+                files=files,
             )
 
         summary = batches.bill(batches.rounds(run, progress()))
@@ -381,7 +429,8 @@ def run_generate(
     if summary.pending:
         return summary
     summary.outputs = [str(workspace.candidates)]
-    write_manifest(generate_files(settings, workspace), workspace.root, [workspace.candidates], summary)
+    facts = {workspace.candidates: files.candidates.fact()}
+    write_manifest(generate_files(settings, workspace), workspace.root, [workspace.candidates], summary, facts=facts)
     return summary
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from latentscore_data.core.base.display import clean, interactive, say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError, require
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import replace_json, replace_rows
 from latentscore_data.core.base.manifest import StageFiles, file_fact, write_manifest
 from latentscore_data.core.base.settings import DownloadSettings, Settings
@@ -15,19 +15,16 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.texts.corpus import (
-    Sample,
     Source,
     find_sources,
     local_files,
-    sample_builtin,
-    sample_local,
-    source_fingerprint,
 )
 from latentscore_data.core.texts.corpus import in_words as files_in_words
-from latentscore_data.core.texts.hub import HubPlan, plan, sample_hub
+from latentscore_data.core.texts.hub import HubPlan
+from latentscore_data.core.texts.kinds import Fetch, fingerprint, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
     from pathlib import Path
 
 
@@ -56,7 +53,8 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
         else:
             damage = _damage(source, settings.download, workspace)
             say(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}")
-            sample = take_sample(source, settings.download, workspace, plans, overwrite)
+            fetch = Fetch(plans.get(source.name), _partial(source, workspace), overwrite)
+            sample = kind_of(source).sample(source, settings.download, fetch)
             if sample.unread:
                 say(f"download: {source.name}: {files_in_words(sample.unread)}")
             if not sample.texts:
@@ -118,36 +116,9 @@ def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
         say(f"download: not named by these settings, but read by vibes all the same: {names} (to drop: rm {drop})")
 
 
-def take_sample(
-    source: Source,
-    settings: DownloadSettings,
-    workspace: Workspace,
-    plans: Mapping[str, HubPlan],
-    overwrite: bool,
-) -> Sample:
-    """The sample of one data set."""
-    if source.kind == "builtin":
-        return sample_builtin(settings.sample_size, settings.seed)
-    if source.kind == "local":
-        return sample_local(source, settings.sample_size, settings.seed, settings.text_field, settings.encoding)
-
-    partial = _partial(source, workspace)
-    return sample_hub(plans[source.name], settings, partial, fingerprint(source, settings), overwrite=overwrite)
-
-
 def _partial(source: Source, workspace: Workspace) -> Path:
     """Where an interrupted download from the hub keeps what it has."""
     return workspace.texts_dir / ".partial" / workspace.texts(source.name).name
-
-
-def fingerprint(source: Source, settings: DownloadSettings) -> str:
-    """Changes when the sample would come out differently."""
-    more: dict[str, object] = {}
-    if source.kind == "hub":
-        more = {"shards": settings.shards, "oversample": settings.oversample}
-    elif source.kind == "local" and settings.encoding is not None:
-        more = {"encoding": settings.encoding}
-    return source_fingerprint(source, settings.sample_size, settings.seed, settings.text_field, **more)
 
 
 def facts_file(source: Source, workspace: Workspace) -> Path:
@@ -191,7 +162,8 @@ def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: b
 
     Raises :class:`InputError` without a terminal, :class:`StoppedError` when the answer is no.
     """
-    plans = {source.name: plan(source, settings) for source in sources if source.kind == "hub"}
+    found = {source.name: kind_of(source).plan(source, settings) for source in sources}
+    plans = {name: planned for name, planned in found.items() if planned is not None}
     for planned in plans.values():
         say(in_words(planned.to_dict(), settings))
     if not plans or yes:
@@ -239,8 +211,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     """Data sets that cannot be: none, paths that do not exist, the missing hub extra."""
     try:
         for source in chosen_sources(settings):
-            if source.kind == "hub":
-                require("datasets", "hub", f"downloading {source.name}")
+            kind_of(source).check(source)
     except LsdataError as error:
         return [error]
     return []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from latentscore_data.core.base.errors import InputError, LsdataError, install, 
 from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.marks import Preference, bad_rows, marks_file, read_preferences
-from latentscore_data.core.base.rows import SPLITS
+from latentscore_data.core.base.rows import SPLITS, ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -42,6 +43,7 @@ from latentscore_data.core.export.folder import check_target, new_folder, write_
 from latentscore_data.core.export.licenses import check_license
 from latentscore_data.core.export.merge import find_source
 from latentscore_data.core.export.provenance import licenses_by_dataset
+from latentscore_data.core.export.push import can_push, check_push, push_folder
 from latentscore_data.core.export.sounds import Sounds
 from latentscore_data.core.export.tables import Table, split_name, write_table
 from latentscore_data.core.export.terms import required
@@ -203,8 +205,6 @@ def _describe_model(folder: Path, facts: cards.ModelFacts, origin: provenance.Pr
 
 def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
     """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
-    from collections import Counter
-
     kind = settings.export.map_kind
     source = maps.embedding_source(kind, settings)
     export = open_export("map", settings, out, overwrite)
@@ -212,11 +212,18 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     splits = dataset.readers(workspace.scored, settings.export.splits)
     say(f"export map: {source.why}")
     with export.folder() as folder:
-        facts = maps.write_map(folder, dataset.all_rows(splits), kind, source.vectors, source.fingerprint)
+        origins, counts = provenance.Origins(), Counter[str]()
+
+        def read() -> Iterator[ScoredRow]:
+            for row in dataset.all_rows(splits):
+                if row.config_payload is not None:
+                    origins.note(row)
+                    counts[str(row.split)] += 1
+                yield row
+
+        facts = maps.write_map(folder, read(), kind, source.vectors, source.fingerprint)
         maps.verify_map(folder, facts, source.embed_text)
-        exported = [row for row in dataset.all_rows(splits) if row.config_payload is not None]
-        origin = provenance.provenance(workspace, exported, settings.export.source_licenses)
-        counts = Counter(str(row.split) for row in exported)
+        origin = origins.joined(workspace, settings.export.source_licenses)
         card = cards.map_card(settings.export.name, kind, source.fingerprint, facts, counts, origin)
         replace_text(folder / "README.md", card)
         replace_text(folder / provenance.ATTRIBUTION_FILE, provenance.attribution(origin))
@@ -246,8 +253,9 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
                 folder, splits, parquet=parquet, sounds=sounds, answers=_answers(settings, workspace)
             )
         tables += maps.write_map_table(folder, splits, source, parquet=parquet)
-        facts = dataset.count_rows(splits)
-        origin = provenance.provenance(workspace, dataset.all_rows(splits), chosen.source_licenses)
+        origins = provenance.Origins()
+        facts = dataset.count_rows(splits, origins.note)
+        origin = origins.joined(workspace, chosen.source_licenses)
         _describe_dataset(folder, settings, facts, tables, origin, parquet)
         write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
     missing = origin.missing_notices()
@@ -353,8 +361,9 @@ def run_export_report(settings: Settings, *, out: Path | None = None, overwrite:
     export = open_export("report", settings, out, overwrite)
     workspace = export.workspace
     splits = dataset.readers(workspace.scored, SPLITS)
-    facts = dataset.count_rows(splits)
-    origin = provenance.provenance(workspace, dataset.all_rows(splits), settings.export.source_licenses)
+    origins = provenance.Origins()
+    facts = dataset.count_rows(splits, origins.note)
+    origin = origins.joined(workspace, settings.export.source_licenses)
     with export.folder() as folder:
         sample = report.choose_sample(dataset.all_rows(splits))
         players = report.write_report(
@@ -389,6 +398,26 @@ EXPORTS = {
     "model": run_export_model,
     "report": run_export_report,
 }
+
+
+def export_and_push(
+    kind: str, settings: Settings, out: Path | None, overwrite: bool, push: str | None, public: bool
+) -> Summary:
+    """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
+    if push is not None:
+        check_push(push)
+    workspace = Workspace(settings.paths.root)
+    with workspace.lock("export"):
+        target = target_of(kind, settings, workspace, out)
+        if push is not None and not overwrite and can_push(target):
+            summary = Summary(f"export {kind}", outputs=[str(target)])
+        else:
+            summary = EXPORTS[kind](settings, out=out, overwrite=overwrite)
+        if push is not None:
+            say(f"export {kind}: pushing {target} to {push}")
+            summary.details["pushed to"] = push_folder(target, push, public=public)
+            summary.next_step = ""
+    return summary
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:

@@ -10,7 +10,7 @@ from latentscore_data.core.base.errors import InputError, LsdataError, MissingEr
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
-from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.settings import EXACT_UP_TO, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
@@ -217,6 +217,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
         **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
         "dedupe.model": choose_embedder(settings.dedupe).version,
         "dedupe.threshold": settings.dedupe.threshold,
+        # Only where it was changed, so that manifests from before it stay fresh.
+        **({"dedupe.exact_up_to": limit} if (limit := settings.dedupe.exact_up_to) != EXACT_UP_TO else {}),
         **{f"splits.{name}": value for name, value in settings.splits.model_dump().items()},
         **{f"noise.{name}": value for name, value in settings.noise.model_dump().items()},
     }

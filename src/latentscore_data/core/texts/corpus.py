@@ -17,7 +17,7 @@ from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.seeds import digest, unit_hash
 from latentscore_data.core.texts.encodings import UTF8, find_encoding
 from latentscore_data.core.texts.tables import TABLE_SUFFIXES, read_columns, read_table
-from latentscore_data.sample import PASSAGES, sample_texts
+from latentscore_data.sample import sample_texts
 
 BUILTIN = "builtin"
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")
@@ -408,7 +408,7 @@ def _python_value(cell: Any) -> Any:
         return UNREADABLE
 
 
-# --- the three kinds -------------------------------------------------------------------------------------------------
+# --- samples -------------------------------------------------------------------------------------------------------
 
 
 def sample_builtin(size: int, seed: int) -> Sample:
@@ -442,17 +442,8 @@ def in_words(unread: Sequence[Unread], most: int = 5) -> str:
     return f"not read: {named}" + (f"; and {len(unread) - most} more" if len(unread) > most else "")
 
 
-def source_fingerprint(source: Source, size: int, seed: int, text_field: str | None, **more: object) -> str:
-    """Changes when the sample of a data set would come out differently. Local files are hashed."""
-    contents: list[object] = []
-    if source.kind == "local" and source.path is not None:
-        contents = [(file.name, _sha256(file)) for file in local_files(source.path)]
-    elif source.kind == "builtin":
-        contents = [file_fact(PASSAGES).sha256]
-    return digest(source.name, source.kind, size, seed, text_field, contents, sorted(more.items()))[:32]
-
-
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """The hash of a local file. Raises :class:`InputError` where it cannot be read."""
     try:
         return file_fact(file).sha256
     except OSError as error:

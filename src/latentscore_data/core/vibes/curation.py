@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from latentscore.embed import Embedder
-from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.display import SlowStep
+from latentscore_data.core.base.jsonl import replace_several
 from latentscore_data.core.base.rows import SPLITS, Split, VibeRow
 from latentscore_data.core.base.settings import DedupeSettings, NoiseSettings, SplitsSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.vibes.dedupe import embed_stream, first_of_each, threshold_of
+from latentscore_data.core.vibes.dedupe import embed_stream, near_duplicates, require_index, threshold_of
 from latentscore_data.core.vibes.noise import noise_draw, with_noise
 from latentscore_data.core.vibes.splits import Leakage, draw_splits, leakage, mean_vectors
 
@@ -28,6 +30,11 @@ class Arranged:
     rows_in: int = 0
     near_duplicates: int = 0
     threshold: float = 0.0
+    dedupe_method: str = "exact"
+    dedupe_recall: float = 1.0
+    """Share of the near-duplicates in a sample that the method found."""
+    dedupe_sampled: int = 0
+    """Near-duplicates in that sample."""
     sources: int = 0
     rows: dict[str, int] = field(default_factory=lambda: {})
     sources_by_split: dict[str, int] = field(default_factory=lambda: {})
@@ -42,6 +49,9 @@ class Arranged:
             "rows_in": self.rows_in,
             "near_duplicates": self.near_duplicates,
             "dedupe_threshold": self.threshold,
+            "dedupe_method": self.dedupe_method,
+            "dedupe_recall": self.dedupe_recall,
+            "dedupe_recall_near_duplicates": self.dedupe_sampled,
             "sources": self.sources,
             "rows": self.rows,
             "sources_by_split": self.sources_by_split,
@@ -62,12 +72,22 @@ def arrange(
     noise: NoiseSettings,
     filled: Mapping[str, Split] | None = None,
 ) -> Arranged:
-    """Write ``.vibes/<SPLIT>.jsonl``. The rows are read once to decide and once per split to write."""
+    """Write ``.vibes/<SPLIT>.jsonl``. The rows are read once to decide and once to write."""
     facts = _Facts(noise)
-    vectors = embed_stream(facts.note(rows()), embedder)
+    texts = _no_more_than_can_be_compared(facts.note(rows()), dedupe.exact_up_to)
+    vectors = embed_stream(texts, embedder, SlowStep("vibes: embedding"))
     threshold = threshold_of(dedupe, embedder)
-    stays = first_of_each(vectors, threshold)
-    result = Arranged(len(stays), int((~stays).sum()), threshold, len(facts.source_numbers))
+    found = near_duplicates(vectors, threshold, dedupe.exact_up_to)
+    stays = found.stays
+    result = Arranged(
+        rows_in=len(stays),
+        near_duplicates=int((~stays).sum()),
+        threshold=threshold,
+        dedupe_method=found.method,
+        dedupe_recall=found.recall,
+        dedupe_sampled=found.sampled,
+        sources=len(facts.source_numbers),
+    )
 
     kept, places = vectors[stays], np.flatnonzero(stays)
     del vectors
@@ -82,10 +102,21 @@ def arrange(
 
     split_at = dict(zip(places.tolist(), names.tolist(), strict=True))
     noisy = _noisy_rows(np.array(facts.draws)[stays], places, names, noise.rate)
-    for split in SPLITS:
-        result.rows[split] = replace_rows(workspace.vibes(split), _rows_of(rows(), split, split_at, noisy, noise))
+    files: dict[Split, Path] = {split: workspace.vibes(split) for split in SPLITS}
+    step = SlowStep("vibes: writing", len(stays))
+    written = replace_several(_rows_to_write(rows(), files, split_at, noisy, noise, step), files.values())
+    for split, path in files.items():
+        result.rows[split] = written[path]
         result.noisy[split] = sum(1 for place in noisy if split_at[place] == split)
     return result
+
+
+def _no_more_than_can_be_compared(texts: Iterable[str], exact_up_to: int) -> Iterator[str]:
+    """The texts. Raises :class:`MissingError` at the first one for which an index is needed that is not installed."""
+    for number, text in enumerate(texts):
+        if number == exact_up_to:
+            require_index()
+        yield text
 
 
 class _Facts:
@@ -143,9 +174,16 @@ def _noisy_rows(draws: Any, places: Any, names: Any, rate: float) -> set[int]:
     return noisy
 
 
-def _rows_of(
-    rows: Iterable[VibeRow], split: Split, split_at: Mapping[int, str], noisy: set[int], noise: NoiseSettings
-) -> Iterator[VibeRow]:
+def _rows_to_write(
+    rows: Iterable[VibeRow],
+    files: Mapping[Split, Path],
+    split_at: Mapping[int, Split],
+    noisy: set[int],
+    noise: NoiseSettings,
+    step: SlowStep,
+) -> Iterator[tuple[Path, VibeRow]]:
+    """Each row that stays, with its split and noise, and the file it goes to."""
     for place, row in enumerate(rows):
-        if split_at.get(place) == split:
-            yield with_noise(row.model_copy(update={"split": split}), place in noisy, noise)
+        step.at(place)
+        if (split := split_at.get(place)) is not None:
+            yield files[split], with_noise(row.model_copy(update={"split": split}), place in noisy, noise)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.jsonl import read_rows
-from latentscore_data.core.base.loop import Line, read_newest
+from latentscore_data.core.base.row_index import Line, read_newest
 from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import VibesSettings

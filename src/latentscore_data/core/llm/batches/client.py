@@ -13,11 +13,11 @@ from latentscore_data.core.base.loop import NotAttempted, RowFailure
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.batches.state import Trial
 from latentscore_data.core.llm.cache import AnswerCache
-from latentscore_data.core.llm.client import LiteLLM
+from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.types import Answer, Question, T
 
 
-class BatchLLM(LiteLLM):
+class BatchLLM(ModelClient):
     """Leaves a row undone (:class:`NotAttempted`) while one of its questions waits in a batch or has to go into one.
 
     ``direct`` asks at once what waits in no batch; else the question is put into ``wanted``. ``bought`` are the questions whose

@@ -1,0 +1,176 @@
+"""Where the newest line of each row lies in an appended JSONL file: read once, then kept up to date by the run that appends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import orjson
+
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import read_lines, replace_bytes
+from latentscore_data.core.base.manifest import FileFact, file_fact
+
+Line = dict[str, Any]
+
+FROM_ELSEWHERE = "from_elsewhere"
+"""True in a line that somebody put into an output file and that a stage has worked on since."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def made_here(line: Line) -> bool:
+    """Whether a stage made a line. A line without a fingerprint was put there by somebody."""
+    return line.get("input_fingerprint") is not None and not line.get(FROM_ELSEWHERE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the newest line for a key lies, and what is known of it without reading it again."""
+
+    fingerprint: str | None
+    offset: int
+    length: int
+    ours: bool
+    """Whether a stage made the line; one that somebody put there is never removed."""
+    split: str | None
+    has_config: bool
+    """Whether the line holds a config, or a candidate that is one."""
+
+
+class RowIndex:
+    """The newest line of each key in a file. Lines stay on disk, so memory grows by about 0.5 kB a row.
+
+    ``unnamed`` counts the lines without a key, which get the one that ``name`` makes of (line, place). Raises
+    :class:`InputError` naming file and line for what is not a JSON object, and for a line without a key where there is
+    no ``name``.
+    """
+
+    def __init__(self, path: Path, line_key: str = "row_id", name: Callable[[Line, str], str] | None = None) -> None:
+        self.path, self.line_key = path, line_key
+        self.entries: dict[str, Entry] = {}
+        self.unnamed = 0
+        self._fact: FileFact | None = None
+        self._file: IO[bytes] | None = None
+        if path.exists():
+            self._read(name)
+
+    def _read(self, name: Callable[[Line, str], str] | None) -> None:
+        offset, lines, sha, torn = 0, 0, hashlib.sha256(), False
+        with self.path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                line = self._parse(raw, number)
+                if line is None:
+                    torn = True
+                    break
+                if line:
+                    # A whole line that lacks only its end gets it when the file is next appended to or written.
+                    whole = raw.endswith(b"\n")
+                    torn = not whole
+                    key = self._key(line, f"{self.path}:{number}", name)
+                    self.note(key, line, offset, len(raw) + (not whole))
+                sha.update(raw)
+                offset += len(raw)
+                lines += 1
+        if not torn:
+            self._fact = FileFact(sha.hexdigest(), offset, lines)
+
+    def _key(self, line: Line, place: str, name: Callable[[Line, str], str] | None) -> str:
+        key = line.get(self.line_key)
+        if key:
+            return str(key)
+        if name is None:
+            raise InputError(f"{place}: the line has no {self.line_key}", "mend or delete the line")
+        self.unnamed += 1
+        return name(line, place)
+
+    def _parse(self, raw: bytes, number: int) -> Line | None:
+        """The object of a line, empty for a blank one; None for a last line without its end."""
+        text = raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
+        if not text.strip():
+            return {}
+        try:
+            line = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            line = None
+        if isinstance(line, dict):
+            return line
+        # Reading it the careful way names the file, the line and the fault.
+        for _ in read_lines(self.path, torn="drop"):
+            pass
+        return None
+
+    def note(self, key: str, line: Line, offset: int, length: int) -> None:
+        """Remember a line that was appended."""
+        held = (line.get("config_payload"), line.get("config"), *(line.get("config_candidates") or ()))
+        self.entries[key] = Entry(
+            line.get("input_fingerprint"), offset, length, made_here(line), line.get("split"), any(held)
+        )
+        self._fact = None
+
+    def line(self, key: str) -> Line:
+        """The newest line of a key."""
+        return orjson.loads(self._bytes(self.entries[key]).removeprefix(_BYTE_ORDER_MARK))
+
+    def lines(self, keys: Iterable[str]) -> Iterator[Line]:
+        """The newest line of each of these keys, in this order; keys without a line are left out."""
+        return (self.line(key) for key in keys if key in self.entries)
+
+    def _bytes(self, entry: Entry) -> bytes:
+        if self._file is None:
+            self._file = self.path.open("rb")
+        self._file.seek(entry.offset)
+        line = self._file.read(entry.length)
+        return line if line.endswith(b"\n") else line + b"\n"
+
+    def keep(self, keys: list[str]) -> None:
+        """Make the file hold the newest line of these keys, in this order, and nothing else."""
+        offset, moved = 0, {}
+        tidy = True
+        for key in keys:
+            entry = self.entries[key]
+            tidy = tidy and entry.offset == offset
+            moved[key] = entry if entry.offset == offset else _at(entry, offset)
+            offset += entry.length
+        if not tidy or offset != self.path.stat().st_size:
+            replace_bytes(self.path, (self._bytes(self.entries[key]) for key in keys))
+            self.close()
+            self._fact = None
+        self.entries = moved
+
+    def fact(self) -> FileFact:
+        """Hash, size and lines of the file as it is now; read again only where it changed."""
+        if self._fact is None:
+            self._fact = file_fact(self.path)
+        return self._fact
+
+    def clear(self) -> None:
+        """Delete the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        self.entries, self.unnamed, self._fact = {}, 0, None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _at(entry: Entry, offset: int) -> Entry:
+    return Entry(entry.fingerprint, offset, entry.length, entry.ours, entry.split, entry.has_config)
+
+
+def read_newest(output: Path, line_key: str, keys: Iterable[str] | None = None) -> Iterator[Line]:
+    """The newest line for each key, in the order of ``keys`` (those without a line are left out) or of the file."""
+    with RowIndex(output, line_key) as index:
+        yield from index.lines(list(index.entries) if keys is None else keys)

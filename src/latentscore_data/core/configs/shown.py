@@ -1,0 +1,78 @@
+"""Winners and answers for people: a table, titles with palettes, or the sound itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import latentscore
+from latentscore.errors import AudioError
+from latentscore_data.core.base.display import OUTPUT, clean, console, palette_blocks, print_json, say, shorten
+from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+
+
+def play_answers(summary: Summary, settings: Settings) -> None:
+    """Play the winners, each as long as it was scored. Raises :class:`MissingError` without the extra or a device."""
+    for answer in summary.details["answers"]:
+        if answer["config_payload"] is not None:
+            try:
+                latentscore.render(answer["config_payload"], settings.scoring.seconds, settings.scoring.seed).play()
+            except AudioError as error:
+                raise MissingError(f"--play: {error}", "--audio DIR writes the sound instead") from error
+
+
+def show_winners(summary: Summary) -> None:
+    """The first winners as a table: the vibe, the title, who won with which score, and the first palette."""
+    found: list[dict[str, Any]] = summary.details.get("winners", [])
+    if OUTPUT.json or not found:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("vibe", "title", "won", "score", "palette", box=None)
+    for winner in found:
+        table.add_row(
+            Text(shorten(winner["vibe"], 40)),
+            Text(shorten(winner["title"], 30)),
+            f"{winner['best_index'] + 1} of {winner['candidates']}",
+            f"{winner['score']:.3f}",
+            palette_blocks(winner["palette"]),
+        )
+    console().print(table)
+
+
+def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
+    """Each winner with its palettes and its words, played before; or one JSON document."""
+    if play:
+        play_answers(summary, settings)
+    if OUTPUT.json:
+        print_json(summary.to_dict())
+        return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    out = console()
+    for answer in summary.details["answers"]:
+        out.print(Text.assemble((clean(answer["vibe"]), "bold")))
+        payload = answer["config_payload"]
+        if payload is None:
+            out.print(Padding(Text(clean(answer["failure"]), style="red"), (0, 0, 1, 2)))
+            continue
+        origins = answer.get("candidate_origins")
+        origin = f" ({origins[answer['best_index']]})" if origins else ""
+        won = f"{answer['best_index'] + 1} of {len(answer['scores'])}{origin}, {answer['scorer']} {answer['score']:.3f}"
+        out.print(Padding(Text.assemble((clean(payload["title"]), "italic"), f"   {won}"), (0, 2)))
+        if payload.get("thinking"):
+            out.print(Padding(Text(clean(payload["thinking"])), (0, 2)))
+        if answer.get("note"):
+            out.print(Padding(Text(clean(answer["note"]), style="yellow"), (0, 2)))
+        for palette in payload["palettes"]:
+            out.print(Padding(palette_blocks(palette), (0, 2)))
+        words = "  ".join(f"{name} {str(word).lower()}" for name, word in payload["config"].items())
+        out.print(Padding(Text(clean(words), style="dim"), (0, 2)))
+        if answer.get("audio_file"):
+            out.print(Padding(Text(clean(answer["audio_file"])), (0, 2)))
+        out.print()
+    if not any(answer.get("audio_file") for answer in summary.details["answers"]):
+        say("configs: --audio DIR writes the winner's sound, --play plays it, --seconds sets its length")

@@ -1,0 +1,101 @@
+"""What each stage has done, as its manifest and the files beside it tell it, and what the workspace has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.layers import merge
+from latentscore_data.core.base.ledger import Usage, totals
+from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages.base import STAGES, Stage, stage_named
+from latentscore_data.core.stages.configs import winners
+
+
+@dataclass
+class StageStatus:
+    """One stage as its manifest and the files beside it tell it."""
+
+    stage: str
+    state: str = "not run"
+    why: list[str] = field(default_factory=list)
+    finished: str = ""
+    rows: int | None = None
+    failed: dict[str, int] = field(default_factory=dict)
+    cost_usd: float | None = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+Reload = Callable[..., Settings]
+"""Gives the settings anew, with these sections as if they were typed."""
+
+
+def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[StageStatus]:
+    """Every stage's state. A stage whose manifest is whole and whose inputs and settings are the same is fresh."""
+    facts: dict[Path, FileFact] = {}
+    found: list[StageStatus] = []
+    for stage in STAGES:
+        parts = _parts_as_run(stage_named(stage), settings, workspace, reload)
+        found += [_look_at(part, workspace, facts) for part in parts] or [StageStatus(stage)]
+    for seen in found:
+        if seen.stage == "score" and seen.finished:
+            scores: list[float] = winners(settings, workspace)["winner_scores"]
+            seen.details["winner_scores"] = scores
+    return found
+
+
+def _parts_as_run(stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> list[StageFiles]:
+    """The stage's files under the settings of its last run: what was typed for it then counts as typed now."""
+    parts = stage.files(settings, workspace)
+    typed: dict[str, Any] = {}
+    for part in parts:
+        typed = merge(typed, (read_manifest(part.manifest) or {}).get("typed", {}))
+    if not typed:
+        return parts
+    return stage.files(reload(**typed, paths={"root": settings.paths.root}), workspace)
+
+
+def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]) -> StageStatus:
+    seen = StageStatus(part.stage)
+    manifest = read_manifest(part.manifest)
+    if manifest is None:
+        if part.manifest.parent.is_dir() and any(part.manifest.parent.iterdir()):
+            seen.state, seen.why = _without_manifest(part)
+        return seen
+    seen.why = stale_reasons(part, workspace.root, facts)
+    seen.state = "stale" if seen.why else "fresh"
+    seen.finished = manifest.get("finished", "")
+    counts = [fact.get("rows") for fact in manifest.get("outputs", {}).values()]
+    seen.rows = sum(count for count in counts if count is not None) if any(c is not None for c in counts) else None
+    seen.failed = manifest.get("failed", {})
+    seen.cost_usd = manifest.get("cost_usd", 0.0)
+    seen.details = manifest.get("details", {})
+    return seen
+
+
+def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
+    """The chain's manifest is missing, but runs by hand have folders of their own, and a mark in each that is finished."""
+    mark = stage_named(part.stage).finished_mark if part.stage in STAGES else ""
+    folders = [path for path in part.manifest.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    finished = sum((folder / mark).is_file() for folder in folders) if mark else 0
+    if finished == 0:
+        return "begun", ["run the same command again to go on"]
+    why = [f"{finished} finished, none by run-all"]
+    if begun := len(folders) - finished:
+        why.append(f"{begun} begun: run the same command again to go on")
+    return "begun" if begun else "finished", why
+
+
+def money_spent(workspace: Workspace) -> Usage:
+    """What the ledger adds up to, over all runs in this workspace."""
+    total = Usage()
+    for usage in totals(workspace.ledger).values():
+        total.add(usage)
+    return total

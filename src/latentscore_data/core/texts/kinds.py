@@ -1,0 +1,108 @@
+"""The kinds of data sets: how each is drawn from, what decides its sample, and what fetching it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentscore_data.core.base.errors import require
+from latentscore_data.core.base.manifest import file_fact
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import DownloadSettings
+from latentscore_data.core.texts.corpus import (
+    Kind,
+    Sample,
+    Source,
+    local_files,
+    sample_builtin,
+    sample_local,
+    sha256_of,
+)
+from latentscore_data.core.texts.hub import HubPlan, plan, sample_hub
+from latentscore_data.sample import PASSAGES
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What drawing from the hub needs: the agreed plan, and the file that keeps what an interrupted run has."""
+
+    plan: HubPlan | None
+    partial: Path
+    overwrite: bool
+
+
+class SourceKind:
+    """A kind of data set. The defaults are those of one that lies on this machine and has no settings of its own."""
+
+    def contents(self, source: Source) -> list[object]:
+        """What the texts are now, as far as that is known without a network."""
+        return []
+
+    def decides(self, settings: DownloadSettings) -> Mapping[str, object]:
+        """Settings of this kind alone that decide the sample."""
+        return {}
+
+    def check(self, source: Source) -> None:
+        """Raise :class:`MissingError` where a library is missing."""
+
+    def plan(self, source: Source, settings: DownloadSettings) -> HubPlan | None:
+        """What would be fetched; None where nothing is."""
+        return None
+
+    def sample(self, source: Source, settings: DownloadSettings, fetch: Fetch) -> Sample:
+        """The sample of the settings."""
+        raise NotImplementedError
+
+
+class _Builtin(SourceKind):
+    def contents(self, source: Source) -> list[object]:
+        return [file_fact(PASSAGES).sha256]
+
+    def sample(self, source: Source, settings: DownloadSettings, fetch: Fetch) -> Sample:
+        return sample_builtin(settings.sample_size, settings.seed)
+
+
+class _Local(SourceKind):
+    def contents(self, source: Source) -> list[object]:
+        assert source.path is not None
+        return [(file.name, sha256_of(file)) for file in local_files(source.path)]
+
+    def decides(self, settings: DownloadSettings) -> Mapping[str, object]:
+        return {} if settings.encoding is None else {"encoding": settings.encoding}
+
+    def sample(self, source: Source, settings: DownloadSettings, fetch: Fetch) -> Sample:
+        return sample_local(source, settings.sample_size, settings.seed, settings.text_field, settings.encoding)
+
+
+class _Hub(SourceKind):
+    def decides(self, settings: DownloadSettings) -> Mapping[str, object]:
+        return {"shards": settings.shards, "oversample": settings.oversample}
+
+    def check(self, source: Source) -> None:
+        require("datasets", "hub", f"downloading {source.name}")
+
+    def plan(self, source: Source, settings: DownloadSettings) -> HubPlan | None:
+        return plan(source, settings)
+
+    def sample(self, source: Source, settings: DownloadSettings, fetch: Fetch) -> Sample:
+        assert fetch.plan is not None
+        made_by = fingerprint(source, settings)
+        return sample_hub(fetch.plan, settings, fetch.partial, made_by, overwrite=fetch.overwrite)
+
+
+KINDS: dict[Kind, SourceKind] = {"builtin": _Builtin(), "local": _Local(), "hub": _Hub()}
+
+
+def kind_of(source: Source) -> SourceKind:
+    """The kind of a data set."""
+    return KINDS[source.kind]
+
+
+def fingerprint(source: Source, settings: DownloadSettings) -> str:
+    """Changes when the sample of a data set would come out differently. Local files are hashed."""
+    kind = kind_of(source)
+    sampling = (settings.sample_size, settings.seed, settings.text_field)
+    return digest(source.name, source.kind, *sampling, kind.contents(source), sorted(kind.decides(settings).items()))[
+        :32
+    ]
