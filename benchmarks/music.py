@@ -330,12 +330,12 @@ def above_c7(config: MusicConfigPrompt) -> float:
 
 
 def phrase_span(config: MusicConfigPrompt) -> float:
-    """Beats between the clear rests of the melody: those of at least 0.7 of the longest, but for the longest 2 %. Rests of
-    more than two bars are those of the form."""
+    """Beats between the clear rests of the melody: those of at least 0.6 of the median of the three longest. Rests of more
+    than two bars are those of the form."""
     score = score_of(config)
     rests = [b.start - a.start - a.length for a, b in pairwise(score.layers["melody"])]
     rests = [rest for rest in rests if rest < 8.0]
-    clear = 0.7 * np.quantile(rests, 0.98)
+    clear = 0.6 * float(np.median(sorted(rests)[-3:]))
     return score.piece.beats / (sum(rest >= clear for rest in rests) + 1)
 
 

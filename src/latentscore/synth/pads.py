@@ -77,7 +77,10 @@ def stacked_fifths(bar: Bar) -> Iterator[Note]:
         root = near(bar.piece.key + chord.root, 44)
         scale, degree = bar.piece.scale, chord.degrees[0]
         count = min(len(chord.tones), 4)
-        pitches = [root + scale_pitch(scale, degree + 4 * n) - chord.root for n in range(count)]
+        fifths = [root + scale_pitch(scale, degree + 4 * n) - chord.root for n in range(count)]
+        # A fifth that is a semitone away from the third or the root is left out.
+        triad = [root + tone - chord.root for tone in chord.tones[:3]]
+        pitches = [pitch for pitch in fifths if all((pitch - tone) % 12 not in (1, 11) for tone in triad)]
         for pitch, pan in _spread(pitches, 0.8):
             yield bar.note(at, length, pitch, 0.7, pan)
         # Chord tones, so that the harmony style and the mode still speak.
