@@ -474,11 +474,12 @@ SCORE_ROWS: Mapping[str, Sequence[Row]] = {
         Row("9 energy under 60 Hz with depth", "< 0.12", _room.under_60),
         *(
             Row(
-                f"  aliases of gritty drive, {hz:g} Hz, dB",
+                f"  aliases of {grain} drive, {hz:g} Hz, dB",
                 "< -70",
-                _whatever_config(lambda x=hz: _room.alias_db("gritty", x)),
+                _whatever_config(lambda x=hz, g=grain: _room.alias_db(g, x)),
                 1,
             )
+            for grain in ("warm", "gritty")
             for hz in (1237.0, 3301.0, 5003.0)
         ),
     ),

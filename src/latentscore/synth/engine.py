@@ -15,7 +15,7 @@ from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
 from latentscore.synth.notes import LAYERS, Note, Piece
 from latentscore.synth.score import Score, closing_beat
-from latentscore.synth.signal import Stereo, sweep_stereo
+from latentscore.synth.signal import Stereo, ramp_stereo, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
 COMPILING = "compiling the sound loops, once on this machine (about ten seconds) ..."
@@ -112,6 +112,11 @@ class Player:
         # The pad's filter moves over all of its notes, so no other layer may share its buffer.
         self._pad = self._layers.index(("pad",)) if ("pad",) in self._layers else None
         self._sweep = Sweep(context.piece, context.sample_rate, context.origin)
+        moving = ((("melody",), 2.0), (("texture", "accent"), 4.0), (("texture",), 4.0), (("accent",), 4.0))
+        self._sways = [
+            (n, Sway(context.piece, context.sample_rate, phase, context.origin))
+            for n, layers in enumerate(self._layers) for these, phase in moving if layers == these
+        ]  # fmt: skip
         self._room = space.Room(context.piece.config, context.seconds_per_beat, context.sample_rate)
         self._sends = [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups]
 
@@ -131,6 +136,8 @@ class Player:
         self._taken += frames
         if self._pad is not None:
             self._sweep.apply(dry[self._pad])
+        for number, sway in self._sways:
+            sway.apply(dry[number])
         if gains is not None:
             dry *= gains
         return self._room.mix(dry, *self._sends)
@@ -212,8 +219,31 @@ class Sweep:
         cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
         cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
         swell = (0.4 + 0.6 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))
-        drift = 0.3 * depth * other
+        drift = 0.5 * depth * other
         return cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift)
+
+
+class Sway:
+    """Motion over a group of other layers: their level swells and their sides drift, about half as deep as the pad's."""
+
+    def __init__(self, piece: Piece, rate: int, phase: float, first_frame: int = 0):
+        depth, self._hertz = movement(piece.config.motion)
+        # Room and echo fill fast dips, so those are deeper.
+        self._depth = depth * (0.35 + 0.5 * piece.config.motion)
+        self._rate = rate
+        self._phase = phase
+        self._frame = first_frame
+
+    def apply(self, out: Stereo) -> None:
+        """Change the next frames in place."""
+        if self._depth == 0.0:
+            return
+        seconds = (self._frame + np.arange(0, out.shape[1] + SWEEP_BLOCK, SWEEP_BLOCK)) / self._rate
+        turn = np.sin(math.tau * 0.91 * self._hertz * seconds + self._phase)
+        other = np.sin(math.tau * 0.77 * self._hertz * seconds + 2.0 * self._phase)
+        swell = 1.0 - self._depth * (0.5 - 0.5 * turn)
+        ramp_stereo(out, swell * (1.0 - 0.65 * self._depth * other), swell * (1.0 + 0.65 * self._depth * other), SWEEP_BLOCK)
+        self._frame += out.shape[1]
 
 
 def _fade_out(samples: Stereo, seconds: float, rate: int) -> None:

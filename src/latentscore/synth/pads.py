@@ -48,7 +48,7 @@ def cinematic(bar: Bar) -> Iterator[Note]:
     for at, length, chord in held(bar):
         pitches = _voiced(bar, chord, 57)
         root = near(bar.piece.key + chord.root, 43)
-        yield bar.note(at, length, root, 0.7)
+        yield bar.note(at, length, root - 12 if {root - 1, root + 1} & set(pitches) else root, 0.7)
         for pitch, pan in _spread(pitches, 0.9):
             yield bar.note(at, length, pitch, 0.68, pan)
         top = max(pitch for pitch in pitches if all(abs(pitch + 12 - other) != 1 for other in pitches)) + 12

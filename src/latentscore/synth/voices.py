@@ -21,6 +21,10 @@ from latentscore.synth.notes import Note
 from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_loop, add_wave, make_loop, place, table_for
 
 
+PUNCH_SECONDS = 0.03
+"""In how many seconds the louder beginning of a sharp note falls to 37 %."""
+
+
 def hertz(pitch: float) -> float:
     return 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
 
@@ -180,7 +184,8 @@ class Wave:
         add_wave(
             out, start, held, rise, self.decay * rate, self.sustain, release, duller, brighter, bite, self.bite_seconds * rate,
             increments, phases, left, right, 2.0 ** (self.vibrato_cents / 1200.0) - 1.0,
-            math.tau * self.vibrato_hz * block_seconds, depth, math.tau * speed * block_seconds,
+            math.tau * self.vibrato_hz * block_seconds, depth, math.tau * speed * block_seconds, context.punch,
+            PUNCH_SECONDS * rate,
         )  # fmt: skip
 
 
@@ -196,6 +201,7 @@ class Hit:
     attack_frames: int
     sample_rate: int
     seed: int = 0
+    punch: float = 0.0
 
     @property
     def ceiling(self) -> float:
@@ -204,6 +210,14 @@ class Hit:
 
     def frames(self, seconds: float) -> int:
         return max(round(seconds * self.sample_rate), 8)
+
+
+def punched(sample: Mono, hit: Hit) -> Mono:
+    """The sound with a louder beginning, by ``hit.punch``."""
+    if not hit.punch:
+        return sample
+    time = np.arange(len(sample), dtype=np.float32) / np.float32(PUNCH_SECONDS * hit.sample_rate)
+    return sample * (np.float32(1.0) + np.float32(hit.punch) * np.exp(-time))
 
 
 @dataclass(frozen=True)
@@ -231,7 +245,7 @@ class Shot:
             # Strength and length are rounded, so that like notes are made once; loudness is exact.
             strength = max(round(note.velocity * 4), 1) / 4
             seconds = round(note.length * context.seconds_per_beat, 1)
-            hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, take)
+            hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, take, context.punch)
             amplitude = gain * self.level * loudness_of(note.velocity) * 1.414
             left, right = sides(note.pan)
             places[hit].append((start, amplitude * left, amplitude * right))
@@ -240,7 +254,7 @@ class Shot:
             key = (self.make, hit)
             sample = context.kept.get(key)
             if sample is None:
-                sample = context.kept.keep(key, self.make(hit))
+                sample = context.kept.keep(key, punched(self.make(hit), hit))
             place(out, sample, np.array(starts), np.array(left, np.float32), np.array(right, np.float32))
 
 
