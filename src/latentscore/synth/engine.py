@@ -43,7 +43,7 @@ SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -27.0, "texture": -27.0, "accent": -26.0}
 """How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
 
-_BACKGROUND_DB = -7.5
+_BACKGROUND_DB = -6.5
 """Against its place, a layer that density leaves in the background: quiet, never mute."""
 
 
@@ -241,7 +241,8 @@ class Sway:
         seconds = (self._frame + np.arange(0, out.shape[1] + SWEEP_BLOCK, SWEEP_BLOCK)) / self._rate
         turn = np.sin(math.tau * 0.91 * self._hertz * seconds + self._phase)
         other = np.sin(math.tau * 0.77 * self._hertz * seconds + 2.0 * self._phase)
-        swell = 1.0 - self._depth * (0.5 - 0.5 * turn)
+        # On average the level stays as it is.
+        swell = (1.0 - self._depth * (0.5 - 0.5 * turn)) / (1.0 - 0.5 * self._depth)
         ramp_stereo(out, swell * (1.0 - 0.65 * self._depth * other), swell * (1.0 + 0.65 * self._depth * other), SWEEP_BLOCK)
         self._frame += out.shape[1]
 
