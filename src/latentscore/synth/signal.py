@@ -510,11 +510,9 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
     frames = buffer.shape[1]
     k = 1.0 / resonance
     l1, l2, r1, r2, gl, gr = states[0], states[1], states[2], states[3], states[4], states[5]
-    for b in range(cutoffs_left.shape[0]):
+    for b in range((frames + block - 1) // block):
         begin = b * block
         end = min(begin + block, frames)
-        if begin >= end:
-            break
         # Each state is written as what it takes from both states and from the input: two steps a sample instead of four.
         g = np.tan(np.pi * min(cutoffs_left[b] / sample_rate, 0.45))
         a1 = 2.0 / (1.0 + g * (g + k))
