@@ -20,7 +20,7 @@ _ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.15, 0.002)}
 _SHOT_ATTACK_SECONDS = {"soft": 0.055, "medium": 0.009, "sharp": 0.0012}
 _MOTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 _EDGE = {"soft": 0.5, "medium": 1.0, "sharp": 1.9}
-_PUNCH = {"soft": 0.0, "medium": 0.0, "sharp": 0.9}
+_PUNCH = {"soft": 0.0, "medium": 0.0, "sharp": 1.3}
 
 
 KEPT_BYTES = 12 * 2**20

@@ -173,7 +173,8 @@ class Wave:
         bite = min(self.bite * context.edge, 1.0)
         brighter = table_for(self.shape, hz, cutoff * 4.0, rate) if bite > 0 else duller
 
-        left, right = self._gains(note, note.pan, gain * self.level * loudness_of(note.velocity))
+        level = self.level * punch_level(context.punch, note.length * context.seconds_per_beat)
+        left, right = self._gains(note, note.pan, gain * level * loudness_of(note.velocity))
         detune = self.cents * context.looseness / 1200.0
         increments = np.array([hz * 2.0 ** (place * detune) / rate for place, _ in self._places(note)])
         # Fixed phases, so equal notes begin alike. Voices begin close together: far apart they would swell by themselves.
@@ -213,11 +214,19 @@ class Hit:
 
 
 def punched(sample: Mono, hit: Hit) -> Mono:
-    """The sound with a louder beginning, by ``hit.punch``."""
+    """The sound with a louder beginning, by ``hit.punch``, and with the energy that it had."""
     if not hit.punch:
         return sample
     time = np.arange(len(sample), dtype=np.float32) / np.float32(PUNCH_SECONDS * hit.sample_rate)
-    return sample * (np.float32(1.0) + np.float32(hit.punch) * np.exp(-time))
+    shaped = sample * (np.float32(1.0) + np.float32(hit.punch) * np.exp(-time))
+    return shaped * np.float32(math.sqrt(float(np.dot(sample, sample)) / (float(np.dot(shaped, shaped)) + 1e-12)))
+
+
+def punch_level(punch: float, seconds: float) -> float:
+    """What a held note of constant level is multiplied with, so that ``punch`` leaves its energy as it is."""
+    share = PUNCH_SECONDS / max(seconds, 1e-3)
+    more = 2.0 * punch * share * (1.0 - math.exp(-1.0 / share))
+    return (1.0 + more + 0.5 * punch**2 * share * (1.0 - math.exp(-2.0 / share))) ** -0.5
 
 
 @dataclass(frozen=True)
