@@ -152,5 +152,5 @@ class Style:
 @lru_cache(maxsize=64)
 def movement(motion: float) -> tuple[float, float]:
     """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
-    rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.55, 1.5, 3.2, 6.0, 6.5)))))
-    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.55, 0.74, 0.84, 0.92, 0.94))), rate
+    rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.55, 1.4, 2.8, 6.0, 6.5)))))
+    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.55, 0.72, 0.81, 0.93, 0.95))), rate

@@ -257,7 +257,7 @@ class Sway:
     def __init__(self, piece: Piece, rate: int, phase: float, first_frame: int = 0):
         depth, self._hertz = movement(piece.config.motion)
         # Room and echo fill fast dips, so those are deeper.
-        self._depth = depth * (0.35 + 0.5 * piece.config.motion)
+        self._depth = depth * (0.28 + 0.62 * piece.config.motion)
         self._rate = rate
         self._phase = phase
         self._ahead = Ahead(self._curves, first_frame)
