@@ -99,6 +99,13 @@ def wet_db(config: MusicConfigPrompt, label: str) -> float:
     return float(10 * np.log10((wet**2).sum() / (mixes[1] ** 2).sum()))
 
 
+def alone(config: MusicConfigPrompt, layer: str, rate: int, seconds: float) -> Floats:
+    """One layer in its room before the bus, shape (2, frames)."""
+    score = compose(config.to_config(), seconds, 0)
+    sends = next(group[1:] for group in engine.GROUPS if layer in group[0])
+    return engine.mix_layers(score, RenderContext(score.piece, rate), [((layer,), *sends)]).astype(np.float64)
+
+
 # --- spectrum -----------------------------------------------------------------------------------------------------
 
 
