@@ -302,10 +302,11 @@ def phrase_rest(config: MusicConfigPrompt) -> float:
 
 
 def cells(score: Score) -> list[tuple[tuple[float, int], ...]]:
-    """The bars of the melody with three notes or more: place of each note and interval to the one before."""
+    """The bars of the melody with three notes or more: place of each note and interval to the one before, without graces."""
     bars: dict[int, list[Any]] = defaultdict(list)
     for note in score.layers["melody"]:
-        bars[int(note.at // 4)].append(note)
+        if note.length > 0.115:
+            bars[int(note.at // 4)].append(note)
     return [
         tuple((round((b.at - a.at) * 4), int(np.sign(round(b.pitch) - round(a.pitch)))) for a, b in pairwise(bar))
         for _, bar in sorted(bars.items()) if len(bar) > 2
