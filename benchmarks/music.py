@@ -362,9 +362,19 @@ def late_strength(config: MusicConfigPrompt) -> float:
 def modulation(config: MusicConfigPrompt) -> float:
     """Mean change of the pad's left level from one fiftieth of a second to the next, weighted by its rate up to 12 Hz: over
     held chords that begin softly, because those that change hide the rest."""
-    words = {**config.model_dump(), "chord_change_bars": "very_slow", "attack": "soft", "space": "small", "echo": "none"}
+    words = {
+        **config.model_dump(),
+        "chord_change_bars": "very_slow",
+        "attack": "soft",
+        "space": "small",
+        "echo": "none",
+    }
     step = RATE // 50
-    level = np.sqrt((_room.alone(MusicConfigPrompt(**words), "pad", RATE, 12.0)[0][: 600 * step].reshape(-1, step) ** 2).mean(axis=1))
+    level = np.sqrt(
+        (_room.alone(MusicConfigPrompt(**words), "pad", RATE, 12.0)[0][: 600 * step].reshape(-1, step) ** 2).mean(
+            axis=1
+        )
+    )
     level = level[50:-50] / level[50:-50].mean() - 1.0
     power = np.abs(np.fft.rfft(level * np.hanning(len(level)))) ** 2
     hz = np.fft.rfftfreq(len(level), 0.02)
@@ -374,7 +384,13 @@ def modulation(config: MusicConfigPrompt) -> float:
 
 def flux(config: MusicConfigPrompt) -> float:
     """Mean change of the mix's mel spectrum from one twentieth of a second to the next, in dB, over held chords."""
-    words = {**config.model_dump(), "chord_change_bars": "very_slow", "attack": "soft", "space": "small", "echo": "none"}
+    words = {
+        **config.model_dump(),
+        "chord_change_bars": "very_slow",
+        "attack": "soft",
+        "space": "small",
+        "echo": "none",
+    }
     level = log_mel(sound_of(MusicConfigPrompt(**words), 12.0).mean(axis=1))
     return float(np.abs(np.diff(level[20:], axis=0)).mean())
 

@@ -109,7 +109,12 @@ def test_attack_shortens_the_rise_of_a_note(melody: str) -> None:
         rise_seconds,
         "attack",
         {
-            **PLAIN, "melody": melody, "melody_density": "very_sparse", "space": "dry", "echo": "none", "motion": "static",
+            **PLAIN,
+            "melody": melody,
+            "melody_density": "very_sparse",
+            "space": "dry",
+            "echo": "none",
+            "motion": "static",
         },
         -1,
     )

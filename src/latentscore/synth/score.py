@@ -160,7 +160,9 @@ def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[N
         start = swung(note.start, swing) + late * human * 0.045 * beats_a_second
         # Tuning is heard in steps of five cents, so equal notes stay equal and are rendered once.
         pitch = note.pitch + round(tune * human * 22 / 5) * 0.05
-        velocity = note.velocity * (softest + (1.0 - softest) * piece.tension(note.start)) * 10 ** (loud * human * 5 / 20)
+        velocity = (
+            note.velocity * (softest + (1.0 - softest) * piece.tension(note.start)) * 10 ** (loud * human * 5 / 20)
+        )
         played.append(Note(max(start, 0.0), note.length, pitch, min(velocity, 1.0), note.pan, note.sound, note.at))
     return played
 

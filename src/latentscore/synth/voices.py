@@ -20,7 +20,6 @@ from latentscore.synth.context import RenderContext
 from latentscore.synth.notes import Note
 from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_loop, add_wave, make_loop, place, table_for
 
-
 PUNCH_SECONDS = 0.03
 """In how many seconds the louder beginning of a sharp note falls to 37 %."""
 
