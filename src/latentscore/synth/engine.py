@@ -265,7 +265,8 @@ class Sway:
     def apply(self, out: Stereo) -> None:
         """Change the next frames in place."""
         if self._depth > 0.0:
-            ramp_stereo(out, *self._ahead.next(out.shape[1]), SWEEP_BLOCK)
+            left, right = self._ahead.next(out.shape[1])
+            ramp_stereo(out, left, right, SWEEP_BLOCK)
 
     def _curves(self, frame: int, blocks: int) -> Curves:
         """Gain left and right at the beginning of each of the blocks from ``frame`` on, and at the end of the last."""
