@@ -218,7 +218,9 @@ def punched(sample: Mono, hit: Hit) -> Mono:
         return sample
     time = np.arange(len(sample), dtype=np.float32) / np.float32(PUNCH_SECONDS * hit.sample_rate)
     shaped = sample * (np.float32(1.0) + np.float32(hit.punch) * np.exp(-time))
-    kept = math.sqrt(float(np.dot(sample, sample)) / (float(np.dot(shaped, shaped)) + 1e-12))
+    # Sums of numpy, because those of BLAS depend on the number of threads.
+    before, after = (float(np.square(sound, dtype=np.float64).sum()) for sound in (sample, shaped))
+    kept = math.sqrt(before / (after + 1e-12))
     return (shaped * np.float32(kept)).astype(np.float32, copy=False)
 
 

@@ -125,7 +125,8 @@ def mix_files(
         seconds=seconds, seed=seed, sample_rate=sample_rate
     )
     samples = finish(np.ascontiguousarray(mixed.samples.T), sample_rate)
-    audio = Audio(samples, sample_rate, tags=mixed.tags)
+    texts = [answer.text for answer in answers if answer.text]
+    audio = Audio(samples, sample_rate, tags={**mixed.tags, "vibe": " / ".join(texts)})
     with _writing("--out"):
         write_audio(out, audio)
     return [out], audio
