@@ -81,7 +81,7 @@ def beat_seconds(score: Score) -> float:
 # --- 1 form -------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def mel_bank(size: int = 2048, bands: int = 64) -> Floats:
     """Triangles of equal width on the mel scale from 40 Hz to 10.6 kHz, shape (bands, bins)."""
     hz = np.fft.rfftfreq(size, 1 / RATE)
@@ -302,10 +302,11 @@ def phrase_rest(config: MusicConfigPrompt) -> float:
 
 
 def cells(score: Score) -> list[tuple[tuple[float, int], ...]]:
-    """The bars of the melody with three notes or more: place of each note and interval to the one before."""
+    """The bars of the melody with three notes or more: place of each note and interval to the one before, without graces."""
     bars: dict[int, list[Any]] = defaultdict(list)
     for note in score.layers["melody"]:
-        bars[int(note.at // 4)].append(note)
+        if note.length > 0.115:
+            bars[int(note.at // 4)].append(note)
     return [
         tuple((round((b.at - a.at) * 4), int(np.sign(round(b.pitch) - round(a.pitch)))) for a, b in pairwise(bar))
         for _, bar in sorted(bars.items()) if len(bar) > 2
@@ -330,12 +331,12 @@ def above_c7(config: MusicConfigPrompt) -> float:
 
 
 def phrase_span(config: MusicConfigPrompt) -> float:
-    """Beats between the clear rests of the melody: those of at least 0.7 of the longest, but for the longest 2 %. Rests of
-    more than two bars are those of the form."""
+    """Beats between the clear rests of the melody: those of at least 0.6 of the median of the three longest. Rests of more
+    than two bars are those of the form."""
     score = score_of(config)
     rests = [b.start - a.start - a.length for a, b in pairwise(score.layers["melody"])]
     rests = [rest for rest in rests if rest < 8.0]
-    clear = 0.7 * np.quantile(rests, 0.98)
+    clear = 0.6 * float(np.median(sorted(rests)[-3:]))
     return score.piece.beats / (sum(rest >= clear for rest in rests) + 1)
 
 
@@ -358,17 +359,67 @@ def late_strength(config: MusicConfigPrompt) -> float:
     return float(late / np.mean([velocity for bar, velocity in bars if 8 <= bar < 24]))
 
 
+def modulation(config: MusicConfigPrompt) -> float:
+    """Mean change of the pad's left level from one fiftieth of a second to the next, weighted by its rate up to 12 Hz: over
+    held chords that begin softly, because those that change hide the rest."""
+    words = {
+        **config.model_dump(),
+        "chord_change_bars": "very_slow",
+        "attack": "soft",
+        "space": "small",
+        "echo": "none",
+    }
+    step = RATE // 50
+    level = np.sqrt(
+        (_room.alone(MusicConfigPrompt(**words), "pad", RATE, 12.0)[0][: 600 * step].reshape(-1, step) ** 2).mean(
+            axis=1
+        )
+    )
+    level = level[50:-50] / level[50:-50].mean() - 1.0
+    power = np.abs(np.fft.rfft(level * np.hanning(len(level)))) ** 2
+    hz = np.fft.rfftfreq(len(level), 0.02)
+    kept = (hz >= 0.1) & (hz <= 12.0)
+    return float(np.sqrt((power[kept] * hz[kept]).sum()) / len(level))
+
+
+def flux(config: MusicConfigPrompt) -> float:
+    """Mean change of the mix's mel spectrum from one twentieth of a second to the next, in dB, over held chords."""
+    words = {
+        **config.model_dump(),
+        "chord_change_bars": "very_slow",
+        "attack": "soft",
+        "space": "small",
+        "echo": "none",
+    }
+    level = log_mel(sound_of(MusicConfigPrompt(**words), 12.0).mean(axis=1))
+    return float(np.abs(np.diff(level[20:], axis=0)).mean())
+
+
+def edge(config: MusicConfigPrompt) -> float:
+    """How fast the mix rises where it rises fastest: the mean over mel bands of the steepest hundredth of the changes from one
+    hundredth of a second to the next, in dB."""
+    mono = sound_of(config, 12.0).mean(axis=1)
+    frames = np.lib.stride_tricks.sliding_window_view(mono, 512)[:: RATE // 100]
+    power = np.abs(np.fft.rfft(frames * np.hanning(512), axis=1)) ** 2
+    level = 10 * np.log10(power @ mel_bank(512, 24).T + 1e-7)
+    return float(np.quantile(np.diff(level[20:], axis=0), 0.99, axis=0).mean())
+
+
 DIRECTIONS: Mapping[str, tuple[Sequence[Any], Callable[[MusicConfigPrompt], float | None]]] = {
     "motif_repeat_prob": (FIELDS["motif_repeat_prob"].labels, returns),
     "cadence_strength": (FIELDS["cadence_strength"].labels, cadence_weight),
     "phrase_len_bars": (FIELDS["phrase_len_bars"].labels, phrase_span),
     "tension_curve": (("arc", "waves", "ramp"), late_strength),
+    "motion": (FIELDS["motion"].labels, modulation),
+    "motion in the mix": (FIELDS["motion"].labels, flux),
+    "attack": (FIELDS["attack"].labels, edge),
 }
 
 
 def follows(field: str) -> Callable[[MusicConfigPrompt], float | None]:
     """Whether the measure of a field rises from each label to the next, everything else as it is."""
     labels, measure = DIRECTIONS[field]
+    field = field.split()[0]
 
     def measured(config: MusicConfigPrompt) -> float | None:
         values = [measure(MusicConfigPrompt(**{**config.model_dump(), field: label})) for label in labels]
@@ -474,11 +525,12 @@ SCORE_ROWS: Mapping[str, Sequence[Row]] = {
         Row("9 energy under 60 Hz with depth", "< 0.12", _room.under_60),
         *(
             Row(
-                f"  aliases of gritty drive, {hz:g} Hz, dB",
+                f"  aliases of {grain} drive, {hz:g} Hz, dB",
                 "< -70",
-                _whatever_config(lambda x=hz: _room.alias_db("gritty", x)),
+                _whatever_config(lambda x=hz, g=grain: _room.alias_db(g, x)),
                 1,
             )
+            for grain in ("warm", "gritty")
             for hz in (1237.0, 3301.0, 5003.0)
         ),
     ),

@@ -63,9 +63,9 @@ def test_wrong_input_is_refused_with_the_field(tmp_path: Path):
         read_piece(path)
     for arguments in (
         {},
-        {"vibe": "a", "payload": path},
-        {"vibe": "a", "out": Path("a.mp3")},
-        {"vibe": "a", "seconds": 0.1},
+        {"vibes": ["a"], "payload": path},
+        {"vibes": ["a"], "out": Path("a.mp3")},
+        {"vibes": ["a"], "seconds": 0.1},
     ):
         with pytest.raises(InputError):
             command.render(**arguments)  # type: ignore[call-arg]
@@ -98,13 +98,13 @@ def test_a_config_of_the_public_package_loads_and_what_was_changed_is_said(tmp_p
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path):
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError):
-        command.render(vibe="calm", out=tmp_path / "file" / "a.wav", seconds=0.5, sample_rate=8_000)
+        command.render(vibes=["calm"], out=tmp_path / "file" / "a.wav", seconds=0.5, sample_rate=8_000)
 
 
 def test_each_file_has_a_place_of_its_own(tmp_path: Path):
     for name, stems in (("a.wav", False), ("a.bass.wav", True)):
         with pytest.raises(InputError, match="--midi"):
-            command.render(vibe="calm", out=tmp_path / "a.wav", midi=tmp_path / "sub" / ".." / name, stems=stems)
+            command.render(vibes=["calm"], out=tmp_path / "a.wav", midi=tmp_path / "sub" / ".." / name, stems=stems)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,7 +112,7 @@ def test_a_place_that_the_notes_cannot_have_is_named_before_there_is_sound(tmp_p
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     for midi in (tmp_path / "file" / "a.mid", tmp_path):
         with pytest.raises(OutputError, match="with --midi"):
-            command.render(vibe="calm", out=tmp_path / "a.wav", midi=midi, seconds=0.5, sample_rate=8_000)
+            command.render(vibes=["calm"], out=tmp_path / "a.wav", midi=midi, seconds=0.5, sample_rate=8_000)
     assert not (tmp_path / "a.wav").exists()
 
 
@@ -141,7 +141,7 @@ def test_a_rate_that_flac_cannot_hold_is_refused_before_anything_is_rendered(
     monkeypatch.setattr("latentscore.render", lambda *_, **__: pytest.fail("rendered"))
     for rate in (99_999, 65_537, 191_999):
         with pytest.raises(InputError, match=rf"FLAC cannot hold {rate} Hz.* 96000") as caught:
-            command.render(vibe="calm", out=tmp_path / "a.flac", sample_rate=rate)
+            command.render(vibes=["calm"], out=tmp_path / "a.flac", sample_rate=rate)
         assert ".wav" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
 
@@ -256,3 +256,38 @@ def test_a_system_prompt_and_examples_reach_the_model(tmp_path: Path):
     wrong = CliRunner().invoke(app, [*command, "--system", str(tmp_path / "none.txt")])
     assert wrong.exit_code == 2
     assert "none.txt" in wrong.stderr
+
+
+def test_several_vibes_become_one_mix(tmp_path: Path):
+    out = tmp_path / "mix.flac"
+    command = ["render", "slow rain", "fast bright morning", "--crossfade", "1", "--seconds", "8", "--out", str(out)]
+    done = CliRunner().invoke(app, [*command, "--sample-rate", "22050", "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert [answer["config"]["tempo"] for answer in facts["answers"]] == ["slow", "fast"]
+    assert (facts["seconds"], facts["files"]) == (8.0, [str(out)])
+    assert facts["loudness_lufs"] == pytest.approx(-16.0, abs=0.5)
+    mix, alone = read_audio(out), render("slow rain", 8.0, sample_rate=22_050)
+    assert mix.tags["title"] == facts["title"]
+    assert " / " in facts["title"]
+    # The first vibe begins as it does alone, and the second half is another piece.
+    level = [np.abs(sound.mono).reshape(16, -1).mean(axis=1) for sound in (mix, alone)]
+    assert np.corrcoef(level[0][:6], level[1][:6])[0, 1] > 0.9
+    assert np.abs(mix.mono[5 * 22_050 :]).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a", "--crossfade", "2"], "--crossfade needs several vibes"),
+        (["a", "b", "--seconds", "1"], "0.5 s; 1 to 600 s"),
+        (["a", "b", "--crossfade", "31"], "from 0 to 30 s"),
+        (["a", "b", "--stems"], "go with one vibe"),
+        (["a", " "], "the vibe is empty"),
+    ],
+)
+def test_what_does_not_fit_a_mix_is_refused(tmp_path: Path, arguments: list[str], said: str):
+    done = CliRunner().invoke(app, ["render", *arguments, "--out", str(tmp_path / "a.wav")])
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []

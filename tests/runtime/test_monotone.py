@@ -108,7 +108,14 @@ def test_attack_shortens_the_rise_of_a_note(melody: str) -> None:
     in_order(
         rise_seconds,
         "attack",
-        {**PLAIN, "melody": melody, "melody_density": "very_sparse", "space": "dry", "echo": "none"},
+        {
+            **PLAIN,
+            "melody": melody,
+            "melody_density": "very_sparse",
+            "space": "dry",
+            "echo": "none",
+            "motion": "static",
+        },
         -1,
     )
 

@@ -12,8 +12,8 @@ from latentscore.synth.voices import Air, Shot, Wave
 
 
 def _tone(bar: Bar, center: float, at: float) -> int:
-    """A random tone of the chord at that moment, near ``center``."""
-    tones = bar.chord(at).tones
+    """A random tone of the chord at that moment that does not rub against the others, near ``center``."""
+    tones = bar.chord(at).apart
     return near(bar.piece.key + tones[int(bar.rng.integers(len(tones)))], center)
 
 

@@ -16,10 +16,11 @@ from latentscore.synth.notes import Bar, Note, Piece
 from latentscore.synth.signal import BLOCK, Stereo
 
 # What attack does to a rise time: a factor, and the least it may be in seconds.
-_ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.2, 0.002)}
+_ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.15, 0.002)}
 _SHOT_ATTACK_SECONDS = {"soft": 0.055, "medium": 0.009, "sharp": 0.0012}
 _MOTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-_EDGE = {"soft": 0.55, "medium": 1.0, "sharp": 1.7}
+_EDGE = {"soft": 0.5, "medium": 1.0, "sharp": 1.9}
+_PUNCH = {"soft": 0.0, "medium": 0.0, "sharp": 1.3}
 
 
 KEPT_BYTES = 12 * 2**20
@@ -90,6 +91,11 @@ class RenderContext:
         return _EDGE[self.piece.config.attack]
 
     @cached_property
+    def punch(self) -> float:
+        """How much louder than itself a note begins."""
+        return _PUNCH[self.piece.config.attack]
+
+    @cached_property
     def looseness(self) -> float:
         """What motion multiplies detuning with: chords beat slowly when static and fast when chaotic."""
         return 0.15 + 1.45 * self.piece.config.motion
@@ -146,5 +152,5 @@ class Style:
 @lru_cache(maxsize=64)
 def movement(motion: float) -> tuple[float, float]:
     """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
-    rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.45, 1.1, 2.7, 6.0, 6.5)))))
-    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.45, 0.62, 0.74, 0.87, 0.9))), rate
+    rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.55, 1.4, 2.8, 6.0, 6.5)))))
+    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.55, 0.72, 0.81, 0.93, 0.95))), rate

@@ -135,7 +135,7 @@ _SWIRL = Air(((0, 0.0, 0.7), (0.25, 0.9, 1.0), (0.6, 0.5, 1.4), (1.0, 0.0, 0.8))
 
 
 def _drums(**made: object) -> Mapping[str, Shot]:
-    return {name: Shot(make, attack=0.12, tuning=1.0) for name, make in made.items()}  # type: ignore[arg-type]
+    return {name: Shot(make, attack=0.25, tuning=1.0) for name, make in made.items()}  # type: ignore[arg-type]
 
 
 STYLES = {

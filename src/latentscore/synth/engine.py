@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
 from latentscore.synth.notes import LAYERS, Note, Piece
 from latentscore.synth.score import Score, closing_beat
-from latentscore.synth.signal import Stereo, sweep_stereo
+from latentscore.synth.signal import Stereo, ramp_stereo, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
 COMPILING = "compiling the sound loops, once on this machine (about ten seconds) ..."
@@ -112,6 +112,10 @@ class Player:
         # The pad's filter moves over all of its notes, so no other layer may share its buffer.
         self._pad = self._layers.index(("pad",)) if ("pad",) in self._layers else None
         self._sweep = Sweep(context.piece, context.sample_rate, context.origin)
+        self._sways = [
+            (number, Sway(context.piece, context.sample_rate, _SWAYING[layers], context.origin))
+            for number, layers in enumerate(self._layers) if layers in _SWAYING
+        ]  # fmt: skip
         self._room = space.Room(context.piece.config, context.seconds_per_beat, context.sample_rate)
         self._sends = [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups]
 
@@ -125,12 +129,15 @@ class Player:
 
     def take(self, frames: int, gains: NDArray[np.float32] | None = None) -> Stereo:
         """The next frames of the mix, shape (2, frames); ``gains``, one for each frame, fade what goes into the room."""
-        dry = np.zeros((*self._dry.shape[:2], frames), np.float32)
         left = self._dry[:, :, self._taken : self._taken + frames]
+        dry = np.empty((*self._dry.shape[:2], frames), np.float32)
         dry[:, :, : left.shape[2]] = left
+        dry[:, :, left.shape[2] :] = 0.0
         self._taken += frames
         if self._pad is not None:
             self._sweep.apply(dry[self._pad])
+        for number, sway in self._sways:
+            sway.apply(dry[number])
         if gains is not None:
             dry *= gains
         return self._room.mix(dry, *self._sends)
@@ -176,7 +183,32 @@ def _prominence_db(layer: str, density: int) -> float:
 
 
 SWEEP_BLOCK = 64
-"""Frames between two values of the pad's filter and level."""
+"""Frames between two values of what moves a layer: filter and level."""
+
+AHEAD_BLOCKS = 16 * space.STEP // SWEEP_BLOCK
+"""So many of these values are computed at once."""
+
+Curves = tuple[NDArray[np.float64], ...]
+
+
+class Ahead:
+    """Curves by block of frames, computed for ``AHEAD_BLOCKS`` at once and given out as they are needed."""
+
+    def __init__(self, compute: Callable[[int, int], Curves], first_frame: int) -> None:
+        self._compute = compute
+        self._frame = first_frame
+        self._curves: Curves = ()
+        self._at = 0
+
+    def next(self, frames: int) -> Curves:
+        """The curves over the next frames."""
+        blocks = math.ceil(frames / SWEEP_BLOCK)
+        if not self._curves or self._at + blocks > AHEAD_BLOCKS:
+            self._curves, self._at = self._compute(self._frame, max(AHEAD_BLOCKS, blocks)), 0
+        begin, self._at = self._at, self._at + blocks
+        self._frame += frames
+        # One value more, where the last block ends for what goes from value to value.
+        return tuple(curve[begin : begin + blocks + 1] for curve in self._curves)
 
 
 class Sweep:
@@ -185,21 +217,20 @@ class Sweep:
     def __init__(self, piece: Piece, rate: int, first_frame: int = 0):
         self._piece = piece
         self._rate = rate
-        self._frame = first_frame
+        self._ahead = Ahead(self._curves, first_frame)
         self._states = np.zeros(6)
-        left, right = self._curves(1)[2:]
+        left, right = self._curves(first_frame, 1)[2:]
         self._states[4:] = left[0], right[0]
 
     def apply(self, out: Stereo) -> None:
         """Change the next frames of the pad in place."""
-        low, high, left, right = self._curves(math.ceil(out.shape[1] / SWEEP_BLOCK))
+        low, high, left, right = self._ahead.next(out.shape[1])
         sweep_stereo(out, low, high, left, right, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
-        self._frame += out.shape[1]
 
-    def _curves(self, blocks: int) -> tuple[NDArray[np.float64], ...]:
-        """Cutoff left and right in hertz, gain left and right, at the end of each of the next blocks."""
+    def _curves(self, frame: int, blocks: int) -> Curves:
+        """Cutoff left and right in hertz, gain left and right, at the end of each of the blocks from ``frame`` on."""
         piece, rate = self._piece, self._rate
-        seconds = (self._frame + (np.arange(blocks) + 1) * SWEEP_BLOCK) / rate
+        seconds = (frame + (np.arange(blocks) + 1) * SWEEP_BLOCK) / rate
         depth, hertz = movement(piece.config.motion)
         turn = np.sin(math.tau * hertz * seconds)
         other = np.sin(math.tau * hertz * 0.83 * seconds + 1.0)
@@ -212,8 +243,40 @@ class Sweep:
         cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
         cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
         swell = (0.4 + 0.6 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))
-        drift = 0.3 * depth * other
+        drift = 0.5 * depth * other
         return cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift)
+
+
+_SWAYING = {("melody",): 2.0, ("texture", "accent"): 4.0, ("texture",): 4.0, ("accent",): 4.0}
+"""Groups of layers that motion moves, and the phase at which each begins."""
+
+
+class Sway:
+    """Motion over a group of other layers: their level swells and their sides drift, about half as deep as the pad's."""
+
+    def __init__(self, piece: Piece, rate: int, phase: float, first_frame: int = 0):
+        depth, self._hertz = movement(piece.config.motion)
+        # Room and echo fill fast dips, so those are deeper.
+        self._depth = depth * (0.28 + 0.62 * piece.config.motion)
+        self._rate = rate
+        self._phase = phase
+        self._ahead = Ahead(self._curves, first_frame)
+
+    def apply(self, out: Stereo) -> None:
+        """Change the next frames in place."""
+        if self._depth > 0.0:
+            left, right = self._ahead.next(out.shape[1])
+            ramp_stereo(out, left, right, SWEEP_BLOCK)
+
+    def _curves(self, frame: int, blocks: int) -> Curves:
+        """Gain left and right at the beginning of each of the blocks from ``frame`` on, and at the end of the last."""
+        seconds = (frame + np.arange(blocks + 1) * SWEEP_BLOCK) / self._rate
+        turn = np.sin(math.tau * 0.91 * self._hertz * seconds + self._phase)
+        other = np.sin(math.tau * 0.77 * self._hertz * seconds + 2.0 * self._phase)
+        # On average the level stays as it is.
+        swell = (1.0 - self._depth * (0.5 - 0.5 * turn)) / (1.0 - 0.5 * self._depth)
+        drift = 0.65 * self._depth * other
+        return swell * (1.0 - drift), swell * (1.0 + drift)
 
 
 def _fade_out(samples: Stereo, seconds: float, rate: int) -> None:

@@ -104,9 +104,7 @@ class Form:
             # The last half bar falls back, so that a section does not begin with a step.
             level = 0.55 * _ramp(cycle, 4 * SECTION_BARS) + 0.45 * _ramp(section, SECTION_BARS)
         else:
-            level = (
-                0.5 - 0.275 * math.cos(math.tau * 2 * cycle) - 0.225 * math.cos(math.tau * section * SECTION_BARS / 2)
-            )
+            level = 0.5 - 0.34 * math.cos(math.tau * 2 * cycle) - 0.16 * math.cos(math.tau * section * SECTION_BARS / 2)
         return 0.2 + 0.8 * level
 
 

@@ -43,6 +43,11 @@ class Manner:
     grid: int = 1
     """Smallest distance between notes in sixteenths: 2 keeps to eighths."""
 
+    def sounds(self, sixteenths: float) -> float:
+        """How long a note sounds that is so far from the next one. The silence after it is an eighth at most, so that the
+        clear rests are those between phrases."""
+        return max(sixteenths * self.hold, sixteenths - 2.0)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -163,7 +168,7 @@ def _notes(
         velocity = 0.6 + lift + (0.1 if slot % 4 == 0 else 0.0) + 0.12 * (1.0 - abs(2.0 * position - 1.0))
         # High notes are shrill at the strength of others.
         velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
-        length = sixteenths / 4 if last else _held_length(bar, at, max(sixteenths / 4 * manner.hold, 0.12), degree)
+        length = sixteenths / 4 if last else _held_length(bar, at, max(manner.sounds(sixteenths) / 4, 0.12), degree)
         if not last and walker.leaves_scale(config.chromatic_prob):
             beside = float(_beside(round(pitch), bar))
             quick = 0.25 * bar.piece.bpm / 60.0
@@ -231,19 +236,19 @@ def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
     chances = rhythm.random(SLOTS)
     fullness = (0.5 + 0.1 * config.density) * _FULLNESS[bar.section.role]
     wanted = NOTES_A_BAR * config.melody_density * manner.notes * fullness
-    count = max(int(wanted + rhythm.random()), 0 if place else 1)
+    count = max(int(wanted + rhythm.random()), 1)
 
     weights = np.array([_weight(slot, config.syncopation) for slot in range(SLOTS)])
     weights[np.arange(SLOTS) % manner.grid > 0] *= 0.02
-    # Few notes stand at the beginning of their bars and last, so that the clear rests are those between phrases.
-    few = count <= 2
-    weights[0] *= 3.0 if few else 1.0
+    weights[0] *= 3.0 if count <= 2 else 1.0
     # Each sixteenth draws a time to wait, shorter the heavier it is; the first ones play. Asking for more notes or
     # other weights keeps most of the bar as it was.
     order = np.argsort(-np.log(1.0 - chances) / weights)
     slots = sorted(int(slot) for slot in order[: min(count, SLOTS)])
+    # A bar begins within its first beat and notes last: the clear rests are those between phrases.
+    slots[0] %= 4
     ends = [*slots, SLOTS][1:]
-    return tuple((slot, float(min(end - slot, 12 if few else 8))) for slot, end in zip(slots, ends, strict=True))
+    return tuple((slot, float(min(end - slot, 12))) for slot, end in zip(slots, ends, strict=True))
 
 
 def _weight(slot: int, syncopation: float) -> float:
@@ -255,24 +260,24 @@ def _weight(slot: int, syncopation: float) -> float:
 
 
 def _breathe(bar: Bar, slots: Slots, stable: bool) -> Slots:
-    """The last bar of a phrase: its last note, and then a rest of 0.85 to 3 seconds that grows with the phrase.
+    """The last bar of a phrase: its last note, and then a rest that grows with the phrase, the same after each phrase.
 
-    A note that rests is the longer the stronger the cadence; one that is foreign to the chord or to home is short and off
-    the strong beats.
+    The rest lasts 7, 10 or 16 sixteenths for phrases of 2, 4 or 8 bars, but 0.85 to 3 seconds. A note that rests is the
+    longer the stronger the cadence; one that is foreign to the chord or to home is short and off the strong beats.
     """
     config = bar.config
     seconds = 60.0 / bar.piece.bpm / 4
-    rest = min(max(0.18 * config.phrase_len_bars * SLOTS * seconds, 0.85), 3.0) / seconds
+    rest = min(max((4.0 + 1.5 * config.phrase_len_bars) * seconds, 0.85), 3.0) / seconds
     hold = 1.0 + (3.0 + 0.5 * config.phrase_len_bars) * config.cadence_strength
-    latest = max(SLOTS - rest - hold, 0.0)
-    kept = [entry for entry in slots if entry[0] <= latest] or [(0, 1.0)]
-    slot = kept[-1][0]
+    slot = 2 * int(max(SLOTS - rest - hold, 0.0) / 2)
+    before = [(begin, min(length, slot - begin)) for begin, length in slots if begin < slot]
     if stable and _triad(bar, slot / 4) & {0, 2, 4}:
         length = max(min(hold, SLOTS - rest - slot), 1.0)
     else:
         slot += 2 if slot % 8 == 0 else 0
         length = max(min(hold, _SHORT_SECONDS / seconds), 1.0)
-    return (*kept[:-1], (slot, length))
+    # A motif that came back has no more notes than it had.
+    return (*before[: len(slots) - 1], (slot, length))
 
 
 # --- pitch --------------------------------------------------------------------------------------------------------
@@ -307,7 +312,7 @@ def _degrees(
             degree = _rest(bar, rungs[here], slot / 4, stable, low, high)
         else:
             way = offsets[number] - offsets[number - 1] if offsets and number else 0
-            degree = _fitting(bar, rungs[here], before, way, slot, length * manner.hold, low, high)
+            degree = _fitting(bar, rungs[here], before, way, slot, manner.sounds(length), low, high)
         found.append(degree)
         before = degree
         if offsets is None:
@@ -333,7 +338,7 @@ def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, s
         foreign = 0.0
         for (slot, length), offset in zip(slots, offsets, strict=False):
             degree = rungs[_inside(start + offset, len(rungs))]
-            foreign += not _fits(bar, degree, slot, length * manner.hold)
+            foreign += not _fits(bar, degree, slot, manner.sounds(length))
         out = max(-(start + lowest), 0) + max(start + highest - len(rungs) + 1, 0)
         away = manner.pull * abs(rungs[start] - target) / 7.0
         return 1.2 * foreign + 3.0 * out + 0.25 * abs(start - here) + away

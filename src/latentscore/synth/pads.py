@@ -48,7 +48,7 @@ def cinematic(bar: Bar) -> Iterator[Note]:
     for at, length, chord in held(bar):
         pitches = _voiced(bar, chord, 57)
         root = near(bar.piece.key + chord.root, 43)
-        yield bar.note(at, length, root, 0.7)
+        yield bar.note(at, length, root - 12 if {root - 1, root + 1} & set(pitches) else root, 0.7)
         for pitch, pan in _spread(pitches, 0.9):
             yield bar.note(at, length, pitch, 0.68, pan)
         top = max(pitch for pitch in pitches if all(abs(pitch + 12 - other) != 1 for other in pitches)) + 12
@@ -77,7 +77,10 @@ def stacked_fifths(bar: Bar) -> Iterator[Note]:
         root = near(bar.piece.key + chord.root, 44)
         scale, degree = bar.piece.scale, chord.degrees[0]
         count = min(len(chord.tones), 4)
-        pitches = [root + scale_pitch(scale, degree + 4 * n) - chord.root for n in range(count)]
+        fifths = [root + scale_pitch(scale, degree + 4 * n) - chord.root for n in range(count)]
+        # A fifth that is a semitone away from the third or the root is left out.
+        triad = [root + tone - chord.root for tone in chord.tones[:3]]
+        pitches = [pitch for pitch in fifths if all((pitch - tone) % 12 not in (1, 11) for tone in triad)]
         for pitch, pan in _spread(pitches, 0.8):
             yield bar.note(at, length, pitch, 0.7, pan)
         # Chord tones, so that the harmony style and the mode still speak.

@@ -154,14 +154,22 @@ def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[N
     else:
         loose = [(0.0, 0.0, 0.0)] * len(written)
     beats_a_second = piece.bpm / 60.0
+    softest = _softest(piece.config.tempo)
     played = []
     for note, (late, tune, loud) in zip(written, loose, strict=True):
         start = swung(note.start, swing) + late * human * 0.045 * beats_a_second
         # Tuning is heard in steps of five cents, so equal notes stay equal and are rendered once.
         pitch = note.pitch + round(tune * human * 22 / 5) * 0.05
-        velocity = note.velocity * (0.36 + 0.64 * piece.tension(note.start)) * 10 ** (loud * human * 5 / 20)
+        velocity = (
+            note.velocity * (softest + (1.0 - softest) * piece.tension(note.start)) * 10 ** (loud * human * 5 / 20)
+        )
         played.append(Note(max(start, 0.0), note.length, pitch, min(velocity, 1.0), note.pan, note.sound, note.at))
     return played
+
+
+def _softest(tempo: float) -> float:
+    """Share of its velocity that a note has without tension: slow pieces have the wider range."""
+    return float(np.interp(tempo, (0.3, 0.5), (0.24, 0.36)))
 
 
 def swung(beat: float, swing: float) -> float:

@@ -52,6 +52,11 @@ def reverb_level(space: float) -> float:
     return float(np.interp(space, _SPACES, (0.07, 0.13, 0.41, 0.63, 0.96, 1.16, 1.2)))
 
 
+def nearness_db(space: float) -> float:
+    """How much brighter the mix is than at medium: what is close has more of the high spectrum than what is far away."""
+    return float(np.interp(space, _SPACES, (1.7, 1.6, 0.2, 0.0, -0.2, -0.4, -0.4)))
+
+
 def echo_feedback(echo: float) -> float:
     """Share of each repeat that is repeated: infinite (0.95) needs more than 20 s to fall by 60 dB at any tempo."""
     return float(np.interp(echo, (0.0, 0.25, 0.5, 0.75, 0.95, 1.0), (0.0, 0.25, 0.52, 0.74, 0.95, 0.96)))
@@ -389,14 +394,14 @@ class Bus:
 
     def __init__(self, config: MusicConfig, sample_rate: int) -> None:
         # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
-        shelf = _high_shelf(700.0, 9.5 * (config.brightness - 0.5) + 1.0, sample_rate)
+        shelf = _high_shelf(700.0, 9.5 * (config.brightness - 0.5) + 1.0 + nearness_db(config.space), sample_rate)
         cutoff = 5600.0 * 2.0 ** (3.1 * config.brightness)
         low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
         drive = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (12.0, 0.1, 0.75)}[config.grain]
         dc = 1.0 - math.exp(-math.tau * 22.0 / sample_rate)
         # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
         feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
-        taps = _fine_taps() if config.grain == "gritty" else np.zeros((0, 0), np.float32)
+        taps = _fine_taps() if drive[0] > 0 else np.zeros((0, 0), np.float32)
         self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive, taps)
         self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 6, BUS_BLOCK + 13), np.float32)
 

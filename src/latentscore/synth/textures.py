@@ -12,8 +12,8 @@ from latentscore.synth.voices import Air, Shot, Wave
 
 
 def _tones(bar: Bar, center: float, at: float = 0.0) -> list[int]:
-    chord = bar.chord(at)
-    return [near(bar.piece.key + tone, center) for tone in chord.tones]
+    """The tones of the chord at that moment that do not rub against the others, near ``center``."""
+    return [near(bar.piece.key + tone, center) for tone in bar.chord(at).apart]
 
 
 def _scattered(bar: Bar, a_bar: float) -> Iterator[float]:

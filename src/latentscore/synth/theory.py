@@ -60,6 +60,12 @@ class Chord:
         return self.tones[0]
 
     @property
+    def apart(self) -> tuple[int, ...]:
+        """The tones that are no semitone away from another tone of the chord, in any octave: what may ring beside the pad."""
+        found = tuple(t for t in self.tones if all((t - other) % 12 not in (1, 11) for other in self.tones))
+        return found or self.tones
+
+    @property
     def end(self) -> float:
         return self.start + self.length
 

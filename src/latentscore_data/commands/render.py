@@ -1,4 +1,4 @@
-"""lsdata render: one vibe or one config to a sound file."""
+"""lsdata render: a vibe, a config, or several vibes one after the other, to a sound file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
-from latentscore import Answer, Audio
+from latentscore import Answer
 from latentscore.errors import InvalidConfigError
 from latentscore_data.commands._options import ModelOption, YesOption, calls_models, load
-from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
+from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.saved import SavedPiece, read_piece
-from latentscore_data.core.configs.sound_files import check_format, check_places, play_sound, render_files
-from latentscore_data.core.stages.render import answer_text
+from latentscore_data.core.configs.sound_files import (
+    check_format,
+    check_mix,
+    check_places,
+    mix_files,
+    play_sound,
+    render_files,
+    report_files,
+)
+from latentscore_data.core.stages.render import answer_texts
 from latentscore_data.core.stages.spending import trust_key_to
 
 ValueT = TypeVar("ValueT")
@@ -27,7 +35,12 @@ RENDERS = 64
 
 @calls_models
 def render(
-    vibe: Annotated[str | None, typer.Argument(help="A text, answered as lsdata configs answers it.")] = None,
+    vibes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="VIBE...", help="A text, answered as lsdata configs answers it; several become one mix."
+        ),
+    ] = None,
     payload: Annotated[
         Path | None,
         typer.Option(
@@ -46,7 +59,12 @@ def render(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write: .wav, .flac or .ogg.")
     ] = Path("vibe.flac"),
-    seconds: Annotated[float | None, typer.Option(help="Length, 0.5 to 600 (default 30).")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length, 0.5 to 600 (default 30; 30 for each of several).")
+    ] = None,
+    crossfade: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long several vibes fade into each other (default 5).")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Another seed is another piece of the same config (default 0).", min=0)
     ] = None,
@@ -70,28 +88,47 @@ def render(
         lsdata render --payload winner.json --seconds 60 --stems --midi notes.mid
         lsdata render --payload rain.flac --sample-rate 96000 --out rain-96k.flac
         lsdata render "rain on a tin roof" --map .exports/map-text
+        lsdata render "grey dawn" "market street" "fog" --crossfade 4 --seconds 120 --out mix.flac
     """
-    _check_flags(vibe, payload, pick, map_path, model, search=search)
+    several = len(vibes or ()) > 1
+    _check_flags(vibes or [], payload, pick, map_path, model, search=search, of_one=search or stems or midi is not None)
+    check_mix(len(vibes or ()), seconds, crossfade)
     check_places(out, midi, stems)
-    found = _answer(vibe, model, map_path, calls, search=search, yes=yes) if vibe is not None else None
-    piece = SavedPiece(found.config, found.title, vibe) if found else read_piece(cast(Path, payload), pick)
-    seconds = _first(seconds, piece.seconds, 30.0)
-    seed = _first(seed, piece.seed, 0)
-    sample_rate = _first(sample_rate, piece.sample_rate, 48_000)
+    answers = _answers(vibes, model, map_path, calls, search=search, yes=yes) if vibes else []
+    pieces = [SavedPiece(answer.config, answer.title, answer.text) for answer in answers]
+    pieces = pieces or [read_piece(cast(Path, payload), pick)]
+    seconds = _first(seconds, pieces[0].seconds, 30.0 * len(pieces))
+    seed = _first(seed, pieces[0].seed, 0)
+    sample_rate = _first(sample_rate, pieces[0].sample_rate, 48_000)
     check_format(out, sample_rate)
+    for note in pieces[0].notes:
+        say(f"render: {note}")
     try:
-        written, audio = render_files(piece, out, seconds, seed, sample_rate, stems, midi)
+        if several:
+            written, audio = mix_files(answers, out, seconds, crossfade, seed, sample_rate)
+        else:
+            written, audio = render_files(pieces[0], out, seconds, seed, sample_rate, stems, midi)
     except InvalidConfigError as error:
         raise InputError(str(error), "lsdata render --help lists what is allowed") from error
-    _show_files(written, audio, piece, found, seed)
+    report_files(audio, pieces, written, seed, answers)
     if play:
         play_sound(audio, out)
 
 
 def _check_flags(
-    vibe: str | None, payload: Path | None, pick: int | None, map_path: str | None, model: str | None, *, search: bool
+    vibes: list[str],
+    payload: Path | None,
+    pick: int | None,
+    map_path: str | None,
+    model: str | None,
+    *,
+    search: bool,
+    of_one: bool,
 ) -> None:
     """Raise :class:`InputError` for flags that do not go together."""
+    vibe = vibes[0] if vibes else None
+    if len(vibes) > 1 and (payload is not None or of_one):
+        raise InputError("--payload, --search, --stems and --midi go with one vibe", 'lsdata render "rain" --stems')
     if (vibe is None) == (payload is None):
         raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
     if pick is not None and payload is None:
@@ -102,43 +139,14 @@ def _check_flags(
         raise InputError("--search goes with a vibe and without --map", 'lsdata render "rain on a tin roof" --search')
 
 
-def _show(piece: SavedPiece, found: Answer | None) -> None:
-    """Say what was read from a text or file, the config, and what in it has no audible effect."""
-    for note in piece.notes:
-        say(f"render: {note}")
-    if found is not None:
-        say(f"render: {found.answered_by} read: {found.reasons}")
-        say("render: " + "  ".join(f"{name} {str(word).lower()}" for name, word in piece.config.model_dump().items()))
-    for finding in piece.config.lint():
-        say(f"render: {finding.field}: {finding.reason}")
-
-
-def _show_files(written: list[Path], audio: Audio, piece: SavedPiece, found: Answer | None, seed: int) -> None:
-    """What was read, what was written, and how loud it is."""
-    _show(piece, found)
-    loudness = round(audio.loudness_lufs(), 2)
-    if OUTPUT.json:
-        facts = {
-            "title": piece.title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3),
-            "seed": seed, "loudness_lufs": loudness, "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
-        }  # fmt: skip
-        if found is not None:
-            facts |= {"answered_by": found.answered_by, "reasons": found.reasons, "config": found.config.model_dump()}
-        print_json(facts)
-        return
-    say(f"render: {piece.title}, {audio.seconds:.1f} s, {loudness} LUFS")
-    for path in written:
-        typer.echo(clean(path))
-
-
-def _answer(
-    vibe: str, model: str | None, map_path: str | None, calls: dict[str, Any], *, search: bool, yes: bool
-) -> Answer:
+def _answers(
+    vibes: list[str], model: str | None, map_path: str | None, calls: dict[str, Any], *, search: bool, yes: bool
+) -> list[Answer]:
     settings = load(configs=chosen(model=model), llm=calls)
     if search and settings.search.renders is None:
         settings = load(configs=chosen(model=model), llm=calls, search={"renders": RENDERS})
     trust_key_to(settings.llm, calls.get("api_key_env"))
-    return answer_text(vibe, settings, Workspace(settings.paths.root), map_path=map_path, yes=yes)
+    return answer_texts(vibes, settings, Workspace(settings.paths.root), map_path=map_path, yes=yes)
 
 
 def _first(typed: ValueT | None, kept: ValueT | None, default: ValueT) -> ValueT:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import latentscore
-from latentscore import Audio, MusicConfigPrompt, write_audio
+from latentscore import Answer, Audio, MusicConfigPrompt, Playlist, write_audio
 from latentscore.audio import format_for
 from latentscore.errors import AudioError
+from latentscore.streaming import Track
+from latentscore.synth.render import finish
+from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.configs.saved import SavedPiece
 
@@ -81,6 +87,79 @@ def render_files(
             latentscore.write_midi(midi, latentscore.compose(numbers, seconds, seed))
         written.append(midi)
     return written, audio
+
+
+LONGEST_TRACK_SECONDS = 600.0
+CROSSFADE_SECONDS = 5.0
+
+
+def check_mix(count: int, seconds: float | None, crossfade: float | None) -> None:
+    """Raise :class:`InputError` for a cross-fade of one text, and for lengths that ``count`` texts cannot share."""
+    example = 'lsdata render "rain" "fog" --crossfade 4 --seconds 60'
+    if count < 2:
+        if crossfade is not None:
+            raise InputError("--crossfade needs several vibes", example)
+        return
+    each = 30.0 if seconds is None else seconds / count
+    if not 1.0 <= each <= LONGEST_TRACK_SECONDS:
+        raise InputError(
+            f"--seconds {seconds:g} gives each of {count} vibes {each:g} s; 1 to {LONGEST_TRACK_SECONDS:g} s are needed",
+            example,
+        )
+    if crossfade is not None and not 0.0 <= crossfade <= each:
+        raise InputError(
+            f"--crossfade {crossfade:g}: from 0 to {each:g} s, the length of each vibe, is needed", example
+        )
+
+
+def mix_files(
+    answers: Sequence[Answer], out: Path, seconds: float, crossfade: float | None, seed: int, sample_rate: int
+) -> tuple[list[Path], Audio]:
+    """Render the answers one after the other, ``seconds`` in all, cross-faded at bar lines, and write them; the path written
+    and the sound, at the loudness of a render. See :func:`check_mix` for the lengths."""
+    import numpy as np
+
+    each = seconds / len(answers)
+    fade = min(CROSSFADE_SECONDS, each) if crossfade is None else crossfade
+    mixed = Playlist(Track(answer, each, fade) for answer in answers).render(
+        seconds=seconds, seed=seed, sample_rate=sample_rate
+    )
+    samples = finish(np.ascontiguousarray(mixed.samples.T), sample_rate)
+    texts = [answer.text for answer in answers if answer.text]
+    audio = Audio(samples, sample_rate, tags={**mixed.tags, "vibe": " / ".join(texts)})
+    with _writing("--out"):
+        write_audio(out, audio)
+    return [out], audio
+
+
+def report_files(
+    audio: Audio, pieces: Sequence[SavedPiece], written: Sequence[Path], seed: int, answers: Sequence[Answer]
+) -> None:
+    """Print what was read from each text, its config and what in it has no audible effect; then the files."""
+    for piece, found in zip_longest(pieces, answers):
+        if found is not None:
+            say(f"render: {found.answered_by} read: {found.reasons}")
+            say(
+                "render: "
+                + "  ".join(f"{name} {str(word).lower()}" for name, word in piece.config.model_dump().items())
+            )
+        for finding in piece.config.lint():
+            say(f"render: {finding.field}: {finding.reason}")
+    title = " / ".join(piece.title for piece in pieces)
+    facts: dict[str, Any] = {
+        "title": title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
+        "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
+    }  # fmt: skip
+    found_facts = [
+        {"answered_by": found.answered_by, "reasons": found.reasons, "config": found.config.model_dump()}
+        for found in answers
+    ]
+    if OUTPUT.json:
+        print_json(facts | (found_facts[0] if len(found_facts) == 1 else {"answers": found_facts} if answers else {}))
+    else:
+        say(f"render: {title}, {audio.seconds:.1f} s, {facts['loudness_lufs']} LUFS")
+        for path in written:
+            sys.stdout.write(f"{clean(path)}\n")
 
 
 def play_sound(audio: Audio, out: Path) -> None:

@@ -1,7 +1,8 @@
-"""One typed text to its answer: that of a map, or the one that the stage configs gives."""
+"""Typed texts to their answers: those of a map, or the ones that the stage configs gives."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import latentscore
@@ -14,16 +15,19 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.configs import answer_vibes, for_typed, model_name
 
 
-def answer_text(vibe: str, settings: Settings, workspace: Workspace, *, map_path: str | None, yes: bool) -> Answer:
-    """The answer to a text: that of the map, or the one that ``lsdata configs`` gives with the same settings.
+def answer_texts(
+    vibes: Sequence[str], settings: Settings, workspace: Workspace, *, map_path: str | None, yes: bool
+) -> list[Answer]:
+    """The answer to each text: that of the map, or the one that ``lsdata configs`` gives with the same settings.
 
-    Raises :class:`InputError`, and :class:`MissingError` where the model gave none.
+    A model is asked for all of them under one plan and one cap. Raises :class:`InputError`, and :class:`MissingError` where
+    the model gave none.
     """
-    if not vibe.strip():
+    if not all(vibe.strip() for vibe in vibes):
         raise InputError("the vibe is empty", 'lsdata render "rain on a tin roof"')
     try:
         if map_path is not None:
-            return latentscore.answer(vibe, map_path)
+            return [latentscore.answer(vibe, map_path) for vibe in vibes]
         settings = for_typed(settings)
         if (
             model_name(settings) == OFFLINE_MODEL
@@ -32,11 +36,14 @@ def answer_text(vibe: str, settings: Settings, workspace: Workspace, *, map_path
             and settings.search.renders is None
         ):
             # What lsdata configs would choose of one, without a scorer.
-            return latentscore.answer(vibe)
+            return [latentscore.answer(vibe) for vibe in vibes]
     except (MapError, InvalidConfigError) as error:
         raise InputError(f"--map {map_path}: {error}", "lsdata export map writes one") from error
-    summary = answer_vibes([vibe], settings, workspace, audio=None, trusted=frozenset(), yes=yes)
-    found = summary.details["answers"][0]
-    if found["config_payload"] is None:
-        raise MissingError(f"no config for this vibe ({found['failure']})", "try again, or another --model")
-    return replace(latentscore.answer(found["config_payload"]), answered_by=summary.details["model"], text=vibe)
+    summary = answer_vibes(list(vibes), settings, workspace, audio=None, trusted=frozenset(), yes=yes)
+    answers = []
+    for vibe, found in zip(vibes, summary.details["answers"], strict=True):
+        if found["config_payload"] is None:
+            raise MissingError(f"no config for {vibe!r} ({found['failure']})", "try again, or another --model")
+        given = latentscore.answer(found["config_payload"])
+        answers.append(replace(given, answered_by=summary.details["model"], text=vibe))
+    return answers
