@@ -3,12 +3,14 @@
     python benchmarks/executors.py [--candidates 500] [--seconds 5] [--workers 2] [--repeats 1]
 
 Each way is timed from its first request to its last score, its processes' start included; the start of the cluster (once a
-run) and its end are given beside it. The order alternates, so that a change in the machine's load concerns both.
+run) and its end are given beside it. The order alternates, so that a change in the machine's load concerns both. CPU seconds
+of all processes are given as well: they depend less on what else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import tempfile
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 from scoring import make_rows
 
 from latentscore_data.core.base.jsonl import replace_rows
@@ -46,19 +49,35 @@ def main() -> None:
     start = timed(lambda: ray.at_once)
     ways: dict[str, MakeRenderer] = {"here": LocalRenderer, "ray": ray.make_renderer()}
     taken: dict[str, list[float]] = {name: [] for name in ways}
+    worked: dict[str, list[float]] = {name: [] for name in ways}
     written: dict[str, bytes] = {}
     for number in range(options.repeats):
         for name in (list(ways), list(ways)[::-1])[number % 2]:
+            before = cpu_seconds()
             seconds, written[name] = score(rows, settings, ways[name])
             taken[name].append(seconds)
+            worked[name].append(cpu_seconds() - before)
     end = timed(ray.close)
     assert written["here"] == written["ray"], "the rows differ"
     here, there = statistics.median(taken["here"]), statistics.median(taken["ray"])
     print(f"{options.candidates} candidates of {options.seconds:g} s, acoustic, {options.workers} workers; same bytes")
     for name in ways:
-        print(f"  {name:4}: {', '.join(f'{seconds:.1f}' for seconds in taken[name])} s")
-    print(f"  Ray over here: {there / here - 1:+.1%} (wanted: at most {WANTED:.0%})")
+        both = ", ".join(f"{s:.1f} s ({c:.1f} s of CPU)" for s, c in zip(taken[name], worked[name], strict=True))
+        print(f"  {name:4}: {both}")
+    cpu = statistics.median(worked["ray"]) / statistics.median(worked["here"]) - 1
+    print(f"  Ray over here: {there / here - 1:+.1%} (wanted: at most {WANTED:.0%}), {cpu:+.1%} of CPU")
     print(f"  cluster: {start:.1f} s to start, {end:.1f} s to end; with both: {(there + start + end) / here - 1:+.1%}")
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and all that it started, those that have ended included."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            spent = process.cpu_times()
+            total += spent.user + spent.system + spent.children_user + spent.children_system
+    return total
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -8,8 +8,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache, partial
 from importlib.resources import files
@@ -95,9 +96,8 @@ def score_shard(shard_json: str) -> str:
     cores = min(shard.get("cores", CPU_CORES), os.cpu_count() or 1)
     settings = settings.model_copy(update={"workers": cores})
     have_clap(settings)
-    with ScoreCache() as cache:
-        scorers = make_scorers(ScorerDeps(settings, cache=cache))
-        with ScoringService(scorers, settings, cache) as service, ThreadPoolExecutor(cores) as encoding:
+    with _scoring(settings, keep=shard.get("keep_processes", False)) as (service, cache):
+        with ThreadPoolExecutor(cores) as encoding:
 
             def ask(sound: Mapping[str, Any]) -> dict[str, Future[ScoredRender]]:
                 # One clip is enough for all vibes of a sound.
@@ -118,12 +118,49 @@ def score_shard(shard_json: str) -> str:
             sounds = [one.result() for one in collecting]
         return json.dumps(
             {
-                "fingerprints": {scorer.name: scorer.fingerprint for scorer in scorers},
+                "fingerprints": {scorer.name: scorer.fingerprint for scorer in service.scorers},
                 "renderer": current_renderer_version(),
                 "sounds": sounds,
                 "cache": cache.dump(),
             }
         )
+
+
+_kept: dict[str, tuple[ScoringService, ScoreCache]] = {}
+"""The scoring service that waits for the next shard, by its settings; one at most."""
+
+
+@contextmanager
+def _scoring(settings: ScoringSettings, *, keep: bool) -> Iterator[tuple[ScoringService, ScoreCache]]:
+    """A scoring service with an empty cache. With ``keep`` it stays for the next shard of the same settings: its processes
+    have loaded the sound loops and weights that they need. A process that keeps one does one shard at a time."""
+    if not keep:
+        with ScoreCache() as cache, _service(settings, cache) as service:
+            yield service, cache
+        return
+    key = settings.model_dump_json()
+    if key not in _kept:
+        _drop_kept()
+        cache = ScoreCache()
+        _kept[key] = _service(settings, cache), cache
+    service, cache = _kept[key]
+    try:
+        yield service, cache
+    except BaseException:
+        _drop_kept()
+        raise
+    cache.clear()
+
+
+def _service(settings: ScoringSettings, cache: ScoreCache) -> ScoringService:
+    return ScoringService(make_scorers(ScorerDeps(settings, cache=cache)), settings, cache)
+
+
+def _drop_kept() -> None:
+    while _kept:
+        _, (service, cache) = _kept.popitem()
+        service.close()
+        cache.close()
 
 
 def pack(scored_render: ScoredRender, keep_flac: bool = False, vibe: str | None = None) -> dict[str, Any]:

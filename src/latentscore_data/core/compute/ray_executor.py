@@ -21,6 +21,7 @@ class RayExecutor(RemoteExecutor):
 
     name = "Ray"
     cores = 1
+    keep_processes = True
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         super().__init__(settings, say)

@@ -33,6 +33,8 @@ class RemoteExecutor:
     """Cores of one worker."""
     shard_rows: int
     hours: float
+    keep_processes = False
+    """True where one process does many shards: what the first one loaded stays for the next."""
     map_rows: int | None = None
     """Items that one call of :meth:`map` takes; None for all that wait."""
 
@@ -101,7 +103,13 @@ class RemoteExecutor:
         """It is there already."""
 
     def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        about = {**common, "deadline": self.deadline(), "cores": self.cores, "made_by": made_by()}
+        about = {
+            **common,
+            "deadline": self.deadline(),
+            "cores": self.cores,
+            "keep_processes": self.keep_processes,
+            "made_by": made_by(),
+        }
         for text in self.run_shards(function, shards_of(items, self.shard_rows, about, key), self.deadline()):
             yield json.loads(text)
 

@@ -88,6 +88,12 @@ class ScoreCache:
             "scores": [list(score) for score in scores],
         }
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._used() as db:
+            db.execute("DELETE FROM vectors")
+            db.execute("DELETE FROM scores")
+
     def merge(self, held: Mapping[str, Sequence[Sequence[Any]]]) -> None:
         """Take over what another cache held, as :meth:`dump` gives it. Nothing is taken unless all of it can be."""
         vectors = [(kind, key, base64.b64decode(vector)) for kind, key, vector in held["vectors"]]
