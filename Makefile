@@ -4,7 +4,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 VECTORS = data_work/word-vectors
 
-.PHONY: setup demo check test test-slow types fast all-but-slow fix docs word-vectors clean
+.PHONY: setup demo check test test-slow types fast all-but-slow fix docs pictures word-vectors clean
 
 setup: $(VENV)/.dev  ## environment with the dev, ml, hub and modal extras
 
@@ -52,6 +52,9 @@ test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from
 
 docs: setup  ## the documents that are made from the code
 	$(BIN)/python docs/make.py
+
+pictures: setup  ## the pictures of the studio in README and docs (needs Chromium)
+	$(BIN)/python tools/studio_pictures.py
 
 word-vectors: setup  ## the package's word vectors, from MiniLM's weights and WordNet's texts (Debian's wordnet-base)
 	mkdir -p $(VECTORS)
