@@ -96,12 +96,18 @@ def read_preferences(root: Path) -> list[Preference]:
 
 def _preference(line: Mapping[str, Any]) -> Preference:
     """The answer of a line; what is missing or of another type is left empty."""
-    texts = {
-        name: str(line.get(name) or "") for name in ("row_id", "vibe", "better_source", "worse_source", "document")
-    }
-    scores = {name: line.get(name) for name in ("better_score", "worse_score")}
-    known = {name: score if isinstance(score, int | float) else None for name, score in scores.items()}
-    return Preference(better=line["better"], worse=line["worse"], **texts, **known)
+
+    def text(name: str) -> str:
+        return str(line.get(name) or "")
+
+    def score(name: str) -> float | None:
+        value = line.get(name)
+        return value if isinstance(value, int | float) else None
+
+    return Preference(
+        text("row_id"), text("vibe"), line["better"], line["worse"], text("better_source"), text("worse_source"),
+        score("better_score"), score("worse_score"), text("document"),
+    )  # fmt: skip
 
 
 def _has_config(payload: Any) -> bool:
