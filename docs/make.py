@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -172,14 +174,31 @@ def with_readings(page: str) -> str:
     return f"{before}{READINGS_START}\n{readings()}{READINGS_END}{after}"
 
 
+LEAKAGE_START, LEAKAGE_END = "<!-- leakage of the sample: made by docs/make.py -->\n", "<!-- end -->\n"
+
+
+def with_leakage(page: str) -> str:
+    """The page about data with what the sample prints about the likeness of its splits."""
+    with tempfile.TemporaryDirectory() as root:
+        run = [sys.executable, "-m", "latentscore_data", "run-all", "--sample", "--until", "vibes", "--root", root]
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"}
+        # There, no settings file can decide anything.
+        said = subprocess.run(run, capture_output=True, text=True, env=env, cwd=root, check=True).stderr
+    lines = [f"{line.rstrip()}\n" for line in said.splitlines() if line.startswith("vibes: leakage")]
+    before, _, rest = page.partition(LEAKAGE_START)
+    _, _, after = rest.partition(LEAKAGE_END)
+    return f"{before}{LEAKAGE_START}```text\n{''.join(lines)}```\n{LEAKAGE_END}{after}"
+
+
 def documents() -> dict[Path, str]:
     """Path and text of everything that is made from the code."""
-    architecture, meaning = ROOT / "docs" / "architecture.md", ROOT / "docs" / "meaning.md"
+    architecture, meaning, data = (ROOT / "docs" / f"{name}.md" for name in ("architecture", "meaning", "data"))
     return {
         ROOT / "latentscore.toml.example": settings_example(),
         ROOT / "docs" / "cli.md": command_reference(),
         architecture: with_module_map(architecture.read_text(encoding="utf-8")),
         meaning: with_readings(meaning.read_text(encoding="utf-8")),
+        data: with_leakage(data.read_text(encoding="utf-8")),
     }
 
 

@@ -159,6 +159,7 @@ def modal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackM
         "train": lambda text: entrypoints.train_run(text, volume, lambda: plane.calls.append("commit")),
         "score_shard": entrypoints.score_shard,
         "generate_shard": lambda text: entrypoints.generate_shard(text, volume),
+        "write_shard": lambda text: entrypoints.write_shard(text, volume),
         "check": lambda question: json.dumps({"asked": question, **entrypoints.what_is_here()}),
     }
     monkeypatch.setattr(entrypoints, "_say", plane.logs.append)

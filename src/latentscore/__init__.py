@@ -13,7 +13,7 @@ from latentscore.version import RENDERER_VERSION
 if TYPE_CHECKING:
     from latentscore.answers import Answer, answer
     from latentscore.audio import Audio, Metadata, read_audio, write_audio
-    from latentscore.compat import SAMPLE_RATE, RenderHooks, Streamable, prefetch, save_wav
+    from latentscore.compat import SAMPLE_RATE, RenderHooks, Streamable, StreamHooks, prefetch, save_wav
     from latentscore.config import (
         MusicConfig,
         MusicConfigPrompt,
@@ -66,6 +66,7 @@ _LAZY = {
     "prefetch": "compat",
     "save_wav": "compat",
     "RenderHooks": "compat",
+    "StreamHooks": "compat",
     "SAMPLE_RATE": "compat",
     "Streamable": "compat",
     "Track": "compat",
@@ -112,6 +113,7 @@ __all__ = [
     "Score",
     "Step",
     "Stream",
+    "StreamHooks",
     "Streamable",
     "Track",
     "VibeMap",

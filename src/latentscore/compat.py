@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ SAMPLE_RATE = streaming.RATE
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 _NAMES = {"duration": "seconds", "transition_seconds": "transition", "transition_duration": "transition"}
+_OF_THEIR_ENGINE = ("pattern_seconds", "queue_maxsize")
+"""Arguments that say how the other engine repeats and buffers; this one does neither."""
 _NOT_HERE = {
     "fast_heavy": "export a map of sounds with lsdata export map and pass map=FOLDER",
     "expressive": 'name a model of yours: model="local:FOLDER"',
@@ -48,9 +50,29 @@ class RenderHooks:
             hook(*given)
 
 
+@dataclass(frozen=True)
+class StreamHooks:
+    """Functions that ``stream(hooks=...)`` calls on its way, each where it is given. Items are counted from 0."""
+
+    on_stream_start: Callable[[], None] | None = None
+    on_item_resolve_start: Callable[[int, Any], None] | None = None
+    on_item_resolve_success: Callable[[int, Any], None] | None = None
+    on_item_resolve_error: Callable[[int, Any, Exception, None], None] | None = None
+    on_first_config_ready: Callable[[int, Any], None] | None = None
+    on_first_audio_chunk: Callable[[], None] | None = None
+    on_stream_end: Callable[[], None] | None = None
+    on_error: Callable[[Exception], None] | None = None
+
+    def call(self, name: str, *given: Any) -> None:
+        """Call a hook where there is one."""
+        hook = getattr(self, name)
+        if hook is not None:
+            hook(*given)
+
+
 def translated(given: dict[str, Any]) -> dict[str, Any]:
     """Arguments under the names that they have here. Raises :class:`ModelError` for a model that there is only there."""
-    named = {_NAMES.get(name, name): value for name, value in given.items()}
+    named = {_NAMES.get(name, name): value for name, value in given.items() if name not in _OF_THEIR_ENGINE}
     if "chunk_seconds" in named:
         rate = named.get("sample_rate", SAMPLE_RATE)
         named["block_frames"] = max(round(named.pop("chunk_seconds") * rate), 1)
@@ -93,7 +115,53 @@ def render(what: Any, *places: Any, hooks: RenderHooks | None = None, **given: A
 
 
 arender = _public(runtime.arender)
-stream = _public(streaming.stream)
+
+
+@functools.wraps(streaming.stream)
+def stream(*items: Any, hooks: StreamHooks | None = None, **given: Any) -> streaming.AudioStream:
+    named = translated(given)
+    if hooks is None:
+        return streaming.stream(*items, **named)
+    how = {name: named.pop(name, None) for name in ("update", "map", "model")}
+    hooks.call("on_stream_start")
+    flat = [one for item in items for one in (item if isinstance(item, list | tuple) else [item])]
+    playing = streaming.stream(*(_resolved(at, item, how, hooks) for at, item in enumerate(flat)), **named)
+    playing.read = _watched(playing.read, hooks)  # type: ignore[method-assign]
+    return playing
+
+
+def _resolved(at: int, item: Any, how: dict[str, Any], hooks: StreamHooks) -> Any:
+    """The item with its answer in the place of what it asks for."""
+    hooks.call("on_item_resolve_start", at, item)
+    try:
+        found = runtime.answer_for(item.content if isinstance(item, streaming.Track) else item, **how)
+    except Exception as error:
+        hooks.call("on_item_resolve_error", at, item, error, None)
+        hooks.call("on_error", error)
+        raise
+    hooks.call("on_item_resolve_success", at, item)
+    if at == 0:
+        hooks.call("on_first_config_ready", at, item)
+    return replace(item, content=found) if isinstance(item, streaming.Track) else found
+
+
+def _watched(read: Callable[[int], streaming.Block], hooks: StreamHooks) -> Callable[[int], streaming.Block]:
+    """``read`` that tells when the first block is there, and when there are no more."""
+    told: set[str] = set()
+
+    def once(name: str) -> None:
+        if name not in told:
+            told.add(name)
+            hooks.call(name)
+
+    def watched(frames: int) -> streaming.Block:
+        block = read(frames)
+        once("on_first_audio_chunk" if len(block) else "on_stream_end")
+        return block
+
+    return watched
+
+
 astream = _public(streaming.astream)
 live = _public(streaming.live)
 

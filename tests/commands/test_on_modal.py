@@ -241,5 +241,5 @@ def test_a_dry_run_says_what_would_be_done_there(modal: LoopbackModal, lsdata: L
     assert "3 answers of g in up to 1 containers" in out.stderr
     assert "scored here: judge:openai/gpt-audio needs your key" in out.stderr
     assert modal.sent == []
-    there = json.loads(lsdata(*command, "--on", "modal", "--dry-run", "--json").stdout)["on_modal"]
+    there = json.loads(lsdata(*command, "--on", "modal", "--dry-run", "--json").stdout)["remote"]
     assert [(remote_estimate["what"], remote_estimate["items"]) for remote_estimate in there] == [("answers of g", 3)]

@@ -197,6 +197,28 @@ def test_the_public_spellings_of_render_run(speaker: Speaker, tmp_path: Path) ->
     assert asyncio.run(ls.arender("harbour", duration=1.0)).seconds == 1.0
 
 
+def test_the_hooks_of_a_stream_say_how_far_it_is() -> None:
+    called: list[str] = []
+    hooks = ls.StreamHooks(
+        on_stream_start=lambda: called.append("start"),
+        on_item_resolve_start=lambda at, item: called.append(f"resolve {at}"),
+        on_item_resolve_success=lambda at, item: called.append(f"resolved {at}"),
+        on_item_resolve_error=lambda at, item, error, fallback: called.append(f"failed {at}"),
+        on_first_config_ready=lambda at, item: called.append("ready"),
+        on_first_audio_chunk=lambda: called.append("sound"),
+        on_stream_end=lambda: called.append("end"),
+        on_error=lambda error: called.append(type(error).__name__),
+    )
+    track = ls.Track("harbour", duration=1.0, transition_seconds=0.5)
+    playing = ls.stream(track, "fog", duration=2.0, hooks=hooks, pattern_seconds=4.0, queue_maxsize=2)
+    assert called == ["start", "resolve 0", "resolved 0", "ready", "resolve 1", "resolved 1"]
+    assert playing.collect().seconds == pytest.approx(2.0)
+    assert called[6:] == ["sound", "end"]
+    with pytest.raises(ls.InvalidConfigError):
+        ls.stream("", hooks=hooks)
+    assert called[-3:] == ["resolve 0", "failed 0", "InvalidConfigError"]
+
+
 @pytest.mark.parametrize("model", ["fast_heavy", "expressive"])
 def test_a_model_that_only_the_public_package_has_is_named_with_a_way(model: str) -> None:
     with pytest.raises(ls.ModelError, match=f"{model} is not part of this package; .*FOLDER"):

@@ -57,7 +57,7 @@ def complete_run() -> list[str]:
 
 
 def complete_on() -> list[str]:
-    return ["here", "modal"]
+    return ["here", "modal", "ray"]
 
 
 def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
@@ -86,7 +86,7 @@ SystemOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
-LimitOption = Annotated[int | None, typer.Option(help="Use at most this many, from the start.", min=1)]
+LimitOption = Annotated[int | None, typer.Option(help="At most this many rows, spread over the texts.", min=1)]
 MaxConcurrencyOption = Annotated[
     int | None, typer.Option(help="Maximum number of calls in flight.", min=1, rich_help_panel=MODELS)
 ]
@@ -143,7 +143,9 @@ JudgeOption = Annotated[
 ]
 SecondsOption = Annotated[float | None, typer.Option(help="Seconds of audio per candidate.", min=0.5, max=600)]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
-OnOption = Annotated[str | None, typer.Option(metavar="here|modal", help="Where it runs.", autocompletion=complete_on)]
+OnOption = Annotated[
+    str | None, typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=complete_on)
+]
 
 
 CALL_OPTIONS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,29 +111,27 @@ def bench(
     if dry_run:
         asked = plans(settings, workspace)
         away = remote_estimates(settings, workspace, executor) if executor.remote else []
-        modal = settings.train.modal
         document = {
             "plans": [plan.to_dict() for plan in asked],
-            "on_modal": [{**asdict(one), "cap_usd": one.cap_usd(modal)} for one in away],
+            "remote": [{**asdict(one), "cap_usd": one.cap_usd} for one in away],
         }
         if not asked and not away:
             say("bench: dry run: none of these sources costs money")
-        words = [one.in_words(modal) for one in away]
+        words = [one.in_words() for one in away]
         show_dry_run(asked, lambda: check_run(asked, away, settings), document=lambda: document, remote=words)
         return
     if human_answers:
         show(evaluate_answers(human_answers, workspace))
         return
-    with workspace.lock("bench"):
-        show(
-            run_bench(
-                settings,
-                human_pack=human_pack,
-                trusted=frozenset(settings.scoring.scorers if trust_settings else scorer or ()),
-                yes=yes,
-                retry_failed=retry_failed,
-                overwrite=overwrite,
-                executor=executor,
-                of_the_chain=name is None,
-            )
+    with workspace.lock("bench"), closing(executor):
+        summary = run_bench(
+            settings,
+            human_pack=human_pack,
+            trusted=frozenset(settings.scoring.scorers if trust_settings else scorer or ()),
+            yes=yes,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            executor=executor,
+            of_the_chain=name is None,
         )
+    show(summary)

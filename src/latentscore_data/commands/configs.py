@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -153,7 +154,7 @@ def configs(
     if dry_run:
         show_plans(rows, settings, workspace, only, trusted, executor)
         return
-    with workspace.lock("configs"):
+    with workspace.lock("configs"), closing(executor):
         summary = run_configs(
             settings,
             workspace=workspace,
@@ -189,8 +190,8 @@ def show_plans(
 ) -> None:
     """What the run would ask and cost; ends as the run would."""
     plans = planned(rows, settings, workspace, only)
-    remote = executor is not None and executor.remote and only != "generate"
-    away = remote_estimates(settings, len(rows), executor) if executor is not None and remote else []
+    remote = executor is not None and executor.remote
+    away = remote_estimates(rows, settings, workspace, executor, only) if executor is not None and remote else []
 
     def check() -> None:
         check_run(plans, settings, only, trusted)
@@ -202,7 +203,7 @@ def show_plans(
 
     if not plans:
         say("configs: dry run: no model is asked")
-    words = [estimate.in_words(settings.train.modal) for estimate in away]
+    words = [estimate.in_words() for estimate in away]
     show_dry_run(plans, check, document=document, remote=words)
 
 

@@ -94,6 +94,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hub": ("datasets", "pyarrow"),
     "ml": ("torch", "transformers", "sentence_transformers", "trl", "peft", "xgrammar", "gguf"),
     "modal": ("modal",),
+    "ray": ("ray",),
     "play": ("sounddevice",),
     "laion-clap": ("laion_clap",),
 }

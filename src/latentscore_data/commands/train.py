@@ -1,4 +1,4 @@
-"""lsdata train: teach a small model to answer vibes, on this machine or on Modal."""
+"""lsdata train: teach a small model to answer vibes, on this machine, on Modal or on Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Rows to a model: SFT, GRPO and ablations, here or on Modal.", no_args_is_help=True, add_completion=False
+    help="Rows to a model: SFT, GRPO and ablations, here, on Modal or on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 WHAT = "What is trained"

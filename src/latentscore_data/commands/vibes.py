@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
     DryRunOption,
     ModelOption,
+    OnOption,
     OverwriteOption,
     RetryFailedOption,
     SeedOption,
@@ -18,11 +20,13 @@ from latentscore_data.commands._options import (
     load,
     show,
 )
+from latentscore_data.core.base.display import say
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.stages.spending import check_spending, trust_key_to
-from latentscore_data.core.stages.vibes import make_plan_for, require_texts, run_vibes
+from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.stages.spending import check_remote_jobs, check_spending, trust_key_to
+from latentscore_data.core.stages.vibes import make_plan_for, remote_estimates, require_texts, run_vibes
 
 if TYPE_CHECKING:
     pass
@@ -47,6 +51,7 @@ def vibes(
         str | None, typer.Option(help="Embedder: auto, minilm, words, a folder or a hub id.")
     ] = None,
     split_by: Annotated[str | None, typer.Option(help="Draw splits by source or by row.")] = None,
+    on: OnOption = None,
     seed: SeedOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
@@ -81,10 +86,18 @@ def vibes(
     )
     trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
+    executor = make_executor(on or "here", settings, say)
     if dry_run:
         require_texts(workspace)
         plan = make_plan_for(settings, workspace)
-        show_dry_run([plan], lambda: check_spending(plan, settings.llm))
+        away = remote_estimates(settings, workspace, executor) if executor.remote else []
+
+        def check() -> None:
+            check_spending(plan, settings.llm)
+            check_remote_jobs(away, settings)
+
+        show_dry_run([plan], check, remote=[one.in_words() for one in away])
         return
-    with workspace.lock("vibes"):
-        show(run_vibes(settings, yes=yes, retry_failed=retry_failed, overwrite=overwrite))
+    with workspace.lock("vibes"), closing(executor):
+        summary = run_vibes(settings, yes=yes, retry_failed=retry_failed, overwrite=overwrite, executor=executor)
+    show(summary)

@@ -20,4 +20,4 @@ def test_the_old_name_of_this_machine_still_works_and_says_so(caplog: pytest.Log
 def test_an_unknown_place_names_those_there_are() -> None:
     with pytest.raises(InputError) as error:
         make_executor("moon", load_settings(), print)
-    assert "--on here or --on modal" in error.value.remedy
+    assert "--on here or --on modal or --on ray" in error.value.remedy

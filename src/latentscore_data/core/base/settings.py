@@ -27,7 +27,7 @@ from pydantic_settings import (
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
+from latentscore_data.core.base.layers import FLAG, Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ class ConfigsSettings(Section):
     max_tokens: int = Field(default=3000, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many vibe rows, from the start."""
+    """Use at most this many vibe rows, spread over the texts."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
     vibes_per_call: int = Field(default=1, ge=1, le=64)
@@ -412,13 +412,26 @@ class ModalSettings(Section):
     """Names of Modal secrets that the containers get (a Hugging Face token for gated models, say)."""
 
 
+class ComputeSettings(Section):
+    ray_address: str | None = None
+    """Ray cluster that --on ray uses: HOST:PORT, or auto for that of this node; empty to start one on this machine."""
+    ray_cpus: int | None = Field(default=None, ge=1)
+    """CPUs of a Ray cluster that is started on this machine; empty for all cores."""
+    ray_shard_rows: int = Field(default=16, ge=1)
+    """Rows in one piece of work on Ray."""
+    ray_retries: int = Field(default=3, ge=0, le=100)
+    """How often a piece of work is done again after its worker on Ray has died."""
+    ray_timeout_hours: float | None = Field(default=None, gt=0)
+    """Stop work on Ray after so many hours; empty for no limit."""
+
+
 class TrainSettings(Section):
     skip: bool = False
     """Leave this stage out of run-all."""
     recipes: list[Literal["sft", "grpo", "dpo"]] = ["sft"]
     """What run-all trains, in this order."""
-    on: Literal["here", "modal"] = "here"
-    """Where training runs: on this machine or on Modal."""
+    on: Literal["here", "modal", "ray"] = "here"
+    """Where training runs: on this machine, on Modal or on a Ray cluster."""
     base_model: str = "gemma3-270m"
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
@@ -428,7 +441,7 @@ class TrainSettings(Section):
     max_tokens: int | None = Field(default=None, ge=16)
     """Longest row in tokens; empty for the 99th percentile rounded up to 64. Longer rows are left out and counted."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many training rows, from the start."""
+    """Use at most this many training rows, spread over the texts."""
     seed: int = 0
     """Seed of everything random in training."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -467,7 +480,7 @@ class BenchSettings(Section):
     suite: str | None = None
     """Prompts to use instead of a split: short, typo, out-of-domain, controllability, or a JSONL file of your own."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many rows, from the start."""
+    """Use at most this many rows, spread over the texts."""
     baseline: str | None = None
     """Label of the source that the others are compared with; empty for baseline:random where there is one."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
@@ -580,6 +593,7 @@ class Settings(BaseSettings):
     configs: ConfigsSettings = ConfigsSettings()
     scoring: ScoringSettings = ScoringSettings()
     search: SearchSettings = SearchSettings()
+    compute: ComputeSettings = ComputeSettings()
     train: TrainSettings = TrainSettings()
     bench: BenchSettings = BenchSettings()
     check: CheckSettings = CheckSettings()
@@ -640,7 +654,7 @@ def _layers(config: Path | None, flags: Mapping[str, Values]) -> Iterator[Layer]
     if path is not None:
         yield Layer(str(path), _read_toml(path))
     yield Layer("environment", _read_environment())
-    yield Layer("flag", {section: values for section, values in flags.items() if values})
+    yield Layer(FLAG, {section: values for section, values in flags.items() if values})
 
 
 def settings_file(config: Path | None) -> Path | None:

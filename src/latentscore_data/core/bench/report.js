@@ -61,7 +61,11 @@ function ticks(low, high, about) {
   for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-6; t += step) found.push(Number(t.toPrecision(6)));
   return found;
 }
-const shorter = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+// From the middle, since labels that begin alike differ at their ends.
+const shorter = (text, most) => {
+  const end = Math.floor(most / 3);
+  return text.length > most ? `${text.slice(0, most - 1 - end)}…${text.slice(-end)}` : text;
+};
 
 /* ---------- leaderboard ---------- */
 function drawBoard() {
@@ -120,6 +124,8 @@ function drawBoard() {
   const least = S.detectable[scorer];
   if (least !== null && least !== undefined) notes.push(`With ${S.documents} source documents, differences to ${S.baseline} below ${number(least)} would often go unseen (80 % power): "no difference seen" does not mean "the same".`);
   if (S.sources.some((source) => source.chosen_by.includes(scorer))) notes.push(`Sources marked "chosen by ${scorer}" were picked by the scorer that judges them here. Compare them at N = 1, or by another scorer.`);
+  const below = floor ? S.sources.filter((source) => source.scores[scorer].mean < floor.mean).map((source) => source.label) : [];
+  if (below.length) notes.push(`${below.join(", ")} ${below.length > 1 ? "lie" : "lies"} below the floor. The floor is the mean of many sounds, each against vibes of other texts; sounds that are unlike what any vibe asks for, as those of random configs, get less than that.`);
   $("notes").replaceChildren(...notes.map((text) => h("p", { class: "soft small", style: { "margin-top": "10px", "max-width": "90ch" } }, text)));
 }
 function versus(d) {
@@ -143,7 +149,7 @@ function drawPanels() {
   if (S.sources.some((source) => source.fields)) $("panels").append(askedFields());
 }
 function distributions() {
-  const edges = S.edges[scorer], W = plotWidth(), left = narrow() ? 8 : 160, over = narrow() ? 14 : 0, band = Math.min(92, Math.max(50, 470 / S.sources.length)) + over, H = S.sources.length * band + 26;
+  const edges = S.edges[scorer], W = plotWidth(), left = narrow() ? 8 : 160, over = narrow() ? 14 : 0, band = Math.min(150, Math.max(50, 600 / S.sources.length)) + over, H = S.sources.length * band + 26;
   const x = (v) => left + ((v - edges[0]) / (edges[edges.length - 1] - edges[0])) * (W - left - 8);
   const most = Math.max(1, ...S.sources.flatMap((source) => (source.scores[scorer].histogram || []).map((c) => c / source.scored)));
   const plot = svg("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Histograms of the scores of each source" });
@@ -330,7 +336,7 @@ function vibeCard(row) {
 function player(row, s, sample, best) {
   const score = scoreOf(row, s), playing = now.row === row.n && now.source === s;
   const box = h("div", { class: "player" + (playing ? " playing" : "") + (best !== null && score === best ? " best" : ""), style: { "--c": color(s) }, "data-source": s },
-    h("div", { class: "who" }, h("span", { class: "dot" }), h("span", { class: "label", title: SOURCES[s] }, SOURCES[s]), score === null ? null : h("span", { class: "score num", title: Object.entries(sample.y).map(([k, v]) => `${k} ${number(v)}`).join(", ") }, number(score))));
+    h("div", { class: "who" }, h("span", { class: "dot" }), h("span", { class: "label", title: SOURCES[s] }, shorter(SOURCES[s], 20)), score === null ? null : h("span", { class: "score num", title: Object.entries(sample.y).map(([k, v]) => `${k} ${number(v)}`).join(", ") }, number(score))));
   if (!sample) { box.append(h("p", { class: "soft small" }, "not asked")); return box; }
   if (sample.a) {
     const canvas = h("canvas", { class: "wave", role: "img", "aria-label": `Waveform by ${SOURCES[s]}`, on: { click: (event) => {

@@ -10,17 +10,21 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError, StoppedError
+from latentscore_data.core.base.errors import InputError, StoppedError, VerificationError
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.compute.estimates import CPU_CORES
 from latentscore_data.core.generators.local import LocalGenerator
+from latentscore_data.core.llm.local.transport import engine_for
+from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import clap_folder
 from latentscore_data.core.scoring.clips import Clip, make_clip
@@ -31,6 +35,9 @@ from latentscore_data.core.scoring.types import Score, Unscored
 from latentscore_data.core.training.run import run_training, versions
 from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.training.spec import TrainSpec
+
+ON_A_GPU = ("generate_shard", "write_shard", "train")
+"""The entry points whose work wants a GPU."""
 
 
 def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
@@ -45,7 +52,8 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     folder = RunFolder(root / asked["run_id"])
     if not folder.done and time.time() > asked["deadline"]:
         raise StoppedError(
-            f"run {folder.run_id} is out of time", "raise train.modal.timeout_hours and start it again; it goes on"
+            f"run {folder.run_id} is out of time",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and start it again; it goes on",
         )
     if wrong := folder.other_rows(spec):
         raise InputError(
@@ -56,6 +64,18 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     record = run_training(spec, folder.path, lambda _: commit(), say=_say, deadline=asked["deadline"])
     commit()
     return json.dumps(record)
+
+
+def train_on_shared_files(run_json: str, runs: Path) -> str:
+    """:func:`train_run` for a run whose folder this machine shares with the one that asks. Raises :class:`InputError` if not."""
+    shard = json.loads(run_json)
+    refuse_other_code(shard)
+    if not RunFolder(runs / shard["run_id"]).spec_file.exists():
+        raise InputError(
+            f"the worker {platform.node()} does not see {runs / shard['run_id']}",
+            "put the data root (--root) on a file system that all machines of the cluster share",
+        )
+    return train_run(run_json, runs, lambda: None)
 
 
 def _say(message: str) -> None:
@@ -70,12 +90,14 @@ def score_shard(shard_json: str) -> str:
     :func:`unpack` reads them and everything that the studio put into its cache.
     """
     shard = json.loads(shard_json)
+    refuse_other_code(shard)
     settings = ScoringSettings.model_validate(shard["scoring"])
-    settings = settings.model_copy(update={"workers": min(CPU_CORES, os.cpu_count() or 1)})
+    cores = min(shard.get("cores", CPU_CORES), os.cpu_count() or 1)
+    settings = settings.model_copy(update={"workers": cores})
     have_clap(settings)
     with ScoreCache() as cache:
         scorers = make_scorers(ScorerDeps(settings, cache=cache))
-        with ScoringService(scorers, settings, cache) as service, ThreadPoolExecutor(CPU_CORES) as encoding:
+        with ScoringService(scorers, settings, cache) as service, ThreadPoolExecutor(cores) as encoding:
 
             def ask(sound: Mapping[str, Any]) -> dict[str, Future[ScoredRender]]:
                 # One clip is enough for all vibes of a sound.
@@ -159,8 +181,8 @@ def check_deadline(deadline: float) -> None:
     """Raise :class:`StoppedError` once the time that was agreed to is over (Unix time)."""
     if time.time() > deadline:
         raise StoppedError(
-            "the work on Modal is out of time",
-            "raise train.modal.timeout_hours and run the same command again; what has arrived is kept",
+            "the work on remote workers is out of time",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and run the same command again; what has arrived is kept",
         )
 
 
@@ -169,9 +191,8 @@ def generate_shard(shard_json: str, root: Path) -> str:
 
     ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...]}``.
     """
-    from dataclasses import asdict
-
     shard = json.loads(shard_json)
+    refuse_other_code(shard)
     bench, name = BenchSettings.model_validate(shard["bench"]), shard["source"].removeprefix("local:")
     generator = LocalGenerator(
         shard["source"],
@@ -189,11 +210,58 @@ def generate_shard(shard_json: str, root: Path) -> str:
     return json.dumps({"generated": generated})
 
 
+def entry_point(function: str, runs: Path) -> Callable[[str], str]:
+    """The function of that name that does a shard; ``runs`` is the folder of the training runs, whose models may answer."""
+    functions: dict[str, Callable[[str], str]] = {
+        "score_shard": score_shard,
+        "generate_shard": partial(generate_shard, root=runs),
+        "write_shard": partial(write_shard, runs=runs),
+        "train": partial(train_on_shared_files, runs=runs),
+    }
+    return functions[function]
+
+
+def write_shard(shard_json: str, runs: Path) -> str:
+    """What a local model writes to ``{"model": NAME, "schema": ..., "deadline": ..., "prompts": [...]}``.
+
+    ``NAME`` is a hub id, or the id of a run below ``runs``; the prompts share the schema and ``max_tokens``. Returns
+    ``{"written": [...], "seconds": what it took, with loading the model}``.
+    """
+    shard, started = json.loads(shard_json), time.perf_counter()
+    refuse_other_code(shard)
+    check_deadline(shard["deadline"])
+    engine = engine_for(shard["model"], runs, f"answers of {shard['model']}")
+    prompts = [Prompt(schema=shard["schema"], **prompt) for prompt in shard["prompts"]]
+    written = [asdict(one) for one in engine.write(prompts)]
+    return json.dumps({"written": written, "seconds": time.perf_counter() - started})
+
+
+def made_by() -> dict[str, str]:
+    """What decides results here, by name: the renderer's version and a digest of the packages' files."""
+    return {"renderer version": current_renderer_version(), "code": code_digest()[:12]}
+
+
+def refuse_other_code(shard: Mapping[str, Any]) -> None:
+    """Raise :class:`VerificationError` for a shard from a machine whose code or renderer is not the one here."""
+    here = made_by() if "made_by" in shard else {}
+    differing = [
+        f"{name} is {here.get(name, 'unknown')} there and {wanted} here"
+        for name, wanted in shard.get("made_by", {}).items()
+        if here.get(name) != wanted
+    ]
+    if differing:
+        raise VerificationError(
+            f"the worker {platform.node()} has another lsdata: {', '.join(differing)}",
+            "install the same version of lsdata on every machine, or take --on here",
+        )
+
+
 def what_is_here() -> dict[str, Any]:
     """Versions, and a digest of every file of both packages: equal digests mean equal code and data files."""
     return {"python": platform.python_version(), "versions": versions(), "code": code_digest()}
 
 
+@cache
 def code_digest() -> str:
     """SHA-256 over the names and bytes of the packages' files."""
     sha = hashlib.sha256()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.settings import BenchSettings, ModalSettings, ScoringSettings
+from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.spec import TrainSpec
 
@@ -45,8 +45,20 @@ SOUND_CPU_SECONDS, CLIP_CPU_SECONDS, CLAP_CPU_SECONDS = 0.010, 0.025, 0.15
 
 
 @dataclass(frozen=True)
+class Hire:
+    """Containers that are paid for: how many at most, US dollars per hour of one, and the most that all of them can cost."""
+
+    containers: int
+    price_per_hour: float
+    cap_usd: float
+
+
+@dataclass(frozen=True)
 class RemoteJobEstimate:
-    """Work that is mapped over containers: a number of items, each with its container-seconds."""
+    """Work that is mapped over workers elsewhere: a number of items, each with its seconds on one of them.
+
+    ``hire`` is None where nothing is paid for.
+    """
 
     what: str
     items: int
@@ -54,45 +66,51 @@ class RemoteJobEstimate:
     low_seconds: float
     high_seconds: float
     basis: str
+    where: str = ""
+    hire: Hire | None = None
+    booked: bool = False
+    """True where the ledger and the budget get each worker's real cost as it arises."""
 
-    def containers(self, modal: ModalSettings) -> int:
-        return min(modal.max_containers, math.ceil(self.items / modal.shard_rows))
+    @property
+    def cap_usd(self) -> float:
+        """The most it can cost, in US dollars."""
+        return self.hire.cap_usd if self.hire is not None else 0.0
 
-    def cap_usd(self, modal: ModalSettings) -> float:
-        return cap_usd(modal, self.gpu, self.containers(modal))
-
-    def in_words(self, modal: ModalSettings) -> str:
-        """One line: containers, time and cost as a range, the cap, and what all that rests on."""
-        containers, hourly = self.containers(modal), price_per_hour(modal, self.gpu)
+    def in_words(self) -> str:
+        """One line: workers, time and cost as a range, the cap, and what all that rests on."""
+        if self.hire is None:
+            low, high = (duration(self.items * seconds) for seconds in (self.low_seconds, self.high_seconds))
+            return f"{self.where}: {self.items:,} {self.what}, about {low} to {high} of one worker ({self.basis})"
+        containers, hourly = self.hire.containers, self.hire.price_per_hour
         low = START_SECONDS / 3 + self.items * self.low_seconds / max(containers, 1)
         high = START_SECONDS + self.items * self.high_seconds / max(containers, 1)
         usd = [containers * seconds / 3600 * hourly for seconds in (low, high)]
         return (
-            f"Modal: {self.items:,} {self.what} in up to {containers} containers, about {low / 60:.0f} to {high / 60:.0f} min and "
-            f"${usd[0]:.2f} to ${usd[1]:.2f} ({self.basis}, start included; ${hourly:.2f} per hour), "
-            f"at most ${self.cap_usd(modal):.2f} (time-out x price)"
+            f"{self.where}: {self.items:,} {self.what} in up to {containers} containers, about {low / 60:.0f} to "
+            f"{high / 60:.0f} min and ${usd[0]:.2f} to ${usd[1]:.2f} ({self.basis}, start included; ${hourly:.2f} per hour), "
+            f"at most ${self.cap_usd:.2f} (time-out x price)"
         )
 
 
 def estimate_scoring(
-    sounds: int, scoring: ScoringSettings, scorers: Sequence[str], *, clips: bool
+    sounds: int, scoring: ScoringSettings, scorers: Sequence[str], *, clips: bool, cores: int
 ) -> RemoteJobEstimate:
-    """The estimate of rendering and scoring ``sounds``."""
+    """The estimate of rendering and scoring ``sounds`` on workers of so many cores."""
     each = SOUND_CPU_SECONDS + (CLIP_CPU_SECONDS if clips else 0.0) + (CLAP_CPU_SECONDS if "clap" in scorers else 0.0)
     core_seconds = each * scoring.seconds
     return RemoteJobEstimate(
-        "sounds", sounds, None, core_seconds / CPU_CORES, 3 * core_seconds / CPU_CORES,
-        f"{core_seconds:.2f} core-seconds a sound on {CPU_CORES} cores, and thrice that",
+        "sounds", sounds, None, core_seconds / cores, 3 * core_seconds / cores,
+        f"{core_seconds:.2f} core-seconds a sound on {cores} core{'s' if cores > 1 else ''}, and thrice that",
     )  # fmt: skip
 
 
-def estimate_answering(label: str, rows: int, bench: BenchSettings, gpu: str) -> RemoteJobEstimate:
-    """The estimate of a local model's answers to the rows, two for each: once free and once held to the schema."""
-    decoding = 2 * bench.max_new_tokens / DECODE_TOKENS_PER_SECOND / bench.batch_size
+def estimate_answering(label: str, count: int, tokens: int, at_once: int, gpu: str | None) -> RemoteJobEstimate:
+    """The estimate of so many answers of a local model, of that many tokens each and decoded ``at_once`` of them together."""
+    decoding = tokens / DECODE_TOKENS_PER_SECOND / at_once
     return RemoteJobEstimate(
-        f"answers of {label}", rows, check_gpu(gpu), decoding / 3, decoding * 3,
-        f"{bench.max_new_tokens} tokens twice for each {bench.batch_size} rows at {DECODE_TOKENS_PER_SECOND:.0f} a second "
-        f"on an {gpu}, a third to thrice that",
+        f"answers of {label}", count, check_gpu(gpu) if gpu else None, decoding / 3, decoding * 3,
+        f"{tokens} tokens for each {at_once} at a time at {DECODE_TOKENS_PER_SECOND:.0f} a second "
+        f"on {f'an {gpu}' if gpu else 'a GPU'}, a third to thrice that",
     )  # fmt: skip
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
+from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute import entrypoints
+from latentscore_data.core.compute.entrypoints import entry_point
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
@@ -22,13 +21,12 @@ class LocalExecutor:
     name = "here"
     remote = False
     at_once = LocalRenderer.at_once
+    workers = 1
+    maps_at_once = 1
+    map_rows: int | None = None
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        runs = Workspace(settings.paths.root).train_dir
-        self._functions: dict[str, Callable[[str], str]] = {
-            "score_shard": entrypoints.score_shard,
-            "generate_shard": partial(entrypoints.generate_shard, root=runs),
-        }
+        self._runs = Workspace(settings.paths.root).train_dir
 
     def require(self) -> None:
         """Nothing is needed."""
@@ -39,8 +37,11 @@ class LocalExecutor:
     def estimate_scoring(self, sounds: int, scoring: ScoringSettings, *, clips: bool) -> list[RemoteJobEstimate]:
         return []
 
-    def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
+    def estimate_answers(self, label: str, count: int, tokens: int, at_once: int) -> list[RemoteJobEstimate]:
         return []
+
+    def price_per_second(self, *, gpu: bool) -> float:
+        return 0.0
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
         return LocalRenderer
@@ -53,4 +54,7 @@ class LocalExecutor:
 
     def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         shard = json.dumps({**common, "deadline": math.inf, key: list(items)})
-        yield json.loads(self._functions[function](shard))
+        yield json.loads(entry_point(function, self._runs)(shard))
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -27,7 +27,7 @@ from latentscore_data.core.base.errors import (
 from latentscore_data.core.base.jsonl import read_object, replace_json, writing
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.settings import ModalSettings
-from latentscore_data.core.compute.entrypoints import code_digest
+from latentscore_data.core.compute.entrypoints import ON_A_GPU, code_digest
 from latentscore_data.core.compute.estimates import cap_usd, check_gpu
 from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
 from latentscore_data.core.training.prepare import Prepared
@@ -423,13 +423,13 @@ def map_on_modal(
 ) -> Iterator[str]:
     """Do shards of work in up to ``max_containers`` containers; results come in the order of the shards.
 
-    ``function_name`` is ``score_shard`` or ``generate_shard``. No container works on after ``deadline`` (Unix time; after
+    ``function_name`` is an entry point. No container works on after ``deadline`` (Unix time; after
     ``timeout_hours`` without one), so that what all of them cost stays below the cap. Raises what a shard raised, as it was
     raised.
     """
     from modal import Retries
 
-    gpu = modal.gpu if function_name == "generate_shard" else None
+    gpu = modal.gpu if function_name in ON_A_GPU else None
     containers = min(modal.max_containers, len(shards))
     check_cap(modal, gpu, containers)
     seconds = modal.timeout_hours * 3600 if deadline is None else deadline - time.time()

@@ -63,6 +63,12 @@ def generate_shard(shard_json: str) -> str:
     return entrypoints.generate_shard(shard_json, OUTPUTS)
 
 
+@app.function(**_common, volumes={str(OUTPUTS): outputs, str(MODELS): models}, retries=_again, timeout=3600, gpu="L4")
+def write_shard(shard_json: str) -> str:
+    """What a local model writes to a shard of prompts."""
+    return entrypoints.write_shard(shard_json, OUTPUTS)
+
+
 @app.function(image=image, timeout=300)
 def check(question: str) -> str:
     """What a container sees of this code."""

@@ -8,11 +8,13 @@ from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import OLD_HERE, Settings
 from latentscore_data.core.compute.local import LocalExecutor
 from latentscore_data.core.compute.modal_executor import ModalExecutor
+from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.types import Executor
 
 EXECUTORS: dict[str, Callable[[Settings, Callable[[str], None]], Executor]] = {
     "here": LocalExecutor,
     "modal": ModalExecutor,
+    "ray": RayExecutor,
 }
 
 

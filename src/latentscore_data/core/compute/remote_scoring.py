@@ -6,9 +6,11 @@ cache, so that the same rows are written as always, and nothing is rendered twic
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -47,16 +49,22 @@ class RemoteRenderer:
         say: Say,
         keep_flac: bool = False,
     ) -> None:
-        self.workers = self.at_once = executor.at_once
+        self.workers, self.at_once = executor.workers, executor.at_once
         scoring = settings.model_dump(mode="json", exclude={"workers"})
         self._common = {"scoring": {**scoring, "scorers": [scorer.name for scorer in scorers]}, "keep_flac": keep_flac}
         self._fingerprints = {scorer.name: scorer.fingerprint for scorer in scorers}
         self._cache, self._executor, self._say = cache, executor, say
+        self._wave_rows = executor.map_rows
         self._error: Exception | None = None
-        self._wave: list[_Waiting] = []
+        self._sent: set[Future[Rendered]] = set()
         self._outbox: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._sending = threading.Thread(target=self._send_waves, name="sending", daemon=True)
-        self._sending.start()
+        self._gathering = threading.Lock()
+        self._sending = [
+            threading.Thread(target=self._send_waves, name=f"sending-{i}", daemon=True)
+            for i in range(executor.maps_at_once)
+        ]
+        for thread in self._sending:
+            thread.start()
 
     def submit(self, request: RenderRequest) -> Future[Rendered]:
         future: Future[Rendered] = Future()
@@ -70,23 +78,35 @@ class RemoteRenderer:
         self._outbox.put(None)
         # When all of it has arrived, the executor is still closing down. Work that a second Ctrl-C interrupts is not waited
         # for: it ends with this process.
-        arrived = all(future.done() for _, future in self._wave)
-        self._sending.join(timeout=60 if arrived else 1)
+        arrived = all(future.done() for future in list(self._sent))
+        until = time.monotonic() + (60 if arrived else 1)
+        for thread in self._sending:
+            thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _send_waves(self) -> None:
-        while (first := self._outbox.get()) is not None:
-            self._wave = [first, *self._gather_more()]
+        while wave := self._next_wave():
+            self._sent.update(future for _, future in wave)
             try:
                 if self._error is not None:
                     raise self._error
-                self._send(self._wave)
+                self._send(wave)
             except Exception as error:  # everyone who still waits must learn of it, and nothing more is sent
                 self._error = error
-                for _, future in self._wave:
+                for _, future in wave:
                     if not future.done():
                         future.set_exception(error)
+            self._sent.difference_update(future for _, future in wave)
 
-    def _gather_more(self) -> Iterable[_Waiting]:
+    def _next_wave(self) -> list[_Waiting]:
+        """What one call of the executor takes; empty at the end. One thread gathers at a time, so that waves are full."""
+        with self._gathering:
+            first = self._outbox.get()
+            if first is None:
+                self._outbox.put(None)
+                return []
+            return [first, *itertools.islice(self._gather_more(), self._wave_rows and self._wave_rows - 1)]
+
+    def _gather_more(self) -> Iterator[_Waiting]:
         while True:
             try:
                 item = self._outbox.get(timeout=GATHER_SECONDS)
@@ -118,12 +138,15 @@ class RemoteRenderer:
                 rendered = _rendered({vibe: unpack(one) for vibe, one in scored.items()})
                 for _, future in next(waiting):
                     future.set_result(rendered)
-            self._say(f"{self._executor.name}: {arrived} of {len(items)} sounds")
+            if self._wave_rows is None:
+                self._say(f"{self._executor.name}: {arrived} of {len(items)} sounds")
 
     def _verify(self, part: dict[str, Any]) -> None:
-        if part["fingerprints"] != self._fingerprints or part["renderer"] != current_renderer_version():
+        here = {"renderer": current_renderer_version(), **self._fingerprints}
+        there = {"renderer": part["renderer"], **part["fingerprints"]}
+        if differing := [name for name in here if there.get(name) != here[name]]:
             raise VerificationError(
-                f"the scorers on {self._executor.name} are not those of this machine",
+                f"the {' and the '.join(differing)} on {self._executor.name} are not those of this machine",
                 "install lsdata anew there, or --on here",
             )
 

@@ -1,7 +1,6 @@
 """Where shards of work are done: the protocol of an executor.
 
-Rendering, scoring and answering are handed an executor and do not know which one it is. Training runs go through
-:class:`TrainingPlace`.
+Rendering, scoring and answering are handed an executor and do not know which one it is.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
+from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.scoring.renderer import MakeRenderer
 
@@ -22,8 +21,26 @@ class Executor(Protocol):
     """What ``--on`` calls it."""
     remote: bool
     """True when the work leaves this machine and may cost money."""
-    at_once: int
-    """Items that keep all of it busy."""
+
+    @property
+    def map_rows(self) -> int | None:
+        """Items that one call of :meth:`map` takes; None for all that wait."""
+        ...
+
+    @property
+    def maps_at_once(self) -> int:
+        """Calls of :meth:`map` that may run at the same time, each in a thread of its own."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Workers that may be busy at the same time."""
+        ...
+
+    @property
+    def at_once(self) -> int:
+        """Items that keep all of it busy."""
+        ...
 
     def require(self) -> None:
         """Raise :class:`MissingError` unless it can be used. Asks no network."""
@@ -37,8 +54,12 @@ class Executor(Protocol):
         """What rendering and scoring that number of sounds takes; empty where it costs nothing."""
         ...
 
-    def estimate_answers(self, label: str, rows: int, bench: BenchSettings) -> list[RemoteJobEstimate]:
-        """What a local model's answers to that number of rows take; empty where they cost nothing."""
+    def estimate_answers(self, label: str, count: int, tokens: int, at_once: int) -> list[RemoteJobEstimate]:
+        """What that number of a local model's answers takes; empty where they cost nothing."""
+        ...
+
+    def price_per_second(self, *, gpu: bool) -> float:
+        """US dollars that one worker costs in a second."""
         ...
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
@@ -59,4 +80,8 @@ class Executor(Protocol):
         A shard is ``{**common, "deadline": Unix time, key: some of the items}``. Raises what a shard raised, and
         :class:`StoppedError` when the time or the money that was agreed to is used up.
         """
+        ...
+
+    def close(self) -> None:
+        """End the work and everything that was started for it."""
         ...

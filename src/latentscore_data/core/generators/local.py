@@ -169,7 +169,9 @@ class LocalKind(SourceKind):
     def estimate(
         self, source: SourceName, rows: int, settings: Settings, executor: Executor
     ) -> list[RemoteJobEstimate]:
-        return executor.estimate_answers(source.label, rows, settings.bench)
+        bench = settings.bench
+        # Twice: once free and once held to the schema.
+        return executor.estimate_answers(source.label, rows, 2 * bench.max_new_tokens, bench.batch_size)
 
 
 def run_record(name: str, runs: Path) -> dict[str, Any]:

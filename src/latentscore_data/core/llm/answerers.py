@@ -10,6 +10,7 @@ from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.local.transport import LocalTransport, check_local
+from latentscore_data.core.llm.local.types import Engine
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.offline.builtin import fingerprint as builtin_version
 from latentscore_data.core.llm.parameters import Parameters, TakesAll, Taking
@@ -35,8 +36,8 @@ class Answerer:
         """Changes when the same question might get another answer; the name itself where nobody can know."""
         return model
 
-    def open(self, model: str, settings: LLMSettings, runs: Path) -> Opened:
-        """The way to the model."""
+    def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:
+        """The way to the model; ``engine`` is what answers for a local one that runs elsewhere."""
         raise NotImplementedError
 
 
@@ -51,7 +52,7 @@ class BuiltinAnswerer(Answerer):
 
 
 class LocalAnswerer(Answerer):
-    """A model that is loaded here."""
+    """A model that is loaded here, or by an engine elsewhere."""
 
     def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
         check_local(model, runs)
@@ -59,8 +60,8 @@ class LocalAnswerer(Answerer):
     def version(self, model: str, runs: Path) -> str:
         return local_version(model, runs)
 
-    def open(self, model: str, settings: LLMSettings, runs: Path) -> Opened:
-        return Opened(LocalTransport(model, runs, settings.max_concurrency), TakesAll())
+    def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:
+        return Opened(LocalTransport(model, runs, settings.max_concurrency, engine), TakesAll())
 
 
 class HostedAnswerer(Answerer):
@@ -69,7 +70,7 @@ class HostedAnswerer(Answerer):
     def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
         check_route(model, settings)
 
-    def open(self, model: str, settings: LLMSettings, runs: Path) -> Opened:
+    def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:
         route = route_to(model, settings)
         call_directly(route.api_base)
         marks = "claude" in model or model.startswith("anthropic/")

@@ -25,6 +25,7 @@ from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter
+from latentscore_data.core.llm.local.types import Engine
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
 from latentscore_data.core.llm.prices import (
@@ -58,18 +59,21 @@ def connect(
     stage: str,
     per_call: int = 1,
     runs: Path = Path(),
+    engine: Engine | None = None,
 ) -> LLM:
     """What answers for ``model``: the offline engine, or a client of whatever :mod:`answerers` knows by that name.
 
     With a ``per_call`` above 1, that number of questions that differ only in what the user says share a call. ``runs`` is
-    the folder of the training runs.
+    the folder of the training runs; ``engine`` is what answers for a local model that runs elsewhere.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
     if kind_of(model) is BUILTIN:
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
-    return LiteLLM(model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call, runs=runs)
+    return LiteLLM(
+        model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call, runs=runs, engine=engine
+    )
 
 
 @dataclass
@@ -110,6 +114,7 @@ class LiteLLM:
         price: Price | None = None,
         rng: random.Random | None = None,
         runs: Path = Path(),
+        engine: Engine | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -117,14 +122,16 @@ class LiteLLM:
         self.ledger = ledger
         self.stage = stage
         self.usage = Usage()
-        self._runs = runs
+        self._runs, self._engine = runs, engine
         self._answerer = answerer(model)
         # What is on this machine is another model when its files are others.
         self._known_as = self._answerer.version(model, runs)
         self._transport: Transport | None = None
         self._price = price
         self._mode: Mode = MODES[0]
-        self._limiter = AdaptiveLimiter(settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute)
+        self._limiter = AdaptiveLimiter(
+            settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute, wide=engine is not None
+        )
         self._budget = Budget(settings.max_cost, settings.spend)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._packed: dict[type[BaseModel], Shape[Together]] = {}
@@ -382,6 +389,8 @@ class LiteLLM:
         return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
 
     def _cost(self, answer: Completion) -> float | None:
+        if self._engine is not None:
+            return answer.cost_usd
         price = self._price
         looked_up = price is not None and not price.free and not price.declared and answer.cost_usd is None
         worked_out = cost_of_usage(self.model, answer.usage) if looked_up else answer.cost_usd
@@ -392,11 +401,12 @@ class LiteLLM:
     def _open(self) -> Transport:
         if self._transport is not None:
             return self._transport
-        self._answerer.check(self.model, self.settings, self._runs)
+        if self._engine is None:
+            self._answerer.check(self.model, self.settings, self._runs)
         self._price = self._price or price_of(self.model, self.settings)
         if self._price is None and self.settings.max_cost is not None:
             raise unknown_price(self.model, self.settings.max_cost)
-        self._transport, self._parameters = self._answerer.open(self.model, self.settings, self._runs)
+        self._transport, self._parameters = self._answerer.open(self.model, self.settings, self._runs, self._engine)
         return self._transport
 
     @property

@@ -45,6 +45,7 @@ class AdaptiveLimiter:
     the server refuses for the first time; from then on by one for each round of calls. It shrinks by a quarter once per
     burst of refusals. Between whole numbers the pace is kept by spacing the starts. The very first call goes alone: a
     bad key costs one request, and prompt caches are warm for the rest. Retries are let in before new calls.
+    With ``wide`` all may call from the start, for a model that nobody else shares and that works in batches.
     """
 
     def __init__(
@@ -53,13 +54,15 @@ class AdaptiveLimiter:
         max_qps: float | None = None,
         max_tokens_per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        wide: bool = False,
     ) -> None:
         self.most = float(most)
-        self.limit = min(FIRST_LIMIT, self.most)
+        self.limit = self.most if wide else min(FIRST_LIMIT, self.most)
         self.in_flight = 0
         self.refused = 0
         self._clock = clock
-        self._alone = True
+        self._alone = not wide
         self._calls = RateLimiter(max_qps, 1) if max_qps else None
         # A tenth of a minute's tokens may go at once; the rest is spread evenly.
         self._tokens = (

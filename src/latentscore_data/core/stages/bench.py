@@ -123,7 +123,7 @@ def agreed_renderer(
     """The renderer of the executor; for a remote one, once its cost was shown and agreed to."""
     if not executor.remote:
         return LocalRenderer
-    confirm_remote_jobs(there, settings, yes)
+    confirm_remote_jobs(there, executor, settings, yes)
     if executor.scorer_blocker(settings.scoring) is not None:
         return LocalRenderer
     return executor.make_renderer(keep_flac=settings.bench.keep_audio)

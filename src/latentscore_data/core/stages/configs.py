@@ -19,6 +19,7 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.adhoc import answer_typed
 from latentscore_data.core.configs.candidate_generation import (
@@ -92,19 +93,27 @@ def run_configs(
 ) -> Summary:
     """Candidates for the rows, then the winners. The lock is held by the caller.
 
-    Models are asked from here in any case; on a remote ``executor`` the candidates are rendered and scored there.
+    On a remote ``executor`` the candidates are rendered and scored there, and a local model answers there; hosted models
+    are asked from here.
     """
     settings = with_judge(settings)
     summary = Summary("configs")
     to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
     make_renderer: MakeRenderer = LocalRenderer
-    if executor is not None and executor.remote and to_score:
-        make_renderer = remote_renderer(settings, to_score, executor, yes=yes)
+    if executor is not None and executor.remote:
+        confirm_remote_jobs(remote_estimates(rows, settings, workspace, executor, only), executor, settings, yes)
+        make_renderer = executor.make_renderer() if to_score else LocalRenderer
     if only != "generate":
         check_scorers(settings, to_score, trusted=trusted, yes=yes)
     if only != "score":
         summary = run_generate(
-            settings, workspace=workspace, rows=rows, yes=yes, retry_failed=retry_failed, overwrite=overwrite
+            settings,
+            workspace=workspace,
+            rows=rows,
+            yes=yes,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            executor=executor,
         )
     if summary.pending:
         return summary
@@ -141,17 +150,22 @@ def check_run(plans: Sequence[Plan], settings: Settings, only: str | None, trust
         check_spending(plan, settings.llm)
 
 
-def remote_estimates(settings: Settings, rows: int, executor: Executor) -> list[RemoteJobEstimate]:
-    """What rendering and scoring takes on the executor. Raises :class:`InputError` for scorers that must run here."""
-    executor.make_renderer()
-    per_row = max(settings.configs.n, settings.search.renders or 0)
-    return executor.estimate_scoring(rows * per_row, settings.scoring, clips=False)
+def remote_estimates(
+    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, executor: Executor, only: str | None = None
+) -> list[RemoteJobEstimate]:
+    """What is done on the executor: the answers of a local model, rendering and scoring.
 
-
-def remote_renderer(settings: Settings, rows: int, executor: Executor, *, yes: bool) -> MakeRenderer:
-    """The renderer of a remote executor, once its cost was shown and agreed to."""
-    confirm_remote_jobs(remote_estimates(settings, rows, executor), settings, yes)
-    return executor.make_renderer()
+    Raises :class:`InputError` for scorers that must run here.
+    """
+    found: list[RemoteJobEstimate] = []
+    if only != "score":
+        found += answers_estimates(make_plan_for(rows, settings, workspace), settings.llm.max_concurrency, executor)
+    to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, workspace))
+    if to_score:
+        executor.make_renderer()
+        per_row = max(settings.configs.n, settings.search.renders or 0)
+        found += executor.estimate_scoring(to_score * per_row, settings.scoring, clips=False)
+    return found
 
 
 def run_score(
@@ -337,13 +351,13 @@ def run_generate(
     yes: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
+    executor: Executor | None = None,
 ) -> Summary:
     """The first half: ask for the candidates."""
-    model = model_name(settings)
-    announce("configs", model, settings.llm)
-    with BatchRun(
-        "configs", settings.llm, workspace.llm_cache, workspace.ledger, [model], workspace.train_dir
-    ) as batches:
+    model, runs = model_name(settings), workspace.train_dir
+    announce("configs", model, settings.llm, executor)
+    engine = engine_elsewhere(model, executor, runs)
+    with BatchRun("configs", settings.llm, workspace.llm_cache, workspace.ledger, [model], runs, engine) as batches:
         batches.collect()
         agree_on_model(rows, settings, workspace, yes=yes)
 

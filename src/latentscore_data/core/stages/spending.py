@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentscore_data.core.base.answerers import kind_of
+from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import interactive, money, say
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.secrets import grant
 from latentscore_data.core.base.settings import LLMSettings, ModalSettings, Settings
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
-from latentscore_data.core.compute.modal import require_modal, within_cap
+from latentscore_data.core.compute.modal import within_cap
+from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.batches.wording import check_batch
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
 
 
-def announce(stage: str, model: str, settings: LLMSettings) -> None:
+def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None = None) -> None:
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
     kind = kind_of(model)
-    where = kind.said
+    where = f" (on {on.name})" if on is not None and on.remote and kind is LOCAL else kind.said
     if not kind.here and settings.api_base:
         from urllib.parse import urlsplit
 
@@ -80,23 +81,27 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
 
 
-def confirm_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, yes: bool) -> None:
-    """Show what is mapped over Modal, what it takes and what it can cost at most, and ask.
+def confirm_remote_jobs(
+    remote_estimates: Sequence[RemoteJobEstimate], executor: Executor, settings: Settings, yes: bool
+) -> None:
+    """Show what is mapped over the executor, what it takes and what it can cost at most, and ask if it costs anything.
 
-    Raises :class:`MissingError` without Modal, and :class:`StoppedError` above the cap or when the answer is no.
+    Raises :class:`MissingError` where the executor cannot be used, and :class:`StoppedError` above the cap or when the
+    answer is no.
     """
-    modal = settings.train.modal
-    require_modal()
+    executor.require()
     for remote_estimate in remote_estimates:
-        say(remote_estimate.in_words(modal))
-    reserve_remote(settings, check_remote_jobs(remote_estimates, settings))
-    confirm_remote(modal, yes or settings.llm.max_cost is not None)
+        say(remote_estimate.in_words())
+    most = check_remote_jobs(remote_estimates, settings)
+    if most:
+        reserve_remote(settings, sum(one.cap_usd for one in remote_estimates if not one.booked))
+        confirm_remote(settings.train.modal, yes or settings.llm.max_cost is not None)
 
 
 def check_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings) -> float:
     """The most that remote jobs can cost, in US dollars. Raises :class:`StoppedError` above a cap."""
     modal = settings.train.modal
-    most = within_cap(modal, sum(remote_estimate.cap_usd(modal) for remote_estimate in remote_estimates), "this work")
+    most = within_cap(modal, sum(remote_estimate.cap_usd for remote_estimate in remote_estimates), "this work")
     _within_run(settings, most)
     return most
 

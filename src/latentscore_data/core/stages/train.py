@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from latentscore_data.core.bench.evaluate import evaluate_run
 from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
+from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
@@ -85,7 +87,7 @@ run_stage_for_chain = run_train
 
 
 def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
-    """Prepare one run, train it here or on Modal, and say what came out."""
+    """Prepare one run, train it here, on Modal or on Ray, and say what came out."""
     workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
@@ -102,6 +104,10 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summar
         if remote.start(run, settings.train.modal, detach=how.detach, say=say, resume=resume) is None:
             return _detached(run.folder)
         remote.fetch(run.folder, delete_remote=False, say=say)
+    elif settings.train.on == "ray" and not was_done:
+        say(f"training {run.spec.base_model} on Ray; {run.folder.path / 'metrics.jsonl'} grows with it")
+        with closing(RayExecutor(settings, say)) as ray:
+            ray.train(run.spec)
     else:
         say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
         run_training(run.spec, run.folder.path, say=say)
@@ -249,6 +255,8 @@ def preflight(settings: Settings) -> list[LsdataError]:
     ]
     if settings.train.on == "modal":
         checks = [require_modal]
+    if settings.train.on == "ray":
+        checks.append(partial(require, "ray", "ray", "training on Ray"))
     checks += [partial(effective_settings, settings.train, Choices(kind)) for kind in settings.train.recipes]
     checks.append(partial(trust_reward, settings, False))
     if settings.train.on != "modal":

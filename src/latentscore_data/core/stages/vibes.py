@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from latentscore_data.core.base.answerers import kind_of
+from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
+from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.offline.builtin import vibes_for
@@ -21,7 +24,7 @@ from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import announce, confirm_spending
+from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
 from latentscore_data.core.vibes.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
@@ -32,13 +35,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-def run_vibes(settings: Settings, *, yes: bool = False, retry_failed: bool = False, overwrite: bool = False) -> Summary:
-    """Extract, then arrange. The lock is held by the caller."""
+def run_vibes(
+    settings: Settings,
+    *,
+    yes: bool = False,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    executor: Executor | None = None,
+) -> Summary:
+    """Extract, then arrange. The lock is held by the caller. On a remote ``executor`` a local model answers there."""
     workspace = Workspace(settings.paths.root)
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
     say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
-    summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite)
+    summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite, executor=executor)
     if summary.pending:
         return summary
     arranged = arrange_rows(settings, workspace)
@@ -73,13 +83,22 @@ def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
     return read_texts(workspace.text_files(), settings.vibes.limit)
 
 
-def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed: bool, overwrite: bool) -> Summary:
+def extract(
+    settings: Settings,
+    workspace: Workspace,
+    *,
+    yes: bool,
+    retry_failed: bool,
+    overwrite: bool,
+    executor: Executor | None = None,
+) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
-    model = model_name(settings)
-    announce("vibes", model, settings.llm)
-    with BatchRun(
-        "vibes", settings.llm, workspace.llm_cache, workspace.ledger, [model], workspace.train_dir
-    ) as batches:
+    model, runs = model_name(settings), workspace.train_dir
+    announce("vibes", model, settings.llm, executor)
+    if executor is not None and executor.remote:
+        confirm_remote_jobs(remote_estimates(settings, workspace, executor), executor, settings, yes)
+    engine = engine_elsewhere(model, executor, runs)
+    with BatchRun("vibes", settings.llm, workspace.llm_cache, workspace.ledger, [model], runs, engine) as batches:
         batches.collect()
         if not costs_nothing(model, settings.llm):
             confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
@@ -90,6 +109,17 @@ def extract(settings: Settings, workspace: Workspace, *, yes: bool, retry_failed
             progress(),
         )
         return batches.bill(summary)
+
+
+def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
+    """What a local model's answers take on the executor. Raises :class:`InputError` for a model that is asked from here."""
+    model = model_name(settings)
+    if kind_of(model) is not LOCAL:
+        raise InputError(
+            f"vibes: nothing of this run is done on {executor.name}: {model} is asked from here",
+            "take --model local:NAME, or leave --on out",
+        )
+    return answers_estimates(make_plan_for(settings, workspace), settings.llm.max_concurrency, executor)
 
 
 def ask_about_texts(

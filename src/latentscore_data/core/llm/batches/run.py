@@ -36,6 +36,7 @@ from latentscore_data.core.llm.batches.state import (
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
+from latentscore_data.core.llm.local.types import Engine
 from latentscore_data.core.llm.prices import price_of, unknown_price
 from latentscore_data.core.llm.structured import BadAnswer, Shape
 from latentscore_data.core.llm.types import LLM, Question
@@ -59,7 +60,8 @@ class _Line:
 class BatchRun:
     """A stage's way of asking, with provider batches where they are wanted or still open; else it asks directly.
 
-    Used under the workspace's lock. ``models`` are those that the stage asks, ``runs`` is the folder of the training runs.
+    Used under the workspace's lock. ``models`` are those that the stage asks, ``runs`` is the folder of the training runs,
+    ``engine`` what answers for a local model that runs elsewhere.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class BatchRun:
         ledger: Path,
         models: Sequence[str],
         runs: Path = Path(),
+        engine: Engine | None = None,
     ) -> None:
         self.stage = stage
         self.usage = Usage()
@@ -77,7 +80,7 @@ class BatchRun:
         self._settings = settings
         self._cache_path, self._ledger = cache_path, ledger
         self._models = [model for model in models if kind_of(model) is HOSTED]
-        self._runs = runs
+        self._runs, self._engine = runs, engine
         self._folder = cache_path.with_name("batches")
         path = cache_path.with_name(FILE_NAME)
         wanted = bool(self._models) and (settings.batch or path.exists())
@@ -110,7 +113,7 @@ class BatchRun:
         if state is None or not (self._settings.batch or in_flight or trials):
             return connect(
                 model, self._settings, cache_path=self._cache_path, ledger=ledger, stage=self.stage,
-                per_call=vibes_per_call, runs=self._runs,
+                per_call=vibes_per_call, runs=self._runs, engine=self._engine,
             )  # fmt: skip
         if self._settings.batch:
             self._wording(model)  # a model without batches is refused before the first row

@@ -1,4 +1,4 @@
-"""Questions to a model on this machine: gathered into batches, answered in a thread of their own."""
+"""Questions to a local model: gathered into batches, answered in a thread of their own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from latentscore_data.core.training.base_models import check_base
 MAX_TOKENS = 4096
 """How long an answer may be where the question does not say."""
 
+GATHER_SECONDS = 0.25
+"""How long the first question of a batch waits for others where the model runs elsewhere."""
+
 Waiting = tuple[Prompt, "asyncio.Future[Written]"]
 
 
@@ -38,14 +41,17 @@ def engine_for(name: str, runs: Path, what: str) -> Engine:
 
 
 class LocalTransport:
-    """Answers of one model on this machine. Whatever has come while a batch was decoded is the next one."""
+    """Answers of one local model. Whatever has come while a batch was decoded is the next one."""
 
     secret = None
     timeout_seconds = None
     """A question may wait for many batches, and nobody else's server hangs."""
 
-    def __init__(self, model: str, runs: Path, at_once: int) -> None:
-        self._engine = engine_for(model.removeprefix(LOCAL.prefix), runs, f"answers of {model}")
+    def __init__(self, model: str, runs: Path, at_once: int, engine: Engine | None = None) -> None:
+        """``engine`` answers elsewhere; without one the model is loaded here."""
+        self._engine = engine or engine_for(model.removeprefix(LOCAL.prefix), runs, f"answers of {model}")
+        # Those who ask in the same moment come along; a machine elsewhere is not started for one question.
+        self._gather_seconds = GATHER_SECONDS if engine is not None else 0.0
         self._at_once = at_once
         self._waiting: list[Waiting] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decoding")
@@ -69,10 +75,10 @@ class LocalTransport:
             self._decoding = asyncio.create_task(self._decode())
         written = await answer
         usage = {"prompt_tokens": written.tokens_in, "completion_tokens": written.tokens_out}
-        return Completion(Message(written.text), "length" if written.cut else "stop", usage, 0.0)
+        return Completion(Message(written.text), "length" if written.cut else "stop", usage, written.cost_usd)
 
     async def _decode(self) -> None:
-        await asyncio.sleep(0)  # those who ask in the same moment come along
+        await asyncio.sleep(self._gather_seconds)
         while batch := self._next():
             prompts = [prompt for prompt, _ in batch]
             try:

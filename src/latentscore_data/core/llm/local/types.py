@@ -27,6 +27,8 @@ class Written:
     tokens_in: int
     tokens_out: int
     cut: bool
+    cost_usd: float = 0.0
+    """What a hired machine took for it."""
 
 
 class Engine(Protocol):

@@ -1,0 +1,270 @@
+"""A Ray cluster: the one that the settings name, or one of this machine's own that ends with its user."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, StoppedError, require
+from latentscore_data.core.base.settings import ComputeSettings
+from latentscore_data.core.compute.entrypoints import check_deadline, entry_point
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Shared memory of a cluster on this machine. Shards and their results are some 100 kB each, and few are on their way."""
+
+LOOK_SECONDS = 0.5
+"""How often somebody who waits for a shard looks at the clock and for the end."""
+
+REACH_SECONDS = END_SECONDS = 10.0
+
+WHAT_A_LOCAL_CLUSTER_READS = {
+    # Ray's switch for machines that must not accept connections: everything listens on 127.0.0.1.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+}
+
+
+class WorkersDiedError(OutputError):
+    """A shard could not be done on Ray; the next run may do it."""
+
+
+@dataclass
+class _Running:
+    """A shard that was sent. ``deaths`` counts the workers that died with it."""
+
+    text: str
+    answer: Any
+    deaths: int = 0
+
+
+class RayCluster:
+    """Does shards of work on Ray. Connects, or starts a cluster here, when it is first used; several threads may use it.
+
+    Raises :class:`MissingError` without the extra or where the cluster cannot be reached.
+    """
+
+    def __init__(self, compute: ComputeSettings, runs: Path, say: Callable[[str], None]) -> None:
+        self._compute, self._runs, self._say = compute, runs.absolute(), say
+        self._ray: Any = None
+        self._folder: str | None = None
+        self._processes: list[psutil.Process] = []
+        self._closing = threading.Event()
+        self._idle = threading.Condition()
+        self._users = 0
+        self._output = ExitStack()
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of the whole cluster."""
+        return max(1, int(self._connected().cluster_resources().get("CPU", 1)))
+
+    @property
+    def shards_at_once(self) -> int:
+        """Shards on their way: one for each CPU, and some that wait there so that no CPU does."""
+        return min(self.cpus + max(2, self.cpus // 4), 512)
+
+    def run(
+        self, function: str, shards: Sequence[str], deadline: float, *, gpu: bool = False, whole_machine: bool = False
+    ) -> Iterator[str]:
+        """Results in the order of the shards; no more than :attr:`shards_at_once` of them are on their way.
+
+        With ``gpu`` a shard takes a GPU where the cluster has one; else it takes one CPU, or with ``whole_machine`` all of one
+        machine. A shard whose worker or node dies is sent again, ``ray_retries`` times. Raises what a shard raised,
+        :class:`WorkersDiedError`, and :class:`StoppedError` after the deadline (Unix time).
+        """
+        running: deque[_Running] = deque()
+        with self._using() as ray:
+            task = ray.remote(max_retries=0, **_resources(ray, gpu, whole_machine))(do_shard)
+
+            def send(text: str) -> Any:
+                return task.remote(function, text, str(self._runs))
+
+            waiting = iter(shards)
+            for text in waiting:
+                running.append(_Running(text, send(text)))
+                if len(running) >= self.shards_at_once:
+                    break
+            # What is left when the caller stops early is not cancelled: ray.cancel aborts this process when a task ends in
+            # the same moment (Ray 2.60). It is little, and it ends with the job.
+            while running:
+                yield self._result(ray, running[0], send, deadline)
+                running.popleft()
+                running.extend(_Running(text, send(text)) for text in next_one(waiting))
+
+    def _result(self, ray: Any, shard: _Running, send: Callable[[str], Any], deadline: float) -> str:
+        """Wait for one shard, however many workers it takes."""
+        from ray import exceptions
+
+        died = (
+            exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.LocalRayletDiedError,
+            exceptions.OutOfMemoryError, exceptions.ObjectLostError,
+        )  # fmt: skip
+        while True:
+            while not ray.wait([shard.answer], timeout=LOOK_SECONDS)[0]:
+                check_deadline(deadline)
+                if self._closing.is_set():
+                    raise StoppedError("the work on Ray was stopped", "run the same command again: it goes on")
+            try:
+                return ray.get(shard.answer)
+            except died as error:
+                shard.deaths += 1
+                self._note_death(error, shard.deaths)
+                shard.answer = send(shard.text)
+            except exceptions.RayTaskError as error:
+                if isinstance(error.cause, LsdataError):
+                    raise error.cause from None
+                raise WorkersDiedError(
+                    f"a shard failed on Ray: {_line(error.cause)}", "run lsdata doctor on the machine of that worker"
+                ) from error
+
+    def _note_death(self, error: Exception, deaths: int) -> None:
+        most = self._compute.ray_retries
+        if deaths > most:
+            raise WorkersDiedError(
+                f"{deaths} workers on Ray died with the same shard: {_line(error)}",
+                "see whether their machine has enough memory, lower compute.ray_cpus, or take --on here",
+            ) from error
+        self._say(f"Ray: a worker died ({_line(error)}); its shard is done again ({deaths} of at most {most} times)")
+
+    @contextmanager
+    def _using(self) -> Iterator[Any]:
+        ray = self._connected()
+        with self._idle:
+            self._users += 1
+        try:
+            yield ray
+        finally:
+            with self._idle:
+                self._users -= 1
+                self._idle.notify_all()
+
+    def _connected(self) -> Any:
+        with self._idle:
+            if self._ray is None:
+                if self._closing.is_set():
+                    raise StoppedError("the work on Ray was stopped", "run the same command again: it goes on")
+                require("ray", "ray", "running on Ray")
+                # Ray prints what it has to say about its processes to stdout, which belongs to results.
+                self._output.enter_context(redirect_stdout(sys.stderr))
+                self._ray = self._connect() if self._compute.ray_address else self._start()
+            return self._ray
+
+    def _connect(self) -> Any:
+        address = self._compute.ray_address or ""
+        try:
+            _reach(address)
+            import ray
+
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        except Exception as error:
+            raise MissingError(
+                f"the Ray cluster {address} cannot be reached ({_line(error)})",
+                "see ray status there, or leave compute.ray_address empty to start one on this machine",
+            ) from error
+        self._say(f"Ray: cluster {address}, {int(ray.cluster_resources().get('CPU', 0))} CPUs")
+        return ray
+
+    def _start(self) -> Any:
+        """A cluster that only this machine reaches, with a token that only its processes know."""
+        if "ray" in sys.modules and "RAY_AUTH_TOKEN" not in os.environ:
+            raise MissingError(
+                "this process has imported Ray already, which then listens on every address of this machine",
+                "start lsdata in a process of its own, or name a cluster with compute.ray_address",
+            )
+        os.environ.update(WHAT_A_LOCAL_CLUSTER_READS)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+
+        cpus = self._compute.ray_cpus or os.cpu_count() or 1
+        self._say(f"Ray: starting a cluster of {cpus} CPUs on this machine")
+        before = set(psutil.Process().children())
+        # Sockets lie in this folder, and their paths must be short.
+        self._folder = tempfile.mkdtemp(prefix="lsdata-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)
+        try:
+            ray.init(
+                address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, configure_logging=False,
+                object_store_memory=OBJECT_STORE_BYTES, _temp_dir=self._folder,
+            )  # fmt: skip
+        except BaseException as error:
+            self._processes = [one for one in psutil.Process().children() if one not in before]
+            self._end(ray)
+            if isinstance(error, Exception):
+                raise MissingError(
+                    f"no Ray cluster could be started on this machine ({_line(error)})", "take --on here"
+                ) from error
+            raise
+        self._processes = [one for one in psutil.Process().children() if one not in before]
+        return ray
+
+    def close(self) -> None:
+        """Stop what is running, and end a cluster that was started here. A cluster of the settings lives on."""
+        self._closing.set()
+        with self._idle:
+            ray, self._ray = self._ray, None
+            # Whoever waits for a shard leaves within LOOK_SECONDS.
+            self._idle.wait_for(lambda: self._users == 0, timeout=10 * LOOK_SECONDS)
+        if ray is not None:
+            self._end(ray)
+        self._output.close()
+
+    def _end(self, ray: Any) -> None:
+        running = [*self._processes, *(one for root in self._processes for one in _children(root))]
+        ray.shutdown()
+        if self._folder is None:
+            return
+        _, left = psutil.wait_procs(running, timeout=END_SECONDS)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=END_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _reach(address: str) -> None:
+    """Raise :class:`OSError` where nobody listens at HOST:PORT: Ray itself tries for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+
+
+def do_shard(function: str, shard: str, runs: str) -> str:
+    """What a worker runs: the entry point of that name."""
+    return entry_point(function, Path(runs))(shard)
+
+
+def _resources(ray: Any, gpu: bool, whole_machine: bool) -> dict[str, int]:
+    """What one shard takes."""
+    if gpu and ray.cluster_resources().get("GPU"):
+        return {"num_gpus": 1}
+    most = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+    return {"num_cpus": most if whole_machine else 1}
+
+
+def next_one(waiting: Iterator[str]) -> list[str]:
+    """The next of them, if there is one."""
+    found = next(waiting, None)
+    return [] if found is None else [found]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

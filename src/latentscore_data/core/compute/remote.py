@@ -1,0 +1,115 @@
+"""What executors elsewhere share: shards of work, the deadline, who may score there, and the estimate."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import ScoringSettings, Settings
+from latentscore_data.core.compute import estimates
+from latentscore_data.core.compute.entrypoints import made_by, shards_of
+from latentscore_data.core.compute.estimates import Hire, RemoteJobEstimate
+from latentscore_data.core.compute.remote_scoring import RemoteRenderer
+from latentscore_data.core.scoring.registry import remote_blocker, scorer_names
+from latentscore_data.core.scoring.renderer import MakeRenderer
+
+
+class RemoteExecutor:
+    """Shards of ``shard_rows`` items, each done by one worker elsewhere.
+
+    The deadline is ``hours`` after the first shard, for all that is mapped through this object together. A subclass says
+    how shards are sent (:meth:`run_shards`) and what they cost.
+    """
+
+    name: str
+    remote = True
+    cores: int
+    """Cores of one worker."""
+    shard_rows: int
+    hours: float
+    map_rows: int | None = None
+    """Items that one call of :meth:`map` takes; None for all that wait."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings, self._scoring, self._say = settings, settings.scoring, say
+        self._deadline: float | None = None
+
+    @property
+    def maps_at_once(self) -> int:
+        """Calls of :meth:`map` that run at the same time."""
+        return 1
+
+    @property
+    def at_once(self) -> int:
+        """Items that keep all of it busy."""
+        raise NotImplementedError
+
+    @property
+    def workers(self) -> int:
+        """Workers that may be busy at the same time."""
+        return self.at_once // self.shard_rows
+
+    def require(self) -> None:
+        """Raise :class:`MissingError` unless it can be used."""
+        raise NotImplementedError
+
+    def run_shards(self, function: str, shards: Sequence[str], deadline: float) -> Iterator[str]:
+        """Do the shards, JSON texts, with the entry point of that name; results come in their order."""
+        raise NotImplementedError
+
+    def hire(self, items: int, gpu: str | None) -> Hire | None:
+        """What workers for that many items cost; None where nothing is paid for."""
+        return None
+
+    @property
+    def gpu(self) -> str | None:
+        """The GPU that local models answer on, where one is hired."""
+        return None
+
+    def scorer_blocker(self, scoring: ScoringSettings) -> str | None:
+        return remote_blocker(scoring)
+
+    def estimate_scoring(self, sounds: int, scoring: ScoringSettings, *, clips: bool) -> list[RemoteJobEstimate]:
+        found = estimates.estimate_scoring(sounds, scoring, scorer_names(scoring), clips=clips, cores=self.cores)
+        return [self._hired(found)]
+
+    def estimate_answers(self, label: str, count: int, tokens: int, at_once: int) -> list[RemoteJobEstimate]:
+        return [self._hired(estimates.estimate_answering(label, count, tokens, at_once, self.gpu))]
+
+    def price_per_second(self, *, gpu: bool) -> float:
+        hired = self.hire(1, self.gpu if gpu else None)
+        return hired.price_per_hour / 3600 if hired is not None else 0.0
+
+    def _hired(self, found: RemoteJobEstimate) -> RemoteJobEstimate:
+        return replace(found, where=self.name, hire=self.hire(found.items, found.gpu))
+
+    def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
+        if (reason := self.scorer_blocker(self._scoring)) is not None:
+            raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on here")
+        return partial(RemoteRenderer, executor=self, say=self._say, keep_flac=keep_flac)
+
+    def check_model(self, model: str, runs: Path) -> None:
+        """Every model that is named can be seen there."""
+
+    def send_model(self, model: str, runs: Path) -> None:
+        """It is there already."""
+
+    def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        about = {**common, "deadline": self.deadline(), "cores": self.cores, "made_by": made_by()}
+        for text in self.run_shards(function, shards_of(items, self.shard_rows, about, key), self.deadline()):
+            yield json.loads(text)
+
+    def deadline(self) -> float:
+        """When all work must be over, in Unix time."""
+        if self._deadline is None:
+            self._deadline = time.time() + self.hours * 3600
+        return self._deadline
+
+    def close(self) -> None:
+        """End what was started for this object."""

@@ -1,0 +1,58 @@
+"""A local model that answers the questions of ``vibes`` and ``configs`` on a remote executor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from latentscore_data.core.base.answerers import LOCAL, kind_of
+from latentscore_data.core.compute.estimates import RemoteJobEstimate
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.llm.local.types import Engine, Prompt, Written
+from latentscore_data.core.llm.plan import Plan
+
+
+class RemoteEngine:
+    """Sends prompts in shards; the answers go into the same cache, under the same keys, as those of an engine here.
+
+    Each answer costs its share of the seconds that a hired worker took for its shard. Raises :class:`InputError` for a model
+    that cannot be seen there, and what a shard raised.
+    """
+
+    def __init__(self, name: str, executor: Executor, runs: Path) -> None:
+        executor.require()
+        executor.check_model(name, runs)
+        self._name, self._executor, self._runs = name, executor, runs
+        self._sent = False
+
+    def write(self, prompts: Sequence[Prompt]) -> list[Written]:
+        """One answer per prompt, in order."""
+        if not self._sent:
+            self._executor.send_model(self._name, self._runs)
+            self._sent = True
+        common = {"model": self._name, "schema": prompts[0].schema}
+        plain = [{name: value for name, value in asdict(prompt).items() if name != "schema"} for prompt in prompts]
+        written: list[Written] = []
+        for part in self._executor.map("write_shard", "prompts", plain, common):
+            cost = self._executor.price_per_second(gpu=True) * part["seconds"] / len(part["written"])
+            written += [Written(**{**one, "cost_usd": cost}) for one in part["written"]]
+        return written
+
+
+def answers_estimates(plan: Plan, at_once: int, executor: Executor) -> list[RemoteJobEstimate]:
+    """What the answers of a plan take on the executor, ``at_once`` of them decoded together; empty for a model that does
+    not run there and where all is in the cache."""
+    if not plan.calls or kind_of(plan.model) is not LOCAL:
+        return []
+    tokens = math.ceil(plan.tokens_out / plan.calls)
+    found = executor.estimate_answers(plan.model, plan.calls, tokens, at_once)
+    return [replace(one, booked=True) for one in found]
+
+
+def engine_elsewhere(model: str, executor: Executor | None, runs: Path) -> Engine | None:
+    """What answers for a local model on a remote executor; None for a model that answers or is asked here."""
+    if executor is None or not executor.remote or kind_of(model) is not LOCAL:
+        return None
+    return RemoteEngine(model.removeprefix(LOCAL.prefix), executor, runs)

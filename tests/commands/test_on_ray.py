@@ -1,0 +1,81 @@
+"""``configs --on ray`` as a program, on a cluster that it starts: Ctrl-C, going on, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conftest import Lsdata
+from factories import make_vibe
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.training.runs import RunFolder
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install 'latentscore-data[ray]'"),
+]
+
+ROWS = 14
+SETTINGS = {"LSDATA_COMPUTE__RAY_CPUS": "2", "LSDATA_COMPUTE__RAY_SHARD_ROWS": "2"}
+
+
+def command(root: Path, place: str) -> tuple[str, ...]:
+    quick = ("--n", "1", "--scorer", "acoustic", "--seconds", "1", "--workers", "2")
+    return ("configs", "--root", str(root), *quick, "--on", place, "--json")
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
+    lsdata: Lsdata, lsdata_here: Lsdata, tmp_path: Path
+) -> None:
+    for place in ("here", "ray"):
+        words = ("dark slow night", "bright fast morning", "vast empty cathedral")
+        rows = [make_vibe(n, vibe=f"a {words[n % 3]} {n}") for n in range(ROWS)]
+        replace_rows(Workspace(tmp_path / place).vibes("SFT-Train"), rows)
+    there = Workspace(tmp_path / "ray")
+    scored = there.scored("SFT-Train")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "latentscore_data", *command(there.root, "ray")],
+        env={**os.environ, **SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    until = time.monotonic() + 100
+    while time.monotonic() < until and not (scored.exists() and scored.read_text().count("\n") >= 2):
+        time.sleep(0.05)
+    of_ray = psutil.Process(running.pid).children(recursive=True)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: all of the group
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "Traceback" not in out + err
+    done = scored.read_text().count("\n")
+    assert 2 <= done < ROWS
+    assert any("raylet" in process.name() for process in of_ray if process.is_running()) is False
+    assert not psutil.wait_procs(of_ray, timeout=10)[1]
+
+    finished = lsdata(*command(there.root, "ray"), env=SETTINGS, timeout=100)
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["done"] == ROWS - done
+    assert lsdata_here(*command(tmp_path / "here", "here")).returncode == 0
+    assert scored.read_bytes() == Workspace(tmp_path / "here").scored("SFT-Train").read_bytes()
+
+
+@pytest.mark.ml
+def test_training_on_ray_leaves_a_finished_run_in_the_workspace(lsdata: Lsdata, workspace: Workspace) -> None:
+    quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
+    out = lsdata("train", "sft", *quick, "--root", str(workspace.root), env=SETTINGS, timeout=200)
+    assert out.returncode == 0, out.stderr
+    assert "on Ray" in out.stderr
+    folder = RunFolder(workspace.train_dir / json.loads(out.stdout)["details"]["run"])
+    folder.verify()
+    assert folder.metrics.exists()
+    again = lsdata("train", "sft", *quick, "--root", str(workspace.root), env=SETTINGS, timeout=200)
+    assert json.loads(again.stdout)["skipped"] == 1
+    assert "starting a cluster" not in again.stderr

@@ -1,0 +1,179 @@
+"""Rendering and scoring on a real Ray cluster of two CPUs: the local run's rows, dead workers, other code, the deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from factories import make_payload, make_scored
+from latentscore_data.core.base.errors import MissingError, OutputError, StoppedError, VerificationError
+from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.settings import ComputeSettings, ScoringSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.ray_executor import RayExecutor
+from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.compute.remote_answers import RemoteEngine
+from latentscore_data.core.llm.local.decoder import Decoder
+from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.scoring.best_of import run_scoring
+from latentscore_data.core.scoring.cache import ScoreCache
+
+pytestmark = [
+    pytest.mark.long,
+    # Not importorskip: a cluster of this machine sets what Ray reads when it is imported.
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install 'latentscore-data[ray]'"),
+]
+
+COMPUTE = ComputeSettings(ray_cpus=2, ray_shard_rows=3, ray_retries=1)
+SCORING = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
+SETTINGS = Settings(scoring=SCORING, compute=COMPUTE)
+SOUND = {"config": make_payload()["config"], "vibes": ["rain"], "clip": False}
+COMMON = {"scoring": SCORING.model_dump(mode="json"), "keep_flac": False}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[tuple[RayExecutor, list[str]]]:
+    """One cluster for the tests of this file, and what it said."""
+    said: list[str] = []
+    executor = RayExecutor(SETTINGS, said.append)
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert executor.at_once >= 2 * 3
+    started = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
+    assert any("raylet" in one.name() for one in started)
+    for process in started:
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                assert connection.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"), "only this machine reaches it"
+    yield executor, said
+    executor.close()
+    assert not [one for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_cluster_that_is_not_there_is_named() -> None:
+    compute = ComputeSettings(ray_address="127.0.0.1:1")
+    with pytest.raises(MissingError, match=r"the Ray cluster 127\.0\.0\.1:1 cannot be reached"):
+        _ = RayExecutor(Settings(compute=compute), print).at_once
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of the cluster that do a shard just now."""
+    found: list[psutil.Process] = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "do_shard" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def killing(most: int) -> Iterator[None]:
+    """Kill workers in the middle of their work, in a thread, until ``most`` are dead or the block ends."""
+    over = threading.Event()
+
+    def kill() -> None:
+        killed: set[int] = set()
+        while len(killed) < most and not over.wait(0.02):
+            for process in workers():
+                if process.pid not in killed and len(killed) < most:
+                    process.kill()
+                    killed.add(process.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_rows_scored_on_ray_are_the_rows_scored_here_though_a_worker_is_killed(
+    ray: tuple[RayExecutor, list[str]], tmp_path: Path
+) -> None:
+    executor, said = ray
+    rows = [
+        make_scored(
+            number,
+            vibe_original=f"a bright morning {number}",
+            config_candidates=[
+                make_payload(
+                    tempo=tempo, brightness=("very_dark", "dark", "medium", "bright", "very_bright")[number % 5]
+                )
+                for tempo in ("slow", "fast")
+            ]
+            + ([{**make_payload(), "config": {"tempo": "purple"}}] if number == 2 else [None]),
+        )
+        for number in range(6)
+    ]
+    written: dict[str, Any] = {}
+    for place, one in (("here", make_executor("here", SETTINGS, print)), ("ray", executor)):
+        workspace = Workspace(tmp_path / place)
+        replace_rows(workspace.vibes("SFT-Train"), rows)
+        replace_rows(workspace.candidates, rows)
+        with killing(1 if place == "ray" else 0):
+            summary = run_scoring(SETTINGS, workspace, make_renderer=one.make_renderer())
+        assert summary.done == 6
+        written[place] = workspace.scored("SFT-Train").read_bytes()
+        with ScoreCache(workspace.score_cache) as cache:
+            written[f"{place}, cache"] = cache.dump()
+    assert written["ray"] == written["here"]
+    assert written["ray, cache"] == written["here, cache"]
+    assert [line for line in said if "a worker died" in line], said
+    assert len([line for _, line in read_lines(workspace.scored("SFT-Train"))]) == 6
+
+
+def test_results_come_in_the_order_of_the_items_and_few_shards_wait(ray: tuple[RayExecutor, list[str]]) -> None:
+    executor, _ = ray
+    items = [{**SOUND, "vibes": [f"vibe {number}"]} for number in range(6)]
+    parts = executor.map("score_shard", "sounds", items, COMMON)
+    assert [vibe for part in parts for sound in part["sounds"] for vibe in sound] == [f"vibe {n}" for n in range(6)]
+
+
+def test_a_worker_with_another_renderer_is_refused(
+    ray: tuple[RayExecutor, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, _ = ray
+    monkeypatch.setattr(
+        "latentscore_data.core.compute.remote.made_by", lambda: {"renderer version": "0.0", "code": "abc"}
+    )
+    with pytest.raises(VerificationError) as error:
+        list(executor.map("score_shard", "sounds", [SOUND], COMMON))
+    assert "renderer version is" in error.value.message
+    assert "and 0.0 here" in error.value.message
+    assert "code is" in error.value.message
+
+
+@pytest.mark.ml
+def test_a_local_model_writes_on_ray_what_it_writes_here(
+    ray: tuple[RayExecutor, list[str]], tmp_path: Path, one_thread: None
+) -> None:
+    executor, _ = ray
+    schema = {"type": "object", "properties": {"word": {"type": "string", "maxLength": 12}}, "required": ["word"]}
+    prompts = [Prompt([{"role": "user", "content": f"say {n}"}], 40, schema, 1.0, 1.0, n) for n in range(3)]
+    there = RemoteEngine("tiny-random", executor, tmp_path).write(prompts)
+    assert there == Decoder("tiny-random", tmp_path, "a test").write(prompts)
+
+
+def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:
+    executor, _ = ray
+    shard = json.dumps({**COMMON, "sounds": [SOUND], "deadline": time.time() - 1})
+    with pytest.raises(StoppedError, match="out of time") as error:
+        list(executor.run_shards("score_shard", [shard], time.time() - 1))
+    assert "compute.ray_timeout_hours" in error.value.remedy
+    assert RayExecutor(SETTINGS.model_copy(update={"compute": ComputeSettings(ray_timeout_hours=2)}), print).hours == 2
+
+
+def test_a_shard_that_kills_its_workers_is_given_up(ray: tuple[RayExecutor, list[str]]) -> None:
+    executor, _ = ray
+    with killing(100), pytest.raises(OutputError, match="2 workers on Ray died with the same shard") as error:
+        list(executor.map("score_shard", "sounds", [SOUND], COMMON))
+    assert "--on here" in error.value.remedy
