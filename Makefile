@@ -4,7 +4,7 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 VECTORS = data_work/word-vectors
 
-.PHONY: setup demo check test test-slow types fast all-but-slow test-pythons fix docs word-vectors clean
+.PHONY: setup demo check test test-slow types fast all-but-slow test-pythons fix docs pictures word-vectors clean
 
 setup: $(VENV)/.dev  ## environment with the dev, ml, hub, modal and ray extras
 
@@ -55,6 +55,9 @@ test-pythons:  ## the base install, the sample and the tests that need no extra,
 
 docs: setup  ## the documents that are made from the code
 	$(BIN)/python docs/make.py
+
+pictures: setup  ## the pictures of the studio in README and docs (needs Chromium)
+	$(BIN)/python tools/studio_pictures.py
 
 word-vectors: setup  ## the package's word vectors, from MiniLM's weights and WordNet's texts (Debian's wordnet-base)
 	mkdir -p $(VECTORS)

@@ -135,7 +135,7 @@ class Workspace:
         settings = stage.for_typed(self.settings(max_cost, configs={**options, **({} if n is None else {"n": n})}))
         files = _core("base.workspace").Workspace(self.root)
         with _own_event_loop():
-            summary = stage.answer_vibes([vibe], settings, files, audio=None, trusted=frozenset(), yes=yes)
+            summary = stage.answer_vibes([vibe], settings, files, audio=None, trusted=self._trusted, yes=yes)
         found = summary.details["answers"][0]
         if found["config_payload"] is None:
             raise _core("base.errors").MissingError(
@@ -166,7 +166,11 @@ class Workspace:
 
     def configs(self, *, max_cost: float | None = None, yes: bool = False, **options: Any) -> Summary:
         """Ask for candidates for every vibe, score them and keep the best. ``options``: section ``configs``."""
-        return self._run("configs", self.settings(max_cost, configs=options), "run_stage_for_chain", yes=yes)
+        stage, files = _core("stages.configs"), _core("base.workspace").Workspace(self.root)
+        settings = self.settings(max_cost, configs=options)
+        rows = stage.VibeRows(files, settings.configs)
+        stage.require_rows(rows, settings.configs)
+        return self._run("configs", settings, "run_configs", workspace=files, rows=rows, yes=yes, trusted=self._trusted)
 
     def train(self, *recipes: str, yes: bool = False, **options: Any) -> Summary:
         """Train these recipes (default: ``train.recipes``) in order. ``options``: section ``train``. Needs the ml extra."""
@@ -179,7 +183,8 @@ class Workspace:
         ``outputs`` are the page, the summary and the samples; ``details`` holds each source's mean, interval and share.
         """
         settings = self.settings(max_cost, bench=_with(options, sources=sources))
-        return self._run("bench", settings, "run_bench", yes=yes, of_the_chain=options.get("name") is None)
+        of_the_chain = options.get("name") is None
+        return self._run("bench", settings, "run_bench", yes=yes, of_the_chain=of_the_chain, trusted=self._trusted)
 
     def export(self, kind: str, out: str | Path | None = None, *, overwrite: bool = False, **options: Any) -> Summary:
         """Export a map, dataset, chat, model or report. ``options``: section ``export``. Nothing is pushed."""
@@ -189,6 +194,11 @@ class Workspace:
         target = None if out is None else Path(out)
         settings = self.settings(export=options)
         return self._run("export", settings, f"run_export_{kind}", out=target, overwrite=overwrite)
+
+    @property
+    def _trusted(self) -> frozenset[str]:
+        """Scorers whose code may run: those that the caller named here. Those of a settings file alone may not."""
+        return frozenset(self._sections.get("scoring", {}).get("scorers", ()))
 
     def _run(self, stage: str, settings: Settings, function: str, **options: Any) -> Summary:
         """Call a stage's function under the lock of the workspace."""

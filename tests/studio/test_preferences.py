@@ -43,13 +43,17 @@ def test_the_newest_answer_to_a_pair_counts_and_lines_without_configs_do_not(roo
         file.append({"kind": "pair", "row_id": "row-1", "vibe": "x", "better": None, "worse": {"config": 3}})
         # As the first version wrote it, without sources and scores.
         file.append({"kind": "pair", "row_id": "row-2", "vibe": "x", "better": FITS, "worse": OTHER, "created": "c"})
+        file.append(
+            {"kind": "pair", "row_id": 7, "better": FITS, "worse": OTHER, "better_score": "high", "worse_score": 1}
+        )
     kept = read_preferences(root)
     assert [(one.row_id, one.better["title"]) for one in kept] == [
         ("row-1", "Other"),
         ("row-1", "Fits"),
         ("row-2", "Fits"),
+        ("7", "Fits"),
     ]
-    assert by_source(kept)["answers"] == 3
+    assert by_source(kept)["answers"] == 4
 
 
 def test_sources_get_strengths_with_intervals_and_the_scorer_its_share():

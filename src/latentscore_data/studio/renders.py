@@ -165,7 +165,7 @@ class Renders:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
 
     def run(self, *args: Any, tries: int = 2) -> Future[Any]:
-        """A call in a worker, made once more where its process dies: killed for memory, or by a laptop that ran out of it."""
+        """The future of a call in a worker process; the call is made once more if the process dies."""
         asked: Future[Any] = Future()
 
         def begin(left: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,13 +87,27 @@ def read_preferences(root: Path) -> list[Preference]:
     """
     path = marks_file(root)
     found: dict[tuple[str, ...], Preference] = {}
-    names = {one.name for one in fields(Preference)}
     for _, line in read_lines(path, torn="drop") if path.exists() else ():
         if line.get("kind") == "pair" and all(_has_config(line.get(side)) for side in ("better", "worse")):
-            known = {name: value for name, value in line.items() if name in names}
-            one = Preference(**{"row_id": "", "vibe": "", **known})
+            one = _preference(line)
             found[one.pair] = one
     return list(found.values())
+
+
+def _preference(line: Mapping[str, Any]) -> Preference:
+    """The answer of a line; what is missing or of another type is left empty."""
+
+    def text(name: str) -> str:
+        return str(line.get(name) or "")
+
+    def score(name: str) -> float | None:
+        value = line.get(name)
+        return value if isinstance(value, int | float) else None
+
+    return Preference(
+        text("row_id"), text("vibe"), line["better"], line["worse"], text("better_source"), text("worse_source"),
+        score("better_score"), score("worse_score"), text("document"),
+    )  # fmt: skip
 
 
 def _has_config(payload: Any) -> bool:
