@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.errors import InvalidConfigError, ModelError
+from latentscore.json_search import search
 from latentscore.prompt import config_system, vibe_message
 
 ATTEMPTS = 2
@@ -55,27 +54,15 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
 
 
 def read_payload(said: str) -> MusicConfigPromptPayload:
-    """The first payload in what a model said. Raises :class:`InvalidConfigError` with the fault of the best try."""
-    fault = InvalidConfigError("answer", "it holds no JSON object")
-    for value in _objects(said):
+    """The likeliest payload in what a model said. Raises :class:`InvalidConfigError` with the fault of the likeliest object."""
+    fault: InvalidConfigError | None = None
+    found = search(said)
+    for one in (*found.said, *found.thoughts):
         try:
-            return parse_payload(value)
+            return parse_payload(one.value)
         except InvalidConfigError as error:
-            fault = error
-    raise fault
-
-
-def _objects(said: str) -> Iterator[dict[str, Any]]:
-    decoder = json.JSONDecoder(strict=False)
-    at = said.find("{")
-    while at >= 0:
-        try:
-            value, end = decoder.raw_decode(said, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            yield value
-        at = said.find("{", end)
+            fault = fault or error
+    raise fault or InvalidConfigError("answer", "it holds no JSON object")
 
 
 def _shown(error: Exception) -> str:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
-from latentscore_data.core.llm.json_search import search
+from latentscore.json_search import search
 
 Body = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from latentscore_data.core.llm.json_search import Found, inside, search
+from latentscore.json_search import Found, inside, search
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from factories import make_payload
 from latentscore import MusicConfigPromptPayload
-from latentscore_data.core.llm.json_search import inside, search
+from latentscore.json_search import inside, search
 from latentscore_data.core.llm.structured import BadAnswer, Shape
 
 
