@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, require
@@ -24,13 +24,9 @@ from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
 from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder, find_runs, open_run
+from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
 from latentscore_data.core.training.spec import Choices, effective_settings
 from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
-
-if TYPE_CHECKING:
-    pass
-
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +129,24 @@ def run_summary(folder: RunFolder, was_done: bool) -> Summary:
     summary.outputs = [str(folder.path)]
     summary.next_step = f"lsdata bench --source local:{folder.final}"
     return summary
+
+
+def attach_run(settings: Settings, run: str) -> Summary:
+    """Follow a run on Modal until it ends, then fetch it. Raises :class:`InputError` for a run that is not there."""
+    folder = find_run(Workspace(settings.paths.root).train_dir, run)
+    remote.require_modal()
+    remote.attach(folder, say)
+    remote.fetch(folder, delete_remote=False, say=say)
+    return run_summary(folder, was_done=False)
+
+
+def fetch_run(settings: Settings, run: str, *, delete_remote: bool) -> Summary:
+    """Fetch a finished run from Modal and compare its files. Raises :class:`InputError` for a run that is not there."""
+    folder = find_run(Workspace(settings.paths.root).train_dir, run)
+    remote.require_modal()
+    files = remote.fetch(folder, delete_remote=delete_remote, say=say)
+    say(f"{files} files arrived as they were written")
+    return run_summary(folder, was_done=False)
 
 
 def _detached(folder: RunFolder) -> Summary:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -144,6 +144,14 @@ def preset(name: str) -> dict[str, Any]:
     if member not in members:
         raise InputError(f"no preset {name!r}{did_you_mean(member, members)}", "presets are named FAMILY:NAME")
     return members[member]
+
+
+def kind_of_sweep(kind: str, group: str) -> Kind:
+    """``kind`` itself, or that of a family which is named after one; else ``sft``. Raises :class:`InputError`."""
+    named = kind or next((known for known in get_args(Kind) if group.startswith(f"{known}_")), "sft")
+    if named not in get_args(Kind):
+        raise InputError(f"{kind!r} is no kind of training", f"kinds are {', '.join(get_args(Kind))}")
+    return cast("Kind", named)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
