@@ -21,11 +21,16 @@ from conftest import SRC
 from factories import make_payload
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.settings import PromptsSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training import chat
-from latentscore_data.core.training.base_models import load_base, load_trained
+from latentscore_data.core.training import chat, dpo, grpo, sft
+from latentscore_data.core.training.audit import audit
+from latentscore_data.core.training.base_models import load_base, load_tokenizer, load_trained
+from latentscore_data.core.training.preference import Pair
+from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, open_run
+from latentscore_data.core.training.spec import Choices
 from training_runs import SFT_STEPS, quotes, ready, short_system, train, training_row, write_rows
 
 pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread", "short_prompt")]
@@ -85,6 +90,26 @@ def test_a_run_notes_the_scorer_that_chose_what_it_learned(workspace: Workspace)
     two = {"config_candidates": [make_payload(), make_payload()], "candidate_scores": {"clap": [0.4, 0.2]}}
     replace_rows(workspace.scored("SFT-Train"), [row.model_copy(update=two) for row in rows])
     assert train(workspace, "sft", *quick).record()["chosen_by"] == ["clap"]
+
+
+def test_the_system_prompt_of_the_settings_is_what_is_trained_on(workspace: Workspace, tmp_path: Path) -> None:
+    write_rows(workspace)
+    (tmp_path / "mine.txt").write_text("Answer with calm music.")
+    prompts = PromptsSettings(system=str(tmp_path / "mine.txt"))
+    settings = TrainSettings(base_model="tiny-random")
+    run = prepare(settings, ScoringSettings(), workspace, Choices("sft"), prompts=prompts)
+    row, tokenizer = run.rows["train"][0], load_tokenizer("tiny-random")
+    system = {"role": "system", "content": "Answer with calm music."}
+    for dataset in (
+        sft.examples([row], tokenizer, run.spec.system),
+        grpo.prompts([row], run.spec.system),
+        dpo.pairs(
+            [Pair(row, "marks", make_payload(), make_payload("Other"), 1, 0).as_row()], tokenizer, system["content"]
+        ),
+    ):
+        assert dataset[0]["prompt"][0] == system
+    longer = audit(run.spec.model_copy(update={"system": system["content"] * 9}), run.rows, tokenizer)[0]
+    assert longer.prompt_tokens["max"] > audit(run.spec, run.rows, tokenizer)[0].prompt_tokens["max"]
 
 
 def test_asking_again_for_a_finished_run_does_nothing(trained: Trained) -> None:
@@ -397,8 +422,6 @@ def test_what_cannot_be_trained_is_refused(
 
 
 def test_rows_are_measured_and_the_long_ones_left_out(workspace: Workspace) -> None:
-    from latentscore_data.core.training.audit import audit
-    from latentscore_data.core.training.base_models import load_tokenizer
 
     run = ready(workspace, "sft")
     rows = run.rows["train"]
@@ -420,7 +443,6 @@ def test_too_few_rows_for_one_grpo_step_are_refused_with_a_size_that_fits(
     workspace: Workspace, limit: int, fits: int
 ) -> None:
     from latentscore_data.core.training.audit import audit
-    from latentscore_data.core.training.base_models import load_tokenizer
 
     given = ["grpo.generations=8", "batch.size=64", "batch.per_device=16"]
     run = ready(workspace, "grpo", *given, f"limit={limit}")

@@ -19,10 +19,11 @@ from latentscore_data.core.bench.evaluate import evaluate_run
 from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
+from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
-from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
+from latentscore_data.core.training.prepare import Prepared, check_lengths, plan, prepare, training_files
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
 from latentscore_data.core.training.spec import Choices, effective_settings
@@ -82,10 +83,10 @@ run_stage_for_chain = run_train
 
 def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
     """Prepare one run, train it here or on Modal, and say what came out."""
-    workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
+    on_modal = settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
-    run = prepare(settings.train, settings.scoring, workspace, choices, say=say)
+    run = _prepare(settings, choices, say)
     if on_modal:
         remote.require_modal()
         check_lengths(run, say)
@@ -105,6 +106,11 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summar
     if how.evaluate or how.require_improvement:
         summary.details.update(evaluate_run(run.folder, settings, require=how.require_improvement, say=say))
     return summary
+
+
+def _prepare(settings: Settings, choices: Choices, say: Callable[[str], None]) -> Prepared:
+    workspace = Workspace(settings.paths.root)
+    return prepare(settings.train, settings.scoring, workspace, choices, say, prompts=settings.prompts)
 
 
 def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
@@ -195,7 +201,7 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
 
 def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
     """What a run would be: each value with its origin, what the rows are, and what it would take on Modal."""
-    run = prepare(settings.train, settings.scoring, Workspace(settings.paths.root), choices, say=say)
+    run = _prepare(settings, choices, say)
     return plan(run, settings.train.modal)
 
 
@@ -213,7 +219,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
     """
     workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
     runs = members(family, choices)
-    folders = {name: prepare(settings.train, settings.scoring, workspace, run).folder for name, run in runs.items()}
+    folders = {name: _prepare(settings, run, log.info).folder for name, run in runs.items()}
     if settings.train.on == "modal":
         _agree(settings, how, runs=len(runs))
         how = replace(how, yes=True)
@@ -253,7 +259,10 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
         path for kind in settings.train.recipes for path in training_files(workspace, kind, settings.train).values()
     }
     decisive = settings.train.model_dump(mode="json", exclude={"skip", "modal", "on"})
-    return [StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, {}, settings.typed)]
+    versions = {"prompt": config_prompt_hash(settings.prompts)}
+    return [
+        StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, versions, settings.typed)
+    ]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

@@ -23,7 +23,7 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
     adapter, or a second copy of a model whose weights are all trained.
     """
     spec, loaded, tokenizer = context.spec, context.loaded, context.loaded.tokenizer
-    validating = pairs(context.rows.get("val", []), tokenizer)
+    validating = pairs(context.rows.get("val", []), tokenizer, spec.system)
     arguments = DPOConfig(
         **common_arguments(context),
         **validation_arguments(context, bool(validating)),
@@ -37,7 +37,7 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
         return DPOTrainer(
             model=loaded.model,
             args=arguments,
-            train_dataset=pairs(context.rows["train"], tokenizer),
+            train_dataset=pairs(context.rows["train"], tokenizer, spec.system),
             eval_dataset=validating or None,
             processing_class=tokenizer,
             # An adapter that is trained further brings its own configuration; its start is the frozen reference.
@@ -48,13 +48,13 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
     return run_trainer(make, context)
 
 
-def pairs(rows: list[ScoredRow], tokenizer: Any) -> Dataset:
+def pairs(rows: list[ScoredRow], tokenizer: Any, system: str | None) -> Dataset:
     """Prompt, better and worse answer of each row that holds a pair, as messages."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [
             {
-                "prompt": prompt_messages(row.vibe_for_training),
+                "prompt": prompt_messages(row.vibe_for_training, system),
                 "chosen": completion_messages(pair[0]),
                 "rejected": completion_messages(pair[1]),
                 **({"chat_template_kwargs": options} if options else {}),

@@ -68,7 +68,7 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
                 model=loaded.model,
                 reward_funcs=[*functions],
                 args=arguments,
-                train_dataset=prompts(rows),
+                train_dataset=prompts(rows, spec.system),
                 processing_class=loaded.tokenizer,
                 # An adapter that is trained further brings its own configuration; its start is the frozen reference.
                 peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
@@ -78,11 +78,11 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
         return run_trainer(make, context)
 
 
-def prompts(rows: Sequence[ScoredRow]) -> Dataset:
+def prompts(rows: Sequence[ScoredRow], system: str | None) -> Dataset:
     """The noisy wording as the prompt, the original one for the reward."""
     return Dataset.from_list(
         [
-            {"prompt": prompt_messages(row.vibe_for_training), "vibe": row.vibe_original, "row_id": row.row_id}
+            {"prompt": prompt_messages(row.vibe_for_training, system), "vibe": row.vibe_original, "row_id": row.row_id}
             for row in rows
         ]
     )

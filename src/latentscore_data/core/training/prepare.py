@@ -13,9 +13,16 @@ from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
 from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.base.settings import DpoSettings, ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.settings import (
+    DpoSettings,
+    ModalSettings,
+    PromptsSettings,
+    ScoringSettings,
+    TrainSettings,
+)
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import estimate_run
+from latentscore_data.core.llm.prompts import OWN, own_system
 from latentscore_data.core.training.audit import audit, count_parameters
 from latentscore_data.core.training.base_models import absolute_base, adapter_base, load_tokenizer
 from latentscore_data.core.training.preference import preference_pairs
@@ -72,6 +79,7 @@ def prepare(
     choices: Choices,
     say: Callable[[str], None] = log.info,
     rows: Rows | None = None,
+    prompts: PromptsSettings = OWN,
 ) -> Prepared:
     """Read the rows (or take ``rows``, by role) and resolve the spec. Nothing is written.
 
@@ -91,7 +99,7 @@ def prepare(
     }
     if choices.kind != "sft":
         choices = replace(choices, adapter=starting_point(settings, choices, workspace, say))
-    spec, origins = build_spec(settings, choices, data, scoring)
+    spec, origins = build_spec(settings, choices, data, scoring, own_system(prompts))
     spec = spec.model_copy(update={"base_model": absolute_base(spec.base_model, workspace.train_dir)})
     for start in (workspace.train_dir / str(spec.adapter) / "final", Path(str(spec.adapter))):
         if (base := adapter_base(start)) is not None:
@@ -215,10 +223,14 @@ def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
     runs = run.folder.path.parent
     report, _ = audit(run.spec, run.limited_rows(), load_tokenizer(run.spec.base_model, runs=runs))
     count_parameters(report, run.spec, runs)
-    values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id"}))
+    values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id", "system"}))
+    prompt = "the package's own" if run.spec.system is None else f"{len(run.spec.system):,} characters"
     return {
         "run_id": run.spec.run_id,
-        "spec": {name: (value, run.origins.get(name, "run")) for name, value in values},
+        "spec": {
+            **{name: (value, run.origins.get(name, "run")) for name, value in values},
+            "system prompt": (prompt, "default" if run.spec.system is None else "prompts"),
+        },
         "audit": report.to_dict(),
         "modal": estimate_run(run.spec, report, modal).to_dict(),
     }

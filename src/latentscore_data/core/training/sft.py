@@ -35,8 +35,8 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
         return SFTTrainer(
             model=context.loaded.model,
             args=arguments,
-            train_dataset=examples(rows["train"], tokenizer),
-            eval_dataset=examples(rows["val"], tokenizer) if validating else None,
+            train_dataset=examples(rows["train"], tokenizer, spec.system),
+            eval_dataset=examples(rows["val"], tokenizer, spec.system) if validating else None,
             processing_class=tokenizer,
             peft_config=lora_config(spec),
             callbacks=[watch, *stopping],
@@ -45,13 +45,13 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
     return run_trainer(make, context)
 
 
-def examples(rows: list[ScoredRow], tokenizer: Any) -> Dataset:
+def examples(rows: list[ScoredRow], tokenizer: Any, system: str | None) -> Dataset:
     """Prompt and completion as messages; only the completion is learned."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [
             {
-                "prompt": prompt_messages(row.vibe_for_training),
+                "prompt": prompt_messages(row.vibe_for_training, system),
                 "completion": completion_messages(row.config_payload or {}),
                 **({"chat_template_kwargs": options} if options else {}),
             }

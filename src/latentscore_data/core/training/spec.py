@@ -57,6 +57,8 @@ class TrainSpec(BaseModel):
     """GRPO and DPO go on from this run (an id) or adapter (a folder); ``None`` starts from the base model."""
     data: dict[str, DataFact]
     """Rows by role: ``train`` and, where there are any, ``val``."""
+    system: str | None = None
+    """The system message before each vibe (``prompts.system``, with its examples); None for the package's own."""
     max_tokens: int | None = None
     limit: int | None = None
     seed: int = 0
@@ -214,7 +216,11 @@ def effective_settings(
 
 
 def build_spec(
-    settings: TrainSettings, choices: Choices, data: Mapping[str, DataFact], scoring: ScoringSettings
+    settings: TrainSettings,
+    choices: Choices,
+    data: Mapping[str, DataFact],
+    scoring: ScoringSettings,
+    system: str | None = None,
 ) -> tuple[TrainSpec, Origins]:
     """The spec of one run and where each value came from. Raises :class:`InputError`, also for batches that do not
     divide (naming the nearest that do)."""
@@ -226,6 +232,7 @@ def build_spec(
         method=train.method or "lora",
         adapter=choices.adapter,
         data=dict(data),
+        system=system,
         max_tokens=train.max_tokens,
         limit=train.limit,
         seed=train.seed,
