@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -18,12 +19,12 @@ import pytest
 pytest.importorskip("trl")
 
 from conftest import SRC
-from factories import make_payload
+from factories import make_config, make_payload
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import PromptsSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training import chat, dpo, grpo, sft
+from latentscore_data.core.training import chat, choice, dpo, grpo, sft
 from latentscore_data.core.training.audit import audit
 from latentscore_data.core.training.base_models import load_base, load_tokenizer, load_trained
 from latentscore_data.core.training.preference import Pair
@@ -601,3 +602,41 @@ def test_dpo_from_an_sft_run_learns_to_prefer_and_ends_the_same_after_a_crash(tr
     )
     assert losses(further)[0] == pytest.approx(math.log(2), abs=1e-3), "the reference is the run that it goes on from"
     further.verify()
+
+
+def test_the_checkpoint_whose_answers_sound_best_is_kept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(workspace)
+    scores = iter([0.9, 0.2])
+    asked: list[list[str]] = []
+
+    @contextlib.contextmanager
+    def one_score_a_validation(*_: object) -> Iterator[Any]:
+        def ear(pairs: list[tuple[str, dict[str, Any]]]) -> list[float]:
+            asked.append([vibe for vibe, config in pairs if "tempo" in config])
+            return [next(scores)] * len(pairs)
+
+        yield "fake", "", ear
+
+    monkeypatch.setattr(choice, "open_ear", one_score_a_validation)
+    # A random model's thinking is as long as the schema allows; that of the rows is two words.
+    monkeypatch.setattr(choice, "COMPLETION_ROOM", 6)
+    quick = ("optim.max_steps=4", "checkpoint.every_steps=2", "choose_by=score", "choose_rows=2")
+    run = train(workspace, "sft", *quick)
+    assert asked == [["rain number 0 at night", "rain number 1 at night"]] * 2, (
+        "under the grammar even noise is playable"
+    )
+    lines = [line for line in run.history() if "eval_score" in line]
+    assert [(line["step"], line["eval_score"], line["eval_valid"]) for line in lines] == [(2, 0.9, 0.0), (4, 0.2, 0.0)]
+    assert all(0 <= line["eval_label_entropy"] <= 1 for line in lines)
+    losses_seen = [line["eval_loss"] for line in run.history() if "eval_loss" in line]
+    assert losses_seen[1] < losses_seen[0], "the loss would have chosen the other one"
+    kept, best = ((path / "model.safetensors").read_bytes() for path in (run.final, run.checkpoints / "checkpoint-2"))
+    assert kept == best
+    assert run.record()["choice_scorer"] == "fake"
+    assert run.record()["metrics"]["best_eval_score"] == 0.9
+
+
+def test_label_entropy_is_0_for_equal_configs_and_higher_the_more_they_differ() -> None:
+    same, other = make_config(), make_config(tempo="very_slow", brightness="very_dark")
+    assert choice.label_entropy([same] * 5) == 0.0
+    assert 0.0 < choice.label_entropy([same, same, other]) < choice.label_entropy([same, other]) <= 1.0

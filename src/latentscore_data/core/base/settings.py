@@ -342,11 +342,11 @@ class LoraSettings(Section):
 
 class CheckpointSettings(Section):
     every_steps: int | None = Field(default=None, ge=1)
-    """Save (and, for SFT, validate) after this many steps; empty for ten times in a run, 5 to 100 steps apart."""
+    """Save (and, for SFT and DPO, validate) after this many steps; empty for ten times in a run, 5 to 100 steps apart."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints to keep."""
     early_stopping_patience: int | None = Field(default=3, ge=1)
-    """Stop SFT after this many validations without a lower eval_loss; empty for no early stopping."""
+    """Stop SFT or DPO after this many validations without a better score or eval_loss; empty for no early stopping."""
 
 
 class GrpoSettings(Section):
@@ -441,6 +441,12 @@ class TrainSettings(Section):
     """The adapter."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints and early stopping."""
+    choose_by: Literal["score", "eval_loss"] | None = None
+    """What the best checkpoint of SFT and DPO is chosen by: how its answers to validation rows sound (auto: clap or acoustic;
+    takes a decoding and a rendering of them at each validation), or the validation loss (free); empty for the recipe's:
+    eval_loss for SFT, score for DPO, whose loss says nothing of sound."""
+    choose_rows: int = Field(default=32, ge=1, le=4096)
+    """Validation rows that are answered and scored at each validation, from the start, where score chooses."""
     grpo: GrpoSettings = GrpoSettings()
     """What GRPO has beyond SFT."""
     dpo: DpoSettings = DpoSettings()

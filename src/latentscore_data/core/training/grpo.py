@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -14,8 +14,6 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
-from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
 from latentscore_data.core.scoring.rewards import (
     Calibration,
     Ear,
@@ -25,9 +23,9 @@ from latentscore_data.core.scoring.rewards import (
     finite_rewards,
     part_weights,
 )
-from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.training.audit import reference_answers
 from latentscore_data.core.training.chat import prompt_messages, template_options
+from latentscore_data.core.training.choice import open_ear
 from latentscore_data.core.training.context import Say, TrainContext
 from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer
 from latentscore_data.core.training.runs import RunFolder
@@ -175,7 +173,7 @@ def make_book(spec: TrainSpec, rows: Sequence[ScoredRow], say: Say) -> Iterator[
     if spec.rollout.audio_weight == 0:
         yield RewardBook(calibrate("none", [], answers), title_similarity(say))
         return
-    with open_ear(spec) as (name, why, ear):
+    with open_ear(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, ear):
         say(f"audio reward: {name}{f' ({why})' if why else ''}")
         yield RewardBook(measure_scale(name, rows, ear), title_similarity(say), ear)
 
@@ -188,29 +186,6 @@ def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear) -> Calibrati
         heard = ear([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
         known = [value for value in heard if value is not None and math.isfinite(value)]
     return calibrate(scorer, known, reference_answers(rows))
-
-
-@contextlib.contextmanager
-def open_ear(spec: TrainSpec) -> Iterator[tuple[str, str, Ear]]:
-    """(scorer, why this one, how to listen): renders in worker processes, each config once."""
-    if spec.scoring is None:
-        raise InputError("a GRPO spec needs the settings of its scorer", "make it with lsdata train grpo")
-    settings = spec.scoring.model_copy(update={"seconds": spec.rollout.seconds})
-    name, why = resolve_auto(settings) if spec.rollout.scorer == "auto" else (spec.rollout.scorer, "")
-    scorer = make_scorer(name, ScorerDeps(settings))
-    with ScoringService([scorer], settings) as service:
-
-        def ear(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
-            return [_heard(scored_render, scorer.name) for scored_render in service.score_all(pairs)]
-
-        yield name, why, ear
-
-
-def _heard(scored_render: Any, scorer: str) -> float | None:
-    if scored_render.failure is not None:
-        return None
-    score = scored_render.score(scorer)
-    return math.nan if score is None else score.final_score
 
 
 def title_similarity(say: Say) -> Similarity:

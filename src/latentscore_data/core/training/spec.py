@@ -68,6 +68,8 @@ class TrainSpec(BaseModel):
     batch: BatchSettings
     lora: LoraSettings
     checkpoint: CheckpointSettings
+    choose_by: Literal["score", "eval_loss"] = "eval_loss"
+    choose_rows: int = 32
     grpo: GrpoSettings | None = None
     dpo: DpoSettings | None = None
     scoring: ScoringSettings | None = None
@@ -242,9 +244,11 @@ def build_spec(
         batch=train.batch,
         lora=train.lora,
         checkpoint=train.checkpoint,
+        choose_by="eval_loss" if is_grpo else train.choose_by or "eval_loss",
+        choose_rows=train.choose_rows,
         grpo=train.grpo if is_grpo else None,
         dpo=train.dpo if choices.kind == "dpo" else None,
-        scoring=scoring if is_grpo else None,
+        scoring=scoring if is_grpo or train.choose_by == "score" else None,
     )
     check_batches(spec)
     return spec.model_copy(update={"run_id": choices.run_id or _run_id(spec)}), origins

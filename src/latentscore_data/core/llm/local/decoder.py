@@ -32,6 +32,13 @@ class Decoder:
         self._name, self._runs = name, runs
         self._grammars: dict[str, Any] = {}
 
+    @classmethod
+    def of(cls, loaded: Loaded, runs: Path) -> Decoder:
+        """A decoder of a model in memory, such as one that is being trained."""
+        decoder = cls("the model that is trained", runs, "answers of a model in training")
+        decoder.loaded = loaded
+        return decoder
+
     @cached_property
     def loaded(self) -> Loaded:
         device = pick_device("auto")
