@@ -22,8 +22,9 @@ from conftest import SRC
 from factories import make_config, make_payload
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.base.jsonl import replace_rows
-from latentscore_data.core.base.settings import PromptsSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.settings import GrpoSettings, PromptsSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.scoring.rewards import part_weights
 from latentscore_data.core.training import chat, choice, dpo, grpo, sft
 from latentscore_data.core.training.audit import audit
 from latentscore_data.core.training.base_models import load_base, load_tokenizer, load_trained
@@ -640,3 +641,32 @@ def test_label_entropy_is_0_for_equal_configs_and_higher_the_more_they_differ() 
     same, other = make_config(), make_config(tempo="very_slow", brightness="very_dark")
     assert choice.label_entropy([same] * 5) == 0.0
     assert 0.0 < choice.label_entropy([same, same, other]) < choice.label_entropy([same, other]) <= 1.0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_constrained_rollouts_keep_to_the_schema_and_free_ones_do_not(
+    workspace: Workspace, method: str, constrained: bool
+) -> None:
+    write_rows(workspace)
+    seen: list[str] = []
+
+    def reward(vibes: list[str], answers: list[str]) -> list[float]:
+        seen.extend(answers)
+        return [float(len(set(answer))) for answer in answers]
+
+    held = f"grpo.constrained={str(constrained).lower()}"
+    run = train(
+        workspace, "grpo", held, "optim.max_steps=2", "batch.size=4", "grpo.generations=4", f"method={method}",
+        "grpo.max_completion_tokens=24", "grpo.mask_truncated_completions=false", reward=reward, adapter="none",
+    )  # fmt: skip
+    assert len(seen) == 8
+    assert all(answer.startswith('{"thinking":"') for answer in seen) == constrained
+    assert run.done
+
+
+def test_what_the_form_would_earn_goes_to_the_sound_where_the_form_is_guaranteed() -> None:
+    weights = part_weights(GrpoSettings(constrained=True))
+    assert (weights["format"], weights["schema"], weights["audio"]) == (0.0, 0.0, pytest.approx(0.9))
+    silent = part_weights(GrpoSettings(constrained=True, audio_weight=0))
+    assert (silent["format"], silent["schema"], silent["audio"]) == (0.15, 0.30, 0.0)

@@ -352,8 +352,18 @@ class CheckpointSettings(Section):
 class GrpoSettings(Section):
     generations: int = Field(default=8, ge=2, le=256)
     """Completions per prompt: the group that is compared."""
-    beta: float = Field(default=0.04, ge=0)
-    """Weight of the KL penalty against the start policy."""
+    beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL penalty against the start policy; 0 keeps no copy of it in memory."""
+    constrained: bool = False
+    """Decode completions under the schema's grammar, as bench and configs do; the weights of form then go to the sound."""
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    """TRL's form of the loss."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What rewards are scaled by: the standard deviation within a group, over the batch, or nothing."""
+    epsilon_high: float | None = Field(default=None, gt=0)
+    """Upper bound of clipping; empty for the lower one (0.2)."""
+    mask_truncated_completions: bool = False
+    """Leave completions that were cut at the limit out of the loss."""
     temperature: float = Field(default=1.0, gt=0, le=2)
     """Sampling temperature of the completions."""
     top_p: float = Field(default=1.0, gt=0, le=1)

@@ -11,9 +11,11 @@ from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
+from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.scoring.rewards import (
     Calibration,
     Ear,
@@ -54,12 +56,19 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
             num_generations=rollout.generations,
             max_completion_length=context.audit.max_completion_tokens,
             beta=rollout.beta,
+            loss_type=rollout.loss_type,
+            scale_rewards=rollout.scale_rewards,
+            epsilon_high=rollout.epsilon_high,
+            mask_truncated_completions=rollout.mask_truncated_completions,
             temperature=rollout.temperature,
             top_p=rollout.top_p,
             reward_weights=weights,
             multi_objective_aggregation="normalize_then_sum",
             chat_template_kwargs=template_options(loaded.tokenizer.chat_template) or None,
         )
+
+        if rollout.constrained:
+            hold_to_schema(context)
 
         def make(watch: MetricsCallback) -> GRPOTrainer:
             return GRPOTrainer(
@@ -74,6 +83,31 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
             )
 
         return run_trainer(make, context)
+
+
+def hold_to_schema(context: TrainContext) -> None:
+    """Let the model in training generate under the payload's grammar, with the mask that bench and configs decode with.
+
+    Completions are then drawn from q = p * mask / Z, with p the model's distribution and Z the share of p that the grammar
+    allows. The trainer's log-probabilities, its ratios and the KL penalty remain those of p: the gradient is that of
+    log p = log q + log Z - log mask, so a well rewarded answer also raises Z, the probability of the form, and a badly rewarded
+    one lowers it. After SFT Z is near 1 at almost every token and the two agree. The exact gradient, of log q, would need
+    the mask of every token inside the trainer's fused head; TRL 1.16 has no place for it. From a model that does not know
+    the form, train SFT first. Only transformers' generation is held: TRL's vLLM takes regular expressions, no schema.
+    """
+    import torch
+    from transformers import LogitsProcessorList
+
+    loaded = context.loaded
+    decoder = Decoder.of(loaded, context.folder.path.parent)
+    model = loaded.model.get_base_model() if hasattr(loaded.model, "peft_config") else loaded.model
+    generate = model.generate
+
+    def held(*inputs: Any, **options: Any) -> torch.Tensor:
+        processors = [*(options.pop("logits_processor", None) or ()), decoder.mask(decoding_schema())]
+        return generate(*inputs, **options, logits_processor=LogitsProcessorList(processors))
+
+    model.generate = held
 
 
 def prompts(rows: Sequence[ScoredRow], system: str | None) -> Dataset:
