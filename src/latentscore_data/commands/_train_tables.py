@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
+
 from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json
+from latentscore_data.core.base.errors import MissingError
 
 
 def show_plans(plans: list[dict[str, Any]], *, alone: bool) -> None:
-    """Dry runs, one after the other; with ``--json`` one object when it stands alone, else a list."""
+    """Dry runs, one after the other; with ``--json`` one object when it stands alone, else a list.
+
+    Leave with the exit code of a missing thing where the runs could not start.
+    """
     if OUTPUT.json:
         print_json(plans[0] if alone else plans)
-        return
-    for plan in plans:
-        _show_plan(plan)
+    else:
+        for plan in plans:
+            _show_plan(plan)
+    if any(plan["missing"] for plan in plans):
+        raise typer.Exit(MissingError.exit_code)
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
-    """Every value with its origin, then what the rows are and what training would take."""
+    """Every value with its origin, then what the rows are, what training would take, and what is missing."""
     from rich.table import Table
+    from rich.text import Text
 
     out = console()
-    values = Table("value", "", "from", title=plan["run_id"], title_justify="left", box=None)
+    values = Table(
+        "value", "", "from", title=plan["run_id"] or "a run that cannot start yet", title_justify="left", box=None
+    )
     for name, (value, origin) in plan["spec"].items():
         values.add_row(name, clean(value), clean(origin), style="" if origin != "default" else "dim")
     out.print(values)
@@ -31,7 +42,10 @@ def _show_plan(plan: dict[str, Any]) -> None:
         facts.add_row(name.replace("_", " "), clean(text or "none"))
     for name, value in plan["modal"].items():
         facts.add_row(f"modal {name.replace('_', ' ')}", clean(value))
-    out.print(facts)
+    if plan["audit"]:
+        out.print(facts)
+    for line in plan["missing"]:
+        out.print(Text(f"missing: {clean(line)}", style="red"))
 
 
 def show_runs(lines: list[dict[str, Any]]) -> None:

@@ -23,7 +23,14 @@ from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
-from latentscore_data.core.training.prepare import Prepared, check_lengths, plan, prepare, training_files
+from latentscore_data.core.training.prepare import (
+    Prepared,
+    check_lengths,
+    plan,
+    plan_without_rows,
+    prepare,
+    training_files,
+)
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
 from latentscore_data.core.training.spec import Choices, effective_settings
@@ -200,8 +207,11 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
 
 
 def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
-    """What a run would be: each value with its origin, what the rows are, and what it would take on Modal."""
-    run = _prepare(settings, choices, say)
+    """What a run would be: each value with its origin, what the rows are, what it would take on Modal, what is missing."""
+    try:
+        run = _prepare(settings, choices, say)
+    except MissingError as error:
+        return plan_without_rows(settings.train, choices, error, Workspace(settings.paths.root).train_dir)
     return plan(run, settings.train.modal)
 
 
