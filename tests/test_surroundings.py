@@ -73,6 +73,7 @@ REFUSED = (
     ("bench",),
     ("train", "sft", "--base-model", "tiny-random"),
     ("train", "grpo", "--base-model", "tiny-random"),
+    ("train", "dpo", "--base-model", "tiny-random"),
     ("train", "sweep", "lora_rank", "--base-model", "tiny-random"),
     ("train", "attach", "some-run"),
     ("train", "fetch", "some-run"),

@@ -106,6 +106,24 @@ def test_wrong_use_is_one_line_and_a_remedy(
     assert not list(workspace.train_dir.glob("*"))
 
 
+@pytest.mark.ml
+def test_a_dry_run_shows_the_plan_with_what_is_missing(
+    lsdata_here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    root = ("--root", str(tmp_path / "empty"))
+    out = lsdata_here("train", "dpo", "--set", "dpo.beta=0.3", "--dry-run", *root, "--json")
+    assert out.returncode == 3, out.stderr
+    plan = json.loads(out.stdout)
+    assert plan["spec"]["dpo.beta"] == [0.3, "--set"]
+    rows, base = plan["missing"]
+    assert "there are no GRPO rows" in rows
+    assert "gemma-3-270m-it" in base
+    shown = lsdata_here("train", "dpo", "--dry-run", *root)
+    assert "missing: there are no GRPO rows" in " ".join(shown.stdout.split())
+    assert not (tmp_path / "empty").exists()
+
+
 def test_a_reward_in_somebody_elses_settings_file_does_not_run(lsdata_here: Any, workspace: Workspace) -> None:
     Path("reward.py").write_text(
         "from pathlib import Path\nPath('ran').touch()\ndef fn(vibes, answers): return [0.0] * len(vibes)\n"

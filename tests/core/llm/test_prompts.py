@@ -11,18 +11,29 @@ from hypothesis import strategies as st
 from factories import make_vibe
 from latentscore import FIELDS, parse_payload
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, VibesSettings
+from latentscore_data.core.base.settings import (
+    ConfigsSettings,
+    PromptsSettings,
+    ScoringSettings,
+    TrainSettings,
+    VibesSettings,
+)
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import fingerprint
-from latentscore_data.core.generators.local import answers_fingerprint, own_system
+from latentscore_data.core.generators.local import answers_fingerprint, system_of
 from latentscore_data.core.llm.prompts import (
     config_prompt_hash,
     config_question,
     config_system,
+    own_system,
     paginate,
     text_message,
     vibe_message,
     vibes_question,
 )
+from latentscore_data.core.training.prepare import prepare
+from latentscore_data.core.training.spec import Choices
+from training_runs import write_rows
 
 
 def test_the_system_message_names_every_field_and_label() -> None:
@@ -103,3 +114,21 @@ def test_pages_are_marked_from_zero() -> None:
     assert "(Page 1)\nthree four" in message
     assert "five" not in message
     assert "(Page 2)" not in message
+
+
+def test_a_training_run_is_asked_with_the_prompt_it_was_trained_with(workspace: Workspace, tmp_path: Path) -> None:
+    write_rows(workspace)
+    own, other = PromptsSettings(), PromptsSettings(system=str(tmp_path / "mine.txt"))
+    (tmp_path / "mine.txt").write_text("Answer with calm music.")
+    settings = TrainSettings(base_model="tiny-random")
+    mine, plain = (
+        prepare(settings, ScoringSettings(), workspace, Choices("sft"), prompts=prompts) for prompts in (other, own)
+    )
+    assert mine.spec.system == "Answer with calm music."
+    assert plain.spec.system is None
+    assert mine.spec.run_id != plain.spec.run_id
+    for run, asked in ((mine, "Answer with calm music."), (plain, None)):
+        run.folder.note(spec=run.spec.model_dump(mode="json"))
+        for settings_now in (own, other):
+            assert system_of(run.spec.run_id, workspace.train_dir, settings_now) == asked
+    assert system_of("somebody/else", workspace.train_dir, other) == "Answer with calm music."

@@ -30,7 +30,7 @@ def test_the_recipes_are_those_of_the_docs() -> None:
     assert (sft.learning_rate, sft.batch_size, sft.epochs) == (2e-4, 16, 3)
     assert (sft.method, sft.lora.rank, sft.lora.alpha, sft.lora.dropout) == ("lora", 32, 32, 0)
     assert (grpo.learning_rate, grpo.batch_size, grpo.prompts_per_step) == (1e-5, 32, 4)
-    assert (grpo.rollout.beta, grpo.rollout.temperature, grpo.rollout.top_p) == (0.04, 1.0, 1.0)
+    assert (grpo.rollout.beta, grpo.rollout.temperature, grpo.rollout.top_p) == (0.0, 1.0, 1.0)
     assert sft.grpo is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -18,14 +19,20 @@ import pytest
 pytest.importorskip("trl")
 
 from conftest import SRC
-from factories import make_payload
+from factories import make_config, make_payload
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.settings import GrpoSettings, PromptsSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training import chat
-from latentscore_data.core.training.base_models import load_base, load_trained
+from latentscore_data.core.scoring.rewards import part_weights
+from latentscore_data.core.training import chat, choice, dpo, grpo, sft
+from latentscore_data.core.training.audit import audit
+from latentscore_data.core.training.base_models import load_base, load_tokenizer, load_trained
+from latentscore_data.core.training.preference import Pair
+from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, open_run
+from latentscore_data.core.training.spec import Choices
 from training_runs import SFT_STEPS, quotes, ready, short_system, train, training_row, write_rows
 
 pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread", "short_prompt")]
@@ -85,6 +92,26 @@ def test_a_run_notes_the_scorer_that_chose_what_it_learned(workspace: Workspace)
     two = {"config_candidates": [make_payload(), make_payload()], "candidate_scores": {"clap": [0.4, 0.2]}}
     replace_rows(workspace.scored("SFT-Train"), [row.model_copy(update=two) for row in rows])
     assert train(workspace, "sft", *quick).record()["chosen_by"] == ["clap"]
+
+
+def test_the_system_prompt_of_the_settings_is_what_is_trained_on(workspace: Workspace, tmp_path: Path) -> None:
+    write_rows(workspace)
+    (tmp_path / "mine.txt").write_text("Answer with calm music.")
+    prompts = PromptsSettings(system=str(tmp_path / "mine.txt"))
+    settings = TrainSettings(base_model="tiny-random")
+    run = prepare(settings, ScoringSettings(), workspace, Choices("sft"), prompts=prompts)
+    row, tokenizer = run.rows["train"][0], load_tokenizer("tiny-random")
+    system = {"role": "system", "content": "Answer with calm music."}
+    for dataset in (
+        sft.examples([row], tokenizer, run.spec.system),
+        grpo.prompts([row], run.spec.system),
+        dpo.pairs(
+            [Pair(row, "marks", make_payload(), make_payload("Other"), 1, 0).as_row()], tokenizer, system["content"]
+        ),
+    ):
+        assert dataset[0]["prompt"][0] == system
+    longer = audit(run.spec.model_copy(update={"system": system["content"] * 9}), run.rows, tokenizer)[0]
+    assert longer.prompt_tokens["max"] > audit(run.spec, run.rows, tokenizer)[0].prompt_tokens["max"]
 
 
 def test_asking_again_for_a_finished_run_does_nothing(trained: Trained) -> None:
@@ -397,8 +424,6 @@ def test_what_cannot_be_trained_is_refused(
 
 
 def test_rows_are_measured_and_the_long_ones_left_out(workspace: Workspace) -> None:
-    from latentscore_data.core.training.audit import audit
-    from latentscore_data.core.training.base_models import load_tokenizer
 
     run = ready(workspace, "sft")
     rows = run.rows["train"]
@@ -420,7 +445,6 @@ def test_too_few_rows_for_one_grpo_step_are_refused_with_a_size_that_fits(
     workspace: Workspace, limit: int, fits: int
 ) -> None:
     from latentscore_data.core.training.audit import audit
-    from latentscore_data.core.training.base_models import load_tokenizer
 
     given = ["grpo.generations=8", "batch.size=64", "batch.per_device=16"]
     run = ready(workspace, "grpo", *given, f"limit={limit}")
@@ -579,3 +603,70 @@ def test_dpo_from_an_sft_run_learns_to_prefer_and_ends_the_same_after_a_crash(tr
     )
     assert losses(further)[0] == pytest.approx(math.log(2), abs=1e-3), "the reference is the run that it goes on from"
     further.verify()
+
+
+def test_the_checkpoint_whose_answers_sound_best_is_kept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rows(workspace)
+    scores = iter([0.9, 0.2])
+    asked: list[list[str]] = []
+
+    @contextlib.contextmanager
+    def one_score_a_validation(*_: object) -> Iterator[Any]:
+        def ear(pairs: list[tuple[str, dict[str, Any]]]) -> list[float]:
+            asked.append([vibe for vibe, config in pairs if "tempo" in config])
+            return [next(scores)] * len(pairs)
+
+        yield "fake", "", ear
+
+    monkeypatch.setattr(choice, "open_ear", one_score_a_validation)
+    # A random model's thinking is as long as the schema allows; that of the rows is two words.
+    monkeypatch.setattr(choice, "COMPLETION_ROOM", 6)
+    quick = ("optim.max_steps=4", "checkpoint.every_steps=2", "choose_by=score", "choose_rows=2")
+    run = train(workspace, "sft", *quick)
+    assert asked == [["rain number 0 at night", "rain number 1 at night"]] * 2, (
+        "under the grammar even noise is playable"
+    )
+    lines = [line for line in run.history() if "eval_score" in line]
+    assert [(line["step"], line["eval_score"], line["eval_valid"]) for line in lines] == [(2, 0.9, 0.0), (4, 0.2, 0.0)]
+    assert all(0 <= line["eval_label_entropy"] <= 1 for line in lines)
+    losses_seen = [line["eval_loss"] for line in run.history() if "eval_loss" in line]
+    assert losses_seen[1] < losses_seen[0], "the loss would have chosen the other one"
+    kept, best = ((path / "model.safetensors").read_bytes() for path in (run.final, run.checkpoints / "checkpoint-2"))
+    assert kept == best
+    assert run.record()["choice_scorer"] == "fake"
+    assert run.record()["metrics"]["best_eval_score"] == 0.9
+
+
+def test_label_entropy_is_0_for_equal_configs_and_higher_the_more_they_differ() -> None:
+    same, other = make_config(), make_config(tempo="very_slow", brightness="very_dark")
+    assert choice.label_entropy([same] * 5) == 0.0
+    assert 0.0 < choice.label_entropy([same, same, other]) < choice.label_entropy([same, other]) <= 1.0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("constrained", [True, False])
+def test_constrained_rollouts_keep_to_the_schema_and_free_ones_do_not(
+    workspace: Workspace, method: str, constrained: bool
+) -> None:
+    write_rows(workspace)
+    seen: list[str] = []
+
+    def reward(vibes: list[str], answers: list[str]) -> list[float]:
+        seen.extend(answers)
+        return [float(len(set(answer))) for answer in answers]
+
+    held = f"grpo.constrained={str(constrained).lower()}"
+    run = train(
+        workspace, "grpo", held, "optim.max_steps=2", "batch.size=4", "grpo.generations=4", f"method={method}",
+        "grpo.max_completion_tokens=24", "grpo.mask_truncated_completions=false", reward=reward, adapter="none",
+    )  # fmt: skip
+    assert len(seen) == 8
+    assert all(answer.startswith('{"thinking":"') for answer in seen) == constrained
+    assert run.done
+
+
+def test_what_the_form_would_earn_goes_to_the_sound_where_the_form_is_guaranteed() -> None:
+    weights = part_weights(GrpoSettings(constrained=True))
+    assert (weights["format"], weights["schema"], weights["audio"]) == (0.0, 0.0, pytest.approx(0.9))
+    silent = part_weights(GrpoSettings(constrained=True, audio_weight=0))
+    assert (silent["format"], silent["schema"], silent["audio"]) == (0.15, 0.30, 0.0)

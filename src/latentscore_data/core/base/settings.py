@@ -345,18 +345,28 @@ class LoraSettings(Section):
 
 class CheckpointSettings(Section):
     every_steps: int | None = Field(default=None, ge=1)
-    """Save (and, for SFT, validate) after this many steps; empty for ten times in a run, 5 to 100 steps apart."""
+    """Save (and, for SFT and DPO, validate) after this many steps; empty for ten times in a run, 5 to 100 steps apart."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints to keep."""
     early_stopping_patience: int | None = Field(default=3, ge=1)
-    """Stop SFT after this many validations without a lower eval_loss; empty for no early stopping."""
+    """Stop SFT or DPO after this many validations without a better score or eval_loss; empty for no early stopping."""
 
 
 class GrpoSettings(Section):
     generations: int = Field(default=8, ge=2, le=256)
     """Completions per prompt: the group that is compared."""
-    beta: float = Field(default=0.04, ge=0)
-    """Weight of the KL penalty against the start policy."""
+    beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL penalty against the start policy; 0 keeps no copy of it in memory."""
+    constrained: bool = False
+    """Decode completions under the schema's grammar, as bench and configs do; the weights of form then go to the sound."""
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    """TRL's form of the loss."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What rewards are scaled by: the standard deviation within a group, over the batch, or nothing."""
+    epsilon_high: float | None = Field(default=None, gt=0)
+    """Upper bound of clipping; empty for the lower one (0.2)."""
+    mask_truncated_completions: bool = False
+    """Leave completions that were cut at the limit out of the loss."""
     temperature: float = Field(default=1.0, gt=0, le=2)
     """Sampling temperature of the completions."""
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -459,6 +469,12 @@ class TrainSettings(Section):
     """The adapter."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints and early stopping."""
+    choose_by: Literal["score", "eval_loss"] | None = None
+    """What the best checkpoint of SFT and DPO is chosen by: how its answers to validation rows sound (auto: clap or acoustic;
+    takes a decoding and a rendering of them at each validation), or the validation loss (free); empty for the recipe's:
+    eval_loss for SFT, score for DPO, whose loss says nothing of sound."""
+    choose_rows: int = Field(default=32, ge=1, le=4096)
+    """Validation rows that are answered and scored at each validation, from the start, where score chooses."""
     grpo: GrpoSettings = GrpoSettings()
     """What GRPO has beyond SFT."""
     dpo: DpoSettings = DpoSettings()

@@ -411,6 +411,7 @@ def check_code() -> dict[str, Any]:
 
     Raises :class:`VerificationError` when they differ.
     """
+    require_modal()
     with _app_running(detach=False):
         there = json.loads(_app_module().check.remote("what do you see?"))
     if there["code"] != code_digest():

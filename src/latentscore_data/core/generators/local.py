@@ -37,7 +37,7 @@ from latentscore_data.core.generators.types import (
 from latentscore_data.core.llm.local.names import place_of, weights_facts
 from latentscore_data.core.llm.local.transport import engine_for
 from latentscore_data.core.llm.local.types import Prompt
-from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, system_for
+from latentscore_data.core.llm.prompts import config_prompt_hash, own_system
 from latentscore_data.core.training.chat import prompt_messages
 
 
@@ -95,11 +95,6 @@ def answers_fingerprint(name: str, runs: Path, max_new_tokens: int, system: str 
     return digest("local", name, *facts, prompt, schema_hash(), max_new_tokens)
 
 
-def own_system(prompts: PromptsSettings) -> str | None:
-    """The system message that the settings ask for; None for the package's own. Raises :class:`InputError`."""
-    return None if prompts == OWN else system_for(prompts)
-
-
 class RemoteGenerator:
     """``local:NAME`` answered on a remote executor; ``NAME`` is a hub id, or a training run wherever it was trained.
 
@@ -140,23 +135,22 @@ class LocalKind(SourceKind):
     """``local:NAME``."""
 
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
-        bench = deps.bench
+        bench, system = deps.bench, system_of(source.name, deps.runs, deps.prompts)
         if deps.executor is not None and deps.executor.remote:
-            return RemoteGenerator(source.label, source.name, bench, deps.executor, deps.runs, own_system(deps.prompts))
+            return RemoteGenerator(source.label, source.name, bench, deps.executor, deps.runs, system)
         return LocalGenerator(
             source.label,
             source.name,
             batch_size=bench.batch_size,
             max_new_tokens=bench.max_new_tokens,
             runs=deps.runs,
-            system=own_system(deps.prompts),
+            system=system,
         )
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
         # A model that was trained again has the same name but other weights.
-        weights = answers_fingerprint(
-            source.name, workspace.train_dir, settings.bench.max_new_tokens, own_system(settings.prompts)
-        )
+        system = system_of(source.name, workspace.train_dir, settings.prompts)
+        weights = answers_fingerprint(source.name, workspace.train_dir, settings.bench.max_new_tokens, system)
         return Depends(versions={f"source {source.label}": weights})
 
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
@@ -182,6 +176,14 @@ def run_record(name: str, runs: Path) -> dict[str, Any]:
         if path.is_file():
             return read_object(path, "delete it: what it says of the run is then unknown")
     return {}
+
+
+def system_of(name: str, runs: Path, prompts: PromptsSettings) -> str | None:
+    """The system message that a model is asked with: for a training run the one it was trained with, for any other model
+    that of the settings; None for the package's own. Raises :class:`InputError` for a file that cannot be used."""
+    if record := run_record(name, runs):
+        return record.get("spec", {}).get("system")
+    return own_system(prompts)
 
 
 def taught_by(name: str, runs: Path) -> tuple[str, ...]:

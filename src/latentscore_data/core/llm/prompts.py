@@ -51,6 +51,11 @@ def system_for(prompts: PromptsSettings) -> str:
     return system + example_messages(prompts.examples)
 
 
+def own_system(prompts: PromptsSettings) -> str | None:
+    """The system message that the settings ask for; None for the package's own. Raises :class:`InputError`."""
+    return None if prompts == OWN else system_for(prompts)
+
+
 def _read_system(path: Path) -> str:
     remedy = f"name a text file in UTF-8, or {', '.join(OWN_PROMPTS)}"
     try:

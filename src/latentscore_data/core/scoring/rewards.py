@@ -300,11 +300,16 @@ def _parsed(answer: str) -> Parsed:
 
 
 def part_weights(settings: GrpoSettings) -> dict[str, float]:
-    """Weight of each part in the sum; the penalty's is negative."""
+    """Weight of each part in the sum; the penalty's is negative.
+
+    Completions under the grammar have their form for nothing: what it would earn goes to the sound, where that is rewarded.
+    """
+    shifted = settings.constrained and settings.audio_weight > 0
+    form = settings.format_weight + settings.schema_weight
     return {
-        "format": settings.format_weight,
-        "schema": settings.schema_weight,
-        "audio": settings.audio_weight,
+        "format": 0.0 if shifted else settings.format_weight,
+        "schema": 0.0 if shifted else settings.schema_weight,
+        "audio": settings.audio_weight + (form if shifted else 0.0),
         "title": settings.title_weight,
         "penalty": -settings.penalty_weight,
     }

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, require
@@ -21,18 +21,22 @@ from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
 from latentscore_data.core.compute.ray_executor import RayExecutor
+from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
-from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
+from latentscore_data.core.training.prepare import (
+    Prepared,
+    check_lengths,
+    plan,
+    plan_without_rows,
+    prepare,
+    training_files,
+)
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder, find_runs, open_run
+from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
 from latentscore_data.core.training.spec import Choices, effective_settings
 from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
-
-if TYPE_CHECKING:
-    pass
-
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +92,10 @@ run_stage_for_chain = run_train
 
 def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
     """Prepare one run, train it here, on Modal or on Ray, and say what came out."""
-    workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
+    on_modal = settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
-    run = prepare(settings.train, settings.scoring, workspace, choices, say=say)
+    run = _prepare(settings, choices, say)
     if on_modal:
         remote.require_modal()
         check_lengths(run, say)
@@ -117,6 +121,11 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summar
     return summary
 
 
+def _prepare(settings: Settings, choices: Choices, say: Callable[[str], None]) -> Prepared:
+    workspace = Workspace(settings.paths.root)
+    return prepare(settings.train, settings.scoring, workspace, choices, say, prompts=settings.prompts)
+
+
 def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
     modal = settings.train.modal
@@ -139,6 +148,24 @@ def run_summary(folder: RunFolder, was_done: bool) -> Summary:
     summary.outputs = [str(folder.path)]
     summary.next_step = f"lsdata bench --source local:{folder.final}"
     return summary
+
+
+def attach_run(settings: Settings, run: str) -> Summary:
+    """Follow a run on Modal until it ends, then fetch it. Raises :class:`InputError` for a run that is not there."""
+    folder = find_run(Workspace(settings.paths.root).train_dir, run)
+    remote.require_modal()
+    remote.attach(folder, say)
+    remote.fetch(folder, delete_remote=False, say=say)
+    return run_summary(folder, was_done=False)
+
+
+def fetch_run(settings: Settings, run: str, *, delete_remote: bool) -> Summary:
+    """Fetch a finished run from Modal and compare its files. Raises :class:`InputError` for a run that is not there."""
+    folder = find_run(Workspace(settings.paths.root).train_dir, run)
+    remote.require_modal()
+    files = remote.fetch(folder, delete_remote=delete_remote, say=say)
+    say(f"{files} files arrived as they were written")
+    return run_summary(folder, was_done=False)
 
 
 def _detached(folder: RunFolder) -> Summary:
@@ -186,8 +213,11 @@ def run_lines(settings: Settings) -> list[dict[str, Any]]:
 
 
 def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
-    """What a run would be: each value with its origin, what the rows are, and what it would take on Modal."""
-    run = prepare(settings.train, settings.scoring, Workspace(settings.paths.root), choices, say=say)
+    """What a run would be: each value with its origin, what the rows are, what it would take on Modal, what is missing."""
+    try:
+        run = _prepare(settings, choices, say)
+    except MissingError as error:
+        return plan_without_rows(settings.train, choices, error, Workspace(settings.paths.root).train_dir)
     return plan(run, settings.train.modal)
 
 
@@ -205,7 +235,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
     """
     workspace, total = Workspace(settings.paths.root), Summary(f"sweep {family}")
     runs = members(family, choices)
-    folders = {name: prepare(settings.train, settings.scoring, workspace, run).folder for name, run in runs.items()}
+    folders = {name: _prepare(settings, run, log.info).folder for name, run in runs.items()}
     if settings.train.on == "modal":
         _agree(settings, how, runs=len(runs))
         how = replace(how, yes=True)
@@ -245,7 +275,10 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
         path for kind in settings.train.recipes for path in training_files(workspace, kind, settings.train).values()
     }
     decisive = settings.train.model_dump(mode="json", exclude={"skip", "modal", "on"})
-    return [StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, {}, settings.typed)]
+    versions = {"prompt": config_prompt_hash(settings.prompts)}
+    return [
+        StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, versions, settings.typed)
+    ]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

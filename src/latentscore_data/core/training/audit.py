@@ -81,12 +81,12 @@ def usable(rows: Sequence[ScoredRow], dropped: Counter[str]) -> list[ScoredRow]:
     return kept
 
 
-def measure(rows: Sequence[ScoredRow], tokenizer: Any) -> list[Measured]:
+def measure(rows: Sequence[ScoredRow], tokenizer: Any, system: str | None = None) -> list[Measured]:
     """Token lengths under the model's own chat template."""
     options = template_options(tokenizer.chat_template)
     measured: list[Measured] = []
     for row in rows:
-        prompt = prompt_messages(row.vibe_for_training)
+        prompt = prompt_messages(row.vibe_for_training, system)
         answers = pair_of(row) or (row.config_payload or {},)
         asked = _tokens(tokenizer, prompt, add_generation_prompt=True, **options)
         whole = max(_tokens(tokenizer, prompt + completion_messages(answer), **options) for answer in answers)
@@ -107,7 +107,7 @@ def audit(
     """
     report = Audit()
     dropped: Counter[str] = Counter()
-    measured = {role: measure(usable(some, dropped), tokenizer) for role, some in rows.items()}
+    measured = {role: measure(usable(some, dropped), tokenizer, spec.system) for role, some in rows.items()}
     train = measured["train"]
     if not train:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there are none"

@@ -10,8 +10,15 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
+from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext
-from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
+from latentscore_data.core.training.loop import (
+    MetricsCallback,
+    common_arguments,
+    early_stopping,
+    run_trainer,
+    validation_arguments,
+)
 from latentscore_data.core.training.preference import pair_of
 from latentscore_data.core.training.sft import lora_config
 
@@ -23,7 +30,7 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
     adapter, or a second copy of a model whose weights are all trained.
     """
     spec, loaded, tokenizer = context.spec, context.loaded, context.loaded.tokenizer
-    validating = pairs(context.rows.get("val", []), tokenizer)
+    validating = pairs(context.rows.get("val", []), tokenizer, spec.system)
     arguments = DPOConfig(
         **common_arguments(context),
         **validation_arguments(context, bool(validating)),
@@ -33,28 +40,30 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
         loss_weights=[1.0, spec.preference.sft_weight] if spec.preference.sft_weight else None,
     )
 
-    def make(watch: MetricsCallback) -> DPOTrainer:
-        return DPOTrainer(
-            model=loaded.model,
-            args=arguments,
-            train_dataset=pairs(context.rows["train"], tokenizer),
-            eval_dataset=validating or None,
-            processing_class=tokenizer,
-            # An adapter that is trained further brings its own configuration; its start is the frozen reference.
-            peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
-            callbacks=[watch],
-        )
+    with score_callbacks(context, bool(validating)) as scoring:
 
-    return run_trainer(make, context)
+        def make(watch: MetricsCallback) -> DPOTrainer:
+            return DPOTrainer(
+                model=loaded.model,
+                args=arguments,
+                train_dataset=pairs(context.rows["train"], tokenizer, spec.system),
+                eval_dataset=validating or None,
+                processing_class=tokenizer,
+                # An adapter that is trained further brings its own configuration; its start is the frozen reference.
+                peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
+                callbacks=[watch, *scoring(watch), *early_stopping(spec, bool(validating))],
+            )
+
+        return run_trainer(make, context)
 
 
-def pairs(rows: list[ScoredRow], tokenizer: Any) -> Dataset:
+def pairs(rows: list[ScoredRow], tokenizer: Any, system: str | None) -> Dataset:
     """Prompt, better and worse answer of each row that holds a pair, as messages."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [
             {
-                "prompt": prompt_messages(row.vibe_for_training),
+                "prompt": prompt_messages(row.vibe_for_training, system),
                 "chosen": completion_messages(pair[0]),
                 "rejected": completion_messages(pair[1]),
                 **({"chat_template_kwargs": options} if options else {}),

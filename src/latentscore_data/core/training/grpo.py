@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
-from latentscore_data.core.scoring.deps import ScorerDeps
-from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
+from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.scoring.rewards import (
     Calibration,
     Ear,
@@ -25,9 +25,9 @@ from latentscore_data.core.scoring.rewards import (
     finite_rewards,
     part_weights,
 )
-from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.training.audit import reference_answers
 from latentscore_data.core.training.chat import prompt_messages, template_options
+from latentscore_data.core.training.choice import open_ear
 from latentscore_data.core.training.context import Say, TrainContext
 from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer
 from latentscore_data.core.training.runs import RunFolder
@@ -56,6 +56,10 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
             num_generations=rollout.generations,
             max_completion_length=context.audit.max_completion_tokens,
             beta=rollout.beta,
+            loss_type=rollout.loss_type,
+            scale_rewards=rollout.scale_rewards,
+            epsilon_high=rollout.epsilon_high,
+            mask_truncated_completions=rollout.mask_truncated_completions,
             temperature=rollout.temperature,
             top_p=rollout.top_p,
             reward_weights=weights,
@@ -63,12 +67,15 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
             chat_template_kwargs=template_options(loaded.tokenizer.chat_template) or None,
         )
 
+        if rollout.constrained:
+            hold_to_schema(context)
+
         def make(watch: MetricsCallback) -> GRPOTrainer:
             return GRPOTrainer(
                 model=loaded.model,
                 reward_funcs=[*functions],
                 args=arguments,
-                train_dataset=prompts(rows),
+                train_dataset=prompts(rows, spec.system),
                 processing_class=loaded.tokenizer,
                 # An adapter that is trained further brings its own configuration; its start is the frozen reference.
                 peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
@@ -78,11 +85,36 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
         return run_trainer(make, context)
 
 
-def prompts(rows: Sequence[ScoredRow]) -> Dataset:
+def hold_to_schema(context: TrainContext) -> None:
+    """Let the model in training generate under the payload's grammar, with the mask that bench and configs decode with.
+
+    Completions are then drawn from q = p * mask / Z, with p the model's distribution and Z the share of p that the grammar
+    allows. The trainer's log-probabilities, its ratios and the KL penalty remain those of p: the gradient is that of
+    log p = log q + log Z - log mask, so a well rewarded answer also raises Z, the probability of the form, and a badly rewarded
+    one lowers it. After SFT Z is near 1 at almost every token and the two agree. The exact gradient, of log q, would need
+    the mask of every token inside the trainer's fused head; TRL 1.16 has no place for it. From a model that does not know
+    the form, train SFT first. Only transformers' generation is held: TRL's vLLM takes regular expressions, no schema.
+    """
+    import torch
+    from transformers import LogitsProcessorList
+
+    loaded = context.loaded
+    decoder = Decoder.of(loaded, context.folder.path.parent)
+    model = loaded.model.get_base_model() if hasattr(loaded.model, "peft_config") else loaded.model
+    generate = model.generate
+
+    def held(*inputs: Any, **options: Any) -> torch.Tensor:
+        processors = [*(options.pop("logits_processor", None) or ()), decoder.mask(decoding_schema())]
+        return generate(*inputs, **options, logits_processor=LogitsProcessorList(processors))
+
+    model.generate = held
+
+
+def prompts(rows: Sequence[ScoredRow], system: str | None) -> Dataset:
     """The noisy wording as the prompt, the original one for the reward."""
     return Dataset.from_list(
         [
-            {"prompt": prompt_messages(row.vibe_for_training), "vibe": row.vibe_original, "row_id": row.row_id}
+            {"prompt": prompt_messages(row.vibe_for_training, system), "vibe": row.vibe_original, "row_id": row.row_id}
             for row in rows
         ]
     )
@@ -175,7 +207,7 @@ def make_book(spec: TrainSpec, rows: Sequence[ScoredRow], say: Say) -> Iterator[
     if spec.rollout.audio_weight == 0:
         yield RewardBook(calibrate("none", [], answers), title_similarity(say))
         return
-    with open_ear(spec) as (name, why, ear):
+    with open_ear(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, ear):
         say(f"audio reward: {name}{f' ({why})' if why else ''}")
         yield RewardBook(measure_scale(name, rows, ear), title_similarity(say), ear)
 
@@ -188,29 +220,6 @@ def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear) -> Calibrati
         heard = ear([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
         known = [value for value in heard if value is not None and math.isfinite(value)]
     return calibrate(scorer, known, reference_answers(rows))
-
-
-@contextlib.contextmanager
-def open_ear(spec: TrainSpec) -> Iterator[tuple[str, str, Ear]]:
-    """(scorer, why this one, how to listen): renders in worker processes, each config once."""
-    if spec.scoring is None:
-        raise InputError("a GRPO spec needs the settings of its scorer", "make it with lsdata train grpo")
-    settings = spec.scoring.model_copy(update={"seconds": spec.rollout.seconds})
-    name, why = resolve_auto(settings) if spec.rollout.scorer == "auto" else (spec.rollout.scorer, "")
-    scorer = make_scorer(name, ScorerDeps(settings))
-    with ScoringService([scorer], settings) as service:
-
-        def ear(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
-            return [_heard(scored_render, scorer.name) for scored_render in service.score_all(pairs)]
-
-        yield name, why, ear
-
-
-def _heard(scored_render: Any, scorer: str) -> float | None:
-    if scored_render.failure is not None:
-        return None
-    score = scored_render.score(scorer)
-    return math.nan if score is None else score.final_score
 
 
 def title_similarity(say: Say) -> Similarity:

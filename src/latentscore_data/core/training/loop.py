@@ -80,9 +80,15 @@ def validation_arguments(context: TrainContext, validating: bool) -> dict[str, A
         "eval_steps": steps_between_checkpoints(context.spec, context.audit.steps),
         "per_device_eval_batch_size": context.spec.per_device,
         "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
+        "metric_for_best_model": f"eval_{context.spec.choose_by.removeprefix('eval_')}",
+        "greater_is_better": context.spec.choose_by == "score",
     }
+
+
+def early_stopping(spec: TrainSpec, validating: bool) -> list[TrainerCallback]:
+    """The callback that ends a run whose validations no longer improve, where the spec asks for one."""
+    patience = spec.checkpoint.early_stopping_patience
+    return [EarlyStoppingCallback(patience)] if validating and patience else []
 
 
 class MetricsCallback(TrainerCallback):
@@ -106,8 +112,7 @@ class MetricsCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         line: Line = {"step": state.global_step, **{name: float(value) for name, value in (logs or {}).items()}}
-        self.history.append(line)
-        self._out.append(line)
+        self.add(line)
         for finding in health(self.history):
             if finding not in self.findings:
                 self.findings.append(finding)
@@ -117,6 +122,11 @@ class MetricsCallback(TrainerCallback):
             reward = f", reward {line['reward']:.3f}" if "reward" in line else ""
             left = self._time_left(state)
             self._say(f"step {state.global_step}/{state.max_steps}, loss {line['loss']:.4f}{reward}{left}")
+
+    def add(self, line: Line) -> None:
+        """Append a line to the run's metrics."""
+        self.history.append(line)
+        self._out.append(line)
 
     def _time_left(self, state: TrainerState) -> str:
         """At the pace since this process took its first step; empty before a second one."""

@@ -9,16 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.errors import InputError, MissingError, require
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
 from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.base.marks import marks_file, read_preferences
 from latentscore_data.core.base.rows import ScoredRow, spread
-from latentscore_data.core.base.settings import DpoSettings, ModalSettings, ScoringSettings, TrainSettings
+from latentscore_data.core.base.settings import (
+    DpoSettings,
+    ModalSettings,
+    PromptsSettings,
+    ScoringSettings,
+    TrainSettings,
+)
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import estimate_run
+from latentscore_data.core.llm.prompts import OWN, own_system
 from latentscore_data.core.training.audit import audit, count_parameters
-from latentscore_data.core.training.base_models import absolute_base, adapter_base, load_tokenizer
+from latentscore_data.core.training.base_models import absolute_base, adapter_base, check_base, load_tokenizer
 from latentscore_data.core.training.preference import marked_pairs, preference_pairs
 from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
 from latentscore_data.core.training.spec import (
@@ -76,6 +83,7 @@ def prepare(
     choices: Choices,
     say: Callable[[str], None] = log.info,
     rows: Rows | None = None,
+    prompts: PromptsSettings = OWN,
 ) -> Prepared:
     """Read the rows (or take ``rows``, by role) and resolve the spec. Nothing is written.
 
@@ -95,7 +103,7 @@ def prepare(
     }
     if choices.kind != "sft":
         choices = replace(choices, adapter=starting_point(settings, choices, workspace, say))
-    spec, origins = build_spec(settings, choices, data, scoring)
+    spec, origins = build_spec(settings, choices, data, scoring, own_system(prompts))
     spec = spec.model_copy(update={"base_model": absolute_base(spec.base_model, workspace.train_dir)})
     for start in (workspace.train_dir / str(spec.adapter) / "final", Path(str(spec.adapter))):
         if (base := adapter_base(start)) is not None:
@@ -225,16 +233,35 @@ def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
 def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
     """A dry run: the resolved spec with each value's origin, the audit of the rows, and the price on Modal.
 
-    Loads the tokenizer and the architecture of the base model, no weights. Raises what training would raise before its
-    first step.
+    Loads the tokenizer and the architecture of the base model, no weights; where they are not here, the plan has neither
+    audit nor price, and names them under ``missing``. Raises what training would raise before its first step.
     """
-    runs = run.folder.path.parent
-    report, _ = audit(run.spec, run.limited_rows(), load_tokenizer(run.spec.base_model, runs=runs))
-    count_parameters(report, run.spec, runs)
-    values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id"}))
-    return {
-        "run_id": run.spec.run_id,
-        "spec": {name: (value, run.origins.get(name, "run")) for name, value in values},
-        "audit": report.to_dict(),
-        "modal": estimate_run(run.spec, report, modal).to_dict(),
+    values = leaves(run.spec.model_dump(mode="json", exclude={"data", "scoring", "run_id", "system"}))
+    prompt = "the package's own" if run.spec.system is None else f"{len(run.spec.system):,} characters"
+    spec = {
+        **{name: (value, run.origins.get(name, "run")) for name, value in values},
+        "system prompt": (prompt, "default" if run.spec.system is None else "prompts"),
     }
+    found: dict[str, Any] = {"run_id": run.spec.run_id, "spec": spec, "audit": {}, "modal": {}, "missing": []}
+    runs = run.folder.path.parent
+    try:
+        report, _ = audit(run.spec, run.limited_rows(), load_tokenizer(run.spec.base_model, runs=runs))
+        count_parameters(report, run.spec, runs)
+    except MissingError as error:
+        return {**found, "missing": [str(error)]}
+    return {**found, "audit": report.to_dict(), "modal": estimate_run(run.spec, report, modal).to_dict()}
+
+
+def plan_without_rows(settings: TrainSettings, choices: Choices, error: MissingError, runs: Path) -> dict[str, Any]:
+    """The plan of a run that has nothing to train on: its values with their origins, and all that is missing."""
+    train, origins = effective_settings(settings, choices)
+    missing = [str(error)]
+    try:
+        require("transformers", "ml", "training")
+        check_base(train.base_model, runs=runs)
+    except MissingError as other:
+        missing.append(str(other))
+    other_kinds = {"sft", "grpo", "dpo"} - {choices.kind}
+    values = leaves(train.model_dump(mode="json", exclude={"skip", "recipes", "on", "modal", *other_kinds}))
+    spec = {name: (value, origins.get(name, "default")) for name, value in values}
+    return {"run_id": choices.run_id, "spec": spec, "audit": {}, "modal": {}, "missing": missing}

@@ -165,7 +165,7 @@ def adapter_base_name(spec: TrainSpec, folder: RunFolder) -> str:
 
 
 def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The run in a few numbers: first and last loss, best validation loss, reward at either end; all of them finite."""
+    """The run in a few numbers: first and last loss, best validation loss and score, reward at either end; all of them finite."""
     found: dict[str, float] = {}
     for name in ("loss", "reward", "entropy"):
         values = finite(history, name)
@@ -177,6 +177,8 @@ def figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
                 found[f"last_{name}"] = sum(values[-tail:]) / tail
     if validated := finite(history, "eval_loss"):
         found["best_eval_loss"] = min(validated)
+    if scored := finite(history, "eval_score"):
+        found["best_eval_score"] = max(scored)
     found["steps"] = max((line["step"] for line in history), default=0)
     return found
 

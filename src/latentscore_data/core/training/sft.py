@@ -6,14 +6,20 @@ from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig
-from transformers import EarlyStoppingCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
+from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext
-from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
+from latentscore_data.core.training.loop import (
+    MetricsCallback,
+    common_arguments,
+    early_stopping,
+    run_trainer,
+    validation_arguments,
+)
 from latentscore_data.core.training.spec import TrainSpec
 
 
@@ -28,30 +34,30 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
         completion_only_loss=True,
         packing=False,
     )
-    patience = spec.checkpoint.early_stopping_patience
-    stopping = [EarlyStoppingCallback(patience)] if validating and patience else []
 
-    def make(watch: MetricsCallback) -> SFTTrainer:
-        return SFTTrainer(
-            model=context.loaded.model,
-            args=arguments,
-            train_dataset=examples(rows["train"], tokenizer),
-            eval_dataset=examples(rows["val"], tokenizer) if validating else None,
-            processing_class=tokenizer,
-            peft_config=lora_config(spec),
-            callbacks=[watch, *stopping],
-        )
+    with score_callbacks(context, bool(validating)) as scoring:
 
-    return run_trainer(make, context)
+        def make(watch: MetricsCallback) -> SFTTrainer:
+            return SFTTrainer(
+                model=context.loaded.model,
+                args=arguments,
+                train_dataset=examples(rows["train"], tokenizer, spec.system),
+                eval_dataset=examples(rows["val"], tokenizer, spec.system) if validating else None,
+                processing_class=tokenizer,
+                peft_config=lora_config(spec),
+                callbacks=[watch, *scoring(watch), *early_stopping(spec, validating)],
+            )
+
+        return run_trainer(make, context)
 
 
-def examples(rows: list[ScoredRow], tokenizer: Any) -> Dataset:
+def examples(rows: list[ScoredRow], tokenizer: Any, system: str | None) -> Dataset:
     """Prompt and completion as messages; only the completion is learned."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [
             {
-                "prompt": prompt_messages(row.vibe_for_training),
+                "prompt": prompt_messages(row.vibe_for_training, system),
                 "completion": completion_messages(row.config_payload or {}),
                 **({"chat_template_kwargs": options} if options else {}),
             }

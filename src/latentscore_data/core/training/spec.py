@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -57,6 +57,8 @@ class TrainSpec(BaseModel):
     """GRPO and DPO go on from this run (an id) or adapter (a folder); ``None`` starts from the base model."""
     data: dict[str, DataFact]
     """Rows by role: ``train`` and, where there are any, ``val``."""
+    system: str | None = None
+    """The system message before each vibe (``prompts.system``, with its examples); None for the package's own."""
     max_tokens: int | None = None
     limit: int | None = None
     seed: int = 0
@@ -66,6 +68,8 @@ class TrainSpec(BaseModel):
     batch: BatchSettings
     lora: LoraSettings
     checkpoint: CheckpointSettings
+    choose_by: Literal["score", "eval_loss"] = "eval_loss"
+    choose_rows: int = 32
     grpo: GrpoSettings | None = None
     dpo: DpoSettings | None = None
     scoring: ScoringSettings | None = None
@@ -146,6 +150,14 @@ def preset(name: str) -> dict[str, Any]:
     return members[member]
 
 
+def kind_of_sweep(kind: str, group: str) -> Kind:
+    """``kind`` itself, or that of a family which is named after one; else ``sft``. Raises :class:`InputError`."""
+    named = kind or next((known for known in get_args(Kind) if group.startswith(f"{known}_")), "sft")
+    if named not in get_args(Kind):
+        raise InputError(f"{kind!r} is no kind of training", f"kinds are {', '.join(get_args(Kind))}")
+    return cast("Kind", named)
+
+
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """``KEY=VALUE`` texts as values: numbers, true, false and lists as in TOML, everything else as text."""
     values: dict[str, Any] = {}
@@ -206,7 +218,11 @@ def effective_settings(
 
 
 def build_spec(
-    settings: TrainSettings, choices: Choices, data: Mapping[str, DataFact], scoring: ScoringSettings
+    settings: TrainSettings,
+    choices: Choices,
+    data: Mapping[str, DataFact],
+    scoring: ScoringSettings,
+    system: str | None = None,
 ) -> tuple[TrainSpec, Origins]:
     """The spec of one run and where each value came from. Raises :class:`InputError`, also for batches that do not
     divide (naming the nearest that do)."""
@@ -218,6 +234,7 @@ def build_spec(
         method=train.method or "lora",
         adapter=choices.adapter,
         data=dict(data),
+        system=system,
         max_tokens=train.max_tokens,
         limit=train.limit,
         seed=train.seed,
@@ -227,9 +244,11 @@ def build_spec(
         batch=train.batch,
         lora=train.lora,
         checkpoint=train.checkpoint,
+        choose_by="eval_loss" if is_grpo else train.choose_by or "eval_loss",
+        choose_rows=train.choose_rows,
         grpo=train.grpo if is_grpo else None,
         dpo=train.dpo if choices.kind == "dpo" else None,
-        scoring=scoring if is_grpo else None,
+        scoring=scoring if is_grpo or train.choose_by == "score" else None,
     )
     check_batches(spec)
     return spec.model_copy(update={"run_id": choices.run_id or _run_id(spec)}), origins

@@ -32,6 +32,13 @@ class Decoder:
         self._name, self._runs = name, runs
         self._grammars: dict[str, Any] = {}
 
+    @classmethod
+    def of(cls, loaded: Loaded, runs: Path) -> Decoder:
+        """A decoder of a model in memory, such as one that is being trained."""
+        decoder = cls("the model that is trained", runs, "answers of a model in training")
+        decoder.loaded = loaded
+        return decoder
+
     @cached_property
     def loaded(self) -> Loaded:
         device = pick_device("auto")
@@ -72,11 +79,16 @@ class Decoder:
             )
         return self._grammars[text]
 
+    def mask(self, schema: dict[str, Any]) -> Any:
+        """A logits processor that only lets tokens of the schema through. It has a state: one for each ``generate``."""
+        from xgrammar.contrib.hf import LogitsProcessor
+
+        return LogitsProcessor(self._grammar(schema))
+
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
         """Decode the prompts as one batch. Each row draws from its own seed, whoever is in the batch with it."""
         import torch
         from transformers import LogitsProcessorList, StoppingCriteriaList
-        from xgrammar.contrib.hf import LogitsProcessor
 
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
         options = template_options(tokenizer.chat_template)
@@ -86,8 +98,7 @@ class Decoder:
         ]
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         length, schema = batch["input_ids"].shape[1], prompts[0].schema
-        # A grammar's matcher has a state, so each call needs its own.
-        processors: list[Any] = [LogitsProcessor(self._grammar(schema))] if schema is not None else []
+        processors: list[Any] = [self.mask(schema)] if schema is not None else []
         if any(prompt.temperature > 0 for prompt in prompts):
             processors.append(_Draws(prompts))
         # What cannot become a JSON object any more need not be written to its end.

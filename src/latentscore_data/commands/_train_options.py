@@ -1,0 +1,156 @@
+"""The options that the commands of ``lsdata train`` share, and the way from them to settings and choices."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from latentscore_data.commands._options import OnOption, SeedOption, YesOption, complete_run, load
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.stages.train import trust_reward
+from latentscore_data.core.training.spec import Choices, Kind
+
+WHAT = "What is trained"
+WHERE = "Where it runs"
+JUDGE = "Is it any better"
+
+RECIPES: dict[Kind, str] = {
+    "sft": """Fine-tune a base model on the SFT-Train rows.
+
+    Examples:
+
+        lsdata train sft --base-model tiny-random
+        lsdata train sft --preset lora_rank:r64 --set optim.epochs=2
+    """,
+    "grpo": """Reinforce a model on the GRPO rows with the weighted reward: form, fields, sound and title.
+
+    Examples:
+
+        lsdata train grpo --base-model tiny-random --max-steps 10
+        lsdata train grpo --adapter sft-gemma-3-270m-it-1a2b3c4d --preset grpo_beta:b0.08
+    """,
+    "dpo": """Teach a model to prefer the best candidate of each GRPO row to its worst one.
+
+    Examples:
+
+        lsdata train dpo --base-model tiny-random --max-steps 10
+        lsdata train dpo --adapter sft-gemma-3-270m-it-1a2b3c4d --set dpo.margin=1.5
+    """,
+}
+"""The help of each recipe's command."""
+
+SETTING_FLAGS: dict[str, Any] = {
+    "base_model": Annotated[
+        str | None,
+        typer.Option(help="gemma3-270m, qwen3-600m, tiny-random, a hub id, folder, GGUF or run.", rich_help_panel=WHAT),
+    ],
+    "max_steps": Annotated[
+        int | None, typer.Option(help="Train for exactly this many steps.", min=1, rich_help_panel=WHAT)
+    ],
+    "limit": Annotated[
+        int | None, typer.Option("--limit", help="Use at most this many rows, from the start.", min=1)
+    ],
+    "seed": SeedOption,
+    "on": OnOption,
+    "gpu": Annotated[
+        str | None,
+        typer.Option(help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE),
+    ],
+    "max_cost": Annotated[
+        float | None,
+        typer.Option(
+            help="Cap in US dollars on the whole run: containers that could exceed it are refused beforehand.",
+            min=0,
+            rich_help_panel=WHERE,
+        ),
+    ],
+}  # fmt: skip
+"""By the setting in ``train`` that each overrides."""
+
+SECTION_OF = {"max_steps": "optim", "gpu": "modal", "max_cost": "modal"}
+"""Those of them whose setting lies in a section of its own."""
+
+ADAPTER_FLAG: dict[str, Any] = {
+    "adapter": Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|PATH",
+            help="Go on from this run or adapter (default: the newest SFT run; none for the base model).",
+            rich_help_panel=WHAT,
+            autocompletion=complete_run,
+        ),
+    ],
+}
+
+PRESET_FLAG: dict[str, Any] = {
+    "presets": Annotated[
+        list[str] | None,
+        typer.Option("--preset", help="FAMILY:NAME, such as lora_rank:r32.", rich_help_panel=WHAT),
+    ],
+}
+
+CHOICE_FLAGS: dict[str, Any] = {
+    "overrides": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any training value: optim.learning_rate=1e-4.", rich_help_panel=WHAT
+        ),
+    ],
+    "run_id": Annotated[str | None, typer.Option(help="Name of the run (default: made from its spec).")],
+}
+"""By the field of :class:`Choices` that each fills, as ``ADAPTER_FLAG`` and ``PRESET_FLAG``."""
+
+START_FLAGS: dict[str, Any] = {
+    "resume": Annotated[str | None, typer.Option(help="auto goes on from the newest checkpoint; never begins again.")],
+    "force": Annotated[bool, typer.Option("--force", help="Go on although the spec has changed.")],
+    "yes": YesOption,
+}
+
+REMOTE_AND_JUDGE_FLAGS: dict[str, Any] = {
+    "detach": Annotated[
+        bool, typer.Option("--detach", help="Start on Modal and return; see train status.", rich_help_panel=WHERE)
+    ],
+    "evaluate": Annotated[
+        bool,
+        typer.Option("--evaluate", help="Then compare it with its base, random and look-up.", rich_help_panel=JUDGE),
+    ],
+    "require_improvement": Annotated[
+        bool,
+        typer.Option("--require-improvement", help="Fail (5) unless it beats all of them.", rich_help_panel=JUDGE),
+    ],
+}
+"""By the field of :class:`StartOptions` that each fills, as ``START_FLAGS``."""
+
+TRUST_FLAG: dict[str, Any] = {
+    "trust_settings": Annotated[
+        bool, typer.Option("--trust-settings", help="Run a reward that is a file or module named in the settings file.")
+    ],
+}
+
+
+def settings_and_choices(
+    kind: Kind, wanted: dict[str, Any], chosen: dict[str, Any], dry_run: bool
+) -> tuple[Settings, Choices]:
+    """The settings with the flags of :data:`SETTING_FLAGS` in their places, and what this run was asked for.
+
+    Raises :class:`InputError` when a GPU is named for a run on this machine (a dry run may ask for its price), for a
+    reward in code that only the settings file names, and for an adapter under SFT.
+    """
+    trusted = chosen.pop("trust_settings", False)
+    train: dict[str, Any] = {}
+    for name, value in wanted.items():
+        section = SECTION_OF.get(name)
+        (train.setdefault(section, {}) if section else train)[name] = value
+    settings = load(train=train)
+    if "gpu" in wanted and settings.train.on == "here" and not dry_run:
+        raise InputError(
+            "--gpu is for remote runs",
+            "add --on modal; here a GPU is taken where there is one (--set device=cuda insists)",
+        )
+    if kind == "sft" and "adapter" in chosen:
+        raise InputError("--adapter is for GRPO and DPO", "SFT starts from --base-model, which may be a run")
+    if kind == "grpo":
+        trust_reward(settings, trusted)
+    return settings, Choices(kind, **chosen)

@@ -1,0 +1,172 @@
+"""The checkpoint by its sound: at each validation some rows are answered, rendered and scored, and the best score is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from latentscore.config import parse_payload
+from latentscore.errors import InvalidConfigError
+from latentscore.labels import FIELDS
+from latentscore.prompt import decoding_schema
+from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.llm.local.decoder import Decoder
+from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
+from latentscore_data.core.scoring.rewards import Ear
+from latentscore_data.core.scoring.service import ScoringService
+from latentscore_data.core.training.audit import COMPLETION_ROOM
+from latentscore_data.core.training.chat import prompt_messages
+from latentscore_data.core.training.context import TrainContext
+from latentscore_data.core.training.loop import MetricsCallback
+
+UNPLAYABLE = -1.0
+"""The score of an answer that cannot be rendered: the lowest cosine there is."""
+
+AT_ONCE = 8
+SECONDS = 5.0
+"""Seconds of audio rendered per validation answer, as for a GRPO completion."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to the validation rows: payloads (None where none could be read), and the share that was valid
+    without the grammar's help."""
+
+    payloads: list[dict[str, Any] | None]
+    valid: float
+
+
+class ScoreCallback(TrainerCallback):
+    """Adds ``eval_score``, ``eval_valid`` and ``eval_label_entropy`` to the metrics of each validation.
+
+    The trainer compares checkpoints by what stands in the metrics when this callback returns, so it comes before the one
+    that stops early.
+    """
+
+    def __init__(self, context: TrainContext, ear: Ear, watch: MetricsCallback) -> None:
+        self._context, self._ear, self._watch = context, ear, watch
+        self._rows = context.rows["val"][: context.spec.choose_rows]
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        found = answer_rows(self._context, self._rows)
+        pairs = [(row.vibe_original, p["config"]) for row, p in zip(self._rows, found.payloads, strict=True) if p]
+        heard = iter(self._ear(pairs) if pairs else [])
+        scores = [_playable(next(heard)) if payload else UNPLAYABLE for payload in found.payloads]
+        line = {
+            "eval_score": sum(scores) / len(scores),
+            "eval_valid": found.valid,
+            "eval_label_entropy": label_entropy([payload["config"] for payload in found.payloads if payload]),
+        }
+        if metrics is not None:
+            metrics.update(line)
+        self._context.watching.say(
+            f"step {state.global_step}: score {line['eval_score']:.3f}, {found.valid:.0%} valid without the grammar, "
+            f"label entropy {line['eval_label_entropy']:.2f} of 1"
+        )
+        self._watch.add({"step": state.global_step, **line})
+
+
+def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
+    """One greedy answer to each row: free, and where that is not a payload once more under the schema's grammar."""
+    loaded = context.loaded
+    decoder = Decoder.of(loaded, context.folder.path.parent)
+    room = math.ceil(COMPLETION_ROOM * context.audit.answer_tokens["max"])
+    prompts = [Prompt(prompt_messages(row.vibe_for_training, context.spec.system), room) for row in rows]
+    training = loaded.model.training
+    loaded.model.eval()
+    try:
+        payloads = [_payload(text) for text in _written(decoder, prompts)]
+        broken = [at for at, payload in enumerate(payloads) if payload is None]
+        schema = decoding_schema()
+        held = _written(decoder, [replace(prompts[at], schema=schema) for at in broken])
+    finally:
+        loaded.model.train(training)
+    for at, text in zip(broken, held, strict=True):
+        payloads[at] = _payload(text)
+    return Answers(payloads, 1 - len(broken) / len(rows))
+
+
+def _written(decoder: Decoder, prompts: Sequence[Prompt]) -> Iterator[str]:
+    for start in range(0, len(prompts), AT_ONCE):
+        yield from (written.text for written in decoder.write(prompts[start : start + AT_ONCE]))
+
+
+def _payload(text: str) -> dict[str, Any] | None:
+    try:
+        return parse_payload(json.loads(text, strict=False)).model_dump(mode="json")
+    except (ValueError, RecursionError, InvalidConfigError):
+        return None
+
+
+def _playable(score: float | None) -> float:
+    return score if score is not None and math.isfinite(score) else UNPLAYABLE
+
+
+def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
+    """Mean over the fields of the entropy of their labels, as a share of the largest that so many configs can have.
+
+    0 when all configs are equal, 1 when the labels are spread evenly: a model whose answers have collapsed shows here.
+    """
+    if len(configs) < 2:
+        return 0.0
+    shares: list[float] = []
+    for name, spec in FIELDS.items():
+        counts = Counter(str(config.get(name)) for config in configs)
+        bits = -sum(count / len(configs) * math.log2(count / len(configs)) for count in counts.values())
+        shares.append(bits / math.log2(min(len(spec.labels), len(configs))))
+    return sum(shares) / len(shares)
+
+
+@contextlib.contextmanager
+def score_callbacks(
+    context: TrainContext, validating: bool
+) -> Iterator[Callable[[MetricsCallback], list[TrainerCallback]]]:
+    """What makes the callback that scores validation answers, with its renderers running; none where the spec chooses by the loss."""
+    if not validating or context.spec.choose_by != "score":
+        yield lambda _: []
+        return
+    with open_ear(context.spec.scoring, "auto", SECONDS) as (name, why, ear):
+        context.watching.say(f"the checkpoint is chosen by {name}{f' ({why})' if why else ''}")
+        context.folder.note(choice_scorer=name)
+        yield lambda watch: [ScoreCallback(context, ear, watch)]
+
+
+@contextlib.contextmanager
+def open_ear(scoring: ScoringSettings | None, scorer: str, seconds: float) -> Iterator[tuple[str, str, Ear]]:
+    """(scorer, why this one, how to listen): renders in worker processes, each config once."""
+    if scoring is None:
+        raise InputError("the spec of this run holds no settings of scorers", "make it with lsdata train")
+    settings = scoring.model_copy(update={"seconds": seconds})
+    name, why = resolve_auto(settings) if scorer == "auto" else (scorer, "")
+    made = make_scorer(name, ScorerDeps(settings))
+    with ScoringService([made], settings) as service:
+
+        def ear(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
+            return [_heard(scored_render, made.name) for scored_render in service.score_all(pairs)]
+
+        yield name, why, ear
+
+
+def _heard(scored_render: Any, scorer: str) -> float | None:
+    if scored_render.failure is not None:
+        return None
+    score = scored_render.score(scorer)
+    return math.nan if score is None else score.final_score
