@@ -43,7 +43,7 @@ from latentscore_data.core.scoring.registry import make_scorer
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.search.method import Foresight, Method
 from latentscore_data.core.search.prior import Prior, make_prior, named_fields, share_kept
-from latentscore_data.core.search.report import _interval
+from latentscore_data.core.search.report import interval as bootstrap
 from latentscore_data.core.search.searcher import NO_VIBE, Searcher, one_thread
 from latentscore_data.core.search.space import SIZES, STARTS, Codes, Floats, drawn, encode, in_order, mixed
 from latentscore_data.core.search.surrogate import Surrogate
@@ -328,7 +328,7 @@ def by_catcma(prior: Prior, truth: Objective, starts: Codes, vibe: str) -> Float
 
 
 def interval(values: np.ndarray) -> str:
-    low, high = _interval(values, [str(at) for at in range(len(values))])
+    low, high = bootstrap(values, [str(at) for at in range(len(values))])
     return "" if low is None else f"[{low:+.3f}, {high:+.3f}]"
 
 

@@ -74,6 +74,7 @@ REFUSED = (
     ("train", "sft", "--base-model", "tiny-random"),
     ("train", "grpo", "--base-model", "tiny-random"),
     ("train", "sweep", "lora_rank", "--base-model", "tiny-random"),
+    ("improve", "--base-model", "tiny-random"),
     ("train", "attach", "some-run"),
     ("train", "fetch", "some-run"),
     ("train", "check"),

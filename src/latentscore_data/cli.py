@@ -47,6 +47,11 @@ COMMANDS = {
         "configs", STAGES, "Ask a model for N configs per vibe, render and score them, and keep the best."
     ),
     "train": Entry("train", STAGES, "Rows to a model: SFT, GRPO and ablations, here or on Modal."),
+    "improve": Entry(
+        "improve",
+        STAGES,
+        "Improve a model in rounds: it answers the GRPO vibes, the best answers train the next one, a judge decides.",
+    ),
     "bench": Entry(
         "bench",
         STAGES,

@@ -22,7 +22,7 @@ from latentscore_data.core.compute.modal import ModalError, RemoteRunError, chec
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
-from latentscore_data.core.training.prepare import check_lengths, plan, prepare, training_files
+from latentscore_data.core.training.prepare import Rows, check_lengths, plan, prepare, training_files
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
 from latentscore_data.core.training.spec import Choices, effective_settings
@@ -80,16 +80,16 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
 run_stage_for_chain = run_train
 
 
-def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
-    """Prepare one run, train it here or on Modal, and say what came out."""
+def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None) -> Summary:
+    """Prepare one run, train it here or on Modal, and say what came out. ``rows`` replace those of the workspace."""
     workspace, on_modal = Workspace(settings.paths.root), settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
-    run = prepare(settings.train, settings.scoring, workspace, choices, say=say)
+    run = prepare(settings.train, settings.scoring, workspace, choices, say=say, rows=rows)
     if on_modal:
         remote.require_modal()
         check_lengths(run, say)
-        _agree(settings, how, runs=1)
+        agree(settings, how, runs=1)
     open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
     run.write_data()
     was_done = run.folder.done
@@ -107,7 +107,7 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summar
     return summary
 
 
-def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
+def agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
     modal = settings.train.modal
     cap = check_cap(modal, modal.gpu, runs)
@@ -215,7 +215,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
     runs = members(family, choices)
     folders = {name: prepare(settings.train, settings.scoring, workspace, run).folder for name, run in runs.items()}
     if settings.train.on == "modal":
-        _agree(settings, how, runs=len(runs))
+        agree(settings, how, runs=len(runs))
         how = replace(how, yes=True)
     path = table_file(workspace.train_dir, choices.kind, family)
     records: dict[str, dict[str, Any]] = {}
