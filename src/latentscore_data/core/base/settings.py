@@ -294,7 +294,9 @@ class SearchSettings(Section):
     """What a config costs, in score units, whose labels neither the candidates nor the map's neighbours have; a config shares the
     cost by its fields. Low values please the guide, high values stay near to what the model and people chose."""
     neighbours: int = Field(default=6, ge=0, le=40)
-    """Starts from the map: the configs of this many nearest vibes."""
+    """Starts from the map: the configs of this many nearest vibes of the bundled starter set, and of search.map."""
+    map: Path | None = None
+    """An exported map whose nearest vibes are starts, too; it must name the embedder that made it."""
     chance: int = Field(default=4, ge=0)
     """Starts by chance, drawn by the prior."""
     batch: int = Field(default=12, ge=1, le=1024)

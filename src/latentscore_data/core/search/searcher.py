@@ -12,12 +12,12 @@ import numpy as np
 
 from latentscore import random_config
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.seeds import rng_for
+from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoringService
-from latentscore_data.core.scoring.types import EmbeddingScorer
-from latentscore_data.core.search.space import encode
-from latentscore_data.core.search.surrogate import Surrogate
+from latentscore_data.core.scoring.types import EmbeddingScorer, Vectors
+from latentscore_data.core.search.space import Codes, encode
+from latentscore_data.core.search.surrogate import START, SURROGATE_VERSION, Surrogate
 from latentscore_data.core.search.vibe_search import Found, VibeSearch
 
 SEARCH_VERSION = 1
@@ -84,7 +84,7 @@ class Searcher:
         if len(held) < FEWEST:
             say(f"search: no surrogate, because only {len(held)} configs have vectors ({FEWEST} are needed)")
             return
-        fitted = Surrogate.fit(encode([config for config, _ in held]), np.stack([v for _, v in held]).astype(float))
+        fitted = self._fitted(encode([config for config, _ in held]), np.stack([v for _, v in held]))
         self.r2 = fitted.r2
         if fitted.r2 >= self.settings.surrogate_min_r2:
             self.surrogate = fitted
@@ -93,6 +93,17 @@ class Searcher:
             f"search: no surrogate, because its R2 of {fitted.r2:.2f} is below search.surrogate_min_r2 "
             f"({self.settings.surrogate_min_r2:g})"
         )
+
+    def _fitted(self, codes: Codes, vectors: Vectors) -> Surrogate:
+        """The surrogate of these configs and vectors; its weights are fitted once and kept in the score cache."""
+        kind, key = f"surrogate-{SURROGATE_VERSION}", digest(codes.tobytes().hex(), vectors.tobytes().hex())
+        known = self.service.cache.vector(kind, key)
+        whole = known is not None and known.size % len(START) == 0
+        weights = known.astype(float).reshape(-1, len(START)) if known is not None and whole else None
+        fitted = Surrogate.fit(codes, vectors.astype(float), weights)
+        if weights is None:
+            self.service.cache.keep_vector(kind, key, fitted.weights.astype(np.float32))
+        return fitted
 
     def search(self, vibe: str, model: Sequence[Config]) -> VibeSearch:
         """The search for one vibe, from its valid payloads."""
