@@ -58,8 +58,10 @@ def test_each_round_learns_from_the_best_answers_and_the_judge_compares_the_mode
 
 
 @pytest.mark.usefixtures("fakes")
-def test_the_rounds_end_where_the_judge_disagrees(rows: Workspace) -> None:
+def test_the_rounds_end_where_the_judge_disagrees(rows: Workspace, lsdata_here: Lsdata) -> None:
     summary = make_rounds(rows.root, judge="quiet")
+    shown = lsdata_here("status", "--root", str(rows.root)).stdout
+    assert "improve r: round 1, best tiny-random (quiet -0.1); quiet is not better" in " ".join(shown.split())
     assert summary.details["best"] == "tiny-random"
     assert "quiet is not better in round 1 than in round 0" in summary.details["stopped"]
     assert len(summary.details["rounds"]) == 2

@@ -23,12 +23,12 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.openrouter_prices import fetch_list, newest_list
 from latentscore_data.core.scoring.clap import clap_missing
-from latentscore_data.core.stages.base import STAGES, stage_named
+from latentscore_data.core.stages.base import BY_HAND, STAGES, stage_named
 from latentscore_data.core.vibes.dedupe import minilm_missing
 
 
 def _stages() -> list[str]:
-    return list(STAGES)
+    return [*STAGES, *BY_HAND]
 
 
 def doctor(

@@ -20,6 +20,7 @@ from latentscore_data.core.llm.batches.state import FILE_NAME, in_json, open_bat
 from latentscore_data.core.stages.base import STAGES, Stage, stage_named
 from latentscore_data.core.stages.chain import sample_flags
 from latentscore_data.core.stages.configs import winners
+from latentscore_data.core.stages.improve import known_rounds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,12 +50,15 @@ def status(
     workspace = Workspace(settings.paths.root)
     stages = look(settings, workspace)
     money = money_spent(workspace)
+    rounds = known_rounds(workspace)
     batches = open_batches(workspace.llm_cache.with_name(FILE_NAME))
     if OUTPUT.json:
         found = {"root": str(workspace.root), "stages": [stage.to_dict() for stage in stages], "money": money}
+        found["improve"] = rounds
         print_json({**found, "batches": [in_json(batch) for batch in batches]})
         return
     show_status(workspace, stages, money)
+    show_rounds(rounds)
     show_batches(batches)
 
 
@@ -132,6 +136,15 @@ def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
     if begun := len(folders) - finished:
         why.append(f"{begun} begun: run the same command again to go on")
     return "begun" if begun else "finished", why
+
+
+def show_rounds(rounds: list[dict[str, Any]]) -> None:
+    """A line for each command improve: how far it is and which model is the best."""
+    for one in rounds:
+        made = len(one["rounds"]) - 1
+        judge = next(line[one["judge"]] for line in one["rounds"] if line["model"] == one["best"])
+        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one['stopped'] or 'can go on'}"
+        console().print(clean(line))
 
 
 def money_spent(workspace: Workspace) -> dict[str, Any]:

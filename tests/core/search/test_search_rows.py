@@ -205,7 +205,12 @@ def test_the_nearest_vibes_of_an_exported_map_are_starts(root: Path, tmp_path: P
     rows = [("a lamp, number 1", "infinite"), ("thunder", "none")]
     vectors = words.embed([vibe for vibe, _ in rows])
     lines = [
-        {"vibe_original": vibe, "embedding": vector.tolist(), "embedding_model": words.fingerprint, **make_payload(echo=echo)}
+        {
+            "vibe_original": vibe,
+            "embedding": vector.tolist(),
+            "embedding_model": words.fingerprint,
+            **make_payload(echo=echo),
+        }
         for (vibe, echo), vector in zip(rows, vectors, strict=True)
     ]
     path = tmp_path / "map.jsonl"

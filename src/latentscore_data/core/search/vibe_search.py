@@ -55,7 +55,8 @@ class Found:
 class VibeSearch:
     """Ask for payloads to render and tell what came of them, until :meth:`ask` returns none.
 
-    ``model`` are the valid payloads of the vibe's candidates. What is asked for depends on the arguments and on the scores,
+    ``model`` are the valid payloads of the vibe's candidates; ``held`` fields cost as much to change from the first of them
+    as fields that the vibe names. What is asked for depends on the arguments and on the scores,
     not on time or on what else runs.
     """
 
@@ -67,13 +68,15 @@ class VibeSearch:
         settings: SearchSettings,
         surrogate: Surrogate | None = None,
         vector: Callable[[Payload], Vectors | None] | None = None,
+        held: Sequence[str] = (),
     ) -> None:
         self._vibe, self._guide, self._settings = vibe, guide, settings
         self._surrogate, self._vector = surrogate, vector
         self._near = near_payloads(vibe, settings)
         prior = make_prior(
-            vibe, [one["config"] for one in model], [one["config"] for one in self._near], settings.keep, settings.near
-        )
+            vibe, [one["config"] for one in model], [one["config"] for one in self._near], settings.keep, settings.near,
+            {name: frozenset({model[0]["config"][name]}) for name in held},
+        )  # fmt: skip
         self.found = Found(prior)
         self._method = Method(prior, rng_for("search", settings.seed, vibe))
         self._model = list(model)

@@ -20,6 +20,7 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate, cap_usd
+from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.candidate_generation import VibeRows
 from latentscore_data.core.export.pictures import panels
@@ -29,6 +30,7 @@ from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.configs import paid_scorers, remote_estimates, run_generate, run_score
 from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
 from latentscore_data.core.stages.train import StartOptions, agree, train_one
@@ -404,3 +406,11 @@ def preflight(settings: Settings) -> list[LsdataError]:
     except LsdataError as error:
         return [error]
     return []
+
+
+def run_stage(settings: Settings, *, yes: bool) -> Summary:
+    """The rounds of the settings, here or where ``train.on`` says."""
+    return run_improve(Rounds(settings, yes=yes), make_executor(settings.train.on, settings, say))
+
+
+STAGE = Stage("improve", lambda settings, workspace: [], preflight, run_stage)
