@@ -58,6 +58,18 @@ def test_each_round_learns_from_the_best_answers_and_the_judge_compares_the_mode
 
 
 @pytest.mark.usefixtures("fakes")
+def test_preference_rounds_go_on_from_the_model_before_with_best_against_worst(rows: Workspace) -> None:
+    make_rounds(rows.root, method="dpo")
+    specs = [json.loads((rows.train_dir / f"r-round-{n}" / "spec.json").read_text()) for n in (1, 2)]
+    assert [(spec["kind"], spec["adapter"], spec["base_model"]) for spec in specs] == [
+        ("dpo", None, "tiny-random"), ("dpo", "r-round-1", "tiny-random"),
+    ]  # fmt: skip
+    for row in read_rows(rows.train_dir / "r-round-2" / "data" / "train.jsonl", ScoredRow):
+        better, worse = ((candidate or {})["config"]["echo"] for candidate in row.config_candidates)
+        assert (better, worse) == rounds_fakes.ECHOES[2:0:-1]
+
+
+@pytest.mark.usefixtures("fakes")
 def test_the_rounds_end_where_the_judge_disagrees(rows: Workspace, lsdata_here: Lsdata) -> None:
     summary = make_rounds(rows.root, judge="quiet")
     shown = lsdata_here("status", "--root", str(rows.root)).stdout

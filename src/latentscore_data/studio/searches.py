@@ -33,7 +33,7 @@ class _Running:
 class Searches:
     """The searches of all pages, by a random name. Methods block for a moment and belong into a thread.
 
-    The surrogate is used where ``lsdata configs --search`` or an earlier run has fitted it for this workspace: fitting takes a
+    The surrogate is used where ``lsdata configs --search N`` or an earlier run has fitted it for this workspace: fitting takes a
     minute, and nobody waits that long at a page.
     """
 
