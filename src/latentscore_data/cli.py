@@ -46,7 +46,7 @@ COMMANDS = {
     "configs": Entry(
         "configs", STAGES, "Ask a model for N configs per vibe, render and score them, and keep the best."
     ),
-    "train": Entry("train", STAGES, "Rows to a model: SFT, GRPO and ablations, here or on Modal."),
+    "train": Entry("train", STAGES, "Rows to a model: SFT, GRPO, DPO and ablations, here or on Modal."),
     "improve": Entry(
         "improve",
         STAGES,
