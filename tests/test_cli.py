@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,26 @@ def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[
     print_summary(Summary("configs", details={"best_of": 4}))
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("dataset:config_payload", "my_model", "best of"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["configs", "--split", "TRAIN"], "--split: input should be"),
+        (["bench", "--source", "oracle:me"], "unknown source oracle:me"),
+        (["export", "map", "--embedder", "glove"], "glove"),
+    ],
+)
+def test_the_first_error_is_about_what_was_typed(lsdata_here: Lsdata, root: Path, typed: list[str], said: str) -> None:
+    (root / ".exports" / "map-text").mkdir(parents=True)
+    (root / ".exports" / "map-text" / "mine.txt").write_text("x")
+    result = lsdata_here(*typed, "--root", str(root))
+    assert result.returncode in (2, 3)
+    assert said in result.stderr.splitlines()[-2]
+
+
+@pytest.mark.parametrize("command", [[], ["configs"], ["export"], ["export", "dataset"], ["train", "sft"]])
+def test_help_on_a_narrow_terminal_cuts_nothing_off(lsdata: Lsdata, command: list[str]) -> None:
+    shown = lsdata(*command, "--help", env={"COLUMNS": "50"}).stdout
+    assert "…" not in shown
+    assert not any(re.search(r"\w\.\.\.$", line) for line in shown.splitlines() if not line.startswith("Usage"))

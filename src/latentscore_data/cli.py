@@ -8,8 +8,9 @@ import importlib
 import inspect
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from latentscore_data import __version__
 from latentscore_data.commands._globals import Globals
 from latentscore_data.core.base import display, streams
 from latentscore_data.core.base.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError, OutputError
+from latentscore_data.core.base.layers import FlagError
 
 STAGES = "Stages, in order"
 HELPERS = "Helpers"
@@ -124,6 +126,7 @@ class LazyGroup(TyperGroup):
         super().__init__(**{**attributes, "commands": LoadedCommands()})
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
+        fit_help(self)
         with self._listing():
             super().format_help(ctx, formatter)
 
@@ -136,7 +139,8 @@ class LazyGroup(TyperGroup):
         """Only names and help lines are needed here, and those stand in the table."""
         loaded = self.commands
         self.commands = {
-            name: TyperCommand(name, help=entry.help, rich_help_panel=entry.panel) for name, entry in COMMANDS.items()
+            name: TyperCommand(name, help=entry.help, short_help=entry.help, rich_help_panel=entry.panel)
+            for name, entry in COMMANDS.items()
         }
         try:
             yield
@@ -156,14 +160,30 @@ def load_command(name: str) -> Any:
     if group is None:
         group = typer.Typer(add_completion=False, rich_markup_mode="rich")
         group.command(name)(everywhere(getattr(module, entry.module), name))
-        return typer.main.get_command(group)
+        return fit_help(typer.main.get_command(group))
     for command in group.registered_commands:
         if command.callback is not None:
             sub = command.name or command.callback.__name__.replace("_", "-")
             command.callback = everywhere(command.callback, f"{name} {sub}")
-    loaded = typer.main.get_command(group)
+    loaded: Any = typer.main.get_command(group)
     loaded.name = name
-    return loaded
+    for sub in loaded.commands.values():
+        fit_help(sub)
+    return fit_help(loaded)
+
+
+NARROW_COLUMNS = 70
+"""Below this width the panels of the help cut off the names of options."""
+
+
+def fit_help(command: Any) -> Any:
+    """The command; on a narrow terminal its help is plain lines, which wrap at any width, instead of panels."""
+    if shutil.get_terminal_size().columns < NARROW_COLUMNS:
+        command.rich_markup_mode = None
+        # The mark tells click to keep the lines of a paragraph as they are.
+        command.help = (command.help or "").replace("Examples:\n\n", "Examples:\n\n\b\n")
+        command.short_help = command.help.partition("\n\n")[0]
+    return command
 
 
 app = typer.Typer(
@@ -238,11 +258,30 @@ def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
             if value != default:
                 setattr(Globals, option, value)
         kwargs = {option: as_typed(value) for option, value in kwargs.items()}
-        with_errors_shown(functools.partial(command, *args, **kwargs), name)
+
+        def work() -> None:
+            try:
+                command(*args, **kwargs)
+            except FlagError as error:
+                typed = typed_as(error.typed, kwargs, signature) or error.setting
+                raise InputError(f"{typed}: {error.problem}", f"lsdata {name} --help") from None
+
+        with_errors_shown(work, name)
 
     run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
     return run
+
+
+def typed_as(value: Any, given: Mapping[str, Any], signature: inspect.Signature) -> str:
+    """The option that was given this value, as it is written on the command line; empty where none was."""
+    name = next((name for name, one in given.items() if one == value and name in signature.parameters), None)
+    if name is None:
+        return ""
+    spelled = next(
+        (one.param_decls for one in get_args(signature.parameters[name].annotation) if isinstance(one, OptionInfo)), ()
+    )
+    return max(spelled or (), key=len, default=f"--{name.replace('_', '-')}")
 
 
 METAVARS = {int: "N", float: "X", str: "TEXT"}

@@ -100,7 +100,7 @@ def test_the_run_of_the_settings_is_fresh_afterwards_also_under_a_name_of_its_ow
     assert stale_reasons(bench.stage_files(settings, workspace)[0], root) == []
     (workspace.bench_dir / "manifest.json").unlink()
     bench.run_bench(settings, of_the_chain=False)
-    assert stale_reasons(bench.stage_files(settings, workspace)[0], root) == ["it has not been completed yet"]
+    assert stale_reasons(bench.stage_files(settings, workspace)[0], root) == ["not completed yet"]
 
 
 @pytest.mark.parametrize(

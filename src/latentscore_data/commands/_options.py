@@ -86,7 +86,7 @@ SystemOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
-LimitOption = Annotated[int | None, typer.Option(help="Use at most this many, from the start.", min=1)]
+LimitOption = Annotated[int | None, typer.Option(help="At most this many rows, spread over the texts.", min=1)]
 MaxConcurrencyOption = Annotated[
     int | None, typer.Option(help="Maximum number of calls in flight.", min=1, rich_help_panel=MODELS)
 ]

@@ -15,7 +15,7 @@ from latentscore.config import FIELDS_LEFT_OUT, REGISTERS_SWAPPED, MusicConfigPr
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import dump_line, read_rows
 from latentscore_data.core.base.payloads import NUMBERS_LABELED
-from latentscore_data.core.base.rows import ScoredRow, SourceText, VibeRow, escape, source_id
+from latentscore_data.core.base.rows import ScoredRow, SourceText, VibeRow, escape, source_id, spread
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
@@ -123,3 +123,15 @@ def test_a_row_comes_back_as_it_was_written(tmp_path: Path):
     row = make_scored()
     (tmp_path / "x.jsonl").write_bytes(dump_line(row))
     assert list(read_rows(tmp_path / "x.jsonl", ScoredRow)) == [row]
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=30), st.integers(1, 40))
+def test_a_limit_draws_from_every_text_in_turn(texts: list[str], limit: int) -> None:
+    rows = list(enumerate(texts))
+    kept = spread(rows, limit, lambda row: row[1])
+    assert kept == sorted(kept)
+    assert len(kept) == min(limit, len(rows))
+    counts = {text: sum(one == text for _, one in kept) for text in texts}
+    for text, count in counts.items():
+        # A text gives fewer rows than another only when it has no more.
+        assert count >= min(max(counts.values()) - 1, texts.count(text))

@@ -22,6 +22,15 @@ Origins = dict[str, str]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 DEFAULT = "default"
+FLAG = "flag"
+
+
+class FlagError(InputError):
+    """A value that was typed is not one that its setting takes."""
+
+    def __init__(self, setting: str, typed: Any, problem: str, remedy: str) -> None:
+        super().__init__(f"{FLAG}: {setting}: {problem}", remedy)
+        self.setting, self.typed, self.problem = setting, typed, problem
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,10 @@ def _input_error(model: type[BaseModel], error: ValidationError, layers: Sequenc
         )
         hint = did_you_mean(parts[-1], _known_names(model, parts[:-1]))
         return InputError(f"{where}: unknown {what} {name}{hint}", remedy)
-    return InputError(f"{where}: {name}: {in_a_sentence(first['msg'])} (got {first['input']!r})", remedy)
+    problem = f"{in_a_sentence(first['msg'])} (got {first['input']!r})"
+    if where == FLAG:
+        return FlagError(name, dict(leaves(layers[-1].values)).get(_given(parts, layers)), problem, remedy)
+    return InputError(f"{where}: {name}: {problem}", remedy)
 
 
 def _given(parts: Sequence[str], layers: Sequence[Layer]) -> str:

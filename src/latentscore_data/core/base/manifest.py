@@ -84,11 +84,15 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 _PARTS = ("settings", "versions", "inputs", "outputs", "failed")
 
 
+NOT_COMPLETED = "not completed yet"
+"""The reason of a stage that has no manifest: it was never run, or never to its end."""
+
+
 def stale_reasons(stage: StageFiles, root: Path) -> list[str]:
     """Why the stage must run (again); an empty list when it is fresh."""
     manifest = read_manifest(stage.manifest)
     if manifest is None:
-        return ["it has not been completed yet"]
+        return [NOT_COMPLETED]
     reasons: list[str] = []
     before, now = manifest.get("settings", {}), _plain(stage.settings)
     for name in sorted(set(before) | set(now)):

@@ -6,8 +6,8 @@ Field names are those of the data sets already published in this format.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -32,6 +32,8 @@ Level = Literal["xl", "lg", "m", "sm", "xs"]
 LEVELS: tuple[Level, ...] = ("xl", "lg", "m", "sm", "xs")
 
 Scope = Literal["scene", "character"]
+
+RowT = TypeVar("RowT")
 
 
 class _Row(BaseModel):
@@ -223,6 +225,25 @@ class BenchRow(_Row):
     @property
     def source_id(self) -> str:
         return source_id(self.dataset, self.id_in_dataset)
+
+
+def text_of(row_id: str) -> str:
+    """The source text that a row id begins with; a row from elsewhere, whose id has no such parts, is its own text."""
+    return row_id.rsplit(":", 4)[0]
+
+
+def spread(rows: Iterable[RowT], limit: int | None, text: Callable[[RowT], str]) -> list[RowT]:
+    """At most ``limit`` rows, in their order, drawn from the source texts in turn: the rows of one text are alike, so the
+    first few rows of a file say little about the others."""
+    rows = list(rows)
+    if limit is None or limit >= len(rows):
+        return rows
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int]] = []
+    for place, row in enumerate(rows):
+        turns.append((seen[text(row)], place))
+        seen[text(row)] += 1
+    return [rows[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
 
 
 def model_candidates(row: VibeRow) -> list[dict[str, Any] | None]:

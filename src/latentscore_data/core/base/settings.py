@@ -27,7 +27,7 @@ from pydantic_settings import (
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
+from latentscore_data.core.base.layers import FLAG, Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ class ConfigsSettings(Section):
     max_tokens: int = Field(default=3000, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many vibe rows, from the start."""
+    """Use at most this many vibe rows, spread over the texts."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
     vibes_per_call: int = Field(default=1, ge=1, le=64)
@@ -428,7 +428,7 @@ class TrainSettings(Section):
     max_tokens: int | None = Field(default=None, ge=16)
     """Longest row in tokens; empty for the 99th percentile rounded up to 64. Longer rows are left out and counted."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many training rows, from the start."""
+    """Use at most this many training rows, spread over the texts."""
     seed: int = 0
     """Seed of everything random in training."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -470,9 +470,9 @@ class ImproveSettings(Section):
     n: int = Field(default=8, ge=2, le=256)
     """Answers to each GRPO vibe in a round."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many GRPO vibes, from the start."""
+    """Use at most this many GRPO vibes, from the texts in turn."""
     validation: int = Field(default=32, ge=1)
-    """SFT-Val vibes that each round's model answers for the judge, from the start."""
+    """SFT-Val vibes that each round's model answers for the judge, from the texts in turn."""
     judge: str | None = None
     """Scorer that says whether a round was better; not the first of scoring.scorers, which chooses the answers that are learned."""
     min_entropy: float = Field(default=0.8, ge=0, le=1)
@@ -489,7 +489,7 @@ class BenchSettings(Section):
     suite: str | None = None
     """Prompts to use instead of a split: short, typo, out-of-domain, controllability, or a JSONL file of your own."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many rows, from the start."""
+    """Use at most this many rows, spread over the texts."""
     baseline: str | None = None
     """Label of the source that the others are compared with; empty for baseline:random where there is one."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
@@ -661,7 +661,7 @@ def _layers(config: Path | None, flags: Mapping[str, Values]) -> Iterator[Layer]
     if path is not None:
         yield Layer(str(path), _read_toml(path))
     yield Layer("environment", _read_environment())
-    yield Layer("flag", {section: values for section, values in flags.items() if values})
+    yield Layer(FLAG, {section: values for section, values in flags.items() if values})
 
 
 def settings_file(config: Path | None) -> Path | None:

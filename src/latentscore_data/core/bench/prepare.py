@@ -14,7 +14,7 @@ from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.ledger import Ledger
-from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers, spread
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -54,6 +54,7 @@ def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
 
 def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]:
     """The rows that every source answers. Raises :class:`MissingError` when the split has none."""
+    parse_sources(bench.sources)  # what was typed is looked at before what lies in the workspace
     path = rows_file(bench, workspace)
     if bench.suite is not None:
         rows: Sequence[VibeRow] = suite_rows(bench.suite)
@@ -66,7 +67,7 @@ def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]
             f"there are no {bench.split} rows under {workspace.root}",
             f"run lsdata configs --split {bench.split} first, choose another --split, or compare on a --suite",
         )
-    return rows[: bench.limit]
+    return spread(rows, bench.limit, lambda row: row.source_id)
 
 
 def training_rows(workspace: Workspace) -> list[ScoredRow]:

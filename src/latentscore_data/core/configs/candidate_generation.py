@@ -27,7 +27,7 @@ from latentscore_data.core.base.loop import (
     run_stage,
 )
 from latentscore_data.core.base.progress import Progress
-from latentscore_data.core.base.rows import ConfigRow, VibeRow
+from latentscore_data.core.base.rows import ConfigRow, VibeRow, spread, text_of
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Summary
@@ -54,15 +54,16 @@ class VibeRows:
     settings: ConfigsSettings
 
     def __iter__(self) -> Iterator[VibeRow]:
-        left = self.settings.limit if self.settings.limit is not None else math.inf
+        left = self.settings.limit
         for split in self.settings.splits:
             path = self.workspace.vibes(split)
             if not path.exists():
                 continue
-            for row in read_rows(path, VibeRow):
-                if left <= 0:
-                    return
-                left -= 1
+            rows = read_rows(path, VibeRow)
+            if left is not None:
+                rows = spread(rows, left, lambda row: text_of(row.row_id))
+                left -= len(rows)
+            for row in rows:
                 # The file says which split a row belongs to; rows from elsewhere need not.
                 yield row if row.split else row.model_copy(update={"split": split})
 
@@ -79,7 +80,7 @@ class VibeRows:
 def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:
     """The bundled sample vibes."""
     with resources.as_file(resources.files("latentscore_data.sample") / "vibes.jsonl") as path:
-        return list(read_rows(path, VibeRow))[: settings.limit]
+        return spread(read_rows(path, VibeRow), settings.limit, lambda row: text_of(row.row_id))
 
 
 def questions(row: VibeRow, settings: ConfigsSettings, prompts: PromptsSettings = OWN) -> list[Question]:

@@ -17,7 +17,7 @@ from latentscore_data.core.base.jsonl import read_lines, replace_rows, typed_row
 from latentscore_data.core.base.loop import FROM_ELSEWHERE, Job, Line, RowFailure, made_here, read_newest, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.progress import Progress
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, spread, text_of
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.summary import Summary
@@ -410,9 +410,9 @@ def _inputs(settings: Settings, workspace: Workspace) -> dict[Split, SplitInputs
     for split in settings.configs.splits:
         put_there = _put_there(workspace.scored(split), homes)
         generated = [row_id for row_id, home in homes.items() if home == split and row_id not in put_there]
-        generated = generated[:left]
+        generated = spread(generated, left, text_of)
         with_configs = [row_id for row_id, has_config in put_there.items() if has_config]
-        rows = SplitInputs(generated, with_configs[: None if left is None else left - len(generated)])
+        rows = SplitInputs(generated, spread(with_configs, None if left is None else left - len(generated), text_of))
         left = None if left is None else left - len(rows)
         if len(rows):
             found[split] = rows

@@ -10,7 +10,7 @@ import typer
 
 from latentscore_data.core.base.display import OUTPUT, clean, console, duration, interactive, money, print_json, say
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
-from latentscore_data.core.base.manifest import StageFiles, read_manifest
+from latentscore_data.core.base.manifest import NOT_COMPLETED, StageFiles, read_manifest
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
@@ -194,7 +194,8 @@ def run_stages(
                 chain.summaries.append(Summary(stage, fresh=True))
                 say(f"{stage}: fresh")
                 continue
-            say(f"{stage}: {'forced' if force else why[0]}")
+            if force or set(why) != {NOT_COMPLETED}:  # a first run needs no reason
+                say(f"{stage}: {'forced' if force else why[0]}")
             summary = of_chain.run(settings, yes=yes)
             chain.summaries.append(summary)
             if summary.pending:
@@ -250,7 +251,8 @@ def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, for
         why = ["forced"] if force else stage_named(stage).stale_reasons(settings, workspace)
         if not why and before:
             why = [f"{before} runs before it"]
-        step: dict[str, Any] = {"stage": stage, "state": "stale" if why else "fresh", "why": why}
+        state = "not run" if set(why) == {NOT_COMPLETED} else "stale" if why else "fresh"
+        step: dict[str, Any] = {"stage": stage, "state": state, "why": why}
         if why:
             try:
                 step.update(stage_named(stage).estimate(settings, workspace, behind=before))

@@ -205,10 +205,11 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     """Rows with a winner, embedded, into one folder; opened again and compared before it takes its name."""
     from collections import Counter
 
-    export = open_export("map", settings, out, overwrite)
-    workspace, kind = export.workspace, settings.export.map_kind
-    splits = dataset.readers(workspace.scored, settings.export.splits)
+    kind = settings.export.map_kind
     source = maps.embedding_source(kind, settings)
+    export = open_export("map", settings, out, overwrite)
+    workspace = export.workspace
+    splits = dataset.readers(workspace.scored, settings.export.splits)
     say(f"export map: {source.why}")
     with export.folder() as folder:
         facts = maps.write_map(folder, dataset.all_rows(splits), kind, source.vectors, source.fingerprint)
@@ -233,12 +234,12 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
     """All scored rows as one repository: the configurations default, sft, preference and map, with card and notices."""
     chosen = settings.export
     check_license(chosen.license)
+    source = maps.embedding_source("text", settings)
     export = open_export("dataset", settings, out, overwrite)
     workspace = export.workspace
     left_out = bad_rows(workspace.root) if chosen.leave_out_bad else frozenset[str]()
     splits = dataset.readers(workspace.scored, chosen.splits, chosen.exclude, left_out)
     parquet = dataset.wants_parquet("always" if chosen.audio else chosen.parquet)
-    source = maps.embedding_source("text", settings)
     with export.folder() as folder:
         with _sounds(folder, splits, settings) as sounds:
             tables = dataset.write_dataset(folder, splits, parquet=parquet, sounds=sounds)

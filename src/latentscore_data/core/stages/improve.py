@@ -14,7 +14,7 @@ from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
-from latentscore_data.core.base.rows import ScoredRow, VibeRow
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, source_id, spread
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -130,8 +130,8 @@ class Rounds:
         return self._vibes(VALIDATION_SPLIT, self.settings.improve.validation)
 
     def _vibes(self, split: str, limit: int | None) -> list[VibeRow]:
-        wanted = self.settings.configs.model_copy(update={"splits": [split], "limit": limit})
-        rows = list(VibeRows(self.workspace, wanted))
+        wanted = self.settings.configs.model_copy(update={"splits": [split], "limit": None})
+        rows = spread(VibeRows(self.workspace, wanted), limit, lambda row: source_id(row.dataset, row.id_in_dataset))
         if not rows:
             raise MissingError(f"there are no {split} vibes in {self.workspace.vibes(split)}", "run lsdata vibes")
         return rows

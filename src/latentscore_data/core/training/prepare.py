@@ -12,7 +12,7 @@ from typing import Any
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
 from latentscore_data.core.base.layers import leaves
-from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.base.rows import ScoredRow, spread
 from latentscore_data.core.base.settings import DpoSettings, ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import estimate_run
@@ -54,7 +54,10 @@ class Prepared:
 
     def limited_rows(self) -> dict[str, list[ScoredRow]]:
         """The rows that the run will see."""
-        return {role: some[: self.spec.limit if role == "train" else None] for role, some in self.rows.items()}
+        return {
+            role: spread(some, self.spec.limit if role == "train" else None, lambda row: row.source_id)
+            for role, some in self.rows.items()
+        }
 
     def write_data(self) -> None:
         """Put the rows into the run folder, so that a resumed run sees the rows it began with.

@@ -17,7 +17,7 @@ from typing import Any
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.base.jsonl import replace_json
-from latentscore_data.core.base.rows import selection_scorers
+from latentscore_data.core.base.rows import selection_scorers, spread
 from latentscore_data.core.training.audit import audit, count_parameters
 from latentscore_data.core.training.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
 from latentscore_data.core.training.context import (
@@ -119,7 +119,10 @@ def _train(
         loaded = load_base(spec.base_model, runs=folder.path.parent, device=device)
     else:
         loaded = load_policy(spec, folder, device)
-    rows = {role: folder.rows(role)[: spec.limit if role == "train" else None] for role in spec.data}
+    rows = {
+        role: spread(folder.rows(role), spec.limit if role == "train" else None, lambda row: row.source_id)
+        for role in spec.data
+    }
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
     # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
