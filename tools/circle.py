@@ -24,7 +24,7 @@ import numpy as np
 import latentscore
 from latentscore import MusicConfigPrompt, starter_pairs
 from latentscore_data.core.base.jsonl import replace_json, replace_rows
-from latentscore_data.core.base.rows import ScoredRow, vibe_row_id
+from latentscore_data.core.base.rows import SPLITS, ScoredRow, Split, vibe_row_id
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.scoring.acoustic import TYPICAL, asked_for
 from latentscore_data.core.scoring.descriptors import describe
@@ -89,7 +89,7 @@ def deal(work: Path, sizes: tuple[int, ...]) -> None:
         )
     mean, spread = np.array(list(TYPICAL.values())).T
     written: dict[str, list[float]] = {}
-    for split, size in zip(("SFT-Train", "SFT-Val", "GRPO", "TEST"), sizes, strict=True):
+    for split, size in zip(SPLITS, sizes, strict=True):
         rows = [row_of(pairs[order.pop()], split, number) for number in range(size)]
         replace_rows(workspace.vibes(split), rows)
         if split != "GRPO":
@@ -103,7 +103,7 @@ def deal(work: Path, sizes: tuple[int, ...]) -> None:
     (work / "reference.py").write_text(EAR, encoding="utf-8")
 
 
-def row_of(pair: Any, split: str, number: int) -> ScoredRow:
+def row_of(pair: Any, split: Split, number: int) -> ScoredRow:
     payload = {name: pair[name] for name in ("thinking", "title", "config", "palettes")}
     source = f"starter/{split}-{number:04d}"
     return ScoredRow(

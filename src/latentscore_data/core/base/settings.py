@@ -470,9 +470,9 @@ class ImproveSettings(Section):
     n: int = Field(default=8, ge=2, le=256)
     """Answers to each GRPO vibe in a round."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many GRPO vibes, from the texts in turn."""
+    """Use at most this many GRPO vibes, spread over the texts."""
     validation: int = Field(default=32, ge=1)
-    """SFT-Val vibes that each round's model answers for the judge, from the texts in turn."""
+    """SFT-Val vibes that each round's model answers for the judge, spread over the texts."""
     judge: str | None = None
     """Scorer that says whether a round was better; not the first of scoring.scorers, which chooses the answers that are learned."""
     min_entropy: float = Field(default=0.8, ge=0, le=1)

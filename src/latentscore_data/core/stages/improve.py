@@ -260,7 +260,6 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
     check(rounds)
     settings = rounds.settings.improve
     summary = Summary("improve")
-    _agree(rounds, executor)
     replace_json(rounds.folder / SPEC_FILE, rounds.spec)
     work = _Work(rounds, executor.make_renderer() if executor.remote else LocalRenderer, summary)
     done: list[Round] = []
@@ -268,6 +267,8 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
     while not found.stop and len(done) <= settings.rounds:
         one = Round.read(rounds.folder / f"round-{len(done)}")
         if one is None:
+            if not summary.done:
+                _agree(rounds, executor)
             say(f"round {len(done)} of up to {settings.rounds}" if done else "round 0: the model as it is")
             one = work.make(len(done), found.best.model if found.best else rounds.start)
             summary.done += one is not None
@@ -307,7 +308,8 @@ class _Work:
         rows = self._answers(self.rounds.for_answers(), number, "answers", model, self.rounds.learned)
         learned = len(rows)
         if self.rounds.method == "dpo":
-            learned = len(preference_pairs(rows, self.rounds.settings.train.dpo).pairs)
+            train = effective_settings(self.rounds.settings.train, Choices("dpo", overrides=self.rounds.overrides))[0]
+            learned = len(preference_pairs(rows, train.dpo).pairs)
             if not learned and number > 1:
                 return None
         trained = self._trained(number, model, rows)
