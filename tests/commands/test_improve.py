@@ -160,3 +160,17 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: 
     refused = lsdata_here(*command, "--dry-run", "--root", str(rows.root))
     assert refused.returncode == 2
     assert "judge:MODEL" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.ml
+@pytest.mark.timeout(3000)
+def test_a_whole_circle_ends_with_a_table_against_look_up(tmp_path: Path) -> None:
+    tool = Path(__file__).parents[2] / "tools" / "circle.py"
+    sizes = ("--sizes", "12", "3", "3", "4", "--steps", "40", "--rounds", "1", "--round-steps", "2", "--n", "2")
+    command = [sys.executable, str(tool), "--work", str(tmp_path), *sizes]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=2900, check=False)
+    assert out.returncode == 0, out.stderr[-3000:]
+    for source in ("written", "SFT", "last round", "baseline:lookup"):
+        assert f"| {source} |" in out.stdout
+    assert "| 1 |" in out.stdout
