@@ -38,7 +38,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from latentscore import Audio
 from latentscore_data.core.scoring.acoustic import TYPICAL
 from latentscore_data.core.scoring.descriptors import describe
 
@@ -46,8 +45,8 @@ WRITTEN = json.loads((Path(__file__).parent / "written.json").read_text())
 MEAN, SPREAD = np.array(list(TYPICAL.values())).T
 
 
-def score(sound, sample_rate, vibe):
-    ours = np.clip((describe(Audio(sound, sample_rate)) - MEAN) / SPREAD, -3, 3)
+def score(vibe, audio):
+    ours = np.clip((describe(audio) - MEAN) / SPREAD, -3, 3)
     theirs = np.array(WRITTEN[vibe])
     return float(ours @ theirs / np.sqrt((ours @ ours) * (theirs @ theirs)))
 '''

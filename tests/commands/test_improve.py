@@ -149,7 +149,7 @@ def test_label_entropy_is_0_for_equal_configs_and_grows_with_different_ones() ->
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: Workspace) -> None:
     pytest.importorskip("xgrammar")
-    Path("ear.py").write_text("def score(sound, sample_rate, vibe):\n    return 0.5\n")
+    Path("ear.py").write_text("def score(vibe, audio):\n    return 0.5\n")
     command = ("improve", "--base-model", "tiny-random", "--scorer", "acoustic", "--rounds", "2", "--n", "4")
     out = lsdata_here(*command, "--judge", "ear.py:score", "--dry-run", "--json", "--root", str(rows.root))
     assert out.returncode == 0, out.stderr

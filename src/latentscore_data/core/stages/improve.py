@@ -322,7 +322,8 @@ class _Work:
         if not number and not made.scores.get(self.rounds.judge):
             raise MissingError(
                 f"{model} gave no answer that {self.rounds.judge} could score to any of {len(self.rounds.judged)} vibes",
-                "begin with a trained model: lsdata train sft, or raise configs.max_tokens if answers are cut",
+                f"see *.failures.jsonl below {self.rounds.folder / 'round-0'}; a model that was never trained (lsdata train sft) or "
+                "answers that are cut (configs.max_tokens) are likely reasons",
             )
         made.write(self.rounds.folder / f"round-{number}")
         return made
