@@ -89,7 +89,9 @@ def improve(
         return
     with Workspace(settings.paths.root).lock("improve"):
         summary = run_improve(asked, executor)
-    show_sweep(summary.details["rounds"])
+    show_sweep(
+        [{name: "" if value is None else value for name, value in line.items()} for line in summary.details["rounds"]]
+    )
     if not OUTPUT.json:
         del summary.details["rounds"]
     show(summary)

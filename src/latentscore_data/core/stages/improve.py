@@ -390,9 +390,8 @@ def _summed_up(summary: Summary, rounds: Rounds, done: list[Round], found: Verdi
         "rounds": table(done, rounds.judge, rounds.guide),
     }
     summary.outputs = [str(rounds.folder / name) for name in (TABLE_FILE, PICTURE_FILE)]
-    summary.next_step = (
-        f"lsdata bench --source local:{best.model} --source local:{rounds.start}=start --source baseline:lookup"
-    )
+    start = f" --source local:{rounds.start}=start" if best.number else ""
+    summary.next_step = f"lsdata bench --source local:{best.model}{start} --source baseline:lookup"
     return summary
 
 
