@@ -32,6 +32,9 @@ from latentscore_data.core.scoring.descriptors import describe
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BEGIN, END = "<!-- circle: made by tools/circle.py -->", "<!-- end of circle -->"
 SECONDS = 5.0
+NOTE = """\
+`written` is the config that a person wrote for the vibe, so it is the reference itself but for the seed. `baseline:keywords` answers with the help of the
+starter set, which holds these very vibes: its row is no comparison. Look-up, SFT and the last round know SFT-Train alone."""
 
 EAR = '''"""How alike a sound is to that of the config that was written for the vibe: the cosine of standardised descriptors."""
 import json
@@ -63,8 +66,13 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=4, help="answers to a vibe in a round")
     parser.add_argument("--sizes", type=int, nargs=4, default=(160, 16, 24, 40), metavar="ROWS",
                         help="rows of SFT-Train, SFT-Val, GRPO and TEST")  # fmt: skip
+    parser.add_argument("--limits", type=int, nargs=3, default=None, metavar="ROWS",
+                        help="use at most this many rows of SFT-Val, GRPO and TEST after SFT")  # fmt: skip
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
+    options.limits = options.limits or options.sizes[1:]
+    os.environ["LSDATA_IMPROVE__VALIDATION"] = str(options.limits[0])
+    os.environ["LSDATA_CONFIGS__MAX_TOKENS"] = "1200"
     options.work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     deal(options.work, options.sizes)
@@ -130,12 +138,12 @@ def circle(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]
     lsdata(
         options.work, "improve", "--name", "circle", "--model", "first", "--base-model", options.base_model,
         "--method", options.method, "--rounds", options.rounds, "--n", options.n, *scorers, "--judge", "reference.py:score",
-        "--set", f"optim.max_steps={options.round_steps}", *seconds, ok=(0, 1),
+        "--limit", options.limits[1], "--set", f"optim.max_steps={options.round_steps}", *seconds, ok=(0, 1),
     )  # fmt: skip
     rounds = json.loads((options.work / "data/.improve/circle/rounds.json").read_text())
     last = rounds["rounds"][-1]["model"]
     lsdata(
-        options.work, "bench", "--name", "circle", *scorers, "--scorer", "reference.py:score", *seconds,
+        options.work, "bench", "--name", "circle", "--limit", options.limits[2], *scorers, "--scorer", "reference.py:score", *seconds,
         "--source", "dataset:config_payload=written", "--source", "baseline:lookup", "--source", "baseline:random",
         "--source", "baseline:keywords", "--source", "local:first=SFT", "--source", f"local:{last}=last round", ok=(0, 1),
     )  # fmt: skip
@@ -146,9 +154,7 @@ def lsdata(work: Path, *words: Any, ok: tuple[int, ...] = (0,)) -> None:
     """Run the program in the work folder; its progress goes to this terminal."""
     command = [sys.executable, "-m", "latentscore_data", *map(str, words), "--root", "data"]
     print("$ lsdata", *words, file=sys.stderr)
-    left = subprocess.run(
-        command, cwd=work, env={**os.environ, "LSDATA_CONFIGS__MAX_TOKENS": "1200"}, check=False
-    ).returncode
+    left = subprocess.run(command, cwd=work, check=False).returncode
     if left not in ok:
         raise SystemExit(f"lsdata {words[0]} left with {left}")
 
@@ -156,19 +162,19 @@ def lsdata(work: Path, *words: Any, ok: tuple[int, ...] = (0,)) -> None:
 def words(options: argparse.Namespace, summary: dict[str, Any], rounds: dict[str, Any], seconds: float) -> str:
     """The two tables and who wins."""
     sizes = ", ".join(
-        f"{size} {split}" for size, split in zip(options.sizes, ("SFT-Train", "SFT-Val", "GRPO", "TEST"), strict=True)
+        f"{size} {split}" for size, split in zip([options.sizes[0], *options.limits], SPLITS, strict=True)
     )
+    numbers = " ".join(f"--{name} {' '.join(map(str, getattr(options, name)))}" for name in ("sizes", "limits"))
     lines = [
         f"`python tools/circle.py --base-model {options.base_model} --method {options.method} --rounds {options.rounds} "
-        f"--steps {options.steps} --round-steps {options.round_steps} --n {options.n}` ({sizes} rows; {seconds / 60:.0f} minutes on "
+        f"--steps {options.steps} --round-steps {options.round_steps} --n {options.n} {numbers}` ({sizes} rows; {seconds / 60:.0f} minutes on "
         f"{os.cpu_count()} cores that other programs used, too).", "",
         "| round | guide: `acoustic` | judge: reference | against round 0 | label entropy | answered | learned from |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for line in rounds["rounds"]:
-        change = (
-            "" if line["low"] is None else f"{line['against_round_0']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]"
-        )
+        change = "" if line["against_round_0"] is None else f"{line['against_round_0']:+.3f}"
+        change += "" if line["low"] is None else f" [{line['low']:+.3f}, {line['high']:+.3f}]"
         lines.append(
             f"| {line['round']} | {number(line['acoustic'])} | {number(line['reference.py:score'])} | {change} | "
             f"{line['entropy']:.2f} | {line['answered']:.0%} | {line['learned'] or ''} |"
@@ -183,7 +189,7 @@ def words(options: argparse.Namespace, summary: dict[str, Any], rounds: dict[str
     for label, one in sorted(sources.items(), key=lambda item: -item[1]["scores"]["reference.py:score"]["mean"]):
         cells = [interval(one["scores"][name]) for name in ("reference.py:score", "acoustic")]
         lines.append(f"| {label} | {cells[0]} | {cells[1]} | {against(options.work, label)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", NOTE]) + "\n"
 
 
 def against(work: Path, label: str) -> str:
