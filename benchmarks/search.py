@@ -7,7 +7,7 @@ The vibes are pairs of the starter set, half of them naming fields. Those pairs 
 offline model nor the map knows them. Judges that did not guide:
 
 * reference: how near the sound comes to that of the config which was written for the vibe (mean distance of the 18
-  descriptors, in standard deviations, negated);
+  descriptors, in standard deviations, negated; and their cosine);
 * acoustic-2: the acoustic scorer on another seed of the piece and 20 s of it;
 * whatever --judge names.
 
@@ -20,7 +20,6 @@ surrogate in the place of renders: this package's with and without a surrogate o
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from latentscore_data.core.scoring.registry import make_scorer
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.search.method import Foresight, Method
 from latentscore_data.core.search.prior import Prior, make_prior, named_fields, share_kept
-from latentscore_data.core.search.report import _interval
+from latentscore_data.core.search.report import interval as bootstrap
 from latentscore_data.core.search.searcher import NO_VIBE, Searcher, one_thread
 from latentscore_data.core.search.space import SIZES, STARTS, Codes, Floats, drawn, encode, in_order, mixed
 from latentscore_data.core.search.surrogate import Surrogate
@@ -89,15 +88,17 @@ def main() -> None:
 
 def put_aside(count: int) -> list[dict[str, Any]]:
     """Pairs of the starter set, half of them naming fields, which from here on are no part of it."""
-    lines = starter._lines()
-    pairs = [pair for pair in map(json.loads, lines) if asked_for(pair["vibe"])[0]]
+    every = starter.starter_pairs()
+    pairs: list[Any] = [pair for pair in every if asked_for(pair["vibe"])[0]]
     order = np.random.default_rng(0).permutation(len(pairs)).tolist()
     naming = [at for at in order if parse_vibe(pairs[at]["vibe"]).fields][: count // 2]
     silent = [at for at in order if not parse_vibe(pairs[at]["vibe"]).fields][: count - len(naming)]
     aside = [pairs[at] for at in (*naming, *silent)]
     vibes = {pair["vibe"] for pair in aside}
-    left = tuple(line for line in lines if json.loads(line)["vibe"] not in vibes)
-    starter._lines = lambda: left  # type: ignore[assignment]
+    left = tuple(pair for pair in every if pair["vibe"] not in vibes)
+    starter.starter_pairs = lambda: left  # type: ignore[assignment]
+    for held in (starter._pairs, starter._shares):
+        held.cache_clear()
     return aside
 
 
@@ -166,7 +167,13 @@ def report_guide(trials: Sequence[Trial]) -> None:
         kept = [share_kept(trial.chosen[way], named_fields(trial.vibe)) for trial in trials]
         known = [one for one in kept if one is not None]
         mean = np.mean([trial.scores[way] for trial in trials])
-        print(f"  {way:18} {mean:6.3f}   named fields {np.mean(known):5.1%} ({len(known)} vibes)")
+        moved = np.mean(
+            [sum(t.chosen[way][name] != label for name, label in t.chosen["best of 8"].items()) for t in trials]
+        )
+        print(
+            f"  {way:18} {mean:6.3f}   named fields {np.mean(known):5.1%} ({len(known)} vibes), "
+            f"{moved:4.1f} of 34 fields unlike the best of 8"
+        )
     for other in ("best of 64 random", "best of 8"):
         apart = np.array([trial.scores["search"] - trial.scores[other] for trial in trials])
         print(f"  search - {other}: {apart.mean():+.3f} {interval(apart)}")
@@ -188,6 +195,9 @@ def judged(trials: Sequence[Trial], judges: Sequence[str], cache: Path | None) -
         found["reference"] = {
             way: [-float(abs(sound(t.chosen[way]) - sound(t.written)).mean()) for t in trials] for way in names
         }
+        found["reference, cosine"] = {
+            way: [cosine(sound(t.chosen[way]), sound(t.written)) for t in trials] for way in names
+        }
     others = [("acoustic-2", acoustic, ScoringSettings(workers=1, seed=1, seconds=20.0))]
     deps = ScorerDeps(ScoringSettings(), trusted=frozenset(judges))
     others += [(name, make_scorer(name, deps), ScoringSettings(workers=1)) for name in judges]
@@ -201,6 +211,10 @@ def judged(trials: Sequence[Trial], judges: Sequence[str], cache: Path | None) -
                 for way in names
             }
     return found
+
+
+def cosine(ours: Floats, theirs: Floats) -> float:
+    return float(ours @ theirs / np.sqrt((ours @ ours) * (theirs @ theirs)))
 
 
 def report_judge(name: str, scores: dict[str, list[float]]) -> None:
@@ -314,7 +328,7 @@ def by_catcma(prior: Prior, truth: Objective, starts: Codes, vibe: str) -> Float
 
 
 def interval(values: np.ndarray) -> str:
-    low, high = _interval(values, [str(at) for at in range(len(values))])
+    low, high = bootstrap(values, [str(at) for at in range(len(values))])
     return "" if low is None else f"[{low:+.3f}, {high:+.3f}]"
 
 

@@ -75,6 +75,7 @@ REFUSED = (
     ("train", "grpo", "--base-model", "tiny-random"),
     ("train", "dpo", "--base-model", "tiny-random"),
     ("train", "sweep", "lora_rank", "--base-model", "tiny-random"),
+    ("improve", "--base-model", "tiny-random"),
     ("train", "attach", "some-run"),
     ("train", "fetch", "some-run"),
     ("train", "check"),

@@ -48,7 +48,12 @@ COMMANDS = {
     "configs": Entry(
         "configs", STAGES, "Ask a model for N configs per vibe, render and score them, and keep the best."
     ),
-    "train": Entry("train", STAGES, "Rows to a model: SFT, GRPO and ablations, here, on Modal or on Ray."),
+    "train": Entry("train", STAGES, "Rows to a model: SFT, GRPO, DPO and ablations, here, on Modal or on Ray."),
+    "improve": Entry(
+        "improve",
+        STAGES,
+        "Improve a model in rounds: it answers the GRPO vibes, the best answers train the next one, a judge decides.",
+    ),
     "bench": Entry(
         "bench",
         STAGES,

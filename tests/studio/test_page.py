@@ -209,3 +209,23 @@ def test_without_the_token_the_page_says_what_to_do(browser: Any, studio: Studio
         page.reload()
         page.wait_for_selector("html[data-ready=refused]")
         assert "lsdata studio" in page.locator("main").inner_text()
+
+
+def test_better_plays_each_new_best_and_can_be_cancelled(page: Any):
+    play(page, "neon arcade, two minutes to midnight", "1")
+    before = page.evaluate("location.hash")
+    points = float(page.locator(".points").first.inner_text())
+    page.locator("#better").click()
+    until(page, f"location.hash !== {before!r}")
+    until_sounding(page)
+    assert float(page.locator(".facts li").last.inner_text().split()[-1]) > points
+    assert page.locator("progress").is_visible()
+    assert page.locator("#better").inner_text() == "Cancel"
+    page.locator("#better").click()
+    assert page.locator("progress").is_hidden()
+    stopped = page.evaluate("location.hash")
+    page.wait_for_timeout(1500)
+    assert page.evaluate("location.hash") == stopped, "a cancelled search changes nothing any more"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Control+z")
+    until(page, f"location.hash !== {stopped!r}")

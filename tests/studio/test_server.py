@@ -172,3 +172,25 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path):
     while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in below):
         assert time.monotonic() < end, below
         time.sleep(0.1)
+
+
+def test_a_search_goes_on_batch_by_batch_and_keeps_locked_fields(studio: StudioProcess):
+    vibe = "neon arcade, two minutes to midnight"
+    (first,) = studio.json("/api/answer", {"vibe": vibe, "model": "builtin/keywords", "n": 1})["candidates"]
+    begin = {"vibe": vibe, "payload": first["payload"], "locked": ["root", "texture"], "renders": 40}
+    name = studio.json("/api/better", begin)["search"]
+    spent = [0]
+    while True:
+        step = studio.json("/api/better/step", {"search": name})
+        assert step["spent"] > spent[-1]
+        spent.append(step["spent"])
+        if step["done"]:
+            break
+    assert spent[-1] == 40
+    assert step["improved"]
+    assert step["score"] > first["score"]
+    for field in ("root", "texture"):
+        assert step["payload"]["config"][field] == first["payload"]["config"][field]
+    status, body, _ = studio.ask("/api/better/step", {"search": name})
+    assert status == 400, body
+    assert b"has ended" in body

@@ -11,12 +11,12 @@ from latentscore_data.core.base.display import OUTPUT, clean, console, print_jso
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.base.settings import resolve_settings
-from latentscore_data.core.stages.base import STAGES
+from latentscore_data.core.stages.base import BY_HAND, STAGES
 from latentscore_data.core.stages.doctor import Finding, examine, fetch_prices, fetch_weights
 
 
 def _stages() -> list[str]:
-    return list(STAGES)
+    return [*STAGES, *BY_HAND]
 
 
 def doctor(

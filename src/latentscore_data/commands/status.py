@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batches.state import FILE_NAME, in_json, open_batches
 from latentscore_data.core.stages.chain import sample_flags
+from latentscore_data.core.stages.improve import known_rounds
 from latentscore_data.core.stages.status import StageStatus, look, money_spent
 
 
@@ -43,17 +44,29 @@ def status(
     workspace = Workspace(settings.paths.root)
     stages = look(settings, workspace, load)
     money = money_spent(workspace)
+    rounds = known_rounds(workspace)
     batches = open_batches(workspace.llm_cache.with_name(FILE_NAME))
     if OUTPUT.json:
         found = {"root": str(workspace.root), "stages": [stage.to_dict() for stage in stages], "money": asdict(money)}
+        found["improve"] = rounds
         print_json({**found, "batches": [in_json(batch) for batch in batches]})
         return
     show_status(workspace, stages, money)
+    show_rounds(rounds)
     show_batches(batches)
 
 
 def _begun(root: Path) -> bool:
     return any((root / folder).is_dir() for folder in (".outputs", ".vibes", ".processed"))
+
+
+def show_rounds(rounds: list[dict[str, Any]]) -> None:
+    """A line for each command improve: how far it is and which model is the best."""
+    for one in rounds:
+        made = len(one["rounds"]) - 1
+        judge = next(line[one["judge"]] for line in one["rounds"] if line["model"] == one["best"])
+        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one['stopped'] or 'can go on'}"
+        console().print(clean(line))
 
 
 def show_status(workspace: Workspace, stages: list[StageStatus], money: Usage) -> None:

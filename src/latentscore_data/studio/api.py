@@ -27,12 +27,14 @@ from latentscore_data.studio.playlists import Playlists
 from latentscore_data.studio.preferences import by_source
 from latentscore_data.studio.renders import FORMATS, PLAYED, Renders, Sound
 from latentscore_data.studio.rows import SORTS, Rows, Wanted
+from latentscore_data.studio.searches import Searches
 from latentscore_data.studio.streams import LONGEST_BLOCK_SECONDS, Streams
 
 LONGEST_VIBE = 4000
 LONGEST_SECONDS = 300.0
 MOST_CANDIDATES = 8
 LONGEST_EXCERPT = 20.0
+MOST_SEARCHED = 1000
 HIGHEST_SEED = 2**32 - 1
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -74,6 +76,7 @@ class Studio:
             self.service = opened.enter_context(ScoringService(scorers, scoring, cache, make_renderer=make))
             self.rows, self.places = Rows(root, self.settings), Places(root)
             self.playlists, self.streams = Playlists(root.root), Streams()
+            self.searches = Searches(self.service, self.settings.search)
             self.answers = Answers(self.settings, root, cache)
             self._open = opened.pop_all()
         self.renders.warm()
@@ -147,6 +150,21 @@ async def near(studio: Studio, call: Call) -> Reply:
     n, seed = call.whole("n", 2, MOST_CANDIDATES, 4), call.whole("seed", 0, HIGHEST_SEED, 0)
     found = variations(payload, n, call.words("locked"), seed)
     return as_json({"vibe": vibe, "candidates": await _ranked(studio, call, vibe or found[0]["title"], found)})
+
+
+async def better(studio: Studio, call: Call) -> Reply:
+    """Begin a search for a better config from a payload."""
+    vibe, payload = _vibe(call), parse_payload(call.mapping("payload")).repair().model_dump(mode="json")
+    renders = call.whole("renders", 8, MOST_SEARCHED, 64)
+    return as_json(await in_thread(studio.searches.open, vibe, payload, call.words("locked"), renders))
+
+
+async def better_step(studio: Studio, call: Call) -> Reply:
+    """Render and score the next configs of a search."""
+    name = call.text("search", 40)
+    vibe, payloads = await in_thread(studio.searches.ask, name)
+    heard = await call.wait(*(studio.service.submit(vibe, payload) for payload in payloads))
+    return as_json(await in_thread(studio.searches.tell, name, heard))
 
 
 async def surprise(studio: Studio, call: Call) -> Reply:
@@ -334,6 +352,8 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/api/answer"): answer,
     ("POST", "/api/price"): price,
     ("POST", "/api/near"): near,
+    ("POST", "/api/better"): better,
+    ("POST", "/api/better/step"): better_step,
     ("POST", "/api/surprise"): surprise,
     ("POST", "/api/why"): why,
     ("POST", "/api/sound"): sound,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from factories import make_payload, make_vibe
 from latentscore import Audio
-from latentscore_data.core.base.errors import OutputError
+from latentscore.embed import WordVectorEmbedder
+from latentscore_data.core.base.errors import InputError, OutputError
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.rows import ScoredRow, model_candidates
-from latentscore_data.core.base.settings import BenchSettings, Settings
+from latentscore_data.core.base.settings import BenchSettings, SearchSettings, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import choose_sources
@@ -21,9 +24,14 @@ from latentscore_data.core.generators.simple import DatasetGenerator
 from latentscore_data.core.scoring import renderer
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.renderer import make_worker
+from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import Outcome, Score, Scorer
+from latentscore_data.core.search import surrogate
 from latentscore_data.core.search.report import run_of, summary_lines
 from latentscore_data.core.search.rows import improver_for
+from latentscore_data.core.search.searcher import Searcher
+from latentscore_data.core.search.space import drawn, one_hot, uniform
+from latentscore_data.core.search.vibe_search import near_payloads
 from scoring_fakes import LoudnessScorer, render_by_echo
 
 QUIET, MIDDLE = (make_payload(echo=echo) for echo in ("none", "subtle"))
@@ -190,3 +198,40 @@ def test_a_candidate_that_is_no_config_is_no_start_and_keeps_its_place(root: Pat
     assert row.search is not None
     assert row.search["start_index"] == 1
     assert (row.best_index or 0) > 1
+
+
+def test_the_nearest_vibes_of_an_exported_map_are_starts(root: Path, tmp_path: Path) -> None:
+    words = WordVectorEmbedder()
+    rows = [("a lamp, number 1", "infinite"), ("thunder", "none")]
+    vectors = words.embed([vibe for vibe, _ in rows])
+    lines = [
+        {
+            "vibe_original": vibe,
+            "embedding": vector.tolist(),
+            "embedding_model": words.fingerprint,
+            **make_payload(echo=echo),
+        }
+        for (vibe, echo), vector in zip(rows, vectors, strict=True)
+    ]
+    path = tmp_path / "map.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    search(root, rows=1, map=path, neighbours=1)
+    (row,) = rows_of(root)
+    ours = [at for at, origin in enumerate(row.candidate_origins) if origin == "map"]
+    assert [(row.config_candidates[at] or {})["config"]["echo"] for at in ours][-1] == "infinite"
+    with pytest.raises(InputError, match="nowhere"):
+        near_payloads("rain", SearchSettings(map=tmp_path / "nowhere.jsonl"))
+
+
+def test_a_surrogate_that_was_fitted_is_not_fitted_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.stack([drawn(uniform(), 80, np.random.default_rng(0))])[0]
+    vectors = one_hot(codes)[:, :3].astype(np.float32)
+    (root / "x").mkdir(parents=True)
+
+    def fitted() -> np.ndarray:
+        with ScoringService([LoudnessScorer()], Settings().scoring, root / "x" / "scores.sqlite") as service:
+            return Searcher(service, SearchSettings())._fitted(codes, vectors).predict(codes[:4])
+
+    first = fitted()
+    monkeypatch.setattr(surrogate, "_fitted", lambda *_: pytest.fail("the weights were in the cache"))
+    assert np.array_equal(fitted(), first)

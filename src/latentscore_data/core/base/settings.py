@@ -297,7 +297,9 @@ class SearchSettings(Section):
     """What a config costs, in score units, whose labels neither the candidates nor the map's neighbours have; a config shares the
     cost by its fields. Low values please the guide, high values stay near to what the model and people chose."""
     neighbours: int = Field(default=6, ge=0, le=40)
-    """Starts from the map: the configs of this many nearest vibes."""
+    """Starts from the map: the configs of this many nearest vibes of the bundled starter set, and of search.map."""
+    map: Path | None = None
+    """An exported map whose nearest vibes are starts, too; it must name the embedder that made it."""
     chance: int = Field(default=4, ge=0)
     """Starts by chance, drawn by the prior."""
     batch: int = Field(default=12, ge=1, le=1024)
@@ -491,6 +493,28 @@ class TrainSettings(Section):
         return value
 
 
+class ImproveSettings(Section):
+    rounds: int = Field(default=3, ge=1, le=100)
+    """Rounds at most; they end before where the judge no longer improves or answers become alike."""
+    method: Literal["dpo", "sft"] = "dpo"
+    """How a round trains: dpo goes on from the model on best against worst answers, sft trains the base model anew on SFT-Train and
+    the best answers."""
+    model: str | None = None
+    """Run or folder that is improved; empty for the newest SFT run of train.base_model, none for the base model itself."""
+    n: int = Field(default=8, ge=2, le=256)
+    """Answers to each GRPO vibe in a round."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use at most this many GRPO vibes, spread over the texts."""
+    validation: int = Field(default=32, ge=1)
+    """SFT-Val vibes that each round's model answers for the judge, spread over the texts."""
+    judge: str | None = None
+    """Scorer that says whether a round was better; not the first of scoring.scorers, which chooses the answers that are learned."""
+    min_entropy: float = Field(default=0.8, ge=0, le=1)
+    """Stop where the label entropy of the answers falls below this share of what it was before the first round."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
+    """Name of the rounds' folder and runs; empty for one made from what decides them, so that the same command resumes."""
+
+
 class BenchSettings(Section):
     sources: list[str] = ["dataset:config_payload", "baseline:random", "baseline:lookup"]
     """Sources that are compared: KIND:NAME[=LABEL]."""
@@ -614,6 +638,7 @@ class Settings(BaseSettings):
     search: SearchSettings = SearchSettings()
     compute: ComputeSettings = ComputeSettings()
     train: TrainSettings = TrainSettings()
+    improve: ImproveSettings = ImproveSettings()
     bench: BenchSettings = BenchSettings()
     check: CheckSettings = CheckSettings()
     export: ExportSettings = ExportSettings()

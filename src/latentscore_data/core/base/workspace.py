@@ -45,6 +45,7 @@ class Workspace:
         self.vibes_dir = root / ".vibes"
         self.configs_dir = root / ".processed"
         self.train_dir = root / ".modal_outputs"
+        self.improve_dir = root / ".improve"
         self.bench_dir = root / ".benchmarks"
         self.export_dir = root / ".exports"
         self.cache_dir = root / ".cache"
@@ -54,6 +55,13 @@ class Workspace:
         self.llm_cache = self.cache_dir / "llm.sqlite"
         self.score_cache = self.cache_dir / "scores.sqlite"
         self.ledger = self.cache_dir / "ledger.jsonl"
+
+    def within(self, root: Path) -> Workspace:
+        """A workspace of its own at ``root`` that shares this one's caches, ledger and training runs."""
+        inner = Workspace(root)
+        inner.train_dir, inner.cache_dir = self.train_dir, self.cache_dir
+        inner.llm_cache, inner.score_cache, inner.ledger = self.llm_cache, self.score_cache, self.ledger
+        return inner
 
     def texts(self, dataset: str) -> Path:
         slug = dataset_slug(dataset)

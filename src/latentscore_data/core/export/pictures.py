@@ -20,13 +20,7 @@ def histograms(title: str, series: Mapping[str, Sequence[float]]) -> str:
     top = max((share for bars in shares.values() for share in bars), default=0) or 1
     plot_width, plot_height = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN
     bar = plot_width / BINS
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="12" fill="#333">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{MARGIN}" y="20" font-size="14">{escape(title)}</text>',
-    ]
+    parts = _frame(title)
     for bars, color in zip(shares.values(), COLORS, strict=False):
         for i, share in enumerate(bars):
             if share:
@@ -45,6 +39,43 @@ def histograms(title: str, series: Mapping[str, Sequence[float]]) -> str:
         x = MARGIN + (at - low) / (high - low) * plot_width
         parts.append(f'<text x="{x:.1f}" y="{axis + 15}" text-anchor="{anchor}">{at:.3g}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def panels(title: str, series: Mapping[str, Sequence[float | None]]) -> str:
+    """Series beside each other, each on a scale of its own over the numbers 0, 1, 2 and so on, as an SVG document."""
+    width = (WIDTH - MARGIN) / max(1, len(series))
+    parts = _frame(title)
+    for number, (name, values) in enumerate(series.items()):
+        known = [(at, value) for at, value in enumerate(values) if value is not None]
+        left, span = MARGIN + number * width, width - MARGIN
+        low, high = (min(value for _, value in known), max(value for _, value in known)) if known else (0.0, 1.0)
+        points = [
+            (
+                left + span * at / max(1, len(values) - 1),
+                HEIGHT - MARGIN - (HEIGHT - 3 * MARGIN) * ((value - low) / (high - low) if high > low else 0.5),
+                value,
+            )
+            for at, value in known
+        ]
+        parts.append(f'<text x="{left:.1f}" y="{MARGIN}">{escape(name)}</text>')
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{COLORS[1]}" stroke-width="2"/>')
+        for (at, _), (x, y, value) in zip(known, points, strict=True):
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{COLORS[1]}"/>')
+            parts.append(f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{value:.3g}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - MARGIN / 2}" text-anchor="middle">{at}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _frame(title: str) -> list[str]:
+    """The beginning of a picture: its size, its title, a white ground."""
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12" fill="#333">',
+        f"<title>{escape(title)}</title>",
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+        f'<text x="{MARGIN}" y="20" font-size="14">{escape(title)}</text>',
+    ]
 
 
 def _shares(numbers: Sequence[float], low: float, high: float) -> list[float]:

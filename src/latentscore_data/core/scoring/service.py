@@ -222,6 +222,11 @@ class ScoringService:
         return digest(config_hash(config), self._seed, f"{self._seconds:g}", SAMPLE_RATE, self._version)
 
     @property
+    def cache(self) -> ScoreCache:
+        """The cache of vectors and scores."""
+        return self._cache
+
+    @property
     def keeps_vectors(self) -> bool:
         """True when the cache is a file, which the next run finds again."""
         return self._cache.path is not None

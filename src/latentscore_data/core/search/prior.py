@@ -39,12 +39,13 @@ def make_prior(
     neighbours: Sequence[Mapping[str, Any]],
     keep: float,
     near: float,
+    held: Mapping[str, frozenset[Label]] | None = None,
 ) -> Prior:
     """The prior of a vibe from the configs of its candidates and of its map neighbours, the nearest first.
 
-    A broken named field costs ``keep``; a config in which no label has support costs ``near``.
+    A broken named field costs ``keep``, and so does one of the ``held``, with the labels that keep it; a config in which no label has support costs ``near``.
     """
-    named = named_fields(vibe, model)
+    named = {**named_fields(vibe, model), **(held or {})}
     chances = np.zeros(LABELS)
     for configs, share in ((model, MODEL_SHARE), (neighbours, MAP_SHARE)):
         if configs:

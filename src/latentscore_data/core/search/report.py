@@ -111,14 +111,19 @@ def _paired(name: str, documents: Sequence[str], columns: Sequence[dict[str, Any
         for document, column in zip(documents, columns, strict=True)
         if name in (start := _scores(column, "start_index")) and name in (found := _scores(column, "found_index"))
     ]
+    return compared(name, pairs)
+
+
+def compared(scorer: str, pairs: Sequence[tuple[str, float, float]]) -> Paired | None:
+    """A scorer's means over rows given as (source document, score of the start, score of what was found); None without rows."""
     if not pairs:
         return None
     starts, founds = (np.array([pair[at] for pair in pairs]) for at in (1, 2))
-    low, high = _interval(founds - starts, [pair[0] for pair in pairs])
-    return Paired(name, float(starts.mean()), float(founds.mean()), low, high, len(pairs))
+    low, high = interval(founds - starts, [pair[0] for pair in pairs])
+    return Paired(scorer, float(starts.mean()), float(founds.mean()), low, high, len(pairs))
 
 
-def _interval(differences: Any, documents: Sequence[str]) -> tuple[float | None, float | None]:
+def interval(differences: Any, documents: Sequence[str]) -> tuple[float | None, float | None]:
     """95 % bootstrap interval of the mean, whole documents drawn."""
     names = sorted(set(documents))
     if len(names) < FEW_DOCUMENTS:

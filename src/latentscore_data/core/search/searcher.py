@@ -12,12 +12,12 @@ import numpy as np
 
 from latentscore import random_config
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.seeds import rng_for
+from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoringService
-from latentscore_data.core.scoring.types import EmbeddingScorer
-from latentscore_data.core.search.space import encode
-from latentscore_data.core.search.surrogate import Surrogate
+from latentscore_data.core.scoring.types import EmbeddingScorer, Vectors
+from latentscore_data.core.search.space import Codes, encode
+from latentscore_data.core.search.surrogate import START, SURROGATE_VERSION, Surrogate
 from latentscore_data.core.search.vibe_search import Found, VibeSearch
 
 SEARCH_VERSION = 1
@@ -66,12 +66,27 @@ class Searcher:
                 self._fit(self.guide)
             self._ready = True
 
-    def _fit(self, guide: EmbeddingScorer) -> None:
+    def is_fitted(self) -> bool:
+        """True when :meth:`prepare` would take about a second: the cache holds the vectors and the weights."""
+        if not isinstance(self.guide, EmbeddingScorer) or not self.settings.surrogate_renders:
+            return True
+        configs = self._configs()
+        vectors = [self.service.vector(self.guide, config) for config in configs]
+        held = [(config, vector) for config, vector in zip(configs, vectors, strict=True) if vector is not None]
+        if len(held) < len(configs):
+            return False
+        place = _place(encode([config for config, _ in held]), np.stack([vector for _, vector in held]))
+        return self.service.cache.vector(*place) is not None
+
+    def _configs(self) -> list[Config]:
+        """What the surrogate is fitted on; R2 is measured on the last ones."""
         rng = rng_for("surrogate", self.settings.seed)
         configs: list[Config] = [random_config(rng).model_dump() for _ in range(self.settings.surrogate_renders)]
         configs = [*configs, *self._known][:MOST]
-        # The last ones are those that R2 is measured on.
-        configs = [configs[at] for at in rng.permutation(len(configs))]
+        return [configs[at] for at in rng.permutation(len(configs))]
+
+    def _fit(self, guide: EmbeddingScorer) -> None:
+        configs = self._configs()
         missing = sum(self.service.vector(guide, config) is None for config in configs)
         if missing > FEWEST:
             kept = (
@@ -84,7 +99,7 @@ class Searcher:
         if len(held) < FEWEST:
             say(f"search: no surrogate, because only {len(held)} configs have vectors ({FEWEST} are needed)")
             return
-        fitted = Surrogate.fit(encode([config for config, _ in held]), np.stack([v for _, v in held]).astype(float))
+        fitted = self._fitted(encode([config for config, _ in held]), np.stack([v for _, v in held]))
         self.r2 = fitted.r2
         if fitted.r2 >= self.settings.surrogate_min_r2:
             self.surrogate = fitted
@@ -94,11 +109,23 @@ class Searcher:
             f"({self.settings.surrogate_min_r2:g})"
         )
 
-    def search(self, vibe: str, model: Sequence[Config]) -> VibeSearch:
-        """The search for one vibe, from its valid payloads."""
+    def _fitted(self, codes: Codes, vectors: Vectors) -> Surrogate:
+        """The surrogate of these configs and vectors; its weights are fitted once and kept in the score cache."""
+        place = _place(codes, vectors)
+        known = self.service.cache.vector(*place)
+        whole = known is not None and known.size % len(START) == 0
+        weights = known.astype(float).reshape(-1, len(START)) if known is not None and whole else None
+        fitted = Surrogate.fit(codes, vectors.astype(float), weights)
+        if weights is None:
+            self.service.cache.keep_vector(*place, fitted.weights.astype(np.float32))
+        return fitted
+
+    def search(self, vibe: str, model: Sequence[Config], held: Sequence[str] = ()) -> VibeSearch:
+        """The search for one vibe, from its valid payloads. ``held`` are fields that cost as much to change as those that the
+        vibe names; their labels are those of the first payload."""
         self.prepare()
         vector = partial(self.service.vector, self.guide) if isinstance(self.guide, EmbeddingScorer) else None
-        return VibeSearch(vibe, model, self.guide, self.settings, self.surrogate, vector)
+        return VibeSearch(vibe, model, self.guide, self.settings, self.surrogate, vector, held)
 
     def run(self, vibe: str, model: Sequence[Config]) -> Found:
         """Search to the end, now."""
@@ -106,3 +133,8 @@ class Searcher:
         while payloads := search.ask():
             search.tell(self.service.score_all((vibe, payload) for payload in payloads))
         return search.found
+
+
+def _place(codes: Codes, vectors: Vectors) -> tuple[str, str]:
+    """Kind and key of a surrogate's weights in the score cache."""
+    return f"surrogate-{SURROGATE_VERSION}", digest(codes.tobytes().hex(), vectors.tobytes().hex())

@@ -28,6 +28,8 @@ MOST_DIMENSIONS = 32
 """Vectors with more dimensions are reduced to this many principal components."""
 STIFF = 0.02
 """Weight of the penalty on log weights that keeps them near their start."""
+SURROGATE_VERSION = 1
+"""Raised when the same configs and vectors would give other weights."""
 START = np.log(np.array([0.5 / len(SIZES)] * len(SIZES) + [0.3, 0.3]))
 """Logarithms of the field weights, of ``c`` and of the noise variance before they are fitted, in units of the variance."""
 
@@ -101,6 +103,8 @@ class Surrogate:
 
     def __init__(self, processes: list[_Process], table: Floats, scale: _Scale, r2_by_dimension: Floats) -> None:
         self._processes, self._table, self._scale = processes, table, scale
+        self.weights = np.stack([process.logs for process in processes])
+        """The fitted logarithms of each dimension, shape (dimensions, 36): what takes long to fit."""
         self.r2_by_dimension = r2_by_dimension
         forms = [process.form(table) for process in processes]
         self._linear = np.stack([linear for linear, _ in forms], axis=1).astype(np.float32)
@@ -111,13 +115,16 @@ class Surrogate:
         return float(self.r2_by_dimension.mean())
 
     @classmethod
-    def fit(cls, codes: Codes, vectors: Floats) -> Self:
-        """A surrogate of configs (n, 34) and their vectors (n, dim). The order of the configs decides who is held out."""
+    def fit(cls, codes: Codes, vectors: Floats, weights: Floats | None = None) -> Self:
+        """A surrogate of configs (n, 34) and their vectors (n, dim). The order of the configs decides who is held out.
+
+        ``weights`` are :attr:`weights` of a surrogate of the same configs and vectors, if they are known.
+        """
         scale = _Scale.of(vectors)
         table, values = one_hot(codes), scale.down(vectors)
         seen = round(len(table) * (1.0 - HELD_OUT))
         some = slice(min(seen, WEIGHTS_FROM))
-        logs = _fitted(table[some], values[some])
+        logs = _fitted(table[some], values[some]) if weights is None else list(weights)
         known = [_Process.trained(log, table[:seen], column[:seen]) for log, column in zip(logs, values.T, strict=True)]
         first = cls(known, table[:seen], scale, np.zeros(1))
         missed = ((scale.up(first._values(table[seen:])) - vectors[seen:]) ** 2).sum(axis=0)
@@ -200,7 +207,8 @@ def _fitted(table: Floats, values: Floats) -> list[Floats]:
             bounds=BOUNDS,
             options={"maxiter": STEPS},
         )
-        found.append(np.round(done.x, 6))
+        # As the score cache keeps them, so that a surrogate from the cache predicts the same.
+        found.append(np.round(done.x, 6).astype(np.float32).astype(np.float64))
     return found
 
 

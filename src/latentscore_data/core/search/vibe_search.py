@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 
+from latentscore.config import MusicConfigPrompt
+from latentscore.errors import LatentScoreError
 from latentscore.meaning.reading import read
 from latentscore.meaning.starter import neighbours
+from latentscore.vibe_map import Match, VibeMap, load_map, starter_pairs
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoredRender
@@ -49,7 +55,8 @@ class Found:
 class VibeSearch:
     """Ask for payloads to render and tell what came of them, until :meth:`ask` returns none.
 
-    ``model`` are the valid payloads of the vibe's candidates. What is asked for depends on the arguments and on the scores,
+    ``model`` are the valid payloads of the vibe's candidates; ``held`` fields cost as much to change from the first of them
+    as fields that the vibe names. What is asked for depends on the arguments and on the scores,
     not on time or on what else runs.
     """
 
@@ -61,16 +68,15 @@ class VibeSearch:
         settings: SearchSettings,
         surrogate: Surrogate | None = None,
         vector: Callable[[Payload], Vectors | None] | None = None,
+        held: Sequence[str] = (),
     ) -> None:
         self._vibe, self._guide, self._settings = vibe, guide, settings
         self._surrogate, self._vector = surrogate, vector
-        near = neighbours(read(vibe)).pairs[: settings.neighbours]
-        self._near: list[Payload] = [
-            {name: pair[name] for name in ("thinking", "title", "config", "palettes")} for pair in near
-        ]
+        self._near = near_payloads(vibe, settings)
         prior = make_prior(
-            vibe, [one["config"] for one in model], [one["config"] for one in self._near], settings.keep, settings.near
-        )
+            vibe, [one["config"] for one in model], [one["config"] for one in self._near], settings.keep, settings.near,
+            {name: frozenset({model[0]["config"][name]}) for name in held},
+        )  # fmt: skip
         self.found = Found(prior)
         self._method = Method(prior, rng_for("search", settings.seed, vibe))
         self._model = list(model)
@@ -149,6 +155,37 @@ class VibeSearch:
         changed = [name for name, label in config.items() if parent["config"][name] != label]
         thinking = f"found by search from “{parent['title']}”, changed: {', '.join(changed)}"
         return {"thinking": thinking[:1000], "title": parent["title"], "config": config, "palettes": parent["palettes"]}
+
+
+def near_payloads(vibe: str, settings: SearchSettings) -> list[Payload]:
+    """The payloads of the nearest vibes of the starter set, and of the map that the settings name, the nearest first.
+
+    Raises :class:`InputError` for a map that cannot be read or cannot embed the vibe.
+    """
+    names = ("thinking", "title", "config", "palettes")
+    near = neighbours(read(vibe)).pairs[: settings.neighbours]
+    found: list[Payload] = [{name: pair[name] for name in names} for pair in near]
+    if settings.map is None or not settings.neighbours:
+        return found
+    try:
+        vibe_map = _open_map(settings.map)
+        matches = vibe_map.nearest(vibe_map.embed(vibe), settings.neighbours)
+        return found + [_payload_of(match) for match in matches]
+    except LatentScoreError as error:
+        raise InputError(f"search.map: {error}", "write it with lsdata export map, or leave search.map empty") from None
+
+
+@cache
+def _open_map(path: Path) -> VibeMap:
+    return load_map(path)
+
+
+def _payload_of(match: Match) -> Payload:
+    """A row of a map as a payload in labels; what it lacks of title and colours is the starter set's first."""
+    words = match.config if isinstance(match.config, MusicConfigPrompt) else match.config.to_prompt()
+    colors = [palette.model_dump(mode="json") for palette in match.palettes] or starter_pairs()[0]["palettes"]
+    about = {"thinking": f"from the map: {match.vibe}"[:1000], "title": match.title or "Untitled"}
+    return {**about, "config": words.model_dump(), "palettes": colors}
 
 
 def _score(render: ScoredRender, scorer: str) -> float:

@@ -17,6 +17,9 @@ STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 """The stages in order. Each is the object ``STAGE`` of the module of its name in this package, which is imported when it is
 first asked for."""
 
+BY_HAND = ("improve",)
+"""Stages that are started by their own command alone: run-all does not know them, doctor does."""
+
 
 class Run(Protocol):
     def __call__(self, settings: Settings, *, yes: bool) -> Summary: ...
@@ -56,6 +59,6 @@ class Stage:
 
 def stage_named(name: str) -> Stage:
     """The stage of that name. Raises :class:`InputError` for a name that is none."""
-    if name not in STAGES:
-        raise InputError(f"{name!r} is no stage", f"stages: {', '.join(STAGES)}")
+    if name not in (*STAGES, *BY_HAND):
+        raise InputError(f"{name!r} is no stage", f"stages: {', '.join((*STAGES, *BY_HAND))}")
     return import_module(f"latentscore_data.core.stages.{name}").STAGE

@@ -27,6 +27,7 @@ from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
 from latentscore_data.core.training.prepare import (
     Prepared,
+    Rows,
     check_lengths,
     plan,
     plan_without_rows,
@@ -90,16 +91,16 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
 run_stage_for_chain = run_train
 
 
-def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summary:
-    """Prepare one run, train it here, on Modal or on Ray, and say what came out."""
+def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None) -> Summary:
+    """Prepare one run, train it here, on Modal or on Ray, and say what came out. ``rows`` replace those of the workspace."""
     on_modal = settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
-    run = _prepare(settings, choices, say)
+    run = _prepare(settings, choices, say, rows)
     if on_modal:
         remote.require_modal()
         check_lengths(run, say)
-        _agree(settings, how, runs=1)
+        agree(settings, how, runs=1)
     open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
     run.write_data()
     was_done = run.folder.done
@@ -121,12 +122,12 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions) -> Summar
     return summary
 
 
-def _prepare(settings: Settings, choices: Choices, say: Callable[[str], None]) -> Prepared:
+def _prepare(settings: Settings, choices: Choices, say: Callable[[str], None], rows: Rows | None = None) -> Prepared:
     workspace = Workspace(settings.paths.root)
-    return prepare(settings.train, settings.scoring, workspace, choices, say, prompts=settings.prompts)
+    return prepare(settings.train, settings.scoring, workspace, choices, say, prompts=settings.prompts, rows=rows)
 
 
-def _agree(settings: Settings, how: StartOptions, runs: int) -> None:
+def agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
     modal = settings.train.modal
     cap = check_cap(modal, modal.gpu, runs)
@@ -237,7 +238,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
     runs = members(family, choices)
     folders = {name: _prepare(settings, run, log.info).folder for name, run in runs.items()}
     if settings.train.on == "modal":
-        _agree(settings, how, runs=len(runs))
+        agree(settings, how, runs=len(runs))
         how = replace(how, yes=True)
     path = table_file(workspace.train_dir, choices.kind, family)
     records: dict[str, dict[str, Any]] = {}

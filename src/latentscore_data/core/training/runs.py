@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,10 +202,13 @@ def find_run(train_dir: Path, run_id: str) -> RunFolder:
     return folder
 
 
-def newest_finished(train_dir: Path, kind: str, base_model: str, say: Callable[[str], None]) -> RunFolder | None:
-    """The newest finished run of a kind on a base model; one that cannot be read is reported and skipped."""
+def newest_finished(
+    train_dir: Path, kind: str, base_model: str, say: Callable[[str], None], skip: Sequence[str] = ()
+) -> RunFolder | None:
+    """The newest finished run of a kind on a base model; one that cannot be read is reported and skipped, and so are those
+    whose ids begin with one of ``skip``."""
     for run in find_runs(train_dir):
-        if not run.done:
+        if not run.done or run.run_id.startswith(tuple(skip)):
             continue
         try:
             spec = run.spec()

@@ -1,6 +1,7 @@
 // The view Play: a vibe in, candidates out, one piece with its picture, and every field of its config as a control.
 
 import { post, save, saveBlob } from "./api.js";
+import { betterButton } from "./better.js";
 import { $, button, clock, dialog, explained, h, icon, svg, toast, words } from "./dom.js";
 import * as engine from "./engine.js";
 import * as state from "./piece.js";
@@ -147,6 +148,16 @@ export function moreLikeThis() {
   engine.wake();
   const question = { payload: state.payload(), vibe: piece.vibe, n: Math.max(Number(countBox.value), 2), locked: [...locked], seed: newSeed() };
   fetchCandidates("/api/near", question, piece.vibe, piece.seed);
+}
+
+const improvable = () => (piece.config && piece.vibe ? { vibe: piece.vibe, payload: state.payload(), locked: [...locked] } : null);
+
+// A new best of the search takes over at the same second, and can be undone.
+function improve(payload, score, vibe) {
+  if (piece.vibe !== vibe) return;
+  state.remember();
+  adopt({ ...payload, vibe, score, seed: piece.seed, seconds: piece.seconds, locked: [...locked] });
+  listen(true, engine.position());
 }
 
 // ---- candidates -------------------------------------------------------------------------------------------------------
@@ -355,6 +366,7 @@ function stage() {
       h("div", { class: "cluster" }, undoButton, redoButton, loopButton, abButton),
       h("div", { class: "cluster" },
         button("More like this", { onclick: moreLikeThis, title: "Variations of this piece (M)" }, icon("near"), h("span", null, "More like this")),
+        betterButton(improvable, improve),
         button("Keep", { onclick: () => keepPiece(), title: "Put it on the playlist (K)" }, icon("star"), h("span", null, "Keep")),
         sleepButton,
         button("Take away", { onclick: takeAway, "aria-haspopup": "dialog" }, icon("down"), h("span", null, "Take away")))));

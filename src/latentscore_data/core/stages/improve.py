@@ -1,0 +1,428 @@
+"""The rounds of improve: a model answers, its answers are scored, the next model learns from them, a judge decides."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base.answerers import LOCAL
+from latentscore_data.core.base.display import say
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
+from latentscore_data.core.base.row_files import RowFiles
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, source_id, spread
+from latentscore_data.core.base.seeds import digest
+from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.estimates import RemoteJobEstimate, cap_usd
+from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.configs.candidate_generation import VibeRows
+from latentscore_data.core.export.pictures import panels
+from latentscore_data.core.llm.local.names import place_of, weights_facts
+from latentscore_data.core.llm.local.transport import check_local
+from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
+from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.configs import paid_scorers, run_generate, run_score
+from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.train import StartOptions, agree, train_one
+from latentscore_data.core.training.base_models import absolute_base, adapter_base
+from latentscore_data.core.training.preference import preference_pairs
+from latentscore_data.core.training.prepare import NO_ADAPTER, VALIDATION_SPLIT, Rows, starting_point
+from latentscore_data.core.training.rounds import (
+    Round,
+    Verdict,
+    against,
+    best_scores,
+    table,
+    verdict,
+    with_winner,
+)
+from latentscore_data.core.training.runs import RunFolder, newest_finished
+from latentscore_data.core.training.spec import Choices, Kind, check_run_id, effective_settings
+
+LEARNED_SPLIT = "GRPO"
+SPEC_FILE, TABLE_FILE, PICTURE_FILE = "spec.json", "rounds.json", "rounds.svg"
+VERSION = 1
+"""Raised when the same settings and rows would give other rounds."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The rounds of one command: what decides them, and where their files are. Nothing is written by making it."""
+
+    settings: Settings
+    overrides: Sequence[str] = ()
+    trusted: frozenset[str] = frozenset()
+    yes: bool = False
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        return Workspace(self.settings.paths.root)
+
+    @cached_property
+    def judge(self) -> str:
+        """The scorer that decides. Raises :class:`InputError` unless one is named that does not choose the answers."""
+        judge, guide = self.settings.improve.judge, self.guide
+        others = [name for name in (*SCORERS, "path/to/file.py:fn") if name != guide]
+        choices = f"--judge takes another scorer than {guide}: {', '.join(others).replace('judge,', 'judge:MODEL,')}"
+        if judge is None:
+            raise InputError(f"no judge is named, and {guide} chooses the answers", choices)
+        resolved = resolve_auto(self.settings.scoring)[0] if judge == "auto" else judge
+        if resolved == guide:
+            raise InputError(f"judge and guide are the same scorer: {guide} would judge its own choices", choices)
+        return resolved
+
+    @cached_property
+    def guide(self) -> str:
+        """The scorer that chooses the answers that are learned."""
+        return scorer_names(self.settings.scoring)[0]
+
+    @cached_property
+    def start(self) -> str:
+        """The model that is improved, by its name as a local model: a run, a folder, or the base model."""
+        if (named := self.settings.improve.model) is not None:
+            choices = Choices("dpo", adapter=named)
+            return starting_point(self.settings.train, choices, self.workspace, say) or self.base
+        # The runs of rounds are no start: a command that is given again must find the one that it began with.
+        rounds = [f"{folder.name}-round-" for folder in self.workspace.improve_dir.glob("*")]
+        newest = newest_finished(self.workspace.train_dir, "sft", self.base, say, rounds)
+        if newest is None:
+            say(
+                f"no finished SFT run of {self.base}: the rounds start from the base model, which has not seen the format"
+            )
+        return self.base if newest is None else newest.run_id
+
+    @property
+    def method(self) -> Kind:
+        """The recipe of a round."""
+        return self.settings.improve.method
+
+    @cached_property
+    def base(self) -> str:
+        """The base model of the settings, by the name under which it is found from any folder."""
+        train = effective_settings(self.settings.train, Choices(self.method, overrides=self.overrides))[0]
+        return absolute_base(train.base_model, self.workspace.train_dir)
+
+    def base_of(self, model: str) -> str:
+        """What a round that goes on from this model has as its base: what its adapter is put on, or what its run began with."""
+        run = RunFolder(self.workspace.train_dir / model)
+        base = adapter_base(run.final if run.final.is_dir() else Path(model))
+        spec = run.spec() if base is None else None
+        return base or (spec.base_model if spec is not None else self.base)
+
+    @cached_property
+    def learned(self) -> list[VibeRow]:
+        """The vibes whose answers are learned. Raises :class:`MissingError` where there are none."""
+        return self._vibes(LEARNED_SPLIT, self.settings.improve.limit)
+
+    @cached_property
+    def judged(self) -> list[VibeRow]:
+        """The vibes that the judge decides on. Raises :class:`MissingError` where there are none."""
+        return self._vibes(VALIDATION_SPLIT, self.settings.improve.validation)
+
+    def _vibes(self, split: str, limit: int | None) -> list[VibeRow]:
+        wanted = self.settings.configs.model_copy(update={"splits": [split], "limit": None})
+        rows = spread(VibeRows(self.workspace, wanted), limit, lambda row: source_id(row.dataset, row.id_in_dataset))
+        if not rows:
+            raise MissingError(f"there are no {split} vibes in {self.workspace.vibes(split)}", "run lsdata vibes")
+        return rows
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What decides the rounds, as ``spec.json`` holds it. The number of rounds and when they stop do not."""
+        improve = self.settings.improve.model_dump(mode="json", exclude={"rounds", "min_entropy", "name", "model"})
+        place = place_of(self.start, self.workspace.train_dir)
+        spec = {
+            "version": VERSION,
+            "improve": improve,
+            "guide": self.guide,
+            "start": self.start,
+            "weights": digest(*weights_facts(place))[:12],
+            "configs": self.settings.configs.model_dump(mode="json", include={"temperature", "top_p", "max_tokens", "seed"}),
+            "scoring": self.settings.scoring.model_dump(mode="json", include={"seconds", "seed"}),
+            "search": self.settings.search.model_dump(mode="json"),
+            "train": self.settings.train.model_dump(mode="json", exclude={"skip", "on", "modal", "recipes"}),
+            "set": list(self.overrides),
+            "rows": digest(*(f"{row.row_id} {row.vibe_original}" for row in (*self.learned, *self.judged)))[:12],
+        }  # fmt: skip
+        return json.loads(json.dumps(spec))  # as it is read back
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the folder and of the runs."""
+        return check_run_id(
+            self.settings.improve.name or f"improve-{digest(json.dumps(self.spec, sort_keys=True))[:8]}"
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.improve_dir / self.name
+
+    def for_answers(self) -> Settings:
+        """The settings under which a model answers the vibes that are learned."""
+        return self._asking(LEARNED_SPLIT, [self.guide], n=self.settings.improve.n)
+
+    def for_judging(self) -> Settings:
+        """The settings under which a model answers the validation vibes: once, with its likeliest answer, without search."""
+        search = self.settings.search.model_copy(update={"renders": None})
+        asking = self._asking(VALIDATION_SPLIT, [self.judge, self.guide], n=1, temperature=0.0)
+        return asking.model_copy(update={"search": search})
+
+    def _asking(self, split: str, scorers: list[str], **asked: Any) -> Settings:
+        changes = {"splits": [split], "limit": None, "vibes_per_call": 1, **asked}
+        settings = self.settings
+        search = settings.search.model_copy(update={"judge": None})
+        return settings.model_copy(
+            update={
+                "configs": settings.configs.model_copy(update=changes),
+                "scoring": settings.scoring.model_copy(update={"scorers": scorers}),
+                "search": search,
+            }
+        )
+
+
+def check(rounds: Rounds) -> None:
+    """Raise what the run would raise before it asks or renders anything."""
+    for settings in (rounds.for_answers(), rounds.for_judging()):
+        make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=rounds.trusted))
+    check_local(LOCAL.prefix + rounds.start, rounds.workspace.train_dir)
+    old = rounds.folder / SPEC_FILE
+    if old.exists() and (kept := read_object(old, f"delete {rounds.folder}")) != rounds.spec:
+        changed = [name for name in rounds.spec if kept.get(name) != rounds.spec[name]]
+        raise InputError(
+            f"the rounds {rounds.name} were begun with other {', '.join(changed)}",
+            f"use another --name, or delete {rounds.folder}",
+        )
+
+
+def plans(rounds: Rounds) -> list[Plan]:
+    """What scorers that cost money would be asked, if all rounds are made."""
+    count = rounds.settings.improve.rounds
+    work = (
+        (rounds.for_answers(), count * len(rounds.learned)),
+        (rounds.for_judging(), (count + 1) * len(rounds.judged)),
+    )
+    return [
+        plan
+        for settings, rows in work
+        for plan in paid_scorers(settings, rows, ScorerDeps(settings.scoring, settings.llm, trusted=rounds.trusted))
+    ]
+
+
+def plan_improve(rounds: Rounds, executor: Executor) -> dict[str, Any]:
+    """What all rounds would do and cost at most. Raises what makes the rows, the model or the judge unusable."""
+    settings, improve = rounds.settings, rounds.settings.improve
+    each = max(improve.n, settings.search.renders or 0)
+    modal = settings.train.modal
+    return {
+        "name": rounds.name,
+        "start": rounds.start,
+        "method": improve.method,
+        "guide": rounds.guide,
+        "judge": rounds.judge,
+        "rounds": improve.rounds,
+        "vibes_learned": len(rounds.learned),
+        "vibes_judged": len(rounds.judged),
+        "answers": improve.rounds * len(rounds.learned) * improve.n + (improve.rounds + 1) * len(rounds.judged),
+        "renders": improve.rounds * len(rounds.learned) * each + (improve.rounds + 1) * len(rounds.judged),
+        "plans": [plan.to_dict() for plan in plans(rounds)],
+        "cap_usd": _remote_cap(rounds, executor) if executor.remote else 0.0,
+        "modal_gpu": modal.gpu if executor.remote else None,
+    }
+
+
+def _remote_jobs(rounds: Rounds, executor: Executor) -> list[RemoteJobEstimate]:
+    count = rounds.settings.improve.rounds
+    work = (
+        (rounds.for_answers(), count * len(rounds.learned)),
+        (rounds.for_judging(), (count + 1) * len(rounds.judged)),
+    )
+    executor.make_renderer()  # says which scorers must run here
+    return [
+        job
+        for settings, rows in work
+        for job in executor.estimate_scoring(
+            rows * max(settings.configs.n, settings.search.renders or 0), settings.scoring, clips=False
+        )
+    ]
+
+
+def _remote_cap(rounds: Rounds, executor: Executor) -> float:
+    modal = rounds.settings.train.modal
+    training = cap_usd(modal, modal.gpu, rounds.settings.improve.rounds)
+    return training + sum(job.cap_usd for job in _remote_jobs(rounds, executor))
+
+
+def run_improve(rounds: Rounds, executor: Executor) -> Summary:
+    """Make the rounds that are missing, under the lock that the caller holds, and report on all of them."""
+    started = time.monotonic()
+    check(rounds)
+    settings = rounds.settings.improve
+    summary = Summary("improve")
+    replace_json(rounds.folder / SPEC_FILE, rounds.spec)
+    work = _Work(rounds, executor.make_renderer() if executor.remote else LocalRenderer, summary)
+    done: list[Round] = []
+    found = Verdict(None)
+    while not found.stop and len(done) <= settings.rounds:
+        one = Round.read(rounds.folder / f"round-{len(done)}")
+        if one is None:
+            if not summary.done:
+                _agree(rounds, executor)
+            say(f"round {len(done)} of up to {settings.rounds}" if done else "round 0: the model as it is")
+            one = work.make(len(done), found.best.model if found.best else rounds.start)
+            summary.done += one is not None
+        else:
+            summary.skipped += 1
+        if one is None:
+            found = Verdict(found.best, f"{rounds.guide} tells no two answers of round {len(done)} apart")
+            break
+        done.append(one)
+        found = verdict(done, rounds.judge, settings.min_entropy)
+        _report(rounds, done, found)
+    summary.seconds = time.monotonic() - started
+    return _summed_up(summary, rounds, done, found)
+
+
+def _agree(rounds: Rounds, executor: Executor) -> None:
+    """Ask once, for all rounds, before anything is spent."""
+    for plan in plans(rounds):
+        confirm_spending(plan, rounds.settings.llm, rounds.yes)
+    if executor.remote:
+        confirm_remote_jobs(_remote_jobs(rounds, executor), executor, rounds.settings, rounds.yes)
+        agree(rounds.settings, StartOptions(yes=rounds.yes), runs=rounds.settings.improve.rounds)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The phases of a round. Each goes on where it was stopped; the file ``round.json`` ends the round."""
+
+    rounds: Rounds
+    make_renderer: MakeRenderer
+    used: Summary
+
+    def make(self, number: int, model: str) -> Round | None:
+        """Round ``number``, which goes on from ``model``; None where no two answers can be told apart."""
+        if number == 0:
+            return self._judged(number, model)
+        rows = self._answers(self.rounds.for_answers(), number, "answers", model, self.rounds.learned)
+        learned = len(rows)
+        if self.rounds.method == "dpo":
+            train = effective_settings(self.rounds.settings.train, Choices("dpo", overrides=self.rounds.overrides))[0]
+            learned = len(preference_pairs(rows, train.dpo).pairs)
+            if not learned and number > 1:
+                return None
+        trained = self._trained(number, model, rows)
+        return self._judged(number, trained, learned=learned, best_of=best_scores(rows))
+
+    def _judged(self, number: int, model: str, **trained: Any) -> Round:
+        """The model's likeliest answers to the validation vibes, scored by judge and guide."""
+        rows = self._answers(self.rounds.for_judging(), number, "judged", model, self.rounds.judged)
+        made = Round.judged(number, model, self.rounds.judged, rows, **trained)
+        if not number and not made.scores.get(self.rounds.judge):
+            raise MissingError(
+                f"{model} gave no answer that {self.rounds.judge} could score to any of {len(self.rounds.judged)} vibes",
+                f"see *.failures.jsonl below {self.rounds.folder / 'round-0'}; a model that was never trained (lsdata train sft) or "
+                "answers that are cut (configs.max_tokens) are likely reasons",
+            )
+        made.write(self.rounds.folder / f"round-{number}")
+        return made
+
+    def _answers(
+        self, settings: Settings, number: int, phase: str, model: str, vibes: list[VibeRow]
+    ) -> list[ScoredRow]:
+        """The scored answers of a model, in an order that does not depend on which was ready first."""
+        room = self.rounds.workspace.within(self.rounds.folder / f"round-{number}" / phase)
+        asking = settings.configs.model_copy(update={"model": LOCAL.prefix + model})
+        settings = settings.model_copy(update={"configs": asking})
+        with RowFiles(room) as files:
+            summary = run_generate(settings, files, rows=vibes)
+            summary = run_score(summary, settings, files, trusted=self.rounds.trusted, make_renderer=self.make_renderer)
+        self.used.add_bill(summary)
+        path = room.scored(settings.configs.splits[0])
+        return with_winner(read_rows(path, ScoredRow)) if path.exists() else []
+
+    def _trained(self, number: int, model: str, rows: list[ScoredRow]) -> str:
+        """The run that learned from these rows."""
+        rounds = self.rounds
+        base, workspace = rounds.base_of(model), rounds.workspace
+        train = rounds.settings.train.model_copy(update={"base_model": base})
+        settings = rounds.settings.model_copy(update={"train": train})
+        adapter = None
+        if rounds.method == "dpo":
+            adapter = NO_ADAPTER if model == rounds.base else model
+        elif (known := workspace.scored("SFT-Train")).exists():
+            # Winners alone are few; the rows that the model first learned from keep what it knows already.
+            rows = [*with_winner(read_rows(known, ScoredRow, torn="drop")), *rows]
+        data: Rows = {"train": rows}
+        if (validation := workspace.scored(VALIDATION_SPLIT)).exists():
+            data["val"] = list(read_rows(validation, ScoredRow, torn="drop"))
+        run_id = f"{rounds.name}-round-{number}"
+        choices = Choices(rounds.method, run_id, adapter, overrides=rounds.overrides)
+        train_one(settings, choices, StartOptions(yes=True), data)
+        return run_id
+
+
+def _report(rounds: Rounds, done: list[Round], found: Verdict) -> None:
+    """Write the table and the picture of the rounds so far."""
+    best = found.best.model if found.best else None
+    lines = table(done, rounds.judge, rounds.guide)
+    document = {"judge": rounds.judge, "guide": rounds.guide, "best": best, "stopped": found.stop, "rounds": lines}
+    replace_json(rounds.folder / TABLE_FILE, document)
+    series = {
+        f"judge: {rounds.judge}": rounds.judge,
+        f"guide: {rounds.guide}": rounds.guide,
+        "label entropy": "entropy",
+    }
+    picture = panels(
+        f"rounds of {rounds.name}", {shown: [line[name] for line in lines] for shown, name in series.items()}
+    )
+    replace_bytes(rounds.folder / PICTURE_FILE, [picture.encode()])
+
+
+def _summed_up(summary: Summary, rounds: Rounds, done: list[Round], found: Verdict) -> Summary:
+    best = found.best or done[0]
+    change = against(done[0], best, rounds.judge) if best.number else None
+    summary.fresh = summary.done == 0
+    summary.details = {
+        "best": best.model,
+        "judge": "no round is better than the start" if change is None else change.in_words(),
+        "stopped": found.stop or f"all {rounds.settings.improve.rounds} rounds are made",
+        "rounds": table(done, rounds.judge, rounds.guide),
+    }
+    summary.outputs = [str(rounds.folder / name) for name in (TABLE_FILE, PICTURE_FILE)]
+    start = f" --source local:{rounds.start}=start" if best.number else ""
+    summary.next_step = f"lsdata bench --source local:{best.model}{start} --source baseline:lookup"
+    return summary
+
+
+def known_rounds(workspace: Workspace) -> list[dict[str, Any]]:
+    """What ``rounds.json`` says of all rounds of a workspace, with their ``name``, in the order of names."""
+    files = sorted(workspace.improve_dir.glob(f"*/{TABLE_FILE}"))
+    return [{"name": file.parent.name, **read_object(file, f"delete {file.parent}")} for file in files]
+
+
+def preflight(settings: Settings) -> list[LsdataError]:
+    """What would stop the rounds before they start."""
+    try:
+        check(Rounds(settings))
+    except LsdataError as error:
+        return [error]
+    return []
+
+
+def run_stage(settings: Settings, *, yes: bool) -> Summary:
+    """The rounds of the settings, here or where ``train.on`` says."""
+    return run_improve(Rounds(settings, yes=yes), make_executor(settings.train.on, settings, say))
+
+
+STAGE = Stage("improve", lambda settings, workspace: [], preflight, run_stage)

@@ -1,0 +1,154 @@
+"""Rounds of improvement: what each came to, which model is the best so far, when to stop, and the table of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from latentscore.labels import FIELDS
+from latentscore_data.core.base.jsonl import read_object, replace_json
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, source_id
+from latentscore_data.core.search.report import Paired, compared
+
+ROUND_FILE = "round.json"
+
+
+@dataclass(frozen=True)
+class Round:
+    """A model and how it answered the validation vibes. Round 0 is the model that the rounds start from.
+
+    ``scores`` are by scorer and row, of the rows whose answer could be scored; ``documents`` name the source document of each
+    row. ``entropy`` is that of :func:`label_entropy`, ``answered`` the share of vibes with a valid answer. ``learned`` counts the
+    pairs or winners that the model was trained on, and ``best_of`` is the guide's mean score of the best answers among them.
+    """
+
+    number: int
+    model: str
+    scores: dict[str, dict[str, float]]
+    documents: dict[str, str]
+    entropy: float
+    answered: float
+    learned: int = 0
+    best_of: float | None = None
+
+    @classmethod
+    def judged(
+        cls, number: int, model: str, asked: Sequence[VibeRow], rows: Sequence[ScoredRow], **trained: Any
+    ) -> Self:
+        """The round whose model was asked for one answer to each vibe, from the rows that could be scored."""
+        scores: dict[str, dict[str, float]] = {}
+        for row in rows:
+            for scorer, given in row.candidate_scores.items():
+                if given and (score := given[0]) is not None:
+                    scores.setdefault(scorer, {})[row.row_id] = score
+        answers = [row.config_candidates[0] for row in rows if row.config_candidates]
+        valid = [answer["config"] for answer in answers if answer is not None]
+        documents = {row.row_id: source_id(row.dataset, row.id_in_dataset) for row in asked}
+        share = len(valid) / len(asked) if asked else 0.0
+        return cls(number, model, scores, documents, label_entropy(valid), share, **trained)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The round that was written there, or None. Raises :class:`InputError` for a file that is none."""
+        path = folder / ROUND_FILE
+        return cls(**read_object(path, f"delete {folder}: the round is made again")) if path.exists() else None
+
+    def write(self, folder: Path) -> None:
+        """Write ``round.json``, which says that the round is finished."""
+        replace_json(folder / ROUND_FILE, asdict(self))
+
+    def mean(self, scorer: str) -> float | None:
+        """The mean score of the answers, or None where there is none."""
+        scores = self.scores.get(scorer)
+        return sum(scores.values()) / len(scores) if scores else None
+
+
+def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
+    """How different configs are: the entropy of the labels of each of the 34 fields as a share of the largest that so many
+    configs can have, mean over the fields. 0 where all are alike, 1 where labels are spread evenly."""
+    if len(configs) < 2:
+        return 0.0
+    shares: list[float] = []
+    for name, spec in FIELDS.items():
+        labels = [config[name] for config in configs]
+        parts = [labels.count(label) / len(labels) for label in spec.labels]
+        bits = -sum(part * math.log2(part) for part in parts if part)
+        shares.append(bits / math.log2(min(len(spec.labels), len(configs))))
+    return sum(shares) / len(shares)
+
+
+def against(before: Round, after: Round, scorer: str) -> Paired | None:
+    """The scorer on the same vibes in two rounds. A vibe that only one of them answered counts with the lowest score that the
+    scorer gave in either round, so that a model gains nothing by failing; None where there are no scores."""
+    ours, theirs = before.scores.get(scorer, {}), after.scores.get(scorer, {})
+    lowest = min([*ours.values(), *theirs.values()], default=0.0)
+    rows = [row for row in before.documents if row in ours or row in theirs]
+    return compared(scorer, [(before.documents[row], ours.get(row, lowest), theirs.get(row, lowest)) for row in rows])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The best round so far, and why no other round should follow (empty: go on)."""
+
+    best: Round | None
+    stop: str = ""
+
+
+def verdict(rounds: Sequence[Round], judge: str, min_entropy: float) -> Verdict:
+    """A round replaces the best so far where the judge's mean over the same vibes is higher and the label entropy is at least
+    ``min_entropy`` times that of round 0. The first round that does not ends the rounds."""
+    best, floor = rounds[0], min_entropy * rounds[0].entropy
+    for one in rounds[1:]:
+        if one.entropy < floor:
+            return Verdict(best, f"label entropy of round {one.number} is {one.entropy:.2f}, below {floor:.2f}")
+        change = against(best, one, judge)
+        if change is None or change.difference <= 0:
+            words = "no scores" if change is None else change.in_words()
+            return Verdict(best, f"{judge} is not better in round {one.number} than in round {best.number}: {words}")
+        best = one
+    return Verdict(best)
+
+
+def table(rounds: Sequence[Round], judge: str, guide: str) -> list[dict[str, Any]]:
+    """One line a round: mean scores by judge and guide, the judge against round 0, entropy."""
+    lines: list[dict[str, Any]] = []
+    for one in rounds:
+        change = against(rounds[0], one, judge) if one.number else None
+        lines.append(
+            {
+                "round": one.number,
+                "model": one.model,
+                **{name: _rounded(one.mean(name)) for name in (judge, guide)},
+                "against_round_0": None if change is None else _rounded(change.difference),
+                "low": None if change is None else _rounded(change.low),
+                "high": None if change is None else _rounded(change.high),
+                "entropy": _rounded(one.entropy),
+                "answered": _rounded(one.answered),
+                "learned": one.learned,
+                "best_of": _rounded(one.best_of),
+            }
+        )
+    return lines
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def with_winner(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
+    """The rows that have a winner, in an order that does not depend on which was finished first."""
+    return sorted((row for row in rows if row.config_payload is not None), key=lambda row: row.row_id)
+
+
+def best_scores(rows: Sequence[ScoredRow]) -> float | None:
+    """The mean of the winners' scores by the scorer that chose; None where there is none."""
+    found = [
+        score
+        for row in rows
+        if row.best_index is not None
+        and (score := next(iter(row.candidate_scores.values()))[row.best_index]) is not None
+    ]
+    return sum(found) / len(found) if found else None

@@ -1,0 +1,56 @@
+// The button Better: a search on the server, a batch at a time; each new best is handed over and plays.
+
+import { post } from "./api.js";
+import { button, h, icon, toast } from "./dom.js";
+
+const RENDERS = 64;
+
+// `start()` returns {vibe, payload, locked}, or null where there is nothing to improve; `found(payload, score)` takes over a new best.
+export function betterButton(start, found) {
+  let running = null;
+  const bar = h("progress", { max: String(RENDERS), value: "0", "aria-label": "Search for something better", hidden: true });
+  const label = h("span", null, "Better");
+  const node = button("", { id: "better", title: "Search for something that fits the vibe better", onclick: () => (running ? stop() : search()) }, icon("up"), label);
+
+  function show(on) {
+    bar.hidden = !on;
+    label.textContent = on ? "Cancel" : "Better";
+    node.setAttribute("aria-pressed", String(on));
+  }
+
+  function stop() {
+    running.abort();
+    running = null;
+    show(false);
+  }
+
+  async function search() {
+    const from = start();
+    if (!from) return;
+    const mine = (running = new AbortController());
+    bar.value = 0;
+    show(true);
+    try {
+      const { search: name } = await post("/api/better", { ...from, renders: RENDERS }, mine.signal);
+      let best = JSON.stringify(from.payload.config), better = 0;
+      for (let done = false; !done; ) {
+        const step = await post("/api/better/step", { search: name }, mine.signal);
+        if (mine !== running) return;
+        done = step.done;
+        bar.value = step.spent;
+        if (step.improved && JSON.stringify(step.payload.config) !== best) {
+          best = JSON.stringify(step.payload.config);
+          better += 1;
+          found(step.payload, step.score, from.vibe);
+        }
+      }
+      toast(better ? "The best that the search found plays." : "The search found nothing that fits better.");
+    } catch (error) {
+      if (error.name !== "AbortError") toast(`${error.message} ${error.remedy || ""}`, "bad");
+    } finally {
+      if (mine === running) { running = null; show(false); }
+    }
+  }
+
+  return [node, bar];
+}
