@@ -48,6 +48,12 @@ def test_bash_knows_commands_and_values_of_settings_and_workspace(shell: Path) -
     assert completions(shell, "lsdata run-") == ["run-all"]
     assert "--sample" in completions(shell, "lsdata run-all --sa")
     assert completions(shell, "lsdata doctor --fetch ") == ["clap", "minilm", "prices"]
+    assert completions(shell, "lsdata configs --split S") == ["SFT-Train", "SFT-Val"]
+    assert "acoustic" in completions(shell, "lsdata configs --scorer ")
+    assert "builtin/keywords" in completions(shell, "lsdata configs --model ")
+    assert "lora_rank:r32" in completions(shell, "lsdata train sft --preset ")
+    assert "baseline:random" in completions(shell, "lsdata bench --source ")
+    assert completions(shell, "lsdata train sft --on m") == ["modal"]
 
 
 @pytest.mark.parametrize("name", ["zsh", "fish"])

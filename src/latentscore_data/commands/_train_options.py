@@ -10,7 +10,7 @@ from latentscore_data.commands._options import OnOption, SeedOption, YesOption, 
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.stages.train import trust_reward
-from latentscore_data.core.training.spec import Choices, Kind
+from latentscore_data.core.training.spec import Choices, Kind, families
 
 WHAT = "What is trained"
 WHERE = "Where it runs"
@@ -87,7 +87,12 @@ ADAPTER_FLAG: dict[str, Any] = {
 PRESET_FLAG: dict[str, Any] = {
     "presets": Annotated[
         list[str] | None,
-        typer.Option("--preset", help="FAMILY:NAME, such as lora_rank:r32.", rich_help_panel=WHAT),
+        typer.Option(
+            "--preset",
+            help="FAMILY:NAME, such as lora_rank:r32.",
+            rich_help_panel=WHAT,
+            autocompletion=lambda: [f"{family}:{name}" for family, members in families().items() for name in members],
+        ),
     ],
 }
 

@@ -21,6 +21,7 @@ from latentscore_data.commands._options import (
     TrustScorersOption,
     YesOption,
     calls_models,
+    complete_source,
     complete_split,
     load,
     sets_settings,
@@ -45,7 +46,9 @@ SOURCES_HELP = (
 
 
 OPTIONS = {
-    "bench.sources": setting_option("bench.sources", "--source", metavar="KIND:NAME[=LABEL]", help=SOURCES_HELP),
+    "bench.sources": setting_option(
+        "bench.sources", "--source", metavar="KIND:NAME[=LABEL]", help=SOURCES_HELP, autocompletion=complete_source
+    ),
     "bench.split": setting_option("bench.split", autocompletion=complete_split),
     "bench.suite": setting_option("bench.suite", metavar="NAME|FILE"),
     "bench.limit": setting_option("bench.limit"),

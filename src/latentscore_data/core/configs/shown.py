@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import latentscore
@@ -10,6 +11,7 @@ from latentscore_data.core.base.display import OUTPUT, clean, console, palette_b
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.scoring.registry import kind_of
 
 
 def play_answers(summary: Summary, settings: Settings) -> None:
@@ -40,6 +42,7 @@ def show_winners(summary: Summary) -> None:
             palette_blocks(winner["palette"]),
         )
     console().print(table)
+    _say_usual(summary.details.get("scorers", [])[:1])
 
 
 def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
@@ -74,5 +77,13 @@ def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
         if answer.get("audio_file"):
             out.print(Padding(Text(clean(answer["audio_file"])), (0, 2)))
         out.print()
+    _say_usual(answer["scorer"] for answer in summary.details["answers"] if answer["config_payload"] is not None)
     if not any(answer.get("audio_file") for answer in summary.details["answers"]):
         say("configs: --audio DIR writes the winner's sound, --play plays it, --seconds sets its length")
+
+
+def _say_usual(scorers: Iterable[str]) -> None:
+    """What the scores of these scorers usually come to, once for each."""
+    for name in dict.fromkeys(scorers):
+        if usual := kind_of(name).usual:
+            say(f"configs: {name}: {usual}")

@@ -135,6 +135,9 @@ def nothing_asked(vibe: str) -> str | None:
 
 
 class AcousticKind(ScorerKind):
+    # benchmarks/search.py, over 40 vibes of the starter set
+    usual = "a random config gets 0.0 on average, the best of 64 random ones 0.5"
+
     def make(self, name: str, deps: ScorerDeps) -> Scorer:
         return AcousticScorer()
 

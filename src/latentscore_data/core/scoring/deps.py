@@ -32,8 +32,11 @@ class ScorerDeps:
 class ScorerKind:
     """A kind of scorer: how one is made, what it costs, and where it can run.
 
-    Whoever adds a scorer writes one in the scorer's own file and one line in ``registry.SCORERS``.
+    Whoever adds a scorer writes one in the scorer's own file and one line in ``registry.SCORERS``. ``usual`` says what its scores
+    usually come to, so that one of them can be judged; empty where nobody measured that.
     """
+
+    usual: str = ""
 
     def make(self, name: str, deps: ScorerDeps) -> Scorer:
         """Return the scorer of that name. Cheap; raises :class:`InputError` or :class:`MissingError`."""
