@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from latentscore.loudness import integrated_lufs, true_peak
     from latentscore.runtime import arender, render
     from latentscore.streaming import AudioStream, LiveStream, Playlist, Track, astream, live, stream
+    from latentscore.synth.excerpt import render_excerpt
     from latentscore.synth.midi import write_midi
     from latentscore.synth.notes import LAYERS
     from latentscore.synth.score import Score, compose
@@ -75,6 +76,7 @@ _LAZY = {
     "LiveStream": "streaming",
     "Score": "synth.score",
     "compose": "synth.score",
+    "render_excerpt": "synth.excerpt",
     "Stream": "synth.stream",
     "LAYERS": "synth.notes",
     "write_midi": "synth.midi",
@@ -132,6 +134,7 @@ __all__ = [
     "random_config",
     "read_audio",
     "render",
+    "render_excerpt",
     "save_wav",
     "schema_hash",
     "starter_map",

@@ -7,7 +7,7 @@ import inspect
 import queue
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from latentscore.labels import beats_per_minute
 from latentscore.models import Model
 from latentscore.playback import play_blocks
 from latentscore.runtime import answer_for
+from latentscore.synth.render import finish
 from latentscore.synth.space import STEP
 from latentscore.synth.stream import MOST_BARS, Stream
 from latentscore.vibe_map import VibeMap
@@ -72,8 +73,9 @@ class Playlist:
         return stream(*self.tracks, **options)
 
     def render(self, **options: Any) -> Audio:
-        """All tracks as one sound."""
-        return self.stream(**options).collect()
+        """All tracks as one sound, at the loudness of :func:`latentscore.render`: a stream can only predict its own."""
+        played = self.stream(**options).collect()
+        return replace(played, samples=finish(np.ascontiguousarray(played.samples.T), played.sample_rate))
 
     def play(self, **options: Any) -> None:
         """Play all tracks. Raises :class:`AudioError` without the extra ``play`` or a device."""

@@ -180,8 +180,9 @@ def fit_help(command: Any) -> Any:
     """The command; on a narrow terminal its help is plain lines, which wrap at any width, instead of panels."""
     if shutil.get_terminal_size().columns < NARROW_COLUMNS:
         command.rich_markup_mode = None
-        # The mark tells click to keep the lines of a paragraph as they are.
-        command.help = (command.help or "").replace("Examples:\n\n", "Examples:\n\n\b\n")
+        about, mark, examples = (command.help or "").partition("Examples:\n\n")
+        # Each example a paragraph of its own: the lines of one are joined before they are wrapped.
+        command.help = about + mark + examples.replace("\n", "\n\n")
         command.short_help = command.help.partition("\n\n")[0]
     return command
 
@@ -278,10 +279,11 @@ def typed_as(value: Any, given: Mapping[str, Any], signature: inspect.Signature)
     name = next((name for name, one in given.items() if one == value and name in signature.parameters), None)
     if name is None:
         return ""
-    spelled = next(
-        (one.param_decls for one in get_args(signature.parameters[name].annotation) if isinstance(one, OptionInfo)), ()
-    )
-    return max(spelled or (), key=len, default=f"--{name.replace('_', '-')}")
+    option = next((one for one in get_args(signature.parameters[name].annotation) if isinstance(one, OptionInfo)), None)
+    # In an annotation the first spelling stands where a default would.
+    spelled = [] if option is None else [option.default, *(option.param_decls or ())]
+    flags = [flag for flag in spelled if isinstance(flag, str) and flag.startswith("--")]
+    return flags[0].partition("/")[0] if flags else f"--{name.replace('_', '-')}"
 
 
 METAVARS = {int: "N", float: "X", str: "TEXT"}

@@ -50,13 +50,15 @@ OPTIONS = {
         "bench.sources", "--source", metavar="KIND:NAME[=LABEL]", help=SOURCES_HELP, autocompletion=complete_source
     ),
     "bench.split": setting_option("bench.split", autocompletion=complete_split),
-    "bench.suite": setting_option("bench.suite", metavar="NAME|FILE"),
+    "bench.suite": setting_option(
+        "bench.suite", metavar="NAME|FILE", help="short, typo, out-of-domain, controllability, or a file."
+    ),
     "bench.limit": setting_option("bench.limit"),
     "prompts.system": SystemOption,
     "scoring.seconds": setting_option("scoring.seconds"),
-    "bench.baseline": setting_option("bench.baseline"),
+    "bench.baseline": setting_option("bench.baseline", help="Source that the others are compared with."),
     "bench.name": setting_option("bench.name"),
-    "bench.keep_audio": setting_option("bench.keep_audio", "--keep-audio"),
+    "bench.keep_audio": setting_option("bench.keep_audio", "--keep-audio", help="Also write FLAC files."),
     "scoring.workers": setting_option("scoring.workers"),
     "bench.seed": SeedOption,
 }

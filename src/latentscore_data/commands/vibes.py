@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
@@ -28,10 +28,6 @@ from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.stages.spending import check_remote_jobs, check_spending, trust_key_to
 from latentscore_data.core.stages.vibes import make_plan_for, remote_estimates, require_texts, run_vibes
 
-if TYPE_CHECKING:
-    pass
-
-
 OPTIONS = {
     "vibes.model": ModelOption,
     "vibes.temperature": setting_option("vibes.temperature"),
@@ -39,10 +35,12 @@ OPTIONS = {
     "vibes.max_vibes": setting_option("vibes.max_vibes"),
     "vibes.max_input_words": setting_option("vibes.max_input_words"),
     "vibes.page_words": setting_option("vibes.page_words"),
-    "vibes.characters": setting_option("vibes.characters"),
-    "noise.rate": setting_option("noise.rate", "--noise-rate"),
+    "vibes.characters": setting_option("vibes.characters", help="Keep the moods of characters, too."),
+    "noise.rate": setting_option("noise.rate", "--noise-rate", help="Share of vibes with typing noise."),
     "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
-    "dedupe.model": setting_option("dedupe.model", "--dedupe-model"),
+    "dedupe.model": setting_option(
+        "dedupe.model", "--dedupe-model", help="Embedder: auto, minilm, words, a folder or a hub id."
+    ),
     "splits.split_by": setting_option("splits.split_by"),
 }
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
-from latentscore.synth.excerpt import render_excerpt
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
@@ -86,7 +85,7 @@ def encode(sound: Sound) -> bytes:
     if sound.format == "midi":
         return _midi(config.to_config() if isinstance(config, MusicConfigPrompt) else config, sound)
     if sound.length is not None:
-        audio = render_excerpt(config, sound.seconds, sound.begin, sound.length, sound.seed)
+        audio = latentscore.render_excerpt(config, sound.seconds, sound.begin, sound.length, sound.seed)
     else:
         audio = latentscore.render(config, sound.seconds, sound.seed, stems=sound.format == "stems")
     named = audio.tagged(title=sound.title)

@@ -17,6 +17,7 @@ from factories import make_text, make_vibe
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.settings import LLMSettings, Settings, VibesSettings, load_settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -86,7 +87,7 @@ def test_the_answers_are_estimated_and_capped_before_anything_is_sent(modal: Loo
     rows = [make_vibe(n, vibe=f"slow rain {n}") for n in range(5)]
     settings = load_settings(configs={"model": TINY, "n": 2}, train={"modal": {"shard_rows": 2, "max_cost": 1.0}})
     executor = make_executor("modal", settings, print)
-    answers, sounds = remote_estimates(rows, settings, workspace, executor)
+    answers, sounds = remote_estimates(rows, settings, RowFiles(workspace), executor)
     assert (answers.what, answers.items, answers.gpu) == (f"answers of {TINY}", 10, "L4")
     assert (sounds.what, sounds.items, sounds.gpu) == ("sounds", 10, None)
     with pytest.raises(StoppedError, match="this work could cost up to"):

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import latentscore
-from latentscore import Answer, Audio, MusicConfigPrompt, Playlist, write_audio
+from latentscore import Answer, Audio, MusicConfigPrompt, write_audio
 from latentscore.audio import format_for
 from latentscore.errors import AudioError
-from latentscore.streaming import Track
-from latentscore.synth.render import finish
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.configs.saved import SavedPiece
@@ -117,16 +115,12 @@ def mix_files(
 ) -> tuple[list[Path], Audio]:
     """Render the answers one after the other, ``seconds`` in all, cross-faded at bar lines, and write them; the path written
     and the sound, at the loudness of a render. See :func:`check_mix` for the lengths."""
-    import numpy as np
-
     each = seconds / len(answers)
     fade = min(CROSSFADE_SECONDS, each) if crossfade is None else crossfade
-    mixed = Playlist(Track(answer, each, fade) for answer in answers).render(
-        seconds=seconds, seed=seed, sample_rate=sample_rate
-    )
-    samples = finish(np.ascontiguousarray(mixed.samples.T), sample_rate)
+    playlist = latentscore.Playlist(latentscore.Track(answer, each, fade) for answer in answers)
+    mixed = playlist.render(seconds=seconds, seed=seed, sample_rate=sample_rate)
     texts = [answer.text for answer in answers if answer.text]
-    audio = Audio(samples, sample_rate, tags={**mixed.tags, "vibe": " / ".join(texts)})
+    audio = Audio(mixed.samples, sample_rate, tags={**mixed.tags, "vibe": " / ".join(texts)})
     with _writing("--out"):
         write_audio(out, audio)
     return [out], audio
