@@ -9,6 +9,7 @@ from typing import Any
 
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.errors import ModelError
+from latentscore.installed import install
 from latentscore.prompt import config_system, decoding_schema, vibe_message
 
 MAX_NEW_TOKENS = 2048
@@ -32,8 +33,7 @@ class LocalModel:
             import xgrammar
         except ImportError as error:
             raise ModelError(
-                f"local:{folder} needs {', '.join(NEEDED)}, and {error.name} is not installed: "
-                "pip install 'latentscore-data[ml]'"
+                f"local:{folder} needs {', '.join(NEEDED)}, and {error.name} is not installed: {install('ml')}"
             ) from None
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

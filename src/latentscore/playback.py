@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from latentscore.errors import AudioError
+from latentscore.installed import install
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +20,7 @@ def sound_device() -> Any:
     try:
         import sounddevice
     except ImportError:
-        raise AudioError(
-            f"playing needs sounddevice: pip install 'latentscore-data[play]'; {WITHOUT_PLAYING}"
-        ) from None
+        raise AudioError(f"playing needs sounddevice: {install('play')}; {WITHOUT_PLAYING}") from None
     except OSError as error:  # the library is there, PortAudio is not
         raise AudioError(
             f"playing needs PortAudio ({error}): apt install libportaudio2 or brew install portaudio; {WITHOUT_PLAYING}"

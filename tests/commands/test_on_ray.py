@@ -22,7 +22,7 @@ from latentscore_data.core.training.runs import RunFolder
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install 'latentscore-data[ray]'"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install '.[ray]'"),
 ]
 
 ROWS = 14

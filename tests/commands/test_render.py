@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from conftest import Lsdata
 from factories import make_payload
 from latentscore import RENDERER_VERSION, MusicConfig, parse_config, read_audio, render, starter_pairs
+from latentscore.installed import install
 from latentscore_data.cli import app
 from latentscore_data.commands import render as command
 from latentscore_data.core.base.errors import InputError, OutputError
@@ -228,7 +229,7 @@ def test_playing_without_the_extra_is_named_and_the_file_is_there(tmp_path: Path
     out = tmp_path / "a.wav"
     done = CliRunner().invoke(app, ["render", "fog", "--seconds", "0.5", "--out", str(out), "--play"])
     assert done.exit_code == 3
-    assert "latentscore-data[play]" in done.stderr
+    assert install("play") in done.stderr
     assert out.exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import latentscore as ls
 from factories import make_payload
 from latentscore import local_model
+from latentscore.installed import install
 from latentscore.prompt import decoding_schema
 from servers import ChatServer
 from tiny_models import tiny_qwen3
@@ -204,7 +206,7 @@ def test_a_local_model_without_its_folder_or_the_extra_is_named(
     with pytest.raises(ls.ModelError, match="there is no such folder"):
         ls.render("fog", model=f"local:{tmp_path / 'none'}", **SHORT)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ls.ModelError, match=r"torch is not installed: pip install 'latentscore-data\[ml\]'"):
+    with pytest.raises(ls.ModelError, match="torch is not installed: " + re.escape(install("ml"))):
         ls.render("fog", model=f"local:{tmp_path}", **SHORT)
 
 
@@ -227,7 +229,7 @@ def test_a_local_model_answers_a_valid_payload(tmp_path: Path, monkeypatch: pyte
 
 def test_playing_without_the_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(ls.AudioError, match=r"latentscore-data\[play\]"):
+    with pytest.raises(ls.AudioError, match=re.escape(install("play"))):
         ls.render("fog", **SHORT).play()
 
 

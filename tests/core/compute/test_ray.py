@@ -30,7 +30,7 @@ from latentscore_data.core.scoring.cache import ScoreCache
 pytestmark = [
     pytest.mark.long,
     # Not importorskip: a cluster of this machine sets what Ray reads when it is imported.
-    pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install 'latentscore-data[ray]'"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install '.[ray]'"),
 ]
 
 COMPUTE = ComputeSettings(ray_cpus=2, ray_shard_rows=3, ray_retries=1)
