@@ -31,8 +31,18 @@ _NOT_HERE = {
 }
 
 
+class _Hooks:
+    """Functions by name, of which any may be missing."""
+
+    def call(self, name: str, *given: Any) -> None:
+        """Call a hook where there is one."""
+        hook = getattr(self, name)
+        if hook is not None:
+            hook(*given)
+
+
 @dataclass(frozen=True)
-class RenderHooks:
+class RenderHooks(_Hooks):
     """Functions that ``render(hooks=...)`` calls on its way, each where it is given."""
 
     on_start: Callable[[], None] | None = None
@@ -43,15 +53,9 @@ class RenderHooks:
     on_end: Callable[[], None] | None = None
     on_error: Callable[[Exception], None] | None = None
 
-    def call(self, name: str, *given: Any) -> None:
-        """Call a hook where there is one."""
-        hook = getattr(self, name)
-        if hook is not None:
-            hook(*given)
-
 
 @dataclass(frozen=True)
-class StreamHooks:
+class StreamHooks(_Hooks):
     """Functions that ``stream(hooks=...)`` calls on its way, each where it is given. Items are counted from 0."""
 
     on_stream_start: Callable[[], None] | None = None
@@ -62,12 +66,6 @@ class StreamHooks:
     on_first_audio_chunk: Callable[[], None] | None = None
     on_stream_end: Callable[[], None] | None = None
     on_error: Callable[[Exception], None] | None = None
-
-    def call(self, name: str, *given: Any) -> None:
-        """Call a hook where there is one."""
-        hook = getattr(self, name)
-        if hook is not None:
-            hook(*given)
 
 
 def translated(given: dict[str, Any]) -> dict[str, Any]:

@@ -174,14 +174,6 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def to_label(spec: FieldSpec, text: str) -> Label:
-    """The label as its own type: "4" is 4 for a whole number, "true" is True for a switch."""
-    for label in spec.labels:
-        if str(label).lower() == text.lower():
-            return label
-    raise ValueError(f"{spec.name} has no label {text!r}")
-
-
 @cache
 def lexicon() -> Lexicon:
     """The tables of this package, read once."""

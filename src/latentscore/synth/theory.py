@@ -150,18 +150,6 @@ def near(pitch_class: int, target: float) -> int:
     return round((target - pitch_class) / 12) * 12 + pitch_class
 
 
-def fold(pitches: Iterable[int], low: int, high: int) -> list[int]:
-    """Pitches moved by octaves into [low, high], rising, without repeats; ``high - low`` must be at least 11."""
-    folded = set()
-    for pitch in pitches:
-        while pitch < low:
-            pitch += 12
-        while pitch > high:
-            pitch -= 12
-        folded.add(pitch)
-    return sorted(folded)
-
-
 @lru_cache(maxsize=2048)
 def voice(
     chord: Chord, key: int, scale: tuple[int, ...], style: str, center: float, before: tuple[int, ...]

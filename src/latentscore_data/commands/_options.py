@@ -19,7 +19,6 @@ from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 
 MODELS = "Model calls"
-RESULT = "Result"
 
 # Values for the shell's completion. They read settings and workspace when they can and never fail: a broken settings
 # file must not break the Tab key.

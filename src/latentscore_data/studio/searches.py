@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from latentscore.labels import FIELDS
-from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.core.search.searcher import Searcher, one_thread
 from latentscore_data.core.search.vibe_search import VibeSearch
+from latentscore_data.studio.kept import Kept
 
 MOST_SEARCHES = 4
 """Searches that are kept, one for each page; the one that was asked longest ago ends."""
@@ -39,8 +37,7 @@ class Searches:
 
     def __init__(self, service: ScoringService, settings: SearchSettings) -> None:
         self._service, self._settings = service, settings
-        self._running: OrderedDict[str, _Running] = OrderedDict()
-        self._lock = threading.Lock()
+        self._running: Kept[_Running] = Kept(MOST_SEARCHES, "search", "begin another with Better")
 
     def open(self, vibe: str, payload: Mapping[str, Any], locked: Sequence[str], renders: int) -> dict[str, Any]:
         """Begin a search from a payload. Returns its name, which the other methods take, and whether it has a surrogate."""
@@ -52,22 +49,18 @@ class Searches:
             if not searcher.is_fitted():
                 searcher = Searcher(self._service, settings.model_copy(update={"surrogate_renders": 0}))
             search = searcher.search(vibe, [payload], [name for name in locked if name in FIELDS])
-        name = secrets.token_urlsafe(12)
-        with self._lock:
-            self._running[name] = _Running(vibe, search, renders)
-            while len(self._running) > MOST_SEARCHES:
-                self._running.popitem(last=False)
+        name = self._running.add(_Running(vibe, search, renders))
         return {"search": name, "renders": renders, "surrogate": searcher.surrogate is not None}
 
     def ask(self, name: str) -> tuple[str, list[Mapping[str, Any]]]:
         """The vibe and the payloads to render next; none at the end. Raises :class:`InputError`."""
-        running = self._named(name)
+        running = self._running.get(name)
         with running.lock, one_thread():
             return running.vibe, list(running.search.ask())
 
     def tell(self, name: str, heard: Sequence[ScoredRender]) -> dict[str, Any]:
         """Take over what came of the payloads. Returns renders so far, the best payload with its score, and whether it ended."""
-        running = self._named(name)
+        running = self._running.get(name)
         with running.lock, one_thread():
             if heard:
                 running.search.tell(heard)
@@ -77,8 +70,7 @@ class Searches:
         spent = len(found.payloads)
         done = not heard or spent >= running.renders
         if done:
-            with self._lock:
-                self._running.pop(name, None)
+            self._running.drop(name)
         score = None if best is None else found.renders[best].score(self._service.scorers[0].name)
         return {
             "spent": spent,
@@ -88,11 +80,3 @@ class Searches:
             "payload": None if best is None else found.payloads[best],
             "score": None if score is None else score.final_score,
         }
-
-    def _named(self, name: str) -> _Running:
-        with self._lock:
-            running = self._running.get(name)
-            if running is None:
-                raise InputError("this search has ended", "begin another with Better")
-            self._running.move_to_end(name)
-        return running

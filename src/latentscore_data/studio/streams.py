@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ import numpy as np
 
 import latentscore
 from latentscore import parse_config
-from latentscore_data.core.base.errors import InputError
+from latentscore_data.studio.kept import Kept
 
 if TYPE_CHECKING:
     from latentscore import Stream
@@ -34,36 +32,21 @@ class Streams:
     """The streams of all pages, by a random name. Methods block for a moment and belong into a thread."""
 
     def __init__(self) -> None:
-        self._live: OrderedDict[str, _Live] = OrderedDict()
-        self._lock = threading.Lock()
+        self._live: Kept[_Live] = Kept(MOST_STREAMS, "stream", "play the piece again")
 
     def open(self, config: Mapping[str, Any], seed: int) -> str:
         """Begin a stream; its name is what the other methods take. Raises :class:`InvalidConfigError`."""
-        live = _Live(latentscore.Stream(parse_config(config), seed))
-        name = secrets.token_urlsafe(12)
-        with self._lock:
-            self._live[name] = live
-            while len(self._live) > MOST_STREAMS:
-                self._live.popitem(last=False)
-        return name
+        return self._live.add(_Live(latentscore.Stream(parse_config(config), seed)))
 
     def read(self, name: str, seconds: float) -> bytes:
         """The next seconds as 16-bit stereo samples at 48 kHz, left and right in turn. Raises :class:`InputError`."""
-        live = self._named(name)
+        live = self._live.get(name)
         with live.lock:
             block = live.stream.read(round(seconds * live.stream.sample_rate))
         return np.round(np.clip(block, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
 
     def update(self, name: str, config: Mapping[str, Any]) -> None:
         """Go on with another config from the next bar line. Raises :class:`InputError`, :class:`InvalidConfigError`."""
-        live = self._named(name)
+        live = self._live.get(name)
         with live.lock:
             live.stream.update(parse_config(config))
-
-    def _named(self, name: str) -> _Live:
-        with self._lock:
-            live = self._live.get(name)
-            if live is None:
-                raise InputError("this stream has ended", "play the piece again")
-            self._live.move_to_end(name)
-        return live

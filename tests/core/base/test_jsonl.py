@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from latentscore_data.core.base.errors import InputError, OutputError
@@ -91,14 +91,17 @@ def test_appending_says_where_the_line_is(tmp_path: Path) -> None:
     st.lists(st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.none()), max_size=8),
     st.integers(0, 400),
 )
+@example([{"a": 1}, {"b": 2}], 15)  # before the end of the second line
 def test_a_crash_at_any_byte_loses_only_the_torn_line(tmp_path_factory, rows, cut) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.jsonl"
     with Appender(path) as out:
         for row in rows:
             out.append(row)
+    lines = path.read_bytes().split(b"\n")
     data = path.read_bytes()[:cut]
     path.write_bytes(data)
-    whole = data.count(b"\n")
+    # A line that lacks nothing but its end is whole.
+    whole = data.count(b"\n") + (data.rpartition(b"\n")[2] in lines[data.count(b"\n") : -1][:1])
     with Appender(path) as out:
         out.append({"last": True})
     assert [value for _, value in read_lines(path)] == [*rows[:whole], {"last": True}]

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +34,7 @@ from latentscore_data.core.configs.candidate_validation import validate_candidat
 from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
 from latentscore_data.core.llm.types import LLM, Question
+from latentscore_data.sample import sample_vibes
 
 
 class Source(Protocol):
@@ -78,8 +78,7 @@ class VibeRows:
 
 def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:
     """The bundled sample vibes."""
-    with resources.as_file(resources.files("latentscore_data.sample") / "vibes.jsonl") as path:
-        return spread(read_rows(path, VibeRow), settings.limit, lambda row: text_of(row.row_id))
+    return spread(sample_vibes(), settings.limit, lambda row: text_of(row.row_id))
 
 
 def questions(row: VibeRow, settings: ConfigsSettings, prompts: PromptsSettings = OWN) -> list[Question]:

@@ -15,7 +15,7 @@ from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
 from latentscore_data.core.base.row_files import RowFiles
-from latentscore_data.core.base.rows import ScoredRow, VibeRow, source_id, spread
+from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -132,7 +132,7 @@ class Rounds:
 
     def _vibes(self, split: str, limit: int | None) -> list[VibeRow]:
         wanted = self.settings.configs.model_copy(update={"splits": [split], "limit": None})
-        rows = spread(VibeRows(self.workspace, wanted), limit, lambda row: source_id(row.dataset, row.id_in_dataset))
+        rows = spread(VibeRows(self.workspace, wanted), limit, lambda row: row.source_id)
         if not rows:
             raise MissingError(f"there are no {split} vibes in {self.workspace.vibes(split)}", "run lsdata vibes")
         return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,14 @@ NO_ADAPTER = "none"
 VALIDATION_SPLIT = "SFT-Val"
 
 
+def limited(rows: Mapping[str, Sequence[ScoredRow]], spec: TrainSpec) -> dict[str, list[ScoredRow]]:
+    """The rows by role, of which a limit takes training rows alone."""
+    return {
+        role: spread(some, spec.limit if role == "train" else None, lambda row: row.source_id)
+        for role, some in rows.items()
+    }
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A run that could start."""
@@ -62,10 +70,7 @@ class Prepared:
 
     def limited_rows(self) -> dict[str, list[ScoredRow]]:
         """The rows that the run will see."""
-        return {
-            role: spread(some, self.spec.limit if role == "train" else None, lambda row: row.source_id)
-            for role, some in self.rows.items()
-        }
+        return limited(self.rows, self.spec)
 
     def write_data(self) -> None:
         """Put the rows into the run folder, so that a resumed run sees the rows it began with.

@@ -17,7 +17,7 @@ from typing import Any
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.base.jsonl import replace_json
-from latentscore_data.core.base.rows import selection_scorers, spread
+from latentscore_data.core.base.rows import selection_scorers
 from latentscore_data.core.training.audit import audit, count_parameters
 from latentscore_data.core.training.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
 from latentscore_data.core.training.context import (
@@ -28,6 +28,7 @@ from latentscore_data.core.training.context import (
     policy_folder,
     quiet_libraries,
 )
+from latentscore_data.core.training.prepare import limited
 from latentscore_data.core.training.run_health import draw, finite
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
@@ -119,10 +120,7 @@ def _train(
         loaded = load_base(spec.base_model, runs=folder.path.parent, device=device)
     else:
         loaded = load_policy(spec, folder, device)
-    rows = {
-        role: spread(folder.rows(role), spec.limit if role == "train" else None, lambda row: row.source_id)
-        for role in spec.data
-    }
+    rows = limited({role: folder.rows(role) for role in spec.data}, spec)
     report, kept = audit(spec, rows, loaded.tokenizer)
     count_parameters(report, spec, folder.path.parent)
     # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
