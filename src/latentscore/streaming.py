@@ -249,8 +249,13 @@ class LiveStream:
     def blocks(self, seconds: float | None = None) -> Iterator[Block]:
         """Blocks of sound, float32 of shape (frames, 2), for ``seconds`` or until the source has ended.
 
-        Waits for the first item. Can be called once. Raises :class:`InvalidConfigError` for a source without a first item.
+        Waits for the first item only: a later one is taken when it has come. Can be called once. Raises
+        :class:`InvalidConfigError` for a source without a first item.
         """
+        return self._blocks(seconds, patient=False)
+
+    def _blocks(self, seconds: float | None, patient: bool) -> Iterator[Block]:
+        """Blocks of sound; ``patient`` stops the clock of the sound until the source has given its next item."""
         if self._started:
             raise InvalidConfigError("source", "a live stream plays once; make another one")
         self._started = True
@@ -264,7 +269,8 @@ class LiveStream:
         try:
             while len(block := playing.read(playing.block_frames)):
                 yield block
-                if playing.seconds < ready_at or self._found.empty():
+                due = ready_at <= playing.seconds < (seconds or float("inf"))
+                if not due or (self._found.empty() and not patient):
                     continue
                 item = self._raised(self._found.get())
                 if item is _END:
@@ -285,8 +291,12 @@ class LiveStream:
             self.close()
 
     def collect(self, seconds: float) -> Audio:
-        """The first ``seconds`` as one sound: made as fast as it can be, which a source that waits cannot follow."""
-        blocks = list(self.blocks(seconds))
+        """The first ``seconds`` as one sound, made as fast as it can be.
+
+        Each item sounds for the seconds of its :class:`Track`, at least for the transition; then the next one is waited
+        for, and that wait is not heard. So the same items give the same sound, however busy the machine is.
+        """
+        blocks = list(self._blocks(seconds, patient=True))
         return Audio(np.concatenate(blocks), self.sample_rate)
 
     def save(self, path: Path | str, seconds: float) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -93,11 +94,25 @@ def test_a_generator_steers_a_stream_while_it_plays() -> None:
             await asyncio.sleep(0)
             yield item
 
-    sounds = [ls.live(one, transition=0.5, **LOW).collect(8) for one in (source(), source_async())]
+    def source_late() -> Iterator[Any]:
+        for item in source():
+            time.sleep(0.3)
+            yield item
+
+    sounds = [ls.live(one, transition=0.5, **LOW).collect(8) for one in (source(), source_async(), source_late())]
     for audio in sounds:
         assert audio.seconds == 8
+        np.testing.assert_array_equal(audio.samples, sounds[0].samples)
     plain = ls.stream(CALM, seconds=8, **LOW).collect()
     assert not np.array_equal(sounds[0].samples, plain.samples)
+
+
+def test_a_collected_stream_does_not_wait_for_an_item_after_its_end() -> None:
+    def source() -> Iterator[Any]:
+        yield ls.Track(CALM, 2)
+        threading.Event().wait()
+
+    assert ls.live(source(), transition=0.5, **LOW).collect(2).seconds == 2
 
 
 def test_a_live_stream_ends_after_its_source_and_says_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
