@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from latentscore_data.core.base.display import OUTPUT, clean, console, money, print_json, say
+from latentscore_data.core.base.display import OUTPUT, clean, money, print_json, print_table, say
 from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.llm.batches.state import Batch, age_in_words
 from latentscore_data.core.llm.plan import Plan
@@ -53,7 +53,6 @@ def show_plan(plan: Plan) -> None:
         title="dry run: nothing is asked, nothing is spent", title_justify="left", show_header=False, box=None
     )
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
     waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
@@ -67,7 +66,7 @@ def show_plan(plan: Plan) -> None:
     for name, value in facts.items():
         if value:
             table.add_row(name, Text(clean(value)))
-    console().print(table)
+    print_table(table)
 
 
 def show_batches(batches: Sequence[Batch]) -> None:
@@ -80,7 +79,7 @@ def show_batches(batches: Sequence[Batch]) -> None:
     table = Table(box=None)
     table.add_column("batch", no_wrap=True, min_width=12)
     for name in ("stage", "model", "state", "answered", "failed", "age", "at most"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for batch in batches:
         table.add_row(
             batch.tag,
@@ -92,4 +91,4 @@ def show_batches(batches: Sequence[Batch]) -> None:
             age_in_words(batch),
             money(batch.worst_usd),
         )
-    console().print(table)
+    print_table(table)

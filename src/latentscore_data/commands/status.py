@@ -10,7 +10,7 @@ import typer
 
 from latentscore_data.commands._models import show_batches
 from latentscore_data.commands._options import Globals, load
-from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, say
+from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, print_table, say
 from latentscore_data.core.base.display import money as dollars
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.workspace import Workspace
@@ -74,16 +74,16 @@ def show_status(workspace: Workspace, stages: list[StageStatus], money: Usage) -
     from rich.text import Text
 
     out = console()
-    out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)))
+    out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)), soft_wrap=True)
     colors = {"fresh": "green", "finished": "green", "stale": "yellow", "begun": "yellow", "not run": "dim"}
     table = Table("stage", "state", "rows", "failed", "cost", "why", box=None)
     for seen in stages:
         failed = clean(", ".join(f"{count} {kind}" for kind, count in seen.failed.items()))
-        why = Text(clean("; ".join(seen.why)), style="dim", overflow="fold")
+        why = Text(clean("; ".join(seen.why)), style="dim")
         rows = "" if seen.rows is None else f"{seen.rows:,}"
         cost = dollars(seen.cost_usd) if seen.state in ("fresh", "stale") else ""
         table.add_row(seen.stage, Text(seen.state, style=colors[seen.state]), rows, failed, cost, why)
-    out.print(table)
+    print_table(table)
     for seen in stages:
         scores = seen.details.get("winner_scores")
         if isinstance(scores, list) and len(scores) > 1:
