@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -46,7 +47,8 @@ STEPS = {
 }  # fmt: skip
 """In the order in which one needs what the one before has made."""
 
-NOT_COMPARED = (".safetensors", ".pt", ".bin", ".log", ".zip", ".sqlite")
+NOT_COMPARED = (".safetensors", ".pt", ".bin", ".log", ".zip", ".sqlite", "/DONE")
+"""Weights and caches, and the list of their hashes."""
 
 FINE = (0, 1, 6, 8)
 """Done; some rows failed; what is to be written exists already, since the killed command had come to its end; faults found."""
@@ -117,4 +119,16 @@ def files(folder: Path) -> dict[str, Any]:
     found = {}
     for root in (folder / "data", folder / "data/sample", folder / "out"):
         found |= {f"{root.name}/{name}": content for name, content in comparable(root).items()}
-    return {name: content if not name.endswith(NOT_COMPARED) else True for name, content in found.items()}
+    return {name: True if name.endswith(NOT_COMPARED) else without_clock(content) for name, content in found.items()}
+
+
+def without_clock(content: Any) -> Any:
+    """Lines and documents of a training run, without how long it took."""
+    try:
+        parsed = [json.loads(line) for line in content.decode().splitlines()] if isinstance(content, bytes) else content
+    except ValueError:
+        return content
+    if isinstance(parsed, dict):
+        kept = {name: one for name, one in parsed.items() if not name.endswith(("_runtime", "_per_second"))}
+        return {name: without_clock(one) for name, one in kept.items()}
+    return [without_clock(one) for one in parsed] if isinstance(parsed, list) else parsed

@@ -35,7 +35,7 @@ import sys, time, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], 0
 params.n_ctx, params.n_parallel, params.n_gpu_layers = int(sys.argv[2]), 1, 0
-params.use_jinja, params.warmup, params.cpuparams.n_threads = True, False, 2
+params.use_jinja, params.warmup, params.cpuparams.n_threads = True, False, 1
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 time.sleep(3600)
