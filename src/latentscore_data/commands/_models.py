@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import OUTPUT, clean, console, money, print_json, say
 from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.llm.batches.state import Batch, age_in_words
@@ -17,7 +17,7 @@ def show_dry_run(
     plans: Sequence[Plan],
     check: Callable[[], object],
     *,
-    document: Callable[[], dict[str, Any]] | None = None,
+    document: Callable[[], JsonObject] | None = None,
     remote: Sequence[str] = (),
 ) -> None:
     """Show the plans, then end as the run would: with the error that ``check`` raises, or with 0.

@@ -239,7 +239,7 @@ calls_models = with_flags("calls", CALL_OPTIONS)
 """For commands that call models: the flags that were given become ``calls``, for the section ``llm``."""
 
 
-def load(**flags: dict[str, Any]) -> Settings:
+def load(**flags: Values) -> Settings:
     """The effective settings of this run: file, environment, these flags (see ``chosen``), ``--root``.
 
     Keys in ``.env`` are put into the environment on the way.

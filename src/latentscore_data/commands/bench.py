@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.core.base.display import say
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.workspace import Workspace
@@ -68,7 +69,7 @@ OPTIONS = {
 @sets_settings(OPTIONS)
 def bench(
     *,
-    given: dict[str, Any],
+    given: Values,
     scorer: ScorerOption = None,
     human_pack: Annotated[
         bool, typer.Option("--human-pack", help="Write a blind listening test for people.", rich_help_panel=LISTENERS)
@@ -85,7 +86,7 @@ def bench(
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    calls: dict[str, Any],
+    calls: Values,
 ) -> None:
     """Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.
 

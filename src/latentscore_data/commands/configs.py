@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
     DryRunOption,
@@ -32,6 +33,7 @@ from latentscore_data.commands._options import (
 )
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings, chosen
@@ -73,7 +75,7 @@ OPTIONS = {
 def configs(
     vibe: Annotated[list[str] | None, typer.Argument(help="Vibes to answer right here; no rows are written.")] = None,
     *,
-    given: dict[str, Any],
+    given: Values,
     scorer: ScorerOption = None,
     search: SearchOption = None,
     judge: JudgeOption = None,
@@ -88,7 +90,7 @@ def configs(
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    calls: dict[str, Any],
+    calls: Values,
 ) -> None:
     """Ask a model for N configs per vibe, render and score them, and keep the best.
 
@@ -184,7 +186,7 @@ def show_plans(
         check_run(plans, settings, only, trusted)
         check_remote_jobs(away, settings)
 
-    def document() -> dict[str, Any]:
+    def document() -> JsonObject:
         asked = [plan.to_dict() for plan in plans]
         return {"judges": asked} if only == "score" else {**asked[0], "judges": asked[1:]}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
 from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
 from latentscore_data.core.base.secrets import read_dotenv
@@ -63,9 +64,9 @@ def download(
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
     """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
-    steps: list[dict[str, Any]] = []
+    steps: list[JsonObject] = []
     for source in chosen_sources(settings):
-        step: dict[str, Any] = {"dataset": source.name, "kind": source.kind}
+        step: JsonObject = {"dataset": source.name, "kind": source.kind}
         step["there"] = is_there(source, settings.download, workspace)
         planned = None if step["there"] else kind_of(source).plan(source, settings.download)
         step.update(planned.to_dict() if planned else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from latentscore.errors import InvalidConfigError
 from latentscore_data.commands._options import ModelOption, YesOption, calls_models, load
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.saved import SavedPiece, read_piece
@@ -77,7 +78,7 @@ def render(
     play: Annotated[bool, typer.Option("--play", help="Also play it (needs the extra play).")] = False,
     yes: YesOption = False,
     *,
-    calls: dict[str, Any],
+    calls: Values,
 ) -> None:
     """Render one text or config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.
 
@@ -140,7 +141,7 @@ def _check_flags(
 
 
 def _answers(
-    vibes: list[str], model: str | None, map_path: str | None, calls: dict[str, Any], *, search: bool, yes: bool
+    vibes: list[str], model: str | None, map_path: str | None, calls: Values, *, search: bool, yes: bool
 ) -> list[Answer]:
     settings = load(configs=chosen(model=model), llm=calls)
     if search and settings.search.renders is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
 
 from latentscore_data.commands._models import show_dry_run
 from latentscore_data.commands._options import (
@@ -21,6 +20,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.core.base.display import say
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
@@ -49,14 +49,14 @@ OPTIONS = {
 @sets_settings(OPTIONS)
 def vibes(
     *,
-    given: dict[str, Any],
+    given: Values,
     on: OnOption = None,
     seed: SeedOption = None,
     retry_failed: RetryFailedOption = False,
     overwrite: OverwriteOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    calls: dict[str, Any],
+    calls: Values,
 ) -> None:
     """Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise.
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from latentscore import RENDERER_VERSION, MusicConfig, MusicConfigPrompt, parse_config, parse_payload, starter_pairs
+from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, beats_per_minute
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.marks import VERDICTS, Mark, read_preferences
@@ -177,7 +178,7 @@ async def surprise(studio: Studio, call: Call) -> Reply:
 async def why(studio: Studio, call: Call) -> Reply:
     """How much of the score each field carries: the score minus that with the field at its default."""
     vibe, config = _vibe(call), _labels(call.mapping("config"))
-    changed: dict[str, dict[str, Any]] = {}
+    changed: dict[str, JsonObject] = {}
     for name, spec in FIELDS.items():
         other = {**config, name: spec.nearest_label(spec.default)}
         if other[name] != config[name] and other["register_min_oct"] <= other["register_max_oct"]:
@@ -307,21 +308,21 @@ def _vibe(call: Call) -> str:
     return vibe
 
 
-def _labels(config: Mapping[str, Any]) -> dict[str, Any]:
+def _labels(config: Mapping[str, Any]) -> JsonObject:
     """A whole config in labels. Raises :class:`InvalidConfigError`."""
     parsed = parse_config(config)
     words = parsed if isinstance(parsed, MusicConfigPrompt) else parsed.to_prompt()
     return words.model_dump()
 
 
-async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapping[str, Any]]) -> list[JsonObject]:
     """The payloads with score, parts and failure, best first; those without a score last."""
     valid = [parse_payload(payload).repair().model_dump(mode="json") for payload in payloads]
     if not valid:
         raise MissingError("this model gave no candidate", "use another model of the menu")
     scored = await call.wait(*(studio.service.submit(vibe, payload) for payload in valid))
     name = studio.service.scorers[0].name
-    found: list[dict[str, Any]] = []
+    found: list[JsonObject] = []
     for payload, heard in zip(valid, scored, strict=True):
         score, missing = heard.score(name), heard.unscored(name)
         found.append(

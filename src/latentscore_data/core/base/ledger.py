@@ -8,8 +8,8 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.jsonl import Appender, read_lines, replace_rows, writing
 
 FLUSH_SECONDS = 1.0
@@ -131,7 +131,7 @@ def totals(path: Path) -> dict[tuple[str, str], Usage]:
     return _read(path)[1]
 
 
-def _line(stage: str, model: str, usage: Usage) -> dict[str, Any]:
+def _line(stage: str, model: str, usage: Usage) -> JsonObject:
     return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "stage": stage, "model": model, **asdict(usage)}
 
 

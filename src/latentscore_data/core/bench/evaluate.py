@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import MissingError, NoImprovementError
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.settings import Settings
@@ -19,7 +19,7 @@ TRAINED = "trained"
 RIVALS = ("base", "random", "look-up")
 
 
-def evaluate_run(folder: RunFolder, settings: Settings, *, require: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_run(folder: RunFolder, settings: Settings, *, require: bool, say: Callable[[str], None]) -> JsonObject:
     """Compare a finished run with its rivals on the validation rows, note the result in ``run.json``, say it plainly.
 
     Returns one line for each rival. Raises :class:`MissingError` without validation rows, and with ``require``
@@ -44,7 +44,7 @@ def evaluate_run(folder: RunFolder, settings: Settings, *, require: bool, say: C
     return {"evaluation": verdict["in_words"]}
 
 
-def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict[str, Any]:
+def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> JsonObject:
     """The benchmark's table of the trained model and its rivals, without the page."""
     spec = folder.spec()
     if spec is None:
@@ -84,13 +84,13 @@ def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict
     return table
 
 
-def judge(table: dict[str, Any]) -> dict[str, Any]:
+def judge(table: JsonObject) -> JsonObject:
     """Who was beaten. A rival is beaten when the model's mean is higher and, where there are documents enough for an
     interval of the paired difference, that interval does not hold zero."""
     scorer = table["headline"]
     by_label = {source["label"]: source for source in table["sources"]}
     mine = by_label[TRAINED]["scores"][scorer]["mean"]
-    rivals: dict[str, Any] = {}
+    rivals: JsonObject = {}
     for label in RIVALS:
         difference = by_label[label]["versus_baseline"][scorer]
         # The table has the rival minus the model.

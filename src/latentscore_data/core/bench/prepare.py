@@ -20,7 +20,6 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.run import Scorable, ceiling
-from latentscore_data.core.bench.sounds import ClapIndex
 from latentscore_data.core.bench.suites import suite_file, suite_name, suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.compute.types import Executor
@@ -31,6 +30,7 @@ from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clap_index import ClapIndex
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.loop import Client, Job, run_stage
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_index import read_newest
@@ -28,7 +29,6 @@ from latentscore_data.core.scoring.types import UNFINISHED, Scorer, Unscored
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
-Line = dict[str, Any]
 
 KEY = "sample_id"
 

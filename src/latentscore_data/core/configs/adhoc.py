@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from latentscore import Audio, AudioError, write_audio
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
@@ -33,7 +35,7 @@ from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.search.report import run_of
 from latentscore_data.core.search.rows import improver_for
 
-Candidates = tuple[list[dict[str, Any] | None], list[str]]
+Candidates = tuple[list[Payload | None], list[str]]
 
 
 def answer_typed(
@@ -114,7 +116,7 @@ async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Ca
 class _Heard:
     """The candidates of a vibe, what each scorer says, and the one that is handed back."""
 
-    payloads: list[dict[str, Any] | None]
+    payloads: list[Payload | None]
     errors: list[str]
     choice: Choice
     best: int | None
@@ -164,7 +166,7 @@ def _settle(heard: Sequence[_Heard | RowFailure], judge: str | None, summary: Su
 
 def _answer(
     vibe: str, heard: _Heard | RowFailure, service: ScoringService, audio: Path | None, summary: Summary
-) -> dict[str, Any]:
+) -> JsonObject:
     nothing = {"vibe": vibe, "config_payload": None, "best_index": None}
     if isinstance(heard, RowFailure):
         summary.failed[heard.kind] += 1
@@ -178,7 +180,7 @@ def _answer(
     summary.short += any(payload is None for payload in heard.payloads)
     payload = heard.payloads[best] or {}
     scores = choice.scores(choice.scorer)
-    found: dict[str, Any] = {
+    found: JsonObject = {
         "vibe": vibe,
         "config_payload": payload,
         "best_index": best,

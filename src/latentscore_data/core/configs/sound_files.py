@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import latentscore
 from latentscore import Answer, Audio, MusicConfigPrompt, write_audio
 from latentscore.audio import format_for
 from latentscore.errors import AudioError
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.configs.saved import SavedPiece
@@ -140,7 +140,7 @@ def report_files(
         for finding in piece.config.lint():
             say(f"render: {finding.field}: {finding.reason}")
     title = " / ".join(piece.title for piece in pieces)
-    facts: dict[str, Any] = {
+    facts: JsonObject = {
         "title": title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
         "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
     }  # fmt: skip

@@ -41,7 +41,7 @@ from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry
 from latentscore_data.core.llm.routes import key_names
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
 from latentscore_data.core.llm.transport import Completion, Transport
-from latentscore_data.core.llm.types import LLM, Answer, Question, T
+from latentscore_data.core.llm.types import LLM, Answer, Messages, Question, Sampling, T
 
 log = logging.getLogger(__name__)
 
@@ -284,11 +284,11 @@ class ModelClient:
 
     # -- calling
 
-    async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
+    async def _call(self, messages: Messages, sampling: Sampling, shape: Shape[Any]) -> _Reply:
         """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
         transport = self._open()
         tokens_in, audio_in = rough_tokens(messages)
-        tokens_out = sampling.get("max_tokens", 4096)
+        tokens_out = int(sampling.get("max_tokens", 4096))
         worst_tokens = tokens_in + audio_in + tokens_out
         worst = self._price.of(tokens_in, tokens_out, audio_in) if self._price is not None else 0.0
         attempt = 0
@@ -339,16 +339,16 @@ class ModelClient:
             await self._limiter.rest(delay)
 
     async def _complete(
-        self, transport: Transport, messages: list[dict[str, Any]], sent: dict[str, Any], shape: Shape[Any]
+        self, transport: Transport, messages: Messages, sent: Sampling, shape: Shape[Any]
     ) -> Completion:
         if self._mode != "schema":
             head = messages[0]
             messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
         return await transport.complete(messages, sent, shape.response_formats[self._mode])
 
-    def _asks_differently(self, call_error: CallError, mode: Mode, sent: dict[str, Any]) -> bool:
+    def _asks_differently(self, call_error: CallError, mode: Mode, sent: Sampling) -> bool:
         """Leave out what the server refused. False when it refused nothing that can be left out."""
-        if call_error.refused in sent:
+        if call_error.refused is not None and call_error.refused in sent:
             self._parameters.refuse(call_error.refused)
             return True
         return call_error.unstructured and self._step_down(mode)
@@ -485,7 +485,7 @@ def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
     )
 
 
-def asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> list[dict[str, Any]]:
+def asked_again(messages: Messages, text: str, bad: BadAnswer) -> Messages:
     """The question with the answer that could not be used and what was wrong with it."""
     if bad.reason == "truncated":
         wish = "It was cut off because it was too long. Answer again, complete and much shorter."
@@ -499,7 +499,7 @@ def asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> li
     return [*messages, *said, {"role": "user", "content": wish}]
 
 
-def rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
+def rough_tokens(messages: Messages) -> tuple[int, int]:
     """An upper guess of (text tokens, tokens of sound) without a tokenizer: of ASCII three characters a token, of anything
     else a token a byte; of sound 32 tokens a second of what the judge sends, 2000 at least.
     """

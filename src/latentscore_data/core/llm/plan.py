@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
@@ -55,7 +55,7 @@ class Plan:
             f"{basis}; {self.basis}", 0, self.batch, self.price,
         )  # fmt: skip
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
 
@@ -146,7 +146,7 @@ def expected_vibes(settings: Settings, workspace: Workspace, *, new_texts: bool)
     return rows, f"at most {rows:,} vibes, before what is alike is dropped ({basis})"
 
 
-def added_up(plans: Sequence[Plan]) -> dict[str, Any]:
+def added_up(plans: Sequence[Plan]) -> JsonObject:
     """Calls and money of several plans as one; the cost is None where one of them is unknown."""
     costs = [plan.cost_usd for plan in plans]
     return {

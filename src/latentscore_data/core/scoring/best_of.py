@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import replace_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, replace_rows, typed_row
 from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_files import RowFiles
-from latentscore_data.core.base.row_index import FROM_ELSEWHERE, Line
+from latentscore_data.core.base.row_index import FROM_ELSEWHERE
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, spread, text_of
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
@@ -101,7 +102,7 @@ class Improver(Protocol):
         """The row with what was found; ``choice`` is made among its own candidates."""
         ...
 
-    def settle(self, files: Sequence[Path]) -> dict[str, Any]:
+    def settle(self, files: Sequence[Path]) -> JsonObject:
         """Decide over all rows of the run whether what was found stands; return what to report."""
         ...
 
@@ -197,7 +198,7 @@ def _require_inputs(inputs: Mapping[Split, SplitInputs], workspace: Workspace) -
         raise MissingError("there are no candidates to score", "run: lsdata configs")
 
 
-def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> dict[str, Any]:
+def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> JsonObject:
     """What the improver decided over all rows; it may have written the files again."""
     report = improver.settle(paths)
     for path in paths:
@@ -308,7 +309,7 @@ def _scored_line(row: ConfigRow, choice: Choice, best: int, service: ScoringServ
     return line
 
 
-def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> dict[str, Any]:
+def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> JsonObject:
     """What each scorer said of a candidate, as a row keeps it in ``scores_external``."""
     return {
         scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
@@ -319,7 +320,7 @@ def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> dict[str, Any
 
 def _scores_by_others(
     row: ConfigRow, choice: Choice, service: ScoringService
-) -> tuple[dict[str, list[float | None]], dict[str, Any]]:
+) -> tuple[dict[str, list[float | None]], JsonObject]:
     """What other scorers said of the candidates of a row from elsewhere, and of its winner where that is the same."""
     if not isinstance(row, ScoredRow):
         return {}, {}

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 
 from latentscore import RENDERER_VERSION, Audio
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
@@ -89,7 +90,7 @@ class Counts:
     unscored: Counter[str] = field(default_factory=lambda: Counter())
     """Reasons, counted once for each pair and scorer."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "renders": self.renders,
             "render_seconds": round(self.render_seconds, 3),

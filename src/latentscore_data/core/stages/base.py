@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons
 from latentscore_data.core.base.settings import Settings
@@ -26,10 +27,10 @@ class Run(Protocol):
 
 
 class Estimate(Protocol):
-    def __call__(self, settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]: ...
+    def __call__(self, settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject: ...
 
 
-def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
     """The estimate of a stage that asks nobody who is paid."""
     return {}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from latentscore import RENDERER_VERSION, schema_hash
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
@@ -77,14 +77,14 @@ def run_bench(
             )
             judges = ", ".join(prepare.scorer_names(service))
             say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
-            again: dict[str, Any] = {"retry_failed": retry_failed, "overwrite": overwrite}
+            again: JsonObject = {"retry_failed": retry_failed, "overwrite": overwrite}
             generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
             if batches.pending:
                 return batches.bill(answers_so_far(asked))
             made_by = {generator.label: generator.fingerprint for generator in generators}
             samples = run.load_answers(files, rows, made_by, settings.bench.seed)
             floor = prepare.floor_source(service, baseline)
-            sounds: dict[str, Any] = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
+            sounds: JsonObject = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
             heard = run.score_answers(
                 samples, service, files, **sounds, max_in_flight=service.at_once, progress=progress(), **again
             )
@@ -195,7 +195,7 @@ def check_run(asked: Sequence[Plan], away: Sequence[RemoteJobEstimate], settings
     check_remote_jobs(away, settings)
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
     """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
     ``behind`` a stage that makes them anew."""
     named = [*settings.bench.sources, *settings.scoring.scorers]
@@ -215,7 +215,7 @@ def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     return run_bench(settings, yes=yes)
 
 
-def summarize_run(asked: Sequence[Summary], heard: Summary, table: dict[str, Any], files: RunFiles) -> Summary:
+def summarize_run(asked: Sequence[Summary], heard: Summary, table: JsonObject, files: RunFiles) -> Summary:
     """The run as one summary: samples done, what models were paid, and who came out ahead."""
     summary = heard
     summary.stage = "bench"
@@ -234,7 +234,7 @@ def summarize_run(asked: Sequence[Summary], heard: Summary, table: dict[str, Any
     return summary
 
 
-def in_words(source: dict[str, Any], scorer: str) -> str:
+def in_words(source: JsonObject, scorer: str) -> str:
     """A source's line for a terminal: mean, interval, and how many of its answers could be scored."""
     score = source["scores"][scorer]
     interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
@@ -264,7 +264,7 @@ def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFil
     return StageFiles("bench", files.manifest, *_decides(settings, workspace), settings.typed)
 
 
-def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
+def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], JsonObject, dict[str, str]]:
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import OUTPUT, clean, console, duration, interactive, money, print_json, say
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.manifest import NOT_COMPLETED, StageFiles, read_manifest
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
+SAMPLE_SETTINGS: dict[str, Values] = {
     "llm": {"model": "builtin/keywords"},
     "download": {"datasets": ["builtin"], "sample_size": 16},
     "vibes": {"model": "builtin/keywords", "max_vibes": 1, "characters": False},
@@ -43,7 +45,7 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
 """What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
 
 
-def sample_flags(root: Path | None, config: Path | None = None) -> dict[str, dict[str, Any]]:
+def sample_flags(root: Path | None, config: Path | None = None) -> dict[str, Values]:
     """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
     flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
     flags["paths"] = {"root": sample_root(root or load_settings(config).paths.root)}
@@ -70,7 +72,7 @@ class Chain:
     summaries: list[Summary] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Stages that did not run, with the reason."""
-    plan: list[dict[str, Any]] = field(default_factory=list)
+    plan: list[JsonObject] = field(default_factory=list)
     report: str = ""
     missing: dict[str, list[LsdataError]] = field(default_factory=dict)
     """What a dry run found missing: the run itself would end with the first of it."""
@@ -125,7 +127,7 @@ class Chain:
             console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
 
 
-def plan_table(plan: Sequence[dict[str, Any]]) -> Table:
+def plan_table(plan: Sequence[JsonObject]) -> Table:
     """What each stage would do and cost."""
     from rich.table import Table
     from rich.text import Text
@@ -137,12 +139,12 @@ def plan_table(plan: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def spending_steps(plan: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def spending_steps(plan: Iterable[JsonObject]) -> list[JsonObject]:
     """The stages of a plan that cost something, or may."""
     return [step for step in plan if step.get("cost_usd", 0.0) != 0.0]
 
 
-def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool:
+def agree(plan: Iterable[JsonObject], settings: Settings, yes: bool) -> bool:
     """Ask once, before the first stage, whether all that the chain would spend may be spent: nobody is there to answer hours
     later. Returns whether the stages need not ask again. Where nothing is to be asked, ``plan`` is not even looked at.
 
@@ -211,7 +213,7 @@ def run_stages(
 
 def report_of(bench: StageFiles, workspace: Workspace) -> str:
     """The page of the benchmark that these settings ask for; empty while there is none."""
-    outputs: dict[str, Any] = (read_manifest(bench.manifest) or {}).get("outputs", {})
+    outputs: JsonObject = (read_manifest(bench.manifest) or {}).get("outputs", {})
     pages = {(workspace.root / name).parent / "report.html" for name in outputs}
     return next((str(page.resolve()) for page in pages if page.exists()), "")
 
@@ -243,7 +245,7 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
     return True
 
 
-def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, force: bool) -> Iterator[dict[str, Any]]:
+def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, force: bool) -> Iterator[JsonObject]:
     """Each stage with its state, why, and what it can cost. Behind a stage that runs, those after it get other rows than
     there are now, so that they may run as well; what they may cost is reckoned without what is there."""
     before = ""
@@ -252,7 +254,7 @@ def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, for
         if not why and before:
             why = [f"{before} runs before it"]
         state = "not run" if set(why) == {NOT_COMPLETED} else "stale" if why else "fresh"
-        step: dict[str, Any] = {"stage": stage, "state": state, "why": why}
+        step: JsonObject = {"stage": stage, "state": state, "why": why}
         if why:
             try:
                 step.update(stage_named(stage).estimate(settings, workspace, behind=before))

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.jsonl import read_lines
@@ -306,11 +306,11 @@ def announce_scorer(settings: Settings) -> None:
 SHOWN_WINNERS = 20
 
 
-def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+def winners(settings: Settings, workspace: Workspace) -> JsonObject:
     """The scores of all winners, and the first few winners themselves."""
     undecided = 0
     scores: list[float] = []
-    first: list[dict[str, Any]] = []
+    first: list[JsonObject] = []
     for split in settings.configs.splits:
         path = workspace.scored(split)
         for _, row in read_lines(path, torn="drop") if path.exists() else ():
@@ -496,7 +496,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
     """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
     no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
     rows = [] if behind else VibeRows(workspace, settings.configs)

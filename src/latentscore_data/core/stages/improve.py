@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
@@ -138,7 +139,7 @@ class Rounds:
         return rows
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> JsonObject:
         """What decides the rounds, as ``spec.json`` holds it. The number of rounds and when they stop do not."""
         improve = self.settings.improve.model_dump(mode="json", exclude={"rounds", "min_entropy", "name", "model"})
         place = place_of(self.start, self.workspace.train_dir)
@@ -219,7 +220,7 @@ def plans(rounds: Rounds) -> list[Plan]:
     ]
 
 
-def plan_improve(rounds: Rounds, executor: Executor) -> dict[str, Any]:
+def plan_improve(rounds: Rounds, executor: Executor) -> JsonObject:
     """What all rounds would do and cost at most. Raises what makes the rows, the model or the judge unusable."""
     settings, improve = rounds.settings, rounds.settings.improve
     each = max(improve.n, settings.search.renders or 0)
@@ -405,7 +406,7 @@ def _summed_up(summary: Summary, rounds: Rounds, done: list[Round], found: Verdi
     return summary
 
 
-def known_rounds(workspace: Workspace) -> list[dict[str, Any]]:
+def known_rounds(workspace: Workspace) -> list[JsonObject]:
     """What ``rounds.json`` says of all rounds of a workspace, with their ``name``, in the order of names."""
     files = sorted(workspace.improve_dir.glob(f"*/{TABLE_FILE}"))
     return [{"name": file.parent.name, **read_object(file, f"delete {file.parent}")} for file in files]

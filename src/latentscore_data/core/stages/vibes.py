@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
+from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.settings import EXACT_UP_TO, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -29,7 +31,6 @@ from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
 from latentscore_data.core.vibes.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
 from latentscore_data.core.vibes.schema import TextVibes, vibe_schema_hash
-from latentscore_data.sample import sample_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -211,7 +212,7 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the stage reads, and what decides its result."""
-    decides: dict[str, Any] = {
+    decides: JsonObject = {
         "model": model_name(settings),
         "api_base": settings.llm.api_base,
         **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
@@ -252,7 +253,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
     """Calls and cost of this stage as things stand; while there are no texts, or ``behind`` a stage that fetches them
     anew, of as many as there will be."""
     if not behind and (plan := make_plan_for(settings, workspace)).rows:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import HOSTED, kind_of
 from latentscore_data.core.base.display import money, say
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError
@@ -39,7 +40,7 @@ from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
 from latentscore_data.core.llm.local.types import Engine
 from latentscore_data.core.llm.prices import price_of, unknown_price
 from latentscore_data.core.llm.structured import BadAnswer, Shape
-from latentscore_data.core.llm.types import LLM, Question
+from latentscore_data.core.llm.types import LLM, Messages, Question
 
 R = TypeVar("R")
 
@@ -53,7 +54,7 @@ class _Line:
 
     key: str
     answer_type: str
-    body: dict[str, Any]
+    body: JsonObject
     worst_usd: float
 
 
@@ -465,7 +466,7 @@ class BatchRun:
         return self._remotes[model]
 
 
-def _messages(question: Question, trial: Trial | None) -> list[dict[str, Any]]:
+def _messages(question: Question, trial: Trial | None) -> Messages:
     """The question, with what was wrong with the last answer where there was one."""
     if trial is None or not trial.unusable:
         return question.messages
