@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from latentscore.json_search import JsonObject
 from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
 from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
-from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.download import chosen_sources, in_words, is_there, run_download
 from latentscore_data.core.texts.kinds import kind_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def download(
@@ -50,7 +46,6 @@ def download(
         lsdata download --dataset ./my-books --sample-size 200
         lsdata download --dataset common-pile/news_filtered --yes
     """
-    read_dotenv()
     settings = load(
         download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, encoding=encoding, seed=seed)
     )

@@ -573,7 +573,7 @@ class ExportSettings(Section):
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits in maps, data sets and chat files; leave TEST out of a map that a benchmark uses for look-up."""
     map_kind: Literal["text", "audio"] = "text"
-    """Embeddings of a map: of the vibe's text, or CLAP embeddings of the winner's sound."""
+    """Embeddings of a map: text (of the vibe) or audio (CLAP, of the winner's sound)."""
     embedder: str | None = None
     """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
     parquet: Literal["auto", "always", "never"] = "auto"
@@ -581,7 +581,7 @@ class ExportSettings(Section):
     leave_out_bad: bool = False
     """Leave the rows that are marked bad in the studio out of an exported data set."""
     marks: bool = False
-    """In preference pairs of data sets and chat files, the studio's answers to "which fits better?" stand before scores."""
+    """In preference pairs of data sets and chat files, the studio's answers to "which fits better?" come before scores."""
     audio: bool = False
     """Add a column of FLAC to data sets, which datasets.Audio decodes and viewers play; needs the hub extra."""
     name: str = "LatentScore vibes and music configs"

@@ -34,8 +34,7 @@ from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import (
-    check_remote_jobs,
-    check_spending,
+    RunPlan,
     confirm_remote_jobs,
     confirm_spending,
 )
@@ -186,13 +185,11 @@ def plans(settings: Settings, workspace: Workspace, compared: Compared) -> list[
     return asked + prepare.judges_plans(settings, rows, sources)
 
 
-def check_run(asked: Sequence[Plan], away: Sequence[RemoteJobEstimate], settings: Settings) -> None:
+def check_run(plan: RunPlan, settings: Settings) -> None:
     """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
     for problem in preflight(settings):
         raise problem
-    for plan in asked:
-        check_spending(plan, settings.llm)
-    check_remote_jobs(away, settings)
+    plan.check(settings)
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +46,7 @@ from latentscore_data.core.scoring.service import Counts
 from latentscore_data.core.search.report import summary_lines
 from latentscore_data.core.search.rows import improver_for, with_judge
 from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import announce, check_spending, confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.spending import RunPlan, announce, confirm_remote_jobs, confirm_spending
 
 
 def model_name(settings: Settings) -> str:
@@ -63,22 +62,26 @@ def model_version(settings: Settings, workspace: Workspace) -> str:
 
 def choose_rows(
     settings: Settings, workspace: Workspace, only: str | None = None
-) -> tuple[Workspace, Source | list[VibeRow]]:
-    """The vibe rows to work on and where; the bundled sample rows, in a place of their own, where there are none yet.
+) -> tuple[Workspace, Source | list[VibeRow], str | None]:
+    """The vibe rows to work on, where, and which half alone is to be done (``only``); the bundled sample rows, in a place of
+    their own, where there are none yet.
 
-    No rows where there is nothing to generate for: with ``only`` "score", or where scored rows were put there without vibes.
+    Where rows with configs were put there without vibes, the half is "score".
     """
     rows = VibeRows(workspace, settings.configs)
     has_configs = workspace.candidates.exists() or any(workspace.scored(s).exists() for s in settings.configs.splits)
     if has_configs and (only == "score" or (only is None and not len(rows))):
-        return workspace, rows if only == "score" else []
+        if only is None:
+            count = count_inputs(settings, RowFiles(workspace))
+            say(f"configs: no vibe rows, so the {count} rows in {workspace.configs_dir} are scored")
+        return workspace, rows if only == "score" else [], "score"
     if workspace.vibe_files() or workspace.text_files() or "TEST" not in settings.configs.splits:
         require_rows(rows, settings.configs)
-        return workspace, rows
+        return workspace, rows, only
     workspace = Workspace(sample_root(workspace.root))
     rows = sample_rows(settings.configs)
     say(f"configs: there are no vibe rows yet, so here are the {len(rows)} bundled sample vibes ({workspace.root})")
-    return workspace, rows
+    return workspace, rows, only
 
 
 def run_configs(
@@ -174,22 +177,22 @@ def _with_next_step(summary: Summary, step: str) -> Summary:
 
 
 def planned(
-    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None = None
-) -> list[Plan]:
-    """What the run would ask of models: of the one that answers, then of judges that cost money."""
+    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None, executor: Executor
+) -> RunPlan:
+    """What the run would ask of models: of the one that answers, then of judges that cost money; and what runs elsewhere."""
     plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
     if only != "generate":
         to_score = max(len(rows), count_inputs(settings, RowFiles(workspace)))
         plans += scorer_plans(to_score * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
-    return plans
+    remote = remote_estimates(rows, settings, RowFiles(workspace), executor, only) if executor.remote else []
+    return RunPlan(plans, remote)
 
 
-def check_run(plans: Sequence[Plan], settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
+def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
     """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
     if only != "generate":
         make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=trusted))
-    for plan in plans:
-        check_spending(plan, settings.llm)
+    plan.check(settings)
 
 
 def remote_estimates(

@@ -404,7 +404,13 @@ EXPORTS = {
 
 
 def export_and_push(
-    kind: str, settings: Settings, out: Path | None, overwrite: bool, push: str | None, public: bool
+    kind: str,
+    settings: Settings,
+    *,
+    out: Path | None = None,
+    overwrite: bool = False,
+    push: str | None = None,
+    public: bool = False,
 ) -> Summary:
     """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
     if push is not None:

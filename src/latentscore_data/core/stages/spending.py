@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import interactive, money, say
@@ -56,6 +57,20 @@ def check_spending(plan: Plan, settings: LLMSettings) -> None:
     check_route(plan.model, settings)  # nobody should agree to what cannot be asked
     if settings.max_cost is not None and plan.cost_usd is None:
         raise unknown_price(plan.model, settings.max_cost)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would ask of models, and what would run on a remote executor."""
+
+    asked: Sequence[Plan]
+    remote: Sequence[RemoteJobEstimate] = ()
+
+    def check(self, settings: Settings) -> None:
+        """Raise what would keep the run from asking: a plan that is refused (:func:`check_spending`), or a cap."""
+        for plan in self.asked:
+            check_spending(plan, settings.llm)
+        check_remote_jobs(self.remote, settings)
 
 
 def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
