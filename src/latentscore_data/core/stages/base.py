@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
-from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.plan import Plan
 
 STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 """The stages in order. Each is the object ``STAGE`` of the module of its name in this package, which is imported when it is
@@ -27,12 +27,12 @@ class Run(Protocol):
 
 
 class Estimate(Protocol):
-    def __call__(self, settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject: ...
+    def __call__(self, settings: Settings, workspace: Workspace, behind: str = "") -> Plan | None: ...
 
 
-def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
-    """The estimate of a stage that asks nobody who is paid."""
-    return {}
+def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") -> Plan | None:
+    """The estimate of a stage that calls no model."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Stage:
 
     ``files`` returns what it reads and what decides its result, and works before any input exists. ``preflight`` returns the
     keys, extras, weights and values that are missing or wrong, without network or cost. ``run`` does the whole stage under the
-    lock that the caller holds. ``estimate`` returns calls and cost; ``behind`` names the first stage that runs before it (empty
+    lock that the caller holds. ``estimate`` returns calls and cost, None for a stage that calls no model; ``behind`` names the first stage that runs before it (empty
     for none), whose rows are then not those that are there now. ``finished_mark`` is the file that says, in the folder of a run
     that was started by hand, that the run is finished.
     """

@@ -192,18 +192,18 @@ def check_run(plan: RunPlan, settings: Settings) -> None:
     plan.check(settings)
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
     ``behind`` a stage that makes them anew."""
     named = [*settings.bench.sources, *settings.scoring.scorers]
     if not any(name.startswith(("litellm:", "judge:")) for name in named):
         return added_up([])
     if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
-        return {"cost_usd": None, "calls": 0, "basis": f"{behind} runs before it: its rows are not there yet"}
+        return Plan("", cost_usd=None, basis=f"{behind} runs before it: its rows are not there yet")
     try:
         found = plans(settings, workspace, prepare.compared(settings.bench, workspace))
     except MissingError as missing:
-        return {"cost_usd": None, "calls": 0, "basis": missing.message}
+        return Plan("", cost_usd=None, basis=missing.message)
     return added_up(found)
 
 

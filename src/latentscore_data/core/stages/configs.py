@@ -499,7 +499,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
     no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
     rows = [] if behind else VibeRows(workspace, settings.configs)
@@ -509,7 +509,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Json
         plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
     settings = with_judge(settings)
     judges = paid_scorers(settings, plan.rows, ScorerDeps(settings.scoring, settings.llm))
-    return {**plan.to_dict(), **added_up([plan, *judges])}
+    return added_up([plan, *judges])
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:

@@ -21,6 +21,7 @@ from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
 from latentscore_data.core.compute.ray_executor import RayExecutor
+from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.stages.base import Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
@@ -307,14 +308,14 @@ def _check_base(settings: Settings) -> None:
     check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """What training can cost, whatever the rows: nothing here, time-out x price for each run on Modal."""
     if settings.train.on != "modal":
-        return {"cost_usd": 0.0, "basis": "trained on this machine"}
+        return Plan("", basis="trained on this machine")
 
     modal, runs = settings.train.modal, len(settings.train.recipes)
     basis = f"at most: {runs} x {modal.timeout_hours:g} h time-out x the price of {modal.gpu}"
-    return {"cost_usd": cap_usd(modal, modal.gpu, runs), "basis": basis}
+    return Plan("", cost_usd=cap_usd(modal, modal.gpu, runs), basis=basis)
 
 
 STAGE = Stage("train", stage_files, preflight, run_stage_for_chain, estimate=estimate, finished_mark="DONE")

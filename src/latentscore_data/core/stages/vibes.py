@@ -253,14 +253,14 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> JsonObject:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """Calls and cost of this stage as things stand; while there are no texts, or ``behind`` a stage that fetches them
     anew, of as many as there will be."""
     if not behind and (plan := make_plan_for(settings, workspace)).rows:
-        return plan.to_dict()
+        return plan
     longest = "word " * settings.vibes.max_input_words
     texts = expected_texts(settings, workspace, new_texts=bool(behind))
-    return _plan_of([longest], settings, workspace).times(*texts).to_dict()
+    return _plan_of([longest], settings, workspace).times(*texts)
 
 
 def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
