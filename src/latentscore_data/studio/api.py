@@ -164,8 +164,8 @@ async def better_step(studio: Studio, call: Call) -> Reply:
     """Render and score the next configs of a search."""
     name = call.text("search", 40)
     vibe, payloads = await in_thread(studio.searches.ask, name)
-    heard = await call.wait(*(studio.service.submit(vibe, payload) for payload in payloads))
-    return as_json(await in_thread(studio.searches.tell, name, heard))
+    renders = await call.wait(*(studio.service.submit(vibe, payload) for payload in payloads))
+    return as_json(await in_thread(studio.searches.tell, name, renders))
 
 
 async def surprise(studio: Studio, call: Call) -> Reply:
@@ -323,8 +323,8 @@ async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapp
     scored = await call.wait(*(studio.service.submit(vibe, payload) for payload in valid))
     name = studio.service.scorers[0].name
     found: list[JsonObject] = []
-    for payload, heard in zip(valid, scored, strict=True):
-        score, missing = heard.score(name), heard.unscored(name)
+    for payload, render in zip(valid, scored, strict=True):
+        score, missing = render.score(name), render.unscored(name)
         found.append(
             {
                 "payload": payload,
@@ -336,8 +336,8 @@ async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapp
     return sorted(found, key=lambda one: -1e9 if one["score"] is None else one["score"], reverse=True)
 
 
-def _final(heard: ScoredRender, studio: Studio) -> float | None:
-    score = heard.score(studio.service.scorers[0].name)
+def _final(render: ScoredRender, studio: Studio) -> float | None:
+    score = render.score(studio.service.scorers[0].name)
     return score.final_score if score else None
 
 

@@ -59,17 +59,17 @@ class Searches:
         with running.lock, one_thread():
             return running.vibe, list(running.search.ask())
 
-    def tell(self, name: str, heard: Sequence[ScoredRender]) -> JsonObject:
+    def tell(self, name: str, renders: Sequence[ScoredRender]) -> JsonObject:
         """Take over what came of the payloads. Returns renders so far, the best payload with its score, and whether it ended."""
         running = self._running.get(name)
         with running.lock, one_thread():
-            if heard:
-                running.search.tell(heard)
+            if renders:
+                running.search.tell(renders)
             found = running.search.found
             best = found.best()
             start = found.best("model")
         spent = len(found.payloads)
-        done = not heard or spent >= running.renders
+        done = not renders or spent >= running.renders
         if done:
             self._running.drop(name)
         score = None if best is None else found.renders[best].score(self._service.scorers[0].name)

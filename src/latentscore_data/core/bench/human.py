@@ -216,12 +216,12 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     """Strengths of the sources from the answers in ``paths``; written to ``human/result.json`` of the run they name."""
     judgements: list[Judgement] = []
     named: set[str] = set()
-    heard: dict[tuple[str, str], tuple[Choice, Path]] = {}
+    first_answers: dict[tuple[str, str], tuple[Choice, Path]] = {}
     # A file that is given twice is still one listener.
     for path in {path.resolve(): path for path in paths}.values():
         found, run = read_answers(path)
         for answer in found:
-            choice, before = heard.setdefault((answer.listener, answer.pair), (answer.choice, path))
+            choice, before = first_answers.setdefault((answer.listener, answer.pair), (answer.choice, path))
             if choice != answer.choice and before != path:
                 raise InputError(
                     f"{answer.listener} answers pair {answer.pair} with {choice} in {before} and {answer.choice} in {path}",

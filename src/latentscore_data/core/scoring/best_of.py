@@ -209,13 +209,13 @@ def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> Json
 def _count_work(total: Summary, service: ScoringService) -> None:
     """What was rendered, scored and asked for, in the summary."""
     total.count(total_usage(service.scorers))
-    heard = max(service.counts.scored.values(), default=0)
+    scored = max(service.counts.scored.values(), default=0)
     total.details |= service.counts.to_dict()
     # What models were asked for, where a scorer counts it.
     total.details["model_work"] = {
         scorer.name: dict(counts) for scorer in service.scorers if (counts := getattr(scorer, "counts", None))
     }
-    total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
+    total.details["candidates_per_second"] = round(scored / max(total.seconds, 1e-9), 2)
 
 
 def scoring_job(
@@ -244,10 +244,10 @@ def scoring_job(
 
     async def work(row: ConfigRow) -> Line:
         if not any(row.config_candidates):
-            raise RowFailure("answer", "there is no candidate to hear")
+            raise RowFailure("answer", "there is no candidate to score")
         futures = submit_all(service, row.vibe_original, row.config_candidates)
-        heard = iter(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures if future is not None)))
-        choice = Choice([None if future is None else next(heard) for future in futures], names[0])
+        scored = iter(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures if future is not None)))
+        choice = Choice([None if future is None else next(scored) for future in futures], names[0])
         if choice.best_index is None:
             raise _nothing_scored(choice)
         if improver is None:

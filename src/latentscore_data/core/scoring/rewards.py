@@ -273,7 +273,7 @@ class RewardBook:
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
         parsed = [_parsed(answer) for _, answer in pairs]
-        heard = self._hear([(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)])
+        heard = self._audio_scores([(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)])
         titles = [title_of(p.data) for p in parsed]
         compared = [(title, vibe) for title, (vibe, _) in zip(titles, pairs, strict=True) if title]
         likeness = iter(self.similarity(compared) if compared else [])
@@ -290,7 +290,7 @@ class RewardBook:
             )
         return scored
 
-    def _hear(self, pairs: Sequence[tuple[str, Payload | None]]) -> list[float | None]:
+    def _audio_scores(self, pairs: Sequence[tuple[str, Payload | None]]) -> list[float | None]:
         sounds = [(vibe, config) for vibe, config in pairs if config is not None]
         scores = iter(self.ear(sounds) if self.ear is not None and sounds else [])
         return [next(scores, None) if config is not None else None for _, config in pairs]

@@ -116,7 +116,7 @@ class RowSearch:
         assert start is not None
         scores = Choice(all_renders, choice.scorer).scores(choice.scorer)
         best = found.best()
-        # A guide that hears no difference, or likes the start better, changes nothing.
+        # A guide without a difference, or with a higher score for the start, changes nothing.
         best = start if best is None or (scores[place[best]] or 0.0) <= (scores[start] or 0.0) else place[best]
         update = {"config_candidates": candidates, "validation_scores": validate_candidates(candidates)}
         columns = {

@@ -84,17 +84,17 @@ def run_bench(
             samples = run.load_answers(files, rows, made_by, settings.bench.seed)
             floor = prepare.floor_source(service, baseline)
             sounds: JsonObject = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
-            heard = run.score_answers(
+            scored = run.score_answers(
                 samples, service, files, **sounds, max_in_flight=service.at_once, progress=progress(), **again
             )
             results = run.results_in_order(files, samples, service, **sounds)
             facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
-            heard.count(total_usage(service.scorers))
-            batches.bill(heard)
+            scored.count(total_usage(service.scorers))
+            batches.bill(scored)
     table = summarise(results, facts)
     replace_json(files.summary, table)
     render_report(table, results, files.audio, files.report)
-    summary = summarize_run(asked, heard, table, files)
+    summary = summarize_run(asked, scored, table, files)
     if human_pack:
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
@@ -212,9 +212,9 @@ def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
     return run_bench(settings, yes=yes)
 
 
-def summarize_run(asked: Sequence[Summary], heard: Summary, table: JsonObject, files: RunFiles) -> Summary:
+def summarize_run(asked: Sequence[Summary], scored: Summary, table: JsonObject, files: RunFiles) -> Summary:
     """The run as one summary: samples done, what models were paid, and who came out ahead."""
-    summary = heard
+    summary = scored
     summary.stage = "bench"
     for part in asked:
         summary.seconds += part.seconds
