@@ -34,7 +34,7 @@ def download(
         typer.Option(metavar="NAME", help="Encoding of files that are not UTF-8, such as latin-1 or cp1252."),
     ] = None,
     seed: SeedOption = None,
-    overwrite: OverwriteOption = False,
+    overwrite: OverwriteOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def download(
         show_plan(settings, workspace)
         return
     with workspace.lock("download"):
-        show(run_download(settings, yes=yes, overwrite=overwrite))
+        show(run_download(settings, yes=yes, overwrite=bool(overwrite)))
 
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:

@@ -35,6 +35,14 @@ class Usage:
             setattr(self, name, getattr(self, name) + value)
 
 
+@dataclass
+class SpendTracker:
+    """What one run has spent and has in flight, in US dollars: all its models, judges, remote containers and stages."""
+
+    spent: float = 0.0
+    in_flight: float = 0.0
+
+
 class Ledger:
     """A workspace's account book: one file that every run adds lines to, so that it adds up across resumes.
 

@@ -11,7 +11,6 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
@@ -72,14 +71,6 @@ class PathsSettings(Section):
         return self.root / ".cache" / "prices"
 
 
-@dataclass
-class SpendTracker:
-    """What one run has spent and has in flight, in US dollars, whoever of it asked: sources, judges, stages of a chain."""
-
-    spent: float = field(default=0.0, compare=False)
-    in_flight: float = field(default=0.0, compare=False)
-
-
 class PriceSettings(Section):
     """The price of one model, or of all whose names match a pattern."""
 
@@ -125,7 +116,6 @@ class LLMSettings(Section):
     retry_cap_seconds: float = Field(default=60.0, gt=0)
     """The longest wait before another try, also when the server asks for more."""
 
-    _spend: SpendTracker = PrivateAttr(default_factory=SpendTracker)
     _price_lists: Path | None = PrivateAttr(default=None)
 
     @field_validator("api_base")
@@ -138,11 +128,6 @@ class LLMSettings(Section):
     def base_for(self, model: str) -> str | None:
         """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""
         return None if kind_of(model).here else self.api_base
-
-    @property
-    def spend(self) -> SpendTracker:
-        """What everybody who was handed these settings has spent: ``max_cost`` is one cap for all of them."""
-        return self._spend
 
     @property
     def price_lists(self) -> Path | None:

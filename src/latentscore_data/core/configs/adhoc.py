@@ -15,6 +15,7 @@ from typing import Any
 from latentscore import Audio, AudioError, write_audio
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, OutputError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.progress import Progress
@@ -47,6 +48,7 @@ def answer_typed(
     audio: Path | None = None,
     trusted: frozenset[str] = frozenset(),
     progress: Progress | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The winners in ``details["answers"]``, in the order of the rows; with ``audio``, their sound in that folder.
 
@@ -59,9 +61,8 @@ def answer_typed(
     if audio is not None:
         _make_folder(audio)
     with ScoreCache(workspace.score_cache if workspace.root.is_dir() else None) as cache:
-        needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
         # What is missing for scoring is found out before anything is asked.
-        scorers = make_scorers(needs)
+        scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
         candidates = asyncio.run(_ask_all(rows, llm, settings))
         progress.start("configs", len(rows))
         with (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from latentscore_data.core.base.errors import StoppedError
-from latentscore_data.core.base.settings import SpendTracker
+from latentscore_data.core.base.ledger import SpendTracker
 
 
 class Budget:

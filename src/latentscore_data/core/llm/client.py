@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.ledger import Ledger, Usage
+from latentscore_data.core.base.ledger import Ledger, SpendTracker, Usage
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
@@ -60,11 +60,13 @@ def connect(
     per_call: int = 1,
     runs: Path = Path(),
     engine: Engine | None = None,
+    spend: SpendTracker | None = None,
 ) -> LLM:
     """What answers for ``model``: the offline engine, or a client of whatever :mod:`answerers` knows by that name.
 
     With a ``per_call`` above 1, that number of questions that differ only in what the user says share a call. ``runs`` is
-    the folder of the training runs; ``engine`` is what answers for a local model that runs elsewhere.
+    the folder of the training runs; ``engine`` is what answers for a local model that runs elsewhere. ``spend`` is what
+    the run has spent, which counts towards the cap; None for a run of this model alone.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
@@ -72,7 +74,15 @@ def connect(
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
     return ModelClient(
-        model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call, runs=runs, engine=engine
+        model,
+        settings,
+        cache=cache,
+        ledger=ledger,
+        stage=stage,
+        per_call=per_call,
+        runs=runs,
+        engine=engine,
+        spend=spend,
     )
 
 
@@ -115,6 +125,7 @@ class ModelClient:
         rng: random.Random | None = None,
         runs: Path = Path(),
         engine: Engine | None = None,
+        spend: SpendTracker | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -132,7 +143,7 @@ class ModelClient:
         self._limiter = AdaptiveLimiter(
             settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute, wide=engine is not None
         )
-        self._budget = Budget(settings.max_cost, settings.spend)
+        self._budget = Budget(settings.max_cost, spend)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._packed: dict[type[BaseModel], Shape[Together]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}

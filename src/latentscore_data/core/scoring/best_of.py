@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import Line, replace_rows, typed_row
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.progress import Progress
@@ -137,6 +138,7 @@ def run_scoring(
     make_renderer: MakeRenderer = LocalRenderer,
     make_improver: MakeImprover | None = None,
     files: RowFiles | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
@@ -153,8 +155,7 @@ def run_scoring(
     _require_inputs(inputs, workspace)
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
-            needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
-            scorers = make_scorers(needs)
+            scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
         with ExitStack() as open_until_done:
             service = open_until_done.enter_context(
                 ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
 
 from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -22,8 +23,19 @@ BY_HAND = ("improve",)
 """Stages that are started by their own command alone: run-all does not know them, doctor does."""
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What belongs to one run and is no setting: whether money may be spent without asking, and what was spent so far.
+
+    The stages of a chain share one, so that ``llm.max_cost`` is one cap for all of them.
+    """
+
+    yes: bool = False
+    spend: SpendTracker = field(default_factory=SpendTracker)
+
+
 class Run(Protocol):
-    def __call__(self, settings: Settings, *, yes: bool) -> Summary: ...
+    def __call__(self, settings: Settings, context: RunContext) -> Summary: ...
 
 
 class Estimate(Protocol):

@@ -10,8 +10,9 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
-from latentscore_data.core.base.rows import VibeRow, model_candidates
+from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -20,7 +21,7 @@ from latentscore_data.core.bench.human import evaluate, write_pack
 from latentscore_data.core.bench.prepare import Compared, missing, rows_file, sources_decide
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
-from latentscore_data.core.bench.summary import summarise
+from latentscore_data.core.bench.summary import RunFacts, summarise
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
@@ -32,7 +33,7 @@ from latentscore_data.core.scoring.best_of import scorer_versions
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import (
     RunPlan,
     confirm_remote_jobs,
@@ -50,6 +51,7 @@ def run_bench(
     overwrite: bool = False,
     executor: Executor | None = None,
     of_the_chain: bool = True,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Ask every source, score every answer, count, and write the page. The lock is held by the caller.
 
@@ -57,7 +59,7 @@ def run_bench(
     models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
     name of its own.
     """
-    workspace = Workspace(settings.paths.root)
+    workspace, spend = Workspace(settings.paths.root), spend or SpendTracker()
     compared = prepare.compared(settings.bench, workspace)
     rows, sources = compared.rows, compared.sources
     baseline = prepare.baseline_label(settings.bench, sources)
@@ -65,17 +67,18 @@ def run_bench(
     executor = executor or make_executor("here", settings, say)
     # What cannot run there is said before a key is missed or money is asked for.
     there = remote_estimates(settings, compared, executor) if executor.remote else []
-    with BatchRun("bench", settings.llm, workspace.llm_cache, workspace.ledger, hosted_models(sources)) as batches:
+    kept = workspace.llm_cache, workspace.ledger
+    with BatchRun("bench", settings.llm, *kept, hosted_models(sources), spend=spend) as batches:
         batches.collect()
         for plan in plans(settings, workspace, compared):
             confirm_spending(plan, settings.llm, yes)
-        make_renderer = agreed_renderer(settings, executor, there, yes=yes)
-        with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
+        make_renderer = agreed_renderer(settings, executor, there, yes=yes, spend=spend)
+        with prepare.open_scoring(settings, workspace, trusted, make_renderer, spend) as (service, cache):
             needs = prepare.generator_deps(
-                settings, workspace, rows, cache, executor=executor, ask_through=batches.connect
+                settings, workspace, rows, cache, executor=executor, ask_through=batches.connect, spend=spend
             )
-            judges = ", ".join(prepare.scorer_names(service))
-            say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
+            scorers = ", ".join(prepare.scorer_names(service))
+            say(f"bench: {len(rows)} rows x {len(sources)} sources, scored by {scorers}")
             again: JsonObject = {"retry_failed": retry_failed, "overwrite": overwrite}
             generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
             if batches.pending:
@@ -91,15 +94,21 @@ def run_bench(
             facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
             scored.count(total_usage(service.scorers))
             batches.bill(scored)
-    table = summarise(results, facts)
-    replace_json(files.summary, table)
-    render_report(table, results, files.audio, files.report)
+    table = _write_table(results, facts, files)
     summary = summarize_run(asked, scored, table, files)
     if human_pack:
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
     _write_manifests(settings, workspace, files, summary, of_the_chain=of_the_chain)
     return summary
+
+
+def _write_table(results: Sequence[BenchRow], facts: RunFacts, files: RunFiles) -> JsonObject:
+    """The table of the run, written as ``summary.json`` and as the page."""
+    table = summarise(results, facts)
+    replace_json(files.summary, table)
+    render_report(table, results, files.audio, files.report)
+    return table
 
 
 def _write_manifests(
@@ -113,12 +122,12 @@ def _write_manifests(
 
 
 def agreed_renderer(
-    settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], *, yes: bool
+    settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], *, yes: bool, spend: SpendTracker
 ) -> MakeRenderer:
     """The renderer of the executor; for a remote one, once its cost was shown and agreed to."""
     if not executor.remote:
         return LocalRenderer
-    confirm_remote_jobs(there, executor, settings, yes)
+    confirm_remote_jobs(there, executor, settings, yes, spend)
     if executor.scorer_blocker(settings.scoring) is not None:
         return LocalRenderer
     return executor.make_renderer(keep_flac=settings.bench.keep_audio)
@@ -207,9 +216,9 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     return added_up(found)
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage, under the lock that run-all holds."""
-    return run_bench(settings, yes=yes)
+    return run_bench(settings, yes=context.yes, spend=context.spend)
 
 
 def summarize_run(asked: Sequence[Summary], scored: Summary, table: JsonObject, files: RunFiles) -> Summary:

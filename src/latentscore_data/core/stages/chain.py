@@ -18,7 +18,7 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
-from latentscore_data.core.stages.base import STAGES, stage_named
+from latentscore_data.core.stages.base import STAGES, RunContext, stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,7 +210,7 @@ def run_stages(
                 chain.missing.setdefault(step.stage, []).append(unknown)
         return chain
     check_first(settings, stages)
-    yes = agree(plan, settings, yes)
+    context = RunContext(agree(plan, settings, yes))
     started = time.monotonic()
     with workspace.lock("run-all"):
         for stage in stages:
@@ -222,7 +222,7 @@ def run_stages(
                 continue
             if force or set(why) != {NOT_COMPLETED}:  # a first run needs no reason
                 say(f"{stage}: {'forced' if force else why[0]}")
-            summary = of_chain.run(settings, yes=yes)
+            summary = of_chain.run(settings, context)
             chain.summaries.append(summary)
             if summary.pending:
                 say(f"{stage}: {summary.pending:,} questions wait in provider batches; the same command again goes on")

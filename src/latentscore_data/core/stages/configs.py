@@ -11,7 +11,7 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.jsonl import read_lines
-from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
@@ -45,7 +45,7 @@ from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import Counts
 from latentscore_data.core.search.report import summary_lines
 from latentscore_data.core.search.rows import improver_for, with_judge
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import RunPlan, announce, confirm_remote_jobs, confirm_spending
 
 
@@ -95,12 +95,14 @@ def run_configs(
     retry_failed: bool = False,
     overwrite: bool = False,
     executor: Executor | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Candidates for the rows, then the winners. The lock is held by the caller.
 
     On a remote ``executor`` the candidates are rendered and scored there, and a local model answers there; hosted models
     are asked from here.
     """
+    spend = spend or SpendTracker()
     settings = with_judge(settings)
     if isinstance(rows, VibeRows) and not (retry_failed or overwrite):
         done = unchanged(settings, workspace, only, trusted)
@@ -111,7 +113,8 @@ def run_configs(
         to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, files))
         make_renderer: MakeRenderer = LocalRenderer
         if executor is not None and executor.remote:
-            confirm_remote_jobs(remote_estimates(rows, settings, files, executor, only), executor, settings, yes)
+            jobs = remote_estimates(rows, settings, files, executor, only)
+            confirm_remote_jobs(jobs, executor, settings, yes, spend)
             make_renderer = executor.make_renderer() if to_score else LocalRenderer
         if only != "generate":
             check_scorers(settings, to_score, trusted=trusted, yes=yes)
@@ -124,6 +127,7 @@ def run_configs(
                 retry_failed=retry_failed,
                 overwrite=overwrite,
                 executor=executor,
+                spend=spend,
             )
         if summary.pending:
             return summary
@@ -138,6 +142,7 @@ def run_configs(
             retry_failed=retry_failed,
             overwrite=overwrite,
             make_renderer=make_renderer,
+            spend=spend,
         )
 
 
@@ -224,6 +229,7 @@ def run_score(
     retry_failed: bool = False,
     overwrite: bool = False,
     make_renderer: MakeRenderer = LocalRenderer,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
     workspace = files.workspace
@@ -238,6 +244,7 @@ def run_score(
         make_renderer=make_renderer,
         make_improver=improver_for(settings, workspace),
         files=files,
+        spend=spend,
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)
@@ -368,9 +375,10 @@ def answer_vibes(
     audio: Path | None,
     trusted: frozenset[str],
     yes: bool,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
-    rows = typed_rows(texts)
+    rows, spend = typed_rows(texts), spend or SpendTracker()
     settings = with_judge(settings)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
@@ -385,8 +393,11 @@ def answer_vibes(
         stage="configs",
         per_call=settings.configs.vibes_per_call,
         runs=workspace.train_dir,
+        spend=spend,
     )
-    summary = answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
+    summary = answer_typed(
+        rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress(), spend=spend
+    )
     for line in summary_lines(summary.details.get("search")):
         say(line)
     return summary
@@ -401,13 +412,15 @@ def run_generate(
     retry_failed: bool = False,
     overwrite: bool = False,
     executor: Executor | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The first half: ask for the candidates."""
     workspace = files.workspace
     model, runs = model_name(settings), workspace.train_dir
     announce("configs", model, settings.llm, executor)
     engine = engine_elsewhere(model, executor, runs)
-    with BatchRun("configs", settings.llm, workspace.llm_cache, workspace.ledger, [model], runs, engine) as batches:
+    kept = workspace.llm_cache, workspace.ledger
+    with BatchRun("configs", settings.llm, *kept, [model], runs, engine, spend) as batches:
         batches.collect()
         agree_on_model(rows, settings, workspace, yes=yes)
 
@@ -512,12 +525,12 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     return added_up([plan, *judges])
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage for run-all, under the lock that it holds. Raises :class:`MissingError` when there are no vibes."""
     workspace = Workspace(settings.paths.root)
     rows = VibeRows(workspace, settings.configs)
     require_rows(rows, settings.configs)
-    return run_configs(settings, workspace=workspace, rows=rows, yes=yes)
+    return run_configs(settings, workspace=workspace, rows=rows, yes=context.yes, spend=context.spend)
 
 
 STAGE = Stage("configs", stage_files, preflight, run_stage_for_chain, estimate=estimate)

@@ -14,7 +14,7 @@ from latentscore_data.core.base.manifest import StageFiles, file_fact, write_man
 from latentscore_data.core.base.settings import DownloadSettings, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.texts.corpus import (
     Source,
     find_sources,
@@ -218,9 +218,9 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return []
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage for run-all, under the lock that it holds."""
-    return run_download(settings, yes=yes)
+    return run_download(settings, yes=context.yes)
 
 
 STAGE = Stage("download", stage_files, preflight, run_stage_for_chain)

@@ -45,7 +45,7 @@ from latentscore_data.core.export.push import can_push, check_push, push_folder
 from latentscore_data.core.export.sounds import Sounds
 from latentscore_data.core.export.tables import Table, split_name, write_table
 from latentscore_data.core.export.terms import required
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.texts import provenance
 from latentscore_data.core.texts.licenses import check_license
 from latentscore_data.core.texts.provenance import licenses_by_dataset
@@ -471,7 +471,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)

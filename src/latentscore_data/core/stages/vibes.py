@@ -8,6 +8,7 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
@@ -25,7 +26,7 @@ from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
@@ -43,13 +44,22 @@ def run_vibes(
     retry_failed: bool = False,
     overwrite: bool = False,
     executor: Executor | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Extract, then arrange. The lock is held by the caller. On a remote ``executor`` a local model answers there."""
     workspace = Workspace(settings.paths.root)
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
     say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
-    summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite, executor=executor)
+    summary = extract(
+        settings,
+        workspace,
+        yes=yes,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        executor=executor,
+        spend=spend or SpendTracker(),
+    )
     if summary.pending:
         return summary
     arranged = arrange_rows(settings, workspace)
@@ -92,14 +102,16 @@ def extract(
     retry_failed: bool,
     overwrite: bool,
     executor: Executor | None = None,
+    spend: SpendTracker,
 ) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
     model, runs = model_name(settings), workspace.train_dir
     announce("vibes", model, settings.llm, executor)
     if executor is not None and executor.remote:
-        confirm_remote_jobs(remote_estimates(settings, workspace, executor), executor, settings, yes)
+        confirm_remote_jobs(remote_estimates(settings, workspace, executor), executor, settings, yes, spend)
     engine = engine_elsewhere(model, executor, runs)
-    with BatchRun("vibes", settings.llm, workspace.llm_cache, workspace.ledger, [model], runs, engine) as batches:
+    kept = workspace.llm_cache, workspace.ledger
+    with BatchRun("vibes", settings.llm, *kept, [model], runs, engine, spend) as batches:
         batches.collect()
         if not costs_nothing(model, settings.llm):
             confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
@@ -263,9 +275,9 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     return _plan_of([longest], settings, workspace).times(*texts)
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage for run-all, under the lock that it holds."""
-    return run_vibes(settings, yes=yes)
+    return run_vibes(settings, yes=context.yes, spend=context.spend)
 
 
 STAGE = Stage("vibes", stage_files, preflight, run_stage_for_chain, estimate=estimate)
