@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import numpy as np
 
 from latentscore.embed import make_embedder
+from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.bench.suites import suite_lines
 from latentscore_data.core.llm.offline.builtin import vibes_for
 from latentscore_data.core.vibes.noise import mistyped
-from latentscore_data.sample import sample_texts
 
 
 def pairs() -> dict[str, list[tuple[str, str]]]:

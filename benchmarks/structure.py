@@ -1,4 +1,4 @@
-"""How the source is built: lengths of functions, own imports inside functions, import cycles, layers.
+"""How the source is built: lengths of functions, own imports inside functions, import cycles, layers, untyped objects.
 
 ``make check`` runs it with ``--check``: own imports inside functions and import cycles are then an error.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 SRC = Path(__file__).resolve().parent.parent / "src"
 LONG_FUNCTION = 60
+RAW = re.compile(r"dict\[str, Any\]")
+ALIAS = re.compile(r"^(\w+) = (?:list\[)?(?:dict\[str, Any\]|JsonObject)\]?$", re.MULTILINE)
+"""A name for JSON objects: ``JsonObject`` and those that say which object it is."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -72,10 +77,11 @@ def components(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def packages(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The same graph between packages."""
+    """The same graph between packages: the modules of one folder are one. An ``__init__`` counts apart, since what a
+    package says of itself (its version) is imported from below, too."""
 
     def package(name: str) -> str:
-        return name if name.count(".") < 2 else name.rsplit(".", 1)[0]
+        return f"{name}.__init__" if (SRC / name.replace(".", "/")).is_dir() else name.rpartition(".")[0]
 
     merged: dict[str, set[str]] = {package(name): set() for name in graph}
     for name, others in graph.items():
@@ -90,6 +96,22 @@ def layers(graph: dict[str, set[str]]) -> int:
         below = [depth[other] for name in component for other in graph[name] if other in depth]
         depth |= dict.fromkeys(component, max(below, default=0) + 1)
     return max(depth.values())
+
+
+def untyped() -> tuple[int, Counter[str]]:
+    """How often ``dict[str, Any]`` is written, and each name that stands for JSON objects."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(SRC.rglob("*.py"))]
+    names = {name for text in texts for name in ALIAS.findall(text)}
+    used = Counter(word for text in texts for word in re.findall(r"[A-Za-z]\w*", text) if word in names)
+    imported = Counter(
+        word
+        for text in texts
+        for line in text.splitlines()
+        if line.startswith(("from ", "    from ")) or ALIAS.match(line)
+        for word in re.findall(r"[A-Za-z]\w*", line)
+        if word in names
+    )
+    return sum(len(RAW.findall(text)) for text in texts), used - imported
 
 
 def main() -> int:
@@ -113,7 +135,13 @@ def main() -> int:
     print(f"length, 95th percentile     {np.percentile(lengths, 95):.0f}")
     print(f"own imports in functions    {len(hidden)} of {total}")
     print(f"files in import cycles      {sum(map(len, cycles))}")
-    print(f"layers of packages          {layers(packages(graph))}")
+    merged = packages(graph)
+    tangled = [component for component in components(merged) if len(component) > 1]
+    print(f"layers of packages          {layers(merged)}")
+    print(f"packages in import cycles   {sum(map(len, tangled))} of {len(merged)}")
+    raw, named = untyped()
+    print(f"dict[str, Any]              {raw}")
+    print(f"named JSON objects          {named.total()} ({', '.join(f'{n} {c}' for n, c in named.most_common())})")
     for name, other in hidden:
         print(f"  {name} imports {other} inside a function")
     for component in cycles:

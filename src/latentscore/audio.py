@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 # Loudness is reached through the package, which loads its compiled loops when they are first needed.
 import latentscore
 from latentscore.errors import AudioError
+from latentscore.json_search import JsonObject
 from latentscore.playback import play_samples
 from latentscore.version import RENDERER_VERSION
 
@@ -65,9 +66,9 @@ class Metadata:
         """The reasons, under the name that they have in a payload."""
         return self.reasons
 
-    def tags(self) -> dict[str, Any]:
+    def tags(self) -> JsonObject:
         """Title and comment for a sound file: enough to render the piece again."""
-        comment: dict[str, Any] = {
+        comment: JsonObject = {
             "config": self.config.model_dump(), "seed": self.seed, "seconds": self.seconds, "renderer": RENDERER_VERSION,
         }  # fmt: skip
         if self.text is not None:
@@ -208,7 +209,7 @@ def file_tags(name: str, kind: str, tags: Mapping[str, Any]) -> dict[str, str]:
     """
     if unknown := [tag for tag in tags if tag not in (*FILE_TAGS, *PIECE_TAGS)]:
         raise AudioError(f"{name}: no tag is called {unknown[0]}; known: {', '.join((*FILE_TAGS, *PIECE_TAGS))}")
-    given: dict[str, Any] = {tag: value for tag, value in tags.items() if tag in FILE_TAGS}
+    given: JsonObject = {tag: value for tag, value in tags.items() if tag in FILE_TAGS}
     piece = {tag: tags[tag] for tag in ("title", *PIECE_TAGS) if tags.get(tag) is not None}
     if not piece.keys().isdisjoint(PIECE_TAGS):
         given.setdefault("comment", _comment(name, kind, piece))
@@ -220,7 +221,7 @@ def file_tags(name: str, kind: str, tags: Mapping[str, Any]) -> dict[str, str]:
     return {tag: text for tag, text in texts.items() if text}
 
 
-def _comment(name: str, kind: str, piece: dict[str, Any]) -> str:
+def _comment(name: str, kind: str, piece: JsonObject) -> str:
     room = COMMENT_BYTES.get(kind, COMMENT_BYTES_ELSEWHERE)
     text = _tag(name, "comment", piece)
     while len(text) > room and piece.get("vibe"):
@@ -280,7 +281,7 @@ def read_audio(path: Path | str) -> Audio:
     return Audio(np.ascontiguousarray(samples, dtype=np.float32), rate, tags=tags)
 
 
-def read_tags(path: Path | str) -> dict[str, Any]:
+def read_tags(path: Path | str) -> JsonObject:
     """The tags of a sound file as :func:`read_audio` gives them, and its ``sample_rate``; no samples are read.
 
     Raises :class:`AudioError`.
@@ -294,8 +295,8 @@ def read_tags(path: Path | str) -> dict[str, Any]:
         raise AudioError(f"{path}: cannot be read ({error})") from error
 
 
-def _read_tags(file: Any) -> dict[str, Any]:
-    tags: dict[str, Any] = {name: text for name in FILE_TAGS if (text := getattr(file, name))}
+def _read_tags(file: Any) -> JsonObject:
+    tags: JsonObject = {name: text for name in FILE_TAGS if (text := getattr(file, name))}
     if software := tags.get("software"):  # libsndfile adds itself
         tags["software"] = str(software).partition(" (libsndfile-")[0]
     try:
@@ -305,5 +306,5 @@ def _read_tags(file: Any) -> dict[str, Any]:
     if not isinstance(piece, dict) or piece.keys().isdisjoint(PIECE_TAGS):
         return tags
     del tags["comment"]
-    found = cast("dict[str, Any]", piece)
+    found = cast(JsonObject, piece)
     return {**{name: value for name, value in found.items() if name in ("title", *PIECE_TAGS)}, **tags}

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from latentscore import runtime, streaming
 from latentscore.audio import Audio
 from latentscore.errors import ModelError
+from latentscore.json_search import JsonObject
 
 SAMPLE_RATE = streaming.RATE
 """Hertz of everything that is rendered without another rate."""
@@ -68,7 +69,7 @@ class StreamHooks(_Hooks):
     on_error: Callable[[Exception], None] | None = None
 
 
-def translated(given: dict[str, Any]) -> dict[str, Any]:
+def translated(given: JsonObject) -> JsonObject:
     """Arguments under the names that they have here. Raises :class:`ModelError` for a model that there is only there."""
     named = {_NAMES.get(name, name): value for name, value in given.items() if name not in _OF_THEIR_ENGINE}
     if "chunk_seconds" in named:
@@ -128,7 +129,7 @@ def stream(*items: Any, hooks: StreamHooks | None = None, **given: Any) -> strea
     return playing
 
 
-def _resolved(at: int, item: Any, how: dict[str, Any], hooks: StreamHooks) -> Any:
+def _resolved(at: int, item: Any, how: JsonObject, hooks: StreamHooks) -> Any:
     """The item with its answer in the place of what it asks for."""
     hooks.call("on_item_resolve_start", at, item)
     try:

@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from latentscore.errors import InvalidConfigError
+from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, PALETTE_WEIGHTS, FieldSpec, Label
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ class MusicConfigUpdate:
         A step starts at the label nearest to a number. Where the registers would cross, the one that is not changed follows.
         """
         steps = self._steps()
-        values: dict[str, Any] = config.model_dump()
+        values: JsonObject = config.model_dump()
         values |= {name: value for name, value in self.changes.items() if name not in steps}
         for name, by in steps.items():
             if name not in FIELDS:
@@ -395,7 +396,7 @@ def convert_config(data: Any) -> tuple[MusicConfig | MusicConfigPrompt, tuple[st
     return _parse_settled(values), tuple(notes)
 
 
-def _settled(data: Any) -> dict[str, Any]:
+def _settled(data: Any) -> JsonObject:
     """The fields of a config in one flat mapping, with the plain types of this package; nothing is guessed.
 
     A ``layers`` mapping is merged into the fields, a ``schema_version`` of 1 is left out, 4.0 becomes 4 where a whole
@@ -419,7 +420,7 @@ def _settled(data: Any) -> dict[str, Any]:
     return values
 
 
-def _parse_settled(values: dict[str, Any]) -> MusicConfig | MusicConfigPrompt:
+def _parse_settled(values: JsonObject) -> MusicConfig | MusicConfigPrompt:
     scales = [name for name, spec in FIELDS.items() if spec.kind == "scale"]
     if FIELDS.keys() <= values.keys() and all(isinstance(values[name], str) for name in scales):
         return _parse(MusicConfigPrompt, values)

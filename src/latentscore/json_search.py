@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+JsonObject = dict[str, Any]
+"""A JSON object as it is read from a file, a request or an answer, or as it is going to be written."""
+
 _BEGINS = re.compile(
     r'\{\s*(?:\}|"(?:[^"\\]|\\.){0,100}"\s*:)'
     r'|"\s{0,4}(?:\\{1,8}"\s{0,4}){0,3}\[?\s{0,4}\{\s{0,20}\\{1,16}"'
@@ -47,7 +50,7 @@ class Found:
 
     start: int
     end: int
-    value: dict[str, Any]
+    value: JsonObject
     example: bool = False
 
 
@@ -76,7 +79,7 @@ def search(text: str) -> Search:
     )
 
 
-def inside(value: Any) -> Iterator[dict[str, Any]]:
+def inside(value: Any) -> Iterator[JsonObject]:
     """The objects inside a value, the outer ones first; also those in strings that are JSON."""
     waiting = deque([value])
     for _ in range(NESTED_AT_MOST):

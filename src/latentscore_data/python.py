@@ -13,6 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentscore.json_search import JsonObject
+from latentscore_data.core.base.payloads import Payload
+
 if TYPE_CHECKING:
     import pandas
 
@@ -29,12 +32,12 @@ class Answered:
     """The best candidate for a vibe. ``scores`` has one value per candidate, ``None`` where one could not be scored."""
 
     vibe: str
-    payload: dict[str, Any]
+    payload: Payload
     """Thinking, title, config in labels, and palettes."""
     scorer: str
     score: float
     scores: list[float | None]
-    candidates: list[dict[str, Any] | None]
+    candidates: list[Payload | None]
     model: str
 
     @property
@@ -42,7 +45,7 @@ class Answered:
         return str(self.payload.get("title") or "Untitled")
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The config in labels, one for each field of ``latentscore.labels.FIELDS``."""
         return dict(self.payload["config"])
 
@@ -212,12 +215,12 @@ def _core(module: str) -> Any:
     return import_module(f"latentscore_data.core.{module}")
 
 
-def _with(options: Values, **lists: Sequence[str]) -> dict[str, Any]:
+def _with(options: Values, **lists: Sequence[str]) -> Values:
     """The options, with those lists that are not empty."""
     return {**options, **{name: list(values) for name, values in lists.items() if values}}
 
 
-def _flat(row: ScoredRow) -> dict[str, Any]:
+def _flat(row: ScoredRow) -> JsonObject:
     """A row as columns."""
     values, payload = row.model_dump(), row.config_payload or {}
     scores = next(iter(row.candidate_scores.values()), [])

@@ -154,7 +154,7 @@ def test_a_scorer_that_the_settings_name_runs_when_somebody_says_so(lsdata_here:
     assert "--trust-settings" in refused.stderr
     out = lsdata_here(*command, "--trust-settings")
     assert out.returncode == 0, out.stderr
-    assert "judged by" in out.stderr
+    assert "scored by" in out.stderr
     assert "\x1b" not in out.stderr
 
 

@@ -146,14 +146,15 @@ def test_the_chain_s_plan_knows_what_sources_and_judges_cost_and_that_it_cannot_
         scoring={"scorers": ["judge:openai/gpt-4o"]},
     )
     early = estimate(settings, Workspace(root))
-    assert (early["cost_usd"], early["calls"]) == (None, 0)
-    assert "there are no TEST rows" in early["basis"]
+    assert (early.cost_usd, early.calls) == (None, 0)
+    assert "there are no TEST rows" in early.basis
     write_rows(root, 4)
     known = estimate(settings, Workspace(root))
-    assert known["calls"] == 4 + (4 * 3 + 8)
-    assert known["cost_usd"] > 0.01
+    assert known.calls == 4 + (4 * 3 + 8)
+    assert known.cost_usd is not None
+    assert known.cost_usd > 0.01
     free = load_settings(bench={"sources": ["baseline:random"]}, scoring={"scorers": ["acoustic"]})
-    assert estimate(free, Workspace(root / "nowhere"))["cost_usd"] == 0
+    assert estimate(free, Workspace(root / "nowhere")).cost_usd == 0
 
 
 def test_the_chain_s_plan_counts_the_judge_of_configs_too(root: Path) -> None:
@@ -164,8 +165,10 @@ def test_the_chain_s_plan_counts_the_judge_of_configs_too(root: Path) -> None:
     hosted = {"model": "openai/gpt-4o-mini", "n": 2}
     asked = estimate(load_settings(configs=hosted, scoring={"scorers": ["acoustic"]}), Workspace(root))
     judged = estimate(load_settings(configs=hosted, scoring={"scorers": ["judge:openai/gpt-4o"]}), Workspace(root))
-    assert (asked["calls"], judged["calls"]) == (3 * 2, 3 * 2 + 3 * 2)
-    assert judged["cost_usd"] > asked["cost_usd"] > 0
+    assert (asked.calls, judged.calls) == (3 * 2, 3 * 2 + 3 * 2)
+    assert judged.cost_usd is not None
+    assert asked.cost_usd is not None
+    assert judged.cost_usd > asked.cost_usd > 0
 
 
 def test_one_cap_holds_for_every_source_and_the_judge(root: Path) -> None:

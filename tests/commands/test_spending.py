@@ -11,7 +11,7 @@ from conftest import Lsdata
 from factories import make_vibe
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.jsonl import replace_rows
-from latentscore_data.core.base.ledger import totals
+from latentscore_data.core.base.ledger import SpendTracker, totals
 from latentscore_data.core.base.settings import load_settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.spending import reserve_remote
@@ -95,10 +95,11 @@ def test_the_cost_that_the_provider_reports_is_what_the_ledger_books_and_the_cap
 
 def test_one_cap_holds_for_models_and_containers_together() -> None:
     settings = load_settings(llm={"max_cost": 5.0})
-    reserve_remote(settings, 3.0)
-    settings.llm.spend.spent += 1.5
+    spend = SpendTracker()
+    reserve_remote(settings, 3.0, spend)
+    spend.spent += 1.5
     with pytest.raises(StoppedError, match=r"up to \$1\.00 .* \$0\.50 of --max-cost 5"):
-        reserve_remote(settings, 1.0)
+        reserve_remote(settings, 1.0, spend)
 
 
 def test_run_all_plans_with_the_same_cap_and_the_same_error(lsdata_here: Lsdata, root: Path) -> None:

@@ -16,9 +16,9 @@ import pytest
 from factories import make_text
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.rows import SPLITS, SourceText
+from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.offline.builtin import vibes_for
-from latentscore_data.sample import sample_texts
 from servers import ChatServer, Faults
 
 pytestmark = pytest.mark.long

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import typer
 
+from latentscore.json_search import JsonObject
+from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import OUTPUT, clean, money, print_json, print_table, say
 from latentscore_data.core.base.errors import LsdataError
+from latentscore_data.core.base.layers import Values
+from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.llm.batches.state import Batch, age_in_words
 from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.stages.spending import RunPlan, trust_key_to
 
 
 def show_dry_run(
-    plans: Sequence[Plan],
-    check: Callable[[], object],
-    *,
-    document: Callable[[], dict[str, Any]] | None = None,
-    remote: Sequence[str] = (),
+    plan: RunPlan, check: Callable[[], object], *, document: Callable[[], JsonObject] | None = None
 ) -> None:
-    """Show the plans, then end as the run would: with the error that ``check`` raises, or with 0.
+    """Show the plan, then end as the run would: with the error that ``check`` raises, or with 0.
 
-    ``document`` makes the JSON document, where it is not that of the one plan; ``remote`` are lines about work elsewhere.
+    ``document`` makes the JSON document, where it is not that of the one model's plan.
     """
     problem: LsdataError | None = None
     try:
@@ -30,18 +30,32 @@ def show_dry_run(
     except LsdataError as error:
         problem = error
     if OUTPUT.json:
-        found = document() if document is not None else plans[0].to_dict()
+        found = document() if document is not None else plan.asked[0].to_dict()
         if problem is not None:
             found |= {"error": problem.message, "remedy": problem.remedy, "exit_code": problem.exit_code}
             say(f"lsdata: {problem.message}\n  -> {problem.remedy}")
         print_json({"dry_run": True, **found})
         raise typer.Exit(problem.exit_code if problem is not None else 0)
-    for plan in plans:
-        show_plan(plan)
-    for line in remote:
-        say(line)
+    for asked in plan.asked:
+        show_plan(asked)
+    for job in plan.remote:
+        say(job.in_words())
     if problem is not None:
         raise problem
+
+
+def load_to_ask(calls: Values, **given: Values) -> Settings:
+    """The settings of a command that calls models; the key that ``--api-key-env`` names may go to the address in them."""
+    settings = load(**given, llm=calls)
+    trust_key_to(settings.llm, calls.get("api_key_env"))
+    return settings
+
+
+def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> frozenset[str]:
+    """The scorers whose code may run: those that were typed, and with ``--trust-settings`` those of the settings file."""
+    typed = [*given.get("scoring", {}).get("scorers", ()), given.get("search", {}).get("judge")]
+    of_settings = [*settings.scoring.scorers, settings.search.judge] if trust_settings else []
+    return frozenset(name for name in (*typed, *of_settings) if name is not None)
 
 
 def show_plan(plan: Plan) -> None:

@@ -124,11 +124,14 @@ WaitOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
-RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Try bad requests again, too.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Start this stage from nothing; the cache stays.")]
+RetryFailedOption = Annotated[bool | None, typer.Option("--retry-failed", help="Try bad requests again, too.")]
+OverwriteOption = Annotated[
+    bool | None, typer.Option("--overwrite", help="Start this stage from nothing; the cache stays.")
+]
 ScorerOption = Annotated[
     list[str] | None,
     typer.Option(
+        "--scorer",
         help="First decides: auto, acoustic, clap, judge:MODEL ...",
         autocompletion=complete_scorer,
     ),
@@ -235,11 +238,14 @@ def sets_settings(options: Mapping[str, Any]) -> Callable[[Command], Command]:
     return with_flags("given", options, nested)
 
 
+repeats = with_flags("again", {"retry_failed": RetryFailedOption, "overwrite": OverwriteOption})
+"""For stages that keep what is done: the flags that do some of it again become ``again``."""
+
 calls_models = with_flags("calls", CALL_OPTIONS)
 """For commands that call models: the flags that were given become ``calls``, for the section ``llm``."""
 
 
-def load(**flags: dict[str, Any]) -> Settings:
+def load(**flags: Values) -> Settings:
     """The effective settings of this run: file, environment, these flags (see ``chosen``), ``--root``.
 
     Keys in ``.env`` are put into the environment on the way.

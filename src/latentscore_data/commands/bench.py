@@ -5,16 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from latentscore_data.commands._models import show_dry_run
+from latentscore_data.commands._models import load_to_ask, show_dry_run, trusted_scorers
 from latentscore_data.commands._options import (
     DryRunOption,
     OnOption,
-    OverwriteOption,
-    RetryFailedOption,
     ScorerOption,
     SeedOption,
     SystemOption,
@@ -23,20 +21,20 @@ from latentscore_data.commands._options import (
     calls_models,
     complete_source,
     complete_split,
-    load,
+    repeats,
     sets_settings,
     setting_option,
     show,
 )
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.secrets import read_dotenv
-from latentscore_data.core.base.settings import Settings, chosen
+from latentscore_data.core.base.layers import Values
+from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import compared
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.stages.bench import check_run, evaluate_answers, plans, remote_estimates, run_bench
-from latentscore_data.core.stages.spending import trust_key_to
+from latentscore_data.core.stages.spending import RunPlan
 
 LISTENERS = "People listen"
 SOURCES_HELP = (
@@ -55,6 +53,7 @@ OPTIONS = {
     ),
     "bench.limit": setting_option("bench.limit"),
     "prompts.system": SystemOption,
+    "scoring.scorers": ScorerOption,
     "scoring.seconds": setting_option("scoring.seconds"),
     "bench.baseline": setting_option("bench.baseline", help="Source that the others are compared with."),
     "bench.name": setting_option("bench.name"),
@@ -65,11 +64,11 @@ OPTIONS = {
 
 
 @calls_models
+@repeats
 @sets_settings(OPTIONS)
 def bench(
     *,
-    given: dict[str, Any],
-    scorer: ScorerOption = None,
+    given: Values,
     human_pack: Annotated[
         bool, typer.Option("--human-pack", help="Write a blind listening test for people.", rich_help_panel=LISTENERS)
     ] = False,
@@ -81,11 +80,10 @@ def bench(
     ] = None,
     on: OnOption = None,
     trust_settings: TrustScorersOption = False,
-    retry_failed: RetryFailedOption = False,
-    overwrite: OverwriteOption = False,
+    again: Values,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    calls: dict[str, Any],
+    calls: Values,
 ) -> None:
     """Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.
 
@@ -95,11 +93,8 @@ def bench(
         lsdata bench --source litellm:openai/gpt-4o-mini=mini --source baseline:random --max-cost 2
         lsdata bench --suite controllability --source baseline:keywords
     """
-    read_dotenv()
-    given["scoring"] = {**given.get("scoring", {}), **chosen(scorers=scorer)}
-    settings = load(**given, llm=calls)
+    settings = load_to_ask(calls, **given)
     executor = make_executor(on or "here", settings, say)
-    trust_key_to(settings.llm, calls.get("api_key_env"))
     workspace = Workspace(settings.paths.root)
     if dry_run:
         show_plans(settings, workspace, executor)
@@ -112,12 +107,11 @@ def bench(
             run_bench(
                 settings,
                 human_pack=human_pack,
-                trusted=frozenset(settings.scoring.scorers if trust_settings else scorer or ()),
+                trusted=trusted_scorers(settings, given, trust_settings),
                 yes=yes,
-                retry_failed=retry_failed,
-                overwrite=overwrite,
                 executor=executor,
                 of_the_chain="name" not in given.get("bench", {}),
+                **again,
             )
         )
 
@@ -125,13 +119,12 @@ def bench(
 def show_plans(settings: Settings, workspace: Workspace, executor: Executor) -> None:
     """What the run would ask and cost; ends as the run would."""
     both = compared(settings.bench, workspace)
-    asked = plans(settings, workspace, both)
-    away = remote_estimates(settings, both, executor) if executor.remote else []
+    remote = remote_estimates(settings, both, executor) if executor.remote else []
+    plan = RunPlan(plans(settings, workspace, both), remote)
     document = {
-        "plans": [plan.to_dict() for plan in asked],
-        "remote": [{**asdict(one), "cap_usd": one.cap_usd} for one in away],
+        "plans": [one.to_dict() for one in plan.asked],
+        "remote": [{**asdict(one), "cap_usd": one.cap_usd} for one in plan.remote],
     }
-    if not asked and not away:
+    if not plan.asked and not plan.remote:
         say("bench: dry run: none of these sources costs money")
-    words = [one.in_words() for one in away]
-    show_dry_run(asked, lambda: check_run(asked, away, settings), document=lambda: document, remote=words)
+    show_dry_run(plan, lambda: check_run(plan, settings), document=lambda: document)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from latentscore_data.commands._options import Globals, load
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_table
 from latentscore_data.core.base.errors import MissingError
-from latentscore_data.core.base.layers import leaves
+from latentscore_data.core.base.layers import Values, leaves
 from latentscore_data.core.base.settings import resolve_settings
 from latentscore_data.core.stages.base import BY_HAND, STAGES
 from latentscore_data.core.stages.doctor import Finding, examine, fetch_prices, fetch_weights
@@ -92,7 +92,7 @@ def show_findings(findings: list[Finding]) -> None:
 def show_settings() -> None:
     from rich.table import Table
 
-    flags: dict[str, Any] = {"paths": {"root": Globals.root}} if Globals.root else {}
+    flags: Values = {"paths": {"root": Globals.root}} if Globals.root else {}
     resolved = resolve_settings(Globals.config, **flags)
     rows = [(name, value, resolved.origins[name]) for name, value in leaves(resolved.value.model_dump())]
     if OUTPUT.json:

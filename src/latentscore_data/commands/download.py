@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
 from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
-from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.download import chosen_sources, in_words, is_there, run_download
 from latentscore_data.core.texts.kinds import kind_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def download(
@@ -37,7 +34,7 @@ def download(
         typer.Option(metavar="NAME", help="Encoding of files that are not UTF-8, such as latin-1 or cp1252."),
     ] = None,
     seed: SeedOption = None,
-    overwrite: OverwriteOption = False,
+    overwrite: OverwriteOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -49,7 +46,6 @@ def download(
         lsdata download --dataset ./my-books --sample-size 200
         lsdata download --dataset common-pile/news_filtered --yes
     """
-    read_dotenv()
     settings = load(
         download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, encoding=encoding, seed=seed)
     )
@@ -58,14 +54,14 @@ def download(
         show_plan(settings, workspace)
         return
     with workspace.lock("download"):
-        show(run_download(settings, yes=yes, overwrite=overwrite))
+        show(run_download(settings, yes=yes, overwrite=bool(overwrite)))
 
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
     """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
-    steps: list[dict[str, Any]] = []
+    steps: list[JsonObject] = []
     for source in chosen_sources(settings):
-        step: dict[str, Any] = {"dataset": source.name, "kind": source.kind}
+        step: JsonObject = {"dataset": source.name, "kind": source.kind}
         step["there"] = is_there(source, settings.download, workspace)
         planned = None if step["there"] else kind_of(source).plan(source, settings.download)
         step.update(planned.to_dict() if planned else {})

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from latentscore_data.commands._options import load, show
+from latentscore_data.commands._options import load, sets_settings, setting_option, show, with_flags
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.stages.export import export_and_push
 
@@ -15,51 +16,74 @@ app = typer.Typer(
     help="Hand over models, maps, data sets, chat files and a report.", no_args_is_help=True, add_completion=False
 )
 
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Where to write (default: below .exports/ of the data root)."),
-]
-ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier export wrote there.")]
-PushOption = Annotated[
-    str | None,
-    typer.Option(
-        "--push", metavar="OWNER/NAME", help="Then upload it to the hub; without --overwrite, what was exported before."
+WRITE_OPTIONS = {
+    "out": Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where to write (default: below .exports/ of the data root)."),
+    ],
+    "overwrite": Annotated[
+        bool | None, typer.Option("--overwrite", help="Replace what an earlier export wrote there.")
+    ],
+}
+PUSH_OPTIONS = {
+    "push": Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            metavar="OWNER/NAME",
+            help="Then upload it to the hub; without --overwrite, what was exported before.",
+        ),
+    ],
+    "public": Annotated[
+        bool | None, typer.Option("--public", help="With --push: a public repository, not a private one.")
+    ],
+}
+writes = with_flags("target", WRITE_OPTIONS)
+writes_and_pushes = with_flags("target", WRITE_OPTIONS | PUSH_OPTIONS)
+"""Where an export goes: the flags that were given become ``target``."""
+
+SPLIT = setting_option("export.splits", "--split", help="Take only this split. Repeatable.", metavar="SPLIT")
+MARKS = setting_option("export.marks", "--marks", help="Preference pairs: the studio's answers come before scores.")
+MODEL = {
+    "export.gguf": setting_option(
+        "export.gguf",
+        help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16, or q4_k_m and its like with llama-quantize. Repeatable.",
     ),
-]
-PublicOption = Annotated[bool, typer.Option("--public", help="With --push: a public repository, not a private one.")]
-SplitOption = Annotated[
-    list[str] | None, typer.Option("--split", help="Take only this split. Repeatable.", metavar="SPLIT")
-]
-MarksOption = Annotated[
-    bool, typer.Option("--marks", help="Preference pairs: the studio's answers stand before scores.")
-]
+    "export.adapter_only": setting_option("export.adapter_only", "--adapter-only"),
+    "export.terms": setting_option("export.terms", metavar="FILE"),
+    "export.tokenizer": setting_option("export.tokenizer", metavar="FILE"),
+}
+MAP = {
+    "export.map_kind": setting_option("export.map_kind", "--kind"),
+    "export.embedder": setting_option("export.embedder"),
+    "export.splits": SPLIT,
+}
+DATASET = {
+    "export.license": setting_option("export.license"),
+    "export.name": setting_option("export.name"),
+    "export.leave_out_bad": setting_option("export.leave_out_bad", "--leave-out-bad"),
+    "export.marks": MARKS,
+    "export.audio": setting_option("export.audio", "--audio", help="Add the winners' sounds as a column of FLAC."),
+    "export.exclude": setting_option(
+        "export.exclude",
+        metavar="TAG",
+        help="Leave out rows with this tag (lsdata check lists them). Repeatable.",
+    ),
+    "export.splits": SPLIT,
+}
 
 
 @app.command("model")
+@writes_and_pushes
+@sets_settings(MODEL)
 def export_model(
     source: Annotated[
         str | None,
         typer.Argument(metavar="RUN|PATH", help="A run, or a folder with an adapter or a model (default: newest run)."),
     ] = None,
-    gguf: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16, or q4_k_m and its like with llama-quantize. Repeatable."
-        ),
-    ] = None,
-    adapter_only: Annotated[
-        bool | None, typer.Option("--adapter-only", help="The adapter as it is, without merging it into its base.")
-    ] = None,
-    terms: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text of the base model's licence, shipped with the model.")
-    ] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A GGUF of the base model to copy the tokenizer's keys from.")
-    ] = None,
-    out: OutOption = None,
-    overwrite: ReplaceOption = False,
-    push: PushOption = None,
-    public: PublicOption = False,
+    *,
+    given: Values,
+    target: Values,
 ) -> None:
     """Merge an adapter into its base, prove that nothing changed, and write safetensors, GGUF files and a card.
 
@@ -67,97 +91,56 @@ def export_model(
 
         lsdata export model my-run --gguf q8_0
     """
-    settings = load(export=chosen(model=source, gguf=gguf, adapter_only=adapter_only, terms=terms, tokenizer=tokenizer))
-    show(export_and_push("model", settings, out, overwrite, push, public))
+    settings = load(export=given.get("export", {}) | chosen(model=source))
+    show(export_and_push("model", settings, **target))
 
 
 @app.command("map")
-def export_map(
-    kind: Annotated[str | None, typer.Option(help="Search by the vibe's text or by the winner's audio.")] = None,
-    embedder: Annotated[
-        str | None, typer.Option(help="auto, minilm, words, or a sentence-transformers id or folder.")
-    ] = None,
-    split: SplitOption = None,
-    out: OutOption = None,
-    overwrite: ReplaceOption = False,
-    push: PushOption = None,
-    public: PublicOption = False,
-) -> None:
+@writes_and_pushes
+@sets_settings(MAP)
+def export_map(*, given: Values, target: Values) -> None:
     """Write vibes, embeddings and configs as a map that finds the config nearest to a text.
 
     Example:
 
         lsdata export map --kind text --embedder minilm
     """
-    settings = load(export=chosen(map_kind=kind, embedder=embedder, splits=split))
-    show(export_and_push("map", settings, out, overwrite, push, public))
+    show(export_and_push("map", load(**given), **target))
 
 
 @app.command("dataset")
-def export_dataset(
-    license: Annotated[str | None, typer.Option(help="Licence of the rows, as the hub spells it.")] = None,
-    name: Annotated[str | None, typer.Option(help="Title of the card.")] = None,
-    leave_out_bad: Annotated[
-        bool, typer.Option("--leave-out-bad", help="Without the rows that are marked bad in the studio.")
-    ] = False,
-    marks: MarksOption = False,
-    audio: Annotated[bool | None, typer.Option("--audio", help="Add the winners' sounds as a column of FLAC.")] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TAG", help="Leave out rows with this tag (lsdata check lists them). Repeatable."),
-    ] = None,
-    split: SplitOption = None,
-    out: OutOption = None,
-    overwrite: ReplaceOption = False,
-    push: PushOption = None,
-    public: PublicOption = False,
-) -> None:
+@writes_and_pushes
+@sets_settings(DATASET)
+def export_dataset(*, given: Values, target: Values) -> None:
     """Write the scored rows as a folder that datasets.load_dataset reads, with a card and the sources' notices.
 
     Example:
 
         lsdata export dataset --license cc-by-4.0
     """
-    settings = load(
-        export=chosen(
-            license=license,
-            splits=split,
-            name=name,
-            audio=audio,
-            exclude=exclude,
-            leave_out_bad=leave_out_bad or None,
-            marks=marks or None,
-        )
-    )
-    show(export_and_push("dataset", settings, out, overwrite, push, public))
+    show(export_and_push("dataset", load(**given), **target))
 
 
 @app.command("chat")
-def export_chat(
-    split: SplitOption = None,
-    marks: MarksOption = False,
-    out: OutOption = None,
-    overwrite: ReplaceOption = False,
-    push: PushOption = None,
-    public: PublicOption = False,
-) -> None:
+@writes_and_pushes
+@sets_settings({"export.splits": SPLIT, "export.marks": MARKS})
+def export_chat(*, given: Values, target: Values) -> None:
     """Write messages and preference pairs as JSON lines for other trainers.
 
     Example:
 
         lsdata export chat --split SFT-Train --split SFT-Val
     """
-    settings = load(export=chosen(splits=split, marks=marks or None))
-    show(export_and_push("chat", settings, out, overwrite, push, public))
+    show(export_and_push("chat", load(**given), **target))
 
 
 @app.command("report")
-def export_report(out: OutOption = None, overwrite: ReplaceOption = False) -> None:
+@writes
+def export_report(*, target: Values) -> None:
     """Write one page over the whole workspace: what was made from what, counts, money, and rows to listen to.
 
     Example:
 
         lsdata export report --out report/
     """
-    settings = load()
-    show(export_and_push("report", settings, out, overwrite, None, False))
+    show(export_and_push("report", load(), **target))

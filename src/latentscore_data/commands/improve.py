@@ -30,7 +30,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.stages.improve import Rounds, check, plan_improve, plans, run_improve
-from latentscore_data.core.stages.spending import check_spending
+from latentscore_data.core.stages.spending import RunPlan, check_spending
 
 
 def improve(
@@ -117,4 +117,4 @@ def _show_plan(asked: Rounds, executor: Executor) -> None:
         for one in paid:
             check_spending(one, asked.settings.llm)
 
-    show_dry_run(paid, would_fail, document=lambda: plan)
+    show_dry_run(RunPlan(paid), would_fail, document=lambda: plan)

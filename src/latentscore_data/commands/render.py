@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import typer
 
 from latentscore import Answer
-from latentscore.errors import InvalidConfigError
-from latentscore_data.commands._options import ModelOption, YesOption, calls_models, load
-from latentscore_data.core.base.display import say
+from latentscore_data.commands._models import load_to_ask
+from latentscore_data.commands._options import ModelOption, YesOption, calls_models
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.saved import SavedPiece, read_piece
@@ -25,7 +25,6 @@ from latentscore_data.core.configs.sound_files import (
     report_files,
 )
 from latentscore_data.core.stages.render import answer_texts
-from latentscore_data.core.stages.spending import trust_key_to
 
 ValueT = TypeVar("ValueT")
 
@@ -77,7 +76,7 @@ def render(
     play: Annotated[bool, typer.Option("--play", help="Also play it (needs the extra play).")] = False,
     yes: YesOption = False,
     *,
-    calls: dict[str, Any],
+    calls: Values,
 ) -> None:
     """Render one text or config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.
 
@@ -90,7 +89,6 @@ def render(
         lsdata render "rain on a tin roof" --map .exports/map-text
         lsdata render "grey dawn" "market street" "fog" --crossfade 4 --seconds 120 --out mix.flac
     """
-    several = len(vibes or ()) > 1
     _check_flags(vibes or [], payload, pick, map_path, model, search=search, of_one=search or stems or midi is not None)
     check_mix(len(vibes or ()), seconds, crossfade)
     check_places(out, midi, stems)
@@ -101,15 +99,10 @@ def render(
     seed = _first(seed, pieces[0].seed, 0)
     sample_rate = _first(sample_rate, pieces[0].sample_rate, 48_000)
     check_format(out, sample_rate)
-    for note in pieces[0].notes:
-        say(f"render: {note}")
-    try:
-        if several:
-            written, audio = mix_files(answers, out, seconds, crossfade, seed, sample_rate)
-        else:
-            written, audio = render_files(pieces[0], out, seconds, seed, sample_rate, stems, midi)
-    except InvalidConfigError as error:
-        raise InputError(str(error), "lsdata render --help lists what is allowed") from error
+    if len(pieces) > 1:
+        written, audio = mix_files(answers, out, seconds, crossfade, seed, sample_rate)
+    else:
+        written, audio = render_files(pieces[0], out, seconds, seed, sample_rate, stems, midi)
     report_files(audio, pieces, written, seed, answers)
     if play:
         play_sound(audio, out)
@@ -140,12 +133,11 @@ def _check_flags(
 
 
 def _answers(
-    vibes: list[str], model: str | None, map_path: str | None, calls: dict[str, Any], *, search: bool, yes: bool
+    vibes: list[str], model: str | None, map_path: str | None, calls: Values, *, search: bool, yes: bool
 ) -> list[Answer]:
-    settings = load(configs=chosen(model=model), llm=calls)
+    settings = load_to_ask(calls, configs=chosen(model=model))
     if search and settings.search.renders is None:
-        settings = load(configs=chosen(model=model), llm=calls, search={"renders": RENDERS})
-    trust_key_to(settings.llm, calls.get("api_key_env"))
+        settings = load_to_ask(calls, configs=chosen(model=model), search={"renders": RENDERS})
     return answer_texts(vibes, settings, Workspace(settings.paths.root), map_path=map_path, yes=yes)
 
 

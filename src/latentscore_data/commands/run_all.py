@@ -5,9 +5,8 @@ What the module of each stage offers to this one and to ``status``:
 - ``stage_files(settings, workspace) -> list[StageFiles]``: what it reads, and which settings and versions decide its result
   (configs has two parts, generate and score); it works before any input exists;
 - ``preflight(settings) -> list[LsdataError]``: keys, extras and weights that are missing, found without network or cost;
-- ``run_stage_for_chain(settings, yes=...) -> Summary``: the whole stage, under the lock that is already held;
-- where it costs money, ``estimate(settings, workspace, behind=...) -> {"cost_usd": ..., "calls": ..., "basis": ...}``;
-  ``behind`` names the first stage that runs before it, empty for none: its rows are then not those that are there now.
+- ``run_stage_for_chain(settings, context) -> Summary``: the whole stage, under the lock that is already held;
+- where it costs money, ``estimate(settings, workspace, behind=...) -> Plan``; ``behind`` names the first stage that runs before it, empty for none: its rows are then not those that are there now.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.commands._models import show_batches
 from latentscore_data.commands._options import Globals, load
 from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, print_table, say
@@ -60,7 +61,7 @@ def _begun(root: Path) -> bool:
     return any((root / folder).is_dir() for folder in (".outputs", ".vibes", ".processed"))
 
 
-def show_rounds(rounds: list[dict[str, Any]]) -> None:
+def show_rounds(rounds: list[JsonObject]) -> None:
     """A line for each command improve: how far it is and which model is the best."""
     for one in rounds:
         made = len(one["rounds"]) - 1

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
 
-from latentscore_data.commands._models import show_dry_run
+from latentscore_data.commands._models import load_to_ask, show_dry_run
 from latentscore_data.commands._options import (
     DryRunOption,
     ModelOption,
     OnOption,
-    OverwriteOption,
-    RetryFailedOption,
     SeedOption,
     YesOption,
     calls_models,
-    load,
+    repeats,
     sets_settings,
     setting_option,
     show,
 )
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.secrets import read_dotenv
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.stages.spending import check_remote_jobs, check_spending, trust_key_to
+from latentscore_data.core.stages.spending import RunPlan
 from latentscore_data.core.stages.vibes import make_plan_for, remote_estimates, require_texts, run_vibes
 
 OPTIONS = {
@@ -46,17 +43,17 @@ OPTIONS = {
 
 
 @calls_models
+@repeats
 @sets_settings(OPTIONS)
 def vibes(
     *,
-    given: dict[str, Any],
+    given: Values,
     on: OnOption = None,
     seed: SeedOption = None,
-    retry_failed: RetryFailedOption = False,
-    overwrite: OverwriteOption = False,
+    again: Values,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
-    calls: dict[str, Any],
+    calls: Values,
 ) -> None:
     """Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise.
 
@@ -65,24 +62,17 @@ def vibes(
         lsdata vibes
         lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
-    read_dotenv()
     for section in ("vibes", "noise", "splits"):
         given[section] = {**given.get(section, {}), **chosen(seed=seed)}
-    settings = load(**given, llm=calls)
-    trust_key_to(settings.llm, calls.get("api_key_env"))
+    settings = load_to_ask(calls, **given)
     workspace = Workspace(settings.paths.root)
     executor = make_executor(on or "here", settings, say)
     if dry_run:
         require_texts(workspace)
-        plan = make_plan_for(settings, workspace)
-        away = remote_estimates(settings, workspace, executor) if executor.remote else []
-
-        def check() -> None:
-            check_spending(plan, settings.llm)
-            check_remote_jobs(away, settings)
-
-        show_dry_run([plan], check, remote=[one.in_words() for one in away])
+        remote = remote_estimates(settings, workspace, executor) if executor.remote else []
+        plan = RunPlan([make_plan_for(settings, workspace)], remote)
+        show_dry_run(plan, lambda: plan.check(settings))
         return
     with workspace.lock("vibes"), closing(executor):
-        summary = run_vibes(settings, yes=yes, retry_failed=retry_failed, overwrite=overwrite, executor=executor)
+        summary = run_vibes(settings, yes=yes, executor=executor, **again)
     show(summary)

@@ -16,11 +16,13 @@ import numpy as np
 
 from latentscore import MapError, MusicConfigPrompt, VibeMap, load_map, parse_payload
 from latentscore.config import MusicConfigPromptPayload
+from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, Label
 from latentscore.meaning.offline import payload_for, title_for
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import BUILTIN_MODEL, LLMSettings, Settings
@@ -36,8 +38,6 @@ from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.training.runs import find_runs
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
-
-Payload = dict[str, Any]
 
 STATIONARY = ("root", "mode", "register_min_oct", "register_max_oct")
 """Fields that a variation leaves alone: another key is another piece."""
@@ -243,7 +243,7 @@ def _neighbour(name: str, label: Label, rng: np.random.Generator) -> Label:
     return spec.labels[places[int(rng.integers(len(places)))]]
 
 
-def as_dicts(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def as_dicts(sources: Sequence[Source]) -> list[JsonObject]:
     return [asdict(source) for source in sources]
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from latentscore import RENDERER_VERSION, MusicConfig, MusicConfigPrompt, parse_config, parse_payload, starter_pairs
+from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, beats_per_minute
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.marks import VERDICTS, Mark, read_preferences
@@ -163,8 +164,8 @@ async def better_step(studio: Studio, call: Call) -> Reply:
     """Render and score the next configs of a search."""
     name = call.text("search", 40)
     vibe, payloads = await in_thread(studio.searches.ask, name)
-    heard = await call.wait(*(studio.service.submit(vibe, payload) for payload in payloads))
-    return as_json(await in_thread(studio.searches.tell, name, heard))
+    renders = await call.wait(*(studio.service.submit(vibe, payload) for payload in payloads))
+    return as_json(await in_thread(studio.searches.tell, name, renders))
 
 
 async def surprise(studio: Studio, call: Call) -> Reply:
@@ -177,7 +178,7 @@ async def surprise(studio: Studio, call: Call) -> Reply:
 async def why(studio: Studio, call: Call) -> Reply:
     """How much of the score each field carries: the score minus that with the field at its default."""
     vibe, config = _vibe(call), _labels(call.mapping("config"))
-    changed: dict[str, dict[str, Any]] = {}
+    changed: dict[str, JsonObject] = {}
     for name, spec in FIELDS.items():
         other = {**config, name: spec.nearest_label(spec.default)}
         if other[name] != config[name] and other["register_min_oct"] <= other["register_max_oct"]:
@@ -307,23 +308,23 @@ def _vibe(call: Call) -> str:
     return vibe
 
 
-def _labels(config: Mapping[str, Any]) -> dict[str, Any]:
+def _labels(config: Mapping[str, Any]) -> JsonObject:
     """A whole config in labels. Raises :class:`InvalidConfigError`."""
     parsed = parse_config(config)
     words = parsed if isinstance(parsed, MusicConfigPrompt) else parsed.to_prompt()
     return words.model_dump()
 
 
-async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapping[str, Any]]) -> list[JsonObject]:
     """The payloads with score, parts and failure, best first; those without a score last."""
     valid = [parse_payload(payload).repair().model_dump(mode="json") for payload in payloads]
     if not valid:
         raise MissingError("this model gave no candidate", "use another model of the menu")
     scored = await call.wait(*(studio.service.submit(vibe, payload) for payload in valid))
     name = studio.service.scorers[0].name
-    found: list[dict[str, Any]] = []
-    for payload, heard in zip(valid, scored, strict=True):
-        score, missing = heard.score(name), heard.unscored(name)
+    found: list[JsonObject] = []
+    for payload, render in zip(valid, scored, strict=True):
+        score, missing = render.score(name), render.unscored(name)
         found.append(
             {
                 "payload": payload,
@@ -335,8 +336,8 @@ async def _ranked(studio: Studio, call: Call, vibe: str, payloads: Sequence[Mapp
     return sorted(found, key=lambda one: -1e9 if one["score"] is None else one["score"], reverse=True)
 
 
-def _final(heard: ScoredRender, studio: Studio) -> float | None:
-    score = heard.score(studio.service.scorers[0].name)
+def _final(render: ScoredRender, studio: Studio) -> float | None:
+    score = render.score(studio.service.scorers[0].name)
     return score.final_score if score else None
 
 

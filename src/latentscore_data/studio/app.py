@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentscore import InvalidConfigError
 from latentscore.errors import LatentScoreError
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, redact
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
 from latentscore_data.core.compute.workers import WorkerFailure
@@ -193,7 +194,7 @@ def _failure(error: Exception) -> Reply:
     return as_json({"error": "this is a bug in lsdata; its terminal shows more", "remedy": ""}, 500)
 
 
-async def _json(request: Request) -> dict[str, Any]:
+async def _json(request: Request) -> JsonObject:
     """The JSON object of a POST, empty for a GET. Raises :class:`InputError`."""
     if request.method == "GET":
         return {}

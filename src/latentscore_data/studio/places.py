@@ -7,8 +7,8 @@ import math
 import secrets
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.workspace import Workspace
@@ -41,7 +41,7 @@ class Places:
         self._workspace = workspace
         self._open: OrderedDict[str, dict[str, Path]] = OrderedDict()
 
-    def listed(self) -> dict[str, Any]:
+    def listed(self) -> JsonObject:
         """Runs with their curves, rounds of improve, benchmarks and reports, each with the name that :meth:`open` takes."""
         return {
             "runs": [_run(run) for run in find_runs(self._workspace.train_dir)],
@@ -79,7 +79,7 @@ class Places:
         return {**found, **{f"report/{page.parent.name}": page for page in exports}}
 
 
-def _run(run: RunFolder) -> dict[str, Any]:
+def _run(run: RunFolder) -> JsonObject:
     """A training run with its losses, thinned out to what a small picture shows."""
     try:
         record, history = run.record(), run.history()
@@ -96,7 +96,7 @@ def _run(run: RunFolder) -> dict[str, Any]:
     return {"id": run.run_id, "done": run.done, **facts, "curves": kept}
 
 
-def _rounds(path: Path) -> dict[str, Any]:
+def _rounds(path: Path) -> JsonObject:
     """The rounds of one improvement as a table: models, mean scores, the judge against round 0."""
     name = path.parent.name
     try:
@@ -118,7 +118,7 @@ def _rounds(path: Path) -> dict[str, Any]:
     return {"id": name, "judge": judge, "guide": guide, **facts, "rounds": lines}
 
 
-def _headline(folder: Path) -> dict[str, Any]:
+def _headline(folder: Path) -> JsonObject:
     """What a benchmark's summary says first: its scorer and the mean of each source."""
     path = folder / "summary.json"
     if not path.exists():

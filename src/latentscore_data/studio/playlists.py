@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore import parse_payload
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_object, replace_json, writing
 from latentscore_data.core.base.seeds import digest
@@ -23,9 +24,9 @@ class Playlists:
     def __init__(self, root: Path) -> None:
         self._folder = root / ".playlists"
 
-    def names(self) -> list[dict[str, Any]]:
+    def names(self) -> list[JsonObject]:
         """Every playlist with the number of its pieces, the newest first. A damaged file is left out."""
-        found: list[dict[str, Any]] = []
+        found: list[JsonObject] = []
         for path in self._folder.glob("*.json") if self._folder.is_dir() else ():
             try:
                 held = read_object(path, "")
@@ -50,7 +51,7 @@ class Playlists:
             self._folder.mkdir(parents=True, exist_ok=True)
         replace_json(path, value)
 
-    def load(self, name: str) -> dict[str, Any]:
+    def load(self, name: str) -> JsonObject:
         """A playlist with its pieces. Raises :class:`InputError`."""
         path = self._path(name)
         if not path.exists():
@@ -71,7 +72,7 @@ class Playlists:
         return self._folder / f"{digest('playlist', name.strip())[:24]}.json"
 
 
-def _checked(piece: Any) -> dict[str, Any]:
+def _checked(piece: Any) -> JsonObject:
     """A piece as it is kept: a whole payload with vibe, seed and length. Raises :class:`InputError`."""
     if not isinstance(piece, Mapping):
         raise InputError("a piece of a playlist must be a JSON object")

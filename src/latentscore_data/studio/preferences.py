@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.marks import Preference, config_digest
 from latentscore_data.core.base.rows import ScoredRow
@@ -35,7 +35,7 @@ def _source(row: ScoredRow, at: int) -> str:
     return f"{giver}, {'chosen' if at == row.best_index else 'not chosen'}"
 
 
-def by_source(preferences: Sequence[Preference]) -> dict[str, Any]:
+def by_source(preferences: Sequence[Preference]) -> JsonObject:
     """Strengths of the sources that met another one, and how often the scorer agrees with people."""
     games = [
         Game(one.better_source, one.worse_source, 0, one.document or one.row_id)
@@ -57,7 +57,7 @@ def by_source(preferences: Sequence[Preference]) -> dict[str, Any]:
     }
 
 
-def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int, dict[str, Any]]:
+def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int, JsonObject]:
     """Strengths of the candidates of one row, by their index; each answer is resampled by itself."""
     at = {config_digest(payload): str(i) for i, payload in enumerate(row.config_candidates) if payload}
     games: list[Game] = []
@@ -70,7 +70,7 @@ def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int,
     return {int(player.label): _shown(player) for player in players}
 
 
-def _shown(player: Player) -> dict[str, Any]:
+def _shown(player: Player) -> JsonObject:
     return {**asdict(player), "in_words": player.in_words}
 
 

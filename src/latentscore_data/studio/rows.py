@@ -14,8 +14,9 @@ import orjson
 from pydantic import ValidationError
 
 from latentscore.config import MusicConfigPromptPayload
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.jsonl import MAX_LINE_BYTES, read_lines
+from latentscore_data.core.base.jsonl import MAX_LINE_BYTES, Line, read_lines
 from latentscore_data.core.base.marks import Mark, add_mark, add_preference, read_marks, read_preferences
 from latentscore_data.core.base.rows import LEVELS, SPLITS, ScoredRow
 from latentscore_data.core.base.settings import BUILTIN_MODEL, Settings
@@ -52,7 +53,7 @@ class RowLine:
     """What a search looks at, in small letters."""
     place: tuple[Path, int, int]
 
-    def shown(self, mark: Mark | None) -> dict[str, Any]:
+    def shown(self, mark: Mark | None) -> JsonObject:
         return {
             "id": self.row_id, "vibe": self.vibe[:600], "split": self.split, "dataset": self.dataset,
             "level": self.level, "title": self.title, "score": self.score, "state": self.state,
@@ -123,7 +124,7 @@ class Rows:
         self._read = _Read()
         self._lock = threading.Lock()
 
-    def page(self, wanted: Wanted, offset: int) -> dict[str, Any]:
+    def page(self, wanted: Wanted, offset: int) -> JsonObject:
         """The rows from ``offset`` on that match, at most :data:`PAGE`, with the number of all of them."""
         rows, marks = self._current(), read_marks(self._workspace.root)
         found = [row for row in rows.values() if wanted.matches(row, marks)]
@@ -145,7 +146,7 @@ class Rows:
             },
         }
 
-    def row(self, row_id: str) -> dict[str, Any]:
+    def row(self, row_id: str) -> JsonObject:
         """One row in full, with the question that was asked and every answer that the cache holds."""
         line = self._line(row_id)
         row = self._whole(line)
@@ -182,18 +183,18 @@ class Rows:
         row = self._whole(self._line(row_id))
         add_preference(self._workspace.root, preference_of(row, better, worse))
 
-    def _asked(self, row: ScoredRow) -> dict[str, Any]:
+    def _asked(self, row: ScoredRow) -> JsonObject:
         """The exact question, and what came of each try."""
         settings = self._settings.configs.model_copy(update={"n": max(len(row.config_candidates), 1)})
         asked = questions(row, settings)
         model = row.config_model or ""
-        attempts: list[dict[str, Any]] = []
+        attempts: list[JsonObject] = []
         if model and model != BUILTIN_MODEL and self._workspace.llm_cache.exists():
             attempts = list(self._attempts(asked, model))
         prompt = {"system": asked[0].system, "user": asked[0].user}
         return {"prompt": prompt, "sampling": asked[0].sampling, "attempts": attempts}
 
-    def _attempts(self, asked: list[Question], model: str) -> Iterator[dict[str, Any]]:
+    def _attempts(self, asked: list[Question], model: str) -> Iterator[JsonObject]:
         cache = AnswerCache(self._workspace.llm_cache)
         try:
             llm = ModelClient(model, self._settings.llm, cache=cache)
@@ -269,7 +270,7 @@ def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLin
                 log.warning("%s:%d: not a row; it is left out of the page", path, number)
 
 
-def _row(line: dict[str, Any]) -> ScoredRow:
+def _row(line: Line) -> ScoredRow:
     """The row of a line. Rows that lsdata wrote are taken as they are: checking ten thousand takes seconds."""
     payload = line.get("config_payload")
     config = payload.get("config") if isinstance(payload, dict) else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
@@ -39,7 +40,7 @@ class Searches:
         self._service, self._settings = service, settings
         self._running: Kept[_Running] = Kept(MOST_SEARCHES, "search", "begin another with Better")
 
-    def open(self, vibe: str, payload: Mapping[str, Any], locked: Sequence[str], renders: int) -> dict[str, Any]:
+    def open(self, vibe: str, payload: Mapping[str, Any], locked: Sequence[str], renders: int) -> JsonObject:
         """Begin a search from a payload. Returns its name, which the other methods take, and whether it has a surrogate."""
         settings = self._settings.model_copy(
             update={"renders": renders, "judge": None, "near": min(self._settings.near, MOST_NEAR)}
@@ -58,17 +59,17 @@ class Searches:
         with running.lock, one_thread():
             return running.vibe, list(running.search.ask())
 
-    def tell(self, name: str, heard: Sequence[ScoredRender]) -> dict[str, Any]:
+    def tell(self, name: str, renders: Sequence[ScoredRender]) -> JsonObject:
         """Take over what came of the payloads. Returns renders so far, the best payload with its score, and whether it ended."""
         running = self._running.get(name)
         with running.lock, one_thread():
-            if heard:
-                running.search.tell(heard)
+            if renders:
+                running.search.tell(renders)
             found = running.search.found
             best = found.best()
             start = found.best("model")
         spent = len(found.payloads)
-        done = not heard or spent >= running.renders
+        done = not renders or spent >= running.renders
         if done:
             self._running.drop(name)
         score = None if best is None else found.renders[best].score(self._service.scorers[0].name)

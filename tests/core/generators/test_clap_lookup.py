@@ -9,9 +9,9 @@ import pytest
 
 from factories import make_payload, make_scored, make_vibe
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.bench.sounds import ClapIndex
 from latentscore_data.core.generators.lookup import SoundLookup
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clap_index import ClapIndex
 from scoring_fakes import render_by_root
 from tiny_clap import save_clap
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentscore_data.core.base.errors import StoppedError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import NotAttempted
-from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.limiter import FIRST_LIMIT, AdaptiveLimiter, RateLimiter
 from latentscore_data.core.llm.retry import CallError, classify, retry_delay
@@ -317,20 +317,18 @@ def test_a_budget_counts_what_is_in_flight() -> None:
 
 
 def test_one_cap_holds_for_all_models_of_a_run() -> None:
-    settings = LLMSettings(max_cost=1.0)
-    copies = (settings, settings.model_copy(update={"max_concurrency": 2}))
+    of_the_run = SpendTracker()
 
     async def spend(budget: Budget, worst: float, cost: float) -> None:
         budget.settle(await budget.reserve(worst), cost)
 
-    one, two = (Budget(each.max_cost, each.spend) for each in copies)
+    one, two = (Budget(1.0, of_the_run) for _ in range(2))
     asyncio.run(spend(one, 0.6, 0.5))
     asyncio.run(spend(two, 0.4, 0.4))
     for budget in (one, two):
         with pytest.raises(StoppedError, match=r"spent \$0.9000"):
             asyncio.run(spend(budget, 0.2, 0.2))
-    assert settings == LLMSettings(max_cost=1.0), "what was spent is no setting"
-    assert Budget(1.0, LLMSettings().spend).spent == 0.0
+    assert Budget(1.0).spent == 0.0, "another run"
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0, 1)), max_size=50), st.floats(0, 5))

@@ -177,7 +177,7 @@ def test_a_row_without_any_score_fails_and_is_tried_again(workspace: Workspace) 
     failures = [line for _, line in read_lines(workspace.failures("score"))]
     assert {(line["kind"], line["message"]) for line in failures} == {
         ("render", "no candidate could be scored (1 x the audio is silent; 1 x the audio is not finite)"),
-        ("answer", "there is no candidate to hear"),
+        ("answer", "there is no candidate to score"),
     }
     again = score(workspace)
     assert again.failed == {"render": 1, "answer": 1}

@@ -18,12 +18,16 @@ from typing import IO, Any, Literal, Self, TypeVar, cast
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
 from latentscore_data.core.base.names import json_bytes, printable
 
 log = logging.getLogger(__name__)
 
 RowT = TypeVar("RowT", bound=BaseModel)
+
+Line = JsonObject
+"""A line of a JSONL file, before it is checked against a row's type."""
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """A longer line is not a row of ours: reading it would only fill the memory."""
@@ -33,7 +37,7 @@ TornLine = Literal["refuse", "drop"]
 
 def read_lines(
     path: Path, torn: TornLine = "refuse", content: bytes | None = None, encoding: str | None = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
+) -> Iterator[tuple[int, Line]]:
     """(line number, object) for each line of a JSONL file, streamed; or of its ``content``, which was read before.
 
     A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is unpacked. ``torn="drop"`` forgives a last line without its
@@ -123,7 +127,7 @@ def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> It
         yield typed_row(value, row_type, f"{path}:{number}")
 
 
-def typed_row(value: dict[str, Any], row_type: type[RowT], where: str) -> RowT:
+def typed_row(value: Line, row_type: type[RowT], where: str) -> RowT:
     """One row; ``where`` it stands is named by the :class:`InputError` for a value that does not fit."""
     try:
         return row_type.model_validate(value)
@@ -135,7 +139,7 @@ def typed_row(value: dict[str, Any], row_type: type[RowT], where: str) -> RowT:
         ) from None
 
 
-def read_object(path: Path, remedy: str) -> dict[str, Any]:
+def read_object(path: Path, remedy: str) -> JsonObject:
     """The JSON object in a file. Raises :class:`InputError` for a file that is empty, cut or holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -146,7 +150,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     return value
 
 
-def dump_line(row: BaseModel | dict[str, Any]) -> bytes:
+def dump_line(row: BaseModel | Line) -> bytes:
     """One row as one line of JSON, newline included. Unset optional fields are left out of typed rows."""
     value = row.model_dump(mode="json", exclude_unset=True) if isinstance(row, BaseModel) else row
     return json_bytes(value, orjson.OPT_APPEND_NEWLINE)
@@ -180,7 +184,7 @@ class Appender:
             _end_with_newline(path)
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
 
-    def append(self, row: BaseModel | dict[str, Any]) -> tuple[int, int]:
+    def append(self, row: BaseModel | Line) -> tuple[int, int]:
         """Write one row; returns where it begins and how long it is, in bytes.
 
         Raises :class:`OutputError` when the disk refuses; the file stays whole lines.
@@ -258,7 +262,7 @@ def _is_whole(line: bytes) -> bool:
         return False
 
 
-def replace_rows(path: Path, rows: Iterable[BaseModel | dict[str, Any]], mode: int = 0o644) -> int:
+def replace_rows(path: Path, rows: Iterable[BaseModel | Line], mode: int = 0o644) -> int:
     """Write a whole file of rows in one move: a reader sees the old file or the new one. Returns the row count."""
     count = 0
 

@@ -13,9 +13,11 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, in_a_sentence
 
-Values = dict[str, Any]
+Values = JsonObject
+"""Nested values of settings by name, as a settings file or flags give them."""
 Origins = dict[str, str]
 """Dotted name of a value -> the layer that it comes from."""
 

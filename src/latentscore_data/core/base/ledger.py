@@ -8,8 +8,8 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.jsonl import Appender, read_lines, replace_rows, writing
 
 FLUSH_SECONDS = 1.0
@@ -33,6 +33,14 @@ class Usage:
     def add(self, other: Usage) -> None:
         for name, value in asdict(other).items():
             setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class SpendTracker:
+    """What one run has spent and has in flight, in US dollars: all its models, judges, remote containers and stages."""
+
+    spent: float = 0.0
+    in_flight: float = 0.0
 
 
 class Ledger:
@@ -131,7 +139,7 @@ def totals(path: Path) -> dict[tuple[str, str], Usage]:
     return _read(path)[1]
 
 
-def _line(stage: str, model: str, usage: Usage) -> dict[str, Any]:
+def _line(stage: str, model: str, usage: Usage) -> JsonObject:
     return {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "stage": stage, "model": model, **asdict(usage)}
 
 

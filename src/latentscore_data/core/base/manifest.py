@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import replace_json
@@ -32,7 +33,7 @@ class FileFact:
     bytes: int
     rows: int | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {"sha256": self.sha256, "bytes": self.bytes, "rows": self.rows}
 
 
@@ -62,7 +63,7 @@ class StageFiles:
     """What was typed for this run, as sections of settings: ``status`` compares with it, not with the defaults."""
 
 
-def read_manifest(path: Path) -> dict[str, Any] | None:
+def read_manifest(path: Path) -> JsonObject | None:
     """A stage's manifest, or None where there is none. Raises :class:`InputError` for one of a newer format."""
     if not path.exists():
         return None
@@ -143,7 +144,7 @@ def write_manifest(
 ) -> None:
     """Record what a completed stage read, wrote, cost and decided, in one move. ``facts`` are known of files already."""
 
-    def fact(path: Path) -> dict[str, Any]:
+    def fact(path: Path) -> JsonObject:
         return ((facts or {}).get(path) or file_fact(path)).to_dict()
 
     replace_json(
@@ -186,7 +187,7 @@ def relative(path: Path, root: Path) -> str:
         return printable(path)
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, Any]) -> JsonObject:
     return made_printable(json.loads(json.dumps(dict(values), default=str)))
 
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from latentscore_data.core.base.jsonl import Appender, read_lines
+from latentscore_data.core.base.jsonl import Appender, Line, read_lines
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.seeds import digest
 
 Verdict = Literal["good", "bad", "none"]
@@ -29,8 +30,8 @@ class Preference:
 
     row_id: str
     vibe: str
-    better: dict[str, Any]
-    worse: dict[str, Any]
+    better: Payload
+    worse: Payload
     better_source: str = ""
     worse_source: str = ""
     better_score: float | None = None
@@ -64,7 +65,7 @@ def add_preference(root: Path, preference: Preference) -> None:
     _append(root, {"kind": "pair", **asdict(preference)})
 
 
-def _append(root: Path, line: dict[str, Any]) -> None:
+def _append(root: Path, line: Line) -> None:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with Appender(marks_file(root)) as file:
         file.append({**line, "created": created})

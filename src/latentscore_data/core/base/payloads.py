@@ -8,6 +8,10 @@ from typing import Any, cast
 
 from latentscore import FIELDS, InvalidConfigError, MusicConfigPrompt, convert_config
 from latentscore.config import FIELDS_LEFT_OUT
+from latentscore.json_search import JsonObject
+
+Payload = JsonObject
+"""A model's answer as JSON: its title, its config and its palettes."""
 
 UNTITLED: Mapping[str, Any] = {"thinking": "", "title": "Untitled", "palettes": []}
 """What a config without a payload around it gets."""

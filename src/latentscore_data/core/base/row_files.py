@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from latentscore_data.core.base.jsonl import read_lines, replace_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows, typed_row
 from latentscore_data.core.base.manifest import FileFact
-from latentscore_data.core.base.row_index import Line, RowIndex
+from latentscore_data.core.base.row_index import RowIndex
 from latentscore_data.core.base.rows import ScoredRow, Split, VibeRow
 from latentscore_data.core.base.workspace import Workspace
 

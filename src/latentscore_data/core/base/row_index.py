@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import orjson
 
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.jsonl import read_lines, replace_bytes
+from latentscore_data.core.base.jsonl import Line, read_lines, replace_bytes
 from latentscore_data.core.base.manifest import FileFact, file_fact
-
-Line = dict[str, Any]
 
 FROM_ELSEWHERE = "from_elsewhere"
 """True in a line that somebody put into an output file and that a stage has worked on since."""

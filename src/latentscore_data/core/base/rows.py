@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from latentscore_data.core.base.payloads import UNTITLED, convert_payload
+from latentscore.json_search import JsonObject
+from latentscore_data.core.base.jsonl import Line
+from latentscore_data.core.base.payloads import UNTITLED, Payload, convert_payload
 from latentscore_data.core.base.seeds import digest
 
 ROW_FORMAT_VERSION = 1
@@ -53,7 +55,7 @@ class SourceText(_Row):
     dataset: str
     id_in_dataset: str
     text: str
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
     created: str | None = None
 
 
@@ -100,7 +102,7 @@ class VibeRow(_Row):
         """Rows published without a ``row_id`` get one from their content; null stands for "not given" in them."""
         if not isinstance(data, dict):
             return data
-        given = cast("dict[str, Any]", data)
+        given = cast(Line, data)
         row = {name: value for name, value in given.items() if value is not None or name not in _NEVER_NULL}
         if isinstance(split := row.get("split"), str):
             # Published data sets spell SFT-Train as SFT_Train or train; an empty text stands for "no split".
@@ -141,7 +143,7 @@ class ConfigRow(VibeRow):
     """A vibe with the N answers to it; ``None`` stands where no valid answer came."""
 
     config_model: str | None = None
-    config_candidates: list[dict[str, Any] | None] = Field(default_factory=lambda: [])
+    config_candidates: list[Payload | None] = Field(default_factory=lambda: [])
     validation_scores: dict[str, list[float]] = Field(default_factory=dict)
     config_error: str | None = None
     input_fingerprint: str | None = None
@@ -154,7 +156,7 @@ class ConfigRow(VibeRow):
         """Configs that other programs wrote become configs in labels."""
         if not isinstance(data, dict):
             return data
-        given = cast("dict[str, Any]", data)
+        given = cast(Line, data)
         found: list[str] = []
         row = dict(given)
         if isinstance(given.get("config_candidates"), list):
@@ -169,12 +171,12 @@ class ScoredRow(ConfigRow):
     """A vibe with the answer that sounds most like it."""
 
     candidate_scores: dict[str, list[float | None]] = Field(default_factory=dict)
-    scores_external: dict[str, Any] = Field(default_factory=dict)
+    scores_external: JsonObject = Field(default_factory=dict)
     best_index: int | None = None
-    config_payload: dict[str, Any] | None = None
+    config_payload: Payload | None = None
     candidate_origins: list[str] = Field(default_factory=lambda: [])
     """Where each candidate is from, ``model``, ``map`` or ``search``; empty where nothing was searched."""
-    search: dict[str, Any] | None = None
+    search: JsonObject | None = None
     """What a search found for this row (``core/search/rows.py``)."""
 
     @model_validator(mode="before")
@@ -183,7 +185,7 @@ class ScoredRow(ConfigRow):
         """A retrieval map's columns ``config``, ``title`` and ``palettes`` become the payload, in labels."""
         if not isinstance(data, dict):
             return data
-        row = dict(cast("dict[str, Any]", data))
+        row = dict(cast(Line, data))
         if row.get("config_payload") is None and row.get("config") is not None:
             own = {name: row.pop(name, None) or default for name, default in UNTITLED.items()}
             row["config_payload"] = {**own, "config": row.pop("config")}
@@ -193,7 +195,7 @@ class ScoredRow(ConfigRow):
         return _noted(row, notes)
 
 
-def _noted(row: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+def _noted(row: Line, notes: Sequence[str]) -> Line:
     """The row with these changes among those in ``converted``."""
     if notes:
         row["converted"] = list(dict.fromkeys([*(row.get("converted") or ()), *notes]))
@@ -212,8 +214,8 @@ class BenchRow(_Row):
     vibe_scope: str = "scene"
     valid: bool
     failure: str | None = None
-    config_payload: dict[str, Any] | None = None
-    scores: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    config_payload: Payload | None = None
+    scores: dict[str, JsonObject] = Field(default_factory=dict)
     generate_seconds: float | None = None
     render_seconds: float | None = None
     score_seconds: float | None = None
@@ -246,9 +248,9 @@ def spread(rows: Iterable[RowT], limit: int | None, text: Callable[[RowT], str])
     return [rows[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
 
 
-def model_candidates(row: VibeRow) -> list[dict[str, Any] | None]:
+def model_candidates(row: VibeRow) -> list[Payload | None]:
     """The candidates that a model answered with, without those that a search added; empty for a row without any."""
-    candidates: list[dict[str, Any] | None] = getattr(row, "config_candidates", None) or []
+    candidates: list[Payload | None] = getattr(row, "config_candidates", None) or []
     origins: list[str] = getattr(row, "candidate_origins", None) or ["model"] * len(candidates)
     return [candidate for candidate, origin in zip(candidates, origins, strict=True) if origin == "model"]
 
@@ -257,7 +259,7 @@ def selection_scorers(rows: Sequence[VibeRow]) -> tuple[str, ...]:
     """The scorers that chose the winners of these rows: the first one named when they were scored."""
     found: Counter[str] = Counter()
     for row in rows:
-        scores: dict[str, Any] = getattr(row, "candidate_scores", None) or {}
+        scores: JsonObject = getattr(row, "candidate_scores", None) or {}
         # The rows in a run's folder hold the scores of their candidates, not the candidates.
         chosen_from: list[Any] = next(iter(scores.values()), cast("list[Any]", []))
         candidates: list[Any] = getattr(row, "config_candidates", None) or chosen_from

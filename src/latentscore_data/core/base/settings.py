@@ -11,7 +11,6 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
@@ -72,14 +71,6 @@ class PathsSettings(Section):
         return self.root / ".cache" / "prices"
 
 
-@dataclass
-class SpendTracker:
-    """What one run has spent and has in flight, in US dollars, whoever of it asked: sources, judges, stages of a chain."""
-
-    spent: float = field(default=0.0, compare=False)
-    in_flight: float = field(default=0.0, compare=False)
-
-
 class PriceSettings(Section):
     """The price of one model, or of all whose names match a pattern."""
 
@@ -125,7 +116,6 @@ class LLMSettings(Section):
     retry_cap_seconds: float = Field(default=60.0, gt=0)
     """The longest wait before another try, also when the server asks for more."""
 
-    _spend: SpendTracker = PrivateAttr(default_factory=SpendTracker)
     _price_lists: Path | None = PrivateAttr(default=None)
 
     @field_validator("api_base")
@@ -138,11 +128,6 @@ class LLMSettings(Section):
     def base_for(self, model: str) -> str | None:
         """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""
         return None if kind_of(model).here else self.api_base
-
-    @property
-    def spend(self) -> SpendTracker:
-        """What everybody who was handed these settings has spent: ``max_cost`` is one cap for all of them."""
-        return self._spend
 
     @property
     def price_lists(self) -> Path | None:
@@ -573,7 +558,7 @@ class ExportSettings(Section):
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits in maps, data sets and chat files; leave TEST out of a map that a benchmark uses for look-up."""
     map_kind: Literal["text", "audio"] = "text"
-    """Embeddings of a map: of the vibe's text, or CLAP embeddings of the winner's sound."""
+    """Embeddings of a map: text (of the vibe) or audio (CLAP, of the winner's sound)."""
     embedder: str | None = None
     """Embedder of text maps: auto, minilm, words, a sentence-transformers id or folder; empty for dedupe.model."""
     parquet: Literal["auto", "always", "never"] = "auto"
@@ -581,7 +566,7 @@ class ExportSettings(Section):
     leave_out_bad: bool = False
     """Leave the rows that are marked bad in the studio out of an exported data set."""
     marks: bool = False
-    """In preference pairs of data sets and chat files, the studio's answers to "which fits better?" stand before scores."""
+    """In preference pairs of data sets and chat files, the studio's answers to "which fits better?" come before scores."""
     audio: bool = False
     """Add a column of FLAC to data sets, which datasets.Audio decodes and viewers play; needs the hub extra."""
     name: str = "LatentScore vibes and music configs"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED
 from latentscore_data.core.base.ledger import Usage
 
@@ -39,7 +39,7 @@ class Summary:
     saved_usd: float = 0.0
     fresh: bool = False
     """True when nothing had changed, so nothing was done."""
-    details: dict[str, Any] = field(default_factory=lambda: {})
+    details: JsonObject = field(default_factory=lambda: {})
     outputs: list[str] = field(default_factory=lambda: [])
     next_step: str = ""
 
@@ -73,7 +73,7 @@ class Summary:
     def exit_code(self) -> int:
         return EXIT_SOME_FAILED if self.failed or self.short else 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """For ``--json``: plain values, the same names."""
         return {
             "stage": self.stage,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import MissingError, NoImprovementError
 from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench import prepare, run
@@ -19,7 +20,9 @@ TRAINED = "trained"
 RIVALS = ("base", "random", "look-up")
 
 
-def evaluate_run(folder: RunFolder, settings: Settings, *, require: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def evaluate_run(
+    folder: RunFolder, settings: Settings, *, require: bool, say: Callable[[str], None], spend: SpendTracker
+) -> JsonObject:
     """Compare a finished run with its rivals on the validation rows, note the result in ``run.json``, say it plainly.
 
     Returns one line for each rival. Raises :class:`MissingError` without validation rows, and with ``require``
@@ -30,7 +33,7 @@ def evaluate_run(folder: RunFolder, settings: Settings, *, require: bool, say: C
         raise MissingError(
             f"there are no {VALIDATION_SPLIT} rows to compare on", f"lsdata configs --split {VALIDATION_SPLIT}"
         )
-    table = compare(folder, settings, workspace)
+    table = compare(folder, settings, workspace, spend)
     verdict = judge(table)
     folder.note(evaluation=verdict)
     lost = [name for name, rival in verdict["rivals"].items() if not rival["beaten"]]
@@ -44,7 +47,7 @@ def evaluate_run(folder: RunFolder, settings: Settings, *, require: bool, say: C
     return {"evaluation": verdict["in_words"]}
 
 
-def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict[str, Any]:
+def compare(folder: RunFolder, settings: Settings, workspace: Workspace, spend: SpendTracker) -> JsonObject:
     """The benchmark's table of the trained model and its rivals, without the page."""
     spec = folder.spec()
     if spec is None:
@@ -67,8 +70,8 @@ def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict
     rows = prepare.choose_rows(bench, workspace)
     sources = prepare.choose_sources(bench, rows)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(bench, settings.scoring, sources))
-    with prepare.open_scoring(settings, workspace) as (service, cache):
-        needs = prepare.generator_deps(settings, workspace, rows, cache)
+    with prepare.open_scoring(settings, workspace, spend=spend) as (service, cache):
+        needs = prepare.generator_deps(settings, workspace, rows, cache, spend=spend)
         fingerprints: dict[str, str] = {}
         for source in sources:
             generator = make_generator(source, needs)
@@ -84,13 +87,13 @@ def compare(folder: RunFolder, settings: Settings, workspace: Workspace) -> dict
     return table
 
 
-def judge(table: dict[str, Any]) -> dict[str, Any]:
+def judge(table: JsonObject) -> JsonObject:
     """Who was beaten. A rival is beaten when the model's mean is higher and, where there are documents enough for an
     interval of the paired difference, that interval does not hold zero."""
     scorer = table["headline"]
     by_label = {source["label"]: source for source in table["sources"]}
     mine = by_label[TRAINED]["scores"][scorer]["mean"]
-    rivals: dict[str, Any] = {}
+    rivals: JsonObject = {}
     for label in RIVALS:
         difference = by_label[label]["versus_baseline"][scorer]
         # The table has the rival minus the model.

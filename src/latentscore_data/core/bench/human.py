@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from latentscore import Audio
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.rows import BenchRow
@@ -28,7 +28,6 @@ from latentscore_data.core.bench.report import json_for_html
 from latentscore_data.core.bench.strengths import Game, fit
 from latentscore_data.core.scoring.clips import without_tags, write_mp3
 
-Json = dict[str, Any]
 Choice = str
 """``a``, ``b`` or ``tie``."""
 
@@ -108,7 +107,7 @@ def write_pack(rows: Sequence[BenchRow], run_folder: Path, count: int, seed: int
     folder = run_folder / "human"
     trials = pairs + _catch_trials(pairs, seed)
     trials.sort(key=lambda pair: unit_hash(seed, pair.id, "order"))
-    shown: list[Json] = []
+    shown: list[JsonObject] = []
     for pair in trials:
         sides = {"a": pair.audio_a, "b": pair.audio_b}
         for side, name in sides.items():
@@ -161,7 +160,7 @@ def _write_sheet(path: Path, trials: Sequence[Pair]) -> None:
     replace_bytes(path, [line.encode() for line in lines])
 
 
-def _page(run: str, trials: Sequence[Json]) -> str:
+def _page(run: str, trials: Sequence[JsonObject]) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
@@ -213,16 +212,16 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
     return [Judgement(listener, pair, choice) for pair, choice in answers if choice], run
 
 
-def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples: int = 400) -> Json:
+def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples: int = 400) -> JsonObject:
     """Strengths of the sources from the answers in ``paths``; written to ``human/result.json`` of the run they name."""
     judgements: list[Judgement] = []
     named: set[str] = set()
-    heard: dict[tuple[str, str], tuple[Choice, Path]] = {}
+    first_answers: dict[tuple[str, str], tuple[Choice, Path]] = {}
     # A file that is given twice is still one listener.
     for path in {path.resolve(): path for path in paths}.values():
         found, run = read_answers(path)
         for answer in found:
-            choice, before = heard.setdefault((answer.listener, answer.pair), (answer.choice, path))
+            choice, before = first_answers.setdefault((answer.listener, answer.pair), (answer.choice, path))
             if choice != answer.choice and before != path:
                 raise InputError(
                     f"{answer.listener} answers pair {answer.pair} with {choice} in {before} and {answer.choice} in {path}",
@@ -237,7 +236,7 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     return {**result, "run": folder.name, "written": str(out)}
 
 
-def _pack(bench_dir: Path, named: set[str], load_answers: set[str]) -> tuple[Path, dict[str, Json]]:
+def _pack(bench_dir: Path, named: set[str], load_answers: set[str]) -> tuple[Path, dict[str, JsonObject]]:
     """The run folder of the pack that the answers belong to, and its pairs by id.
 
     Where the result goes is decided by where the key lies, never by what it or the answers say: both come from outside.
@@ -254,7 +253,7 @@ def _pack(bench_dir: Path, named: set[str], load_answers: set[str]) -> tuple[Pat
     raise InputError(f"no listening pack under {bench_dir} has these pairs", "give the --root that wrote the pack")
 
 
-def _read_key(path: Path) -> tuple[str, dict[str, Json]]:
+def _read_key(path: Path) -> tuple[str, dict[str, JsonObject]]:
     """(the run a key names, its pairs by id). Raises :class:`InputError` for a file that is no key."""
     try:
         key = json.loads(path.read_text(encoding="utf-8"))
@@ -271,7 +270,9 @@ def _read_key(path: Path) -> tuple[str, dict[str, Json]]:
         ) from None
 
 
-def judge(judgements: Sequence[Judgement], pairs: Mapping[str, Json], *, seed: int = 0, resamples: int = 1000) -> Json:
+def judge(
+    judgements: Sequence[Judgement], pairs: Mapping[str, JsonObject], *, seed: int = 0, resamples: int = 1000
+) -> JsonObject:
     """Who passed the catch trials, and how strong each source is by their answers."""
     unknown = sorted({j.pair for j in judgements} - set(pairs))
     if unknown:
@@ -306,6 +307,6 @@ def judge(judgements: Sequence[Judgement], pairs: Mapping[str, Json], *, seed: i
     }
 
 
-def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, Json]) -> float | None:
+def _catch_score(answers: Sequence[Judgement], pairs: Mapping[str, JsonObject]) -> float | None:
     trials = [(a.choice, pairs[a.pair]["catch"]) for a in answers if pairs[a.pair]["catch"] is not None]
     return sum(choice == right for choice, right in trials) / len(trials) if trials else None

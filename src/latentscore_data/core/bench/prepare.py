@@ -14,13 +14,12 @@ from latentscore.embed import Embedder
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
-from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers, spread
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.run import Scorable, ceiling
-from latentscore_data.core.bench.sounds import ClapIndex
 from latentscore_data.core.bench.suites import suite_file, suite_name, suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.compute.types import Executor
@@ -31,6 +30,7 @@ from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clap_index import ClapIndex
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
@@ -156,14 +156,15 @@ def open_scoring(
     workspace: Workspace,
     trusted: frozenset[str] = frozenset(),
     make_renderer: MakeRenderer = LocalRenderer,
+    spend: SpendTracker | None = None,
 ) -> Iterator[tuple[ScoringService, ScoreCache]]:
     """The scoring service with the scorers of the settings, and its cache.
 
-    ``trusted`` are the custom scorers that may run; ``make_studio`` is for a studio elsewhere. Raises :class:`MissingError` where weights, an extra or a key is missing.
+    ``trusted`` are the custom scorers that may run; ``make_renderer`` is for rendering elsewhere,
+    ``spend`` what the run has spent. Raises :class:`MissingError` where weights, an extra or a key is missing.
     """
     with ScoreCache(workspace.score_cache) as cache:
-        needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
-        scorers = make_scorers(needs)
+        scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
         with ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer) as service:
             yield service, cache
 
@@ -192,6 +193,7 @@ def generator_deps(
     *,
     executor: Executor | None = None,
     ask_through: Callable[[str], LLM] | None = None,
+    spend: SpendTracker | None = None,
 ) -> GeneratorDeps:
     """What the generators may draw on; nothing expensive happens before one of them asks for it.
 
@@ -206,6 +208,7 @@ def generator_deps(
             ledger=Ledger(workspace.ledger),
             stage="bench",
             runs=workspace.train_dir,
+            spend=spend,
         )
 
     def embedder() -> Embedder:

@@ -16,13 +16,12 @@ from typing import Any
 from urllib.parse import quote
 
 from latentscore import FIELDS
+from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.jsonl import replace_bytes
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.bench.summary import final_score
-
-Json = dict[str, Any]
 
 THINKING_SHOWN = 500
 """Characters of a payload's reasoning that go into the page; the rest is in results.jsonl."""
@@ -31,7 +30,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def render_report(
-    summary: Json | None,
+    summary: JsonObject | None,
     rows: Sequence[BenchRow],
     audio_dir: Path,
     out: Path,
@@ -92,9 +91,9 @@ def json_for_html(value: Any) -> str:
     return text
 
 
-def page_rows(rows: Sequence[BenchRow], labels: Sequence[str]) -> list[Json]:
+def page_rows(rows: Sequence[BenchRow], labels: Sequence[str]) -> list[JsonObject]:
     """The samples as the page wants them: one entry per vibe with one sample per source, in short names."""
-    found: dict[str, Json] = {}
+    found: dict[str, JsonObject] = {}
     for row in rows:
         entry = found.setdefault(
             row.row_id,
@@ -113,10 +112,10 @@ def page_rows(rows: Sequence[BenchRow], labels: Sequence[str]) -> list[Json]:
     return list(found.values())
 
 
-def _sample(row: BenchRow) -> Json:
+def _sample(row: BenchRow) -> JsonObject:
     payload = row.config_payload or {}
     scores = {name: round(score, 4) for name in row.scores if (score := final_score(row, name)) is not None}
-    sample: Json = {
+    sample: JsonObject = {
         "t": payload.get("title"),
         "p": [pack_palette(palette) for palette in payload.get("palettes", [])] or None,
         "g": pack_config(payload["config"]) if payload.get("config") else None,
@@ -147,14 +146,14 @@ def _folder_url(audio_dir: Path, out: Path) -> str:
     return quote(Path(relative).as_posix()) + "/"
 
 
-def _slim(summary: Json) -> Json:
+def _slim(summary: JsonObject) -> JsonObject:
     """What the page draws of the summary."""
     return {
         name: value for name, value in summary.items() if name not in ("fingerprints", "created", "levels", "scopes")
     }
 
 
-def _facts(summary: Json, vibes: int) -> list[tuple[str, str]]:
+def _facts(summary: JsonObject, vibes: int) -> list[tuple[str, str]]:
     return [
         ("Vibes", str(vibes)),
         ("Source documents", str(summary["documents"])),
@@ -164,7 +163,7 @@ def _facts(summary: Json, vibes: int) -> list[tuple[str, str]]:
     ]
 
 
-def in_short(summary: Json) -> str:
+def in_short(summary: JsonObject) -> str:
     """The table in a sentence or two, no stronger than the numbers allow."""
     scorer, baseline = summary["headline"], summary["baseline"]
     first = summary["sources"][0]
@@ -190,7 +189,7 @@ def in_short(summary: Json) -> str:
     return f"{text} ({p} after Holm's correction).{rest}"
 
 
-def method(summary: Json) -> list[str]:
+def method(summary: JsonObject) -> list[str]:
     """How the numbers came about, for the foot of the page."""
     rows = summary["rows"]
     paragraphs = [

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.loop import Client, Job, run_stage
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_index import read_newest
@@ -28,7 +29,6 @@ from latentscore_data.core.scoring.types import UNFINISHED, Scorer, Unscored
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
-Line = dict[str, Any]
 
 KEY = "sample_id"
 
@@ -241,7 +241,7 @@ def score_answers(
         if sample.answer is not None and sample.answer.payload is not None:
             first.setdefault(service.sound_key(sample.answer.payload["config"]), sample)
 
-    async def hear(sample: Sample) -> Line:
+    async def score(sample: Sample) -> Line:
         line = _line(sample)
         answer = sample.answer
         if answer is None or answer.payload is None:
@@ -258,7 +258,7 @@ def score_answers(
         line["scores"], unscored = _scores(scored_render, scorers)
         line["render_seconds"], line["score_seconds"] = scored_render.render_seconds, scored_render.score_seconds
         if not line["scores"]:
-            line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_heard(scored_render)
+            line["failure"] = "; ".join(sorted(set(unscored.values())))[:300] or _nothing_scored(scored_render)
         elif unscored:
             line["unscored"] = unscored
         if any(outcome.may_pass for outcome in scored_render.outcomes.values() if isinstance(outcome, Unscored)):
@@ -270,10 +270,10 @@ def score_answers(
         return line
 
     job = Job[Sample](
-        name="bench: listen",
+        name="bench: score",
         key=lambda sample: sample.id,
         fingerprint=lambda sample: score_fingerprint(sample, service, keep_flac, floor_source),
-        work=hear,
+        work=score,
         complete=lambda line: not line.get(UNFINISHED) and _audio_is_there(line, files.folder, keep_flac),
         line_key=KEY,
     )
@@ -350,7 +350,7 @@ def _scores(scored_render: ScoredRender, scorers: Iterable[str]) -> tuple[dict[s
     return scores, reasons
 
 
-def _nothing_heard(scored_render: ScoredRender) -> str:
+def _nothing_scored(scored_render: ScoredRender) -> str:
     return scored_render.failure.reason if scored_render.failure is not None else "no scorer answered"
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from latentscore import FIELDS
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.rows import BenchRow
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.bench import stats
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def final_score(row: BenchRow, scorer: str) -> float | None:
     return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
-def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
+def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
     """Everything that ``summary.json`` says. ``rows`` holds one line per source and row; each source has the same rows.
 
     A sample without a score counts with the floor, which is the mean score of the same audio against other texts' vibes.
@@ -83,7 +82,7 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
     }
     comparisons = {scorer: _comparisons(values[scorer], documents, scorer, run) for scorer in run.scorers}
     anchor = next((s.label for s in run.sources if s.kind == "dataset"), None)
-    summary: Json = {
+    summary: JsonObject = {
         **_facts_of(run),
         "rows": len(order),
         "documents": len(set(documents)),
@@ -122,7 +121,7 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> Json:
     return summary
 
 
-def _facts_of(run: RunFacts) -> Json:
+def _facts_of(run: RunFacts) -> JsonObject:
     """What the summary takes over from the run as it is."""
     names = ("title", "created", "split", "suite", "baseline", "seconds", "seed", "ceiling_of")
     return {
@@ -138,7 +137,7 @@ def _values(samples: Sequence[BenchRow], scorer: str, floor: float) -> list[floa
     return [floor if score is None else score for score in scores]
 
 
-def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> Json:
+def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> JsonObject:
     """The same audio against vibes of other texts. Where nothing was shuffled, the lowest score stands in, and says so."""
     scored: list[tuple[float, str]] = []
     for row in rows:
@@ -158,7 +157,9 @@ def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> Json:
     }
 
 
-def _ceiling(best: Sequence[float | None] | None, documents: Sequence[str], scorer: str, run: RunFacts) -> Json | None:
+def _ceiling(
+    best: Sequence[float | None] | None, documents: Sequence[str], scorer: str, run: RunFacts
+) -> JsonObject | None:
     known = [(b, d) for b, d in zip(best or [], documents, strict=False) if b is not None]
     if not known:
         return None
@@ -166,11 +167,11 @@ def _ceiling(best: Sequence[float | None] | None, documents: Sequence[str], scor
     return asdict(stats.estimate([b for b, _ in known], [d for _, d in known], rng, resamples=run.resamples))
 
 
-def _estimate(values: Sequence[float], documents: Sequence[str], label: str, scorer: str, run: RunFacts) -> Json:
+def _estimate(values: Sequence[float], documents: Sequence[str], label: str, scorer: str, run: RunFacts) -> JsonObject:
     return asdict(stats.estimate(values, documents, rng_for(run.seed, label, scorer), resamples=run.resamples))
 
 
-def _comparisons(values: Mapping[str, list[float]], documents: Sequence[str], scorer: str, run: RunFacts) -> Json:
+def _comparisons(values: Mapping[str, list[float]], documents: Sequence[str], scorer: str, run: RunFacts) -> JsonObject:
     """Paired differences of the others to the baseline, with Holm's correction over them."""
     others = [label for label in values if label != run.baseline]
     found = [
@@ -207,7 +208,7 @@ def _edges(values: Mapping[str, list[float]], bins: int = 28) -> list[float]:
     return [float(edge) for edge in np.linspace(low - margin, high + margin, bins + 1)]
 
 
-def _spread(samples: Sequence[BenchRow], scorer: str, edges: Sequence[float]) -> Json:
+def _spread(samples: Sequence[BenchRow], scorer: str, edges: Sequence[float]) -> JsonObject:
     """Quartiles and histogram of the scores that are there; failed samples are not drawn."""
     known = [score for row in samples if (score := final_score(row, scorer)) is not None]
     if not known:
@@ -215,7 +216,7 @@ def _spread(samples: Sequence[BenchRow], scorer: str, edges: Sequence[float]) ->
     return {**stats.describe(known, edges), "mean_of_scored": float(np.mean(known))}
 
 
-def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> Json:
+def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> JsonObject:
     """What a source delivered: how much of it was usable, how long it took and what it cost."""
     valid = sum(row.valid for row in samples)
     raw = [raw_valid for row in samples if (raw_valid := getattr(row, "raw_valid", None)) is not None]
@@ -240,7 +241,7 @@ def _answers(source: SourceFacts, samples: Sequence[BenchRow]) -> Json:
     }
 
 
-def _times(seconds: Any) -> Json | None:
+def _times(seconds: Any) -> JsonObject | None:
     known = np.array([s for s in seconds if s is not None])
     if not len(known):
         return None
@@ -258,21 +259,21 @@ def _total(values: Any) -> int | None:
     return sum(known) if known else None
 
 
-def _grouped(values: Sequence[float], groups: Sequence[str]) -> Json:
+def _grouped(values: Sequence[float], groups: Sequence[str]) -> JsonObject:
     found: dict[str, list[float]] = {}
     for value, group in zip(values, groups, strict=True):
         found.setdefault(group, []).append(value)
     return {group: {"mean": float(np.mean(members)), "rows": len(members)} for group, members in found.items()}
 
 
-def _part_means(samples: Sequence[BenchRow], scorer: str) -> Json:
+def _part_means(samples: Sequence[BenchRow], scorer: str) -> JsonObject:
     """The mean of each part of the score; for CLAP also how often the penalty fired."""
     parts: dict[str, list[float]] = {}
     for row in samples:
         for name, value in row.scores.get(scorer, {}).items():
             if name != "final_score" and isinstance(value, int | float) and np.isfinite(value):
                 parts.setdefault(name, []).append(float(value))
-    means: Json = {name: float(np.mean(found)) for name, found in parts.items()}
+    means: JsonObject = {name: float(np.mean(found)) for name, found in parts.items()}
     if "penalty" in parts:
         means["penalty_share"] = float(np.mean(np.array(parts["penalty"]) > 0))
     return means
@@ -285,7 +286,7 @@ def field_hits(row: BenchRow) -> dict[str, bool]:
     return {name: config.get(name) in allowed for name, allowed in expected.items()}
 
 
-def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> Json | None:
+def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> JsonObject | None:
     """The share of named fields that came out as asked, with an interval over prompts. A missing answer is all wrong."""
     hits = [(name, hit, row.source_id) for row in samples for name, hit in field_hits(row).items()]
     if not hits:
@@ -311,7 +312,7 @@ def _configs(samples: Sequence[BenchRow]) -> list[Mapping[str, Any]]:
     return [row.config_payload["config"] for row in samples if row.config_payload]
 
 
-def _variety(samples: Sequence[BenchRow]) -> Json:
+def _variety(samples: Sequence[BenchRow]) -> JsonObject:
     """How much of each field's labels a source uses: entropy over the most there could be, 0 (always the same) to 1."""
     configs = _configs(samples)
     by_field: dict[str, float] = {}
@@ -323,7 +324,7 @@ def _variety(samples: Sequence[BenchRow]) -> Json:
     return {"mean": float(np.mean(list(by_field.values()))), "by_field": by_field}
 
 
-def _agreement(samples: Sequence[BenchRow], reference: Sequence[BenchRow]) -> Json | None:
+def _agreement(samples: Sequence[BenchRow], reference: Sequence[BenchRow]) -> JsonObject | None:
     """The share of rows in which a field has the same value as in the reference source."""
     pairs = [
         (mine.config_payload["config"], theirs.config_payload["config"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from latentscore_data.core.base.settings import CheckSettings
 from latentscore_data.core.checks.types import Finding, RowView, share_finding
-from latentscore_data.core.export.provenance import UNKNOWN, Provenance, hub_license
+from latentscore_data.core.texts.provenance import UNKNOWN, Provenance, hub_license
 from latentscore_data.core.vibes.tags import TAGS, tags_of
 
 RESTRICTED_MODELS = (

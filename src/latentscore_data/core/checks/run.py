@@ -22,7 +22,7 @@ from latentscore_data.core.checks.duplicates import check_contamination, check_d
 from latentscore_data.core.checks.origin import check_licenses, check_models, check_texts
 from latentscore_data.core.checks.scores import check_scores, check_sounds
 from latentscore_data.core.checks.types import Finding, Report, RowView, label_matrix, labels_of, read_views
-from latentscore_data.core.export.provenance import Origins
+from latentscore_data.core.texts.provenance import Origins
 from latentscore_data.core.vibes.dedupe import choose_embedder, embed_stream, load_embedder, threshold_of
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore import FIELDS
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.rows import SPLITS, ScoredRow
 from latentscore_data.core.base.workspace import Workspace
@@ -30,7 +31,7 @@ class Finding:
     rows: tuple[str, ...] = ()
     """Ids of rows to look at, at most :data:`EXAMPLES`."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
 
@@ -123,5 +124,5 @@ class Report:
     def faults(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.verdict == "fault"]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {"faults": len(self.faults), "findings": [finding.to_dict() for finding in self.findings]}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
@@ -127,7 +127,7 @@ class RunEstimate:
     cap_usd: float
     basis: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import (
     InputError,
     LsdataError,
@@ -117,7 +118,7 @@ def _app_running(detach: bool) -> Iterator[Any]:
         yield app
 
 
-def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume: bool = True) -> dict[str, Any] | None:
+def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume: bool = True) -> JsonObject | None:
     """Upload a run's folder and train it on Modal. Returns its record, or None for a detached run.
 
     A run that is on the volume already goes on there, or with ``resume`` off is deleted first. Raises children of
@@ -282,7 +283,7 @@ def remote_files(run_id: str) -> set[str]:
     return {entry.path.lstrip("/") for entry in entries if entry.type.name == "FILE"}
 
 
-def follow(folder: RunFolder, call: Any, say: Say) -> dict[str, Any]:
+def follow(folder: RunFolder, call: Any, say: Say) -> JsonObject:
     """Pass on a run's log lines until it ends. Returns its record; raises what the run raised."""
     from modal.exception import Error
 
@@ -302,7 +303,7 @@ def follow(folder: RunFolder, call: Any, say: Say) -> dict[str, Any]:
     return record
 
 
-def attach(folder: RunFolder, say: Say) -> dict[str, Any]:
+def attach(folder: RunFolder, say: Say) -> JsonObject:
     """Follow a run that was started before. Raises what the run raised."""
     from modal import FunctionCall
 
@@ -312,7 +313,7 @@ def attach(folder: RunFolder, say: Say) -> dict[str, Any]:
     return follow(folder, call, say)
 
 
-def state(folder: RunFolder) -> dict[str, Any]:
+def state(folder: RunFolder) -> JsonObject:
     """What Modal says about a run: ``running``, ``finished`` or ``failed`` with the reason."""
     import modal
     from modal import FunctionCall
@@ -351,7 +352,7 @@ def note_remote(folder: RunFolder, **facts: Any) -> None:
     replace_json(path, {**before, **facts})
 
 
-def remote_note(folder: RunFolder) -> dict[str, Any]:
+def remote_note(folder: RunFolder) -> JsonObject:
     """What ``remote.json`` holds. Raises :class:`InputError` for a run that was not started on Modal from here."""
     path = folder.path / "remote.json"
     if not path.exists():
@@ -389,7 +390,7 @@ def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:
     return len(mark["files"])
 
 
-def _fetch_file(volume: Any, run_id: str, name: str, fact: dict[str, Any], draft: Path) -> None:
+def _fetch_file(volume: Any, run_id: str, name: str, fact: JsonObject, draft: Path) -> None:
     path = draft / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise VerificationError(f"run {run_id} lists a file outside its folder: {name}", "do not use this run")
@@ -406,7 +407,7 @@ def _fetch_file(volume: Any, run_id: str, name: str, fact: dict[str, Any], draft
     )
 
 
-def check_code() -> dict[str, Any]:
+def check_code() -> JsonObject:
     """Start one small container and compare the code it sees with the code here.
 
     Raises :class:`VerificationError` when they differ.

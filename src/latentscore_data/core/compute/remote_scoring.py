@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import VerificationError
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.entrypoints import unpack
@@ -141,7 +141,7 @@ class RemoteRenderer:
             if self._wave_rows is None:
                 self._say(f"{self._executor.name}: {arrived} of {len(items)} sounds")
 
-    def _verify(self, part: dict[str, Any]) -> None:
+    def _verify(self, part: JsonObject) -> None:
         here = {"renderer": current_renderer_version(), **self._fingerprints}
         there = {"renderer": part["renderer"], **part["fingerprints"]}
         if differing := [name for name in here if there.get(name) != here[name]]:

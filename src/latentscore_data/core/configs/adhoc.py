@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from latentscore import Audio, AudioError, write_audio
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, OutputError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import RowFailure
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
 from latentscore_data.core.base.seeds import digest
@@ -33,7 +36,7 @@ from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.search.report import run_of
 from latentscore_data.core.search.rows import improver_for
 
-Candidates = tuple[list[dict[str, Any] | None], list[str]]
+Candidates = tuple[list[Payload | None], list[str]]
 
 
 def answer_typed(
@@ -45,10 +48,11 @@ def answer_typed(
     audio: Path | None = None,
     trusted: frozenset[str] = frozenset(),
     progress: Progress | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The winners in ``details["answers"]``, in the order of the rows; with ``audio``, their sound in that folder.
 
-    What models answer, candidates and judgements, goes through the workspace's cache and ledger. What was heard is kept
+    What models answer, candidates and judgements, goes through the workspace's cache and ledger. Scores are kept
     where a workspace is there already; a folder is not made one for that.
     """
     started = time.monotonic()
@@ -57,28 +61,27 @@ def answer_typed(
     if audio is not None:
         _make_folder(audio)
     with ScoreCache(workspace.score_cache if workspace.root.is_dir() else None) as cache:
-        needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
-        # What is missing for listening is found out before anything is asked.
-        scorers = make_scorers(needs)
+        # What is missing for scoring is found out before anything is asked.
+        scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
         candidates = asyncio.run(_ask_all(rows, llm, settings))
         progress.start("configs", len(rows))
         with (
             ScoringService(scorers, settings.scoring, cache) as service,
             _improving(settings, service, cache) as improver,
         ):
-            heard: list[_Heard | RowFailure] = []
+            scored: list[_Scored | RowFailure] = []
             for row, answer in zip(rows, candidates, strict=True):
-                heard.append(_hear(row, answer, service, improver, want_audio=audio is not None))
+                scored.append(_score(row, answer, service, improver, want_audio=audio is not None))
                 bill = total_usage(scorers)
                 bill.add(llm.usage)
                 summary.count(bill)
-                summary.done = len(heard)
+                summary.done = len(scored)
                 summary.seconds = time.monotonic() - started
                 progress.update(summary, 0)
             summary.done = 0
             if improver is not None:
-                _settle(heard, settings.search.judge, summary)
-            for row, one in zip(rows, heard, strict=True):
+                _settle(scored, settings.search.judge, summary)
+            for row, one in zip(rows, scored, strict=True):
                 summary.details["answers"].append(_answer(row.vibe_original, one, service, audio, summary))
     progress.finish(summary)
     return summary
@@ -111,10 +114,10 @@ async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Ca
 
 
 @dataclass
-class _Heard:
+class _Scored:
     """The candidates of a vibe, what each scorer says, and the one that is handed back."""
 
-    payloads: list[dict[str, Any] | None]
+    payloads: list[Payload | None]
     errors: list[str]
     choice: Choice
     best: int | None
@@ -133,29 +136,29 @@ def _improving(settings: Settings, service: ScoringService, cache: ScoreCache) -
         yield improver
 
 
-def _hear(
+def _score(
     row: VibeRow,
     answer: Candidates | RowFailure,
     service: ScoringService,
     improver: Improver | None,
     *,
     want_audio: bool,
-) -> _Heard | RowFailure:
+) -> _Scored | RowFailure:
     """Score the candidates of one vibe, and search from them where there is an improver."""
     if isinstance(answer, RowFailure):
         return answer
     payloads, errors = answer
     choice = choose(service, row.vibe_original, payloads, want_audio=want_audio and improver is None)
     if improver is None or choice.best_index is None:
-        return _Heard(payloads, errors, choice, choice.best_index)
+        return _Scored(payloads, errors, choice, choice.best_index)
     config_row = ConfigRow.model_validate({**row.model_dump(exclude_unset=True), "config_candidates": payloads})
     improved = asyncio.run(improver.improve(config_row, choice))
-    return _Heard(improved.row.config_candidates, errors, improved.choice, improved.best_index, improved.columns)
+    return _Scored(improved.row.config_candidates, errors, improved.choice, improved.best_index, improved.columns)
 
 
-def _settle(heard: Sequence[_Heard | RowFailure], judge: str | None, summary: Summary) -> None:
+def _settle(scored: Sequence[_Scored | RowFailure], judge: str | None, summary: Summary) -> None:
     """Let the judge decide over all vibes of the command; where it does not agree, the model's candidates stay."""
-    searched = [one for one in heard if isinstance(one, _Heard) and one.columns]
+    searched = [one for one in scored if isinstance(one, _Scored) and one.columns]
     run = run_of([(str(at), one.columns["search"]) for at, one in enumerate(searched)], judge)
     summary.details["search"] = run.to_dict()
     for one in searched:
@@ -163,31 +166,31 @@ def _settle(heard: Sequence[_Heard | RowFailure], judge: str | None, summary: Su
 
 
 def _answer(
-    vibe: str, heard: _Heard | RowFailure, service: ScoringService, audio: Path | None, summary: Summary
-) -> dict[str, Any]:
+    vibe: str, scored: _Scored | RowFailure, service: ScoringService, audio: Path | None, summary: Summary
+) -> JsonObject:
     nothing = {"vibe": vibe, "config_payload": None, "best_index": None}
-    if isinstance(heard, RowFailure):
-        summary.failed[heard.kind] += 1
-        return {**nothing, "failure": f"{heard.kind}: {heard.message}"}
-    choice, best = heard.choice, heard.best
+    if isinstance(scored, RowFailure):
+        summary.failed[scored.kind] += 1
+        return {**nothing, "failure": f"{scored.kind}: {scored.message}"}
+    choice, best = scored.choice, scored.best
     if best is None:
         summary.failed["score"] += 1
         reasons = sorted(set(choice.reasons(choice.scorer).values()))
         return {**nothing, "failure": f"no candidate could be scored ({'; '.join(reasons)})"}
     summary.done += 1
-    summary.short += any(payload is None for payload in heard.payloads)
-    payload = heard.payloads[best] or {}
+    summary.short += any(payload is None for payload in scored.payloads)
+    payload = scored.payloads[best] or {}
     scores = choice.scores(choice.scorer)
-    found: dict[str, Any] = {
+    found: JsonObject = {
         "vibe": vibe,
         "config_payload": payload,
         "best_index": best,
         "scorer": choice.scorer,
         "score": scores[best],
         "scores": scores,
-        "candidates": heard.payloads,
-        "errors": heard.errors,
-        **heard.columns,
+        "candidates": scored.payloads,
+        "errors": scored.errors,
+        **scored.columns,
     }
     if (note := _undecided(vibe, choice)) is not None:
         found["note"] = note

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from latentscore import MusicConfig, schema_hash
 from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
+from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import read_lines, read_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, read_lines, read_rows, typed_row
 from latentscore_data.core.base.loop import (
     RETRYABLE_KINDS,
     Job,
@@ -22,10 +23,11 @@ from latentscore_data.core.base.loop import (
     RowFailure,
     run_stage,
 )
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_files import RowFiles
-from latentscore_data.core.base.row_index import Line
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, spread, text_of
+from latentscore_data.core.base.sample import sample_vibes
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Summary
@@ -34,7 +36,6 @@ from latentscore_data.core.configs.candidate_validation import validate_candidat
 from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
 from latentscore_data.core.llm.types import LLM, Question
-from latentscore_data.sample import sample_vibes
 
 
 class Source(Protocol):
@@ -210,7 +211,7 @@ def _may_come(line: Line, n: int) -> bool:
     return any(number in missing and kind in RETRYABLE_KINDS for number, kind in causes)
 
 
-def _carried(row: VibeRow) -> dict[str, Any]:
+def _carried(row: VibeRow) -> JsonObject:
     return row.model_dump(mode="json", exclude_unset=True)
 
 
@@ -227,7 +228,7 @@ async def _answer(row: VibeRow, llm: LLM, settings: ConfigsSettings, prompts: Pr
     return line
 
 
-async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[dict[str, Any] | None], list[str]]:
+async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[Payload | None], list[str]]:
     """The answers in order, None for each that could not be had, and why.
 
     Raises :class:`RowFailure` when there is not one, and what ends the run.
@@ -235,7 +236,7 @@ async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[dict
     answers = await asyncio.gather(
         *(llm.ask(question, MusicConfigPromptPayload) for question in asked), return_exceptions=True
     )
-    candidates: list[dict[str, Any] | None] = []
+    candidates: list[Payload | None] = []
     failures: list[RowFailure] = []
     errors: list[str] = []
     for number, answer in enumerate(answers):

@@ -12,6 +12,7 @@ from typing import Any, cast
 from latentscore import RENDERER_VERSION, InvalidConfigError, MusicConfig, MusicConfigPrompt, convert_config
 from latentscore.audio import read_tags
 from latentscore.errors import AudioError
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.payloads import mapping_in
@@ -170,7 +171,7 @@ def _at_fault(error: InvalidConfigError) -> str:
     return "; ".join(f"{field}: {reason}" for field, reason in error.problems[:3])
 
 
-def _tags(path: Path) -> dict[str, Any]:
+def _tags(path: Path) -> JsonObject:
     if str(path) == "-":
         raise InputError("a sound file is not read from standard input", "name it: --payload FILE")
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import latentscore
 from latentscore.errors import AudioError
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import (
     OUTPUT,
     clean,
@@ -35,7 +35,7 @@ def play_answers(summary: Summary, settings: Settings) -> None:
 
 def show_winners(summary: Summary) -> None:
     """The first winners as a table: the vibe, the title, who won with which score, and the first palette."""
-    found: list[dict[str, Any]] = summary.details.get("winners", [])
+    found: list[JsonObject] = summary.details.get("winners", [])
     if OUTPUT.json or not found:
         return
     from rich.table import Table

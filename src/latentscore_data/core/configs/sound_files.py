@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import latentscore
 from latentscore import Answer, Audio, MusicConfigPrompt, write_audio
 from latentscore.audio import format_for
-from latentscore.errors import AudioError
+from latentscore.errors import AudioError, InvalidConfigError
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.configs.saved import SavedPiece
@@ -55,6 +55,15 @@ def _writing(option: str) -> Iterator[None]:
         raise OutputError(str(reason), f"choose another place with {option}") from error
 
 
+@contextlib.contextmanager
+def _rendering() -> Iterator[None]:
+    """A length, seed or rate that cannot be rendered is an :class:`InputError`."""
+    try:
+        yield
+    except InvalidConfigError as error:
+        raise InputError(str(error), "lsdata render --help lists what is allowed") from error
+
+
 def _stem_path(out: Path, layer: str) -> Path:
     return out.with_name(f"{out.stem}.{layer}{out.suffix}")
 
@@ -66,9 +75,11 @@ def render_files(
     import numpy as np
 
     config = piece.config
-    audio = latentscore.render(config, seconds, seed, sample_rate, stems=stems).tagged(
-        title=piece.title, vibe=piece.vibe
-    )
+    for note in piece.notes:
+        say(f"render: {note}")
+    with _rendering():
+        audio = latentscore.render(config, seconds, seed, sample_rate, stems=stems)
+    audio = audio.tagged(title=piece.title, vibe=piece.vibe)
     with _writing("--out"):
         write_audio(out, audio)
     written = [out]
@@ -81,7 +92,7 @@ def render_files(
         written.append(path)
     if midi is not None:
         numbers = config.to_config() if isinstance(config, MusicConfigPrompt) else config
-        with _writing("--midi"):
+        with _writing("--midi"), _rendering():
             latentscore.write_midi(midi, latentscore.compose(numbers, seconds, seed))
         written.append(midi)
     return written, audio
@@ -118,7 +129,8 @@ def mix_files(
     each = seconds / len(answers)
     fade = min(CROSSFADE_SECONDS, each) if crossfade is None else crossfade
     playlist = latentscore.Playlist(latentscore.Track(answer, each, fade) for answer in answers)
-    mixed = playlist.render(seconds=seconds, seed=seed, sample_rate=sample_rate)
+    with _rendering():
+        mixed = playlist.render(seconds=seconds, seed=seed, sample_rate=sample_rate)
     texts = [answer.text for answer in answers if answer.text]
     audio = Audio(mixed.samples, sample_rate, tags={**mixed.tags, "vibe": " / ".join(texts)})
     with _writing("--out"):
@@ -140,7 +152,7 @@ def report_files(
         for finding in piece.config.lint():
             say(f"render: {finding.field}: {finding.reason}")
     title = " / ".join(piece.title for piece in pieces)
-    facts: dict[str, Any] = {
+    facts: JsonObject = {
         "title": title, "files": [str(path) for path in written], "seconds": round(audio.seconds, 3), "seed": seed,
         "loudness_lufs": round(audio.loudness_lufs(), 2), "true_peak_dbfs": round(audio.true_peak_dbfs(), 2),
     }  # fmt: skip

@@ -13,13 +13,14 @@ from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from latentscore import FIELDS
+from latentscore.json_search import JsonObject
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts
-from latentscore_data.core.export.licenses import license_lines, license_slug
 from latentscore_data.core.export.maps import MapFacts
 from latentscore_data.core.export.merge import Parity, is_hub_id, public_name
-from latentscore_data.core.export.provenance import Provenance, hub_license, md
 from latentscore_data.core.export.tables import Table, split_name
+from latentscore_data.core.texts.licenses import license_lines, license_slug
+from latentscore_data.core.texts.provenance import Provenance, hub_license, md
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData
@@ -101,7 +102,7 @@ def render_card(template: str, header: CardData, **values: object) -> str:
     return f"---\n{header.to_yaml()}\n---\n\n{environment.get_template(template).render(values)}"
 
 
-def license_header(origin: Provenance, license_id: str | None) -> dict[str, Any]:
+def license_header(origin: Provenance, license_id: str | None) -> JsonObject:
     """The licence lines of a card: the one given, the one all sources share, or "other" with a name and a link."""
     if license_id and (given := license_lines(license_id)):
         return given
@@ -113,12 +114,12 @@ def license_header(origin: Provenance, license_id: str | None) -> dict[str, Any]
     return {"license": "other", "license_name": license_slug(name) or "unknown", "license_link": "ATTRIBUTION.md"}
 
 
-def _config(table: Table) -> dict[str, Any]:
+def _config(table: Table) -> JsonObject:
     files = [{"split": split_name(split), "path": paths} for split, paths in table.files.items()]
     return {"config_name": table.name, "data_files": files, **({"default": True} if table.name == "default" else {})}
 
 
-def _dataset_info(table: Table) -> dict[str, Any]:
+def _dataset_info(table: Table) -> JsonObject:
     splits = [{"name": split_name(s), "num_bytes": table.bytes[s], "num_examples": n} for s, n in table.rows.items()]
     return {"config_name": table.name, "features": features(table.columns), "splits": splits}
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
+from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.chat import completion_messages, prompt_messages
 from latentscore_data.core.training.preference import marked_pairs, row_pair
 
 
-def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
+def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[Line]:
     """``{"messages": [system, user, assistant], "row_id": ...}`` for each row with a winner, in its training wording."""
     for row in rows:
         if row.config_payload is not None:
@@ -20,7 +20,7 @@ def sft_lines(rows: Iterable[ScoredRow]) -> Iterator[dict[str, Any]]:
             yield {"messages": messages, "row_id": row.row_id}
 
 
-def preference_lines(rows: Iterable[ScoredRow], answers: Sequence[Preference] = ()) -> Iterator[dict[str, Any]]:
+def preference_lines(rows: Iterable[ScoredRow], answers: Sequence[Preference] = ()) -> Iterator[Line]:
     """``{"prompt": [system, user], "chosen": [assistant], "rejected": [assistant], ...}`` with the best and the worst
     candidate of each row, and their scores by the scorer that chose.
 

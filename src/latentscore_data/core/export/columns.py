@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.names import json_bytes
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _settled(kind: Kind, unseen: Kind) -> Kind:
     return kind
 
 
-def fitted(row: Mapping[str, Any], columns: Mapping[str, Kind]) -> dict[str, Any]:
+def fitted(row: Mapping[str, Any], columns: Mapping[str, Kind]) -> JsonObject:
     """The row with every column, in the order of the columns; missing values are ``None``."""
     return {name: _fit(row.get(name), kind) for name, kind in columns.items()}
 
@@ -122,16 +123,16 @@ def _fit(value: Any, kind: Kind) -> Any:
     return value
 
 
-def features(columns: Mapping[str, Kind]) -> list[dict[str, Any]]:
+def features(columns: Mapping[str, Kind]) -> list[JsonObject]:
     """The columns as the ``features`` of a data set card's YAML."""
     return [_feature(name, kind) for name, kind in columns.items()]
 
 
-def _feature(name: str, kind: Kind) -> dict[str, Any]:
+def _feature(name: str, kind: Kind) -> JsonObject:
     return {"name": name, **_feature_type(kind)}
 
 
-def _feature_type(kind: Kind) -> dict[str, Any]:
+def _feature_type(kind: Kind) -> JsonObject:
     if isinstance(kind, dict):
         return {"struct": features(kind)}
     if isinstance(kind, list):

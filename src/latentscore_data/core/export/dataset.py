@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from latentscore_data.core.base.errors import InputError, require
-from latentscore_data.core.base.jsonl import read_rows
+from latentscore_data.core.base.jsonl import Line, read_rows
 from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.export.chat import preference_lines, sft_lines
@@ -92,24 +91,22 @@ def write_dataset(
     return [table for table in tables if table.rows]
 
 
-def lines_of(
-    splits: Mapping[str, Rows], form: Callable[[Iterable[ScoredRow]], Iterable[dict[str, Any]]]
-) -> dict[str, Lines]:
+def lines_of(splits: Mapping[str, Rows], form: Callable[[Iterable[ScoredRow]], Iterable[Line]]) -> dict[str, Lines]:
     """Each split's rows in another form."""
     return {split: partial(_formed, form, rows) for split, rows in splits.items()}
 
 
-def _formed(form: Callable[[Iterable[ScoredRow]], Iterable[dict[str, Any]]], rows: Rows) -> Iterable[dict[str, Any]]:
+def _formed(form: Callable[[Iterable[ScoredRow]], Iterable[Line]], rows: Rows) -> Iterable[Line]:
     return form(rows())
 
 
-def _whole_lines(rows: Rows, sounds: Sounds | None) -> Iterator[dict[str, Any]]:
+def _whole_lines(rows: Rows, sounds: Sounds | None) -> Iterator[Line]:
     for row in rows():
         values = exported(row)
         yield {**values, "audio": sounds.of(row)} if sounds else values
 
 
-def exported(row: ScoredRow) -> dict[str, Any]:
+def exported(row: ScoredRow) -> Line:
     """A row as it is published: every field, pages always as a list, and the tags of its text."""
     values = row.model_dump(mode="json", exclude=set(_PRIVATE_COLUMNS))
     pages = values["text_page"]

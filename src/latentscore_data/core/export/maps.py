@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from latentscore.errors import MapError
 from latentscore.vibe_map import (
@@ -21,16 +21,16 @@ from latentscore.vibe_map import (
     load_map,
 )
 from latentscore_data.core.base.errors import InputError, VerificationError
-from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.jsonl import Line, writing
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.payloads import in_labels
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.bench.sounds import ClapIndex
 from latentscore_data.core.export.dataset import Rows
 from latentscore_data.core.export.tables import Lines, Table, write_table
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.clap_index import ClapIndex
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _has_config(row: ScoredRow) -> bool:
     return row.config_payload is not None and in_labels(row.config_payload.get("config") or {})
 
 
-def map_row(row: ScoredRow) -> dict[str, Any]:
+def map_row(row: ScoredRow) -> Line:
     """A row as maps hold it, in the published field names, without its embedding."""
     payload = row.config_payload or {}
     return {
@@ -216,9 +216,7 @@ def write_map_table(folder: Path, splits: Mapping[str, Rows], source: EmbeddingS
     return [table] if table.rows else []
 
 
-def _map_lines(
-    values: Sequence[dict[str, Any]], vectors: NDArray[np.float32], fingerprint: str
-) -> Iterator[dict[str, Any]]:
+def _map_lines(values: Sequence[Line], vectors: NDArray[np.float32], fingerprint: str) -> Iterator[Line]:
     for row, vector in zip(values, vectors, strict=True):
         yield {**row, EMBEDDING_FIELDS["text"]: vector.tolist(), "embedding_model": fingerprint}
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import replace_json, writing
 from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained, model_config
@@ -232,7 +233,7 @@ def public_name(name: str) -> str:
     return name if "/" not in name or is_hub_id(name) else Path(name).name
 
 
-def public_record(record: dict[str, Any]) -> dict[str, Any]:
+def public_record(record: JsonObject) -> JsonObject:
     """``run.json`` without the folders of this machine."""
     names = {key: public_name(record[key]) for key in ("base_model", "adapter") if isinstance(record.get(key), str)}
     inner = {"spec": public_record(record["spec"])} if isinstance(record.get("spec"), dict) else {}

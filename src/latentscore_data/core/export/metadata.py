@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.export.columns import Kind
 from latentscore_data.core.export.tables import Table, split_name
@@ -66,15 +66,13 @@ _TYPES: Mapping[str, str] = {
 }
 
 
-def croissant(
-    name: str, description: str, license_name: str, tables: Sequence[Table], *, parquet: bool
-) -> dict[str, Any]:
+def croissant(name: str, description: str, license_name: str, tables: Sequence[Table], *, parquet: bool) -> JsonObject:
     """The data set as Croissant describes it: one set of files and of records for each split of each configuration.
 
     Columns that hold objects are left out of the records: Croissant names them only part by part.
     """
-    files: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
+    files: list[JsonObject] = []
+    records: list[JsonObject] = []
     for table in tables:
         for split, paths in table.files.items():
             key = f"{table.name}/{split_name(split)}"
@@ -96,7 +94,7 @@ def croissant(
     }
 
 
-def _file_set(key: str, paths: Sequence[str], parquet: bool) -> dict[str, Any]:
+def _file_set(key: str, paths: Sequence[str], parquet: bool) -> JsonObject:
     encoding = "application/x-parquet" if parquet else "application/jsonlines"
     return {"@type": "cr:FileSet", "@id": key, "name": key, "includes": list(paths), "encodingFormat": encoding}
 
@@ -106,7 +104,7 @@ def _plain(kind: Kind) -> bool:
     return isinstance(inner, str) and inner in _TYPES
 
 
-def _field(key: str, column: str, kind: Kind) -> dict[str, Any]:
+def _field(key: str, column: str, kind: Kind) -> JsonObject:
     inner = kind[0] if isinstance(kind, list) else kind
     assert isinstance(inner, str)
     return {

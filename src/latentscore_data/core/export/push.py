@@ -7,8 +7,9 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
 from latentscore_data.core.base.secrets import key_named, read_dotenv
 from latentscore_data.core.export.folder import RECORD_FILE, read_record
@@ -97,7 +98,7 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
     return f"{api.endpoint}/{prefix}{repo}"
 
 
-def recorded_files(folder: Path, record: dict[str, Any]) -> list[str]:
+def recorded_files(folder: Path, record: JsonObject) -> list[str]:
     """The files that the export wrote, by their names in the folder. Raises :class:`InputError` when one is not there."""
     names = [*sorted(record.get("files", {})), RECORD_FILE]
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

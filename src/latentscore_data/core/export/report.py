@@ -9,6 +9,7 @@ from typing import Any
 
 import latentscore
 from latentscore import InvalidConfigError, parse_payload
+from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
 from latentscore_data.core.base.jsonl import replace_bytes, replace_text
@@ -18,8 +19,8 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.cards import picture_name
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.pictures import histograms
-from latentscore_data.core.export.provenance import Provenance
 from latentscore_data.core.scoring.clips import mp3_bytes
+from latentscore_data.core.texts.provenance import Provenance
 
 SAMPLE_ROWS = 8
 MOST_SECONDS = 20.0
@@ -75,8 +76,8 @@ def choose_sample(rows: Iterable[ScoredRow], count: int = SAMPLE_ROWS) -> list[S
     return heapq.nsmallest(count, with_winner, key=lambda row: (unit_hash("report", row.row_id), row.row_id))
 
 
-def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> JsonObject:
+    shown: JsonObject = {
         "vibe": row.vibe_original,
         "split": row.split or "",
         "source": f"{row.dataset} {row.id_in_dataset}",
@@ -110,7 +111,7 @@ def _winner_scores(row: ScoredRow) -> dict[str, str]:
     return {name: f"{score:.3f}" for name, score in found.items() if score is not None}
 
 
-def _flow(workspace: Workspace, facts: DatasetFacts, origin: Provenance) -> list[dict[str, Any]]:
+def _flow(workspace: Workspace, facts: DatasetFacts, origin: Provenance) -> list[JsonObject]:
     """Each stop of the journey with what it holds now; stops that were never reached are left out."""
     stops = [
         ("texts sampled", _lines(workspace.text_files()), "lsdata download"),
@@ -134,7 +135,7 @@ def _lines(paths: Iterable[Path]) -> int:
     return count
 
 
-def _sources(origin: Provenance) -> list[dict[str, Any]]:
+def _sources(origin: Provenance) -> list[JsonObject]:
     return [
         {
             "dataset": dataset,
@@ -146,7 +147,7 @@ def _sources(origin: Provenance) -> list[dict[str, Any]]:
     ]
 
 
-def _money(workspace: Workspace) -> list[dict[str, Any]]:
+def _money(workspace: Workspace) -> list[JsonObject]:
     if not workspace.ledger.exists():
         return []
     return [
@@ -155,7 +156,7 @@ def _money(workspace: Workspace) -> list[dict[str, Any]]:
     ]
 
 
-def _runs(workspace: Workspace) -> list[dict[str, Any]]:
+def _runs(workspace: Workspace) -> list[JsonObject]:
     found = []
     for path in sorted(workspace.train_dir.glob("*/run.json")):
         record = _json(path)
@@ -195,7 +196,7 @@ def _link(page: Path, workspace: Workspace) -> str:
     return "../../" + page.relative_to(workspace.root).as_posix()
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> JsonObject:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -203,7 +204,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _decided(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _decided(manifest: Mapping[str, Any]) -> JsonObject:
     names = (
         "finished",
         "lsdata_version",

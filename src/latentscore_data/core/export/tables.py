@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.errors import VerificationError
-from latentscore_data.core.base.jsonl import read_lines, replace_rows, writing
+from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows, writing
 from latentscore_data.core.base.rows import PUBLISHED_SPLITS
 from latentscore_data.core.export.columns import AUDIO, Kind, arrow_schema, columns_of, fitted
 
@@ -111,7 +111,7 @@ def _write_parquet(target: Path, lines: Lines, columns: Mapping[str, Kind]) -> l
     return [draft.rename(draft.with_name(name)) for draft, name in zip(drafts, names, strict=True)]
 
 
-def _read_parquet(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def _read_parquet(paths: Iterable[Path]) -> Iterator[Line]:
     import pyarrow.parquet
 
     for path in paths:
@@ -120,7 +120,7 @@ def _read_parquet(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
 
 
-def _read_jsonl(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def _read_jsonl(paths: Iterable[Path]) -> Iterator[Line]:
     for path in paths:
         yield from (line for _, line in read_lines(path))
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from latentscore import schema_hash
+from latentscore.json_search import JsonObject
 from latentscore.prompt import decoding_schema, vibe_message
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.rows import VibeRow
@@ -168,7 +168,7 @@ class LocalKind(SourceKind):
         return executor.estimate_answers(source.label, rows, 2 * bench.max_new_tokens, bench.batch_size)
 
 
-def run_record(name: str, runs: Path) -> dict[str, Any]:
+def run_record(name: str, runs: Path) -> JsonObject:
     """What ``run.json`` holds, for a run's id or a path to its folder or model; empty where there is none."""
     named = Path(name).expanduser()
     for folder in (runs / name, *((named, named.parent) if named.exists() else ())):

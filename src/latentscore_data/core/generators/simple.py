@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any
 
 from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
+from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS, Label
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import Settings
@@ -36,16 +37,16 @@ SEARCHED, STARTED = "search", "model"
 """``dataset:search``: what a search found for a row; ``dataset:model``: the best of the candidates that it started from."""
 
 
-def searched(row: VibeRow, which: str) -> dict[str, Any] | None:
+def searched(row: VibeRow, which: str) -> Payload | None:
     """The candidate that a search found, or the one that it had to beat; None for a row that was not searched."""
-    search: dict[str, Any] | None = getattr(row, "search", None)
-    candidates: list[dict[str, Any] | None] = getattr(row, "config_candidates", None) or []
+    search: JsonObject | None = getattr(row, "search", None)
+    candidates: list[Payload | None] = getattr(row, "config_candidates", None) or []
     return candidates[search["found_index" if which == SEARCHED else "start_index"]] if search else None
 
 
-def first_valid(row: VibeRow) -> dict[str, Any] | None:
+def first_valid(row: VibeRow) -> Payload | None:
     """The first candidate that is there, whatever its score."""
-    candidates: list[dict[str, Any] | None] = getattr(row, "config_candidates", None) or []
+    candidates: list[Payload | None] = getattr(row, "config_candidates", None) or []
     return next((candidate for candidate in candidates if candidate), None)
 
 
@@ -65,7 +66,7 @@ class DatasetGenerator:
             )
         self.fingerprint = digest("dataset", column, *map(digest, held))
 
-    def _held(self, row: VibeRow) -> dict[str, Any] | None:
+    def _held(self, row: VibeRow) -> Payload | None:
         if self._column == FIRST_VALID:
             return first_valid(row)
         return searched(row, self._column) if self._column in (SEARCHED, STARTED) else getattr(row, self._column, None)
@@ -145,7 +146,7 @@ class MostCommonGenerator:
             yield checked(self._payload)
 
 
-def most_common_payload(payloads: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def most_common_payload(payloads: Sequence[Payload]) -> Payload:
     """Each field's most common label (the first in the label order where two are as common), registers in order."""
     config: dict[str, Label] = {}
     for name, spec in FIELDS.items():
@@ -153,14 +154,14 @@ def most_common_payload(payloads: Sequence[dict[str, Any]]) -> dict[str, Any]:
         config[name] = max(spec.labels, key=lambda label, counts=counts: counts[label])
     config["register_max_oct"] = max(int(config["register_min_oct"]), int(config["register_max_oct"]))
 
-    def agreement(payload: dict[str, Any]) -> int:
+    def agreement(payload: Payload) -> int:
         return sum(payload["config"][name] == label for name, label in config.items())
 
     nearest = max(payloads, key=agreement)
     return {**nearest, "thinking": "The most common choice in every field.", "config": config}
 
 
-def checked(payload: dict[str, Any], started: float | None = None) -> Generated:
+def checked(payload: Payload, started: float | None = None) -> Generated:
     """A payload that went through the schema, or why it did not; ``started`` is when making it began."""
     seconds = None if started is None else perf_counter() - started
     try:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from latentscore.embed import Embedder
 from latentscore_data.core.base.errors import MissingError
-from latentscore_data.core.base.payloads import in_labels
+from latentscore_data.core.base.payloads import Payload, in_labels
 from latentscore_data.core.base.rows import ScoredRow, VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -27,7 +27,7 @@ class Generated:
     ``seconds`` is this answer's share of its batch; None where time means nothing (looking into a file).
     """
 
-    payload: dict[str, Any] | None = None
+    payload: Payload | None = None
     failure: str | None = None
     raw_valid: bool | None = None
     seconds: float | None = None

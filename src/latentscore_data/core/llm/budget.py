@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from latentscore_data.core.base.errors import StoppedError
-from latentscore_data.core.base.settings import SpendTracker
+from latentscore_data.core.base.ledger import SpendTracker
 
 
 class Budget:
     """A hard stop in dollars that counts what is in flight.
 
     A call may start only when everything spent, everything in flight at its worst, and this call at its worst fit. With a
-    ``purse`` the other models of a run count as well; what they have in flight is taken as spent, and not waited for.
+    ``spend`` the other models of a run count as well; what they have in flight is taken as spent, and not waited for.
     """
 
     def __init__(self, cap: float | None, spend: SpendTracker | None = None) -> None:

@@ -17,8 +17,10 @@ from typing import Any
 
 import orjson
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.database import connect, is_bad_text, open_database, unusable
 from latentscore_data.core.base.names import json_bytes
+from latentscore_data.core.llm.types import Messages, Sampling
 
 KEY_VERSION = 1
 WHAT = "answer cache"
@@ -46,9 +48,9 @@ _TYPES = (str, str, str, int, int, float | int | None, float | int, str, str, st
 def cache_key(
     model: str,
     api_base: str | None,
-    messages: list[dict[str, Any]],
-    schema: dict[str, Any],
-    sampling: dict[str, Any],
+    messages: Messages,
+    schema: JsonObject,
+    sampling: Sampling,
     sample_idx: int,
 ) -> str:
     """SHA-256 of the canonical JSON of what the model sees, and of nothing else."""

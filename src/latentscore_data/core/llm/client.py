@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.ledger import Ledger, Usage
+from latentscore_data.core.base.ledger import Ledger, SpendTracker, Usage
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
@@ -41,7 +41,7 @@ from latentscore_data.core.llm.retry import NOT_SENT, CallError, classify, retry
 from latentscore_data.core.llm.routes import key_names
 from latentscore_data.core.llm.structured import MODES, BadAnswer, Mode, Shape
 from latentscore_data.core.llm.transport import Completion, Transport
-from latentscore_data.core.llm.types import LLM, Answer, Question, T
+from latentscore_data.core.llm.types import LLM, Answer, Messages, Question, Sampling, T
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,13 @@ def connect(
     per_call: int = 1,
     runs: Path = Path(),
     engine: Engine | None = None,
+    spend: SpendTracker | None = None,
 ) -> LLM:
     """What answers for ``model``: the offline engine, or a client of whatever :mod:`answerers` knows by that name.
 
     With a ``per_call`` above 1, that number of questions that differ only in what the user says share a call. ``runs`` is
-    the folder of the training runs; ``engine`` is what answers for a local model that runs elsewhere.
+    the folder of the training runs; ``engine`` is what answers for a local model that runs elsewhere. ``spend`` is what
+    the run has spent, which counts towards the cap; None for a run of this model alone.
 
     Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
     """
@@ -72,7 +74,15 @@ def connect(
         return BuiltinLLM(model)
     cache = AnswerCache(cache_path) if cache_path is not None else None
     return ModelClient(
-        model, settings, cache=cache, ledger=ledger, stage=stage, per_call=per_call, runs=runs, engine=engine
+        model,
+        settings,
+        cache=cache,
+        ledger=ledger,
+        stage=stage,
+        per_call=per_call,
+        runs=runs,
+        engine=engine,
+        spend=spend,
     )
 
 
@@ -115,6 +125,7 @@ class ModelClient:
         rng: random.Random | None = None,
         runs: Path = Path(),
         engine: Engine | None = None,
+        spend: SpendTracker | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
@@ -132,7 +143,7 @@ class ModelClient:
         self._limiter = AdaptiveLimiter(
             settings.max_concurrency, settings.max_qps, settings.max_tokens_per_minute, wide=engine is not None
         )
-        self._budget = Budget(settings.max_cost, settings.spend)
+        self._budget = Budget(settings.max_cost, spend)
         self._shapes: dict[type[BaseModel], Shape[Any]] = {}
         self._packed: dict[type[BaseModel], Shape[Together]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
@@ -284,11 +295,11 @@ class ModelClient:
 
     # -- calling
 
-    async def _call(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> _Reply:
+    async def _call(self, messages: Messages, sampling: Sampling, shape: Shape[Any]) -> _Reply:
         """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
         transport = self._open()
         tokens_in, audio_in = rough_tokens(messages)
-        tokens_out = sampling.get("max_tokens", 4096)
+        tokens_out = int(sampling.get("max_tokens", 4096))
         worst_tokens = tokens_in + audio_in + tokens_out
         worst = self._price.of(tokens_in, tokens_out, audio_in) if self._price is not None else 0.0
         attempt = 0
@@ -339,16 +350,16 @@ class ModelClient:
             await self._limiter.rest(delay)
 
     async def _complete(
-        self, transport: Transport, messages: list[dict[str, Any]], sent: dict[str, Any], shape: Shape[Any]
+        self, transport: Transport, messages: Messages, sent: Sampling, shape: Shape[Any]
     ) -> Completion:
         if self._mode != "schema":
             head = messages[0]
             messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
         return await transport.complete(messages, sent, shape.response_formats[self._mode])
 
-    def _asks_differently(self, call_error: CallError, mode: Mode, sent: dict[str, Any]) -> bool:
+    def _asks_differently(self, call_error: CallError, mode: Mode, sent: Sampling) -> bool:
         """Leave out what the server refused. False when it refused nothing that can be left out."""
-        if call_error.refused in sent:
+        if call_error.refused is not None and call_error.refused in sent:
             self._parameters.refuse(call_error.refused)
             return True
         return call_error.unstructured and self._step_down(mode)
@@ -485,7 +496,7 @@ def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
     )
 
 
-def asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> list[dict[str, Any]]:
+def asked_again(messages: Messages, text: str, bad: BadAnswer) -> Messages:
     """The question with the answer that could not be used and what was wrong with it."""
     if bad.reason == "truncated":
         wish = "It was cut off because it was too long. Answer again, complete and much shorter."
@@ -499,7 +510,7 @@ def asked_again(messages: list[dict[str, Any]], text: str, bad: BadAnswer) -> li
     return [*messages, *said, {"role": "user", "content": wish}]
 
 
-def rough_tokens(messages: list[dict[str, Any]]) -> tuple[int, int]:
+def rough_tokens(messages: Messages) -> tuple[int, int]:
     """An upper guess of (text tokens, tokens of sound) without a tokenizer: of ASCII three characters a token, of anything
     else a token a byte; of sound 32 tokens a second of what the judge sends, 2000 at least.
     """

@@ -9,9 +9,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.base.proxies import proxy_for
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, Route, load_litellm
+from latentscore_data.core.llm.types import Messages, Sampling
 
 _HOSTED = {
     "openai": ("https://api.openai.com/v1", ("OPENAI_BASE_URL", "OPENAI_API_BASE"), ("OPENAI_API_KEY",)),
@@ -41,11 +43,9 @@ class Endpoint:
             model, litellm.types.utils.LlmProviders(provider)
         )
         self._given = {"custom_llm_provider": provider, "api_base": base}
-        self._mapped: dict[Any, tuple[Any, dict[str, Any]]] = {}
+        self._mapped: dict[Any, tuple[Any, JsonObject]] = {}
 
-    def body(
-        self, messages: list[dict[str, Any]], sampling: dict[str, Any], response_format: dict[str, Any] | None
-    ) -> bytes:
+    def body(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> bytes:
         """The request as JSON. Raises LiteLLM's ``UnsupportedParamsError`` for what the model does not take."""
         made = self._config.transform_request(
             model=self._model,
@@ -58,7 +58,7 @@ class Endpoint:
         made.pop("stream", None)
         return json_bytes(made)
 
-    def _parameters(self, sampling: dict[str, Any], response_format: dict[str, Any] | None) -> dict[str, Any]:
+    def _parameters(self, sampling: Sampling, response_format: JsonObject | None) -> JsonObject:
         """The parameters under the names that the provider takes, worked out once for all seeds."""
         key = (id(response_format), *((name, value if name != "seed" else None) for name, value in sampling.items()))
         if key not in self._mapped:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import orjson
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
@@ -110,7 +111,7 @@ def _get(url: str) -> Any:
 
 def _prices(answer: Any) -> dict[str, dict[str, float]]:
     """US dollars per token by model; models without a fixed price (-1) or with a strange entry are left out."""
-    entries = cast("dict[str, Any]", answer).get("data") if isinstance(answer, dict) else None
+    entries = cast(JsonObject, answer).get("data") if isinstance(answer, dict) else None
     found: dict[str, dict[str, float]] = {}
     for entry in cast("list[Any]", entries) if isinstance(entries, list) else []:
         pricing = entry.get("pricing") if isinstance(entry, dict) else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.types import Question
 
@@ -82,7 +83,7 @@ class Keyed(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     key: str
-    answer: dict[str, Any]
+    answer: JsonObject
 
 
 class Together(BaseModel):
@@ -94,7 +95,7 @@ class Together(BaseModel):
 
 
 @cache
-def packed_schema(answer_type: type[BaseModel]) -> dict[str, Any]:
+def packed_schema(answer_type: type[BaseModel]) -> JsonObject:
     """The JSON schema that a pack is asked with: the single answer's schema inside, with its definitions lifted up."""
     single = answer_type.model_json_schema()
     definitions = single.pop("$defs", {})

@@ -6,6 +6,7 @@ import logging
 from typing import Any, Protocol
 
 from latentscore_data.core.llm.routes import Route, load_litellm
+from latentscore_data.core.llm.types import Sampling
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +14,7 @@ log = logging.getLogger(__name__)
 class Taking(Protocol):
     """The sampling parameters that one model takes."""
 
-    def taken(self, sampling: dict[str, Any]) -> dict[str, Any]:
+    def taken(self, sampling: Sampling) -> Sampling:
         """The parameters to send."""
         ...
 
@@ -24,7 +25,7 @@ class Taking(Protocol):
 class TakesAll:
     """A model that is loaded here takes every parameter."""
 
-    def taken(self, sampling: dict[str, Any]) -> dict[str, Any]:
+    def taken(self, sampling: Sampling) -> Sampling:
         return sampling
 
     def refuse(self, name: str) -> None:
@@ -46,9 +47,9 @@ class Parameters:
         self._refused: set[str] = set()
         self._said: set[str] = set()
 
-    def taken(self, sampling: dict[str, Any]) -> dict[str, Any]:
+    def taken(self, sampling: Sampling) -> Sampling:
         """The parameters to send. ``max_tokens`` is always among them, under the name that the server knows."""
-        sent: dict[str, Any] = {}
+        sent: Sampling = {}
         for name, value in sampling.items():
             if name == "max_tokens":
                 sent["max_completion_tokens" if name in self._refused else name] = value

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
@@ -55,7 +55,7 @@ class Plan:
             f"{basis}; {self.basis}", 0, self.batch, self.price,
         )  # fmt: skip
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
 
@@ -146,14 +146,26 @@ def expected_vibes(settings: Settings, workspace: Workspace, *, new_texts: bool)
     return rows, f"at most {rows:,} vibes, before what is alike is dropped ({basis})"
 
 
-def added_up(plans: Sequence[Plan]) -> dict[str, Any]:
-    """Calls and money of several plans as one; the cost is None where one of them is unknown."""
-    costs = [plan.cost_usd for plan in plans]
-    return {
-        "cost_usd": None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None),
-        "calls": sum(plan.calls for plan in plans),
-        "basis": "; ".join(plan.basis for plan in plans),
-    }
+def added_up(plans: Sequence[Plan]) -> Plan:
+    """Calls and money of several plans as one of the first's model and rows; the cost is None where one is unknown."""
+    if not plans:
+        return Plan("")
+    return replace(
+        plans[0],
+        calls=sum(plan.calls for plan in plans),
+        cached=sum(plan.cached for plan in plans),
+        tokens_in=sum(plan.tokens_in for plan in plans),
+        tokens_out=sum(plan.tokens_out for plan in plans),
+        cost_usd=_sum([plan.cost_usd for plan in plans]),
+        worst_usd=_sum([plan.worst_usd for plan in plans]),
+        basis="; ".join(plan.basis for plan in plans),
+        in_batches=sum(plan.in_batches for plan in plans),
+    )
+
+
+def _sum(costs: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 class _Counter:

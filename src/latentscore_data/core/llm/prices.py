@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.settings import LLMSettings
@@ -188,7 +189,7 @@ def _listed(model: str, settings: LLMSettings, batch: bool) -> Price | None:
     return _at_batch_share(price) if price is not None and batch else price
 
 
-def _of_entry(entry: dict[str, Any] | None, litellm: Any, *, batch: bool = False) -> Price | None:
+def _of_entry(entry: JsonObject | None, litellm: Any, *, batch: bool = False) -> Price | None:
     """The price in one entry of LiteLLM's table."""
     if entry is None or entry.get("input_cost_per_token") is None or entry.get("output_cost_per_token") is None:
         return None
@@ -228,9 +229,9 @@ def _at_batch_share(price: Price) -> Price:
     )
 
 
-def _mapped(litellm: Any, model: str) -> dict[str, Any] | None:
+def _mapped(litellm: Any, model: str) -> JsonObject | None:
     # The table is read directly: litellm's own look-up asks servers about some models.
-    table: dict[str, Any] = litellm.model_cost
+    table: JsonObject = litellm.model_cost
     if model in table:
         return table[model]
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.llm.server_errors import CallFailed, Refusal
 
 _SAID = ("text", "output_text", "output_json", "json")
@@ -83,7 +84,7 @@ def read_message(message: Any) -> Message:
     )
 
 
-def flatten_message(message: dict[str, Any]) -> None:
+def flatten_message(message: JsonObject) -> None:
     """Make a raw message one that LiteLLM reads: its content a text, and what was thought a text among the reasoning."""
     message["role"] = "assistant"
     said, thoughts = _parts(message.get("content"))

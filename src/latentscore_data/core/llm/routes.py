@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.proxies import call_directly
@@ -61,7 +62,7 @@ def _read_all_messages() -> None:
 
     read = convert_dict_to_response.extract_reasoning_content
 
-    def read_flat(message: dict[str, Any]) -> Any:
+    def read_flat(message: JsonObject) -> Any:
         flatten_message(message)
         return read(message)
 

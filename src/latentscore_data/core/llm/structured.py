@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from latentscore.json_search import Found, inside, search
+from latentscore.json_search import Found, JsonObject, inside, search
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -51,15 +51,15 @@ class Shape(Generic[T]):
 
     answer_type: type[T]
     hosted: bool = True
-    given_schema: dict[str, Any] | None = None
+    given_schema: JsonObject | None = None
     """The schema where it is not the type's own."""
 
     @cached_property
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> JsonObject:
         return self.given_schema or self.answer_type.model_json_schema()
 
     @cached_property
-    def response_formats(self) -> dict[Mode, dict[str, Any] | None]:
+    def response_formats(self) -> dict[Mode, JsonObject | None]:
         sent = _without(self.schema, _LENGTHS) if self.hosted else self.schema
         named = {"name": self.answer_type.__name__, "schema": sent, "strict": True}
         return {
@@ -119,7 +119,7 @@ class Shape(Generic[T]):
                 fault = fault or error
         raise _Miss(fault or whole, tried or not _is_malformed(whole))
 
-    def _alike(self, found: Iterable[Found]) -> Iterator[dict[str, Any]]:
+    def _alike(self, found: Iterable[Found]) -> Iterator[JsonObject]:
         """The objects, and those inside of them, that have a field of the type: one whose fields all have defaults would be
         found in any object."""
         for one in found:
@@ -133,7 +133,7 @@ class Shape(Generic[T]):
         return {*fields, *(field.alias for field in fields.values() if field.alias)}
 
 
-def _dumped(value: dict[str, Any]) -> bytes:
+def _dumped(value: JsonObject) -> bytes:
     # Half a surrogate pair is legal in a JSON escape and in no file or database.
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
@@ -148,7 +148,7 @@ def _without(schema: Any, names: tuple[str, ...]) -> Any:
         return [_without(item, names) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept: dict[str, Any] = {}
+    kept: JsonObject = {}
     for key, value in schema.items():
         if key in ("properties", "$defs"):
             # The keys below are names of fields, not words of the schema.

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from pydantic import SecretStr
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.llm.endpoints import Endpoint, endpoint_of
 from latentscore_data.core.llm.http_session import HTTPSession
 from latentscore_data.core.llm.replies import Message, read_completion, read_message
 from latentscore_data.core.llm.routes import Route, load_litellm
-
-Messages = list[dict[str, Any]]
+from latentscore_data.core.llm.types import Messages, Sampling
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ class Transport(Protocol):
         """How long one call may take; None where nothing can hang."""
         ...
 
-    async def complete(
-        self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
-    ) -> Completion:
+    async def complete(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> Completion:
         """One chat completion. Raises what :func:`~latentscore_data.core.llm.retry.classify` sorts."""
         ...
 
@@ -80,9 +78,7 @@ class OpenAITransport:
         self._marks_prompt = marks_prompt
         self._session = HTTPSession(endpoint.url, endpoint.headers, connections)
 
-    async def complete(
-        self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
-    ) -> Completion:
+    async def complete(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> Completion:
         if self._marks_prompt:
             messages = [{**messages[0], "cache_control": {"type": "ephemeral"}}, *messages[1:]]
         answer = await self._session.post(self._endpoint.body(messages, sampling, response_format))
@@ -102,7 +98,7 @@ class LiteLLMTransport:
         self.secret = route.api_key
         self._model = route.model
         self.timeout_seconds = timeout_seconds
-        self._extra: dict[str, Any] = {}
+        self._extra: JsonObject = {}
         if route.api_base is not None:
             self._extra["api_base"] = route.api_base
         if route.api_key is not None:
@@ -110,9 +106,7 @@ class LiteLLMTransport:
         if marks_prompt:
             self._extra["cache_control_injection_points"] = [{"location": "message", "role": "system"}]
 
-    async def complete(
-        self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
-    ) -> Completion:
+    async def complete(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> Completion:
         shape = {} if response_format is None else {"response_format": response_format}
         response = await load_litellm().acompletion(
             model=self._model,

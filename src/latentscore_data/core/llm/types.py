@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.ledger import Usage
 
 T = TypeVar("T", bound=BaseModel)
+
+Messages = list[JsonObject]
+"""A conversation as OpenAI's protocol spells it: one object with ``role`` and ``content`` for each message."""
+
+Sampling = dict[str, float]
+"""Sampling parameters by name (temperature, top_p, max_tokens, seed)."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class Question:
     """
 
     system: str
-    user: str | list[dict[str, Any]]
+    user: str | list[JsonObject]
     temperature: float | None = None
     max_tokens: int | None = None
     top_p: float | None = None
@@ -28,11 +35,11 @@ class Question:
     sample_idx: int = 0
 
     @property
-    def messages(self) -> list[dict[str, Any]]:
+    def messages(self) -> Messages:
         return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
 
     @property
-    def sampling(self) -> dict[str, Any]:
+    def sampling(self) -> Sampling:
         """The sampling parameters that are set."""
         given = {
             "temperature": self.temperature,

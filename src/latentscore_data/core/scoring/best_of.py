@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import replace_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, replace_rows, typed_row
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_files import RowFiles
-from latentscore_data.core.base.row_index import FROM_ELSEWHERE, Line
+from latentscore_data.core.base.row_index import FROM_ELSEWHERE
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, spread, text_of
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
@@ -101,7 +103,7 @@ class Improver(Protocol):
         """The row with what was found; ``choice`` is made among its own candidates."""
         ...
 
-    def settle(self, files: Sequence[Path]) -> dict[str, Any]:
+    def settle(self, files: Sequence[Path]) -> JsonObject:
         """Decide over all rows of the run whether what was found stands; return what to report."""
         ...
 
@@ -136,6 +138,7 @@ def run_scoring(
     make_renderer: MakeRenderer = LocalRenderer,
     make_improver: MakeImprover | None = None,
     files: RowFiles | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
@@ -152,8 +155,7 @@ def run_scoring(
     _require_inputs(inputs, workspace)
     with ScoreCache(workspace.score_cache) as cache:
         if scorers is None:
-            needs = ScorerDeps(settings.scoring, settings.llm, cache, trusted, workspace.llm_cache, workspace.ledger)
-            scorers = make_scorers(needs)
+            scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
         with ExitStack() as open_until_done:
             service = open_until_done.enter_context(
                 ScoringService(scorers, settings.scoring, cache, make_renderer=make_renderer)
@@ -197,7 +199,7 @@ def _require_inputs(inputs: Mapping[Split, SplitInputs], workspace: Workspace) -
         raise MissingError("there are no candidates to score", "run: lsdata configs")
 
 
-def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> dict[str, Any]:
+def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> JsonObject:
     """What the improver decided over all rows; it may have written the files again."""
     report = improver.settle(paths)
     for path in paths:
@@ -208,13 +210,13 @@ def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> dict
 def _count_work(total: Summary, service: ScoringService) -> None:
     """What was rendered, scored and asked for, in the summary."""
     total.count(total_usage(service.scorers))
-    heard = max(service.counts.scored.values(), default=0)
+    scored = max(service.counts.scored.values(), default=0)
     total.details |= service.counts.to_dict()
     # What models were asked for, where a scorer counts it.
     total.details["model_work"] = {
         scorer.name: dict(counts) for scorer in service.scorers if (counts := getattr(scorer, "counts", None))
     }
-    total.details["candidates_per_second"] = round(heard / max(total.seconds, 1e-9), 2)
+    total.details["candidates_per_second"] = round(scored / max(total.seconds, 1e-9), 2)
 
 
 def scoring_job(
@@ -243,10 +245,10 @@ def scoring_job(
 
     async def work(row: ConfigRow) -> Line:
         if not any(row.config_candidates):
-            raise RowFailure("answer", "there is no candidate to hear")
+            raise RowFailure("answer", "there is no candidate to score")
         futures = submit_all(service, row.vibe_original, row.config_candidates)
-        heard = iter(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures if future is not None)))
-        choice = Choice([None if future is None else next(heard) for future in futures], names[0])
+        scored = iter(await asyncio.gather(*(asyncio.wrap_future(future) for future in futures if future is not None)))
+        choice = Choice([None if future is None else next(scored) for future in futures], names[0])
         if choice.best_index is None:
             raise _nothing_scored(choice)
         if improver is None:
@@ -308,7 +310,7 @@ def _scored_line(row: ConfigRow, choice: Choice, best: int, service: ScoringServ
     return line
 
 
-def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> dict[str, Any]:
+def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> JsonObject:
     """What each scorer said of a candidate, as a row keeps it in ``scores_external``."""
     return {
         scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
@@ -319,7 +321,7 @@ def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> dict[str, Any
 
 def _scores_by_others(
     row: ConfigRow, choice: Choice, service: ScoringService
-) -> tuple[dict[str, list[float | None]], dict[str, Any]]:
+) -> tuple[dict[str, list[float | None]], JsonObject]:
     """What other scorers said of the candidates of a row from elsewhere, and of its winner where that is the same."""
     if not isinstance(row, ScoredRow):
         return {}, {}

@@ -123,8 +123,8 @@ class ClapScorer:
         self, vibes: Sequence[str], audios: Sequence[Audio], configs: Sequence[Mapping[str, Any]] = ()
     ) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
-        for vibe, heard in zip(vibes, self.embed(audios), strict=True):
-            outcomes += [heard] if isinstance(heard, Unscored) else self.compare([vibe], heard[None, :])
+        for vibe, sound in zip(vibes, self.embed(audios), strict=True):
+            outcomes += [sound] if isinstance(sound, Unscored) else self.compare([vibe], sound[None, :])
         return outcomes
 
     def embed(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore import Audio
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import digest
@@ -134,7 +135,7 @@ def make_caller(source: str, function: str, folder: str) -> Callable[..., Any]:
 
     parameters = parameters_of(fn)
 
-    def call(vibe: str | None, config: dict[str, Any], samples: Any, sample_rate: int) -> Any:
+    def call(vibe: str | None, config: JsonObject, samples: Any, sample_rate: int) -> Any:
         if vibe is None:  # asked only whether it has loaded, and how it is called
             return parameters
         given = {"vibe": vibe, "config": config, "audio": Audio(samples, sample_rate)}

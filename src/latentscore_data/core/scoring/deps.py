@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from latentscore_data.core.base.settings import LLMSettings, ScoringSettings
+from latentscore_data.core.base.ledger import SpendTracker
+from latentscore_data.core.base.settings import LLMSettings, ScoringSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.types import Scorer
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,21 @@ class ScorerDeps:
     llm_cache: Path | None = None
     ledger: Path | None = None
     """Where the judge keeps its answers and what they cost."""
+    spend: SpendTracker = field(default_factory=SpendTracker)
+    """What the run has spent, which counts towards its cap."""
+
+    @classmethod
+    def of_run(
+        cls,
+        settings: Settings,
+        workspace: Workspace,
+        cache: ScoreCache,
+        trusted: frozenset[str] = frozenset(),
+        spend: SpendTracker | None = None,
+    ) -> ScorerDeps:
+        """What the scorers of a run use, with the answer cache and the ledger of its workspace."""
+        kept = workspace.llm_cache, workspace.ledger
+        return cls(settings.scoring, settings.llm, cache, trusted, *kept, spend or SpendTracker())
 
 
 class ScorerKind:

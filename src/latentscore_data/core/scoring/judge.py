@@ -116,7 +116,9 @@ class JudgeScorer:
     def _connect(self) -> LLM:
         needs = self._needs
         ledger = Ledger(needs.ledger) if needs.ledger is not None else None
-        llm = connect(self.model, needs.llm, cache_path=needs.llm_cache, ledger=ledger, stage="judge")
+        llm = connect(
+            self.model, needs.llm, cache_path=needs.llm_cache, ledger=ledger, stage="judge", spend=needs.spend
+        )
         self.usage = llm.usage
         return llm
 

@@ -26,7 +26,9 @@ from latentscore.config import (
     MusicConfigPromptPayload,
     Palette,
 )
+from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS
+from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.settings import GrpoSettings
 
 FENCED = 0.6
@@ -58,7 +60,7 @@ class Parsed(NamedTuple):
     """An answer read as far as it can be: ``data`` is its JSON object, or None."""
 
     format: float
-    data: dict[str, Any] | None
+    data: Payload | None
 
 
 def read_answer(text: str) -> Parsed:
@@ -89,7 +91,7 @@ def _inside_fence(text: str) -> str:
     return inside.strip() if not language or (language.isascii() and language.isalpha()) else ""
 
 
-def _load(text: str) -> tuple[dict[str, Any] | None, int]:
+def _load(text: str) -> tuple[Payload | None, int]:
     """(the object, 0), or (None, the position at which it stopped being one)."""
     if not text.startswith("{"):
         return None, 0
@@ -111,7 +113,7 @@ def schema_part(data: Mapping[str, Any] | None) -> float:
     if data is None:
         return 0.0
     raw_config, raw_palettes = data.get("config"), data.get("palettes")
-    config: dict[str, Any] = raw_config if isinstance(raw_config, dict) else {}
+    config: JsonObject = raw_config if isinstance(raw_config, dict) else {}
     palettes: list[Any] = raw_palettes if isinstance(raw_palettes, list) else []
     valid = sum(name in config and _is_label(config[name], spec.labels) for name, spec in FIELDS.items())
     low, high = config.get("register_min_oct"), config.get("register_max_oct")
@@ -136,7 +138,7 @@ def _is_palette(value: Any) -> bool:
     return True
 
 
-def playable(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def playable(data: Mapping[str, Any] | None) -> Payload | None:
     """The config of an answer when it is valid as a whole; the rest of the answer does not matter for its sound."""
     config = (data or {}).get("config")
     if not isinstance(config, dict):
@@ -145,7 +147,7 @@ def playable(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
         MusicConfigPrompt.model_validate(config)
     except ValidationError:
         return None
-    return cast("dict[str, Any]", config)
+    return cast(JsonObject, config)
 
 
 def audio_part(score: float | None, low: float, high: float) -> float:
@@ -271,7 +273,7 @@ class RewardBook:
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
         parsed = [_parsed(answer) for _, answer in pairs]
-        heard = self._hear([(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)])
+        heard = self._audio_scores([(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)])
         titles = [title_of(p.data) for p in parsed]
         compared = [(title, vibe) for title, (vibe, _) in zip(titles, pairs, strict=True) if title]
         likeness = iter(self.similarity(compared) if compared else [])
@@ -288,7 +290,7 @@ class RewardBook:
             )
         return scored
 
-    def _hear(self, pairs: Sequence[tuple[str, dict[str, Any] | None]]) -> list[float | None]:
+    def _audio_scores(self, pairs: Sequence[tuple[str, Payload | None]]) -> list[float | None]:
         sounds = [(vibe, config) for vibe, config in pairs if config is not None]
         scores = iter(self.ear(sounds) if self.ear is not None and sounds else [])
         return [next(scores, None) if config is not None else None for _, config in pairs]

@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 
 from latentscore import RENDERER_VERSION, Audio
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
@@ -51,7 +52,7 @@ class ScoredRender:
     """What came of one (vibe, payload): for each scorer, in order, a score or the reason why there is none.
 
     ``render_seconds`` is None where nothing had to be rendered; ``score_seconds`` is this pair's share of its batch.
-    ``failure`` says why there was nothing to hear. ``audio`` is there when it was asked for and the config could be played;
+    ``failure`` says why there is no sound. ``audio`` is there when it was asked for and the config could be played;
     a studio elsewhere sends a ``clip`` instead.
     """
 
@@ -89,7 +90,7 @@ class Counts:
     unscored: Counter[str] = field(default_factory=lambda: Counter())
     """Reasons, counted once for each pair and scorer."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "renders": self.renders,
             "render_seconds": round(self.render_seconds, 3),
@@ -436,7 +437,7 @@ class ScoringService:
                 self.counts.penalised[name] += outcome.parts["penalty"] > 0
 
     def _refuse(self, pair: _Pair, failure: Unscored) -> None:
-        """Nothing to hear: no scorer has a score."""
+        """There is no sound: no scorer has a score."""
         pair.outcomes = {scorer.name: failure for scorer in self.scorers}
         self._finish(pair, failure)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.seeds import rng_for
 
 FEW_DOCUMENTS = 8
@@ -53,7 +54,7 @@ class Run:
     guide: str | None = None
     rows: int = 0
     scorers: list[Paired] = field(default_factory=lambda: [])
-    curve: list[dict[str, Any]] = field(default_factory=lambda: [])
+    curve: list[JsonObject] = field(default_factory=lambda: [])
     """Mean score of the best so far by each scorer, after so many renders: ``{"renders": n, "scores": {name: mean}}``."""
     start_kept: float | None = None
     found_kept: float | None = None
@@ -65,7 +66,7 @@ class Run:
         """True when there is no judge, or when it finds what was found better."""
         return self.judge is None or any(one.scorer == self.judge and one.better for one in self.scorers)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "guide": self.guide,
             "judge": self.judge,
@@ -81,7 +82,7 @@ class Run:
         }
 
 
-def run_of(searched: Sequence[tuple[str, dict[str, Any]]], judge: str | None) -> Run:
+def run_of(searched: Sequence[tuple[str, JsonObject]], judge: str | None) -> Run:
     """The run of these rows: (source document, the row's ``search`` column)."""
     if not searched:
         return Run(judge)
@@ -100,12 +101,12 @@ def run_of(searched: Sequence[tuple[str, dict[str, Any]]], judge: str | None) ->
     )
 
 
-def _scores(column: dict[str, Any], which: str) -> dict[str, float]:
+def _scores(column: JsonObject, which: str) -> dict[str, float]:
     external = column["external"].get(str(column[which])) or {}
     return {name: details["final_score"] for name, details in external.items()}
 
 
-def _paired(name: str, documents: Sequence[str], columns: Sequence[dict[str, Any]]) -> Paired | None:
+def _paired(name: str, documents: Sequence[str], columns: Sequence[JsonObject]) -> Paired | None:
     pairs = [
         (document, start[name], found[name])
         for document, column in zip(documents, columns, strict=True)
@@ -137,10 +138,10 @@ def interval(differences: Any, documents: Sequence[str]) -> tuple[float | None, 
     return float(low), float(high)
 
 
-def _curve(columns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _curve(columns: Sequence[JsonObject]) -> list[JsonObject]:
     """Means over the rows at each number of renders that some row reports; a row counts with its best so far."""
     spent = sorted({step["renders"] for column in columns for step in column["curve"]})
-    points: list[dict[str, Any]] = []
+    points: list[JsonObject] = []
     for renders in spent:
         reached = [
             [step["scores"] for step in column["curve"] if step["renders"] <= renders][-1:] for column in columns
@@ -158,13 +159,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def summary_lines(run: dict[str, Any] | None) -> list[str]:
+def summary_lines(run: JsonObject | None) -> list[str]:
     """The run for a terminal, one sentence a line; nothing for a run without a search."""
     if not run or not run["rows"]:
         return []
     lines = [f"search: {run['rows']} rows, guided by {run['guide']}"]
     lines += [f"search: {one['in_words']}" for one in run["scorers"]]
-    curve: list[dict[str, Any]] = run["curve"]
+    curve: list[JsonObject] = run["curve"]
     for point in curve[:: max(1, -(-len(curve) // SHOWN_POINTS))]:
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in point["scores"].items() if mean is not None)
         lines.append(f"search: best after {point['renders']} renders: {means}")

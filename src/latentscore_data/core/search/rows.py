@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore.json_search import JsonObject
+from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows
 from latentscore_data.core.base.names import model_text
-from latentscore_data.core.base.row_index import Line
 from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings
@@ -55,9 +55,9 @@ def improver_for(settings: Settings, workspace: Workspace | None = None) -> Make
     return partial(_open_improver, settings, known)
 
 
-def _known_configs(candidates: Path, limit: int | None) -> list[dict[str, Any]]:
+def _known_configs(candidates: Path, limit: int | None) -> list[JsonObject]:
     """The configs of the first valid candidate of up to ``KNOWN`` rows: they are rendered in any case."""
-    found: list[dict[str, Any]] = []
+    found: list[JsonObject] = []
     for _, line in islice(read_lines(candidates, "drop"), limit) if candidates.exists() else ():
         found += [one["config"] for one in line.get("config_candidates") or () if is_playable(one)][:1]
         if len(found) == KNOWN:
@@ -116,7 +116,7 @@ class RowSearch:
         assert start is not None
         scores = Choice(all_renders, choice.scorer).scores(choice.scorer)
         best = found.best()
-        # A guide that hears no difference, or likes the start better, changes nothing.
+        # A guide without a difference, or with a higher score for the start, changes nothing.
         best = start if best is None or (scores[place[best]] or 0.0) <= (scores[start] or 0.0) else place[best]
         update = {"config_candidates": candidates, "validation_scores": validate_candidates(candidates)}
         columns = {
@@ -149,8 +149,8 @@ class RowSearch:
         best: int,
         renders: Sequence[ScoredRender | None],
         candidates: Sequence[Mapping[str, Any] | None],
-    ) -> dict[str, Any]:
-        def external(at: int) -> dict[str, Any]:
+    ) -> JsonObject:
+        def external(at: int) -> JsonObject:
             render = renders[at]
             return {} if render is None else details_of(render, self.everyone.scorers)
 
@@ -174,14 +174,14 @@ class RowSearch:
             "external": {str(at): external(at) for at in sorted({start, best})},
         }
 
-    def settle(self, files: Sequence[Path]) -> dict[str, Any]:
+    def settle(self, files: Sequence[Path]) -> JsonObject:
         """Let the judge decide over all rows of the run; where it does not agree, the starts stay."""
         run = run_of(self._searched(files), self.settings.judge)
         for path in files:
             _replace_where(path, partial(_decided, run=run))
         return {**run.to_dict(), "renders": self.searcher.service.counts.renders}
 
-    def _searched(self, files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    def _searched(self, files: Sequence[Path]) -> list[tuple[str, JsonObject]]:
         """(source document, search column) of each row that was searched with this judge."""
         lines = (line for path in files if path.exists() for _, line in read_lines(path, "drop"))
         return [

@@ -114,8 +114,8 @@ class VibeSearch:
         vectors = [self._vector(payload) for payload in payloads]
         known = [at for at, vector in enumerate(vectors) if vector is not None]
         if known:
-            heard = np.stack([cast("Vectors", vectors[at]) for at in known]).astype(float)
-            self._surrogate = self._surrogate.with_more(codes[known], heard)
+            measured = np.stack([cast("Vectors", vectors[at]) for at in known]).astype(float)
+            self._surrogate = self._surrogate.with_more(codes[known], measured)
 
     def _next(self) -> tuple[Codes, list[Payload], Origin]:
         if self._model:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
 from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.plan import Plan
 
 STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 """The stages in order. Each is the object ``STAGE`` of the module of its name in this package, which is imported when it is
@@ -21,17 +23,28 @@ BY_HAND = ("improve",)
 """Stages that are started by their own command alone: run-all does not know them, doctor does."""
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What belongs to one run and is no setting: whether money may be spent without asking, and what was spent so far.
+
+    The stages of a chain share one, so that ``llm.max_cost`` is one cap for all of them.
+    """
+
+    yes: bool = False
+    spend: SpendTracker = field(default_factory=SpendTracker)
+
+
 class Run(Protocol):
-    def __call__(self, settings: Settings, *, yes: bool) -> Summary: ...
+    def __call__(self, settings: Settings, context: RunContext) -> Summary: ...
 
 
 class Estimate(Protocol):
-    def __call__(self, settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]: ...
+    def __call__(self, settings: Settings, workspace: Workspace, behind: str = "") -> Plan | None: ...
 
 
-def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
-    """The estimate of a stage that asks nobody who is paid."""
-    return {}
+def costs_nothing(settings: Settings, workspace: Workspace, behind: str = "") -> Plan | None:
+    """The estimate of a stage that calls no model."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Stage:
 
     ``files`` returns what it reads and what decides its result, and works before any input exists. ``preflight`` returns the
     keys, extras, weights and values that are missing or wrong, without network or cost. ``run`` does the whole stage under the
-    lock that the caller holds. ``estimate`` returns calls and cost; ``behind`` names the first stage that runs before it (empty
+    lock that the caller holds. ``estimate`` returns calls and cost, None for a stage that calls no model; ``behind`` names the first stage that runs before it (empty
     for none), whose rows are then not those that are there now. ``finished_mark`` is the file that says, in the folder of a run
     that was started by hand, that the run is finished.
     """

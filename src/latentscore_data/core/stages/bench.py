@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from latentscore import RENDERER_VERSION, schema_hash
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
-from latentscore_data.core.base.rows import VibeRow, model_candidates
+from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -20,7 +21,7 @@ from latentscore_data.core.bench.human import evaluate, write_pack
 from latentscore_data.core.bench.prepare import Compared, missing, rows_file, sources_decide
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
-from latentscore_data.core.bench.summary import summarise
+from latentscore_data.core.bench.summary import RunFacts, summarise
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
@@ -32,10 +33,9 @@ from latentscore_data.core.scoring.best_of import scorer_versions
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import (
-    check_remote_jobs,
-    check_spending,
+    RunPlan,
     confirm_remote_jobs,
     confirm_spending,
 )
@@ -51,6 +51,7 @@ def run_bench(
     overwrite: bool = False,
     executor: Executor | None = None,
     of_the_chain: bool = True,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Ask every source, score every answer, count, and write the page. The lock is held by the caller.
 
@@ -58,7 +59,7 @@ def run_bench(
     models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
     name of its own.
     """
-    workspace = Workspace(settings.paths.root)
+    workspace, spend = Workspace(settings.paths.root), spend or SpendTracker()
     compared = prepare.compared(settings.bench, workspace)
     rows, sources = compared.rows, compared.sources
     baseline = prepare.baseline_label(settings.bench, sources)
@@ -66,41 +67,48 @@ def run_bench(
     executor = executor or make_executor("here", settings, say)
     # What cannot run there is said before a key is missed or money is asked for.
     there = remote_estimates(settings, compared, executor) if executor.remote else []
-    with BatchRun("bench", settings.llm, workspace.llm_cache, workspace.ledger, hosted_models(sources)) as batches:
+    kept = workspace.llm_cache, workspace.ledger
+    with BatchRun("bench", settings.llm, *kept, hosted_models(sources), spend=spend) as batches:
         batches.collect()
         for plan in plans(settings, workspace, compared):
             confirm_spending(plan, settings.llm, yes)
-        make_renderer = agreed_renderer(settings, executor, there, yes=yes)
-        with prepare.open_scoring(settings, workspace, trusted, make_renderer) as (service, cache):
+        make_renderer = agreed_renderer(settings, executor, there, yes=yes, spend=spend)
+        with prepare.open_scoring(settings, workspace, trusted, make_renderer, spend) as (service, cache):
             needs = prepare.generator_deps(
-                settings, workspace, rows, cache, executor=executor, ask_through=batches.connect
+                settings, workspace, rows, cache, executor=executor, ask_through=batches.connect, spend=spend
             )
-            judges = ", ".join(prepare.scorer_names(service))
-            say(f"bench: {len(rows)} rows x {len(sources)} sources, judged by {judges}")
-            again: dict[str, Any] = {"retry_failed": retry_failed, "overwrite": overwrite}
+            scorers = ", ".join(prepare.scorer_names(service))
+            say(f"bench: {len(rows)} rows x {len(sources)} sources, scored by {scorers}")
+            again: JsonObject = {"retry_failed": retry_failed, "overwrite": overwrite}
             generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
             if batches.pending:
                 return batches.bill(answers_so_far(asked))
             made_by = {generator.label: generator.fingerprint for generator in generators}
             samples = run.load_answers(files, rows, made_by, settings.bench.seed)
             floor = prepare.floor_source(service, baseline)
-            sounds: dict[str, Any] = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
-            heard = run.score_answers(
+            sounds: JsonObject = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
+            scored = run.score_answers(
                 samples, service, files, **sounds, max_in_flight=service.at_once, progress=progress(), **again
             )
             results = run.results_in_order(files, samples, service, **sounds)
             facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
-            heard.count(total_usage(service.scorers))
-            batches.bill(heard)
-    table = summarise(results, facts)
-    replace_json(files.summary, table)
-    render_report(table, results, files.audio, files.report)
-    summary = summarize_run(asked, heard, table, files)
+            scored.count(total_usage(service.scorers))
+            batches.bill(scored)
+    table = _write_table(results, facts, files)
+    summary = summarize_run(asked, scored, table, files)
     if human_pack:
         pack = write_pack(results, files.folder, settings.bench.human_pairs, settings.bench.seed)
         summary.outputs.append(str(pack))
     _write_manifests(settings, workspace, files, summary, of_the_chain=of_the_chain)
     return summary
+
+
+def _write_table(results: Sequence[BenchRow], facts: RunFacts, files: RunFiles) -> JsonObject:
+    """The table of the run, written as ``summary.json`` and as the page."""
+    table = summarise(results, facts)
+    replace_json(files.summary, table)
+    render_report(table, results, files.audio, files.report)
+    return table
 
 
 def _write_manifests(
@@ -114,12 +122,12 @@ def _write_manifests(
 
 
 def agreed_renderer(
-    settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], *, yes: bool
+    settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], *, yes: bool, spend: SpendTracker
 ) -> MakeRenderer:
     """The renderer of the executor; for a remote one, once its cost was shown and agreed to."""
     if not executor.remote:
         return LocalRenderer
-    confirm_remote_jobs(there, executor, settings, yes)
+    confirm_remote_jobs(there, executor, settings, yes, spend)
     if executor.scorer_blocker(settings.scoring) is not None:
         return LocalRenderer
     return executor.make_renderer(keep_flac=settings.bench.keep_audio)
@@ -186,38 +194,36 @@ def plans(settings: Settings, workspace: Workspace, compared: Compared) -> list[
     return asked + prepare.judges_plans(settings, rows, sources)
 
 
-def check_run(asked: Sequence[Plan], away: Sequence[RemoteJobEstimate], settings: Settings) -> None:
+def check_run(plan: RunPlan, settings: Settings) -> None:
     """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
     for problem in preflight(settings):
         raise problem
-    for plan in asked:
-        check_spending(plan, settings.llm)
-    check_remote_jobs(away, settings)
+    plan.check(settings)
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """What the hosted models among sources and judges would cost, for run-all's plan; unknown while there are no rows, or
     ``behind`` a stage that makes them anew."""
     named = [*settings.bench.sources, *settings.scoring.scorers]
     if not any(name.startswith(("litellm:", "judge:")) for name in named):
         return added_up([])
     if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
-        return {"cost_usd": None, "calls": 0, "basis": f"{behind} runs before it: its rows are not there yet"}
+        return Plan("", cost_usd=None, basis=f"{behind} runs before it: its rows are not there yet")
     try:
         found = plans(settings, workspace, prepare.compared(settings.bench, workspace))
     except MissingError as missing:
-        return {"cost_usd": None, "calls": 0, "basis": missing.message}
+        return Plan("", cost_usd=None, basis=missing.message)
     return added_up(found)
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage, under the lock that run-all holds."""
-    return run_bench(settings, yes=yes)
+    return run_bench(settings, yes=context.yes, spend=context.spend)
 
 
-def summarize_run(asked: Sequence[Summary], heard: Summary, table: dict[str, Any], files: RunFiles) -> Summary:
+def summarize_run(asked: Sequence[Summary], scored: Summary, table: JsonObject, files: RunFiles) -> Summary:
     """The run as one summary: samples done, what models were paid, and who came out ahead."""
-    summary = heard
+    summary = scored
     summary.stage = "bench"
     for part in asked:
         summary.seconds += part.seconds
@@ -234,7 +240,7 @@ def summarize_run(asked: Sequence[Summary], heard: Summary, table: dict[str, Any
     return summary
 
 
-def in_words(source: dict[str, Any], scorer: str) -> str:
+def in_words(source: JsonObject, scorer: str) -> str:
     """A source's line for a terminal: mean, interval, and how many of its answers could be scored."""
     score = source["scores"][scorer]
     interval = f" [{score['low']:.3f}, {score['high']:.3f}]" if score["low"] is not None else ""
@@ -264,7 +270,7 @@ def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFil
     return StageFiles("bench", files.manifest, *_decides(settings, workspace), settings.typed)
 
 
-def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], dict[str, Any], dict[str, str]]:
+def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], JsonObject, dict[str, str]]:
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import (
     OUTPUT,
     clean,
@@ -20,12 +21,14 @@ from latentscore_data.core.base.display import (
     say,
 )
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.manifest import NOT_COMPLETED, StageFiles, read_manifest
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
+from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
-from latentscore_data.core.stages.base import STAGES, stage_named
+from latentscore_data.core.stages.base import STAGES, RunContext, stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
+SAMPLE_SETTINGS: dict[str, Values] = {
     "llm": {"model": "builtin/keywords"},
     "download": {"datasets": ["builtin"], "sample_size": 16},
     "vibes": {"model": "builtin/keywords", "max_vibes": 1, "characters": False},
@@ -53,7 +56,7 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
 """What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
 
 
-def sample_flags(root: Path | None, config: Path | None = None) -> dict[str, dict[str, Any]]:
+def sample_flags(root: Path | None, config: Path | None = None) -> dict[str, Values]:
     """The sample's settings as if given as flags, so that no settings file can make the sample spend money."""
     flags = {name: dict(values) for name, values in SAMPLE_SETTINGS.items()}
     flags["paths"] = {"root": sample_root(root or load_settings(config).paths.root)}
@@ -73,6 +76,28 @@ def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[
     return stages
 
 
+@dataclass(frozen=True)
+class Step:
+    """A stage of the plan: whether it would run, why, and what it would cost; ``estimate`` is None where nothing is asked."""
+
+    stage: str
+    state: str
+    why: list[str]
+    estimate: Plan | None = None
+
+    @property
+    def cost_usd(self) -> float | None:
+        return 0.0 if self.estimate is None else self.estimate.cost_usd
+
+    @property
+    def basis(self) -> str:
+        return "" if self.estimate is None else self.estimate.basis
+
+    def to_dict(self) -> JsonObject:
+        estimate = {} if self.estimate is None else self.estimate.to_dict()
+        return {"stage": self.stage, "state": self.state, "why": self.why, **estimate}
+
+
 @dataclass
 class Chain:
     """What the whole run did."""
@@ -80,7 +105,7 @@ class Chain:
     summaries: list[Summary] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Stages that did not run, with the reason."""
-    plan: list[dict[str, Any]] = field(default_factory=list)
+    plan: list[Step] = field(default_factory=list)
     report: str = ""
     missing: dict[str, list[LsdataError]] = field(default_factory=dict)
     """What a dry run found missing: the run itself would end with the first of it."""
@@ -102,7 +127,7 @@ class Chain:
                 {
                     "stages": [summary.to_dict() for summary in self.summaries],
                     "left_out": self.left_out,
-                    "plan": self.plan,
+                    "plan": [step.to_dict() for step in self.plan],
                     **({"missing": missing} if (missing := self._missing_lines()) else {}),
                     "report": self.report,
                     "seconds": round(self.seconds, 3),
@@ -118,7 +143,7 @@ class Chain:
             for line in self._missing_lines():
                 console().print(Text(f"missing: {clean(line)}", style="red"))
             for step in spending_steps(self.plan):
-                console().print(Text(clean(f"{step['stage']}: {step['basis']}"), style="dim"))
+                console().print(Text(clean(f"{step.stage}: {step.basis}"), style="dim"))
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
@@ -135,24 +160,24 @@ class Chain:
             console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
 
 
-def plan_table(plan: Sequence[dict[str, Any]]) -> Table:
+def plan_table(plan: Sequence[Step]) -> Table:
     """What each stage would do and cost."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table("stage", "state", "why", "cost", box=None)
     for step in plan:
-        why = "; ".join(dict.fromkeys(step["why"]))
-        table.add_row(step["stage"], step["state"], Text(clean(why)), money(step.get("cost_usd", 0.0)))
+        why = "; ".join(dict.fromkeys(step.why))
+        table.add_row(step.stage, step.state, Text(clean(why)), money(step.cost_usd))
     return table
 
 
-def spending_steps(plan: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def spending_steps(plan: Iterable[Step]) -> list[Step]:
     """The stages of a plan that cost something, or may."""
-    return [step for step in plan if step.get("cost_usd", 0.0) != 0.0]
+    return [step for step in plan if step.cost_usd != 0.0]
 
 
-def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool:
+def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
     """Ask once, before the first stage, whether all that the chain would spend may be spent: nobody is there to answer hours
     later. Returns whether the stages need not ask again. Where nothing is to be asked, ``plan`` is not even looked at.
 
@@ -164,12 +189,12 @@ def agree(plan: Iterable[dict[str, Any]], settings: Settings, yes: bool) -> bool
     if not spending:
         return False
     if not interactive():
-        costs = ", ".join(f"{step['stage']} {money(step['cost_usd'])}" for step in spending)
+        costs = ", ".join(f"{step.stage} {money(step.cost_usd)}" for step in spending)
         raise InputError(
             f"this costs money ({costs}) and there is no terminal to ask on", "say --yes or --max-cost USD"
         )
     for step in spending:
-        say(f"{step['stage']}: {money(step['cost_usd'])} ({step['basis']})")
+        say(f"{step.stage}: {money(step.cost_usd)} ({step.basis})")
     if not typer.confirm("Go on with all of it?", err=True):
         raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
     return True
@@ -189,12 +214,13 @@ def run_stages(
         chain.plan = list(plan)
         chain.missing = {stage: found for stage in stages if (found := stage_named(stage).preflight(settings))}
         for step in chain.plan:
-            if settings.llm.max_cost is not None and step.get("calls") and step.get("cost_usd", 0.0) is None:
-                unknown = unknown_price(step.get("model", step["stage"]), settings.llm.max_cost)
-                chain.missing.setdefault(step["stage"], []).append(unknown)
+            asked = step.estimate
+            if settings.llm.max_cost is not None and asked is not None and asked.calls and asked.cost_usd is None:
+                unknown = unknown_price(asked.model or step.stage, settings.llm.max_cost)
+                chain.missing.setdefault(step.stage, []).append(unknown)
         return chain
     check_first(settings, stages)
-    yes = agree(plan, settings, yes)
+    context = RunContext(agree(plan, settings, yes))
     started = time.monotonic()
     with workspace.lock("run-all"):
         for stage in stages:
@@ -206,7 +232,7 @@ def run_stages(
                 continue
             if force or set(why) != {NOT_COMPLETED}:  # a first run needs no reason
                 say(f"{stage}: {'forced' if force else why[0]}")
-            summary = of_chain.run(settings, yes=yes)
+            summary = of_chain.run(settings, context)
             chain.summaries.append(summary)
             if summary.pending:
                 say(f"{stage}: {summary.pending:,} questions wait in provider batches; the same command again goes on")
@@ -221,7 +247,7 @@ def run_stages(
 
 def report_of(bench: StageFiles, workspace: Workspace) -> str:
     """The page of the benchmark that these settings ask for; empty while there is none."""
-    outputs: dict[str, Any] = (read_manifest(bench.manifest) or {}).get("outputs", {})
+    outputs: JsonObject = (read_manifest(bench.manifest) or {}).get("outputs", {})
     pages = {(workspace.root / name).parent / "report.html" for name in outputs}
     return next((str(page.resolve()) for page in pages if page.exists()), "")
 
@@ -253,7 +279,7 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
     return True
 
 
-def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, force: bool) -> Iterator[dict[str, Any]]:
+def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, force: bool) -> Iterator[Step]:
     """Each stage with its state, why, and what it can cost. Behind a stage that runs, those after it get other rows than
     there are now, so that they may run as well; what they may cost is reckoned without what is there."""
     before = ""
@@ -262,12 +288,12 @@ def planned(stages: Sequence[str], settings: Settings, workspace: Workspace, for
         if not why and before:
             why = [f"{before} runs before it"]
         state = "not run" if set(why) == {NOT_COMPLETED} else "stale" if why else "fresh"
-        step: dict[str, Any] = {"stage": stage, "state": state, "why": why}
+        estimate = None
         if why:
             try:
-                step.update(stage_named(stage).estimate(settings, workspace, behind=before))
+                estimate = stage_named(stage).estimate(settings, workspace, behind=before)
             except LsdataError as error:  # what is missing for the stage is found by its preflight
-                step.update({"cost_usd": None, "calls": 0, "basis": error.message})
+                estimate = Plan("", cost_usd=None, basis=error.message)
         if why and not before:
             before = stage
-        yield step
+        yield Step(stage, state, why, estimate)

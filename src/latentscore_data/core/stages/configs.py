@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.jsonl import read_lines
-from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
@@ -46,8 +45,8 @@ from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import Counts
 from latentscore_data.core.search.report import summary_lines
 from latentscore_data.core.search.rows import improver_for, with_judge
-from latentscore_data.core.stages.base import Stage
-from latentscore_data.core.stages.spending import announce, check_spending, confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.base import RunContext, Stage
+from latentscore_data.core.stages.spending import RunPlan, announce, confirm_remote_jobs, confirm_spending
 
 
 def model_name(settings: Settings) -> str:
@@ -63,22 +62,26 @@ def model_version(settings: Settings, workspace: Workspace) -> str:
 
 def choose_rows(
     settings: Settings, workspace: Workspace, only: str | None = None
-) -> tuple[Workspace, Source | list[VibeRow]]:
-    """The vibe rows to work on and where; the bundled sample rows, in a place of their own, where there are none yet.
+) -> tuple[Workspace, Source | list[VibeRow], str | None]:
+    """The vibe rows to work on, where, and which half alone is to be done (``only``); the bundled sample rows, in a place of
+    their own, where there are none yet.
 
-    No rows where there is nothing to generate for: with ``only`` "score", or where scored rows were put there without vibes.
+    Where rows with configs were put there without vibes, the half is "score".
     """
     rows = VibeRows(workspace, settings.configs)
     has_configs = workspace.candidates.exists() or any(workspace.scored(s).exists() for s in settings.configs.splits)
     if has_configs and (only == "score" or (only is None and not len(rows))):
-        return workspace, rows if only == "score" else []
+        if only is None:
+            count = count_inputs(settings, RowFiles(workspace))
+            say(f"configs: no vibe rows, so the {count} rows in {workspace.configs_dir} are scored")
+        return workspace, rows if only == "score" else [], "score"
     if workspace.vibe_files() or workspace.text_files() or "TEST" not in settings.configs.splits:
         require_rows(rows, settings.configs)
-        return workspace, rows
+        return workspace, rows, only
     workspace = Workspace(sample_root(workspace.root))
     rows = sample_rows(settings.configs)
     say(f"configs: there are no vibe rows yet, so here are the {len(rows)} bundled sample vibes ({workspace.root})")
-    return workspace, rows
+    return workspace, rows, only
 
 
 def run_configs(
@@ -92,12 +95,14 @@ def run_configs(
     retry_failed: bool = False,
     overwrite: bool = False,
     executor: Executor | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Candidates for the rows, then the winners. The lock is held by the caller.
 
     On a remote ``executor`` the candidates are rendered and scored there, and a local model answers there; hosted models
     are asked from here.
     """
+    spend = spend or SpendTracker()
     settings = with_judge(settings)
     if isinstance(rows, VibeRows) and not (retry_failed or overwrite):
         done = unchanged(settings, workspace, only, trusted)
@@ -108,7 +113,8 @@ def run_configs(
         to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, files))
         make_renderer: MakeRenderer = LocalRenderer
         if executor is not None and executor.remote:
-            confirm_remote_jobs(remote_estimates(rows, settings, files, executor, only), executor, settings, yes)
+            jobs = remote_estimates(rows, settings, files, executor, only)
+            confirm_remote_jobs(jobs, executor, settings, yes, spend)
             make_renderer = executor.make_renderer() if to_score else LocalRenderer
         if only != "generate":
             check_scorers(settings, to_score, trusted=trusted, yes=yes)
@@ -121,6 +127,7 @@ def run_configs(
                 retry_failed=retry_failed,
                 overwrite=overwrite,
                 executor=executor,
+                spend=spend,
             )
         if summary.pending:
             return summary
@@ -135,6 +142,7 @@ def run_configs(
             retry_failed=retry_failed,
             overwrite=overwrite,
             make_renderer=make_renderer,
+            spend=spend,
         )
 
 
@@ -174,22 +182,22 @@ def _with_next_step(summary: Summary, step: str) -> Summary:
 
 
 def planned(
-    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None = None
-) -> list[Plan]:
-    """What the run would ask of models: of the one that answers, then of judges that cost money."""
+    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None, executor: Executor
+) -> RunPlan:
+    """What the run would ask of models: of the one that answers, then of judges that cost money; and what runs elsewhere."""
     plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
     if only != "generate":
         to_score = max(len(rows), count_inputs(settings, RowFiles(workspace)))
         plans += scorer_plans(to_score * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
-    return plans
+    remote = remote_estimates(rows, settings, RowFiles(workspace), executor, only) if executor.remote else []
+    return RunPlan(plans, remote)
 
 
-def check_run(plans: Sequence[Plan], settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
+def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
     """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
     if only != "generate":
         make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=trusted))
-    for plan in plans:
-        check_spending(plan, settings.llm)
+    plan.check(settings)
 
 
 def remote_estimates(
@@ -221,6 +229,7 @@ def run_score(
     retry_failed: bool = False,
     overwrite: bool = False,
     make_renderer: MakeRenderer = LocalRenderer,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
     workspace = files.workspace
@@ -235,6 +244,7 @@ def run_score(
         make_renderer=make_renderer,
         make_improver=improver_for(settings, workspace),
         files=files,
+        spend=spend,
     )
     summary.done, summary.skipped = scored.done, scored.skipped
     summary.add_bill(scored)
@@ -306,11 +316,11 @@ def announce_scorer(settings: Settings) -> None:
 SHOWN_WINNERS = 20
 
 
-def winners(settings: Settings, workspace: Workspace) -> dict[str, Any]:
+def winners(settings: Settings, workspace: Workspace) -> JsonObject:
     """The scores of all winners, and the first few winners themselves."""
     undecided = 0
     scores: list[float] = []
-    first: list[dict[str, Any]] = []
+    first: list[JsonObject] = []
     for split in settings.configs.splits:
         path = workspace.scored(split)
         for _, row in read_lines(path, torn="drop") if path.exists() else ():
@@ -365,9 +375,10 @@ def answer_vibes(
     audio: Path | None,
     trusted: frozenset[str],
     yes: bool,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
-    rows = typed_rows(texts)
+    rows, spend = typed_rows(texts), spend or SpendTracker()
     settings = with_judge(settings)
     announce_scorer(settings)
     check_scorers(settings, len(rows), trusted=trusted, yes=yes)
@@ -382,8 +393,11 @@ def answer_vibes(
         stage="configs",
         per_call=settings.configs.vibes_per_call,
         runs=workspace.train_dir,
+        spend=spend,
     )
-    summary = answer_typed(rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress())
+    summary = answer_typed(
+        rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress(), spend=spend
+    )
     for line in summary_lines(summary.details.get("search")):
         say(line)
     return summary
@@ -398,13 +412,15 @@ def run_generate(
     retry_failed: bool = False,
     overwrite: bool = False,
     executor: Executor | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """The first half: ask for the candidates."""
     workspace = files.workspace
     model, runs = model_name(settings), workspace.train_dir
     announce("configs", model, settings.llm, executor)
     engine = engine_elsewhere(model, executor, runs)
-    with BatchRun("configs", settings.llm, workspace.llm_cache, workspace.ledger, [model], runs, engine) as batches:
+    kept = workspace.llm_cache, workspace.ledger
+    with BatchRun("configs", settings.llm, *kept, [model], runs, engine, spend) as batches:
         batches.collect()
         agree_on_model(rows, settings, workspace, yes=yes)
 
@@ -496,7 +512,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
     no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
     rows = [] if behind else VibeRows(workspace, settings.configs)
@@ -506,15 +522,15 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict
         plan = one.times(*expected_vibes(settings, workspace, new_texts=behind == "download"))
     settings = with_judge(settings)
     judges = paid_scorers(settings, plan.rows, ScorerDeps(settings.scoring, settings.llm))
-    return {**plan.to_dict(), **added_up([plan, *judges])}
+    return added_up([plan, *judges])
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage for run-all, under the lock that it holds. Raises :class:`MissingError` when there are no vibes."""
     workspace = Workspace(settings.paths.root)
     rows = VibeRows(workspace, settings.configs)
     require_rows(rows, settings.configs)
-    return run_configs(settings, workspace=workspace, rows=rows, yes=yes)
+    return run_configs(settings, workspace=workspace, rows=rows, yes=context.yes, spend=context.spend)
 
 
 STAGE = Stage("configs", stage_files, preflight, run_stage_for_chain, estimate=estimate)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, interactive, say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import replace_json, replace_rows
@@ -13,7 +14,7 @@ from latentscore_data.core.base.manifest import StageFiles, file_fact, write_man
 from latentscore_data.core.base.settings import DownloadSettings, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.texts.corpus import (
     Source,
     find_sources,
@@ -39,7 +40,7 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
     workspace = Workspace(settings.paths.root)
     started = time.monotonic()
     summary = Summary("download")
-    described: dict[str, Any] = {}
+    described: JsonObject = {}
     sources = chosen_sources(settings)
     _refuse_shared_files(sources, workspace)
     waiting = [source for source in sources if overwrite or not is_there(source, settings.download, workspace)]
@@ -126,7 +127,7 @@ def facts_file(source: Source, workspace: Workspace) -> Path:
     return workspace.texts(source.name).with_suffix(".json")
 
 
-def read_facts(source: Source, workspace: Workspace) -> dict[str, Any]:
+def read_facts(source: Source, workspace: Workspace) -> JsonObject:
     """The description of a finished sample; empty where there is none."""
     import json
 
@@ -175,7 +176,7 @@ def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: b
     return plans
 
 
-def in_words(step: dict[str, Any], settings: DownloadSettings) -> str:
+def in_words(step: JsonObject, settings: DownloadSettings) -> str:
     return clean(
         f"download: {step['dataset']}: {step['files']} files, {size(step['bytes'])}; {settings.sample_size} texts from "
         f"the beginnings of {step['read_from_files']} of them ({size(step['read_at_most_bytes'])} in all, streamed)"
@@ -217,9 +218,9 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return []
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage for run-all, under the lock that it holds."""
-    return run_download(settings, yes=yes)
+    return run_download(settings, yes=context.yes)
 
 
 STAGE = Stage("download", stage_files, preflight, run_stage_for_chain)

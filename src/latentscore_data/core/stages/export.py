@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, install, require
@@ -32,7 +33,6 @@ from latentscore_data.core.export import (
     metadata,
     ollama,
     pictures,
-    provenance,
     quantize,
     report,
     sounds,
@@ -40,14 +40,15 @@ from latentscore_data.core.export import (
 )
 from latentscore_data.core.export.chat import preference_lines, sft_lines
 from latentscore_data.core.export.folder import check_target, new_folder, write_record
-from latentscore_data.core.export.licenses import check_license
 from latentscore_data.core.export.merge import find_source
-from latentscore_data.core.export.provenance import licenses_by_dataset
 from latentscore_data.core.export.push import can_push, check_push, push_folder
 from latentscore_data.core.export.sounds import Sounds
 from latentscore_data.core.export.tables import Table, split_name, write_table
 from latentscore_data.core.export.terms import required
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
+from latentscore_data.core.texts import provenance
+from latentscore_data.core.texts.licenses import check_license
+from latentscore_data.core.texts.provenance import licenses_by_dataset
 
 
 def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | None) -> Path:
@@ -76,7 +77,7 @@ class ExportJob:
         """A draft that takes the target's name when the block ends well."""
         return new_folder(self.target, self.overwrite)
 
-    def summary(self, done: int, details: dict[str, Any], next_step: str) -> Summary:
+    def summary(self, done: int, details: JsonObject, next_step: str) -> Summary:
         """What was written; ``{target}`` in ``next_step`` stands for the folder."""
         return Summary(
             f"export {self.kind}",
@@ -139,7 +140,9 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             missing=missing,
             tools=model.tools,
         )
-        _describe_model(folder, facts, provenance.of_run(workspace, source.run, chosen.source_licenses))
+        _describe_model(
+            folder, facts, provenance.of_run(workspace, source.run and source.run.path, chosen.source_licenses)
+        )
     worst = max((p.relative_error for p in model.gguf.values()), default=0.0)
     return export.summary(
         1 + len(model.gguf),
@@ -386,7 +389,7 @@ def _checks(settings: Settings) -> list[cards.Cells]:
     ]
 
 
-def _hub(origin: Any, repo_type: str) -> dict[str, Any]:
+def _hub(origin: Any, repo_type: str) -> JsonObject:
     """What a push needs to know, kept in the folder's own record: a folder can be pushed long after it was written."""
     return {"repo_type": repo_type, "missing_notices": origin.missing_notices()}
 
@@ -401,7 +404,13 @@ EXPORTS = {
 
 
 def export_and_push(
-    kind: str, settings: Settings, out: Path | None, overwrite: bool, push: str | None, public: bool
+    kind: str,
+    settings: Settings,
+    *,
+    out: Path | None = None,
+    overwrite: bool = False,
+    push: str | None = None,
+    public: bool = False,
 ) -> Summary:
     """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
     if push is not None:
@@ -462,7 +471,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool = False) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
 from latentscore_data.core.base.seeds import digest
@@ -31,7 +33,7 @@ from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.configs import paid_scorers, run_generate, run_score
 from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
 from latentscore_data.core.stages.train import StartOptions, agree, train_one
@@ -64,6 +66,7 @@ class Rounds:
     overrides: Sequence[str] = ()
     trusted: frozenset[str] = frozenset()
     yes: bool = False
+    spend: SpendTracker = field(default_factory=SpendTracker)
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -138,7 +141,7 @@ class Rounds:
         return rows
 
     @cached_property
-    def spec(self) -> dict[str, Any]:
+    def spec(self) -> JsonObject:
         """What decides the rounds, as ``spec.json`` holds it. The number of rounds and when they stop do not."""
         improve = self.settings.improve.model_dump(mode="json", exclude={"rounds", "min_entropy", "name", "model"})
         place = place_of(self.start, self.workspace.train_dir)
@@ -219,7 +222,7 @@ def plans(rounds: Rounds) -> list[Plan]:
     ]
 
 
-def plan_improve(rounds: Rounds, executor: Executor) -> dict[str, Any]:
+def plan_improve(rounds: Rounds, executor: Executor) -> JsonObject:
     """What all rounds would do and cost at most. Raises what makes the rows, the model or the judge unusable."""
     settings, improve = rounds.settings, rounds.settings.improve
     each = max(improve.n, settings.search.renders or 0)
@@ -298,8 +301,8 @@ def _agree(rounds: Rounds, executor: Executor) -> None:
     for plan in plans(rounds):
         confirm_spending(plan, rounds.settings.llm, rounds.yes)
     if executor.remote:
-        confirm_remote_jobs(_remote_jobs(rounds, executor), executor, rounds.settings, rounds.yes)
-        agree(rounds.settings, StartOptions(yes=rounds.yes), runs=rounds.settings.improve.rounds)
+        confirm_remote_jobs(_remote_jobs(rounds, executor), executor, rounds.settings, rounds.yes, rounds.spend)
+        agree(rounds.settings, StartOptions(yes=rounds.yes, spend=rounds.spend), runs=rounds.settings.improve.rounds)
 
 
 @dataclass(frozen=True)
@@ -345,8 +348,11 @@ class _Work:
         asking = settings.configs.model_copy(update={"model": LOCAL.prefix + model})
         settings = settings.model_copy(update={"configs": asking})
         with RowFiles(room) as files:
-            summary = run_generate(settings, files, rows=vibes)
-            summary = run_score(summary, settings, files, trusted=self.rounds.trusted, make_renderer=self.make_renderer)
+            spend = self.rounds.spend
+            summary = run_generate(settings, files, rows=vibes, spend=spend)
+            summary = run_score(
+                summary, settings, files, trusted=self.rounds.trusted, make_renderer=self.make_renderer, spend=spend
+            )
         self.used.add_bill(summary)
         path = room.scored(settings.configs.splits[0])
         return with_winner(read_rows(path, ScoredRow)) if path.exists() else []
@@ -368,7 +374,7 @@ class _Work:
             data["val"] = list(read_rows(validation, ScoredRow, torn="drop"))
         run_id = f"{rounds.name}-round-{number}"
         choices = Choices(rounds.method, run_id, adapter, overrides=rounds.overrides)
-        train_one(settings, choices, StartOptions(yes=True), data)
+        train_one(settings, choices, StartOptions(yes=True, spend=rounds.spend), data)
         return run_id
 
 
@@ -405,7 +411,7 @@ def _summed_up(summary: Summary, rounds: Rounds, done: list[Round], found: Verdi
     return summary
 
 
-def known_rounds(workspace: Workspace) -> list[dict[str, Any]]:
+def known_rounds(workspace: Workspace) -> list[JsonObject]:
     """What ``rounds.json`` says of all rounds of a workspace, with their ``name``, in the order of names."""
     files = sorted(workspace.improve_dir.glob(f"*/{TABLE_FILE}"))
     return [{"name": file.parent.name, **read_object(file, f"delete {file.parent}")} for file in files]
@@ -420,9 +426,11 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return []
 
 
-def run_stage(settings: Settings, *, yes: bool) -> Summary:
+def run_stage(settings: Settings, context: RunContext) -> Summary:
     """The rounds of the settings, here or where ``train.on`` says."""
-    return run_improve(Rounds(settings, yes=yes), make_executor(settings.train.on, settings, say))
+    return run_improve(
+        Rounds(settings, yes=context.yes, spend=context.spend), make_executor(settings.train.on, settings, say)
+    )
 
 
 STAGE = Stage("improve", lambda settings, workspace: [], preflight, run_stage)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import interactive, money, say
 from latentscore_data.core.base.errors import InputError, StoppedError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.secrets import grant
 from latentscore_data.core.base.settings import LLMSettings, ModalSettings, Settings
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
@@ -58,6 +60,20 @@ def check_spending(plan: Plan, settings: LLMSettings) -> None:
         raise unknown_price(plan.model, settings.max_cost)
 
 
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run would ask of models, and what would run on a remote executor."""
+
+    asked: Sequence[Plan]
+    remote: Sequence[RemoteJobEstimate] = ()
+
+    def check(self, settings: Settings) -> None:
+        """Raise what would keep the run from asking: a plan that is refused (:func:`check_spending`), or a cap."""
+        for plan in self.asked:
+            check_spending(plan, settings.llm)
+        check_remote_jobs(self.remote, settings, SpendTracker())
+
+
 def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     """Ask before money is spent, unless it was allowed with ``--yes`` or bounded with ``--max-cost``.
 
@@ -82,7 +98,11 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
 
 
 def confirm_remote_jobs(
-    remote_estimates: Sequence[RemoteJobEstimate], executor: Executor, settings: Settings, yes: bool
+    remote_estimates: Sequence[RemoteJobEstimate],
+    executor: Executor,
+    settings: Settings,
+    yes: bool,
+    spend: SpendTracker,
 ) -> None:
     """Show what is mapped over the executor, what it takes and what it can cost at most, and ask if it costs anything.
 
@@ -92,31 +112,31 @@ def confirm_remote_jobs(
     executor.require()
     for remote_estimate in remote_estimates:
         say(remote_estimate.in_words())
-    most = check_remote_jobs(remote_estimates, settings)
+    most = check_remote_jobs(remote_estimates, settings, spend)
     if most:
-        reserve_remote(settings, sum(one.cap_usd for one in remote_estimates if not one.booked))
+        reserve_remote(settings, sum(one.cap_usd for one in remote_estimates if not one.booked), spend)
         confirm_remote(settings.train.modal, yes or settings.llm.max_cost is not None)
 
 
-def check_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings) -> float:
-    """The most that remote jobs can cost, in US dollars. Raises :class:`StoppedError` above a cap."""
+def check_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, spend: SpendTracker) -> float:
+    """The most that remote jobs can cost, in US dollars, beside what was spent. Raises :class:`StoppedError` above a cap."""
     modal = settings.train.modal
     most = within_cap(modal, sum(remote_estimate.cap_usd for remote_estimate in remote_estimates), "this work")
-    _within_run(settings, most)
+    _within_run(settings, most, spend)
     return most
 
 
-def reserve_remote(settings: Settings, most: float) -> None:
+def reserve_remote(settings: Settings, most: float, spend: SpendTracker) -> None:
     """Count remote containers at the most they can cost (time-out x price) towards the cap on the whole run.
 
     They cannot be stopped at an amount, so a run whose cap they could exceed is refused: raises :class:`StoppedError`.
     """
-    _within_run(settings, most)
-    settings.llm.spend.spent += most
+    _within_run(settings, most, spend)
+    spend.spent += most
 
 
-def _within_run(settings: Settings, most: float) -> None:
-    cap, spent = settings.llm.max_cost, settings.llm.spend.spent
+def _within_run(settings: Settings, most: float, spend: SpendTracker) -> None:
+    cap, spent = settings.llm.max_cost, spend.spent
     if cap is not None and spent + most > cap + 1e-12:
         raise StoppedError(
             f"containers on Modal could cost up to ${most:.2f} (time-out x price), and ${max(0.0, cap - spent):.2f} of "

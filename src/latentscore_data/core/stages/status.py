@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.layers import merge
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons
@@ -27,9 +27,9 @@ class StageStatus:
     rows: int | None = None
     failed: dict[str, int] = field(default_factory=dict)
     cost_usd: float | None = 0.0
-    details: dict[str, Any] = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
 
@@ -54,7 +54,7 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
 def _parts_as_run(stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> list[StageFiles]:
     """The stage's files under the settings of its last run: what was typed for it then counts as typed now."""
     parts = stage.files(settings, workspace)
-    typed: dict[str, Any] = {}
+    typed: JsonObject = {}
     for part in parts:
         typed = merge(typed, (read_manifest(part.manifest) or {}).get("typed", {}))
     if not typed:

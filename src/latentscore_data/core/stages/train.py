@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, require
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -21,8 +22,9 @@ from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
 from latentscore_data.core.compute.ray_executor import RayExecutor
+from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prompts import config_prompt_hash
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
 from latentscore_data.core.training.prepare import (
@@ -65,18 +67,20 @@ class StartOptions:
     yes: bool = False
     evaluate: bool = False
     require_improvement: bool = False
+    spend: SpendTracker = field(default_factory=SpendTracker)
+    """What the run has spent; containers are counted there at the most they can cost."""
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never"):
             raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
 
 
-def run_train(settings: Settings, *, yes: bool = False) -> Summary:
+def run_train(settings: Settings, *, yes: bool = False, spend: SpendTracker | None = None) -> Summary:
     """Train every recipe that the settings name, in order."""
     workspace = Workspace(settings.paths.root)
-    total = Summary("train")
+    total, spend = Summary("train"), spend or SpendTracker()
     for kind in settings.train.recipes:
-        summary = train_one(settings, Choices(kind), StartOptions(yes=yes))
+        summary = train_one(settings, Choices(kind), StartOptions(yes=yes, spend=spend))
         total.done += summary.done
         total.skipped += summary.skipped
         total.seconds += summary.seconds
@@ -88,7 +92,9 @@ def run_train(settings: Settings, *, yes: bool = False) -> Summary:
     return total
 
 
-run_stage_for_chain = run_train
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
+    """The whole stage for run-all, under the lock that it holds."""
+    return run_train(settings, yes=context.yes, spend=context.spend)
 
 
 def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None) -> Summary:
@@ -118,7 +124,9 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Row
         run_training(run.spec, run.folder.path, say=say)
     summary = run_summary(run.folder, was_done)
     if how.evaluate or how.require_improvement:
-        summary.details.update(evaluate_run(run.folder, settings, require=how.require_improvement, say=say))
+        summary.details.update(
+            evaluate_run(run.folder, settings, require=how.require_improvement, say=say, spend=how.spend)
+        )
     return summary
 
 
@@ -131,7 +139,7 @@ def agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
     modal = settings.train.modal
     cap = check_cap(modal, modal.gpu, runs)
-    reserve_remote(settings, cap)
+    reserve_remote(settings, cap, how.spend)
     say(
         f"{runs} run{'s' if runs > 1 else ''} on {modal.gpu}: at most ${cap:.2f} ({modal.timeout_hours:g} h each x price)"
     )
@@ -307,14 +315,14 @@ def _check_base(settings: Settings) -> None:
     check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """What training can cost, whatever the rows: nothing here, time-out x price for each run on Modal."""
     if settings.train.on != "modal":
-        return {"cost_usd": 0.0, "basis": "trained on this machine"}
+        return Plan("", basis="trained on this machine")
 
     modal, runs = settings.train.modal, len(settings.train.recipes)
     basis = f"at most: {runs} x {modal.timeout_hours:g} h time-out x the price of {modal.gpu}"
-    return {"cost_usd": cap_usd(modal, modal.gpu, runs), "basis": basis}
+    return Plan("", cost_usd=cap_usd(modal, modal.gpu, runs), basis=basis)
 
 
 STAGE = Stage("train", stage_files, preflight, run_stage_for_chain, estimate=estimate, finished_mark="DONE")

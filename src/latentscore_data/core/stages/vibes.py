@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
+from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.settings import EXACT_UP_TO, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -23,13 +26,12 @@ from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
-from latentscore_data.core.stages.base import Stage
+from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
 from latentscore_data.core.vibes.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
 from latentscore_data.core.vibes.schema import TextVibes, vibe_schema_hash
-from latentscore_data.sample import sample_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,13 +44,22 @@ def run_vibes(
     retry_failed: bool = False,
     overwrite: bool = False,
     executor: Executor | None = None,
+    spend: SpendTracker | None = None,
 ) -> Summary:
     """Extract, then arrange. The lock is held by the caller. On a remote ``executor`` a local model answers there."""
     workspace = Workspace(settings.paths.root)
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
     say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
-    summary = extract(settings, workspace, yes=yes, retry_failed=retry_failed, overwrite=overwrite, executor=executor)
+    summary = extract(
+        settings,
+        workspace,
+        yes=yes,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+        executor=executor,
+        spend=spend or SpendTracker(),
+    )
     if summary.pending:
         return summary
     arranged = arrange_rows(settings, workspace)
@@ -91,14 +102,16 @@ def extract(
     retry_failed: bool,
     overwrite: bool,
     executor: Executor | None = None,
+    spend: SpendTracker,
 ) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
     model, runs = model_name(settings), workspace.train_dir
     announce("vibes", model, settings.llm, executor)
     if executor is not None and executor.remote:
-        confirm_remote_jobs(remote_estimates(settings, workspace, executor), executor, settings, yes)
+        confirm_remote_jobs(remote_estimates(settings, workspace, executor), executor, settings, yes, spend)
     engine = engine_elsewhere(model, executor, runs)
-    with BatchRun("vibes", settings.llm, workspace.llm_cache, workspace.ledger, [model], runs, engine) as batches:
+    kept = workspace.llm_cache, workspace.ledger
+    with BatchRun("vibes", settings.llm, *kept, [model], runs, engine, spend) as batches:
         batches.collect()
         if not costs_nothing(model, settings.llm):
             confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
@@ -211,7 +224,7 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the stage reads, and what decides its result."""
-    decides: dict[str, Any] = {
+    decides: JsonObject = {
         "model": model_name(settings),
         "api_base": settings.llm.api_base,
         **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
@@ -252,19 +265,19 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> dict[str, Any]:
+def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
     """Calls and cost of this stage as things stand; while there are no texts, or ``behind`` a stage that fetches them
     anew, of as many as there will be."""
     if not behind and (plan := make_plan_for(settings, workspace)).rows:
-        return plan.to_dict()
+        return plan
     longest = "word " * settings.vibes.max_input_words
     texts = expected_texts(settings, workspace, new_texts=bool(behind))
-    return _plan_of([longest], settings, workspace).times(*texts).to_dict()
+    return _plan_of([longest], settings, workspace).times(*texts)
 
 
-def run_stage_for_chain(settings: Settings, *, yes: bool) -> Summary:
+def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
     """The whole stage for run-all, under the lock that it holds."""
-    return run_vibes(settings, yes=yes)
+    return run_vibes(settings, yes=context.yes, spend=context.spend)
 
 
 STAGE = Stage("vibes", stage_files, preflight, run_stage_for_chain, estimate=estimate)

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, require
-from latentscore_data.core.base.jsonl import read_lines
+from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.names import path_named, printable
 from latentscore_data.core.base.rows import SourceText
+from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.seeds import digest, unit_hash
 from latentscore_data.core.texts.encodings import UTF8, find_encoding
 from latentscore_data.core.texts.tables import TABLE_SUFFIXES, read_columns, read_table
-from latentscore_data.sample import sample_texts
 
 BUILTIN = "builtin"
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")
@@ -58,7 +59,7 @@ class Sample:
     seen: int
     how: str
     empty: int = 0
-    facts: dict[str, Any] = field(default_factory=lambda: {})
+    facts: JsonObject = field(default_factory=lambda: {})
     unread: list[Unread] = field(default_factory=lambda: [])
 
 
@@ -249,7 +250,7 @@ class Reader:
             raise InputError(f"{where}: {missing} (there are: {columns})", "name it with --text-field")
         return name
 
-    def row(self, row: dict[str, Any], where: str, place: str) -> Iterator[SourceText]:
+    def row(self, row: Line, where: str, place: str) -> Iterator[SourceText]:
         """The text of one row (none when it is empty). Raises :class:`InputError` naming the row and the column."""
         name = self._column = self._name_in(row, where)
         value = row[name]
@@ -274,7 +275,7 @@ class Reader:
             created=str(created) if created is not None else None,
         )
 
-    def _is_ours(self, row: dict[str, Any]) -> bool:
+    def _is_ours(self, row: Line) -> bool:
         return self.keep_names and isinstance(row.get("dataset"), str) and "id_in_dataset" in row
 
     def claim(self, texts: Iterable[SourceText]) -> None:
@@ -282,7 +283,7 @@ class Reader:
         self._names.update(digest(text.dataset, text.id_in_dataset)[:20] for text in texts)
 
     def text(
-        self, name: str, text: str, metadata: dict[str, Any], dataset: str | None = None, created: str | None = None
+        self, name: str, text: str, metadata: JsonObject, dataset: str | None = None, created: str | None = None
     ) -> Iterator[SourceText]:
         if not text.strip():
             self.empty += 1
@@ -324,7 +325,7 @@ def read_text(path: Path, encoding: str) -> str:
         raise InputError(f"{path} cannot be read ({error.strerror})", "check its permissions") from None
 
 
-def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str, Line]]:
     """(number, column of the text, row) of a parquet file, with the columns that a source text can use and no others.
 
     A value that Python has none for (a date of the year 20000, text that is not UTF-8) is None there; in the column of the

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
-from latentscore_data.core.base.jsonl import Appender, read_lines
+from latentscore_data.core.base.jsonl import Appender, Line, read_lines
 from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import DownloadSettings
@@ -48,7 +49,7 @@ class HubPlan:
         """The size of the files the sample is read from: only their beginnings are fetched."""
         return sum(self.sizes[i] for i in self.order[: self.first])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "dataset": self.source.name,
             "revision": self.revision,
@@ -139,7 +140,7 @@ def sample_hub(
     return Sample(texts, seen, how, empty, facts)
 
 
-def _rows(planned: HubPlan, stream: Any, shard: int, most: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(planned: HubPlan, stream: Any, shard: int, most: int) -> Iterator[tuple[int, Line]]:
     """(number, row) of the first ``most`` rows of one file. Raises :class:`InputError` naming a file that is damaged."""
     with _hub_errors(planned.source, _path_in_repository(planned.files[shard])):
         if stream.num_shards == len(planned.files) > 1:
@@ -152,9 +153,7 @@ def _path_in_repository(file: str) -> str:
     return file.rpartition("@")[2].partition("/")[2] or file
 
 
-def _texts(
-    reader: Reader, rows: Iterator[tuple[int, dict[str, Any]]], source: Source, shard: int
-) -> Iterator[SourceText]:
+def _texts(reader: Reader, rows: Iterator[tuple[int, Line]], source: Source, shard: int) -> Iterator[SourceText]:
     for number, row in rows:
         yield from reader.row(row, f"{source.name}, file {shard}, row {number}", f"file-{shard:05d}#{number}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from latentscore_data.core.base.errors import require
 from latentscore_data.core.base.manifest import file_fact
+from latentscore_data.core.base.sample import PASSAGES
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import DownloadSettings
 from latentscore_data.core.texts.corpus import (
@@ -20,7 +21,6 @@ from latentscore_data.core.texts.corpus import (
     sha256_of,
 )
 from latentscore_data.core.texts.hub import HubPlan, plan, sample_hub
-from latentscore_data.sample import PASSAGES
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.jsonl import Line
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 MAX_CELL_CHARS = 8 * 2**20
@@ -15,7 +15,7 @@ DELIMITERS = ",;\t|"
 """What may stand between the cells of a CSV file; of these the one that its first line has most of."""
 
 
-def read_table(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_table(path: Path, encoding: str) -> Iterator[tuple[int, Line]]:
     """(line where the row ends, row) of a table whose first line names its columns, streamed.
 
     Cells are texts, and None where a row is short. Blank lines are skipped. Raises :class:`InputError` naming file and line for

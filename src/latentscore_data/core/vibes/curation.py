@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from latentscore.embed import Embedder
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import SlowStep
 from latentscore_data.core.base.jsonl import replace_several
 from latentscore_data.core.base.rows import SPLITS, Split, VibeRow
@@ -44,7 +45,7 @@ class Arranged:
     leakage_by_row: Leakage | None = None
     """The same for splits drawn by row, to compare."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return {
             "rows_in": self.rows_in,
             "near_duplicates": self.near_duplicates,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from latentscore_data.core.base.jsonl import read_rows
-from latentscore_data.core.base.row_index import Line, read_newest
+from latentscore.json_search import JsonObject
+from latentscore_data.core.base.jsonl import Line, read_rows
+from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import VibesSettings
@@ -75,7 +75,7 @@ def extracted_rows(extracted: Path, wanted: Mapping[str, str], settings: VibesSe
             yield from rows_of(line, settings)
 
 
-def rows_of(line: dict[str, Any], settings: VibesSettings) -> Iterator[VibeRow]:
+def rows_of(line: Line, settings: VibesSettings) -> Iterator[VibeRow]:
     """The rows of one answer: its first ``max_vibes`` vibes, their scene, then (if wanted) their characters."""
     answer = TextVibes.model_validate({"vibes": line["vibes"]})
     last_page = max(int(line.get("pages", 1)) - 1, 0)
@@ -97,7 +97,7 @@ def rows_of(line: dict[str, Any], settings: VibesSettings) -> Iterator[VibeRow]:
 
 
 def _ladder_rows(
-    shared: dict[str, Any], ladder: Ladder, scope: str, descriptor: str, name: str | None
+    shared: JsonObject, ladder: Ladder, scope: str, descriptor: str, name: str | None
 ) -> Iterator[VibeRow]:
     source = source_id(shared["dataset"], shared["id_in_dataset"])
     for level, wording in ladder.wordings():

@@ -9,10 +9,11 @@ import hashlib
 import json
 import re
 from functools import cache
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.rows import LEVELS, Level
 
 STRING_MAX_CHARS = 1000
@@ -92,7 +93,7 @@ class TextVibes(BaseModel):
     vibes: list[Vibe]
 
 
-def vibe_schema() -> dict[str, Any]:
+def vibe_schema() -> JsonObject:
     """The JSON schema of :class:`TextVibes`, as providers get it."""
     return TextVibes.model_json_schema()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.rows import Split
 from latentscore_data.core.base.seeds import rng_for, unit_hash
 from latentscore_data.core.base.settings import SplitsSettings
@@ -93,7 +94,7 @@ class Leakage:
     share_same_source: float | None
     """TEST rows whose source also has rows that are trained on."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
 

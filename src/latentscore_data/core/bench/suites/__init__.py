@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from latentscore import FIELDS
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.jsonl import read_lines
+from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.rows import VibeRow
 
 SUITES = ("short", "typo", "out-of-domain", "controllability")
@@ -38,7 +37,7 @@ def suite_name(suite: str) -> str:
     return suite if suite in SUITES else Path(suite).name.split(".")[0] or "suite"
 
 
-def suite_lines(name: str) -> list[dict[str, Any]]:
+def suite_lines(name: str) -> list[Line]:
     """The prompts of a suite as they are in its file. Raises :class:`InputError` for a suite that is none, with the line."""
     path = suite_file(name)
     if path is not None:
@@ -47,7 +46,7 @@ def suite_lines(name: str) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def _checked(line: dict[str, Any], where: str, number: int) -> dict[str, Any]:
+def _checked(line: Line, where: str, number: int) -> Line:
     """A line of a user's file, with the number of its line as ``id`` where it has none."""
     vibe, expect = line.get("vibe", line.get("vibe_original")), line.get("expect") or {}
     if not isinstance(vibe, str) or not vibe.strip():

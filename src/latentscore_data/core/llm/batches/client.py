@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.loop import NotAttempted, RowFailure
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.batches.state import Trial
@@ -36,8 +36,9 @@ class BatchLLM(ModelClient):
         in_flight: AbstractSet[str],
         trials: Mapping[str, Trial],
         bought: AbstractSet[str],
+        spend: SpendTracker | None = None,
     ) -> None:
-        super().__init__(model, settings, cache=AnswerCache(cache_path), ledger=ledger, stage=stage)
+        super().__init__(model, settings, cache=AnswerCache(cache_path), ledger=ledger, stage=stage, spend=spend)
         self.wanted: dict[str, tuple[Question, type[BaseModel]]] = {}
         self.waiting: set[str] = set()
         self.delivered: set[str] = set()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
 from latentscore import MusicConfigPromptPayload
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.batches.remote import Remote, Result
@@ -110,7 +110,7 @@ class Reader:
             self._fault(harvest, self._lines[number][0], "the provider gave no answer")
         return harvest
 
-    def _answer(self, harvest: Harvest, key: str, answer_type: str, body: dict[str, Any]) -> None:
+    def _answer(self, harvest: Harvest, key: str, answer_type: str, body: JsonObject) -> None:
         try:
             response = self._wording.response(body)
         except ValueError as error:

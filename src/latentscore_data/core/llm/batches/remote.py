@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.retry import CallError, classify
 
@@ -22,7 +24,7 @@ class Request:
     """One line of a batch: our name for it and the body that a direct call would send."""
 
     custom_id: str
-    body: dict[str, Any]
+    body: JsonObject
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Result:
     cancelled before this line was asked."""
 
     custom_id: str
-    body: dict[str, Any] | None = None
+    body: JsonObject | None = None
     error: CallError | None = None
     passed: bool = False
 
@@ -89,7 +91,7 @@ class Remote(Protocol):
         """The lines of all results that there are, in any order."""
         ...
 
-    def read(self, line: dict[str, Any]) -> Result | None:
+    def read(self, line: Line) -> Result | None:
         """One result line; None for one that is none."""
         ...
 
@@ -105,7 +107,7 @@ class Remote(Protocol):
 class LineError(Exception):
     """An error inside a result line, in the form that the table of errors reads."""
 
-    def __init__(self, status: int | None, error: dict[str, Any]) -> None:
+    def __init__(self, status: int | None, error: JsonObject) -> None:
         super().__init__(str(error.get("message") or "no answer"))
         self.status_code = status
         self.body = {"error": error}
@@ -113,7 +115,7 @@ class LineError(Exception):
 
 def line_error(status: int | None, error: Any) -> CallError:
     """The row of the error table for a failed line."""
-    return classify(LineError(status, cast("dict[str, Any]", error) if isinstance(error, dict) else {"message": error}))
+    return classify(LineError(status, cast(JsonObject, error) if isinstance(error, dict) else {"message": error}))
 
 
 class OpenAIBatches:
@@ -188,7 +190,7 @@ class OpenAIBatches:
             for line in answer.iter_lines():
                 yield line.encode()
 
-    def read(self, line: dict[str, Any]) -> Result | None:
+    def read(self, line: Line) -> Result | None:
         custom_id, answer, error = line.get("custom_id"), line.get("response"), line.get("error")
         if not isinstance(custom_id, str):
             return None
@@ -296,7 +298,7 @@ class AnthropicBatches:
         except self._httpx.HTTPError as error:
             _raise(error, what)
 
-    def read(self, line: dict[str, Any]) -> Result | None:
+    def read(self, line: Line) -> Result | None:
         custom_id, result = line.get("custom_id"), line.get("result")
         if not isinstance(custom_id, str) or not isinstance(result, dict):
             return None
@@ -322,7 +324,7 @@ class AnthropicBatches:
 
     def _json(
         self, method: str, path: str, what: str, content: bytes | None = None, params: dict[str, str] | None = None
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         submitting = content is not None
         headers = {"content-type": "application/json"} if submitting else {}
         if submitting and self._beta:
@@ -362,7 +364,7 @@ _ANTHROPIC_STATUS = {
 }
 
 
-def _anthropic_progress(batch: dict[str, Any]) -> Progress:
+def _anthropic_progress(batch: JsonObject) -> Progress:
     counts: dict[str, int] = {name: int(value or 0) for name, value in (batch.get("request_counts") or {}).items()}
     failed = sum(counts.get(name, 0) for name in ("errored", "canceled", "expired"))
     status = str(batch.get("processing_status"))

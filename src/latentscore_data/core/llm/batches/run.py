@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import HOSTED, kind_of
 from latentscore_data.core.base.display import money, say
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import replace_bytes
-from latentscore_data.core.base.ledger import Ledger, Usage, has_batch
+from latentscore_data.core.base.ledger import Ledger, SpendTracker, Usage, has_batch
 from latentscore_data.core.base.progress import Progress as Display
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
@@ -39,7 +40,7 @@ from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
 from latentscore_data.core.llm.local.types import Engine
 from latentscore_data.core.llm.prices import price_of, unknown_price
 from latentscore_data.core.llm.structured import BadAnswer, Shape
-from latentscore_data.core.llm.types import LLM, Question
+from latentscore_data.core.llm.types import LLM, Messages, Question
 
 R = TypeVar("R")
 
@@ -53,7 +54,7 @@ class _Line:
 
     key: str
     answer_type: str
-    body: dict[str, Any]
+    body: JsonObject
     worst_usd: float
 
 
@@ -61,7 +62,7 @@ class BatchRun:
     """A stage's way of asking, with provider batches where they are wanted or still open; else it asks directly.
 
     Used under the workspace's lock. ``models`` are those that the stage asks, ``runs`` is the folder of the training runs,
-    ``engine`` what answers for a local model that runs elsewhere.
+    ``engine`` what answers for a local model that runs elsewhere, ``spend`` what the run has spent.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class BatchRun:
         models: Sequence[str],
         runs: Path = Path(),
         engine: Engine | None = None,
+        spend: SpendTracker | None = None,
     ) -> None:
         self.stage = stage
         self.usage = Usage()
@@ -81,6 +83,7 @@ class BatchRun:
         self._cache_path, self._ledger = cache_path, ledger
         self._models = [model for model in models if kind_of(model) is HOSTED]
         self._runs, self._engine = runs, engine
+        self._spend = spend or SpendTracker()
         self._folder = cache_path.with_name("batches")
         path = cache_path.with_name(FILE_NAME)
         wanted = bool(self._models) and (settings.batch or path.exists())
@@ -113,7 +116,7 @@ class BatchRun:
         if state is None or not (self._settings.batch or in_flight or trials):
             return connect(
                 model, self._settings, cache_path=self._cache_path, ledger=ledger, stage=self.stage,
-                per_call=vibes_per_call, runs=self._runs, engine=self._engine,
+                per_call=vibes_per_call, runs=self._runs, engine=self._engine, spend=self._spend,
             )  # fmt: skip
         if self._settings.batch:
             self._wording(model)  # a model without batches is refused before the first row
@@ -127,6 +130,7 @@ class BatchRun:
             in_flight=in_flight,
             trials=trials,
             bought=self._bought,
+            spend=self._spend,
         )
         self._clients.append(client)
         return client
@@ -299,7 +303,7 @@ class BatchRun:
             if usage.calls:
                 Ledger(self._ledger).record_batch(batch.stage, batch.model, usage, batch.tag)
             self.usage.add(usage)
-            self._settings.spend.spent += usage.cost_usd
+            self._spend.spent += usage.cost_usd
         batch.cost_usd = None if usage.unpriced and not usage.cost_usd else usage.cost_usd
 
     # -- submitting
@@ -348,7 +352,7 @@ class BatchRun:
         of_run = [one for one in state.batches() if self._is_of_run(one)]
         open_usd = sum(one.worst_usd or 0.0 for one in of_run if one.in_flight and one.state != "booking")
         paid_before = sum(one.cost_usd or 0.0 for one in of_run if one.state == "collected") - self.usage.cost_usd
-        left = cap - open_usd - max(0.0, paid_before) - self._settings.spend.spent + 1e-12
+        left = cap - open_usd - max(0.0, paid_before) - self._spend.spent + 1e-12
         fitting: list[_Line] = []
         for line in lines:
             left -= line.worst_usd
@@ -357,7 +361,7 @@ class BatchRun:
             fitting.append(line)
         if not fitting and not any(one.in_flight for one in of_run):
             raise StoppedError(
-                f"the next batch could take the cost over --max-cost {cap:g} (spent ${self._settings.spend.spent:.4f})",
+                f"the next batch could take the cost over --max-cost {cap:g} (spent ${self._spend.spent:.4f})",
                 "raise --max-cost and run the same command again; everything paid for is kept",
             )
         return fitting
@@ -465,7 +469,7 @@ class BatchRun:
         return self._remotes[model]
 
 
-def _messages(question: Question, trial: Trial | None) -> list[dict[str, Any]]:
+def _messages(question: Question, trial: Trial | None) -> Messages:
     """The question, with what was wrong with the last answer where there was one."""
     if trial is None or not trial.unusable:
         return question.messages

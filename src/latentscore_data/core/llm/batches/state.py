@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.database import open_database, unusable
 
 FILE_NAME = "batches.sqlite"
@@ -278,6 +279,6 @@ def age_in_words(batch: Batch, now: float | None = None) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def in_json(batch: Batch) -> dict[str, Any]:
+def in_json(batch: Batch) -> JsonObject:
     """A batch for ``--json``."""
     return json.loads(json.dumps(vars(batch)))

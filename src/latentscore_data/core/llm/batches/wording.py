@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.secrets import key_named
 from latentscore_data.core.base.settings import LLMSettings
@@ -14,6 +15,7 @@ from latentscore_data.core.llm.parameters import Parameters
 from latentscore_data.core.llm.retry import CallError
 from latentscore_data.core.llm.routes import load_litellm, route_to
 from latentscore_data.core.llm.structured import MODES, Mode, Shape
+from latentscore_data.core.llm.types import Messages, Sampling
 
 BATCH_KEYS = {"openai": "OPENAI_API_KEY", "groq": "GROQ_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 """Providers whose batch API is used at their own address, with the variable of the key."""
@@ -79,9 +81,9 @@ class Wording:
         """True for what is left out already."""
         return refused in self._refused
 
-    def body(self, messages: list[dict[str, Any]], sampling: dict[str, Any], shape: Shape[Any]) -> dict[str, Any]:
+    def body(self, messages: Messages, sampling: Sampling, shape: Shape[Any]) -> JsonObject:
         """The body that a direct call would send."""
-        given = self._parameters.taken(sampling)
+        given: JsonObject = {**self._parameters.taken(sampling)}
         response_format = shape.response_formats[self._mode]
         if response_format is not None:
             given["response_format"] = response_format
@@ -94,7 +96,7 @@ class Wording:
         named = {name: value for name, value in options.items() if name not in ("stream", "extra_body", "max_retries")}
         return {"model": self._model, "messages": messages, **named}
 
-    def _anthropic_body(self, messages: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
+    def _anthropic_body(self, messages: Messages, options: JsonObject) -> JsonObject:
         config = self._litellm.AnthropicConfig()
         beta = config.update_headers_with_optional_anthropic_beta({}, options).get("anthropic-beta")
         if beta and beta not in self._betas:
@@ -104,7 +106,7 @@ class Wording:
         )
         return {name: value for name, value in body.items() if name != "json_mode"}
 
-    def response(self, body: dict[str, Any]) -> Any:
+    def response(self, body: JsonObject) -> Any:
         """LiteLLM's response object for the body of an answer. Raises :class:`ValueError` for a body that is none."""
         try:
             if self.protocol == "anthropic":
@@ -119,7 +121,7 @@ class Wording:
         except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
             raise ValueError(f"no chat completion ({type(error).__name__})") from None
 
-    def _anthropic_response(self, body: dict[str, Any]) -> Any:
+    def _anthropic_response(self, body: JsonObject) -> Any:
         import httpx
 
         return self._litellm.AnthropicConfig().transform_parsed_response(

@@ -11,8 +11,9 @@ from pathlib import Path
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.rows import SourceText, VibeRow
 
-PASSAGES = Path(__file__).parent / "passages.jsonl"
-VIBES = Path(__file__).parent / "vibes.jsonl"
+_FOLDER = Path(__file__).parents[2] / "sample"
+PASSAGES = _FOLDER / "passages.jsonl"
+VIBES = _FOLDER / "vibes.jsonl"
 
 
 def sample_texts() -> Iterator[SourceText]:

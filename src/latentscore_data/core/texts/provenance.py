@@ -6,15 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines, read_rows
 from latentscore_data.core.base.manifest import read_manifest
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.export.licenses import HUB_LICENSES
-from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.texts.licenses import HUB_LICENSES
 
 ATTRIBUTION_FILE = "ATTRIBUTION.md"
 UNKNOWN = "unknown"
@@ -45,7 +46,7 @@ class Provenance:
     """Each work with how many of its texts have rows here."""
     rows_by_dataset: Counter[str]
     texts_by_dataset: Counter[str]
-    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    manifests: dict[str, JsonObject] = field(default_factory=dict)
     """Stage name -> what its manifest says, in the order of the stages."""
 
     def licenses(self, dataset: str | None = None) -> list[str]:
@@ -66,7 +67,7 @@ class Provenance:
 STAGES = ("download", "vibes", "generate", "score")
 
 
-def stage_manifests(workspace: Workspace) -> dict[str, dict[str, Any]]:
+def stage_manifests(workspace: Workspace) -> dict[str, JsonObject]:
     """The manifests of the stages that have been completed, in the order of the stages."""
     paths = {
         "download": workspace.texts_dir / "manifest.json",
@@ -124,11 +125,11 @@ def provenance(workspace: Workspace, rows: Iterable[ScoredRow], source_licenses:
     return origins.joined(workspace, source_licenses)
 
 
-def of_run(workspace: Workspace, run: RunFolder | None, source_licenses: Sequence[str] = ()) -> Provenance | None:
-    """The origin of the rows that a run was trained on; ``None`` for a model without a run."""
+def of_run(workspace: Workspace, run: Path | None, source_licenses: Sequence[str] = ()) -> Provenance | None:
+    """The origin of the rows in a run's folder, which it was trained on; ``None`` for a model without a run."""
     if run is None:
         return None
-    rows = (row for path in sorted((run.path / "data").glob("*.jsonl")) for row in read_rows(path, ScoredRow))
+    rows = (row for path in sorted((run / "data").glob("*.jsonl")) for row in read_rows(path, ScoredRow))
     return provenance(workspace, rows, source_licenses)
 
 
