@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from latentscore.forms import form_of
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, install, require
@@ -138,6 +139,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             record=source.run.record() if source.run is not None else {},
             missing=missing,
             tools=model.tools,
+            answer=form_of(source.weights).name,
         )
         _describe_model(folder, facts, provenance.of_run(workspace, source.run, chosen.source_licenses))
     worst = max((p.relative_error for p in model.gguf.values()), default=0.0)
