@@ -436,6 +436,9 @@ class TrainSettings(Section):
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
     """Train an adapter or all weights; empty for lora (full for tiny-random, whose frozen base would learn nothing)."""
+    answer: Literal["json", "labels"] = "json"
+    """What the model learns to write: the payload as JSON, or only the 34 labels in one line, with a tenth of the tokens; title
+    and palettes then come from the vibe, and there is no thinking."""
     presets: list[str] = []
     """FAMILY:NAME of the bundled presets, such as lora_rank:r32."""
     max_tokens: int | None = Field(default=None, ge=16)

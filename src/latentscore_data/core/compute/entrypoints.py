@@ -259,16 +259,16 @@ def entry_point(function: str, runs: Path) -> Callable[[str], str]:
 
 
 def write_shard(shard_json: str, runs: Path) -> str:
-    """What a local model writes to ``{"model": NAME, "schema": ..., "deadline": ..., "prompts": [...]}``.
+    """What a local model writes to ``{"model": NAME, "grammar": ..., "deadline": ..., "prompts": [...]}``.
 
-    ``NAME`` is a hub id, or the id of a run below ``runs``; the prompts share the schema and ``max_tokens``. Returns
+    ``NAME`` is a hub id, or the id of a run below ``runs``; the prompts share the grammar and ``max_tokens``. Returns
     ``{"written": [...], "seconds": what it took, with loading the model}``.
     """
     shard, started = json.loads(shard_json), time.perf_counter()
     refuse_other_code(shard)
     check_deadline(shard["deadline"])
     engine = engine_for(shard["model"], runs, f"answers of {shard['model']}")
-    prompts = [Prompt(schema=shard["schema"], **prompt) for prompt in shard["prompts"]]
+    prompts = [Prompt(grammar=shard["grammar"], **prompt) for prompt in shard["prompts"]]
     written = [asdict(one) for one in engine.write(prompts)]
     return json.dumps({"written": written, "seconds": time.perf_counter() - started})
 

@@ -7,6 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from latentscore.forms import JSON, AnswerForm
 from latentscore.prompt import break_marks, config_system, example_messages, vibe_message
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import digest
@@ -51,9 +52,17 @@ def system_for(prompts: PromptsSettings) -> str:
     return system + example_messages(prompts.examples)
 
 
-def own_system(prompts: PromptsSettings) -> str | None:
-    """The system message that the settings ask for; None for the package's own. Raises :class:`InputError`."""
-    return None if prompts == OWN else system_for(prompts)
+def own_system(prompts: PromptsSettings, form: AnswerForm = JSON) -> str | None:
+    """The system message that the settings ask for; None for that of the form. Raises :class:`InputError`, also for examples,
+    which are JSON, where a model is to answer in another form."""
+    if form.name == JSON.name:
+        return None if prompts == OWN else system_for(prompts)
+    if prompts.examples:
+        raise InputError(
+            f"prompts.examples shows {prompts.examples} answers in JSON, and train.answer is {form.name}",
+            "take --set answer=json, or prompts.examples = 0",
+        )
+    return None if prompts.system in (None, *OWN_PROMPTS) else system_for(prompts)
 
 
 def _read_system(path: Path) -> str:

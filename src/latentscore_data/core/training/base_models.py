@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import random_config
+from latentscore.forms import json_text
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
 from latentscore_data.core.base.seeds import rng_for
-from latentscore_data.core.training.chat import answer_text, prompt_messages, template_options
+from latentscore_data.core.training.chat import prompt_messages, template_options
 from latentscore_data.core.training.checkpoints import damaged_file
 from latentscore_data.core.training.runs import finished_final
 from latentscore_data.core.training.spec import TINY_RANDOM
@@ -453,7 +454,7 @@ def _tiny_corpus() -> list[str]:
     rng = rng_for(TINY_RANDOM)
     colors = [{"hex": f"#{int(rng.integers(1 << 24)):06X}", "weight": weight} for weight in ("xxl", "lg", "md", "sm")]
     answers = [
-        answer_text({"thinking": "", "title": "", "config": random_config(rng).model_dump(), "palettes": [colors]})
+        json_text({"thinking": "", "title": "", "config": random_config(rng).model_dump(), "palettes": [colors]})
         for _ in range(64)
     ]
     return [message["content"] for message in prompt_messages("a quiet morning by the sea")] * 4 + answers

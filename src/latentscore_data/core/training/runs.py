@@ -203,9 +203,14 @@ def find_run(train_dir: Path, run_id: str) -> RunFolder:
 
 
 def newest_finished(
-    train_dir: Path, kind: str, base_model: str, say: Callable[[str], None], skip: Sequence[str] = ()
+    train_dir: Path,
+    kind: str,
+    base_model: str,
+    say: Callable[[str], None],
+    skip: Sequence[str] = (),
+    answer: str = "json",
 ) -> RunFolder | None:
-    """The newest finished run of a kind on a base model; one that cannot be read is reported and skipped, and so are those
+    """The newest finished run of a kind on a base model that answers in this form; one that cannot be read is reported and skipped, and so are those
     whose ids begin with one of ``skip``."""
     for run in find_runs(train_dir):
         if not run.done or run.run_id.startswith(tuple(skip)):
@@ -215,7 +220,7 @@ def newest_finished(
         except InputError as error:
             say(f"run {run.run_id} is passed over: {error.message}")
             continue
-        if spec is not None and spec.kind == kind and spec.base_model == base_model:
+        if spec is not None and (spec.kind, spec.base_model, spec.answer) == (kind, base_model, answer):
             return run
     return None
 
