@@ -502,12 +502,14 @@ def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
 
 
 @jit
-def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate, states):
-    """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames.
+def sweep_stereo(
+    buffer, first, frames, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate, states
+):
+    """Low-pass ``frames`` frames of ``buffer``, from ``first`` on, in place while cutoff and gain move; one value of each for
+    every ``block`` frames.
 
     ``states`` are the two states of each side and the gains reached: six numbers that go on from call to call.
     """
-    frames = buffer.shape[1]
     k = 1.0 / resonance
     l1, l2, r1, r2, gl, gr = states[0], states[1], states[2], states[3], states[4], states[5]
     for b in range((frames + block - 1) // block):
@@ -524,8 +526,8 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
         b3 = h * b2
         slope_left = (gains_left[b] - gl) / block
         slope_right = (gains_right[b] - gr) / block
-        left = buffer[0, begin:end]
-        right = buffer[1, begin:end]
+        left = buffer[0, first + begin : first + end]
+        right = buffer[1, first + begin : first + end]
         for j in range(end - begin):
             x = left[j] + TINY
             u = right[j] + TINY
@@ -541,13 +543,13 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
 
 
 @jit
-def ramp_stereo(buffer, left, right, block):
-    """Multiply ``buffer`` in place with gains that go in straight lines from each value to the next, ``block`` frames on."""
-    frames = buffer.shape[1]
+def ramp_stereo(buffer, first, frames, left, right, block):
+    """Multiply ``frames`` frames of ``buffer``, from ``first`` on, in place with gains that go in straight lines from each
+    value to the next, ``block`` frames on."""
     for c in range(2):
         gains = left if c == 0 else right
         for b in range((frames + block - 1) // block):
-            sound = buffer[c, b * block : min((b + 1) * block, frames)]
+            sound = buffer[c, first + b * block : first + min((b + 1) * block, frames)]
             gain = np.float32(gains[b])
             slope = np.float32((gains[b + 1] - gains[b]) / block)
             for j in range(sound.shape[0]):

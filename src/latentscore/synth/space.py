@@ -112,12 +112,19 @@ class Room:
         Everything here is linear: the mixes of parts add up to the mix of the whole.
         """
         out = np.empty(groups.shape[1:], np.float32)
-        _room(
-            groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32), self._levels,
-            *self._line_settings, self._lines, self._diffusers, self._diffused, self._echo_frames, self._echo,
-            self._echoes, self._past, self._counts, self._work, self._block,
-        )  # fmt: skip
+        self.mix_into(out, 0, np.ascontiguousarray(groups), 0, out.shape[1], reverb_sends, echo_sends)
         return out
+
+    def mix_into(
+        self, out: Stereo, at: int, groups: NDArray[np.float32], first: int, frames: int,
+        reverb_sends: Sequence[float], echo_sends: Sequence[float],
+    ) -> None:  # fmt: skip
+        """:meth:`mix` of ``frames`` frames of ``groups``, from ``first`` on, to ``out``, from ``at`` on."""
+        _room(
+            groups, first, out, at, frames, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
+            self._levels, *self._line_settings, self._lines, self._diffusers, self._diffused, self._echo_frames,
+            self._echo, self._echoes, self._past, self._counts, self._work, self._block,
+        )  # fmt: skip
 
 
 def mix(
@@ -159,14 +166,13 @@ def _absorption(
 
 @jit
 def _room(
-    groups, out, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, lines, diffusers, diffused,
+    groups, first, out, at, frames, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, lines, diffusers, diffused,
     echo_frames, echo, echoes, past, counts, work, block,
 ):  # fmt: skip
     """In blocks of ``block`` frames, shorter than any delay: what comes out of a line was written in an earlier block.
 
     Every step is a loop of its own over one or two lines, because that is what a compiler turns into vector instructions.
     """
-    frames = out.shape[1]
     dry = work[0:2]
     to_room = work[2:4]
     to_echo = work[4:6]
@@ -178,7 +184,7 @@ def _room(
     side = half * levels[1]
     for begin in range(0, frames, block):
         size = min(block, frames - begin)
-        _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo)
+        _gather(groups, first + begin, size, reverb_sends, echo_sends, dry, to_room, to_echo)
         _no_rumble(to_echo, past[2:4], echo[3])
         _echo_step(to_echo, repeats, echoes, echo_frames, echo, past, counts[0], block)
         for c in range(2):
@@ -197,8 +203,8 @@ def _room(
                 straight[j] += repeat[j] + gain * reverb[j]
         left = dry[0]
         right = dry[1]
-        out_left = out[0, begin : begin + size]
-        out_right = out[1, begin : begin + size]
+        out_left = out[0, at + begin : at + begin + size]
+        out_right = out[1, at + begin : at + begin + size]
         for j in range(size):
             out_left[j] = half * (left[j] + right[j]) + side * (left[j] - right[j])
         for j in range(size):
@@ -525,21 +531,19 @@ def _bend_finely(line, drive, bias, share, taps, fine):
     four streams between.
     """
     size = line.shape[0]
-    lags = taps.shape[1]
+    phases, lags = taps.shape
     source = fine[4]
     for j in range(size):
         source[lags + j] = np.float32(line[j])
-    for phase in range(4):
-        part = fine[phase, lags : lags + size]
-        part[:] = np.float32(0.0)
-        _add_delayed(part, source, np.float32(4.0) * taps[phase], lags)
-        _bend(part, np.float32(drive), np.float32(bias), np.float32(share))
     total = fine[5, :size]
     total[:] = np.float32(0.0)
-    # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
-    _add_delayed(total, fine[0], taps[0], lags)
-    for phase in range(1, 4):
-        _add_delayed(total, fine[phase, : lags + size - 1], taps[4 - phase], lags - 1)
+    for phase in range(phases):
+        part = fine[phase, lags : lags + size]
+        part[:] = np.float32(0.0)
+        _add_delayed(part, source, taps[phase], np.float32(phases), lags)
+        _bend(part, np.float32(drive), np.float32(bias), np.float32(share))
+        # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
+        _add_delayed(total, fine[phase], taps[-phase], np.float32(1.0), lags - (phase > 0))
     for j in range(size):
         line[j] = total[j]
     for row in range(5):
@@ -548,18 +552,15 @@ def _bend_finely(line, drive, bias, share, taps, fine):
 
 
 @jit
-def _add_delayed(out, source, taps, lags):
+def _add_delayed(out, source, taps, gain, lags):
     """Add ``source``, whose frame ``lags`` is the first of ``out``, delayed by 0 to 11 frames with a tap each."""
-    size = out.shape[0]
-    for t in range(0, 12, 4):
-        h0, h1, h2, h3 = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
-        at = lags - t
-        x0 = source[at : at + size]
-        x1 = source[at - 1 : at - 1 + size]
-        x2 = source[at - 2 : at - 2 + size]
-        x3 = source[at - 3 : at - 3 + size]
-        for j in range(size):
-            out[j] += h0 * x0[j] + h1 * x1[j] + h2 * x2[j] + h3 * x3[j]
+    h0, h1, h2, h3 = gain * taps[0], gain * taps[1], gain * taps[2], gain * taps[3]
+    h4, h5, h6, h7 = gain * taps[4], gain * taps[5], gain * taps[6], gain * taps[7]
+    h8, h9, h10, h11 = gain * taps[8], gain * taps[9], gain * taps[10], gain * taps[11]
+    x = source[lags - 11 : lags + out.shape[0]]
+    for j in range(out.shape[0]):
+        early = h0 * x[j + 11] + h1 * x[j + 10] + h2 * x[j + 9] + h3 * x[j + 8] + h4 * x[j + 7] + h5 * x[j + 6]
+        out[j] += early + (h6 * x[j + 5] + h7 * x[j + 4] + h8 * x[j + 3] + h9 * x[j + 2] + h10 * x[j + 1] + h11 * x[j])
 
 
 def _fine_taps() -> NDArray[np.float32]:
