@@ -531,19 +531,19 @@ def _bend_finely(line, drive, bias, share, taps, fine):
     four streams between.
     """
     size = line.shape[0]
-    phases, lags = taps.shape
+    lags = 12
     source = fine[4]
     for j in range(size):
         source[lags + j] = np.float32(line[j])
+    now = lags + size
+    _between(source[1:now], fine[0, lags:now], fine[3, lags:now], fine[1, lags:now], fine[2, lags:now], taps)
+    for phase in range(4):
+        _bend(fine[phase, lags:now], np.float32(drive), np.float32(bias), np.float32(share))
+    # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
     total = fine[5, :size]
     total[:] = np.float32(0.0)
-    for phase in range(phases):
-        part = fine[phase, lags : lags + size]
-        part[:] = np.float32(0.0)
-        _add_delayed(part, source, taps[phase], np.float32(phases), lags)
-        _bend(part, np.float32(drive), np.float32(bias), np.float32(share))
-        # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
-        _add_delayed(total, fine[phase], taps[-phase], np.float32(1.0), lags - (phase > 0))
+    _add_mirrored(total, fine[0, 1:now], fine[1, :now], taps[0])
+    _add_mirrored(total, fine[3, : now - 1], fine[2, :now], taps[1])
     for j in range(size):
         line[j] = total[j]
     for row in range(5):
@@ -552,15 +552,47 @@ def _bend_finely(line, drive, bias, share, taps, fine):
 
 
 @jit
-def _add_delayed(out, source, taps, gain, lags):
-    """Add ``source``, whose frame ``lags`` is the first of ``out``, delayed by 0 to 11 frames with a tap each."""
-    h0, h1, h2, h3 = gain * taps[0], gain * taps[1], gain * taps[2], gain * taps[3]
-    h4, h5, h6, h7 = gain * taps[4], gain * taps[5], gain * taps[6], gain * taps[7]
-    h8, h9, h10, h11 = gain * taps[8], gain * taps[9], gain * taps[10], gain * taps[11]
-    x = source[lags - 11 : lags + out.shape[0]]
+def _between(x, first, last, second, third, taps):
+    """The four phases of a sound at four times the rate. The taps of the last two are those of the first two backwards, so
+    sums and differences of frames serve two phases each."""
+    gain = np.float32(2.0)
+    h, g = taps[0], taps[1]
+    e0, e1, e2 = gain * (h[0] + h[11]), gain * (h[1] + h[10]), gain * (h[2] + h[9])
+    e3, e4, e5 = gain * (h[3] + h[8]), gain * (h[4] + h[7]), gain * (h[5] + h[6])
+    o0, o1, o2 = gain * (h[0] - h[11]), gain * (h[1] - h[10]), gain * (h[2] - h[9])
+    o3, o4, o5 = gain * (h[3] - h[8]), gain * (h[4] - h[7]), gain * (h[5] - h[6])
+    f0, f1, f2 = gain * (g[0] + g[11]), gain * (g[1] + g[10]), gain * (g[2] + g[9])
+    f3, f4, f5 = gain * (g[3] + g[8]), gain * (g[4] + g[7]), gain * (g[5] + g[6])
+    q0, q1, q2 = gain * (g[0] - g[11]), gain * (g[1] - g[10]), gain * (g[2] - g[9])
+    q3, q4, q5 = gain * (g[3] - g[8]), gain * (g[4] - g[7]), gain * (g[5] - g[6])
+    for j in range(first.shape[0]):
+        s0, d0 = x[j + 11] + x[j], x[j + 11] - x[j]
+        s1, d1 = x[j + 10] + x[j + 1], x[j + 10] - x[j + 1]
+        s2, d2 = x[j + 9] + x[j + 2], x[j + 9] - x[j + 2]
+        s3, d3 = x[j + 8] + x[j + 3], x[j + 8] - x[j + 3]
+        s4, d4 = x[j + 7] + x[j + 4], x[j + 7] - x[j + 4]
+        s5, d5 = x[j + 6] + x[j + 5], x[j + 6] - x[j + 5]
+        even = e0 * s0 + e1 * s1 + e2 * s2 + (e3 * s3 + e4 * s4 + e5 * s5)
+        odd = o0 * d0 + o1 * d1 + o2 * d2 + (o3 * d3 + o4 * d4 + o5 * d5)
+        first[j] = even + odd
+        last[j] = even - odd
+        even = f0 * s0 + f1 * s1 + f2 * s2 + (f3 * s3 + f4 * s4 + f5 * s5)
+        odd = q0 * d0 + q1 * d1 + q2 * d2 + (q3 * d3 + q4 * d4 + q5 * d5)
+        second[j] = even + odd
+        third[j] = even - odd
+
+
+@jit
+def _add_mirrored(out, x, y, taps):
+    """Add ``x`` through 12 taps, and ``y`` through the same backwards; both begin 11 frames before ``out``."""
+    h0, h1, h2, h3, h4, h5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
+    h6, h7, h8, h9, h10, h11 = taps[6], taps[7], taps[8], taps[9], taps[10], taps[11]
     for j in range(out.shape[0]):
-        early = h0 * x[j + 11] + h1 * x[j + 10] + h2 * x[j + 9] + h3 * x[j + 8] + h4 * x[j + 7] + h5 * x[j + 6]
-        out[j] += early + (h6 * x[j + 5] + h7 * x[j + 4] + h8 * x[j + 3] + h9 * x[j + 2] + h10 * x[j + 1] + h11 * x[j])
+        early = h0 * (x[j + 11] + y[j]) + h1 * (x[j + 10] + y[j + 1]) + h2 * (x[j + 9] + y[j + 2])
+        early += h3 * (x[j + 8] + y[j + 3]) + h4 * (x[j + 7] + y[j + 4]) + h5 * (x[j + 6] + y[j + 5])
+        late = h6 * (x[j + 5] + y[j + 6]) + h7 * (x[j + 4] + y[j + 7]) + h8 * (x[j + 3] + y[j + 8])
+        late += h9 * (x[j + 2] + y[j + 9]) + h10 * (x[j + 1] + y[j + 10]) + h11 * (x[j] + y[j + 11])
+        out[j] += early + late
 
 
 def _fine_taps() -> NDArray[np.float32]:
