@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,17 +89,61 @@ def checked_seed(seed: int) -> int:
     return int(seed)
 
 
-def mix_layers(score: Score, context: RenderContext, groups: Sequence[Group]) -> Stereo:
-    """Play the layers of each group and mix them with echo, reverb, width and the closing fade."""
-    piece = score.piece
-    mixed = np.empty((2, round(piece.seconds * context.sample_rate)), np.float32)
+def checked_threads(threads: int) -> int:
+    """How many threads a render uses."""
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise InvalidConfigError("threads", "a whole number from 1 on is needed; more than 2 work as 2")
+    return int(threads)
+
+
+Step = Callable[[Stereo, int, int], None]
+"""What happens to a mix in steps: the mix, the first frame and the number of frames."""
+
+
+def mix_layers(
+    score: Score, context: RenderContext, groups: Sequence[Group], threads: int = 1, then: Step | None = None
+) -> Stereo:
+    """Play the layers of each group and mix them with echo, reverb, width and the closing fade; ``then`` comes last.
+
+    With two ``threads`` the groups are played side by side, and what comes before and after the room runs beside it: the
+    bytes are the same.
+    """
+    piece, rate = score.piece, context.sample_rate
+    mixed = np.empty((2, round(piece.seconds * rate)), np.float32)
     player = Player(context, mixed.shape[1], groups, scratch((len(groups), *mixed.shape)))
-    for notes in (*score.bars, score.closing):
-        player.add(notes)
-    for begin in range(0, mixed.shape[1], MIX_FRAMES):
-        player.take_into(mixed, begin, min(MIX_FRAMES, mixed.shape[1] - begin))
-    _fade_out(mixed, piece.seconds - closing_beat(piece) * context.seconds_per_beat, context.sample_rate)
+    fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, mixed.shape[1], rate)
+    steps = [(at, min(MIX_FRAMES, mixed.shape[1] - at)) for at in range(0, mixed.shape[1], MIX_FRAMES)]
+    with _helper(threads) as helper:
+        player.add_all((*score.bars, score.closing), helper)
+        moved = helper.submit(player.move, *steps[0])
+        done = None
+        for number, (at, frames) in enumerate(steps):
+            moved.result()
+            if number + 1 < len(steps):
+                moved = helper.submit(player.move, *steps[number + 1])
+            player.mix_into(mixed, at, frames)
+            _fade(mixed[:, at : at + frames], fade, at + frames - mixed.shape[1])
+            if done is not None:
+                done.result()
+            if then is not None:
+                done = helper.submit(then, mixed, at, frames)
+        if done is not None:
+            done.result()
     return mixed
+
+
+class _AtOnce(Executor):
+    """Runs what is submitted in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+def _helper(threads: int) -> Executor:
+    """One thread beside this one, or none."""
+    return ThreadPoolExecutor(1, "latentscore-render") if threads > 1 else _AtOnce()
 
 
 MIX_FRAMES = 8 * space.STEP
@@ -147,30 +195,53 @@ class Player:
     def add(self, notes: Mapping[str, Sequence[Note]]) -> None:
         """Add the notes of a bar by layer. Every bar gives its layers' notes in the same order."""
         self._advance()
-        for out, layers in zip(self._dry, self._layers, strict=True):
-            for layer in layers:
-                if notes.get(layer):
-                    play_layer(out, layer, notes[layer], self._context)
+        for number in range(len(self._layers)):
+            self._add(number, notes)
+
+    def add_all(self, bars: Sequence[Mapping[str, Sequence[Note]]], helper: Executor) -> None:
+        """:meth:`add` for all bars, with a helper that plays groups beside this thread."""
+        self._advance()
+        # The pad, which takes longest, is begun first.
+        groups = deque(sorted(range(len(self._layers)), key=lambda number: self._layers[number] != ("pad",)))
+
+        def play() -> None:
+            while groups:
+                with suppress(IndexError):  # the other thread took the last one
+                    number = groups.popleft()
+                    for notes in bars:
+                        self._add(number, notes)
+
+        beside = helper.submit(play)
+        play()
+        beside.result()
+
+    def _add(self, number: int, notes: Mapping[str, Sequence[Note]]) -> None:
+        for layer in self._layers[number]:
+            if notes.get(layer):
+                play_layer(self._dry[number], layer, notes[layer], self._context)
 
     def take(self, frames: int, gains: NDArray[np.float32] | None = None) -> Stereo:
         """The next frames of the mix, shape (2, frames); ``gains``, one for each frame, fade what goes into the room."""
         out = np.empty((2, frames), np.float32)
-        self.take_into(out, 0, frames, gains)
+        left = self._dry[:, :, self._taken :]
+        if left.shape[2] < frames:
+            self._dry, self._taken = np.zeros((*left.shape[:2], frames), np.float32), 0
+            self._dry[:, :, : left.shape[2]] = left
+        self.move(self._taken, frames)
+        if gains is not None:
+            self._dry[:, :, self._taken : self._taken + frames] *= gains
+        self.mix_into(out, 0, frames)
         return out
 
-    def take_into(self, out: Stereo, at: int, frames: int, gains: NDArray[np.float32] | None = None) -> None:
-        """:meth:`take` to the frames of ``out`` from ``at`` on."""
-        dry, first = self._dry, self._taken
-        if first + frames > dry.shape[2]:
-            left = dry[:, :, first:]
-            dry, first = np.zeros((*dry.shape[:2], frames), np.float32), 0
-            dry[:, :, : left.shape[2]] = left
-        self._taken += frames
+    def move(self, at: int, frames: int) -> None:
+        """Move the next ``frames`` frames of the dry layers, which begin ``at`` this frame of their buffers, in place."""
         for number, mover in self._movers:
-            mover.apply(dry[number], first, frames)
-        if gains is not None:
-            dry[:, :, first : first + frames] *= gains
-        self._room.mix_into(out, at, dry, first, frames, *self._sends)
+            mover.apply(self._dry[number], at, frames)
+
+    def mix_into(self, out: Stereo, at: int, frames: int) -> None:
+        """Mix the next frames, which have been moved, to the frames of ``out`` from ``at`` on."""
+        self._room.mix_into(out, at, self._dry, self._taken, frames, *self._sends)
+        self._taken += frames
 
     def clear(self) -> None:
         """Forget all notes, and free their buffers; only the room rings on."""
@@ -307,8 +378,15 @@ class Sway:
         return swell * (1.0 - drift), swell * (1.0 + drift)
 
 
-def _fade_out(samples: Stereo, seconds: float, rate: int) -> None:
-    """Fade the last nine tenths of ``seconds`` to zero along a cosine, tails included."""
-    frames = min(round(0.9 * seconds * rate), samples.shape[1] // 2)
-    curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
-    samples[:, -frames:] *= curve.astype(np.float32)
+def _fade_curve(seconds: float, frames: int, rate: int) -> NDArray[np.float32]:
+    """The gains of the last nine tenths of ``seconds``: to zero along a cosine, tails included."""
+    length = min(round(0.9 * seconds * rate), frames // 2)
+    return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, length))).astype(np.float32)
+
+
+def _fade(samples: Stereo, curve: NDArray[np.float32], end: int) -> None:
+    """Fade what of ``samples`` lies within the curve; they end at its end plus ``end``."""
+    begin = len(curve) + end - samples.shape[1]
+    skipped = max(-begin, 0)
+    if skipped < samples.shape[1]:
+        samples[:, skipped:] *= curve[begin + skipped : len(curve) + end]

@@ -411,9 +411,10 @@ class Bus:
         self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive, taps)
         self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 6, BUS_BLOCK + 13), np.float32)
 
-    def apply(self, samples: Stereo) -> None:
-        """Change ``samples``, shape (2, frames), in place."""
-        _bus(samples, *self._settings, *self._state)
+    def apply(self, samples: Stereo, first: int = 0, frames: int | None = None) -> None:
+        """Change ``samples``, shape (2, frames), in place; or so many frames of them, from ``first`` on."""
+        frames = samples.shape[1] - first if frames is None else frames
+        _bus(samples, first, frames, *self._settings, *self._state)
 
 
 def bus(samples: Stereo, config: MusicConfig, sample_rate: int) -> None:
@@ -444,13 +445,12 @@ def _low_pass(hz: float, rate: int) -> tuple[float, ...]:
 
 
 @jit
-def _bus(samples, feed, poles, dc, drive, bias, share, taps, past, states, fine):
+def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past, states, fine):
     """Mean removed, shelf and low-pass in one: ``feed`` are the six taps of what they take from the input, ``poles`` the
     two by two feedback coefficients; then drive."""
     f0, f1, f2, f3, f4, f5 = feed[0], feed[1], feed[2], feed[3], feed[4], feed[5]
     a1, a2, d1, d2 = poles[0], poles[1], poles[2], poles[3]
     hold = 1.0 - dc
-    frames = samples.shape[1]
     toned = np.empty((2, BUS_BLOCK))
     # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago; n
     # after the mean that drive adds.
@@ -459,7 +459,7 @@ def _bus(samples, feed, poles, dc, drive, bias, share, taps, past, states, fine)
     for begin in range(0, frames, BUS_BLOCK):
         size = min(BUS_BLOCK, frames - begin)
         for c in range(2):
-            source = samples[c, begin : begin + size]
+            source = samples[c, first + begin : first + begin + size]
             line = past[c]
             fed = toned[c]
             for j in range(size):
@@ -502,7 +502,7 @@ def _bus(samples, feed, poles, dc, drive, bias, share, taps, past, states, fine)
                 left[j] -= ln
                 right[j] -= rn
         for c in range(2):
-            target = samples[c, begin : begin + size]
+            target = samples[c, first + begin : first + begin + size]
             line = toned[c]
             for j in range(size):
                 target[j] = line[j]
