@@ -184,3 +184,31 @@ def sentencepiece_gemma(folder: Path) -> Path:
 
 def change_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def tiny_sentences(folder: Path) -> Path:
+    """A sentence-transformers model of random weights that knows the letters: fast, and its vectors depend on the text."""
+    import string
+
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from tokenizers import Regex, Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    letters = ["[PAD]", "[UNK]", *string.printable]
+    backend = Tokenizer(WordLevel({letter: n for n, letter in enumerate(letters)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(letters), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder / "bert")
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
+        folder / "bert"
+    )
+    words = models.Transformer(str(folder / "bert"), max_seq_length=128)
+    model = SentenceTransformer(modules=[words, models.Pooling(words.get_word_embedding_dimension())], device="cpu")
+    model.save(str(folder / "sentences"))
+    return folder / "sentences"
