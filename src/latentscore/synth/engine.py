@@ -30,6 +30,12 @@ CEILING = 10.0 ** (-1.2 / 20.0)
 """A little under the -1 dBFS that is promised, for what four times oversampling does not see."""
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 600.0
+LONGEST_SPAN_SECONDS = 10_000_000.0
+"""The longest time that an argument of a stream may name: 116 days."""
+
+MOST_FRAMES = 2**27
+"""The longest block of a stream: its samples take 1 GiB."""
+
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 HIGHEST_SEED = 2**64 - 1
 
@@ -71,6 +77,22 @@ def checked_seconds(seconds: float) -> float:
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise InvalidConfigError("seconds", f"a number from {SHORTEST_SECONDS} to {LONGEST_SECONDS:g} is needed")
     return float(seconds)
+
+
+def checked_span(field: str, seconds: float, least: float = 0.0) -> float:
+    """A time in seconds from ``least`` to :data:`LONGEST_SPAN_SECONDS`, which the argument ``field`` gave."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.floating | np.integer):
+        raise InvalidConfigError(field, f"a number of seconds is needed, not {type(seconds).__name__}")
+    if not least <= seconds <= LONGEST_SPAN_SECONDS:
+        raise InvalidConfigError(field, f"a number of seconds from {least:g} to {LONGEST_SPAN_SECONDS:g} is needed")
+    return float(seconds)
+
+
+def checked_frames(field: str, frames: int, least: int = 0) -> int:
+    """A number of frames from ``least`` to :data:`MOST_FRAMES`, which the argument ``field`` gave."""
+    if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or not least <= int(frames) <= MOST_FRAMES:
+        raise InvalidConfigError(field, f"a whole number of frames from {least} to {MOST_FRAMES} is needed")
+    return int(frames)
 
 
 def checked_rate(sample_rate: int) -> int:

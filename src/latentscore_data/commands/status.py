@@ -65,8 +65,8 @@ def show_rounds(rounds: list[JsonObject]) -> None:
     """A line for each command improve: how far it is and which model is the best."""
     for one in rounds:
         made = len(one["rounds"]) - 1
-        judge = next(line[one["judge"]] for line in one["rounds"] if line["model"] == one["best"])
-        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one['stopped'] or 'can go on'}"
+        judge = next(line.get(one["judge"]) for line in one["rounds"] if line["model"] == one["best"])
+        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one.get('stopped') or 'can go on'}"
         console().print(clean(line))
 
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from latentscore.files import why_no_file
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
@@ -693,7 +694,7 @@ def settings_file(config: Path | None) -> Path | None:
     """The file that is read: the one named, which must exist, or ``latentscore.toml`` here where there is one."""
     if config is not None:
         if not config.is_file():
-            raise InputError(f"settings file {config} does not exist", "check --config")
+            raise InputError(f"settings file {config} {why_no_file(config)}", "check --config")
         return config
     here = Path(SETTINGS_FILE)
     return here if here.is_file() else None

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import OutputError
@@ -119,7 +120,7 @@ def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
 def read_record(folder: Path) -> JsonObject:
     """The record of an exported folder. Raises :class:`OutputError` for a folder without one."""
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = json.loads(read_whole(folder / RECORD_FILE))
         if not isinstance(record, dict):
             raise TypeError("no record")
     except (OSError, ValueError, TypeError, RecursionError):

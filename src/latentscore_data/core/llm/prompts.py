@@ -7,6 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from latentscore.files import read_whole
 from latentscore.forms import JSON, AnswerForm
 from latentscore.prompt import break_marks, config_system, example_messages, vibe_message
 from latentscore_data.core.base.errors import InputError
@@ -68,8 +69,7 @@ def own_system(prompts: PromptsSettings, form: AnswerForm = JSON) -> str | None:
 def _read_system(path: Path) -> str:
     remedy = f"name a text file in UTF-8, or {', '.join(OWN_PROMPTS)}"
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_SYSTEM_CHARS + 1)
+        text = read_whole(path, 4 * MAX_SYSTEM_CHARS).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"prompts.system: {path} cannot be read ({reason})", remedy) from None

@@ -420,7 +420,22 @@ def _summed_up(summary: Summary, rounds: Rounds, done: list[Round], found: Verdi
 def known_rounds(workspace: Workspace) -> list[JsonObject]:
     """What ``rounds.json`` says of all rounds of a workspace, with their ``name``, in the order of names."""
     files = sorted(workspace.improve_dir.glob(f"*/{TABLE_FILE}"))
-    return [{"name": file.parent.name, **read_object(file, f"delete {file.parent}")} for file in files]
+    return [{**_known(file), "name": file.parent.name} for file in files]
+
+
+def _known(file: Path) -> dict[str, Any]:
+    """A table of rounds whose best model has a line. Raises :class:`InputError` for a file that is none."""
+    remedy = "delete it: lsdata improve writes it again"
+    held = read_object(file, remedy)
+    lines = held.get("rounds")
+    if (
+        not isinstance(held.get("judge"), str)
+        or not isinstance(lines, list)
+        or not all(isinstance(line, dict) and isinstance(line.get("model"), str) for line in lines)
+        or held.get("best") not in [line["model"] for line in lines]
+    ):
+        raise InputError(f"{file} is damaged (it holds no table of rounds)", remedy)
+    return held
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import random_config
+from latentscore.files import read_whole
 from latentscore.forms import json_text
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
 from latentscore_data.core.base.seeds import rng_for
@@ -69,7 +70,7 @@ def adapter_base(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads(read_whole(path))["base_model_name_or_path"]
         if not isinstance(base, str) or not base:
             raise ValueError("it names no base model")
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
@@ -148,7 +149,7 @@ def _check_same_base(folder: Path, base: str, model: Any) -> None:
     if not path.exists():
         return
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        known = json.loads(read_whole(path))["weights"]
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error})", "train the adapter again") from None
     if known != weights_digest(model):

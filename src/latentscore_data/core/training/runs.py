@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from latentscore.files import read_whole
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows, replace_json, replace_rows, writing
 from latentscore_data.core.base.manifest import file_fact
@@ -92,8 +93,8 @@ class RunFolder:
         if not self.spec_file.exists():
             return None
         try:
-            return TrainSpec.model_validate_json(self.spec_file.read_text(encoding="utf-8"))
-        except (ValidationError, ValueError):
+            return TrainSpec.model_validate_json(read_whole(self.spec_file))
+        except (ValidationError, ValueError, OSError):
             raise InputError(
                 f"{self.spec_file} is not a training spec of this version", "use another --run-id, or --resume never"
             ) from None
