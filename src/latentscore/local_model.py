@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import MusicConfigPromptPayload, parse_payload
+from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import ModelError
 from latentscore.installed import install
 from latentscore.prompt import config_system, decoding_schema, vibe_message
@@ -15,12 +16,19 @@ from latentscore.prompt import config_system, decoding_schema, vibe_message
 MAX_NEW_TOKENS = 2048
 NEEDED = ("torch", "transformers", "xgrammar")
 
+RUN_RECORD = "run.json"
+"""In a run's folder: what the run was, its spec with the system message among it."""
+
+EXPORT_RECORD = "training.json"
+"""The same beside the weights of an exported model."""
+
 
 class LocalModel:
     """A causal language model from a folder, decoded greedily and held to the payload's schema.
 
-    The folder holds a whole model, or an adapter (then ``peft`` loads its base, from a folder or the hub's local cache).
-    Nothing is downloaded. Raises :class:`ModelError` without the ml extra, and for a folder that cannot be loaded.
+    The folder holds a whole model, or an adapter (then ``peft`` loads its base, from a folder or the hub's local cache). It is
+    asked with the system message that its run was trained with. Nothing is downloaded. Raises :class:`ModelError` without the
+    ml extra, and for a folder that cannot be loaded.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,61 +38,51 @@ class LocalModel:
         try:
             import torch
             import transformers
-            import xgrammar
+            import xgrammar  # noqa: F401  # looked for here, where the error can name the extra
         except ImportError as error:
             raise ModelError(
                 f"local:{folder} needs {', '.join(NEEDED)}, and {error.name} is not installed: {install('ml')}"
             ) from None
+        self._system = trained_system(folder) or config_system()
         try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             # With an adapter's folder this loads the base and puts the adapter on it.
-            self._model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32
             )
-            self._model = self._model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-            declared = self._model.generation_config.eos_token_id or self._tokenizer.eos_token_id
-            self._stops = declared if isinstance(declared, list) else [declared]
-            tokens = xgrammar.TokenizerInfo.from_huggingface(
-                self._tokenizer,
-                # Embeddings are often padded beyond the tokenizer: the mask must be as wide as the logits.
-                vocab_size=self._model.get_output_embeddings().weight.shape[0],
-                stop_token_ids=self._stops,
-            )
-            self._grammar = xgrammar.GrammarCompiler(tokens).compile_json_schema(
-                json.dumps(decoding_schema()), any_whitespace=False, separators=(",", ":")
-            )
+            model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         except Exception as error:  # damaged and foreign folders raise many kinds, a bare Exception among them
             raise ModelError(f"local:{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        self._decoder = SchemaDecoder(model, tokenizer, f"local:{folder}")
 
     def answer(self, text: str) -> MusicConfigPromptPayload:
         """The payload for a text; the same text always gets the same. Raises :class:`ModelError` for one that was cut."""
-        import torch
-        from xgrammar.contrib.hf import LogitsProcessor
-
-        messages = [{"role": "system", "content": config_system()}, {"role": "user", "content": vibe_message(text)}]
-        # Models that think are told not to, because only JSON is wanted.
-        options = {"enable_thinking": False} if "enable_thinking" in (self._tokenizer.chat_template or "") else {}
-        prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
-        batch = self._tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(self._model.device)
-        batch.pop("token_type_ids", None)
-        with torch.inference_mode():
-            out = self._model.generate(
-                **batch,
-                max_new_tokens=MAX_NEW_TOKENS,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                eos_token_id=self._stops,
-                pad_token_id=self._tokenizer.pad_token_id or self._stops[0],
-                # A grammar's matcher has a state, so each call needs its own.
-                logits_processor=[LogitsProcessor(self._grammar)],
-            )
-        said = self._tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        messages = [{"role": "system", "content": self._system}, {"role": "user", "content": vibe_message(text)}]
+        (written,) = self._decoder.write([Prompt(messages, MAX_NEW_TOKENS, decoding_schema())])
         try:
-            return parse_payload(json.loads(said, strict=False))
+            return parse_payload(json.loads(written.text, strict=False))
         except ValueError as error:
             raise ModelError(f"local:{self.folder} gave no usable answer: {error}") from None
+
+
+def record_file(folder: Path) -> Path | None:
+    """The file that says how the model of a folder was trained: an exported model, a run, or a run's ``final/``."""
+    places = (folder / EXPORT_RECORD, folder / RUN_RECORD, folder.parent / RUN_RECORD)
+    return next((path for path in places if path.is_file()), None)
+
+
+def trained_system(folder: Path) -> str | None:
+    """The system message that the model of a folder was trained with; None for the package's own, and where nothing is known.
+
+    Raises :class:`ModelError` for a record that cannot be read.
+    """
+    path = record_file(folder.resolve())
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("spec", {}).get("system")
+    except (ValueError, AttributeError, OSError) as error:
+        raise ModelError(f"local:{folder}: {path} cannot be read ({error}); export the model again") from None
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ import pytest
 import latentscore as ls
 from factories import make_payload
 from latentscore import local_model
+from latentscore.decoding import SchemaDecoder
 from latentscore.installed import install
 from latentscore.prompt import decoding_schema
 from servers import ChatServer
@@ -219,8 +220,17 @@ def test_a_local_model_answers_a_valid_payload(tmp_path: Path, monkeypatch: pyte
     schema = decoding_schema()
     schema["properties"]["thinking"]["maxLength"] = 5
     monkeypatch.setattr(local_model, "decoding_schema", lambda: schema)
+    (folder / "training.json").write_text(json.dumps({"spec": {"system": "Answer in one object."}}))
+    asked: list[str] = []
+    write = SchemaDecoder.write
+    monkeypatch.setattr(
+        SchemaDecoder,
+        "write",
+        lambda self, prompts: asked.append(prompts[0].messages[0]["content"]) or write(self, prompts),
+    )
     metadata = ls.render("fog", model=f"local:{folder}", **SHORT).metadata
     assert metadata is not None
+    assert asked == ["Answer in one object."], "what the run was trained with"
     assert metadata.answered_by == f"local:{folder}"
     (tmp_path / "empty").mkdir()
     with pytest.raises(ls.ModelError, match="empty cannot be loaded"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from latentscore.prompt import decoding_schema
@@ -12,13 +13,16 @@ from latentscore_data.core.llm.prompts import config_question
 EXAMPLE_VIBE = "rain on a tin roof"
 
 
-def write_modelfile(folder: Path, name: str, gguf: str) -> None:
+def write_modelfile(folder: Path, name: str, gguf: str, system: str | None = None) -> None:
     """Write ``Modelfile`` for ``ollama create`` and ``question.json`` for ``/api/chat``, whose ``format`` is the schema.
 
-    ``gguf`` is relative to ``folder``.
+    ``gguf`` is relative to ``folder``; ``system`` is the system message that the model was trained with, None for the
+    package's own.
     """
     settings = ConfigsSettings()
     question = config_question(EXAMPLE_VIBE, settings)
+    if system is not None:
+        question = replace(question, system=system)
     lines = [f"FROM ./{gguf}"]
     lines += [f"PARAMETER {key} {value}" for key, value in (("num_ctx", 8192), ("num_predict", settings.max_tokens))]
     lines += [f"PARAMETER temperature {settings.temperature}", f'SYSTEM """{question.system}"""']

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from latentscore import schema_hash
+from latentscore.local_model import record_file
 from latentscore.prompt import decoding_schema, vibe_message
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.rows import VibeRow
@@ -169,11 +170,10 @@ class LocalKind(SourceKind):
 
 
 def run_record(name: str, runs: Path) -> dict[str, Any]:
-    """What ``run.json`` holds, for a run's id or a path to its folder or model; empty where there is none."""
+    """What is recorded of a run, for its id or a path to its folder, its model or its export; empty where nothing is."""
     named = Path(name).expanduser()
-    for folder in (runs / name, *((named, named.parent) if named.exists() else ())):
-        path = folder / "run.json"
-        if path.is_file():
+    for folder in (runs / name, *((named,) if named.exists() else ())):
+        if (path := record_file(folder.absolute())) is not None:
             return read_object(path, "delete it: what it says of the run is then unknown")
     return {}
 

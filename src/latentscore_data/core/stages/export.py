@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from latentscore.local_model import trained_system
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, install, require
@@ -183,7 +184,7 @@ def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace
             model.tools[quantize.TOOL] = version
         model.gguf[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
     if model.gguf:
-        ollama.write_modelfile(folder, source.name, next(iter(model.gguf)))
+        ollama.write_modelfile(folder, source.name, next(iter(model.gguf)), trained_system(source.weights))
     return model
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from latentscore.prompt import PAYLOAD_ORDER, config_system, vibe_message
+from latentscore.prompt import template_options as template_options
 
 Message = dict[str, str]
 
@@ -27,8 +28,3 @@ def answer_text(payload: Mapping[str, Any]) -> str:
 
 def completion_messages(payload: Mapping[str, Any]) -> list[Message]:
     return [{"role": "assistant", "content": answer_text(payload)}]
-
-
-def template_options(tokenizer_template: str | None) -> dict[str, Any]:
-    """Options of the chat template: thinking models are told not to think aloud, because only JSON is wanted."""
-    return {"enable_thinking": False} if "enable_thinking" in (tokenizer_template or "") else {}

@@ -13,13 +13,13 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from latentscore.config import parse_payload
+from latentscore.decoding import SchemaDecoder
 from latentscore.errors import InvalidConfigError
 from latentscore.labels import FIELDS
 from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
@@ -87,7 +87,7 @@ class ScoreCallback(TrainerCallback):
 def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
     """One greedy answer to each row: free, and where that is not a payload once more under the schema's grammar."""
     loaded = context.loaded
-    decoder = Decoder.of(loaded, context.folder.path.parent)
+    decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     room = math.ceil(COMPLETION_ROOM * context.audit.answer_tokens["max"])
     prompts = [Prompt(prompt_messages(row.vibe_for_training, context.spec.system), room) for row in rows]
     training = loaded.model.training
@@ -104,7 +104,7 @@ def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
     return Answers(payloads, 1 - len(broken) / len(rows))
 
 
-def _written(decoder: Decoder, prompts: Sequence[Prompt]) -> Iterator[str]:
+def _written(decoder: SchemaDecoder, prompts: Sequence[Prompt]) -> Iterator[str]:
     for start in range(0, len(prompts), AT_ONCE):
         yield from (written.text for written in decoder.write(prompts[start : start + AT_ONCE]))
 
