@@ -13,13 +13,13 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from latentscore.config import parse_payload
+from latentscore.decoding import SchemaDecoder
 from latentscore.errors import InvalidConfigError
 from latentscore.forms import AnswerForm
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
@@ -87,7 +87,7 @@ class ScoreCallback(TrainerCallback):
 def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
     """One greedy answer to each row: free, and where that is not a payload once more under the grammar of its form."""
     loaded = context.loaded
-    decoder = Decoder.of(loaded, context.folder.path.parent)
+    decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     room = math.ceil(COMPLETION_ROOM * context.audit.answer_tokens["max"])
     spec, form = context.spec, context.spec.form
     prompts = [
@@ -108,7 +108,7 @@ def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
     return Answers(payloads, 1 - len(broken) / len(rows))
 
 
-def _written(decoder: Decoder, prompts: Sequence[Prompt]) -> list[str]:
+def _written(decoder: SchemaDecoder, prompts: Sequence[Prompt]) -> list[str]:
     starts = range(0, len(prompts), AT_ONCE)
     return [written.text for start in starts for written in decoder.write(prompts[start : start + AT_ONCE])]
 

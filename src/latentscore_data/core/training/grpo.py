@@ -11,11 +11,11 @@ from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON, AnswerForm
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
-from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.scoring.rewards import (
     Calibration,
     Ear,
@@ -99,7 +99,7 @@ def hold_to_schema(context: TrainContext) -> None:
     from transformers import LogitsProcessorList
 
     loaded = context.loaded
-    decoder = Decoder.of(loaded, context.folder.path.parent)
+    decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     model = loaded.model.get_base_model() if hasattr(loaded.model, "peft_config") else loaded.model
     generate = model.generate
 
