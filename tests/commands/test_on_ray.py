@@ -22,6 +22,7 @@ from latentscore_data.core.training.runs import RunFolder
 
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install '.[ray]'"),
 ]
 
