@@ -37,8 +37,6 @@ WHAT_A_LOCAL_CLUSTER_READS = {
     "RAY_AUTH_MODE": "token",
     # Else SIGTERM ends in a core dump instead of in Ray's own exit.
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
-    # After kill -9 of the command Ray's two agents wait so long for the rest of the cluster; the default is 60 s.
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
 
 NOT_STARTED = ("start_api_server", "start_monitor", "start_log_monitor")
