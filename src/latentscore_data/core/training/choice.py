@@ -29,6 +29,7 @@ from latentscore_data.core.training.audit import COMPLETION_ROOM
 from latentscore_data.core.training.chat import prompt_messages
 from latentscore_data.core.training.context import TrainContext
 from latentscore_data.core.training.loop import MetricsCallback
+from latentscore_data.core.training.ranks import is_first, of_first
 
 UNPLAYABLE = -1.0
 """The score of an answer that cannot be rendered: the lowest cosine there is."""
@@ -66,22 +67,25 @@ class ScoreCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
+        line = of_first(self._measured)
+        if metrics is not None:
+            metrics.update(line)
+        self._context.watching.say(
+            f"step {state.global_step}: score {line['eval_score']:.3f}, {line['eval_valid']:.0%} valid without the grammar, "
+            f"label entropy {line['eval_label_entropy']:.2f} of 1"
+        )
+        self._watch.add({"step": state.global_step, **line})
+
+    def _measured(self) -> dict[str, float]:
         found = answer_rows(self._context, self._rows)
         pairs = [(row.vibe_original, p["config"]) for row, p in zip(self._rows, found.payloads, strict=True) if p]
         heard = iter(self._ear(pairs) if pairs else [])
         scores = [_playable(next(heard)) if payload else UNPLAYABLE for payload in found.payloads]
-        line = {
+        return {
             "eval_score": sum(scores) / len(scores),
             "eval_valid": found.valid,
             "eval_label_entropy": label_entropy([payload["config"] for payload in found.payloads if payload]),
         }
-        if metrics is not None:
-            metrics.update(line)
-        self._context.watching.say(
-            f"step {state.global_step}: score {line['eval_score']:.3f}, {found.valid:.0%} valid without the grammar, "
-            f"label entropy {line['eval_label_entropy']:.2f} of 1"
-        )
-        self._watch.add({"step": state.global_step, **line})
 
 
 def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
@@ -147,6 +151,9 @@ def score_callbacks(
     """What makes the callback that scores validation answers, with its renderers running; none where the spec chooses by the loss."""
     if not validating or context.spec.choose_by != "score":
         yield lambda _: []
+        return
+    if not is_first():  # the first process listens for all
+        yield lambda watch: [ScoreCallback(context, lambda pairs: [], watch)]
         return
     with open_ear(context.spec.scoring, "auto", SECONDS) as (name, why, ear):
         context.watching.say(f"the checkpoint is chosen by {name}{f' ({why})' if why else ''}")
