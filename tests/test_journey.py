@@ -136,7 +136,7 @@ def test_a_second_run_is_fresh_and_quick(uninterrupted: tuple[Path, dict[str, An
     started = time.monotonic()
     again = run(root)
     assert [stage["fresh"] for stage in again["stages"]] == [True] * len(again["stages"])
-    assert time.monotonic() - started < 6  # 3 s on a quiet machine
+    assert time.monotonic() - started < 20  # 3 s on a quiet machine; the run itself takes a minute
 
 
 @pytest.mark.long

@@ -35,7 +35,7 @@ import sys, time, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.hostnames, params.port = sys.argv[1], ["127.0.0.1"], 0
 params.n_ctx, params.n_parallel, params.n_gpu_layers = int(sys.argv[2]), 1, 0
-params.use_jinja, params.warmup, params.cpuparams.n_threads = True, False, 2
+params.use_jinja, params.warmup, params.cpuparams.n_threads = True, False, 1
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 time.sleep(3600)
@@ -118,14 +118,15 @@ def test_llama_cpp_thinks_what_the_tiny_gemma_thinks(root: Path) -> None:
         same_next_tokens(address, adapted.eval(), base.tokenizer, PROMPTS, tolerance=0.02)
 
 
-def test_llama_cpp_thinks_what_the_tiny_qwen_thinks(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_llama_cpp_thinks_what_a_tiny_model_of_another_family_thinks(root: Path, tmp_path: Path, family: str) -> None:
+    import tiny_models
     from latentscore_data.core.training.base_models import load_base
-    from tiny_models import tiny_qwen3
 
-    folder = tiny_qwen3(tmp_path / "qwen3")
+    folder = getattr(tiny_models, f"tiny_{family}")(tmp_path / family)
     export(root, str(folder), "--gguf", "f16")
     base = load_base(str(folder))
-    with llama_server(root / ".exports" / "qwen3" / "gguf" / "qwen3-f16.gguf") as address:
+    with llama_server(root / ".exports" / family / "gguf" / f"{family}-f16.gguf") as address:
         same_next_tokens(address, base.model.eval(), base.tokenizer, PROMPTS, tolerance=0.02)
 
 

@@ -54,20 +54,13 @@ def with_adapter(model: Any, base_model: str, seed: int = 1, scale: float = 0.05
     return adapted
 
 
-def tiny_qwen3(folder: Path) -> Path:
-    """A Qwen-3-shaped model of random weights with a byte-level tokenizer that splits as Qwen's does."""
-    import torch
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+def byte_level_tokenizer(pre_tokenizer: Any) -> Any:
+    """A byte-level tokenizer with a chat template, which splits texts before it joins bytes as it is told."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
 
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    backend.pre_tokenizer = pre_tokenizer
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
@@ -80,8 +73,25 @@ def tiny_qwen3(folder: Path) -> Path:
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
+    )
+
+
+def tiny_qwen3(folder: Path) -> Path:
+    """A Qwen-3-shaped model of random weights with a byte-level tokenizer that splits as Qwen's does."""
+    import torch
+    from tokenizers import Regex, pre_tokenizers
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    tokenizer = byte_level_tokenizer(
+        pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     )
     torch.manual_seed(0)
     # Rows of the embedding beyond the tokenizer, as real Qwen models have them.
@@ -97,6 +107,34 @@ def tiny_qwen3(folder: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
     )
     Qwen3ForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def tiny_llama(folder: Path) -> Path:
+    """A Llama-shaped model of random weights whose tokenizer takes digits one by one, as SmolLM2's does."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_level_tokenizer(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
 
@@ -146,3 +184,31 @@ def sentencepiece_gemma(folder: Path) -> Path:
 
 def change_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def tiny_sentences(folder: Path) -> Path:
+    """A sentence-transformers model of random weights that knows the letters: fast, and its vectors depend on the text."""
+    import string
+
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from tokenizers import Regex, Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    letters = ["[PAD]", "[UNK]", *string.printable]
+    backend = Tokenizer(WordLevel({letter: n for n, letter in enumerate(letters)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(letters), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder / "bert")
+    PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(
+        folder / "bert"
+    )
+    words = models.Transformer(str(folder / "bert"), max_seq_length=128)
+    model = SentenceTransformer(modules=[words, models.Pooling(words.get_word_embedding_dimension())], device="cpu")
+    model.save(str(folder / "sentences"))
+    return folder / "sentences"

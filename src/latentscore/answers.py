@@ -20,7 +20,7 @@ from latentscore.config import (
 )
 from latentscore.errors import InvalidConfigError
 from latentscore.meaning.offline import OFFLINE_MODEL, payload_for
-from latentscore.vibe_map import VibeMap, load_map, lookup
+from latentscore.vibe_map import VibeMap, load_map, lookup, text_in
 
 Config = MusicConfig | MusicConfigPrompt
 Given = str | MusicConfigPromptPayload | Config | Mapping[str, Any]
@@ -47,7 +47,7 @@ class Answer:
         if update is None:
             return self
         if isinstance(update, Mapping):
-            update = MusicConfigUpdate(**update)
+            update = MusicConfigUpdate(**{str(name): value for name, value in update.items()})
         if not isinstance(update, MusicConfigUpdate):
             raise InvalidConfigError(
                 "update", f"a MusicConfigUpdate or a mapping is needed, not {type(update).__name__}"
@@ -88,7 +88,7 @@ def _looked_up(text: str, vibe_map: VibeMap | str | Path) -> Answer:
     vibe_map = vibe_map if isinstance(vibe_map, VibeMap) else load_map(vibe_map)
     match = lookup(vibe_map, text)
     reasons = f"nearest in the map: “{match.vibe}” (cosine {match.similarity:.2f})"
-    written = str(match.row.get("thinking") or "")
+    written = text_in(match.row, "thinking")
     return Answer(
         match.config, match.title or UNTITLED, f"{reasons}; {written}" if written else reasons, _palettes(match.row.get("palettes")),
         f"map:{vibe_map.path}", text,
@@ -105,8 +105,8 @@ def _from_mapping(given: Mapping[str, Any]) -> Answer:
     # Only what is heard must be right: title and colours of a payload are taken where they are there.
     return Answer(
         convert_config(config)[0],
-        str(given.get("title") or UNTITLED),
-        str(given.get("thinking") or ""),
+        text_in(given, "title") or UNTITLED,
+        text_in(given, "thinking"),
         _palettes(given.get("palettes")),
     )
 

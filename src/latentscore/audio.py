@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 # Loudness is reached through the package, which loads its compiled loops when they are first needed.
 import latentscore
 from latentscore.errors import AudioError
+from latentscore.files import open_file
 from latentscore.json_search import JsonObject
 from latentscore.playback import play_samples
 from latentscore.version import RENDERER_VERSION
@@ -272,7 +273,7 @@ def read_audio(path: Path | str) -> Audio:
     import soundfile
 
     try:
-        with Path(path).open("rb") as raw, soundfile.SoundFile(raw) as file:
+        with open_file(Path(path)) as raw, soundfile.SoundFile(raw) as file:
             samples, rate, tags = file.read(dtype="float32", always_2d=True), file.samplerate, _read_tags(file)
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(f"{path}: cannot be read ({error})") from error
@@ -289,7 +290,7 @@ def read_tags(path: Path | str) -> JsonObject:
     import soundfile
 
     try:
-        with Path(path).open("rb") as raw, soundfile.SoundFile(raw) as file:
+        with open_file(Path(path)) as raw, soundfile.SoundFile(raw) as file:
             return {**_read_tags(file), "sample_rate": file.samplerate}
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioError(f"{path}: cannot be read ({error})") from error

@@ -140,6 +140,8 @@ class _PromptBase(_ConfigBase):
             spec = FIELDS.get(name)
             if spec is None or not spec.ordered:
                 raise InvalidConfigError(name, "has no ordered labels, so it cannot be stepped")
+            if type(move) is not int:
+                raise InvalidConfigError(name, f"a whole number of labels is needed, not {type(move).__name__}")
             at = spec.labels.index(values[name]) + move
             values[name] = spec.labels[min(max(at, 0), len(spec.labels) - 1)]
         if values["register_min_oct"] > values["register_max_oct"]:
@@ -297,7 +299,7 @@ class Step:
 
     def __post_init__(self) -> None:
         if type(self.by) is not int:
-            raise InvalidConfigError("Step", f"a whole number is needed, not {self.by!r}")
+            raise InvalidConfigError("Step", f"a whole number of labels is needed, not {type(self.by).__name__}")
 
 
 class MusicConfigUpdate:

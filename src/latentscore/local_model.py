@@ -9,17 +9,18 @@ from typing import Any
 
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.errors import ModelError
+from latentscore.forms import form_of
 from latentscore.installed import install
-from latentscore.prompt import config_system, decoding_schema, vibe_message
+from latentscore.prompt import vibe_message
 
 MAX_NEW_TOKENS = 2048
 NEEDED = ("torch", "transformers", "xgrammar")
 
 
 class LocalModel:
-    """A causal language model from a folder, decoded greedily and held to the payload's schema.
+    """A causal language model from a folder, decoded greedily and held to the grammar of its answers.
 
-    The folder holds a whole model, or an adapter (then ``peft`` loads its base, from a folder or the hub's local cache).
+    A model that was trained to answer with a line of labels says so in ``latentscore.json``. The folder holds a whole model, or an adapter (then ``peft`` loads its base, from a folder or the hub's local cache).
     Nothing is downloaded. Raises :class:`ModelError` without the ml extra, and for a folder that cannot be loaded.
     """
 
@@ -27,6 +28,7 @@ class LocalModel:
         self.folder = folder
         if not folder.is_dir():
             raise ModelError(f"local:{folder}: there is no such folder; name one that lsdata export model wrote")
+        self._form = form_of(folder)
         try:
             import torch
             import transformers
@@ -50,8 +52,11 @@ class LocalModel:
                 vocab_size=self._model.get_output_embeddings().weight.shape[0],
                 stop_token_ids=self._stops,
             )
-            self._grammar = xgrammar.GrammarCompiler(tokens).compile_json_schema(
-                json.dumps(decoding_schema()), any_whitespace=False, separators=(",", ":")
+            compiler, grammar = xgrammar.GrammarCompiler(tokens), self._form.grammar()
+            self._grammar = (
+                compiler.compile_regex(grammar)
+                if isinstance(grammar, str)
+                else compiler.compile_json_schema(json.dumps(grammar), any_whitespace=False, separators=(",", ":"))
             )
         except Exception as error:  # damaged and foreign folders raise many kinds, a bare Exception among them
             raise ModelError(f"local:{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
@@ -61,7 +66,7 @@ class LocalModel:
         import torch
         from xgrammar.contrib.hf import LogitsProcessor
 
-        messages = [{"role": "system", "content": config_system()}, {"role": "user", "content": vibe_message(text)}]
+        messages = [{"role": "system", "content": self._form.system()}, {"role": "user", "content": vibe_message(text)}]
         # Models that think are told not to, because only JSON is wanted.
         options = {"enable_thinking": False} if "enable_thinking" in (self._tokenizer.chat_template or "") else {}
         prompt = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
@@ -82,7 +87,7 @@ class LocalModel:
             )
         said = self._tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
         try:
-            return parse_payload(json.loads(said, strict=False))
+            return parse_payload(json.loads(self._form.to_json(said, text), strict=False))
         except ValueError as error:
             raise ModelError(f"local:{self.folder} gave no usable answer: {error}") from None
 

@@ -43,6 +43,8 @@ def make_model(model: Model) -> Callable[[str], Any]:
     """The function that a model stands for. Raises :class:`ModelError` for a name that stands for none."""
     if callable(model):
         return model
+    if not isinstance(model, str):
+        raise ModelError(f"a model is a name or a function, not {type(model).__name__}")
     kind, _, name = model.partition(":")
     if kind == "litellm" and name:
         return lambda text: ask_hosted(name, text)

@@ -22,6 +22,7 @@ from latentscore.labels import beats_per_minute
 from latentscore.models import Model
 from latentscore.playback import play_blocks
 from latentscore.runtime import answer_for
+from latentscore.synth.engine import checked_frames, checked_span
 from latentscore.synth.render import finish
 from latentscore.synth.space import STEP
 from latentscore.synth.stream import MOST_BARS, Stream
@@ -36,6 +37,8 @@ TRACK_SECONDS = 60.0
 TRANSITION_SECONDS = 5.0
 CLOSING_SECONDS = 4.0
 """How long a stream with an end fades out, at most."""
+LEAST_SECONDS = 0.001
+"""The shortest stream."""
 LAST_SECONDS = 10.0
 """How long the last item of a live source sounds before the stream fades out."""
 
@@ -51,12 +54,13 @@ class Track:
 
     def __post_init__(self) -> None:
         for field in ("seconds", "transition"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise InvalidConfigError(field, f"a number of seconds is needed, not {value!r}")
+            object.__setattr__(self, field, checked_span(field, getattr(self, field)))
 
 
 Item = Given | Answer | Track
+
+ONE_ITEM = (str, bytes, Mapping, MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, Answer, Track)
+"""What is one thing to play, though some of it can be iterated over."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Playlist:
     tracks: tuple[Track, ...]
 
     def __init__(self, tracks: Iterable[Item]) -> None:
+        if isinstance(tracks, ONE_ITEM) or not isinstance(tracks, Iterable):
+            raise InvalidConfigError("tracks", f"a list of items is needed, not {type(tracks).__name__}")
         object.__setattr__(self, "tracks", tuple(one if isinstance(one, Track) else Track(one) for one in tracks))
 
     def stream(self, **options: Any) -> AudioStream:
@@ -108,6 +114,7 @@ class AudioStream(Stream):
     def read(self, frames: int) -> Block:
         """The next ``frames`` frames, shape (frames, 2); fewer only at the end."""
         blocks: list[Block] = []
+        frames = checked_frames("frames", frames)
         if self._total is not None:
             frames = min(frames, self._total - self.position)
         while frames > 0:
@@ -146,7 +153,7 @@ class AudioStream(Stream):
         """The whole sound, or the next ``seconds``. Raises :class:`InvalidConfigError` for a stream without an end."""
         if seconds is None and self._total is None:
             raise InvalidConfigError("seconds", "this stream has no end; say how many seconds of it to take")
-        frames = 2**62 if seconds is None else round(seconds * self.sample_rate)
+        frames = 2**62 if seconds is None else round(checked_span("seconds", seconds) * self.sample_rate)
         blocks: list[Block] = []
         while frames > 0 and len(block := self.read(min(frames, self.block_frames))):
             blocks.append(block)
@@ -200,8 +207,8 @@ def stream(
         flat += item if isinstance(item, list | tuple) else [item]  # type: ignore[list-item]
     if not flat:
         raise InvalidConfigError("items", 'give at least one, such as stream("rain on a tin roof")')
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise InvalidConfigError("seconds", f"a number above 0 is needed, not {seconds!r}")
+    if seconds is not None:
+        seconds = checked_span("seconds", seconds, LEAST_SECONDS)
     named = sum(one.seconds for one in flat if isinstance(one, Track))
     loose = sum(not isinstance(one, Track) for one in flat)
     share = TRACK_SECONDS if seconds is None or not loose else max(seconds - named, 0.0) / loose
@@ -240,7 +247,7 @@ class LiveStream:
     def __init__(self, source: LiveSource, transition: float, seed: int, sample_rate: int, options: Mapping[str, Any]):
         self.sample_rate = sample_rate
         self._source, self._options = source, options
-        self._transition, self._seed = transition, seed
+        self._transition, self._seed = checked_span("transition", transition), seed
         self._found: queue.Queue[Any] = queue.Queue(maxsize=1)
         self._wanted = threading.Semaphore(1)
         self._closed = False
@@ -259,6 +266,8 @@ class LiveStream:
         if self._started:
             raise InvalidConfigError("source", "a live stream plays once; make another one")
         self._started = True
+        if seconds is not None:
+            seconds = checked_span("seconds", seconds, LEAST_SECONDS)
         threading.Thread(target=self._feed, name="latentscore-live", daemon=True).start()
         first = self._raised(self._found.get())
         if first is _END or isinstance(first[0], MusicConfigUpdate):
@@ -370,6 +379,6 @@ def live(
     model: Model | None = None,
 ) -> LiveStream:
     """A stream of what a generator (``def`` or ``async def``) yields: texts, configs, updates, tracks, as they come."""
-    if isinstance(source, str | Mapping | MusicConfig | MusicConfigPrompt | MusicConfigPromptPayload):
+    if isinstance(source, ONE_ITEM) or not isinstance(source, Iterable | AsyncIterable):
         raise InvalidConfigError("source", f"a generator of items is needed, not {type(source).__name__}; see stream()")
     return LiveStream(source, transition, seed, sample_rate, {"update": update, "map": map, "model": model})

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from latentscore.config import MusicConfig, MusicConfigPrompt, Palette, convert_config
 from latentscore.embed import BUILTIN_WORDS, Embedder, WordVectorEmbedder, make_embedder
 from latentscore.errors import LatentScoreError, MapError
+from latentscore.files import why_no_file
 
 Vectors = NDArray[np.float32]
 
@@ -52,11 +53,11 @@ class Match:
 
     @property
     def vibe(self) -> str:
-        return str(self.row["vibe_original"])
+        return text_in(self.row, "vibe_original")
 
     @property
     def title(self) -> str:
-        return str(self.row.get("title") or "")
+        return text_in(self.row, "title")
 
     @property
     def config(self) -> MusicConfig | MusicConfigPrompt:
@@ -66,6 +67,12 @@ class Match:
     @property
     def palettes(self) -> list[Palette]:
         return [Palette.model_validate(palette) for palette in self.row.get("palettes") or []]
+
+
+def text_in(row: Mapping[str, Any], name: str) -> str:
+    """The text in a field of a row that others wrote; empty where it is missing or no text."""
+    value = row.get(name)
+    return value if isinstance(value, str) else ""
 
 
 class VibeMap:
@@ -187,7 +194,7 @@ def load_map(path: str | Path) -> VibeMap:
             raise MapError(f"{path} holds no map ({TENSORS_FILE} or {JSONL_FILE}); write one with: lsdata export map")
         path = found[0]
     if not path.is_file():
-        raise MapError(f"{path} does not exist; write a map with: lsdata export map")
+        raise MapError(f"{path} {why_no_file(path)}; write a map with: lsdata export map")
     loaded = _load_jsonl(path) if path.suffix == ".jsonl" else _load_tensors(path)
     if not len(loaded):
         raise MapError(f"{path} is an empty map")

@@ -10,11 +10,12 @@ import logging
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -337,18 +338,28 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
         raise typer.Exit(0) from None
     except typer.Exit:
         raise
+    except OSError as error:
+        if error.filename is None:
+            _report_bug(error)
+        # A place that went away, was locked or is no file: the system's word on it says more than a traceback.
+        logging.getLogger(__name__).debug("the system refused a file", exc_info=True)
+        _report(
+            f"{os.fsdecode(error.filename)}: {error.strerror}",
+            "check that the path is there, is a file, and can be read and written; what was done is saved",
+            OutputError.exit_code,
+        )
     except Exception as bug:
         if type(bug).__module__.startswith(("typer", "click")):
             raise
-        import traceback
-
-        print(display.redact(display.clean(traceback.format_exc())), file=sys.stderr, end="")  # noqa: T201
-        _report(
-            f"this is a bug in lsdata: {display.redact(str(bug))}", "please report it with the lines above", EXIT_BUG
-        )
+        _report_bug(bug)
 
 
-def _report(message: str, remedy: str, exit_code: int) -> None:
+def _report_bug(bug: Exception) -> NoReturn:
+    print(display.redact(display.clean("".join(traceback.format_exception(bug)))), file=sys.stderr, end="")  # noqa: T201
+    _report(f"this is a bug in lsdata: {display.redact(str(bug))}", "please report it with the lines above", EXIT_BUG)
+
+
+def _report(message: str, remedy: str, exit_code: int) -> NoReturn:
     message, remedy = display.redact(display.clean(message)), display.redact(display.clean(remedy))
     print(f"lsdata: {message}" + (f"\n  -> {remedy}" if remedy else ""), file=sys.stderr)  # noqa: T201
     if display.OUTPUT.json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 
@@ -284,6 +286,23 @@ def test_nothing_half_written_is_left_when_an_export_fails(root: Path, monkeypat
     assert "not a map of this version" in run(root, "map", "--embedder", "words", "--overwrite", code=7)
     assert (workspace.export_dir / "map-text" / "map.jsonl").read_bytes() == before
     assert [path.name for path in workspace.export_dir.iterdir()] == ["map-text"]
+
+
+def test_what_a_killed_export_began_elsewhere_is_removed_and_what_is_at_work_stays(root: Path, tmp_path: Path) -> None:
+    fill(root)
+    killed, at_work, another = (
+        tmp_path / name
+        for name in (".map.0badf00d.lsdata-draft", ".map.00c0ffee.lsdata-draft", ".maps.0badf00d.lsdata-draft")
+    )
+    for draft in (killed, at_work, another):
+        (draft / "begun").mkdir(parents=True)
+    handle = os.open(at_work, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        run(root, "map", "--embedder", "words", "--out", str(tmp_path / "map"))
+    finally:
+        os.close(handle)
+    assert sorted(path.name for path in tmp_path.glob(".map*")) == [at_work.name, another.name]
 
 
 def test_without_rows_there_is_nothing_to_export(root: Path) -> None:

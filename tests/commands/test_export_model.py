@@ -18,7 +18,7 @@ from latentscore.installed import install
 from latentscore_data.cli import app
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training.runs import RunFolder
-from tiny_models import change_json, finished_run, sentencepiece_gemma, tiny_qwen3, with_adapter
+from tiny_models import change_json, finished_run, sentencepiece_gemma, tiny_llama, tiny_qwen3, with_adapter
 
 # Not importorskip: libraries that are imported while tests are collected read the user's settings.
 EXTRAS = ("torch", "transformers", "peft", "gguf")
@@ -177,6 +177,17 @@ def test_a_qwen3_gguf_keeps_its_tokenizer_and_its_untied_output(root: Path, qwen
     with torch.inference_mode():
         difference = (back.eval()(input_ids=ids).logits - merged.eval()(input_ids=ids).logits).abs().max()
     assert difference < 0.01
+
+
+def test_a_llama_gguf_says_that_digits_stand_alone_and_thinks_the_same(root: Path, tmp_path: Path) -> None:
+    import gguf
+
+    run(root, str(tiny_llama(tmp_path / "llama")), "--gguf", "f16")
+    folder = root / ".exports" / "llama"
+    reader = gguf.GGUFReader(folder / "gguf" / "llama-f16.gguf")
+    assert reader.fields["tokenizer.ggml.pre"].contents() == "smollm"
+    parity = json.loads((folder / "export.json").read_text())["parity"]["gguf/llama-f16.gguf"]
+    assert parity["relative_error"] < 0.01
 
 
 def test_a_model_that_was_trained_whole_is_written_as_it_is(root: Path) -> None:

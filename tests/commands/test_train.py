@@ -169,9 +169,10 @@ def test_without_rows_the_command_that_makes_them_is_named(lsdata_here: Any, roo
 def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
-    from latentscore_data.core.training import chat, run
+    from latentscore import forms
+    from latentscore_data.core.training import run
 
-    monkeypatch.setattr(chat, "config_system", short_system)
+    monkeypatch.setattr(forms, "config_system", short_system)
     train_really, ill = run.run_training, [8]
 
     def train_some(spec: TrainSpec, *arguments: Any, **options: Any) -> Any:

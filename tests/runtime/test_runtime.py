@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import latentscore as ls
 from factories import make_payload
 from latentscore import local_model
+from latentscore.forms import JSON
 from latentscore.installed import install
 from latentscore.prompt import decoding_schema
 from servers import ChatServer
@@ -218,7 +220,7 @@ def test_a_local_model_answers_a_valid_payload(tmp_path: Path, monkeypatch: pyte
     # A model of random weights would think to its last token.
     schema = decoding_schema()
     schema["properties"]["thinking"]["maxLength"] = 5
-    monkeypatch.setattr(local_model, "decoding_schema", lambda: schema)
+    monkeypatch.setattr(local_model, "form_of", lambda folder: replace(JSON, grammar=lambda: schema))
     metadata = ls.render("fog", model=f"local:{folder}", **SHORT).metadata
     assert metadata is not None
     assert metadata.answered_by == f"local:{folder}"

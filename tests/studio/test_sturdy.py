@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,11 +85,11 @@ def test_a_killed_renderer_costs_time_and_no_sound(studio: StudioProcess):
     with ThreadPoolExecutor() as pool:
         asked = {"config": make_config(), "seed": 9, "seconds": 300.0, "format": "pcm"}
         answer = pool.submit(studio.ask, "/api/sound", asked)
-        for _ in range(200):
-            busy = [one for one in renderers(studio) if one.cpu_percent(0.05) > 5]
-            if busy or answer.done():
-                break
-        assert busy, "the renderer was not seen at work"
+        end = time.monotonic() + 60
+        while not (busy := [one for one in renderers(studio) if one.cpu_percent(0.05) > 5]):
+            assert not answer.done(), "the renderer was not seen at work"
+            assert time.monotonic() < end, "the renderer did not start"
+            time.sleep(0.02)
         for one in busy:
             one.kill()
         status, body, _ = answer.result(timeout=120)

@@ -71,6 +71,16 @@ def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) ->
     )
 
 
+def dressed(vibe: str, config: MusicConfigPrompt) -> MusicConfigPromptPayload:
+    """The payload of a config that came alone: a title from the vibe's words, palettes from the colours that the vibe names and
+    those of the nearest starter pairs, in the light of the config's brightness, and no thinking. Always the same for the same
+    vibe and config."""
+    parsed = parse_vibe(vibe)
+    rng = rng_for(OFFLINE_MODEL, VERSION, vibe)
+    palettes = _palettes([*parsed.colors], neighbours(parsed.reading), config, 0.0, rng)
+    return MusicConfigPromptPayload(thinking="", title=title_for(vibe), config=config, palettes=palettes)
+
+
 def _draw_fields(
     parsed: ParsedVibe, near: Neighbours, temperature: float, rng: np.random.Generator
 ) -> dict[str, Label]:

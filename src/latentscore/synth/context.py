@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,20 +34,23 @@ class Kept:
     def __init__(self) -> None:
         self._sounds: OrderedDict[object, NDArray[np.float32]] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def get(self, key: object) -> NDArray[np.float32] | None:
         """The sound under a key, which is then the newest; None where there is none."""
-        sound = self._sounds.get(key)
-        if sound is not None:
-            self._sounds.move_to_end(key)
-        return sound
+        with self._lock:
+            sound = self._sounds.get(key)
+            if sound is not None:
+                self._sounds.move_to_end(key)
+            return sound
 
     def keep(self, key: object, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         """Keep a sound, and return it."""
-        self._sounds[key] = sound
-        self._bytes += sound.nbytes
-        while self._bytes > KEPT_BYTES and len(self._sounds) > 1:
-            self._bytes -= self._sounds.popitem(last=False)[1].nbytes
+        with self._lock:
+            self._sounds[key] = sound
+            self._bytes += sound.nbytes
+            while self._bytes > KEPT_BYTES and len(self._sounds) > 1:
+                self._bytes -= self._sounds.popitem(last=False)[1].nbytes
         return sound
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +30,12 @@ CEILING = 10.0 ** (-1.2 / 20.0)
 """A little under the -1 dBFS that is promised, for what four times oversampling does not see."""
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 600.0
+LONGEST_SPAN_SECONDS = 10_000_000.0
+"""The longest time that an argument of a stream may name: 116 days."""
+
+MOST_FRAMES = 2**27
+"""The longest block of a stream: its samples take 1 GiB."""
+
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 HIGHEST_SEED = 2**64 - 1
 
@@ -68,6 +79,22 @@ def checked_seconds(seconds: float) -> float:
     return float(seconds)
 
 
+def checked_span(field: str, seconds: float, least: float = 0.0) -> float:
+    """A time in seconds from ``least`` to :data:`LONGEST_SPAN_SECONDS`, which the argument ``field`` gave."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.floating | np.integer):
+        raise InvalidConfigError(field, f"a number of seconds is needed, not {type(seconds).__name__}")
+    if not least <= seconds <= LONGEST_SPAN_SECONDS:
+        raise InvalidConfigError(field, f"a number of seconds from {least:g} to {LONGEST_SPAN_SECONDS:g} is needed")
+    return float(seconds)
+
+
+def checked_frames(field: str, frames: int, least: int = 0) -> int:
+    """A number of frames from ``least`` to :data:`MOST_FRAMES`, which the argument ``field`` gave."""
+    if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or not least <= int(frames) <= MOST_FRAMES:
+        raise InvalidConfigError(field, f"a whole number of frames from {least} to {MOST_FRAMES} is needed")
+    return int(frames)
+
+
 def checked_rate(sample_rate: int) -> int:
     """A sample rate in hertz."""
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | np.integer):
@@ -84,63 +111,159 @@ def checked_seed(seed: int) -> int:
     return int(seed)
 
 
-def mix_layers(score: Score, context: RenderContext, groups: Sequence[Group]) -> Stereo:
-    """Play the layers of each group and mix them with echo, reverb, width and the closing fade."""
-    piece = score.piece
-    mixed = np.empty((2, round(piece.seconds * context.sample_rate)), np.float32)
-    player = Player(context, mixed.shape[1], groups)
-    for notes in (*score.bars, score.closing):
-        player.add(notes)
-    for begin in range(0, mixed.shape[1], space.STEP):
-        mixed[:, begin : begin + space.STEP] = player.take(min(space.STEP, mixed.shape[1] - begin))
-    _fade_out(mixed, piece.seconds - closing_beat(piece) * context.seconds_per_beat, context.sample_rate)
+def checked_threads(threads: int) -> int:
+    """How many threads a render uses."""
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise InvalidConfigError("threads", "a whole number from 1 on is needed; more than 2 work as 2")
+    return int(threads)
+
+
+Step = Callable[[Stereo, int, int], None]
+"""What happens to a mix in steps: the mix, the first frame and the number of frames."""
+
+
+def mix_layers(
+    score: Score, context: RenderContext, groups: Sequence[Group], threads: int = 1, then: Step | None = None
+) -> Stereo:
+    """Play the layers of each group and mix them with echo, reverb, width and the closing fade; ``then`` comes last.
+
+    With two ``threads`` the groups are played side by side, and what comes before and after the room runs beside it: the
+    bytes are the same.
+    """
+    piece, rate = score.piece, context.sample_rate
+    mixed = np.empty((2, round(piece.seconds * rate)), np.float32)
+    player = Player(context, mixed.shape[1], groups, scratch((len(groups), *mixed.shape)))
+    fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, mixed.shape[1], rate)
+    steps = [(at, min(MIX_FRAMES, mixed.shape[1] - at)) for at in range(0, mixed.shape[1], MIX_FRAMES)]
+    with _helper(threads) as helper:
+        player.add_all((*score.bars, score.closing), helper)
+        moved = helper.submit(player.move, *steps[0])
+        done = None
+        for number, (at, frames) in enumerate(steps):
+            moved.result()
+            if number + 1 < len(steps):
+                moved = helper.submit(player.move, *steps[number + 1])
+            player.mix_into(mixed, at, frames)
+            _fade(mixed[:, at : at + frames], fade, at + frames - mixed.shape[1])
+            if done is not None:
+                done.result()
+            if then is not None:
+                done = helper.submit(then, mixed, at, frames)
+        if done is not None:
+            done.result()
     return mixed
+
+
+class _AtOnce(Executor):
+    """Runs what is submitted in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+def _helper(threads: int) -> Executor:
+    """One thread beside this one, or none."""
+    return ThreadPoolExecutor(1, "latentscore-render") if threads > 1 else _AtOnce()
+
+
+MIX_FRAMES = 8 * space.STEP
+"""Frames of a whole piece that go through the room at once: few calls, and all of them stay in the processor's cache."""
+
+_SCRATCH_BYTES = 64 * 2**20
+_scratch = threading.local()
+
+
+def scratch(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Zeros in memory that each thread keeps from render to render: fresh memory costs more than filling it with zeros.
+
+    Valid until the next call in the same thread. What is larger than 64 MiB is not kept.
+    """
+    size = math.prod(shape)
+    if 4 * size > _SCRATCH_BYTES:
+        return np.zeros(shape, np.float32)
+    if getattr(_scratch, "memory", None) is None or len(_scratch.memory) < size:
+        _scratch.memory = np.empty(size, np.float32)
+    zeros = _scratch.memory[:size].reshape(shape)
+    zeros[...] = 0.0
+    return zeros
 
 
 class Player:
     """The sound of a piece: bars of notes go in, the mix in its room comes out.
 
     Notes are added whole to dry buffers of ``frames`` frames; what would sound beyond their end is lost. Taking blocks
-    of ``space.STEP`` frames gives the same bytes as taking the piece in one.
+    of ``space.STEP`` frames gives the same bytes as taking the piece in one. ``dry`` is memory for the buffers, full of
+    zeros, shape (groups, 2, frames).
     """
 
-    def __init__(self, context: RenderContext, frames: int, groups: Sequence[Group]):
+    def __init__(
+        self, context: RenderContext, frames: int, groups: Sequence[Group], dry: NDArray[np.float32] | None = None
+    ):
         self._context = context
         self._layers = [layers for layers, _, _ in groups]
-        self._dry = np.zeros((len(groups), 2, frames), np.float32)
+        self._dry = np.zeros((len(groups), 2, frames), np.float32) if dry is None else dry
         self._taken = 0
+        piece, rate, origin = context.piece, context.sample_rate, context.origin
         # The pad's filter moves over all of its notes, so no other layer may share its buffer.
-        self._pad = self._layers.index(("pad",)) if ("pad",) in self._layers else None
-        self._sweep = Sweep(context.piece, context.sample_rate, context.origin)
-        self._sways = [
-            (number, Sway(context.piece, context.sample_rate, _SWAYING[layers], context.origin))
-            for number, layers in enumerate(self._layers) if layers in _SWAYING
-        ]  # fmt: skip
-        self._room = space.Room(context.piece.config, context.seconds_per_beat, context.sample_rate)
+        movers = {("pad",): Sweep(piece, rate, frames, origin)} | {
+            layers: Sway(piece, rate, phase, frames, origin) for layers, phase in _SWAYING.items()
+        }
+        self._movers = [(number, movers[layers]) for number, layers in enumerate(self._layers) if layers in movers]
+        self._room = space.Room(piece.config, context.seconds_per_beat, rate)
         self._sends = [reverb for _, reverb, _ in groups], [echo for _, _, echo in groups]
 
     def add(self, notes: Mapping[str, Sequence[Note]]) -> None:
         """Add the notes of a bar by layer. Every bar gives its layers' notes in the same order."""
         self._advance()
-        for out, layers in zip(self._dry, self._layers, strict=True):
-            for layer in layers:
-                if notes.get(layer):
-                    play_layer(out, layer, notes[layer], self._context)
+        for number in range(len(self._layers)):
+            self._add(number, notes)
+
+    def add_all(self, bars: Sequence[Mapping[str, Sequence[Note]]], helper: Executor) -> None:
+        """:meth:`add` for all bars, with a helper that plays groups beside this thread."""
+        self._advance()
+        # The pad, which takes longest, is begun first.
+        groups = deque(sorted(range(len(self._layers)), key=lambda number: self._layers[number] != ("pad",)))
+
+        def play() -> None:
+            while groups:
+                with suppress(IndexError):  # the other thread took the last one
+                    number = groups.popleft()
+                    for notes in bars:
+                        self._add(number, notes)
+
+        beside = helper.submit(play)
+        play()
+        beside.result()
+
+    def _add(self, number: int, notes: Mapping[str, Sequence[Note]]) -> None:
+        for layer in self._layers[number]:
+            if notes.get(layer):
+                play_layer(self._dry[number], layer, notes[layer], self._context)
 
     def take(self, frames: int, gains: NDArray[np.float32] | None = None) -> Stereo:
         """The next frames of the mix, shape (2, frames); ``gains``, one for each frame, fade what goes into the room."""
-        left = self._dry[:, :, self._taken : self._taken + frames]
-        dry = np.empty((*self._dry.shape[:2], frames), np.float32)
-        dry[:, :, : left.shape[2]] = left
-        dry[:, :, left.shape[2] :] = 0.0
-        self._taken += frames
-        if self._pad is not None:
-            self._sweep.apply(dry[self._pad])
-        for number, sway in self._sways:
-            sway.apply(dry[number])
+        out = np.empty((2, frames), np.float32)
+        left = self._dry[:, :, self._taken :]
+        if left.shape[2] < frames:
+            self._dry, self._taken = np.zeros((*left.shape[:2], frames), np.float32), 0
+            self._dry[:, :, : left.shape[2]] = left
+        self.move(self._taken, frames)
         if gains is not None:
-            dry *= gains
-        return self._room.mix(dry, *self._sends)
+            self._dry[:, :, self._taken : self._taken + frames] *= gains
+        self.mix_into(out, 0, frames)
+        return out
+
+    def move(self, at: int, frames: int) -> None:
+        """Move the next ``frames`` frames of the dry layers, which begin ``at`` this frame of their buffers, in place."""
+        for number, mover in self._movers:
+            mover.apply(self._dry[number], at, frames)
+
+    def mix_into(self, out: Stereo, at: int, frames: int) -> None:
+        """Mix the next frames, which have been moved, to the frames of ``out`` from ``at`` on."""
+        self._room.mix_into(out, at, self._dry, self._taken, frames, *self._sends)
+        self._taken += frames
 
     def clear(self) -> None:
         """Forget all notes, and free their buffers; only the room rings on."""
@@ -150,7 +273,7 @@ class Player:
         """Move what has not been taken to the beginning of the buffers."""
         if not self._taken:
             return
-        for row in self._dry.reshape(-1, self._dry.shape[2]):
+        for row in self._dry.reshape(2 * len(self._dry), self._dry.shape[-1]):
             rest = row[self._taken :]
             row[: len(rest)] = rest
             row[len(rest) :] = 0.0
@@ -185,17 +308,15 @@ def _prominence_db(layer: str, density: int) -> float:
 SWEEP_BLOCK = 64
 """Frames between two values of what moves a layer: filter and level."""
 
-AHEAD_BLOCKS = 16 * space.STEP // SWEEP_BLOCK
-"""So many of these values are computed at once."""
-
 Curves = tuple[NDArray[np.float64], ...]
 
 
 class Ahead:
-    """Curves by block of frames, computed for ``AHEAD_BLOCKS`` at once and given out as they are needed."""
+    """Curves by block of frames, computed for as long as a buffer lasts and given out as they are needed."""
 
-    def __init__(self, compute: Callable[[int, int], Curves], first_frame: int) -> None:
+    def __init__(self, compute: Callable[[int, int], Curves], frames: int, first_frame: int) -> None:
         self._compute = compute
+        self._blocks = math.ceil(frames / SWEEP_BLOCK)
         self._frame = first_frame
         self._curves: Curves = ()
         self._at = 0
@@ -203,8 +324,9 @@ class Ahead:
     def next(self, frames: int) -> Curves:
         """The curves over the next frames."""
         blocks = math.ceil(frames / SWEEP_BLOCK)
-        if not self._curves or self._at + blocks > AHEAD_BLOCKS:
-            self._curves, self._at = self._compute(self._frame, max(AHEAD_BLOCKS, blocks)), 0
+        if not self._curves or self._at + blocks > self._blocks:
+            self._blocks = max(self._blocks, blocks)
+            self._curves, self._at = self._compute(self._frame, self._blocks), 0
         begin, self._at = self._at, self._at + blocks
         self._frame += frames
         # One value more, where the last block ends for what goes from value to value.
@@ -214,18 +336,19 @@ class Ahead:
 class Sweep:
     """Tension and motion over the pad: its filter opens and closes, its level swells, its sides drift."""
 
-    def __init__(self, piece: Piece, rate: int, first_frame: int = 0):
+    def __init__(self, piece: Piece, rate: int, frames: int, first_frame: int = 0):
         self._piece = piece
         self._rate = rate
-        self._ahead = Ahead(self._curves, first_frame)
+        self._ahead = Ahead(self._curves, frames, first_frame)
         self._states = np.zeros(6)
         left, right = self._curves(first_frame, 1)[2:]
         self._states[4:] = left[0], right[0]
 
-    def apply(self, out: Stereo) -> None:
-        """Change the next frames of the pad in place."""
-        low, high, left, right = self._ahead.next(out.shape[1])
-        sweep_stereo(out, low, high, left, right, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
+    def apply(self, out: Stereo, first: int, frames: int) -> None:
+        """Change ``frames`` frames of the pad in place, from ``first`` on: those after the last ones."""
+        low, right_low, gain, right_gain = self._ahead.next(frames)
+        rate = float(self._rate)
+        sweep_stereo(out, first, frames, low, right_low, gain, right_gain, 0.8, SWEEP_BLOCK, rate, self._states)
 
     def _curves(self, frame: int, blocks: int) -> Curves:
         """Cutoff left and right in hertz, gain left and right, at the end of each of the blocks from ``frame`` on."""
@@ -254,19 +377,19 @@ _SWAYING = {("melody",): 2.0, ("texture", "accent"): 4.0, ("texture",): 4.0, ("a
 class Sway:
     """Motion over a group of other layers: their level swells and their sides drift, about half as deep as the pad's."""
 
-    def __init__(self, piece: Piece, rate: int, phase: float, first_frame: int = 0):
+    def __init__(self, piece: Piece, rate: int, phase: float, frames: int, first_frame: int = 0):
         depth, self._hertz = movement(piece.config.motion)
         # Room and echo fill fast dips, so those are deeper.
         self._depth = depth * (0.28 + 0.62 * piece.config.motion)
         self._rate = rate
         self._phase = phase
-        self._ahead = Ahead(self._curves, first_frame)
+        self._ahead = Ahead(self._curves, frames, first_frame)
 
-    def apply(self, out: Stereo) -> None:
-        """Change the next frames in place."""
+    def apply(self, out: Stereo, first: int, frames: int) -> None:
+        """Change ``frames`` frames in place, from ``first`` on: those after the last ones."""
         if self._depth > 0.0:
-            left, right = self._ahead.next(out.shape[1])
-            ramp_stereo(out, left, right, SWEEP_BLOCK)
+            left, right = self._ahead.next(frames)
+            ramp_stereo(out, first, frames, left, right, SWEEP_BLOCK)
 
     def _curves(self, frame: int, blocks: int) -> Curves:
         """Gain left and right at the beginning of each of the blocks from ``frame`` on, and at the end of the last."""
@@ -279,8 +402,15 @@ class Sway:
         return swell * (1.0 - drift), swell * (1.0 + drift)
 
 
-def _fade_out(samples: Stereo, seconds: float, rate: int) -> None:
-    """Fade the last nine tenths of ``seconds`` to zero along a cosine, tails included."""
-    frames = min(round(0.9 * seconds * rate), samples.shape[1] // 2)
-    curve = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, frames))
-    samples[:, -frames:] *= curve.astype(np.float32)
+def _fade_curve(seconds: float, frames: int, rate: int) -> NDArray[np.float32]:
+    """The gains of the last nine tenths of ``seconds``: to zero along a cosine, tails included."""
+    length = min(round(0.9 * seconds * rate), frames // 2)
+    return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, length))).astype(np.float32)
+
+
+def _fade(samples: Stereo, curve: NDArray[np.float32], end: int) -> None:
+    """Fade what of ``samples`` lies within the curve; they end at its end plus ``end``."""
+    begin = len(curve) + end - samples.shape[1]
+    skipped = max(-begin, 0)
+    if skipped < samples.shape[1]:
+        samples[:, skipped:] *= curve[begin + skipped : len(curve) + end]

@@ -28,6 +28,9 @@ HARMONICS = 256
 BLOCK = 64
 """Frames between two values of an envelope or of slow movement; straight lines in between."""
 
+LONG_BLOCK = 256
+"""The same where a held note changes slowly: neither in its beginning nor in a short release."""
+
 AIR_BLOCK = 32
 """The same for filtered noise, whose cutoff moves faster."""
 
@@ -110,65 +113,78 @@ def add_wave(
     for v in range(voices):
         phase[v] = np.uint32(phases[v] * 4294967295.0)
     # Each block is made in three plain passes, because a compiler turns those into vector instructions.
-    sum_left = np.empty(BLOCK, np.float32)
-    sum_right = np.empty(BLOCK, np.float32)
-    place = np.empty(BLOCK, np.int32)
-    part = np.empty(BLOCK, np.float32)
-    value = np.empty(BLOCK, np.float32)
-    fine = np.float32(1.0 / 2097152.0)
+    sum_left = np.empty(LONG_BLOCK, np.float32)
+    sum_right = np.empty(LONG_BLOCK, np.float32)
+    place = np.empty(LONG_BLOCK, np.int32)
+    part = np.empty(LONG_BLOCK, np.float32)
+    value = np.empty(LONG_BLOCK, np.float32)
+    # Without vibrato a voice is a ring of whole cycles that is read over and over.
+    steady = vibrato_depth == 0.0 and increments[0] * RING > 2.0
+    rings = np.empty((voices, 2, RING + LONG_BLOCK if steady else 0), np.float32)
+    lengths = np.empty(voices, np.int64)
+    if steady:
+        for v in range(voices):
+            cycles, lengths[v] = _whole_cycles(increments[v])
+            step = np.uint32(cycles / lengths[v] * 4294967296.0)
+            for begin in range(0, min(lengths[v], total) + LONG_BLOCK, LONG_BLOCK):
+                size = min(LONG_BLOCK, rings.shape[2] - begin)
+                _read_places(place, part, np.uint32(phase[v] + np.uint32(begin) * step), step, size)
+                _read_table(rings[v, 0, begin : begin + size], duller, place, part)
+                if bite > 0.0:
+                    _read_table(rings[v, 1, begin : begin + size], brighter, place, part)
     level = 0.0
     at_release = 1.0
     mix = bite
     frame = 0
-    block = 0
     while frame < total:
-        size = min(BLOCK, total - frame)
+        longer = LONG_BLOCK if vibrato_depth == 0.0 else 2 * BLOCK
+        size = min(_block_size(frame, held, attack, release, longer), total - frame)
         end = frame + size
         # Where the envelope must be when this block ends.
         if end <= held:
-            if end < attack:
-                target = end / attack
-                target = target * target * (3.0 - 2.0 * target) * (1.0 + punch)
-            else:
-                target = sustain + (1.0 - sustain) * np.exp(-(end - attack) / decay)
-                if punch > 0.0:
-                    target *= 1.0 + punch * np.exp(-(end - attack) / punch_decay)
+            target = _held_level(end, attack, decay, sustain)
+            if punch > 0.0:
+                target *= 1.0 + punch * (1.0 if end < attack else np.exp(-(end - attack) / punch_decay))
             at_release = target
         else:
             fall = max(1.0 - (end - held) / release, 0.0)
             target = at_release * fall * fall
-        target *= 1.0 - wobble_depth * (0.5 - 0.5 * np.cos(wobble_step * (block + 1)))
-        next_mix = bite * np.exp(-end / bite_decay)
-        sway = 1.0 + vibrato_depth * np.sin(vibrato_step * block) * min(end / 12000.0, 1.0)
-        sum_left[:] = 0.0
-        sum_right[:] = 0.0
+        if wobble_depth > 0.0:
+            target *= 1.0 - wobble_depth * (0.5 - 0.5 * np.cos(wobble_step * end / BLOCK))
+        next_mix = bite * np.exp(-end / bite_decay) if mix > 1e-4 else 0.0
+        sway = 1.0
+        if vibrato_depth > 0.0:
+            sway += vibrato_depth * np.sin(vibrato_step * (frame + 0.5 * size) / BLOCK) * min(end / 12000.0, 1.0)
+        sum_left[:size] = np.float32(0.0)
+        sum_right[:size] = np.float32(0.0)
+        m = np.float32(mix)
+        m_slope = np.float32((next_mix - mix) / size)
         for v in range(voices):
-            first = phase[v]
-            step = np.uint32(increments[v] * sway * 4294967296.0)
-            for j in range(BLOCK):
-                p = np.uint32(first + np.uint32(j) * step)
-                place[j] = np.int32(p >> np.uint32(21))
-                part[j] = np.float32(np.int32(p & np.uint32(2097151))) * fine
-            if bite > 0.0:
-                m = np.float32(mix)
-                m_slope = np.float32((next_mix - mix) / size)
-                for j in range(BLOCK):
-                    k = np.uint32(place[j])
-                    dull = duller[k] + part[j] * (duller[k + np.uint32(1)] - duller[k])
-                    bright = brighter[k] + part[j] * (brighter[k + np.uint32(1)] - brighter[k])
-                    value[j] = dull + (m + m_slope * np.float32(j)) * (bright - dull)
+            if steady:
+                read = frame % lengths[v]
+                ring = rings[v, 0, read : read + size]
+                bright = rings[v, 1, read : read + size]
+                for j in range(size):
+                    value[j] = ring[j]
+                if mix > 0.0:
+                    for j in range(size):
+                        value[j] += (m + m_slope * np.float32(j)) * (bright[j] - value[j])
             else:
-                for j in range(BLOCK):
-                    k = np.uint32(place[j])
-                    a = duller[k]
-                    value[j] = a + part[j] * (duller[k + np.uint32(1)] - a)
+                step = np.uint32(increments[v] * sway * 4294967296.0)
+                _read_places(place, part, phase[v], step, size)
+                phase[v] = np.uint32(phase[v] + np.uint32(size) * step)
+                _read_table(value[:size], duller, place, part)
+                if mix > 0.0:
+                    for j in range(size):
+                        k = np.uint32(place[j])
+                        wide = brighter[k] + part[j] * (brighter[k + np.uint32(1)] - brighter[k])
+                        value[j] += (m + m_slope * np.float32(j)) * (wide - value[j])
             gain_left = left[v]
             gain_right = right[v]
-            for j in range(BLOCK):
+            for j in range(size):
                 sum_left[j] += gain_left * value[j]
-            for j in range(BLOCK):
+            for j in range(size):
                 sum_right[j] += gain_right * value[j]
-            phase[v] = np.uint32(first + np.uint32(size) * step)
         env = np.float32(level)
         slope = np.float32((target - level) / size)
         out_left = out[0, start + frame : start + end]
@@ -180,7 +196,60 @@ def add_wave(
         level = target
         mix = next_mix
         frame = end
-        block += 1
+
+
+RING = 4096
+"""Most frames of a ring of whole cycles."""
+
+
+@jit
+def _whole_cycles(increment):
+    """So many cycles last so many frames: those of at most ``RING`` frames that fit the increment (cycles a frame) best."""
+    period = 1.0 / increment
+    best, cycles = 1.0, 1
+    for count in range(1, max(min(int(RING / period), 64), 1) + 1):
+        off = abs(count * period - round(count * period)) / count
+        if off < best:
+            best, cycles = off, count
+    return cycles, min(round(cycles * period), RING)
+
+
+@jit
+def _read_places(place, part, first, step, size):
+    """Where in a table so many frames in a row lie: the sample, and how far it is to the next."""
+    fine = np.float32(1.0 / 2097152.0)
+    for j in range(size):
+        p = np.uint32(first + np.uint32(j) * step)
+        place[j] = np.int32(p >> np.uint32(21))
+        part[j] = np.float32(np.int32(p & np.uint32(2097151))) * fine
+
+
+@jit
+def _read_table(out, table, place, part):
+    """What lies there."""
+    for j in range(out.shape[0]):
+        k = np.uint32(place[j])
+        a = table[k]
+        out[j] = a + part[j] * (table[k + np.uint32(1)] - a)
+
+
+@jit
+def _block_size(frame, held, attack, release, longer):
+    """Frames up to the next value of an envelope: ``longer`` where it moves slowly, else ``BLOCK``."""
+    if frame < 2.0 * attack + 2048.0:
+        return BLOCK
+    if frame + longer <= held or (frame >= held and release > 64.0 * longer):
+        return longer
+    return BLOCK
+
+
+@jit
+def _held_level(frame, attack, decay, sustain):
+    """The envelope of a note before its release."""
+    if frame < attack:
+        rise = frame / attack
+        return rise * rise * (3.0 - 2.0 * rise)
+    return sustain + (1.0 - sustain) * np.exp(-(frame - attack) / decay)
 
 
 @jit
@@ -190,29 +259,25 @@ def make_loop(frames, table, cycles, phases, left, right, sway, turns):
     Voice v goes through ``cycles[v]`` cycles, a whole number, and its phase sways by ``sway`` cycles, ``turns`` times.
     """
     out = np.zeros((2, frames + 1), np.float32)
-    place = np.empty(BLOCK, np.int32)
-    part = np.empty(BLOCK, np.float32)
-    value = np.empty(BLOCK, np.float32)
-    fine = np.float32(1.0 / 2097152.0)
+    place = np.empty(LONG_BLOCK, np.int32)
+    part = np.empty(LONG_BLOCK, np.float32)
+    value = np.empty(LONG_BLOCK, np.float32)
     turn = 2.0 * np.pi * turns / frames
     for v in range(cycles.shape[0]):
         gain_left = left[v]
         gain_right = right[v]
-        for begin in range(0, frames, BLOCK):
-            size = min(BLOCK, frames - begin)
-            here = phases[v] + cycles[v] * begin / frames + sway * np.sin(turn * begin + 2.0 * v)
-            end = begin + BLOCK
-            there = phases[v] + cycles[v] * end / frames + sway * np.sin(turn * end + 2.0 * v)
+        here = phases[v] + sway * np.sin(2.0 * v)
+        for begin in range(0, frames, LONG_BLOCK):
+            size = min(LONG_BLOCK, frames - begin)
+            end = begin + LONG_BLOCK
+            there = phases[v] + cycles[v] * end / frames
+            if sway != 0.0:
+                there += sway * np.sin(turn * end + 2.0 * v)
             first = np.uint32(np.int64((here + 64.0) * 4294967296.0) & 4294967295)
-            step = np.uint32(np.int64((there - here) / BLOCK * 4294967296.0))
-            for j in range(BLOCK):
-                p = np.uint32(first + np.uint32(j) * step)
-                place[j] = np.int32(p >> np.uint32(21))
-                part[j] = np.float32(np.int32(p & np.uint32(2097151))) * fine
-            for j in range(BLOCK):
-                k = np.uint32(place[j])
-                a = table[k]
-                value[j] = a + part[j] * (table[k + np.uint32(1)] - a)
+            step = np.uint32(np.int64((there - here) / LONG_BLOCK * 4294967296.0))
+            here = there
+            _read_places(place, part, first, step, size)
+            _read_table(value[:size], table, place, part)
             out_left = out[0, begin : begin + size]
             out_right = out[1, begin : begin + size]
             for j in range(size):
@@ -234,55 +299,53 @@ def add_loop(
     """
     total = min(held + release, out.shape[1] - start)
     frames = loop.shape[1] - 1
-    per_frame, turn, block = tuning[0], tuning[0] * tuning[1], tuning[2]
-    step = np.float32(1.0) / np.float32(per_frame)
+    per_frame, turn = tuning[0] * BLOCK, tuning[0] * tuning[1] * BLOCK
+    step = np.float32(1.0 / per_frame)
     level = 0.0
     at_release = 1.0
     frame = 0
-    number = 0
     while frame < total:
-        end = min(frame + BLOCK, total)
+        size = min(_block_size(frame, held, attack, release, LONG_BLOCK), total - frame)
+        end = frame + size
         if end <= held:
-            if end < attack:
-                target = end / attack
-                target = target * target * (3.0 - 2.0 * target)
-            else:
-                target = sustain + (1.0 - sustain) * np.exp(-(end - attack) / decay)
-            at_release = target
+            target = at_release = _held_level(end, attack, decay, sustain)
         else:
             fall = max(1.0 - (end - held) / release, 0.0)
             target = at_release * fall * fall
-        number += 1
-        target *= 1.0 - wobble_depth * (0.5 - 0.5 * np.cos(wobble_step * number))
-        target *= 1.0 + swell[0] * np.sin(swell[1] * number + swell[2])
-        slope = (target - level) / (end - frame)
-        # Back and forth in straight lines; a whole frame is reached where a block ends, so that nothing steps.
-        place = block % (2 * turn)
-        ahead = place < turn
-        place = place if ahead else 2 * turn - 1 - place
-        part = step * np.float32(place % per_frame + (0 if ahead else 1))
-        part_slope = (step if ahead else -step) / np.float32(BLOCK)
-        read = (frame + place // per_frame) % frames
+        if wobble_depth > 0.0:
+            target *= 1.0 - wobble_depth * (0.5 - 0.5 * np.cos(wobble_step * end / BLOCK))
+        target *= 1.0 + swell[0] * np.sin(swell[1] * end / BLOCK + swell[2])
+        slope = (target - level) / size
         done = 0
-        while frame + done < end:
-            size = min(end - frame - done, frames - read)
+        while done < size:
+            # Back and forth in straight lines, so many frames for each frame that the note is ahead of its loop.
+            place = (tuning[2] * BLOCK + frame + done) % (2 * turn)
+            if place < turn:
+                ahead = place // per_frame
+                part, part_slope = step * np.float32(place - ahead * per_frame), step
+                same = (ahead + 1) * per_frame - place
+            else:
+                place = 2 * turn - place
+                ahead = (place - 1) // per_frame
+                part, part_slope = step * np.float32(place - ahead * per_frame), -step
+                same = place - ahead * per_frame
+            read = (frame + done + ahead) % frames
+            run = min(size - done, same, frames - read)
             at = start + frame + done
             for c in range(2):
                 gain = left if c == 0 else right
-                env = np.float32(level * gain)
+                env = np.float32((level + slope * done) * gain)
                 env_slope = np.float32(slope * gain)
-                sound = out[c, at : at + size]
-                source = loop[c, read : read + size + 1]
-                for j in range(size):
-                    k = np.float32(np.int32(done + j))
+                sound = out[c, at : at + run]
+                source = loop[c, read : read + run + 1]
+                for j in range(run):
+                    k = np.float32(np.int32(j))
                     sound[j] += (env + env_slope * k) * (
                         source[j] + (part + part_slope * k) * (source[j + 1] - source[j])
                     )
-            done += size
-            read = 0
+            done += run
         level = target
         frame = end
-        block += 1
 
 
 # --- notes that ring by themselves --------------------------------------------------------------------------------
@@ -295,16 +358,19 @@ def partials(frames, steps, amplitudes, seconds_frames, attack):
     ``steps`` are radians a frame, ``seconds_frames`` the frames in which each partial falls by 60 dB. The first
     ``attack`` frames rise and the last twelfth fall to zero.
     """
-    lanes = 16
+    lanes = 64
     out = np.zeros(frames + lanes, np.float32)
     real = np.empty(lanes, np.float32)
     imaginary = np.empty(lanes, np.float32)
     for k in range(steps.shape[0]):
         keep = 10.0 ** (-3.0 / seconds_frames[k])
+        now = complex(amplitudes[k], 0.0)
+        turn = keep * complex(np.cos(steps[k]), np.sin(steps[k]))
         for j in range(lanes):
-            real[j] = amplitudes[k] * keep**j * np.cos(steps[k] * j)
-            imaginary[j] = amplitudes[k] * keep**j * np.sin(steps[k] * j)
-        # Sixteen frames turn at once; below -100 dB a partial is over.
+            real[j] = now.real
+            imaginary[j] = now.imag
+            now *= turn
+        # So many frames turn at once; below -100 dB a partial is over.
         c = np.float32(keep**lanes * np.cos(steps[k] * lanes))
         s = np.float32(keep**lanes * np.sin(steps[k] * lanes))
         for begin in range(0, min(frames, int(1.7 * seconds_frames[k])), lanes):
@@ -502,12 +568,14 @@ def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
 
 
 @jit
-def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate, states):
-    """Low-pass ``buffer`` in place while cutoff and gain move; one value of each for every ``block`` frames.
+def sweep_stereo(
+    buffer, first, frames, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate, states
+):
+    """Low-pass ``frames`` frames of ``buffer``, from ``first`` on, in place while cutoff and gain move; one value of each for
+    every ``block`` frames.
 
     ``states`` are the two states of each side and the gains reached: six numbers that go on from call to call.
     """
-    frames = buffer.shape[1]
     k = 1.0 / resonance
     l1, l2, r1, r2, gl, gr = states[0], states[1], states[2], states[3], states[4], states[5]
     for b in range((frames + block - 1) // block):
@@ -524,8 +592,8 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
         b3 = h * b2
         slope_left = (gains_left[b] - gl) / block
         slope_right = (gains_right[b] - gr) / block
-        left = buffer[0, begin:end]
-        right = buffer[1, begin:end]
+        left = buffer[0, first + begin : first + end]
+        right = buffer[1, first + begin : first + end]
         for j in range(end - begin):
             x = left[j] + TINY
             u = right[j] + TINY
@@ -541,13 +609,13 @@ def sweep_stereo(buffer, cutoffs_left, cutoffs_right, gains_left, gains_right, r
 
 
 @jit
-def ramp_stereo(buffer, left, right, block):
-    """Multiply ``buffer`` in place with gains that go in straight lines from each value to the next, ``block`` frames on."""
-    frames = buffer.shape[1]
+def ramp_stereo(buffer, first, frames, left, right, block):
+    """Multiply ``frames`` frames of ``buffer``, from ``first`` on, in place with gains that go in straight lines from each
+    value to the next, ``block`` frames on."""
     for c in range(2):
         gains = left if c == 0 else right
         for b in range((frames + block - 1) // block):
-            sound = buffer[c, b * block : min((b + 1) * block, frames)]
+            sound = buffer[c, first + b * block : first + min((b + 1) * block, frames)]
             gain = np.float32(gains[b])
             slope = np.float32((gains[b + 1] - gains[b]) / block)
             for j in range(sound.shape[0]):

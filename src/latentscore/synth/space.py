@@ -112,12 +112,19 @@ class Room:
         Everything here is linear: the mixes of parts add up to the mix of the whole.
         """
         out = np.empty(groups.shape[1:], np.float32)
-        _room(
-            groups, out, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32), self._levels,
-            *self._line_settings, self._lines, self._diffusers, self._diffused, self._echo_frames, self._echo,
-            self._echoes, self._past, self._counts, self._work, self._block,
-        )  # fmt: skip
+        self.mix_into(out, 0, np.ascontiguousarray(groups), 0, len(out[0]), reverb_sends, echo_sends)
         return out
+
+    def mix_into(
+        self, out: Stereo, at: int, groups: NDArray[np.float32], first: int, frames: int,
+        reverb_sends: Sequence[float], echo_sends: Sequence[float],
+    ) -> None:  # fmt: skip
+        """:meth:`mix` of ``frames`` frames of ``groups``, from ``first`` on, to ``out``, from ``at`` on."""
+        _room(
+            groups, first, out, at, frames, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
+            self._levels, *self._line_settings, self._lines, self._diffusers, self._diffused, self._echo_frames,
+            self._echo, self._echoes, self._past, self._counts, self._work, self._block,
+        )  # fmt: skip
 
 
 def mix(
@@ -159,14 +166,13 @@ def _absorption(
 
 @jit
 def _room(
-    groups, out, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, lines, diffusers, diffused,
+    groups, first, out, at, frames, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, lines, diffusers, diffused,
     echo_frames, echo, echoes, past, counts, work, block,
 ):  # fmt: skip
     """In blocks of ``block`` frames, shorter than any delay: what comes out of a line was written in an earlier block.
 
     Every step is a loop of its own over one or two lines, because that is what a compiler turns into vector instructions.
     """
-    frames = out.shape[1]
     dry = work[0:2]
     to_room = work[2:4]
     to_echo = work[4:6]
@@ -178,7 +184,7 @@ def _room(
     side = half * levels[1]
     for begin in range(0, frames, block):
         size = min(block, frames - begin)
-        _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo)
+        _gather(groups, first + begin, size, reverb_sends, echo_sends, dry, to_room, to_echo)
         _no_rumble(to_echo, past[2:4], echo[3])
         _echo_step(to_echo, repeats, echoes, echo_frames, echo, past, counts[0], block)
         for c in range(2):
@@ -197,8 +203,8 @@ def _room(
                 straight[j] += repeat[j] + gain * reverb[j]
         left = dry[0]
         right = dry[1]
-        out_left = out[0, begin : begin + size]
-        out_right = out[1, begin : begin + size]
+        out_left = out[0, at + begin : at + begin + size]
+        out_right = out[1, at + begin : at + begin + size]
         for j in range(size):
             out_left[j] = half * (left[j] + right[j]) + side * (left[j] - right[j])
         for j in range(size):
@@ -405,9 +411,10 @@ class Bus:
         self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive, taps)
         self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 6, BUS_BLOCK + 13), np.float32)
 
-    def apply(self, samples: Stereo) -> None:
-        """Change ``samples``, shape (2, frames), in place."""
-        _bus(samples, *self._settings, *self._state)
+    def apply(self, samples: Stereo, first: int = 0, frames: int | None = None) -> None:
+        """Change ``samples``, shape (2, frames), in place; or so many frames of them, from ``first`` on."""
+        frames = samples.shape[1] - first if frames is None else frames
+        _bus(samples, first, frames, *self._settings, *self._state)
 
 
 def bus(samples: Stereo, config: MusicConfig, sample_rate: int) -> None:
@@ -438,13 +445,12 @@ def _low_pass(hz: float, rate: int) -> tuple[float, ...]:
 
 
 @jit
-def _bus(samples, feed, poles, dc, drive, bias, share, taps, past, states, fine):
+def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past, states, fine):
     """Mean removed, shelf and low-pass in one: ``feed`` are the six taps of what they take from the input, ``poles`` the
     two by two feedback coefficients; then drive."""
     f0, f1, f2, f3, f4, f5 = feed[0], feed[1], feed[2], feed[3], feed[4], feed[5]
     a1, a2, d1, d2 = poles[0], poles[1], poles[2], poles[3]
     hold = 1.0 - dc
-    frames = samples.shape[1]
     toned = np.empty((2, BUS_BLOCK))
     # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago; n
     # after the mean that drive adds.
@@ -453,7 +459,7 @@ def _bus(samples, feed, poles, dc, drive, bias, share, taps, past, states, fine)
     for begin in range(0, frames, BUS_BLOCK):
         size = min(BUS_BLOCK, frames - begin)
         for c in range(2):
-            source = samples[c, begin : begin + size]
+            source = samples[c, first + begin : first + begin + size]
             line = past[c]
             fed = toned[c]
             for j in range(size):
@@ -496,7 +502,7 @@ def _bus(samples, feed, poles, dc, drive, bias, share, taps, past, states, fine)
                 left[j] -= ln
                 right[j] -= rn
         for c in range(2):
-            target = samples[c, begin : begin + size]
+            target = samples[c, first + begin : first + begin + size]
             line = toned[c]
             for j in range(size):
                 target[j] = line[j]
@@ -525,21 +531,19 @@ def _bend_finely(line, drive, bias, share, taps, fine):
     four streams between.
     """
     size = line.shape[0]
-    lags = taps.shape[1]
+    lags = 12
     source = fine[4]
     for j in range(size):
         source[lags + j] = np.float32(line[j])
+    now = lags + size
+    _between(source[1:now], fine[0, lags:now], fine[3, lags:now], fine[1, lags:now], fine[2, lags:now], taps)
     for phase in range(4):
-        part = fine[phase, lags : lags + size]
-        part[:] = np.float32(0.0)
-        _add_delayed(part, source, np.float32(4.0) * taps[phase], lags)
-        _bend(part, np.float32(drive), np.float32(bias), np.float32(share))
+        _bend(fine[phase, lags:now], np.float32(drive), np.float32(bias), np.float32(share))
+    # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
     total = fine[5, :size]
     total[:] = np.float32(0.0)
-    # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
-    _add_delayed(total, fine[0], taps[0], lags)
-    for phase in range(1, 4):
-        _add_delayed(total, fine[phase, : lags + size - 1], taps[4 - phase], lags - 1)
+    _add_mirrored(total, fine[0, 1:now], fine[1, :now], taps[0])
+    _add_mirrored(total, fine[3, : now - 1], fine[2, :now], taps[1])
     for j in range(size):
         line[j] = total[j]
     for row in range(5):
@@ -548,18 +552,47 @@ def _bend_finely(line, drive, bias, share, taps, fine):
 
 
 @jit
-def _add_delayed(out, source, taps, lags):
-    """Add ``source``, whose frame ``lags`` is the first of ``out``, delayed by 0 to 11 frames with a tap each."""
-    size = out.shape[0]
-    for t in range(0, 12, 4):
-        h0, h1, h2, h3 = taps[t], taps[t + 1], taps[t + 2], taps[t + 3]
-        at = lags - t
-        x0 = source[at : at + size]
-        x1 = source[at - 1 : at - 1 + size]
-        x2 = source[at - 2 : at - 2 + size]
-        x3 = source[at - 3 : at - 3 + size]
-        for j in range(size):
-            out[j] += h0 * x0[j] + h1 * x1[j] + h2 * x2[j] + h3 * x3[j]
+def _between(x, first, last, second, third, taps):
+    """The four phases of a sound at four times the rate. The taps of the last two are those of the first two backwards, so
+    sums and differences of frames serve two phases each."""
+    gain = np.float32(2.0)
+    h, g = taps[0], taps[1]
+    e0, e1, e2 = gain * (h[0] + h[11]), gain * (h[1] + h[10]), gain * (h[2] + h[9])
+    e3, e4, e5 = gain * (h[3] + h[8]), gain * (h[4] + h[7]), gain * (h[5] + h[6])
+    o0, o1, o2 = gain * (h[0] - h[11]), gain * (h[1] - h[10]), gain * (h[2] - h[9])
+    o3, o4, o5 = gain * (h[3] - h[8]), gain * (h[4] - h[7]), gain * (h[5] - h[6])
+    f0, f1, f2 = gain * (g[0] + g[11]), gain * (g[1] + g[10]), gain * (g[2] + g[9])
+    f3, f4, f5 = gain * (g[3] + g[8]), gain * (g[4] + g[7]), gain * (g[5] + g[6])
+    q0, q1, q2 = gain * (g[0] - g[11]), gain * (g[1] - g[10]), gain * (g[2] - g[9])
+    q3, q4, q5 = gain * (g[3] - g[8]), gain * (g[4] - g[7]), gain * (g[5] - g[6])
+    for j in range(first.shape[0]):
+        s0, d0 = x[j + 11] + x[j], x[j + 11] - x[j]
+        s1, d1 = x[j + 10] + x[j + 1], x[j + 10] - x[j + 1]
+        s2, d2 = x[j + 9] + x[j + 2], x[j + 9] - x[j + 2]
+        s3, d3 = x[j + 8] + x[j + 3], x[j + 8] - x[j + 3]
+        s4, d4 = x[j + 7] + x[j + 4], x[j + 7] - x[j + 4]
+        s5, d5 = x[j + 6] + x[j + 5], x[j + 6] - x[j + 5]
+        even = e0 * s0 + e1 * s1 + e2 * s2 + (e3 * s3 + e4 * s4 + e5 * s5)
+        odd = o0 * d0 + o1 * d1 + o2 * d2 + (o3 * d3 + o4 * d4 + o5 * d5)
+        first[j] = even + odd
+        last[j] = even - odd
+        even = f0 * s0 + f1 * s1 + f2 * s2 + (f3 * s3 + f4 * s4 + f5 * s5)
+        odd = q0 * d0 + q1 * d1 + q2 * d2 + (q3 * d3 + q4 * d4 + q5 * d5)
+        second[j] = even + odd
+        third[j] = even - odd
+
+
+@jit
+def _add_mirrored(out, x, y, taps):
+    """Add ``x`` through 12 taps, and ``y`` through the same backwards; both begin 11 frames before ``out``."""
+    h0, h1, h2, h3, h4, h5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
+    h6, h7, h8, h9, h10, h11 = taps[6], taps[7], taps[8], taps[9], taps[10], taps[11]
+    for j in range(out.shape[0]):
+        early = h0 * (x[j + 11] + y[j]) + h1 * (x[j + 10] + y[j + 1]) + h2 * (x[j + 9] + y[j + 2])
+        early += h3 * (x[j + 8] + y[j + 3]) + h4 * (x[j + 7] + y[j + 4]) + h5 * (x[j + 6] + y[j + 5])
+        late = h6 * (x[j + 5] + y[j + 6]) + h7 * (x[j + 4] + y[j + 7]) + h8 * (x[j + 3] + y[j + 8])
+        late += h9 * (x[j + 2] + y[j + 9]) + h10 * (x[j + 1] + y[j + 10]) + h11 * (x[j] + y[j + 11])
+        out[j] += early + late
 
 
 def _fine_taps() -> NDArray[np.float32]:

@@ -250,9 +250,7 @@ class Stream(Iterator[NDArray[np.float32]]):
         """Raises :class:`InvalidConfigError` that names the field, "seed", "sample_rate" or "block_frames"."""
         piece = Piece(engine.checked_config(config), math.inf, engine.checked_seed(seed))
         self.sample_rate = engine.checked_rate(sample_rate)
-        if isinstance(block_frames, bool) or not isinstance(block_frames, int) or block_frames < 1:
-            raise InvalidConfigError("block_frames", "a whole number of frames from 1 on is needed")
-        self.block_frames = block_frames
+        self.block_frames = engine.checked_frames("block_frames", block_frames, 1)
         self.position = 0
         """Frames that have been given out."""
 
@@ -299,6 +297,7 @@ class Stream(Iterator[NDArray[np.float32]]):
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """The next ``frames`` frames, shape (frames, 2); fewer only where the stream has been stopped."""
+        frames = engine.checked_frames("frames", frames)
         blocks, count = [self._ready], len(self._ready)
         while count < frames and not self._is_over:
             blocks.append(self._step())
@@ -324,14 +323,13 @@ class Stream(Iterator[NDArray[np.float32]]):
 
     def _plan(self, piece: Piece, bars: float, restarts: bool) -> None:
         if isinstance(bars, bool) or not isinstance(bars, int | float) or not 0 <= bars <= MOST_BARS:
-            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed, not {bars!r}")
+            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed")
         predicted_lufs(piece)  # Now rather than when the sound waits for it.
         self._change = Change(piece, bars, restarts)
 
     def stop(self, seconds: float = 4.0) -> None:
         """Fade out over so many seconds from here on; then the stream ends."""
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-            raise InvalidConfigError("seconds", f"a number from 0 on is needed, not {seconds!r}")
+        seconds = engine.checked_span("seconds", seconds)
         if self._ends is None:
             self._ends = Fade(self._made, max(round(seconds * self.sample_rate), 1), falls=True)
 

@@ -8,7 +8,7 @@ import typer
 
 from latentscore.json_search import JsonObject
 from latentscore_data.commands._options import load
-from latentscore_data.core.base.display import OUTPUT, clean, console, money, print_json, say
+from latentscore_data.core.base.display import OUTPUT, clean, money, print_json, print_table, say
 from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
@@ -68,7 +68,6 @@ def show_plan(plan: Plan) -> None:
         title="dry run: nothing is asked, nothing is spent", title_justify="left", show_header=False, box=None
     )
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
     waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
@@ -82,7 +81,7 @@ def show_plan(plan: Plan) -> None:
     for name, value in facts.items():
         if value:
             table.add_row(name, Text(clean(value)))
-    console().print(table)
+    print_table(table)
 
 
 def show_batches(batches: Sequence[Batch]) -> None:
@@ -95,7 +94,7 @@ def show_batches(batches: Sequence[Batch]) -> None:
     table = Table(box=None)
     table.add_column("batch", no_wrap=True, min_width=12)
     for name in ("stage", "model", "state", "answered", "failed", "age", "at most"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for batch in batches:
         table.add_row(
             batch.tag,
@@ -107,4 +106,4 @@ def show_batches(batches: Sequence[Batch]) -> None:
             age_in_words(batch),
             money(batch.worst_usd),
         )
-    console().print(table)
+    print_table(table)

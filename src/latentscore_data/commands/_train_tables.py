@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json
+from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, print_table
 from latentscore_data.core.base.errors import MissingError
 
 
@@ -35,7 +35,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
     )
     for name, (value, origin) in plan["spec"].items():
         values.add_row(name, clean(value), clean(origin), style="" if origin != "default" else "dim")
-    out.print(values)
+    print_table(values)
     facts = Table(show_header=False, title="rows and time", title_justify="left", box=None)
     for name, value in plan["audit"].items():
         text = ", ".join(f"{k} {v:,}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
@@ -43,7 +43,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
     for name, value in plan["modal"].items():
         facts.add_row(f"modal {name.replace('_', ' ')}", clean(value))
     if plan["audit"]:
-        out.print(facts)
+        print_table(facts)
     for line in plan["missing"]:
         out.print(Text(f"missing: {clean(line)}", style="red"))
 
@@ -56,7 +56,7 @@ def show_runs(lines: list[dict[str, Any]]) -> None:
     from rich.table import Column, Table
 
     # The run's name is typed again after this, so it stays whole and the rest gives way.
-    table = Table(Column("run", no_wrap=True), Column("state", no_wrap=True), Column("what", overflow="fold"), box=None)
+    table = Table(Column("run", no_wrap=True), Column("state", no_wrap=True), "what", box=None)
     for line in lines:
         what = [f"{line['kind']} of {line['base_model']}"] if line["kind"] else []
         what.append("on Modal" if line["where"] == "modal" else "here")
@@ -81,4 +81,4 @@ def show_sweep(lines: list[dict[str, Any]]) -> None:
             for name in columns
         ]  # fmt: skip
         table.add_row(*cells)
-    console().print(table)
+    print_table(table)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from latentscore_data.commands._options import load
-from latentscore_data.core.base.display import OUTPUT, clean, console, print_json, say
+from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_table, say
 from latentscore_data.core.base.errors import EXIT_CHECK_FAILED
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.checks.run import run_checks
@@ -44,19 +44,20 @@ def _show(report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("", "measure", "value", "limit", "", box=None)
+    table = Table("measure", "value", "limit", "", box=None)
     group = ""
     for finding in report.findings:
         mark, style = MARKS[finding.verdict]
+        if finding.group != group:
+            table.add_row(Text(finding.group, style="bold"))
         table.add_row(
-            Text(finding.group if finding.group != group else "", style="bold"),
             Text(clean(finding.name)),
-            Text(clean(finding.value), overflow="fold"),
+            Text(clean(finding.value)),
             Text(clean(finding.limit)),
             Text(mark, style=style),
         )
         group = finding.group
-    console().print(table)
+    print_table(table)
     for fault in report.faults:
         rows = f"; look at {', '.join(fault.rows)}" if fault.rows else ""
         say(f"check: {fault.group}: {fault.name}: {fault.value}{rows}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from latentscore_data.commands._options import Globals, load
-from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
+from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_table
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.layers import Values, leaves
 from latentscore_data.core.base.settings import resolve_settings
@@ -76,7 +76,7 @@ def show_findings(findings: list[Finding]) -> None:
     subject = ""
     for finding in findings:
         mark, style = marks[finding.state]
-        detail = Text(clean(finding.detail), overflow="fold")
+        detail = Text(clean(finding.detail))
         if finding.fix:
             detail.append(f"\n-> {clean(finding.fix)}", style="cyan" if finding.state == "missing" else "dim")
         table.add_row(
@@ -86,7 +86,7 @@ def show_findings(findings: list[Finding]) -> None:
             detail,
         )
         subject = finding.subject
-    console().print(table)
+    print_table(table)
 
 
 def show_settings() -> None:
@@ -101,4 +101,4 @@ def show_settings() -> None:
     table = Table("setting", "value", "from", box=None)
     for name, value, origin in rows:
         table.add_row(name, clean(value), clean(origin))
-    console().print(table)
+    print_table(table)

@@ -25,7 +25,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.commands._train_tables import show_sweep
-from latentscore_data.core.base.display import OUTPUT, clean, console, say
+from latentscore_data.core.base.display import OUTPUT, clean, print_table, say
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -106,7 +106,7 @@ def _show_plan(asked: Rounds, executor: Executor) -> None:
         for key, value in plan.items():
             if value is not None and key != "plans":
                 facts.add_row(key.replace("_", " "), clean(f"{value:,}" if isinstance(value, int) else value))
-        console().print(facts)
+        print_table(facts)
 
     def would_fail() -> None:
         check(asked)

@@ -11,7 +11,7 @@ import typer
 from latentscore.json_search import JsonObject
 from latentscore_data.commands._models import show_batches
 from latentscore_data.commands._options import Globals, load
-from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, say
+from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, print_table, say
 from latentscore_data.core.base.display import money as dollars
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.workspace import Workspace
@@ -65,8 +65,8 @@ def show_rounds(rounds: list[JsonObject]) -> None:
     """A line for each command improve: how far it is and which model is the best."""
     for one in rounds:
         made = len(one["rounds"]) - 1
-        judge = next(line[one["judge"]] for line in one["rounds"] if line["model"] == one["best"])
-        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one['stopped'] or 'can go on'}"
+        judge = next(line.get(one["judge"]) for line in one["rounds"] if line["model"] == one["best"])
+        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one.get('stopped') or 'can go on'}"
         console().print(clean(line))
 
 
@@ -75,16 +75,16 @@ def show_status(workspace: Workspace, stages: list[StageStatus], money: Usage) -
     from rich.text import Text
 
     out = console()
-    out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)))
+    out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)), soft_wrap=True)
     colors = {"fresh": "green", "finished": "green", "stale": "yellow", "begun": "yellow", "not run": "dim"}
     table = Table("stage", "state", "rows", "failed", "cost", "why", box=None)
     for seen in stages:
         failed = clean(", ".join(f"{count} {kind}" for kind, count in seen.failed.items()))
-        why = Text(clean("; ".join(seen.why)), style="dim", overflow="fold")
+        why = Text(clean("; ".join(seen.why)), style="dim")
         rows = "" if seen.rows is None else f"{seen.rows:,}"
         cost = dollars(seen.cost_usd) if seen.state in ("fresh", "stale") else ""
         table.add_row(seen.stage, Text(seen.state, style=colors[seen.state]), rows, failed, cost, why)
-    out.print(table)
+    print_table(table)
     for seen in stages:
         scores = seen.details.get("winner_scores")
         if isinstance(scores, list) and len(scores) > 1:

@@ -14,6 +14,7 @@ import orjson
 from pydantic import ValidationError
 
 from latentscore.config import MusicConfigPromptPayload
+from latentscore.files import open_file
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import MAX_LINE_BYTES, Line, read_lines
@@ -217,7 +218,7 @@ class Rows:
 
     def _whole(self, line: RowLine) -> ScoredRow:
         path, start, length = line.place
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(start)
             try:
                 return ScoredRow.model_validate(orjson.loads(file.read(length)))
@@ -259,7 +260,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLine]:
     """The rows of a file in short. A line that is no row is said in the log and left out."""
     start = 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
             place, start = (path, start, len(raw)), start + len(raw)
             if not raw.strip():

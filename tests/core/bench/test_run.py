@@ -45,8 +45,10 @@ def test_every_source_answers_every_row_in_batches(files: run.RunFiles):
     assert sorted(map(len, one.batches)) == [2, 4, 4]
     assert {row.scores["bright"]["final_score"] for row in found if row.source == "two"} == {0.7}
     assert all((files.folder / str(row.audio_file)).stat().st_size > 500 for row in found)
-    # One config, one sound: the page's MP3 files are shared.
-    assert len(list(files.audio.iterdir())) == 2
+    # One config, one sound: the page's MP3 files are shared, and name the first row.
+    sounds = list(files.audio.iterdir())
+    assert len(sounds) == 2
+    assert {read_audio(sound).tags["vibe"] for sound in sounds} == {rows[0].vibe_original}
 
 
 def test_the_sounds_say_what_they_are(files: run.RunFiles):

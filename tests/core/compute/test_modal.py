@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("modal")
 pytest.importorskip("torch")
 
+from latentscore import forms
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ModalSettings, Settings
 from latentscore_data.core.base.summary import Summary
@@ -20,7 +21,6 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.compute import modal as remote
 from latentscore_data.core.stages.train import StartOptions, train_one
-from latentscore_data.core.training import chat
 from latentscore_data.core.training.prepare import Prepared
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import Choices
@@ -34,7 +34,7 @@ QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
 
 @pytest.fixture(autouse=True)
 def _short_prompt(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "config_system", short_system)
+    monkeypatch.setattr(forms, "config_system", short_system)
 
 
 def ready(workspace: Workspace, *overrides: str) -> Prepared:

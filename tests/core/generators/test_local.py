@@ -10,6 +10,7 @@ import pytest
 
 from factories import make_payload, make_vibe
 from latentscore import parse_payload
+from latentscore.forms import json_text
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.generators.local import LocalGenerator
 from latentscore_data.core.llm.local.decoder import Decoder
@@ -26,7 +27,9 @@ def short_prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from latentscore_data.core.training import chat
 
     for module in (chat, local):
-        monkeypatch.setattr(module, "prompt_messages", lambda vibe, system=None: [{"role": "user", "content": vibe}])
+        monkeypatch.setattr(
+            module, "prompt_messages", lambda vibe, system=None, form=None: [{"role": "user", "content": vibe}]
+        )
     # Two threads on two busy cores spend their time waiting for each other in a model this small.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -48,7 +51,7 @@ def learn_one_answer(folder: Path, steps: int) -> dict:
         chat.prompt_messages(VIBE), tokenize=False, add_generation_prompt=True
     )
     asked = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    messages = loaded.tokenizer(chat.answer_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
+    messages = loaded.tokenizer(json_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
     ids = torch.tensor([asked + messages])
     labels = torch.tensor([[-100] * len(asked) + messages])
     optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=1e-2)
@@ -110,18 +113,17 @@ def test_the_schema_lets_through_every_valid_answer_and_no_crossed_registers_or_
     from xgrammar.testing import _is_grammar_accept_string as accepts
 
     from latentscore.prompt import decoding_schema
-    from latentscore_data.core.training.chat import answer_text
 
     grammar = xgrammar.Grammar.from_json_schema(
         json.dumps(decoding_schema()), any_whitespace=False, separators=(",", ":")
     )
-    assert accepts(grammar, answer_text(make_payload("Éclair am Meer 3")))
+    assert accepts(grammar, json_text(make_payload("Éclair am Meer 3")))
     assert accepts(
-        grammar, answer_text(make_payload("Six Words Are Still All Right", register_min_oct=5, register_max_oct=5))
+        grammar, json_text(make_payload("Six Words Are Still All Right", register_min_oct=5, register_max_oct=5))
     )
-    assert not accepts(grammar, answer_text(make_payload(register_min_oct=6, register_max_oct=5)))
-    assert not accepts(grammar, answer_text(make_payload("One word more than six is wrong")))
-    assert not accepts(grammar, answer_text(make_payload(tempo="rapid")))
+    assert not accepts(grammar, json_text(make_payload(register_min_oct=6, register_max_oct=5)))
+    assert not accepts(grammar, json_text(make_payload("One word more than six is wrong")))
+    assert not accepts(grammar, json_text(make_payload(tempo="rapid")))
 
 
 @pytest.mark.ml

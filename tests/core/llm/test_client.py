@@ -530,7 +530,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
             server, *asked, cache=cache, ledger=Ledger(tmp_path / "ledger.jsonl"), max_qps=40, max_cost=1.0
         )
         assert words(answers) == [str(n) for n in range(12)]
-        assert 14 / 40 < time.monotonic() - started < 5
+        assert 14 / 40 < time.monotonic() - started < 30  # a jump that counts would be 30 s or a year
         assert llm.usage.calls == totals(tmp_path / "ledger.jsonl")["test", llm.model].calls == 12
         again, _ = ask(server, *asked, cache=cache)
         assert all(answer.cached for answer in again)

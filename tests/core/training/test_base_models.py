@@ -59,7 +59,7 @@ def test_a_hub_that_does_not_answer_costs_no_retries(monkeypatch: pytest.MonkeyP
     with pytest.raises(MissingError, match="it is not here, and the hub cannot be asked"):
         base_models._only_cached("some/model")
     # The libraries' own retries would take 23 s for each file.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 18
 
 
 def test_a_run_that_is_not_finished_is_no_base_model(

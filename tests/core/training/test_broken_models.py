@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("peft")
 
 from conftest import Lsdata
+from latentscore import forms
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training import chat
 from latentscore_data.core.training.base_models import load_base, load_tokenizer, load_trained, weights_digest
 from latentscore_data.core.training.runs import RunFolder
 from tiny_models import change_json, finished_run, tiny_qwen3, with_adapter
@@ -168,7 +168,7 @@ def test_an_adapter_without_its_base_says_where_it_looked(adapter: Path, base: P
 @pytest.fixture(scope="module")
 def short_prompt() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat, "config_system", short_system)
+        patch.setattr(forms, "config_system", short_system)
         yield
 
 

@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("trl")
 
+from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training import chat
 from latentscore_data.core.training.checkpoints import damage, mend_best, newest_whole
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder
@@ -26,7 +26,7 @@ SPEC = ("optim.max_steps=3", "checkpoint.every_steps=1", "checkpoint.keep=3", "l
 @pytest.fixture(scope="module")
 def short_prompt() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat, "config_system", short_system)
+        patch.setattr(forms, "config_system", short_system)
         yield
 
 

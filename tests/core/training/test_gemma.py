@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from factories import make_vibe
+from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training import chat
 from training_runs import quotes, short_system, train, write_rows
 
 pytest.importorskip("trl")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chat, "config_system", short_system)
+        patch.setattr(forms, "config_system", short_system)
         yield str(package.assemble(tmp_path_factory.mktemp("gemma") / "gemma-3-270m.gguf"))
 
 

@@ -20,6 +20,7 @@ from latentscore_data.core.base.secrets import NAMED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
     from latentscore_data.core.base.summary import Summary
 
@@ -167,6 +168,14 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.flush()
 
 
+def print_table(table: Table) -> None:
+    """A table on stdout; a word that its column is too narrow for goes on in the next line instead of being cut."""
+    for column in table.columns:
+        if not column.no_wrap:
+            column.overflow = "fold"
+    console().print(table)
+
+
 def print_summary(summary: Summary) -> None:
     """A stage's result: a small table, its pictures, and what to do next; or its JSON."""
     if OUTPUT.json:
@@ -182,15 +191,17 @@ def print_summary(summary: Summary) -> None:
     else:
         table = Table(title=summary.stage, title_justify="left", title_style="bold", show_header=False, box=None)
         table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
         for name, value in _facts(summary):
             table.add_row(Text(clean(name)), Text(clean(value)))
-        out.print(table)
+        print_table(table)
+        for path in summary.outputs:
+            # Never broken: a path is copied from here. The terminal may fold it.
+            out.print(Text.assemble(("wrote  ", "dim"), clean(path)), soft_wrap=True)
         scores = summary.details.get("winner_scores")
         if isinstance(scores, list) and len(scores) > 1:
             out.print(Text("winner scores  ", style="dim") + Text(histogram(scores)))
     if summary.next_step:
-        out.print(Text.assemble(("next: ", "dim"), clean(summary.next_step)))
+        out.print(Text.assemble(("next: ", "dim"), clean(summary.next_step)), soft_wrap=True)
 
 
 def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
@@ -217,8 +228,6 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
             label = name if ":" in name or summary.stage == "bench" else name.replace("_", " ")
             yield label, f"{value:.3f}" if isinstance(value, float) else str(value)
     yield "time", duration(summary.seconds)
-    for path in summary.outputs:
-        yield "wrote", path
 
 
 def money(usd: float | None) -> str:
@@ -335,7 +344,8 @@ class LivePanel(Progress):
         lines = Table.grid(expand=True)
         for row in rows:
             lines.add_row(row)
-        return Panel(lines, title=summary.stage, title_align="left", width=min(console(stderr=True).width, 100))
+        # Two columns stay free for the "^C" that a terminal writes, which would else begin a line that nobody erases.
+        return Panel(lines, title=summary.stage, title_align="left", width=min(console(stderr=True).width - 2, 100))
 
 
 def _projected(summary: Summary, total: int | None) -> float | None:

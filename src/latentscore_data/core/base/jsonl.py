@@ -18,6 +18,7 @@ from typing import IO, Any, Literal, Self, TypeVar, cast
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from latentscore.files import open_file, read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
 from latentscore_data.core.base.names import json_bytes, printable
@@ -100,8 +101,11 @@ def open_packed(path: Path) -> IO[bytes]:
     if path.name.lower().endswith(".gz"):
         import gzip
 
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return path.open("rb")
+        raw = open_file(path)
+        packed = gzip.GzipFile(fileobj=raw)
+        packed.myfileobj = raw  # type: ignore[assignment]  # closed with it, as where gzip opens the file itself
+        return cast("IO[bytes]", packed)
+    return open_file(path)
 
 
 def _next_line(path: Path, file: IO[bytes]) -> bytes:
@@ -142,7 +146,7 @@ def typed_row(value: Line, row_type: type[RowT], where: str) -> RowT:
 def read_object(path: Path, remedy: str) -> JsonObject:
     """The JSON object in a file. Raises :class:`InputError` for a file that is empty, cut or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error})", remedy) from None
     if not isinstance(value, dict):

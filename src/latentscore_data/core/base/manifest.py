@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from latentscore.files import open_file, read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import InputError
@@ -40,7 +41,7 @@ class FileFact:
 def file_fact(path: Path) -> FileFact:
     """SHA-256, size and, for JSONL, the number of lines; read in blocks."""
     sha, size, lines = hashlib.sha256(), 0, 0
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(1 << 20):
             sha.update(block)
             size += len(block)
@@ -68,7 +69,7 @@ def read_manifest(path: Path) -> JsonObject | None:
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(manifest, dict) or any(not isinstance(manifest.get(part, {}), dict) for part in _PARTS):

@@ -54,12 +54,13 @@ def json_bytes(value: Any, options: int = 0, default: Callable[[Any], Any] | Non
         return orjson.dumps(made_printable(value), default and (lambda one: made_printable(default(one))), options)
 
 
-def model_text(model: BaseModel) -> str:
-    """Return the model as pydantic's JSON; texts that are not valid Unicode are made printable."""
+def model_text(model: BaseModel, exclude: Mapping[str, Any] | None = None) -> str:
+    """Return the model as pydantic's JSON, without the fields of ``exclude``; texts that are not valid Unicode are made printable."""
+    left_out = dict(exclude or {})
     try:
-        return model.model_dump_json()
+        return model.model_dump_json(exclude=left_out)
     except PydanticSerializationError:
-        return json_bytes(model.model_dump(mode="json")).decode()
+        return json_bytes(model.model_dump(mode="json", exclude=left_out)).decode()
 
 
 def made_printable(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import IO, Self
 
 import orjson
 
+from latentscore.files import open_file
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_bytes
 from latentscore_data.core.base.manifest import FileFact, file_fact
@@ -59,7 +60,7 @@ class RowIndex:
 
     def _read(self, name: Callable[[Line, str], str] | None) -> None:
         offset, lines, sha, torn = 0, 0, hashlib.sha256(), False
-        with self.path.open("rb") as file:
+        with open_file(self.path) as file:
             for number, raw in enumerate(file, 1):
                 line = self._parse(raw, number)
                 if line is None:
@@ -120,7 +121,7 @@ class RowIndex:
 
     def _bytes(self, entry: Entry) -> bytes:
         if self._file is None:
-            self._file = self.path.open("rb")
+            self._file = open_file(self.path)
         self._file.seek(entry.offset)
         line = self._file.read(entry.length)
         return line if line.endswith(b"\n") else line + b"\n"

@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from latentscore.files import why_no_file
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
@@ -436,6 +437,9 @@ class TrainSettings(Section):
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
     """Train an adapter or all weights; empty for lora (full for tiny-random, whose frozen base would learn nothing)."""
+    answer: Literal["json", "labels"] = "json"
+    """What the model learns to write: the payload as JSON, or only the 34 labels in one line, with a tenth of the tokens; title
+    and palettes then come from the vibe, and there is no thinking."""
     presets: list[str] = []
     """FAMILY:NAME of the bundled presets, such as lora_rank:r32."""
     max_tokens: int | None = Field(default=None, ge=16)
@@ -690,7 +694,7 @@ def settings_file(config: Path | None) -> Path | None:
     """The file that is read: the one named, which must exist, or ``latentscore.toml`` here where there is one."""
     if config is not None:
         if not config.is_file():
-            raise InputError(f"settings file {config} does not exist", "check --config")
+            raise InputError(f"settings file {config} {why_no_file(config)}", "check --config")
         return config
     here = Path(SETTINGS_FILE)
     return here if here.is_file() else None

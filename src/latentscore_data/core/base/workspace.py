@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from latentscore.files import read_whole
 from latentscore_data import __version__
 from latentscore_data.core.base.display import RedactingFormatter
 from latentscore_data.core.base.errors import OutputError
@@ -158,9 +159,9 @@ class Workspace:
 
 def _holder(note: Path) -> str:
     try:
-        held = json.loads(note.read_text(encoding="utf-8"))
+        held = json.loads(read_whole(note))
         return f"by process {held['pid']} (lsdata {held['command']}, since {held['since']})"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "by another process"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from latentscore import Audio
+from latentscore.files import read_whole, why_no_file
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
@@ -188,19 +190,21 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
     Unanswered lines are skipped. Raises :class:`InputError`.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist", "name the file that the listening page saved")
-    text = path.read_text(encoding="utf-8-sig")
+        raise InputError(f"{path} {why_no_file(path)}", "name the file that the listening page saved")
     try:
+        text = read_whole(path).decode("utf-8-sig")
         if path.suffix == ".json":
             found = json.loads(text)
-            run, listener = found.get("run"), str(found.get("listener") or "").strip()
-            answers = [(str(item["pair"]), str(item["choice"])) for item in found["answers"]]
+            run, listener = found.get("run"), (found.get("listener") or "").strip()
+            answers = [(item["pair"], item["choice"]) for item in found["answers"]]
+            if not all(isinstance(one, str) for one in (run or "", *itertools.chain(*answers))):
+                raise TypeError("a run, a pair or a choice is no text")
         else:
             run, listener = None, path.stem if path.name != SHEET_FILE else ""
             answers = [
                 (row["pair"].strip(), row["choice"].strip().lower()) for row in csv.DictReader(text.splitlines())
             ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(
             f"{path} holds no answers ({type(error).__name__}: {error})", "use the file the page saved"
         ) from None
@@ -218,7 +222,7 @@ def evaluate(paths: Sequence[Path], bench_dir: Path, *, seed: int = 0, resamples
     named: set[str] = set()
     first_answers: dict[tuple[str, str], tuple[Choice, Path]] = {}
     # A file that is given twice is still one listener.
-    for path in {path.resolve(): path for path in paths}.values():
+    for path in {Path(os.path.realpath(path)): path for path in paths}.values():
         found, run = read_answers(path)
         for answer in found:
             choice, before = first_answers.setdefault((answer.listener, answer.pair), (answer.choice, path))
@@ -256,7 +260,7 @@ def _pack(bench_dir: Path, named: set[str], load_answers: set[str]) -> tuple[Pat
 def _read_key(path: Path) -> tuple[str, dict[str, JsonObject]]:
     """(the run a key names, its pairs by id). Raises :class:`InputError` for a file that is no key."""
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))
+        key = json.loads(read_whole(path))
         pairs = {pair.id: pair for pair in (Pair(**found) for found in key["pairs"])}
         for pair in pairs.values():
             texts = [value for value in pair.__dict__.values() if value is not pair.catch]

@@ -235,6 +235,11 @@ def score_answers(
     text's vibe; ``floor_source`` limits that to one source.
     """
     scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
+    # Rows with one config share a file, whose tags name the first of them, whichever is ready first.
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.answer is not None and sample.answer.payload is not None:
+            first.setdefault(service.sound_key(sample.answer.payload["config"]), sample)
 
     async def score(sample: Sample) -> Line:
         line = _line(sample)
@@ -245,9 +250,10 @@ def score_answers(
         # Asked for at once, so that one sound serves both.
         other = service.submit(vibe, answer.payload) if (vibe := _foreign(sample, floor_source)) is not None else None
         scored_render = await asyncio.wrap_future(own)
-        audio_file = f"audio/{service.sound_key(answer.payload['config'])[:16]}.mp3"
+        key = service.sound_key(answer.payload["config"])
+        audio_file = f"audio/{key[:16]}.mp3"
         path = files.folder / audio_file
-        if (peaks := await asyncio.to_thread(_write_sound, path, scored_render, sample, keep_flac)) is not None:
+        if (peaks := await asyncio.to_thread(_write_sound, path, scored_render, first[key], keep_flac)) is not None:
             line["peaks"], line["audio_file"] = peaks, audio_file
         line["scores"], unscored = _scores(scored_render, scorers)
         line["render_seconds"], line["score_seconds"] = scored_render.render_seconds, scored_render.score_seconds

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,7 +18,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError, StoppedError, VerificationError
+from latentscore.embed import MINILM, Embedder
+from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
@@ -36,6 +37,7 @@ from latentscore_data.core.scoring.types import Score, Unscored
 from latentscore_data.core.training.run import run_training, versions
 from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.training.spec import TrainSpec
+from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, load_embedder, minilm_missing
 
 ON_A_GPU = ("generate_shard", "write_shard", "train")
 """The entry points whose work wants a GPU."""
@@ -253,24 +255,62 @@ def entry_point(function: str, runs: Path) -> Callable[[str], str]:
         "score_shard": score_shard,
         "generate_shard": partial(generate_shard, root=runs),
         "write_shard": partial(write_shard, runs=runs),
+        "embed_shard": embed_shard,
         "train": partial(train_on_shared_files, runs=runs),
     }
     return functions[function]
 
 
 def write_shard(shard_json: str, runs: Path) -> str:
-    """What a local model writes to ``{"model": NAME, "schema": ..., "deadline": ..., "prompts": [...]}``.
+    """What a local model writes to ``{"model": NAME, "grammar": ..., "deadline": ..., "prompts": [...]}``.
 
-    ``NAME`` is a hub id, or the id of a run below ``runs``; the prompts share the schema and ``max_tokens``. Returns
+    ``NAME`` is a hub id, or the id of a run below ``runs``; the prompts share the grammar and ``max_tokens``. Returns
     ``{"written": [...], "seconds": what it took, with loading the model}``.
     """
     shard, started = json.loads(shard_json), time.perf_counter()
     refuse_other_code(shard)
     check_deadline(shard["deadline"])
     engine = engine_for(shard["model"], runs, f"answers of {shard['model']}")
-    prompts = [Prompt(schema=shard["schema"], **prompt) for prompt in shard["prompts"]]
+    prompts = [Prompt(grammar=shard["grammar"], **prompt) for prompt in shard["prompts"]]
     written = [asdict(one) for one in engine.write(prompts)]
     return json.dumps({"written": written, "seconds": time.perf_counter() - started})
+
+
+def embed_shard(shard_json: str) -> str:
+    """Unit vectors of ``{"embedder": NAME, "weights": ..., "deadline": ..., "texts": [...]}``.
+
+    Returns ``{"vectors": base64 of float32, one row per text}``. Raises :class:`MissingError` where the embedder is not here,
+    and :class:`VerificationError` where it has other weights.
+    """
+    shard = json.loads(shard_json)
+    refuse_other_code(shard)
+    check_deadline(shard["deadline"])
+    embedder = _embedder(shard["embedder"])
+    if weights_of(embedder) != shard["weights"]:
+        raise VerificationError(
+            f"the worker {platform.node()} has other weights of {shard['embedder']}: "
+            f"{weights_of(embedder)} there and {shard['weights']} here",
+            "give every machine the same weights, or leave --on out",
+        )
+    return json.dumps({"vectors": base64.b64encode(embedder.embed(shard["texts"]).tobytes()).decode()})
+
+
+def weights_of(embedder: Embedder) -> str:
+    """The hash of an embedder's weights, whatever the path that they were loaded from."""
+    return embedder.fingerprint.rpartition(":")[2]
+
+
+@cache
+def _embedder(name: str) -> Embedder:
+    if name == "minilm" and minilm_missing():
+        fetch_model(MINILM)
+    try:
+        return load_embedder(EmbedderChoice(name, "asked for"))
+    except MissingError as error:
+        raise MissingError(
+            f"the worker {platform.node()} does not have the embedder {name}: {error.message}",
+            "put it at the same path on every machine, or leave --on out",
+        ) from None
 
 
 def made_by() -> dict[str, str]:
@@ -321,6 +361,7 @@ def _package_files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
     return found
 
 
-def shards_of(items: Sequence[Any], size: int, common: Mapping[str, Any], name: str) -> list[str]:
-    """Pieces of work as JSON texts: ``common`` with up to ``size`` of the items under ``name``."""
-    return [json.dumps({**common, name: list(items[i : i + size])}) for i in range(0, len(items), size)]
+def shards_of(items: Iterable[Any], size: int, common: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Pieces of work as JSON texts: ``common`` with up to ``size`` of the items under ``name``, read as they are asked for."""
+    for some in batched(items, size):
+        yield json.dumps({**common, name: some})

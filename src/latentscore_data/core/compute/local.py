@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,14 @@ class LocalExecutor:
     def send_model(self, model: str, runs: Path) -> None:
         """It is here already."""
 
-    def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def map(
+        self,
+        function: str,
+        key: str,
+        items: Iterable[Any],
+        common: Mapping[str, Any],
+        shard_rows: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
         shard = json.dumps({**common, "deadline": math.inf, key: list(items)})
         yield json.loads(entry_point(function, self._runs)(shard))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from latentscore_data.core.base.settings import ModalSettings, Settings
@@ -44,5 +44,5 @@ class ModalExecutor(RemoteExecutor):
     def send_model(self, model: str, runs: Path) -> None:
         upload_model(model, runs, self._say)
 
-    def run_shards(self, function: str, shards: Sequence[str], deadline: float) -> Iterator[str]:
-        return map_on_modal(function, shards, self._modal, deadline)
+    def run_shards(self, function: str, shards: Iterable[str], deadline: float) -> Iterator[str]:
+        return map_on_modal(function, list(shards), self._modal, deadline)

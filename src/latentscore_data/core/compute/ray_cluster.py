@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,9 +80,9 @@ class RayCluster:
         return min(self.cpus + max(2, self.cpus // 4), 512)
 
     def run(
-        self, function: str, shards: Sequence[str], deadline: float, *, gpu: bool = False, whole_machine: bool = False
+        self, function: str, shards: Iterable[str], deadline: float, *, gpu: bool = False, whole_machine: bool = False
     ) -> Iterator[str]:
-        """Results in the order of the shards; no more than :attr:`shards_at_once` of them are on their way.
+        """Results in the order of the shards, which are read as they are sent: no more than :attr:`shards_at_once` are on their way.
 
         With ``gpu`` a shard takes a GPU where the cluster has one; else it takes one CPU, or with ``whole_machine`` all of one
         machine. A shard whose worker or node dies is sent again, ``ray_retries`` times. Raises what a shard raised,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from latentscore_data.core.base.errors import require
 from latentscore_data.core.base.settings import Settings
@@ -46,7 +46,7 @@ class RayExecutor(RemoteExecutor):
     def require(self) -> None:
         require("ray", "ray", "running on Ray")
 
-    def run_shards(self, function: str, shards: Sequence[str], deadline: float) -> Iterator[str]:
+    def run_shards(self, function: str, shards: Iterable[str], deadline: float) -> Iterator[str]:
         return self._cluster.run(
             function, shards, deadline, gpu=function in ON_A_GPU, whole_machine=function == "train"
         )

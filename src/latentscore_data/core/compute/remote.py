@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class RemoteExecutor:
         """Raise :class:`MissingError` unless it can be used."""
         raise NotImplementedError
 
-    def run_shards(self, function: str, shards: Sequence[str], deadline: float) -> Iterator[str]:
+    def run_shards(self, function: str, shards: Iterable[str], deadline: float) -> Iterator[str]:
         """Do the shards, JSON texts, with the entry point of that name; results come in their order."""
         raise NotImplementedError
 
@@ -102,7 +102,14 @@ class RemoteExecutor:
     def send_model(self, model: str, runs: Path) -> None:
         """It is there already."""
 
-    def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def map(
+        self,
+        function: str,
+        key: str,
+        items: Iterable[Any],
+        common: Mapping[str, Any],
+        shard_rows: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
         about = {
             **common,
             "deadline": self.deadline(),
@@ -110,7 +117,9 @@ class RemoteExecutor:
             "keep_processes": self.keep_processes,
             "made_by": made_by(),
         }
-        for text in self.run_shards(function, shards_of(items, self.shard_rows, about, key), self.deadline()):
+        for text in self.run_shards(
+            function, shards_of(items, shard_rows or self.shard_rows, about, key), self.deadline()
+        ):
             yield json.loads(text)
 
     def deadline(self) -> float:

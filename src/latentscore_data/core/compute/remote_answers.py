@@ -32,8 +32,8 @@ class RemoteEngine:
         if not self._sent:
             self._executor.send_model(self._name, self._runs)
             self._sent = True
-        common = {"model": self._name, "schema": prompts[0].schema}
-        plain = [{name: value for name, value in asdict(prompt).items() if name != "schema"} for prompt in prompts]
+        common = {"model": self._name, "grammar": prompts[0].grammar}
+        plain = [{name: value for name, value in asdict(prompt).items() if name != "grammar"} for prompt in prompts]
         written: list[Written] = []
         for part in self._executor.map("write_shard", "prompts", plain, common):
             cost = self._executor.price_per_second(gpu=True) * part["seconds"] / len(part["written"])

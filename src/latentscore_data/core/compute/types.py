@@ -5,7 +5,7 @@ Rendering, scoring and answering are handed an executor and do not know which on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,11 +74,19 @@ class Executor(Protocol):
         """Raise :class:`InputError` for a model that cannot be seen there."""
         ...
 
-    def map(self, function: str, key: str, items: Sequence[Any], common: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def map(
+        self,
+        function: str,
+        key: str,
+        items: Iterable[Any],
+        common: Mapping[str, Any],
+        shard_rows: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
         """Results of the entry point of that name, one per shard and in the order of the items.
 
-        A shard is ``{**common, "deadline": Unix time, key: some of the items}``. Raises what a shard raised, and
-        :class:`StoppedError` when the time or the money that was agreed to is used up.
+        A shard is ``{**common, "deadline": Unix time, key: some of the items}``, with ``shard_rows`` items or as many as the
+        executor finds best. Raises what a shard raised, and :class:`StoppedError` when the time or the money that was agreed
+        to is used up.
         """
         ...
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from latentscore import MusicConfig, schema_hash
 from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
+from latentscore.files import open_file
 from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.errors import LsdataError, MissingError
@@ -72,7 +73,7 @@ class VibeRows:
         for split in self.settings.splits:
             path = self.workspace.vibes(split)
             if path.exists():
-                with path.open("rb") as file:
+                with open_file(path) as file:
                     count += sum(1 for line in file if line.strip())
         return min(count, self.settings.limit) if self.settings.limit is not None else count
 

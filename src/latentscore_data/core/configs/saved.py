@@ -12,6 +12,7 @@ from typing import Any, cast
 from latentscore import RENDERER_VERSION, InvalidConfigError, MusicConfig, MusicConfigPrompt, convert_config
 from latentscore.audio import read_tags
 from latentscore.errors import AudioError
+from latentscore.files import open_file
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines
@@ -50,7 +51,7 @@ def read_piece(path: Path, pick: int | None = None) -> SavedPiece:
         if str(path) == "-":
             content = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
         else:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 content = file.read(MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})", "check the path and its permissions") from None

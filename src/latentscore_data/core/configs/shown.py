@@ -7,7 +7,16 @@ from collections.abc import Iterable
 import latentscore
 from latentscore.errors import AudioError
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.display import OUTPUT, clean, console, palette_blocks, print_json, say, shorten
+from latentscore_data.core.base.display import (
+    OUTPUT,
+    clean,
+    console,
+    palette_blocks,
+    print_json,
+    print_table,
+    say,
+    shorten,
+)
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
@@ -41,7 +50,7 @@ def show_winners(summary: Summary) -> None:
             f"{winner['score']:.3f}",
             palette_blocks(winner["palette"]),
         )
-    console().print(table)
+    print_table(table)
     _say_usual(summary.details.get("scorers", [])[:1])
 
 
@@ -75,7 +84,7 @@ def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
         words = "  ".join(f"{name} {str(word).lower()}" for name, word in payload["config"].items())
         out.print(Padding(Text(clean(words), style="dim"), (0, 2)))
         if answer.get("audio_file"):
-            out.print(Padding(Text(clean(answer["audio_file"])), (0, 2)))
+            out.print(Text(f"  {clean(answer['audio_file'])}"), soft_wrap=True)
         out.print()
     _say_usual(answer["scorer"] for answer in summary.details["answers"] if answer["config_payload"] is not None)
     if not any(answer.get("audio_file") for answer in summary.details["answers"]):

@@ -33,7 +33,7 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
     Raises :class:`InputError` where one would overwrite another, :class:`OutputError` for a place that takes no file.
     """
     sounds = [out, *(_stem_path(out, layer) for layer in latentscore.LAYERS)] if stems else [out]
-    if midi is not None and midi.resolve() in (path.resolve() for path in sounds):
+    if midi is not None and os.path.realpath(midi) in map(os.path.realpath, sounds):
         raise InputError(f"--midi {midi}: the sound would be written there, too", "choose another place with --midi")
     for option, path in (("--out", out), ("--midi", midi)):
         if path is not None:

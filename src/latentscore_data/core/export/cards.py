@@ -13,6 +13,7 @@ from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from latentscore import FIELDS
+from latentscore.forms import FormName
 from latentscore.json_search import JsonObject
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts
@@ -315,6 +316,8 @@ class ModelFacts:
     missing: Sequence[str]
     tools: Mapping[str, str] = field(default_factory=lambda: {})
     """Programs of others that made a GGUF file -> their version."""
+    answer: FormName = "json"
+    """The form in which the model answers."""
 
 
 def model_card(facts: ModelFacts, origin: Provenance | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import shutil
@@ -10,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import OutputError
-from latentscore_data.core.base.jsonl import draft_of, replace_json, writing
+from latentscore_data.core.base.jsonl import DRAFT_ENDING, draft_of, is_draft, replace_json, writing
 from latentscore_data.core.base.manifest import file_fact, git_commit
 
 RECORD_FILE = "export.json"
@@ -30,12 +33,14 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     check_target(target, overwrite)
     # A link stays one: what it points at is replaced.
     target = Path(os.path.realpath(target))
+    _sweep_drafts(target)
     draft = draft_of(target)
     old = draft.with_suffix(".old")
     try:
         with writing(target):
             draft.mkdir(parents=True)
-        yield draft
+        with _claimed(draft):
+            yield draft
         with writing(target):
             if target.exists():
                 target.rename(old)
@@ -48,6 +53,30 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _claimed(draft: Path) -> Iterator[bool]:
+    """Hold a draft, as long as this process lives at most; False while another process holds it."""
+    handle = os.open(draft, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def _sweep_drafts(target: Path) -> None:
+    """Remove what killed commands began beside ``target``; the draft of one that is at work stays."""
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.*{DRAFT_ENDING}"):
+        if is_draft(draft) and draft.is_dir():
+            with _claimed(draft) as free:
+                if free:
+                    shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_target(target: Path, overwrite: bool) -> None:
@@ -91,7 +120,7 @@ def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
 def read_record(folder: Path) -> JsonObject:
     """The record of an exported folder. Raises :class:`OutputError` for a folder without one."""
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        record = json.loads(read_whole(folder / RECORD_FILE))
         if not isinstance(record, dict):
             raise TypeError("no record")
     except (OSError, ValueError, TypeError, RecursionError):

@@ -51,8 +51,10 @@ class Architecture:
 
     name: str
     keys: Callable[[GGUFWriter, Any], None]
-    norm_offset: float
+    norm_offset: float = 0.0
     """Added to the weights of norms: Gemma stores them less one, llama.cpp wants them whole."""
+    interleaved: bool = False
+    """The rotary pairs lie side by side in llama.cpp; the files of transformers hold their first halves, then their second."""
 
 
 def write_gguf(
@@ -103,9 +105,20 @@ def write_gguf(
         writer.write_ti_data_to_file()
         for hf_name, array in tensors(model_folder):
             if hf_name in plan:
-                offset = architecture.norm_offset if hf_name.endswith("norm.weight") else 0.0
-                writer.write_tensor_data(_encode(hf_name, array + offset if offset else array, plan[hf_name]))
+                converted = _as_llama_cpp_wants_it(architecture, config, hf_name, array)
+                writer.write_tensor_data(_encode(hf_name, converted, plan[hf_name]))
         writer.close()
+
+
+def _as_llama_cpp_wants_it(
+    architecture: Architecture, config: Any, name: str, array: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    if name.endswith("norm.weight") and architecture.norm_offset:
+        return array + architecture.norm_offset
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+    if heads is None or not architecture.interleaved:
+        return array
+    return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
 
 
 def _stored_kind(name: str, array: NDArray[np.float32], kind: Any) -> Any:
@@ -205,6 +218,12 @@ def _qwen3_keys(writer: GGUFWriter, config: Any) -> None:
     _rope_keys(writer, config.rope_parameters)
 
 
+def _llama_keys(writer: GGUFWriter, config: Any) -> None:
+    _common_keys(writer, config)
+    writer.add_rope_dimension_count(config.head_dim)
+    _rope_keys(writer, config.rope_parameters)
+
+
 def _rope_keys(writer: GGUFWriter, rope: Mapping[str, Any]) -> None:
     import gguf
 
@@ -219,7 +238,8 @@ def _rope_keys(writer: GGUFWriter, rope: Mapping[str, Any]) -> None:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma3_text": Architecture("gemma3", _gemma3_keys, norm_offset=1.0),
-    "qwen3": Architecture("qwen3", _qwen3_keys, norm_offset=0.0),
+    "llama": Architecture("llama", _llama_keys, interleaved=True),
+    "qwen3": Architecture("qwen3", _qwen3_keys),
 }
 
 
@@ -272,10 +292,14 @@ def add_tokenizer(writer: GGUFWriter, backend: Mapping[str, Any], tokenizer: Any
 
 def _split_name(backend: Mapping[str, Any]) -> str:
     """llama.cpp's name for the way a byte-level tokenizer splits words."""
-    regexes = [step["pattern"]["Regex"] for step in _steps(backend.get("pre_tokenizer")) if step["type"] == "Split"]
-    byte_level = [step for step in _steps(backend.get("pre_tokenizer")) if step["type"] == "ByteLevel"]
-    if byte_level and not regexes and byte_level[0].get("use_regex", True):
-        return "gpt-2"
+    steps = _steps(backend.get("pre_tokenizer"))
+    regexes = [step["pattern"]["Regex"] for step in steps if step["type"] == "Split"]
+    kinds = [step["type"] for step in steps]
+    if kinds and kinds[-1] == "ByteLevel" and steps[-1].get("use_regex", True):
+        if kinds == ["ByteLevel"]:
+            return "gpt-2"
+        if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits"):
+            return "smollm"
     for piece, name in _SPLITS_BY_REGEX.items():
         if any(piece in regex for regex in regexes):
             return name

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscore.forms import FORM_FILE
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import replace_json, writing
@@ -116,6 +117,7 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
     with writing(folder), quiet_libraries():
         model.save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(str(folder))
+        copy_form(source, folder)
         # The library writes weights for the owner alone; what is handed over should be as readable as the rest.
         for weights in folder.glob("*.safetensors"):
             weights.chmod(0o644)
@@ -133,6 +135,12 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
     return Merged(base, parity if base else None, parameters, back.model.config.model_type, back.tokenizer, after)
 
 
+def copy_form(source: Source, folder: Path) -> None:
+    """Copy the file that says in which form the model answers, where there is one."""
+    if (said := source.weights / FORM_FILE).is_file():
+        shutil.copyfile(said, folder / FORM_FILE)
+
+
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -145,7 +153,9 @@ def copy_adapter(source: Source, folder: Path) -> int:
 
     base = base_of_adapter(source)
     files = [
-        path for path in source.weights.iterdir() if path.name in ADAPTER_FILES or _TOKENIZER_FILE.match(path.name)
+        path
+        for path in source.weights.iterdir()
+        if path.name in (*ADAPTER_FILES, FORM_FILE) or _TOKENIZER_FILE.match(path.name)
     ]
     with writing(folder):
         for path in files:

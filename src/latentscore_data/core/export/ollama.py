@@ -1,29 +1,37 @@
-"""What Ollama needs beside a GGUF file: a Modelfile, and a request with the prompt and the schema of an answer."""
+"""What servers need beside a GGUF file: Ollama's Modelfile, a request, and llama.cpp's grammar where answers are labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from latentscore.prompt import decoding_schema
-from latentscore_data.core.base.jsonl import replace_bytes, replace_json
+from latentscore.forms import LABELS, form_of, labels_gbnf
+from latentscore.prompt import decoding_schema, vibe_message
+from latentscore_data.core.base.jsonl import replace_bytes, replace_json, replace_text
 from latentscore_data.core.base.settings import ConfigsSettings
-from latentscore_data.core.llm.prompts import config_question
 
 EXAMPLE_VIBE = "rain on a tin roof"
+GRAMMAR_FILE = "answer.gbnf"
 
 
 def write_modelfile(folder: Path, name: str, gguf: str) -> None:
     """Write ``Modelfile`` for ``ollama create`` and ``question.json`` for ``/api/chat``, whose ``format`` is the schema.
 
-    ``gguf`` is relative to ``folder``.
+    Ollama takes no other grammar than a JSON schema: for a model that answers with labels there is no ``format``, and
+    ``answer.gbnf`` holds llama.cpp's server to a line of labels. ``gguf`` is relative to ``folder``.
     """
-    settings = ConfigsSettings()
-    question = config_question(EXAMPLE_VIBE, settings)
+    settings, form = ConfigsSettings(), form_of(folder)
+    messages = [
+        {"role": "system", "content": form.system()},
+        {"role": "user", "content": vibe_message(EXAMPLE_VIBE)},
+    ]
+    held = {"format": decoding_schema()} if form.name != LABELS.name else {}
+    if not held:
+        replace_text(folder / GRAMMAR_FILE, labels_gbnf() + "\n")
     lines = [f"FROM ./{gguf}"]
     lines += [f"PARAMETER {key} {value}" for key, value in (("num_ctx", 8192), ("num_predict", settings.max_tokens))]
-    lines += [f"PARAMETER temperature {settings.temperature}", f'SYSTEM """{question.system}"""']
+    lines += [f"PARAMETER temperature {settings.temperature}", f'SYSTEM """{form.system()}"""']
     replace_bytes(folder / "Modelfile", ["\n".join(lines).encode() + b"\n"])
     replace_json(
         folder / "question.json",
-        {"model": name, "stream": False, "messages": question.messages, "format": decoding_schema()},
+        {"model": name, "stream": False, "messages": messages, **held},
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import latentscore
 from latentscore import InvalidConfigError, parse_payload
+from latentscore.files import open_file, read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
@@ -130,7 +131,7 @@ def _lines(paths: Iterable[Path]) -> int:
     count = 0
     for path in paths:
         if path.exists():
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 count += sum(1 for line in file if line.strip())
     return count
 
@@ -198,7 +199,7 @@ def _link(page: Path, workspace: Workspace) -> str:
 
 def _json(path: Path) -> JsonObject:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentscore.files import why_no_file
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import replace_text, writing
 from latentscore_data.core.export.merge import public_name
@@ -70,7 +71,7 @@ def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Pa
 def required(path: Path) -> Path:
     """The file with a licence's text. Raises :class:`InputError` when it is not there."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist", "name a file with the licence's text: --terms FILE")
+        raise InputError(f"{path} {why_no_file(path)}", "name a file with the licence's text: --terms FILE")
     return path
 
 

@@ -1,8 +1,8 @@
-"""A local Hugging Face model or adapter, held to the payload's schema while it decodes.
+"""A local Hugging Face model or adapter, held to the grammar of its answers while it decodes.
 
 Each batch is decoded twice, greedily: once free, to see whether the model can write a valid payload by itself
-(``raw_valid``; given up when it does not begin as a JSON object), and once with a mask that only lets through tokens
-which the schema allows. The second answer counts.
+(``raw_valid``; given up when it does not begin as an answer does), and once with a mask that only lets through tokens
+which the grammar allows. The second answer counts.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from time import perf_counter
 
 from latentscore import schema_hash
+from latentscore.forms import JSON, form_of
 from latentscore.json_search import JsonObject
-from latentscore.prompt import decoding_schema, vibe_message
+from latentscore.prompt import vibe_message
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
@@ -55,22 +56,27 @@ class LocalGenerator:
         self.label = label
         self.batch_size = batch_size
         self._max_new_tokens = max_new_tokens
-        self._system = system
+        # A model that writes labels knows the message it was trained with.
+        self._form = form_of(place_of(name, runs))
+        self._system = system if self._form.name == JSON.name else None
         self.fingerprint = answers_fingerprint(name, runs, max_new_tokens, system)
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
         """One payload per row. ``seconds`` is the constrained decoding's share; the free one is not timed."""
-        asked = [Prompt(prompt_messages(row.vibe_original, self._system), self._max_new_tokens) for row in rows]
+        form, vibes = self._form, [row.vibe_original for row in rows]
+        room = min(self._max_new_tokens, form.most_tokens or self._max_new_tokens)
+        asked = [Prompt(prompt_messages(vibe, self._system, form), room, openings=form.openings) for vibe in vibes]
         free = self._engine.write(asked)
         started = perf_counter()
-        held = self._engine.write([replace(prompt, schema=decoding_schema()) for prompt in asked])
+        grammar = form.grammar()
+        held = self._engine.write([replace(prompt, grammar=grammar) for prompt in asked])
         seconds = (perf_counter() - started) / len(rows)
-        for by_itself, written in zip(free, held, strict=True):
-            answer = _read(written.text, cut=written.cut, strict=False)
+        for vibe, by_itself, written in zip(vibes, free, held, strict=True):
+            answer = _read(form.to_json(written.text, vibe), cut=written.cut, strict=False)
             yield Generated(
                 payload=answer.payload,
                 failure=answer.failure,
-                raw_valid=_read(by_itself.text, cut=False, strict=True).payload is not None,
+                raw_valid=_read(form.to_json(by_itself.text, vibe), cut=False, strict=True).payload is not None,
                 seconds=seconds,
                 tokens_in=written.tokens_in,
                 tokens_out=written.tokens_out,
@@ -90,9 +96,11 @@ def _read(text: str, *, cut: bool, strict: bool) -> Generated:
 
 def answers_fingerprint(name: str, runs: Path, max_new_tokens: int, system: str | None = None) -> str:
     """Changes whenever this model could give other answers. Needs none of the libraries that run it."""
-    facts = weights_facts(place_of(name, runs))
-    prompt = config_prompt_hash() if system is None else digest(system, vibe_message("vibe"))
-    return digest("local", name, *facts, prompt, schema_hash(), max_new_tokens)
+    place = place_of(name, runs)
+    form = form_of(place)
+    asked = form.system() if form.name != JSON.name else system
+    prompt = config_prompt_hash() if asked is None else digest(asked, vibe_message("vibe"))
+    return digest("local", name, *weights_facts(place), prompt, schema_hash(), max_new_tokens)
 
 
 class RemoteGenerator:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import orjson
 
+from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError, MissingError
@@ -75,7 +76,7 @@ def newest_list(folder: Path | None) -> PriceList | None:
 def _read(path: Path, changed_ns: int) -> PriceList:
     """The list in a file; ``changed_ns`` is its time of change, so that a list that was fetched anew is read anew."""
     try:
-        content = orjson.loads(path.read_bytes())
+        content = orjson.loads(read_whole(path))
         models = {str(name): ListedPrice(**prices) for name, prices in content["usd_per_token"].items()}
         return PriceList(str(content["date"]), models)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

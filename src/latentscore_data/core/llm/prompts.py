@@ -7,6 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from latentscore.files import read_whole
+from latentscore.forms import JSON, AnswerForm
 from latentscore.prompt import break_marks, config_system, example_messages, vibe_message
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.seeds import digest
@@ -51,16 +53,23 @@ def system_for(prompts: PromptsSettings) -> str:
     return system + example_messages(prompts.examples)
 
 
-def own_system(prompts: PromptsSettings) -> str | None:
-    """The system message that the settings ask for; None for the package's own. Raises :class:`InputError`."""
-    return None if prompts == OWN else system_for(prompts)
+def own_system(prompts: PromptsSettings, form: AnswerForm = JSON) -> str | None:
+    """The system message that the settings ask for; None for that of the form. Raises :class:`InputError`, also for examples,
+    which are JSON, where a model is to answer in another form."""
+    if form.name == JSON.name:
+        return None if prompts == OWN else system_for(prompts)
+    if prompts.examples:
+        raise InputError(
+            f"prompts.examples shows {prompts.examples} answers in JSON, and train.answer is {form.name}",
+            "take --set answer=json, or prompts.examples = 0",
+        )
+    return None if prompts.system in (None, *OWN_PROMPTS) else system_for(prompts)
 
 
 def _read_system(path: Path) -> str:
     remedy = f"name a text file in UTF-8, or {', '.join(OWN_PROMPTS)}"
     try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_SYSTEM_CHARS + 1)
+        text = read_whole(path, 4 * MAX_SYSTEM_CHARS).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"prompts.system: {path} cannot be read ({reason})", remedy) from None

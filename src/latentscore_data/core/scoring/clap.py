@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore import Audio
+from latentscore.files import read_whole
 from latentscore_data.core.base.errors import InputError, MissingError, require
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
@@ -337,7 +338,7 @@ def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend]
     assert folder is not None
     weights = folder / "model.safetensors"
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        kind = json.loads(read_whole(folder / "config.json")).get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError):
         kind = None
     if kind != "clap":

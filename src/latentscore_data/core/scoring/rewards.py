@@ -26,6 +26,7 @@ from latentscore.config import (
     MusicConfigPromptPayload,
     Palette,
 )
+from latentscore.forms import JSON, LABELS, AnswerForm, labels_of
 from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.payloads import Payload
@@ -79,6 +80,18 @@ def read_answer(text: str) -> Parsed:
     return Parsed(MOST_UNPARSED * min(reached / max(len(bare), WHOLE_ANSWER_CHARS), 1.0), None)
 
 
+def read_line(line: str) -> Parsed:
+    """The format part of a line of labels, and a payload of its config alone.
+
+    1 for as many words as there are fields, with one blank between them; otherwise up to 0.3, by how near their number is.
+    """
+    words = line.strip().split(" ")
+    data = {"config": labels_of(line)}
+    if len(words) == len(FIELDS):
+        return Parsed(1.0, data)
+    return Parsed(MOST_UNPARSED * min(len(words), len(FIELDS)) / max(len(words), len(FIELDS)), data)
+
+
 def _inside_fence(text: str) -> str:
     """What a Markdown fence holds when it is all there is, else nothing.
 
@@ -108,8 +121,8 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def schema_part(data: Mapping[str, Any] | None) -> float:
-    """The share of the fields and 3 palettes that are present and valid, minus 0.05 for each unknown key; at least 0."""
+def schema_part(data: Mapping[str, Any] | None, palette_count: int = PALETTE_COUNT) -> float:
+    """The share of the fields and palettes that are present and valid, minus 0.05 for each unknown key; at least 0."""
     if data is None:
         return 0.0
     raw_config, raw_palettes = data.get("config"), data.get("palettes")
@@ -119,10 +132,10 @@ def schema_part(data: Mapping[str, Any] | None) -> float:
     low, high = config.get("register_min_oct"), config.get("register_max_oct")
     if type(low) is int and type(high) is int and high in FIELDS["register_max_oct"].labels and low > high:
         valid -= 1
-    valid += sum(_is_palette(palette) for palette in palettes[:PALETTE_COUNT])
+    valid += sum(_is_palette(palette) for palette in palettes[:palette_count])
     unknown = len(set(data) - set(MusicConfigPromptPayload.model_fields)) + len(set(config) - set(FIELDS))
-    unknown += max(len(palettes) - PALETTE_COUNT, 0)
-    return max(valid / (len(FIELDS) + PALETTE_COUNT) - UNKNOWN_KEY_COST * unknown, 0.0)
+    unknown += max(len(palettes) - palette_count, 0)
+    return max(valid / (len(FIELDS) + palette_count) - UNKNOWN_KEY_COST * unknown, 0.0)
 
 
 def _is_label(value: Any, labels: Sequence[Any]) -> bool:
@@ -258,6 +271,7 @@ class RewardBook:
     calibration: Calibration
     similarity: Similarity
     ear: Ear | None = None
+    form: AnswerForm = JSON
     _known: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
 
     def score(self, vibes: Sequence[str], answers: Sequence[str]) -> list[dict[str, float]]:
@@ -272,17 +286,18 @@ class RewardBook:
         return [parts[name] for parts in self.score(vibes, answers)]
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
-        parsed = [_parsed(answer) for _, answer in pairs]
+        parsed = [_parsed(answer, self.form.name) for _, answer in pairs]
         heard = self._audio_scores([(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)])
         titles = [title_of(p.data) for p in parsed]
         compared = [(title, vibe) for title, (vibe, _) in zip(titles, pairs, strict=True) if title]
         likeness = iter(self.similarity(compared) if compared else [])
+        palette_count = 0 if self.form.name == LABELS.name else PALETTE_COUNT
         scored: list[dict[str, float]] = []
         for (vibe, answer), (form, data), score, title in zip(pairs, parsed, heard, titles, strict=True):
             scored.append(
                 {
                     "format": form,
-                    "schema": schema_part(data),
+                    "schema": schema_part(data, palette_count),
                     "audio": audio_part(score, self.calibration.low, self.calibration.high),
                     "title": title_part(title, vibe, float(next(likeness))) if title else 0.0,
                     "penalty": penalty_part(answer, data, self.calibration.longest_chars),
@@ -297,22 +312,26 @@ class RewardBook:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(answer: str) -> Parsed:
-    return read_answer(answer)
+def _parsed(answer: str, form: str) -> Parsed:
+    return read_line(answer) if form == LABELS.name else read_answer(answer)
 
 
-def part_weights(settings: GrpoSettings) -> dict[str, float]:
+def part_weights(settings: GrpoSettings, form: AnswerForm = JSON) -> dict[str, float]:
     """Weight of each part in the sum; the penalty's is negative.
 
-    Completions under the grammar have their form for nothing: what it would earn goes to the sound, where that is rewarded.
+    Completions under the grammar have their form for nothing, and a line of labels has no title: what these would earn goes to
+    the sound, where that is rewarded.
     """
-    shifted = settings.constrained and settings.audio_weight > 0
-    form = settings.format_weight + settings.schema_weight
+    weights = {"format": settings.format_weight, "schema": settings.schema_weight, "title": settings.title_weight}
+    given = [*(("format", "schema") if settings.constrained else ()), *(("title",) if form.name == LABELS.name else ())]
+    moved = given if settings.audio_weight > 0 else []
+    audio = settings.audio_weight + sum(weights[name] for name in moved)
+    kept = {name: 0.0 if name in moved else weight for name, weight in weights.items()}
     return {
-        "format": 0.0 if shifted else settings.format_weight,
-        "schema": 0.0 if shifted else settings.schema_weight,
-        "audio": settings.audio_weight + (form if shifted else 0.0),
-        "title": settings.title_weight,
+        "format": kept["format"],
+        "schema": kept["schema"],
+        "audio": audio,
+        "title": kept["title"],
         "penalty": -settings.penalty_weight,
     }
 

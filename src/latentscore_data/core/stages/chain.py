@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.display import OUTPUT, clean, console, duration, interactive, money, print_json, say
+from latentscore_data.core.base.display import (
+    OUTPUT,
+    clean,
+    console,
+    duration,
+    interactive,
+    money,
+    print_json,
+    print_table,
+    say,
+)
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.manifest import NOT_COMPLETED, StageFiles, read_manifest
@@ -129,7 +139,7 @@ class Chain:
         from rich.text import Text
 
         if self.plan:
-            console().print(plan_table(self.plan))
+            print_table(plan_table(self.plan))
             for line in self._missing_lines():
                 console().print(Text(f"missing: {clean(line)}", style="red"))
             for step in spending_steps(self.plan):
@@ -143,7 +153,7 @@ class Chain:
             table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
         for stage in self.left_out:
             table.add_row(stage, "skipped", "", "", "", "", style="dim")
-        console().print(table)
+        print_table(table)
         for stage, why in self.left_out.items():
             console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
         if self.report:

@@ -110,12 +110,13 @@ def _namesakes() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
+    distributions = packages_distributions()
     for extra, modules in EXTRAS.items():
         absent = [module for module in modules if find_spec(module) is None]
         if absent:
             yield Finding("extra", extra, "absent", f"without {', '.join(absent)}", install(extra))
         else:
-            versions = ", ".join(f"{module} {_version_of(module.replace('_', '-'))}" for module in modules)
+            versions = ", ".join(f"{module} {_version_of(distributions[module][0])}" for module in modules)
             yield Finding("extra", extra, "ok", versions)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, interactive, say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
@@ -132,7 +133,7 @@ def read_facts(source: Source, workspace: Workspace) -> JsonObject:
     import json
 
     try:
-        facts = json.loads(facts_file(source, workspace).read_text(encoding="utf-8"))
+        facts = json.loads(read_whole(facts_file(source, workspace)))
     except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}

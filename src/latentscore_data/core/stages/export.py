@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from latentscore.forms import form_of
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
@@ -139,6 +140,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             record=source.run.record() if source.run is not None else {},
             missing=missing,
             tools=model.tools,
+            answer=form_of(source.weights).name,
         )
         _describe_model(
             folder, facts, provenance.of_run(workspace, source.run and source.run.path, chosen.source_licenses)

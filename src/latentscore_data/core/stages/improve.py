@@ -19,7 +19,7 @@ from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.base.settings import Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate, cap_usd
@@ -50,7 +50,7 @@ from latentscore_data.core.training.rounds import (
     with_winner,
 )
 from latentscore_data.core.training.runs import RunFolder, newest_finished
-from latentscore_data.core.training.spec import Choices, Kind, check_run_id, effective_settings
+from latentscore_data.core.training.spec import Choices, Kind, check_run_id, effective_settings, unnamed
 
 LEARNED_SPLIT = "GRPO"
 SPEC_FILE, TABLE_FILE, PICTURE_FILE = "spec.json", "rounds.json", "rounds.svg"
@@ -98,7 +98,7 @@ class Rounds:
             return starting_point(self.settings.train, choices, self.workspace, say) or self.base
         # The runs of rounds are no start: a command that is given again must find the one that it began with.
         rounds = [f"{folder.name}-round-" for folder in self.workspace.improve_dir.glob("*")]
-        newest = newest_finished(self.workspace.train_dir, "sft", self.base, say, rounds)
+        newest = newest_finished(self.workspace.train_dir, "sft", self.base, say, rounds, self.train.answer)
         if newest is None:
             say(
                 f"no finished SFT run of {self.base}: the rounds start from the base model, which has not seen the format"
@@ -113,8 +113,12 @@ class Rounds:
     @cached_property
     def base(self) -> str:
         """The base model of the settings, by the name under which it is found from any folder."""
-        train = effective_settings(self.settings.train, Choices(self.method, overrides=self.overrides))[0]
-        return absolute_base(train.base_model, self.workspace.train_dir)
+        return absolute_base(self.train.base_model, self.workspace.train_dir)
+
+    @cached_property
+    def train(self) -> TrainSettings:
+        """The settings under which a round trains."""
+        return effective_settings(self.settings.train, Choices(self.method, overrides=self.overrides))[0]
 
     def base_of(self, model: str) -> str:
         """What a round that goes on from this model has as its base: what its adapter is put on, or what its run began with."""
@@ -145,6 +149,8 @@ class Rounds:
         """What decides the rounds, as ``spec.json`` holds it. The number of rounds and when they stop do not."""
         improve = self.settings.improve.model_dump(mode="json", exclude={"rounds", "min_entropy", "name", "model"})
         place = place_of(self.start, self.workspace.train_dir)
+        train = self.settings.train
+        left_out = {**dict.fromkeys(("skip", "on", "modal", "recipes"), True), **unnamed(train)}
         spec = {
             "version": VERSION,
             "improve": improve,
@@ -154,7 +160,7 @@ class Rounds:
             "configs": self.settings.configs.model_dump(mode="json", include={"temperature", "top_p", "max_tokens", "seed"}),
             "scoring": self.settings.scoring.model_dump(mode="json", include={"seconds", "seed"}),
             "search": self.settings.search.model_dump(mode="json"),
-            "train": self.settings.train.model_dump(mode="json", exclude={"skip", "on", "modal", "recipes"}),
+            "train": train.model_dump(mode="json", exclude=left_out),
             "set": list(self.overrides),
             "rows": digest(*(f"{row.row_id} {row.vibe_original}" for row in (*self.learned, *self.judged)))[:12],
         }  # fmt: skip
@@ -414,7 +420,22 @@ def _summed_up(summary: Summary, rounds: Rounds, done: list[Round], found: Verdi
 def known_rounds(workspace: Workspace) -> list[JsonObject]:
     """What ``rounds.json`` says of all rounds of a workspace, with their ``name``, in the order of names."""
     files = sorted(workspace.improve_dir.glob(f"*/{TABLE_FILE}"))
-    return [{"name": file.parent.name, **read_object(file, f"delete {file.parent}")} for file in files]
+    return [{**_known(file), "name": file.parent.name} for file in files]
+
+
+def _known(file: Path) -> dict[str, Any]:
+    """A table of rounds whose best model has a line. Raises :class:`InputError` for a file that is none."""
+    remedy = "delete it: lsdata improve writes it again"
+    held = read_object(file, remedy)
+    lines = held.get("rounds")
+    if (
+        not isinstance(held.get("judge"), str)
+        or not isinstance(lines, list)
+        or not all(isinstance(line, dict) and isinstance(line.get("model"), str) for line in lines)
+        or held.get("best") not in [line["model"] for line in lines]
+    ):
+        raise InputError(f"{file} is damaged (it holds no table of rounds)", remedy)
+    return held
 
 
 def preflight(settings: Settings) -> list[LsdataError]:

@@ -38,7 +38,7 @@ from latentscore_data.core.training.prepare import (
 )
 from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
-from latentscore_data.core.training.spec import Choices, effective_settings
+from latentscore_data.core.training.spec import Choices, effective_settings, unnamed
 from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
 
 log = logging.getLogger(__name__)
@@ -283,7 +283,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     inputs = {
         path for kind in settings.train.recipes for path in training_files(workspace, kind, settings.train).values()
     }
-    decisive = settings.train.model_dump(mode="json", exclude={"skip", "modal", "on"})
+    left_out = {**dict.fromkeys(("skip", "modal", "on"), True), **unnamed(settings.train)}
+    decisive = settings.train.model_dump(mode="json", exclude=left_out)
     versions = {"prompt": config_prompt_hash(settings.prompts)}
     return [
         StageFiles("train", workspace.train_dir / "manifest.json", sorted(inputs), decisive, versions, settings.typed)

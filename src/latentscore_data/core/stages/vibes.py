@@ -18,6 +18,7 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
+from latentscore_data.core.compute.remote_embedding import embed_on, embeds_elsewhere
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
@@ -46,7 +47,8 @@ def run_vibes(
     executor: Executor | None = None,
     spend: SpendTracker | None = None,
 ) -> Summary:
-    """Extract, then arrange. The lock is held by the caller. On a remote ``executor`` a local model answers there."""
+    """Extract, then arrange. The lock is held by the caller. On a remote ``executor`` a local model answers and a
+    large run's rows are embedded."""
     workspace = Workspace(settings.paths.root)
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
@@ -62,7 +64,7 @@ def run_vibes(
     )
     if summary.pending:
         return summary
-    arranged = arrange_rows(settings, workspace)
+    arranged = arrange_rows(settings, workspace, executor)
     report(arranged)
     summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)
     outputs = [workspace.vibes(split) for split in SPLITS]
@@ -125,11 +127,11 @@ def extract(
 
 
 def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
-    """What a local model's answers take on the executor. Raises :class:`InputError` for a model that is asked from here."""
-    model = model_name(settings)
-    if kind_of(model) is not LOCAL:
+    """What a local model's answers take on the executor. Raises :class:`InputError` where nothing is done there."""
+    model, embedder = model_name(settings), choose_embedder(settings.dedupe).name
+    if kind_of(model) is not LOCAL and not embeds_elsewhere(embedder, executor):
         raise InputError(
-            f"vibes: nothing of this run is done on {executor.name}: {model} is asked from here",
+            f"vibes: nothing of this run is done on {executor.name}: {model} is asked and {embedder} embeds from here",
             "take --model local:NAME, or leave --on out",
         )
     return answers_estimates(make_plan_for(settings, workspace), settings.llm.max_concurrency, executor)
@@ -165,19 +167,22 @@ def ask_about_texts(
     )
 
 
-def arrange_rows(settings: Settings, workspace: Workspace) -> Arranged:
+def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | None = None) -> Arranged:
     """All answers as rows: thinned out, split, noisy, written to one file per split."""
+    choice = choose_embedder(settings.dedupe)
+    embedder = load_embedder(choice)
     version = model_version(settings, workspace)
     base = settings.llm.base_for(model_name(settings))
     wanted = {text_key(t): text_fingerprint(t, version, settings.vibes, base) for t in texts(settings, workspace)}
     return arrange(
         lambda: extracted_rows(workspace.extracted, wanted, settings.vibes),
         workspace,
-        load_embedder(choose_embedder(settings.dedupe)),
+        embedder,
         dedupe=settings.dedupe,
         splits=settings.splits,
         noise=settings.noise,
         filled=filled_before(settings, workspace),
+        embed_by=embed_on(executor, choice.name, embedder, say),
     )
 
 

@@ -11,16 +11,11 @@ from typing import Any
 
 from latentscore.config import parse_payload
 from latentscore.errors import InvalidConfigError
+from latentscore.forms import JSON, AnswerForm
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.base_models import model_config
-from latentscore_data.core.training.chat import (
-    Message,
-    answer_text,
-    completion_messages,
-    prompt_messages,
-    template_options,
-)
+from latentscore_data.core.training.chat import Message, completion_messages, prompt_messages, template_options
 from latentscore_data.core.training.preference import pair_of
 from latentscore_data.core.training.spec import TrainSpec
 
@@ -81,15 +76,17 @@ def usable(rows: Sequence[ScoredRow], dropped: Counter[str]) -> list[ScoredRow]:
     return kept
 
 
-def measure(rows: Sequence[ScoredRow], tokenizer: Any, system: str | None = None) -> list[Measured]:
+def measure(
+    rows: Sequence[ScoredRow], tokenizer: Any, system: str | None = None, form: AnswerForm = JSON
+) -> list[Measured]:
     """Token lengths under the model's own chat template."""
     options = template_options(tokenizer.chat_template)
     measured: list[Measured] = []
     for row in rows:
-        prompt = prompt_messages(row.vibe_for_training, system)
+        prompt = prompt_messages(row.vibe_for_training, system, form)
         answers = pair_of(row) or (row.config_payload or {},)
         asked = _tokens(tokenizer, prompt, add_generation_prompt=True, **options)
-        whole = max(_tokens(tokenizer, prompt + completion_messages(answer), **options) for answer in answers)
+        whole = max(_tokens(tokenizer, prompt + completion_messages(answer, form), **options) for answer in answers)
         measured.append(Measured(row, asked, max(whole - asked, 0)))
     return measured
 
@@ -107,7 +104,7 @@ def audit(
     """
     report = Audit()
     dropped: Counter[str] = Counter()
-    measured = {role: measure(usable(some, dropped), tokenizer, spec.system) for role, some in rows.items()}
+    measured = {role: measure(usable(some, dropped), tokenizer, spec.system, spec.form) for role, some in rows.items()}
     train = measured["train"]
     if not train:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there are none"
@@ -180,5 +177,6 @@ def round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
-def reference_answers(rows: Sequence[ScoredRow]) -> list[str]:
-    return [answer_text(row.config_payload) for row in rows if row.config_payload is not None]
+def reference_answers(rows: Sequence[ScoredRow], form: AnswerForm = JSON) -> list[str]:
+    """The rows' answers as a model is to write them."""
+    return [form.write(row.config_payload) for row in rows if row.config_payload is not None]

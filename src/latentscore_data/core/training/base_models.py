@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import random_config
+from latentscore.files import read_whole
+from latentscore.forms import json_text
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
 from latentscore_data.core.base.seeds import rng_for
-from latentscore_data.core.training.chat import answer_text, prompt_messages, template_options
+from latentscore_data.core.training.chat import prompt_messages, template_options
 from latentscore_data.core.training.checkpoints import damaged_file
 from latentscore_data.core.training.runs import finished_final
 from latentscore_data.core.training.spec import TINY_RANDOM
@@ -68,7 +70,7 @@ def adapter_base(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = json.loads(read_whole(path))["base_model_name_or_path"]
         if not isinstance(base, str) or not base:
             raise ValueError("it names no base model")
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
@@ -147,7 +149,7 @@ def _check_same_base(folder: Path, base: str, model: Any) -> None:
     if not path.exists():
         return
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        known = json.loads(read_whole(path))["weights"]
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{path} cannot be read ({error})", "train the adapter again") from None
     if known != weights_digest(model):
@@ -453,7 +455,7 @@ def _tiny_corpus() -> list[str]:
     rng = rng_for(TINY_RANDOM)
     colors = [{"hex": f"#{int(rng.integers(1 << 24)):06X}", "weight": weight} for weight in ("xxl", "lg", "md", "sm")]
     answers = [
-        answer_text({"thinking": "", "title": "", "config": random_config(rng).model_dump(), "palettes": [colors]})
+        json_text({"thinking": "", "title": "", "config": random_config(rng).model_dump(), "palettes": [colors]})
         for _ in range(64)
     ]
     return [message["content"] for message in prompt_messages("a quiet morning by the sea")] * 4 + answers

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from latentscore.prompt import PAYLOAD_ORDER, config_system, vibe_message
+from latentscore.forms import JSON, AnswerForm
+from latentscore.prompt import vibe_message
 
 Message = dict[str, str]
 
 
-def prompt_messages(vibe: str, system: str | None = None) -> list[Message]:
-    """What a model is asked: the task as the system message (by default the package's), the vibe as the user's."""
+def prompt_messages(vibe: str, system: str | None = None, form: AnswerForm = JSON) -> list[Message]:
+    """What a model is asked: the task as the system message (by default that of the form), the vibe as the user's."""
     return [
-        {"role": "system", "content": config_system() if system is None else system},
+        {"role": "system", "content": form.system() if system is None else system},
         {"role": "user", "content": vibe_message(vibe)},
     ]
 
 
-def answer_text(payload: Mapping[str, Any]) -> str:
-    """A payload as the one JSON object that a model is to write, in the schema's order and without blanks."""
-    ordered = {name: payload[name] for name in PAYLOAD_ORDER if name in payload}
-    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
-
-
-def completion_messages(payload: Mapping[str, Any]) -> list[Message]:
-    return [{"role": "assistant", "content": answer_text(payload)}]
+def completion_messages(payload: Mapping[str, Any], form: AnswerForm = JSON) -> list[Message]:
+    """The answer that a model learns, in the form in which it is to write."""
+    return [{"role": "assistant", "content": form.write(payload)}]
 
 
 def template_options(tokenizer_template: str | None) -> dict[str, Any]:
-    """Options of the chat template: thinking models are told not to think aloud, because only JSON is wanted."""
+    """Options of the chat template: thinking models are told not to think aloud, because only the answer is wanted."""
     return {"enable_thinking": False} if "enable_thinking" in (tokenizer_template or "") else {}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from latentscore.files import read_whole
 from latentscore_data.core.base.jsonl import replace_json
 
 STATE = "trainer_state.json"
@@ -113,7 +114,7 @@ def _file_damage(path: Path) -> str | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = json.loads(read_whole(path))
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return value

@@ -14,8 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from latentscore.config import parse_payload
 from latentscore.errors import InvalidConfigError
+from latentscore.forms import AnswerForm
 from latentscore.labels import FIELDS
-from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
@@ -85,33 +85,38 @@ class ScoreCallback(TrainerCallback):
 
 
 def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
-    """One greedy answer to each row: free, and where that is not a payload once more under the schema's grammar."""
+    """One greedy answer to each row: free, and where that is not a payload once more under the grammar of its form."""
     loaded = context.loaded
     decoder = Decoder.of(loaded, context.folder.path.parent)
     room = math.ceil(COMPLETION_ROOM * context.audit.answer_tokens["max"])
-    prompts = [Prompt(prompt_messages(row.vibe_for_training, context.spec.system), room) for row in rows]
+    spec, form = context.spec, context.spec.form
+    prompts = [
+        Prompt(prompt_messages(row.vibe_for_training, spec.system, form), room, openings=form.openings) for row in rows
+    ]
     training = loaded.model.training
     loaded.model.eval()
     try:
-        payloads = [_payload(text) for text in _written(decoder, prompts)]
+        free = _written(decoder, prompts)
+        payloads = [_payload(text, row, form) for text, row in zip(free, rows, strict=True)]
         broken = [at for at, payload in enumerate(payloads) if payload is None]
-        schema = decoding_schema()
-        held = _written(decoder, [replace(prompts[at], schema=schema) for at in broken])
+        grammar = form.grammar()
+        held = _written(decoder, [replace(prompts[at], grammar=grammar) for at in broken])
     finally:
         loaded.model.train(training)
     for at, text in zip(broken, held, strict=True):
-        payloads[at] = _payload(text)
+        payloads[at] = _payload(text, rows[at], form)
     return Answers(payloads, 1 - len(broken) / len(rows))
 
 
-def _written(decoder: Decoder, prompts: Sequence[Prompt]) -> Iterator[str]:
-    for start in range(0, len(prompts), AT_ONCE):
-        yield from (written.text for written in decoder.write(prompts[start : start + AT_ONCE]))
+def _written(decoder: Decoder, prompts: Sequence[Prompt]) -> list[str]:
+    starts = range(0, len(prompts), AT_ONCE)
+    return [written.text for start in starts for written in decoder.write(prompts[start : start + AT_ONCE])]
 
 
-def _payload(text: str) -> dict[str, Any] | None:
+def _payload(text: str, row: ScoredRow, form: AnswerForm) -> dict[str, Any] | None:
     try:
-        return parse_payload(json.loads(text, strict=False)).model_dump(mode="json")
+        said = form.to_json(text, row.vibe_original)
+        return parse_payload(json.loads(said, strict=False)).model_dump(mode="json")
     except (ValueError, RecursionError, InvalidConfigError):
         return None
 

@@ -21,6 +21,7 @@ from latentscore_data.core.training.loop import (
 )
 from latentscore_data.core.training.preference import pair_of
 from latentscore_data.core.training.sft import lora_config
+from latentscore_data.core.training.spec import TrainSpec
 
 
 def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:
@@ -30,7 +31,7 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
     adapter, or a second copy of a model whose weights are all trained.
     """
     spec, loaded, tokenizer = context.spec, context.loaded, context.loaded.tokenizer
-    validating = pairs(context.rows.get("val", []), tokenizer, spec.system)
+    validating = pairs(context.rows.get("val", []), tokenizer, spec)
     arguments = DPOConfig(
         **common_arguments(context),
         **validation_arguments(context, bool(validating)),
@@ -46,7 +47,7 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
             return DPOTrainer(
                 model=loaded.model,
                 args=arguments,
-                train_dataset=pairs(context.rows["train"], tokenizer, spec.system),
+                train_dataset=pairs(context.rows["train"], tokenizer, spec),
                 eval_dataset=validating or None,
                 processing_class=tokenizer,
                 # An adapter that is trained further brings its own configuration; its start is the frozen reference.
@@ -57,15 +58,15 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
         return run_trainer(make, context)
 
 
-def pairs(rows: list[ScoredRow], tokenizer: Any, system: str | None) -> Dataset:
+def pairs(rows: list[ScoredRow], tokenizer: Any, spec: TrainSpec) -> Dataset:
     """Prompt, better and worse answer of each row that holds a pair, as messages."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [
             {
-                "prompt": prompt_messages(row.vibe_for_training, system),
-                "chosen": completion_messages(pair[0]),
-                "rejected": completion_messages(pair[1]),
+                "prompt": prompt_messages(row.vibe_for_training, spec.system, spec.form),
+                "chosen": completion_messages(pair[0], spec.form),
+                "rejected": completion_messages(pair[1], spec.form),
                 **({"chat_template_kwargs": options} if options else {}),
             }
             for row in rows

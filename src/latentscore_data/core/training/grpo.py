@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from latentscore.prompt import decoding_schema
+from latentscore.forms import JSON, AnswerForm
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
@@ -75,7 +75,7 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
                 model=loaded.model,
                 reward_funcs=[*functions],
                 args=arguments,
-                train_dataset=prompts(rows, spec.system),
+                train_dataset=prompts(rows, spec),
                 processing_class=loaded.tokenizer,
                 # An adapter that is trained further brings its own configuration; its start is the frozen reference.
                 peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
@@ -86,7 +86,7 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
 
 
 def hold_to_schema(context: TrainContext) -> None:
-    """Let the model in training generate under the payload's grammar, with the mask that bench and configs decode with.
+    """Let the model in training generate under the grammar of its answers, with the mask that bench and configs decode with.
 
     Completions are then drawn from q = p * mask / Z, with p the model's distribution and Z the share of p that the grammar
     allows. The trainer's log-probabilities, its ratios and the KL penalty remain those of p: the gradient is that of
@@ -104,17 +104,21 @@ def hold_to_schema(context: TrainContext) -> None:
     generate = model.generate
 
     def held(*inputs: Any, **options: Any) -> torch.Tensor:
-        processors = [*(options.pop("logits_processor", None) or ()), decoder.mask(decoding_schema())]
+        processors = [*(options.pop("logits_processor", None) or ()), decoder.mask(context.spec.form.grammar())]
         return generate(*inputs, **options, logits_processor=LogitsProcessorList(processors))
 
     model.generate = held
 
 
-def prompts(rows: Sequence[ScoredRow], system: str | None) -> Dataset:
+def prompts(rows: Sequence[ScoredRow], spec: TrainSpec) -> Dataset:
     """The noisy wording as the prompt, the original one for the reward."""
     return Dataset.from_list(
         [
-            {"prompt": prompt_messages(row.vibe_for_training, system), "vibe": row.vibe_original, "row_id": row.row_id}
+            {
+                "prompt": prompt_messages(row.vibe_for_training, spec.system, spec.form),
+                "vibe": row.vibe_original,
+                "row_id": row.row_id,
+            }
             for row in rows
         ]
     )
@@ -130,7 +134,7 @@ def reward_functions(
         name = spec.rollout.reward if reward is None else getattr(reward, "__name__", repr(reward))
         yield [_named("own", _checked(own, name))], [1.0]
         return
-    weights = {name: weight for name, weight in part_weights(spec.rollout).items() if weight}
+    weights = {name: weight for name, weight in part_weights(spec.rollout, spec.form).items() if weight}
     with make_book(spec, rows, say) as book:
         folder.note(calibration=vars(book.calibration), reward_scorer=book.calibration.scorer)
         yield [_named(name, _part(book, name)) for name in weights], list(weights.values())
@@ -203,23 +207,23 @@ def own_reward(name: str) -> Reward | None:
 @contextlib.contextmanager
 def make_book(spec: TrainSpec, rows: Sequence[ScoredRow], say: Say) -> Iterator[RewardBook]:
     """The standard reward, with its scorer's scale measured on the rows."""
-    answers = reference_answers(rows)
+    answers = reference_answers(rows, spec.form)
     if spec.rollout.audio_weight == 0:
-        yield RewardBook(calibrate("none", [], answers), title_similarity(say))
+        yield RewardBook(calibrate("none", [], answers), title_similarity(say), form=spec.form)
         return
     with open_ear(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, ear):
         say(f"audio reward: {name}{f' ({why})' if why else ''}")
-        yield RewardBook(measure_scale(name, rows, ear), title_similarity(say), ear)
+        yield RewardBook(measure_scale(name, rows, ear, spec.form), title_similarity(say), ear, spec.form)
 
 
-def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear) -> Calibration:
+def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear, form: AnswerForm = JSON) -> Calibration:
     """Where the scorer's values lie: from the scores the rows hold, or else by listening to their answers."""
     known = [value for row in rows for value in row.candidate_scores.get(scorer, []) if value is not None]
     if len(known) < FEWEST_SCORES:
         some = [row for row in rows if row.config_payload is not None][:MOST_REFERENCES]
         heard = ear([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
         known = [value for value in heard if value is not None and math.isfinite(value)]
-    return calibrate(scorer, known, reference_answers(rows))
+    return calibrate(scorer, known, reference_answers(rows, form))
 
 
 def title_similarity(say: Say) -> Similarity:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from latentscore.forms import JSON, AnswerForm
 from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DpoSettings
-from latentscore_data.core.training.chat import answer_text
 
 Payload = dict[str, Any]
 
@@ -56,8 +56,10 @@ class PairSet:
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
 
 
-def preference_pairs(rows: Sequence[ScoredRow], dpo: DpoSettings, more: Iterable[Pair] = ()) -> PairSet:
-    """At most one pair for each row: its best candidate, and its worst one of about the same length.
+def preference_pairs(
+    rows: Sequence[ScoredRow], dpo: DpoSettings, more: Iterable[Pair] = (), form: AnswerForm = JSON
+) -> PairSet:
+    """At most one pair for each row: its best candidate, and its worst one of about the same length in the answers' form.
 
     A pair's scores differ by at least ``dpo.margin`` times the standard deviation of the scores of one vibe's candidates,
     pooled over the rows by scorer, so that ties and near-ties are left out whatever the scorer's unit. ``more`` are pairs
@@ -73,7 +75,7 @@ def preference_pairs(rows: Sequence[ScoredRow], dpo: DpoSettings, more: Iterable
             found.left_out["without two answers of different scores"] += 1
             continue
         margin = dpo.margin * spread[widest.source]
-        pair = row_pair(row, margin, dpo.length_ratio)
+        pair = row_pair(row, margin, dpo.length_ratio, form)
         if pair is not None:
             found.pairs.append(pair)
         elif widest.chosen_score - widest.rejected_score < margin:
@@ -83,7 +85,9 @@ def preference_pairs(rows: Sequence[ScoredRow], dpo: DpoSettings, more: Iterable
     return found
 
 
-def row_pair(row: ScoredRow, margin: float = 0.0, length_ratio: float | None = None) -> Pair | None:
+def row_pair(
+    row: ScoredRow, margin: float = 0.0, length_ratio: float | None = None, form: AnswerForm = JSON
+) -> Pair | None:
     """The row's best candidate with its worst one, or ``None`` when no two candidates qualify.
 
     The scores, by the scorer that chose, differ by ``margin`` or more, and always by something: equal configs have equal
@@ -105,7 +109,7 @@ def row_pair(row: ScoredRow, margin: float = 0.0, length_ratio: float | None = N
     worse = [
         (candidate, score)
         for candidate, score in known
-        if score < best_score and best_score - score >= margin and _alike(best, candidate, length_ratio)
+        if score < best_score and best_score - score >= margin and _alike(best, candidate, length_ratio, form)
     ]
     if not worse:
         return None
@@ -113,11 +117,11 @@ def row_pair(row: ScoredRow, margin: float = 0.0, length_ratio: float | None = N
     return Pair(row, scorer, best, worst, best_score, worst_score)
 
 
-def _alike(one: Payload, other: Payload, ratio: float | None) -> bool:
+def _alike(one: Payload, other: Payload, ratio: float | None, form: AnswerForm) -> bool:
     """Whether two answers are about equally long. DPO prefers longer answers when the better ones are longer."""
     if ratio is None:
         return True
-    shorter, longer = sorted((len(answer_text(one)), len(answer_text(other))))
+    shorter, longer = sorted((len(form.write(one)), len(form.write(other))))
     return longer <= ratio * shorter
 
 

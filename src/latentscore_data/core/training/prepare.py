@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from latentscore.forms import JSON, AnswerForm, form_named, form_of
 from latentscore_data.core.base.errors import InputError, MissingError, require
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
 from latentscore_data.core.base.layers import leaves
@@ -98,9 +99,9 @@ def prepare(
         check_run_id(choices.run_id)
     train = effective_settings(settings, choices)[0]
     rows = training_rows(workspace, choices.kind, train) if rows is None else rows
-    is_dpo = choices.kind == "dpo"
+    is_dpo, form = choices.kind == "dpo", form_named(train.answer)
     if is_dpo:
-        rows = pair_rows(rows, train.dpo, say, workspace.root)
+        rows = pair_rows(rows, train.dpo, say, workspace.root, form)
     lines = {role: [dump_line(row) for row in slim(some, pairs=is_dpo)] for role, some in rows.items()}
     data = {
         role: DataFact(sha256=hashlib.sha256(b"".join(some)).hexdigest(), rows=len(some))
@@ -108,11 +109,16 @@ def prepare(
     }
     if choices.kind != "sft":
         choices = replace(choices, adapter=starting_point(settings, choices, workspace, say))
-    spec, origins = build_spec(settings, choices, data, scoring, own_system(prompts))
+    spec, origins = build_spec(settings, choices, data, scoring, own_system(prompts, form))
     spec = spec.model_copy(update={"base_model": absolute_base(spec.base_model, workspace.train_dir)})
     for start in (workspace.train_dir / str(spec.adapter) / "final", Path(str(spec.adapter))):
         if (base := adapter_base(start)) is not None:
             check_adapter(spec, base)
+        if start.is_dir() and (answers := form_of(start).name) != spec.answer:
+            raise InputError(
+                f"{spec.adapter} answers in the form {answers}, and train.answer is {spec.answer}",
+                f"take --set answer={answers}, or another --adapter",
+            )
     return Prepared(spec, origins, RunFolder(workspace.train_dir / spec.run_id), rows, lines)
 
 
@@ -137,8 +143,9 @@ def starting_point(
             f"--adapter {named} is neither a finished run nor a folder",
             f"finished runs: {', '.join(known) or 'none yet; run lsdata train sft first'}",
         )
-    base_model = absolute_base(effective_settings(settings, choices)[0].base_model, workspace.train_dir)
-    newest = newest_finished(workspace.train_dir, "sft", base_model, say)
+    train = effective_settings(settings, choices)[0]
+    base_model = absolute_base(train.base_model, workspace.train_dir)
+    newest = newest_finished(workspace.train_dir, "sft", base_model, say, answer=train.answer)
     if newest is None:
         say(
             f"no finished SFT run of {base_model}: {choices.kind.upper()} starts from the base model, which has not seen "
@@ -197,7 +204,7 @@ def training_rows(workspace: Workspace, kind: Kind, settings: TrainSettings) -> 
     return {"train": train, **({"val": validation} if validation else {})}
 
 
-def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Path) -> Rows:
+def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Path, form: AnswerForm = JSON) -> Rows:
     """The rows with a preference pair, each with its two answers; validation rows without one keep their winner alone.
 
     Raises :class:`MissingError` when no row gives a pair.
@@ -208,7 +215,7 @@ def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Pa
             f"{marks_file(root)} holds no answers on the {len(rows['train'])} rows of {dpo.split}",
             "answer some in lsdata studio (Data, Which fits better?), or --set dpo.marks=also",
         )
-    found = preference_pairs([] if dpo.marks == "only" else rows["train"], dpo, marked)
+    found = preference_pairs([] if dpo.marks == "only" else rows["train"], dpo, marked, form)
     if not found.pairs:
         raise MissingError(
             f"none of the {len(rows['train'])} rows gives a preference pair ({found.said()})",
@@ -220,7 +227,7 @@ def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Pa
         + (f"; rows without one: {found.said()}" if found.left_out else "")
     )
     validation = rows.get("val", [])
-    pairs = {pair.row.row_id: pair.as_row() for pair in preference_pairs(validation, dpo).pairs}
+    pairs = {pair.row.row_id: pair.as_row() for pair in preference_pairs(validation, dpo, form=form).pairs}
     others = [pairs.get(row.row_id) or row.model_copy(update={"config_candidates": []}) for row in validation]
     return {"train": [pair.as_row() for pair in found.pairs], **({"val": others} if others else {})}
 

@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from latentscore.labels import FIELDS
+from latentscore_data.core.base.errors import InputError, in_a_sentence
 from latentscore_data.core.base.jsonl import read_object, replace_json
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, source_id
 from latentscore_data.core.search.report import Paired, compared
@@ -54,7 +57,15 @@ class Round:
     def read(cls, folder: Path) -> Self | None:
         """The round that was written there, or None. Raises :class:`InputError` for a file that is none."""
         path = folder / ROUND_FILE
-        return cls(**read_object(path, f"delete {folder}: the round is made again")) if path.exists() else None
+        if not path.exists():
+            return None
+        remedy = f"delete {folder}: the round is made again"
+        try:
+            return TypeAdapter(cls).validate_python(read_object(path, remedy))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path} is damaged ({field}: {in_a_sentence(first['msg'])})", remedy) from None
 
     def write(self, folder: Path) -> None:
         """Write ``round.json``, which says that the round is finished."""

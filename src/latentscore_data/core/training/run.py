@@ -14,6 +14,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from latentscore.forms import FORM_FILE, JSON
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.base.jsonl import replace_json
@@ -154,6 +155,8 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
         else:
             model.save_pretrained(str(folder.final))
         trainer.processing_class.save_pretrained(str(folder.final))
+    if spec.answer != JSON.name:
+        replace_json(folder.final / FORM_FILE, {"answer": spec.answer, "system": spec.system})
 
 
 def adapter_base_name(spec: TrainSpec, folder: RunFolder) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from latentscore.files import read_whole
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows, replace_json, replace_rows, writing
 from latentscore_data.core.base.manifest import file_fact
@@ -92,8 +93,8 @@ class RunFolder:
         if not self.spec_file.exists():
             return None
         try:
-            return TrainSpec.model_validate_json(self.spec_file.read_text(encoding="utf-8"))
-        except (ValidationError, ValueError):
+            return TrainSpec.model_validate_json(read_whole(self.spec_file))
+        except (ValidationError, ValueError, OSError):
             raise InputError(
                 f"{self.spec_file} is not a training spec of this version", "use another --run-id, or --resume never"
             ) from None
@@ -203,9 +204,14 @@ def find_run(train_dir: Path, run_id: str) -> RunFolder:
 
 
 def newest_finished(
-    train_dir: Path, kind: str, base_model: str, say: Callable[[str], None], skip: Sequence[str] = ()
+    train_dir: Path,
+    kind: str,
+    base_model: str,
+    say: Callable[[str], None],
+    skip: Sequence[str] = (),
+    answer: str = "json",
 ) -> RunFolder | None:
-    """The newest finished run of a kind on a base model; one that cannot be read is reported and skipped, and so are those
+    """The newest finished run of a kind on a base model that answers in this form; one that cannot be read is reported and skipped, and so are those
     whose ids begin with one of ``skip``."""
     for run in find_runs(train_dir):
         if not run.done or run.run_id.startswith(tuple(skip)):
@@ -215,7 +221,7 @@ def newest_finished(
         except InputError as error:
             say(f"run {run.run_id} is passed over: {error.message}")
             continue
-        if spec is not None and spec.kind == kind and spec.base_model == base_model:
+        if spec is not None and (spec.kind, spec.base_model, spec.answer) == (kind, base_model, answer):
             return run
     return None
 

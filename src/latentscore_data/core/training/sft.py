@@ -41,8 +41,8 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
             return SFTTrainer(
                 model=context.loaded.model,
                 args=arguments,
-                train_dataset=examples(rows["train"], tokenizer, spec.system),
-                eval_dataset=examples(rows["val"], tokenizer, spec.system) if validating else None,
+                train_dataset=examples(rows["train"], tokenizer, spec),
+                eval_dataset=examples(rows["val"], tokenizer, spec) if validating else None,
                 processing_class=tokenizer,
                 peft_config=lora_config(spec),
                 callbacks=[watch, *scoring(watch), *early_stopping(spec, validating)],
@@ -51,14 +51,14 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
         return run_trainer(make, context)
 
 
-def examples(rows: list[ScoredRow], tokenizer: Any, system: str | None) -> Dataset:
+def examples(rows: list[ScoredRow], tokenizer: Any, spec: TrainSpec) -> Dataset:
     """Prompt and completion as messages; only the completion is learned."""
     options = template_options(tokenizer.chat_template)
     return Dataset.from_list(
         [
             {
-                "prompt": prompt_messages(row.vibe_for_training, system),
-                "completion": completion_messages(row.config_payload or {}),
+                "prompt": prompt_messages(row.vibe_for_training, spec.system, spec.form),
+                "completion": completion_messages(row.config_payload or {}, spec.form),
                 **({"chat_template_kwargs": options} if options else {}),
             }
             for row in rows

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from latentscore.forms import AnswerForm, FormName, form_named
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Origins, did_you_mean, leaves, nested, resolve
 from latentscore_data.core.base.names import model_text
@@ -57,6 +58,8 @@ class TrainSpec(BaseModel):
     """GRPO and DPO go on from this run (an id) or adapter (a folder); ``None`` starts from the base model."""
     data: dict[str, DataFact]
     """Rows by role: ``train`` and, where there are any, ``val``."""
+    answer: FormName = "json"
+    """What the model learns to write: the payload as JSON, or a line of labels."""
     system: str | None = None
     """The system message before each vibe (``prompts.system``, with its examples); None for the package's own."""
     max_tokens: int | None = None
@@ -73,6 +76,11 @@ class TrainSpec(BaseModel):
     grpo: GrpoSettings | None = None
     dpo: DpoSettings | None = None
     scoring: ScoringSettings | None = None
+
+    @property
+    def form(self) -> AnswerForm:
+        """The form of the answers."""
+        return form_named(self.answer)
 
     @property
     def learning_rate(self) -> float:
@@ -115,7 +123,22 @@ class TrainSpec(BaseModel):
 
     def hash(self) -> str:
         """Of everything but the name: the same spec is the same run."""
-        return digest(model_text(self.model_copy(update={"run_id": ""})))
+        return digest(model_text(self.model_copy(update={"run_id": ""}), unnamed(self)))
+
+
+LATER_FIELDS = ("answer",)
+"""Fields that came after the first runs. At their defaults they are no part of a run's name, which so stays what it was."""
+
+
+def unnamed(model: BaseModel) -> dict[str, Any]:
+    """The later fields of a spec, or of its settings, that are at their defaults, as pydantic's ``exclude``."""
+    found: dict[str, Any] = {}
+    for dotted in LATER_FIELDS:
+        section, _, name = dotted.rpartition(".")
+        owner = getattr(model, section) if section else model
+        if getattr(owner, name) == type(owner).model_fields[name].get_default(call_default_factory=True):
+            (found.setdefault(section, {}) if section else found)[name] = True
+    return found
 
 
 def _resolved(value: Any) -> Any:
@@ -234,6 +257,7 @@ def build_spec(
         method=train.method or "lora",
         adapter=choices.adapter,
         data=dict(data),
+        answer=train.answer,
         system=system,
         max_tokens=train.max_tokens,
         limit=train.limit,

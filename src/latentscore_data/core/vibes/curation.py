@@ -16,7 +16,13 @@ from latentscore_data.core.base.jsonl import replace_several
 from latentscore_data.core.base.rows import SPLITS, Split, VibeRow
 from latentscore_data.core.base.settings import DedupeSettings, NoiseSettings, SplitsSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.vibes.dedupe import embed_stream, near_duplicates, require_index, threshold_of
+from latentscore_data.core.vibes.dedupe import (
+    EmbedBatches,
+    embed_stream,
+    near_duplicates,
+    require_index,
+    threshold_of,
+)
 from latentscore_data.core.vibes.noise import noise_draw, with_noise
 from latentscore_data.core.vibes.splits import Leakage, draw_splits, leakage, mean_vectors
 
@@ -72,11 +78,15 @@ def arrange(
     splits: SplitsSettings,
     noise: NoiseSettings,
     filled: Mapping[str, Split] | None = None,
+    embed_by: EmbedBatches | None = None,
 ) -> Arranged:
-    """Write ``.vibes/<SPLIT>.jsonl``. The rows are read once to decide and once to write."""
+    """Write ``.vibes/<SPLIT>.jsonl``. The rows are read once to decide and once to write.
+
+    ``embed_by`` does the work of ``embedder`` elsewhere.
+    """
     facts = _Facts(noise)
     texts = _no_more_than_can_be_compared(facts.note(rows()), dedupe.exact_up_to)
-    vectors = embed_stream(texts, embedder, SlowStep("vibes: embedding"))
+    vectors = embed_stream(texts, embedder, SlowStep("vibes: embedding"), embed_by)
     threshold = threshold_of(dedupe, embedder)
     found = near_duplicates(vectors, threshold, dedupe.exact_up_to)
     stays = found.stays

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,10 @@ BLOCK_ROWS = 1024
 """Rows compared at once; with CHUNK_ROWS it bounds the memory beyond the vectors themselves (32 MiB)."""
 CHUNK_ROWS = 8192
 EMBED_ROWS = 512
+"""Texts that are embedded at once, everywhere: a text's vector may differ in its last bits with those beside it."""
+
+EmbedBatches = Callable[[Iterable[list[str]]], Iterable["NDArray[np.float32]"]]
+"""Embeds batches of EMBED_ROWS texts; unit vectors, one array per batch and in their order."""
 
 
 # --- which embedder --------------------------------------------------------------------------------------------------
@@ -82,23 +86,29 @@ def threshold_of(settings: DedupeSettings, embedder: Embedder) -> float:
     return settings.threshold if settings.threshold is not None else embedder.default_dedupe_threshold
 
 
-def batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of ``size`` texts; the last one may be shorter."""
-    waiting = iter(texts)
+Item = TypeVar("Item")
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of ``size`` items; the last one may be shorter."""
+    waiting = iter(items)
     while batch := list(islice(waiting, size)):
         yield batch
 
 
-def embed_stream(texts: Iterable[str], embedder: Embedder, step: SlowStep | None = None) -> NDArray[np.float32]:
-    """Unit vectors, shape (n, dim), of texts that are read once and not kept."""
+def embed_stream(
+    texts: Iterable[str], embedder: Embedder, step: SlowStep | None = None, by: EmbedBatches | None = None
+) -> NDArray[np.float32]:
+    """Unit vectors, shape (n, dim), of texts that are read once and not kept. ``by`` embeds instead of this process."""
     vectors = np.empty((EMBED_ROWS, embedder.dim), np.float32)
     count = 0
-    for batch in batched(texts, EMBED_ROWS):
-        if count + len(batch) > len(vectors):
+    batches = batched(texts, EMBED_ROWS)
+    for some in by(batches) if by is not None else map(embedder.embed, batches):
+        if count + len(some) > len(vectors):
             # Grown in place, where the system can: a copy would double the memory.
             vectors.resize((2 * len(vectors), embedder.dim), refcheck=False)
-        vectors[count : count + len(batch)] = embedder.embed(batch)
-        count += len(batch)
+        vectors[count : count + len(some)] = some
+        count += len(some)
         if step is not None:
             step.at(count)
     vectors.resize((count, embedder.dim), refcheck=False)

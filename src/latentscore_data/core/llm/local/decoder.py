@@ -1,4 +1,4 @@
-"""A Hugging Face model that decodes with a grammar's mask: only tokens that the schema allows get through."""
+"""A Hugging Face model that decodes with a grammar's mask: only tokens that the grammar allows get through."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentscore.forms import JSON, Grammar
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.seeds import seed_for
 from latentscore_data.core.llm.local.names import place_of
@@ -71,19 +72,21 @@ class Decoder:
             ) from None
         return xgrammar.GrammarCompiler(tokens)
 
-    def _grammar(self, schema: dict[str, Any]) -> Any:
-        text = json.dumps(schema)
+    def _compiled(self, grammar: Grammar) -> Any:
+        text = json.dumps(grammar)
         if text not in self._grammars:
-            self._grammars[text] = self._compiler.compile_json_schema(
-                schema, any_whitespace=False, separators=(",", ":")
+            self._grammars[text] = (
+                self._compiler.compile_regex(grammar)
+                if isinstance(grammar, str)
+                else self._compiler.compile_json_schema(grammar, any_whitespace=False, separators=(",", ":"))
             )
         return self._grammars[text]
 
-    def mask(self, schema: dict[str, Any]) -> Any:
-        """A logits processor that only lets tokens of the schema through. It has a state: one for each ``generate``."""
+    def mask(self, grammar: Grammar) -> Any:
+        """A logits processor that only lets tokens of the grammar through. It has a state: one for each ``generate``."""
         from xgrammar.contrib.hf import LogitsProcessor
 
-        return LogitsProcessor(self._grammar(schema))
+        return LogitsProcessor(self._compiled(grammar))
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
         """Decode the prompts as one batch. Each row draws from its own seed, whoever is in the batch with it."""
@@ -97,12 +100,13 @@ class Decoder:
             for p in prompts
         ]
         batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-        length, schema = batch["input_ids"].shape[1], prompts[0].schema
-        processors: list[Any] = [self.mask(schema)] if schema is not None else []
+        length, grammar = batch["input_ids"].shape[1], prompts[0].grammar
+        processors: list[Any] = [self.mask(grammar)] if grammar is not None else []
         if any(prompt.temperature > 0 for prompt in prompts):
             processors.append(_Draws(prompts))
-        # What cannot become a JSON object any more need not be written to its end.
-        stopping = [] if schema is not None else [lambda ids, _: self.hopeless(ids[:, length:])]
+        # What cannot become an answer any more need not be written to its end.
+        openings = prompts[0].openings
+        stopping = [] if grammar is not None else [lambda ids, _: self.hopeless(ids[:, length:], openings)]
         with torch.inference_mode():
             out = model.generate(
                 **{name: tensor.to(model.device) for name, tensor in batch.items() if name != "token_type_ids"},
@@ -122,12 +126,15 @@ class Decoder:
             for ids, tokens_in in zip(out[:, length:].tolist(), asked, strict=True)
         ]
 
-    def hopeless(self, answers: torch.Tensor) -> torch.Tensor:
-        """Which of the answers so far, shape (rows, tokens), do not begin with a brace."""
+    def hopeless(self, answers: torch.Tensor, openings: Sequence[str] = JSON.openings) -> torch.Tensor:
+        """Which of the answers so far, shape (rows, tokens), begin with none of the openings."""
         import torch
 
         beginnings = self.loaded.tokenizer.batch_decode(answers[:, :8], skip_special_tokens=True)
-        hopeless = [bool(text.strip()) and not text.lstrip().startswith("{") for text in beginnings]
+        hopeless = [
+            not any(text.startswith(one) or one.startswith(text) for one in openings)
+            for text in map(str.lstrip, beginnings)
+        ]
         return torch.tensor(hopeless, device=answers.device)
 
     def _written(self, ids: list[int], tokens_in: int, max_tokens: int) -> Written:

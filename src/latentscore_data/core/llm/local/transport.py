@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import MusicConfigPromptPayload
-from latentscore.prompt import decoding_schema
+from latentscore.forms import JSON, Grammar, form_of
+from latentscore.prompt import vibe_of
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.errors import InputError, LsdataError, require
 from latentscore_data.core.llm.local.decoder import Decoder
+from latentscore_data.core.llm.local.names import place_of
 from latentscore_data.core.llm.local.types import Engine, Prompt, Written
 from latentscore_data.core.llm.local.vllm_engine import VLLMEngine, vllm_answers
 from latentscore_data.core.llm.replies import Message
@@ -50,6 +52,8 @@ class LocalTransport:
     def __init__(self, model: str, runs: Path, at_once: int, engine: Engine | None = None) -> None:
         """``engine`` answers elsewhere; without one the model is loaded here."""
         self._engine = engine or engine_for(model.removeprefix(LOCAL.prefix), runs, f"answers of {model}")
+        self._model = model
+        self._form = form_of(place_of(model.removeprefix(LOCAL.prefix), runs))
         # Those who ask in the same moment come along; a machine elsewhere is not started for one question.
         self._gather_seconds = GATHER_SECONDS if engine is not None else 0.0
         self._at_once = at_once
@@ -60,22 +64,41 @@ class LocalTransport:
     async def complete(
         self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
     ) -> Completion:
-        """One answer. Raises :class:`LsdataError` where the model cannot be loaded."""
+        """One answer, always as JSON: that of a model which writes labels is expanded to the payload.
+
+        Raises :class:`LsdataError` where the model cannot be loaded or was not trained to answer such a question.
+        """
+        asked, grammar = self._asked(messages, response_format)
         prompt = Prompt(
-            messages,
+            asked,
             sampling.get("max_tokens") or MAX_TOKENS,
-            _schema(response_format),
+            grammar,
             sampling.get("temperature") or 0.0,
             sampling.get("top_p") or 1.0,
             sampling.get("seed") or 0,
+            self._form.openings,
         )
         answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self._waiting.append((prompt, answer))
         if self._decoding is None or self._decoding.done():
             self._decoding = asyncio.create_task(self._decode())
         written = await answer
+        text = self._form.to_json(written.text, vibe_of(str(messages[-1]["content"])))
         usage = {"prompt_tokens": written.tokens_in, "completion_tokens": written.tokens_out}
-        return Completion(Message(written.text), "length" if written.cut else "stop", usage, written.cost_usd)
+        return Completion(Message(text), "length" if written.cut else "stop", usage, written.cost_usd)
+
+    def _asked(self, messages: Messages, response_format: dict[str, Any] | None) -> tuple[Messages, Grammar | None]:
+        """The messages and the grammar with which the model is asked: those of its form, or as they came for JSON."""
+        named = (response_format or {}).get("json_schema")
+        of_payload = named is not None and named["name"] == MusicConfigPromptPayload.__name__
+        if self._form.name == JSON.name:
+            return messages, self._form.grammar() if of_payload else named and named["schema"]
+        if named is not None and not of_payload:
+            raise InputError(
+                f"{self._model} was trained to answer a vibe with labels, and is asked for {named['name']}",
+                "ask it for configs, one vibe in a call (--vibes-per-call 1)",
+            )
+        return [{"role": "system", "content": self._form.system()}, messages[-1]], self._form.grammar()
 
     async def _decode(self) -> None:
         await asyncio.sleep(self._gather_seconds)
@@ -93,7 +116,7 @@ class LocalTransport:
                     answer.set_result(one)
 
     def _next(self) -> list[Waiting]:
-        """The next batch: prompts that share schema and length, in the order in which they came."""
+        """The next batch: prompts that share grammar and length, in the order in which they came."""
         self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
         alike = [w for w in self._waiting if _kind(w[0]) == _kind(self._waiting[0][0])][: self._at_once]
         taken = {id(waiting) for waiting in alike}
@@ -121,12 +144,4 @@ class LocalTransport:
 
 
 def _kind(prompt: Prompt) -> tuple[int, int]:
-    return prompt.max_tokens, id(prompt.schema)
-
-
-def _schema(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The schema of a question; a payload's is tightened by what its own leaves to the validators."""
-    named = (response_format or {}).get("json_schema")
-    if named is None:
-        return None
-    return decoding_schema() if named["name"] == MusicConfigPromptPayload.__name__ else named["schema"]
+    return prompt.max_tokens, id(prompt.grammar)

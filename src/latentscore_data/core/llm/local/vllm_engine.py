@@ -65,8 +65,10 @@ class VLLMEngine:
                 max_tokens=prompt.max_tokens,
                 seed=prompt.seed,
                 structured_outputs=None
-                if prompt.schema is None
-                else sampling.StructuredOutputsParams(json=prompt.schema),
+                if prompt.grammar is None
+                else sampling.StructuredOutputsParams(
+                    **{"regex" if isinstance(prompt.grammar, str) else "json": prompt.grammar}
+                ),
             )
             for prompt in prompts
         ]

@@ -1,0 +1,47 @@
+"""Opening files that others may have put there: nothing waits for a writer, and nothing without an end is read to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO, cast
+
+MOST_BYTES = 2**28
+"""The longest file that is read whole, 256 MiB: the JSON documents of a workspace are far below it."""
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file opened for reading. A pipe that no process writes to is empty instead of waited for.
+
+    Raises :class:`OSError`, also for a device, which may have no end.
+    """
+    file = cast(BinaryIO, open(path, "rb", opener=_without_waiting))  # noqa: SIM115 (it is given back open)
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise OSError(errno.EINVAL, "it is a device, not a file", str(path))
+        os.set_blocking(file.fileno(), True)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_whole(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a file. Raises :class:`OSError` as :func:`open_file` does, and for a file of more than ``most`` bytes."""
+    with open_file(path) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is longer than {most / 2**20:g} MiB", str(path))
+    return content
+
+
+def why_no_file(path: Path) -> str:
+    """What is wrong with a path where a file was expected, for a message that begins with the path."""
+    return "is not a file" if os.path.lexists(path) else "does not exist"

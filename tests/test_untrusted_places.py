@@ -1,0 +1,89 @@
+"""What is no file where a file is expected: pipes that nobody writes to, devices without an end, folders, links to nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from factories import make_scored
+from latentscore.files import MOST_BYTES, open_file, read_whole, why_no_file
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.workspace import Workspace
+from test_journey import environment
+
+COMMANDS = {
+    "payload": ("render", "--payload", "PLACE", "--out", "x.flac"),
+    "map": ("render", "rain", "--map", "PLACE", "--out", "x.flac"),
+    "settings": ("status", "--config", "PLACE"),
+    "suite": ("bench", "--suite", "PLACE", "--source", "baseline:random"),
+    "system": ("configs", "rain", "--system", "PLACE"),
+    "answers": ("bench", "--human-answers", "PLACE"),
+    "terms": ("export", "model", "nothing", "--terms", "PLACE"),
+    "texts": ("download", "--dataset", "PLACE"),
+    "scorer": ("configs", "rain", "--scorer", "PLACE:score"),
+    "base model": ("export", "model", "PLACE", "--gguf", "f16"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "nothing.json").symlink_to(tmp_path / "gone")
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    replace_rows(Workspace(tmp_path / "data").scored("TEST"), [make_scored(1, split="TEST")])
+    return tmp_path
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_waits_for_what_is_no_file(folder: Path, name: str) -> None:
+    for place in ("pipe.json", "folder.json", "nothing.json", "device.json"):
+        words = [word.replace("PLACE", place) for word in COMMANDS[name]]
+        out = subprocess.run(
+            [sys.executable, "-m", "latentscore_data", *words, "--root", "data"],
+            cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert out.returncode in (2, 3), (place, out.returncode, out.stdout, out.stderr)
+        assert "Traceback" not in out.stderr
+        assert "->" in out.stdout + out.stderr, (place, out.stderr)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["pipe.json", "device.json"])
+def test_a_workspace_with_such_places_in_it_is_looked_at_without_waiting(folder: Path, place: str) -> None:
+    inside = (
+        ".vibes/TEST.jsonl", ".processed/vibes.manifest.json", ".processed/score.manifest.json", ".benchmarks/b/run.json",
+        ".improve/i/rounds.json", ".modal_outputs/r/run.json", ".exports/e/export.json", "marks.jsonl",
+    )  # fmt: skip
+    for name in inside:
+        target = folder / "data" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(folder / place, target) if place == "pipe.json" else target.symlink_to("/dev/zero")
+    for words in (("status",), ("train", "status"), ("export", "report"), ("check",)):
+        out = subprocess.run(
+            [sys.executable, "-m", "latentscore_data", *words, "--root", "data"],
+            cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert out.returncode != 70, (words, out.stderr)
+        assert "Traceback" not in out.stderr
+
+
+def test_a_file_is_opened_and_read_whole_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"a": 1}))
+    assert json.loads(read_whole(path)) == {"a": 1}
+    with pytest.raises(OSError, match="longer"):
+        read_whole(path, most=3)
+    with pytest.raises(OSError, match="device"):
+        open_file(Path("/dev/zero"))
+    os.mkfifo(tmp_path / "pipe")
+    assert read_whole(tmp_path / "pipe") == b""
+    assert why_no_file(tmp_path / "gone") == "does not exist"
+    assert why_no_file(tmp_path) == "is not a file"
+    assert MOST_BYTES > 10**8
