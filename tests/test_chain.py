@@ -228,12 +228,13 @@ def test_a_yes_at_the_beginning_is_not_asked_for_again(monkeypatch: pytest.Monke
     import typer
 
     from latentscore_data.core.base.settings import load_settings
-    from latentscore_data.core.stages.chain import agree
+    from latentscore_data.core.llm.plan import Plan
+    from latentscore_data.core.stages.chain import Step, agree
 
     monkeypatch.setattr("latentscore_data.core.stages.chain.interactive", lambda: True)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: True)
-    paid = [{"stage": "vibes", "cost_usd": None, "basis": "unknown"}]
-    free = [{"stage": "vibes", "cost_usd": 0.0, "basis": ""}]
+    paid = [Step("vibes", "stale", [], Plan("", cost_usd=None, basis="unknown"))]
+    free = [Step("vibes", "stale", [], Plan(""))]
     assert agree(paid, load_settings(), yes=False)
     assert not agree(free, load_settings(), yes=False)
     assert not agree(paid, load_settings(llm={"max_cost": 1.0}), yes=False)  # the cap asks and stops by itself

@@ -436,7 +436,7 @@ def test_a_file_in_the_place_of_the_sound_is_refused_before_anything_is_asked(ro
 def test_a_typed_vibe_uses_cache_and_ledger_of_the_workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from latentscore_data.core.configs import adhoc
 
-    monkeypatch.setattr(adhoc, "_hear", lambda row, answer, *rest, **options: answer[0])
+    monkeypatch.setattr(adhoc, "_score", lambda row, answer, *rest, **options: answer[0])
     monkeypatch.setattr(adhoc, "_answer", lambda vibe, payloads, *rest: {"vibe": vibe, "payloads": payloads})
     command = ["configs", "rain", "--n", "2", "--json", "--root", str(root), "--model", "hosted_vllm/test"]
     with ChatServer(lambda body: json.dumps(make_payload())) as server:

@@ -53,8 +53,9 @@ def load_to_ask(calls: Values, **given: Values) -> Settings:
 
 def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> frozenset[str]:
     """The scorers whose code may run: those that were typed, and with ``--trust-settings`` those of the settings file."""
-    typed = [*given.get("scoring", {}).get("scorers", ()), given.get("search", {}).get("judge")]
-    of_settings = [*settings.scoring.scorers, settings.search.judge] if trust_settings else []
+    typed = [*given.get("scoring", {}).get("scorers", ())]
+    typed += [given.get(section, {}).get("judge") for section in ("search", "improve")]
+    of_settings = [*settings.scoring.scorers, settings.search.judge, settings.improve.judge] if trust_settings else []
     return frozenset(name for name in (*typed, *of_settings) if name is not None)
 
 

@@ -69,6 +69,38 @@ def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
         return []
 
 
+def setting_option(name: str, *flags: str, **about: Any) -> Any:
+    """The option that sets ``section.field``, with the type, the bounds and the description of the setting.
+
+    ``flags`` are its spellings where they are not the field's name; ``about`` goes to Typer and wins.
+    """
+    section, _, field = name.partition(".")
+    kind = section_of(Settings, section)
+    assert kind is not None, name
+    info = kind.model_fields[field]
+    inner = next((one for one in get_args(info.annotation) if one is not type(None)), info.annotation)
+    given = inner if type(None) in get_args(info.annotation) else info.annotation
+    if get_origin(given) is list:
+        given = list[str]
+    elif get_origin(given) is Literal:
+        given = str
+    for bound in info.metadata:
+        if isinstance(bound, Ge):
+            about.setdefault("min", bound.ge)
+        elif isinstance(bound, Le):
+            about.setdefault("max", bound.le)
+    about.setdefault("help", first_sentence(info.description or ""))
+    spelled = field.replace("_", "-")
+    own = flags or (f"--{spelled}/--no-{spelled}" if given is bool else f"--{spelled}",)
+    return Annotated[given | None, typer.Option(*own, **about)]
+
+
+def first_sentence(description: str) -> str:
+    """What a description says first: up to its first full stop or semicolon."""
+    text = " ".join(description.split())
+    return re.split(r"[;.](?=\s|$)", text, maxsplit=1)[0] + "."
+
+
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -77,51 +109,19 @@ ModelOption = Annotated[
         autocompletion=complete_model,
     ),
 ]
-ExamplesOption = Annotated[
-    int | None,
-    typer.Option(help="Starter pairs shown to the model as examples.", min=0, max=20, rich_help_panel=MODELS),
-]
-SystemOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", help="System prompt for configs, instead of the own one (v1).", rich_help_panel=MODELS
-    ),
-]
+ExamplesOption = setting_option(
+    "prompts.examples", help="Starter pairs shown to the model as examples.", rich_help_panel=MODELS
+)
+SystemOption = setting_option(
+    "prompts.system",
+    metavar="FILE",
+    help="System prompt for configs, instead of the own one (v1).",
+    rich_help_panel=MODELS,
+)
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
-LimitOption = Annotated[int | None, typer.Option(help="At most this many rows, spread over the texts.", min=1)]
-MaxConcurrencyOption = Annotated[
-    int | None, typer.Option(help="Maximum number of calls in flight.", min=1, rich_help_panel=MODELS)
-]
-MaxQpsOption = Annotated[
-    float | None, typer.Option(help="Maximum number of calls started per second.", min=0.001, rich_help_panel=MODELS)
-]
-MaxCostOption = Annotated[
-    float | None,
-    typer.Option(
-        help="US dollars for the whole run (containers: before).",
-        min=0,
-        rich_help_panel=MODELS,
-    ),
-]
-ApiBaseOption = Annotated[
-    str | None, typer.Option(help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS)
-]
-ApiKeyEnvOption = Annotated[
-    str | None,
-    typer.Option(help="Variable whose key goes to --api-base.", rich_help_panel=MODELS),
-]
-BatchOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--batch",
-        help="Ask through the batch API, at half price.",
-        rich_help_panel=MODELS,
-    ),
-]
-WaitOption = Annotated[
-    bool | None,
-    typer.Option("--wait", help="Stay until the batches have ended.", rich_help_panel=MODELS),
-]
+MaxCostOption = setting_option(
+    "llm.max_cost", help="US dollars for the whole run (containers: before).", rich_help_panel=MODELS
+)
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
 RetryFailedOption = Annotated[bool | None, typer.Option("--retry-failed", help="Try bad requests again, too.")]
@@ -139,28 +139,37 @@ ScorerOption = Annotated[
 TrustScorersOption = Annotated[
     bool, typer.Option("--trust-settings", help="Run scorer code that the settings file names.")
 ]
-SearchOption = Annotated[
-    int | None, typer.Option("--search", metavar="RENDERS", help="Search: render this many configs per vibe.", min=1)
-]
-JudgeOption = Annotated[
-    str | None,
-    typer.Option(help="With --search: a scorer that must agree.", autocompletion=complete_scorer),
-]
-SecondsOption = Annotated[float | None, typer.Option(help="Seconds of audio per candidate.", min=0.5, max=600)]
-WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
+SearchOption = setting_option(
+    "search.renders", "--search", metavar="RENDERS", help="Search: render this many configs per vibe."
+)
+JudgeOption = setting_option(
+    "search.judge", help="With --search: a scorer that must agree.", autocompletion=complete_scorer
+)
+SecondsOption = setting_option("scoring.seconds", help="Seconds of audio per candidate.")
+WorkersOption = setting_option("scoring.workers", help="Processes that render (default: one per core).")
 OnOption = Annotated[
     str | None, typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=complete_on)
 ]
 
 
 CALL_OPTIONS = {
-    "max_concurrency": MaxConcurrencyOption,
-    "max_qps": MaxQpsOption,
+    "max_concurrency": setting_option(
+        "llm.max_concurrency", help="Maximum number of calls in flight.", rich_help_panel=MODELS
+    ),
+    "max_qps": setting_option(
+        "llm.max_qps", help="Maximum number of calls started per second.", rich_help_panel=MODELS
+    ),
     "max_cost": MaxCostOption,
-    "api_base": ApiBaseOption,
-    "api_key_env": ApiKeyEnvOption,
-    "batch": BatchOption,
-    "batch_wait": WaitOption,
+    "api_base": setting_option("llm.api_base", help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS),
+    "api_key_env": setting_option(
+        "llm.api_key_env", help="Variable whose key goes to --api-base.", rich_help_panel=MODELS
+    ),
+    "batch": setting_option(
+        "llm.batch", "--batch", help="Ask through the batch API, at half price.", rich_help_panel=MODELS
+    ),
+    "batch_wait": setting_option(
+        "llm.batch_wait", "--wait", help="Stay until the batches have ended.", rich_help_panel=MODELS
+    ),
 }
 """The flags of every command that calls models, by the setting in ``llm`` that each overrides."""
 
@@ -198,38 +207,6 @@ def with_flags(
         return run
 
     return decorate
-
-
-def setting_option(name: str, *flags: str, **about: Any) -> Any:
-    """The option that sets ``section.field``, with the type, the bounds and the description of the setting.
-
-    ``flags`` are its spellings where they are not the field's name; ``about`` goes to Typer and wins.
-    """
-    section, _, field = name.partition(".")
-    kind = section_of(Settings, section)
-    assert kind is not None, name
-    info = kind.model_fields[field]
-    inner = next((one for one in get_args(info.annotation) if one is not type(None)), info.annotation)
-    given = inner if type(None) in get_args(info.annotation) else info.annotation
-    if get_origin(given) is list:
-        given = list[str]
-    elif get_origin(given) is Literal:
-        given = str
-    for bound in info.metadata:
-        if isinstance(bound, Ge):
-            about.setdefault("min", bound.ge)
-        elif isinstance(bound, Le):
-            about.setdefault("max", bound.le)
-    about.setdefault("help", first_sentence(info.description or ""))
-    spelled = field.replace("_", "-")
-    own = flags or (f"--{spelled}/--no-{spelled}" if given is bool else f"--{spelled}",)
-    return Annotated[given | None, typer.Option(*own, **about)]
-
-
-def first_sentence(description: str) -> str:
-    """What a description says first: up to its first full stop or semicolon."""
-    text = " ".join(description.split())
-    return re.split(r"[;.](?=\s|$)", text, maxsplit=1)[0] + "."
 
 
 def sets_settings(options: Mapping[str, Any]) -> Callable[[Command], Command]:

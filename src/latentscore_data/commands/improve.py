@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from latentscore_data.commands._models import show_dry_run
+from latentscore_data.commands._models import show_dry_run, trusted_scorers
 from latentscore_data.commands._options import (
     DryRunOption,
-    JudgeOption,
-    LimitOption,
     MaxCostOption,
     OnOption,
     ScorerOption,
@@ -20,47 +18,54 @@ from latentscore_data.commands._options import (
     WorkersOption,
     YesOption,
     complete_run,
+    complete_scorer,
     load,
+    sets_settings,
+    setting_option,
     show,
 )
 from latentscore_data.commands._train_tables import show_sweep
 from latentscore_data.core.base.display import OUTPUT, clean, print_table, say
-from latentscore_data.core.base.settings import chosen
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.stages.improve import Rounds, check, plan_improve, plans, run_improve
 from latentscore_data.core.stages.spending import RunPlan, check_spending
 
+OPTIONS = {
+    "improve.rounds": setting_option("improve.rounds", help="Rounds at most (default 3)."),
+    "improve.method": setting_option("improve.method", help="dpo (the default), or sft on the best answers."),
+    "improve.model": setting_option(
+        "improve.model",
+        metavar="RUN|PATH",
+        help="What is improved (default: the newest SFT run; none for the base model).",
+        autocompletion=complete_run,
+    ),
+    "train.base_model": setting_option("train.base_model", help="Base model, as in train."),
+    "improve.n": setting_option("improve.n", "--n", "-n", help="Answers to each vibe (default 8)."),
+    "search.renders": SearchOption,
+    "scoring.scorers": ScorerOption,
+    "improve.judge": setting_option(
+        "improve.judge", help="Scorer that decides whether a round was better.", autocompletion=complete_scorer
+    ),
+    "improve.limit": setting_option("improve.limit", help="At most this many vibes, spread over the texts."),
+    "scoring.seconds": SecondsOption,
+    "scoring.workers": WorkersOption,
+    "train.on": OnOption,
+    "llm.max_cost": MaxCostOption,
+    "improve.name": setting_option("improve.name", help="Name of the rounds' folder and runs."),
+}
 
+
+@sets_settings(OPTIONS)
 def improve(
-    rounds: Annotated[int | None, typer.Option(help="Rounds at most (default 3).", min=1, max=100)] = None,
-    method: Annotated[str | None, typer.Option(help="dpo (the default), or sft on the best answers.")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN|PATH",
-            help="What is improved (default: the newest SFT run; none for the base model).",
-            autocompletion=complete_run,
-        ),
-    ] = None,
-    base_model: Annotated[str | None, typer.Option(help="Base model, as in train.")] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", "-n", help="Answers to each vibe (default 8).", min=2, max=256)
-    ] = None,
-    search: SearchOption = None,
-    scorer: ScorerOption = None,
-    judge: JudgeOption = None,
-    limit: LimitOption = None,
+    *,
+    given: Values,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any training value: optim.learning_rate=1e-5."),
     ] = None,
-    seconds: SecondsOption = None,
-    workers: WorkersOption = None,
-    on: OnOption = None,
-    max_cost: MaxCostOption = None,
-    name: Annotated[str | None, typer.Option(help="Name of the rounds' folder and runs.")] = None,
     trust_settings: TrustScorersOption = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
@@ -72,18 +77,9 @@ def improve(
         lsdata improve --rounds 3 --scorer acoustic --judge clap
         lsdata improve --method sft --search 64 --scorer acoustic --judge clap --dry-run
     """
-    settings = load(
-        improve=chosen(rounds=rounds, method=method, model=model, n=n, limit=limit, judge=judge, name=name),
-        scoring=chosen(scorers=scorer, seconds=seconds, workers=workers),
-        search=chosen(renders=search),
-        train=chosen(base_model=base_model, on=on),
-        llm=chosen(max_cost=max_cost),
-    )
+    settings = load(**given)
     executor = make_executor(settings.train.on, settings, say)
-    named = [*(settings.scoring.scorers if trust_settings else scorer or ())]
-    if settings.improve.judge and (judge or trust_settings):
-        named.append(settings.improve.judge)
-    asked = Rounds(settings, set_ or [], frozenset(named), yes)
+    asked = Rounds(settings, set_ or [], trusted_scorers(settings, given, trust_settings), yes)
     if dry_run:
         _show_plan(asked, executor)
         return
