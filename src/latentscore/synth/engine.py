@@ -251,7 +251,7 @@ class Player:
         """Move what has not been taken to the beginning of the buffers."""
         if not self._taken:
             return
-        for row in self._dry.reshape(-1, self._dry.shape[2]):
+        for row in self._dry.reshape(-1, self._dry.shape[-1]):
             rest = row[self._taken :]
             row[: len(rest)] = rest
             row[len(rest) :] = 0.0
@@ -324,8 +324,8 @@ class Sweep:
 
     def apply(self, out: Stereo, first: int, frames: int) -> None:
         """Change ``frames`` frames of the pad in place, from ``first`` on: those after the last ones."""
-        curves = self._ahead.next(frames)
-        sweep_stereo(out, first, frames, *curves, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
+        low, high, left, right = self._ahead.next(frames)
+        sweep_stereo(out, first, frames, low, high, left, right, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
 
     def _curves(self, frame: int, blocks: int) -> Curves:
         """Cutoff left and right in hertz, gain left and right, at the end of each of the blocks from ``frame`` on."""
@@ -365,7 +365,8 @@ class Sway:
     def apply(self, out: Stereo, first: int, frames: int) -> None:
         """Change ``frames`` frames in place, from ``first`` on: those after the last ones."""
         if self._depth > 0.0:
-            ramp_stereo(out, first, frames, *self._ahead.next(frames), SWEEP_BLOCK)
+            left, right = self._ahead.next(frames)
+            ramp_stereo(out, first, frames, left, right, SWEEP_BLOCK)
 
     def _curves(self, frame: int, blocks: int) -> Curves:
         """Gain left and right at the beginning of each of the blocks from ``frame`` on, and at the end of the last."""
