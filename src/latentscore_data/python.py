@@ -13,13 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentscore.json_search import JsonObject
-from latentscore_data.core.base.payloads import Payload
-
 if TYPE_CHECKING:
     import pandas
 
     from latentscore import Audio
+    from latentscore.json_search import JsonObject
+    from latentscore_data.core.base.payloads import Payload
     from latentscore_data.core.base.rows import ScoredRow
     from latentscore_data.core.base.settings import Settings
     from latentscore_data.core.base.summary import Summary
