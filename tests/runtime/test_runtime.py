@@ -17,6 +17,7 @@ import pytest
 import latentscore as ls
 from factories import make_payload
 from latentscore import local_model
+from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON
 from latentscore.installed import install
 from latentscore.prompt import decoding_schema
@@ -220,9 +221,18 @@ def test_a_local_model_answers_a_valid_payload(tmp_path: Path, monkeypatch: pyte
     # A model of random weights would think to its last token.
     schema = decoding_schema()
     schema["properties"]["thinking"]["maxLength"] = 5
-    monkeypatch.setattr(local_model, "form_of", lambda folder: replace(JSON, grammar=lambda: schema))
+    form = replace(JSON, grammar=lambda: schema, system=lambda: "Answer in one object.")
+    monkeypatch.setattr(local_model, "form_of", lambda folder: form)
+    asked: list[str] = []
+    write = SchemaDecoder.write
+    monkeypatch.setattr(
+        SchemaDecoder,
+        "write",
+        lambda self, prompts: asked.append(prompts[0].messages[0]["content"]) or write(self, prompts),
+    )
     metadata = ls.render("fog", model=f"local:{folder}", **SHORT).metadata
     assert metadata is not None
+    assert asked == ["Answer in one object."], "what the run was trained with"
     assert metadata.answered_by == f"local:{folder}"
     (tmp_path / "empty").mkdir()
     with pytest.raises(ls.ModelError, match="empty cannot be loaded"):

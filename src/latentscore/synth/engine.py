@@ -273,7 +273,7 @@ class Player:
         """Move what has not been taken to the beginning of the buffers."""
         if not self._taken:
             return
-        for row in self._dry.reshape(2 * len(self._dry), self._dry.shape[-1]):
+        for row in self._dry.reshape(-1, self._dry.shape[-1]):
             rest = row[self._taken :]
             row[: len(rest)] = rest
             row[len(rest) :] = 0.0
@@ -346,9 +346,8 @@ class Sweep:
 
     def apply(self, out: Stereo, first: int, frames: int) -> None:
         """Change ``frames`` frames of the pad in place, from ``first`` on: those after the last ones."""
-        low, right_low, gain, right_gain = self._ahead.next(frames)
-        rate = float(self._rate)
-        sweep_stereo(out, first, frames, low, right_low, gain, right_gain, 0.8, SWEEP_BLOCK, rate, self._states)
+        low, high, left, right = self._ahead.next(frames)
+        sweep_stereo(out, first, frames, low, high, left, right, 0.8, SWEEP_BLOCK, float(self._rate), self._states)
 
     def _curves(self, frame: int, blocks: int) -> Curves:
         """Cutoff left and right in hertz, gain left and right, at the end of each of the blocks from ``frame`` on."""

@@ -53,7 +53,7 @@ def render(
     With ``loop``, the result is a loop of whole bars, as near to ``seconds`` as they come, that repeats without a seam: it
     has no opening and no closing.
 
-    With ``threads=2`` a piece takes about two thirds of the time, where a processor has nothing else to do; loops and stems
+    With ``threads=2`` a piece is shared between two threads, which helps where a second core is free; loops and stems
     are rendered on one thread.
 
     Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate", "seed", "stems" or "threads".

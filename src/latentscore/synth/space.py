@@ -112,7 +112,7 @@ class Room:
         Everything here is linear: the mixes of parts add up to the mix of the whole.
         """
         out = np.empty(groups.shape[1:], np.float32)
-        self.mix_into(out, 0, np.ascontiguousarray(groups), 0, len(out[0]), reverb_sends, echo_sends)
+        self.mix_into(out, 0, np.ascontiguousarray(groups), 0, groups.shape[2], reverb_sends, echo_sends)
         return out
 
     def mix_into(

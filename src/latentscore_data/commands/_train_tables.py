@@ -82,3 +82,11 @@ def show_sweep(lines: list[dict[str, Any]]) -> None:
         ]  # fmt: skip
         table.add_row(*cells)
     print_table(table)
+
+
+def show_check(found: dict[str, Any]) -> None:
+    """What a container on Modal sees of this code."""
+    if OUTPUT.json:
+        print_json(found)
+    else:
+        typer.echo(f"Modal sees this code ({found['code'][:12]}) with torch {found['versions'].get('torch')}")

@@ -18,8 +18,7 @@ from latentscore_data.commands._train_options import (
     TRUST_FLAG,
     settings_and_choices,
 )
-from latentscore_data.commands._train_tables import show_plans, show_runs, show_sweep
-from latentscore_data.core.base.display import OUTPUT, print_json
+from latentscore_data.commands._train_tables import show_check, show_plans, show_runs, show_sweep
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import check_code
 from latentscore_data.core.stages.train import (
@@ -145,8 +144,4 @@ def check() -> None:
         lsdata train check
     """
     load()
-    found = check_code()
-    if OUTPUT.json:
-        print_json(found)
-    else:
-        typer.echo(f"Modal sees this code ({found['code'][:12]}) with torch {found['versions'].get('torch')}")
+    show_check(check_code())

@@ -22,13 +22,18 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.remote_answers import RemoteEngine
+from latentscore_data.core.compute.remote_embedding import embed_on
 from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.vibes.dedupe import EMBED_ROWS, EmbedderChoice, embed_stream, load_embedder
+from tiny_models import tiny_sentences
 
 pytestmark = [
     pytest.mark.long,
+    # With the other tests of Ray in one worker of pytest: two clusters at a time need twice the cores and memory.
+    pytest.mark.xdist_group("ray"),
     # Not importorskip: a cluster of this machine sets what Ray reads when it is imported.
     pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install '.[ray]'"),
 ]
@@ -161,6 +166,40 @@ def test_a_local_model_writes_on_ray_what_it_writes_here(
     prompts = [Prompt([{"role": "user", "content": f"say {n}"}], 40, schema, 1.0, 1.0, n) for n in range(3)]
     there = RemoteEngine("tiny-random", executor, tmp_path).write(prompts)
     assert there == Decoder("tiny-random", tmp_path, "a test").write(prompts)
+
+
+@pytest.mark.ml
+def test_a_large_run_is_embedded_on_ray_to_the_bit_and_read_only_as_it_is_sent(
+    ray: tuple[RayExecutor, list[str]], tmp_path: Path, one_thread: None
+) -> None:
+    executor, _ = ray
+    name = str(tiny_sentences(tmp_path))
+    embedder = load_embedder(EmbedderChoice(name, "asked for"))
+    count = 9 * EMBED_ROWS + 7
+    texts = [f"a vibe of number {number}" for number in range(count)]
+    read: list[int] = []
+
+    def reading(texts: list[str]) -> Iterator[str]:
+        for number, text in enumerate(texts):
+            read.append(number)
+            yield text
+
+    said: list[str] = []
+    elsewhere = embed_on(executor, name, embedder, said.append, at_least=2 * EMBED_ROWS)
+    assert elsewhere is not None
+    there = embed_stream(texts, embedder, by=elsewhere)
+    assert said == ["vibes: embedding on Ray"]
+    assert there.tobytes() == embed_stream(texts, embedder).tobytes()
+
+    # A consumer that takes one batch has made it read what is on its way, and no more.
+    many = [f"vibe {number}" for number in range(30 * EMBED_ROWS)]
+    batches = (many[start : start + EMBED_ROWS] for start in range(0, len(many), EMBED_ROWS))
+    next(iter(elsewhere(list(reading(one)) for one in batches)))
+    assert len(read) <= (executor.maps_at_once + 3) * EMBED_ROWS
+
+    few = embed_stream(texts[:3], embedder, by=elsewhere)
+    assert "fewer than 1,024 rows are embedded here" in said[-1]
+    assert few.tobytes() == embed_stream(texts[:3], embedder).tobytes()
 
 
 def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:

@@ -154,7 +154,7 @@ def test_an_answer_fits_the_schema_and_depends_on_its_own_seed_alone(tmp_path: P
 def test_draws_follow_the_models_shares(tmp_path: Path) -> None:
     import torch
 
-    from latentscore_data.core.llm.local.decoder import _Draws
+    from latentscore.decoding import _Draws
 
     shares = torch.tensor([0.6, 0.3, 0.1])
     draws = _Draws([Prompt([], 1, SCHEMA, 1.0, 1.0, seed) for seed in range(3000)])

@@ -326,18 +326,26 @@ class LoraSettings(Section):
     rank: int = Field(default=32, ge=1, le=1024)
     """Rank of the adapter."""
     alpha: int = Field(default=32, ge=1)
-    """Scale of the adapter: alpha / rank."""
+    """Scale of the adapter: alpha / rank, or alpha / sqrt(rank) with use_rslora."""
+    use_rslora: bool = False
+    """Rank-stabilised LoRA: scale by alpha / sqrt(rank), so that an adapter of high rank is not held back (arXiv 2312.03732)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout inside the adapter."""
 
 
 class CheckpointSettings(Section):
     every_steps: int | None = Field(default=None, ge=1)
-    """Save (and, for SFT and DPO, validate) after this many steps; empty for ten times in a run, 5 to 100 steps apart."""
+    """Save (and validate) after this many steps; empty for ten times in a run, 5 to 100 steps apart."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints to keep."""
     early_stopping_patience: int | None = Field(default=3, ge=1)
     """Stop SFT or DPO after this many validations without a better score or eval_loss; empty for no early stopping."""
+
+
+class SftSettings(Section):
+    packing: bool = False
+    """Put several rows into one sequence, as many as fit into batch.per_device times max_tokens, instead of padding each; rows
+    do not see each other."""
 
 
 class GrpoSettings(Section):
@@ -346,7 +354,11 @@ class GrpoSettings(Section):
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty against the start policy; 0 keeps no copy of it in memory."""
     constrained: bool = False
-    """Decode completions under the schema's grammar, as bench and configs do; the weights of form then go to the sound."""
+    """Decode completions under the grammar of the answers, as bench and configs do; the weights of form then go to the sound."""
+    vllm: bool = False
+    """Sample completions with vLLM on the training GPU (TRL's colocate mode)."""
+    vllm_memory: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the GPU's memory that vLLM takes beside the training."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
     """TRL's form of the loss."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
@@ -396,7 +408,7 @@ class DpoSettings(Section):
 
 class ModalSettings(Section):
     gpu: str = "L4"
-    """GPU of a remote run: T4, L4, A10, L40S, A100-40GB, A100-80GB, H100, H200, B200."""
+    """GPU of a remote run: T4, L4, A10, L40S, A100-40GB, A100-80GB, H100, H200, B200; L4:2 for two that train together."""
     timeout_hours: float = Field(default=4.0, gt=0, le=24)
     """A remote run is stopped after so long: time-out x price is its cap."""
     retries: int = Field(default=2, ge=0, le=10)
@@ -437,6 +449,10 @@ class TrainSettings(Section):
     """Base model: a short name (gemma3-270m, qwen3-600m, tiny-random), a hub id, a folder, a GGUF file or a run."""
     method: Literal["lora", "full"] | None = None
     """Train an adapter or all weights; empty for lora (full for tiny-random, whose frozen base would learn nothing)."""
+    quantize: Literal["none", "4bit"] = "none"
+    """Hold the frozen base in 4 bits while an adapter is trained (QLoRA, arXiv 2305.14314); needs an NVIDIA GPU and bitsandbytes."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that train one run together, one for each GPU of this machine; on Modal --gpu L4:2 says it."""
     answer: Literal["json", "labels"] = "json"
     """What the model learns to write: the payload as JSON, or only the 34 labels in one line, with a tenth of the tokens; title
     and palettes then come from the vibe, and there is no thinking."""
@@ -461,11 +477,13 @@ class TrainSettings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints and early stopping."""
     choose_by: Literal["score", "eval_loss"] | None = None
-    """What the best checkpoint of SFT and DPO is chosen by: how its answers to validation rows sound (auto: clap or acoustic;
-    takes a decoding and a rendering of them at each validation), or the validation loss (free); empty for the recipe's:
-    eval_loss for SFT, score for DPO, whose loss says nothing of sound."""
+    """What the best checkpoint is chosen by: how its answers to validation rows sound (auto: clap or acoustic; takes a decoding
+    and a rendering of them at each validation), or the validation loss (free; GRPO has none and keeps the last checkpoint);
+    empty for the recipe's: eval_loss for SFT, score for DPO and for GRPO that is rewarded for sound."""
     choose_rows: int = Field(default=32, ge=1, le=4096)
     """Validation rows that are answered and scored at each validation, from the start, where score chooses."""
+    sft: SftSettings = SftSettings()
+    """What SFT alone has."""
     grpo: GrpoSettings = GrpoSettings()
     """What GRPO has beyond SFT."""
     dpo: DpoSettings = DpoSettings()

@@ -34,7 +34,8 @@ from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService, current_renderer_version
 from latentscore_data.core.scoring.types import Score, Unscored
-from latentscore_data.core.training.run import run_training, versions
+from latentscore_data.core.training.launch import train_together
+from latentscore_data.core.training.run import versions
 from latentscore_data.core.training.runs import RunFolder, open_run
 from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, load_embedder, minilm_missing
@@ -46,7 +47,7 @@ ON_A_GPU = ("generate_shard", "write_shard", "train")
 def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     """Train the run whose folder the client has put below ``root``. Returns what ``run.json`` holds.
 
-    ``run_json`` is ``{"run_id", "spec", "deadline"}``. Every complete checkpoint is committed, so that an input that is
+    ``run_json`` is ``{"run_id", "spec", "deadline", "processes"}``, processes being those that train together (default 1). Every complete checkpoint is committed, so that an input that is
     started again goes on from there; a finished run is left as it is. After the deadline (Unix time) nothing is started
     any more: time-outs and retries together stay within what the user agreed to pay.
     """
@@ -64,7 +65,9 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
             "start it again with lsdata train ... --resume never",
         )
     open_run(folder, spec, resume=True, force=True)
-    record = run_training(spec, folder.path, lambda _: commit(), say=_say, deadline=asked["deadline"])
+    record = train_together(
+        spec, folder, asked.get("processes", 1), on_checkpoint=lambda _: commit(), say=_say, deadline=asked["deadline"]
+    )
     commit()
     return json.dumps(record)
 

@@ -131,12 +131,22 @@ class RunEstimate:
         return asdict(self)
 
 
+MOST_GPUS = 8
+
+
 def check_gpu(gpu: str) -> str:
-    """Raise :class:`InputError` for a GPU that Modal does not have."""
-    name = gpu.partition(":")[0]
+    """Raise :class:`InputError` for a GPU that Modal does not have; ``L4:2`` are two of them in one container."""
+    name, colon, count = gpu.partition(":")
     if name not in GPUS:
         raise InputError(f"unknown GPU {gpu!r}", f"GPUs are {', '.join(GPUS)}")
+    if colon and not (count.isdecimal() and 1 <= int(count) <= MOST_GPUS):
+        raise InputError(f"{gpu!r} is no number of GPUs", f"write {name}:N with N from 1 to {MOST_GPUS}")
     return gpu
+
+
+def gpu_count(gpu: str) -> int:
+    """How many GPUs a name such as ``L4:2`` asks for. Raises :class:`InputError`."""
+    return int(check_gpu(gpu).partition(":")[2] or 1)
 
 
 def price_per_hour(modal: ModalSettings, gpu: str | None) -> float:
@@ -144,7 +154,7 @@ def price_per_hour(modal: ModalSettings, gpu: str | None) -> float:
     if modal.price_per_hour is not None:
         return modal.price_per_hour
     rest = CPU_CORES * CPU_CORE_PER_HOUR + MEMORY_GIB * MEMORY_GIB_PER_HOUR
-    return rest + (GPUS[check_gpu(gpu).partition(":")[0]][0] if gpu else 0.0)
+    return rest + (gpu_count(gpu) * GPUS[gpu.partition(":")[0]][0] if gpu else 0.0)
 
 
 def cap_usd(modal: ModalSettings, gpu: str | None, containers: int = 1) -> float:
@@ -172,7 +182,7 @@ def estimate_run(spec: TrainSpec, report: Audit, modal: ModalSettings) -> RunEst
         per_token += 4.0
         decoding = report.steps * report.max_completion_tokens / DECODE_TOKENS_PER_SECOND
     flops = tokens * per_token * report.all_parameters
-    peak = GPUS[gpu.partition(":")[0]][1] * 1e12
+    peak = gpu_count(gpu) * GPUS[gpu.partition(":")[0]][1] * 1e12
     low = START_SECONDS / 3 + flops / (peak * BEST_USE) + decoding / 3
     high = START_SECONDS + flops / (peak * WORST_USE) + decoding * 3
     basis = (

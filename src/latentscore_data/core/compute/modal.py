@@ -29,8 +29,9 @@ from latentscore_data.core.base.jsonl import read_object, replace_json, writing
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.settings import ModalSettings
 from latentscore_data.core.compute.entrypoints import ON_A_GPU, code_digest
-from latentscore_data.core.compute.estimates import cap_usd, check_gpu
+from latentscore_data.core.compute.estimates import cap_usd, check_gpu, gpu_count
 from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
+from latentscore_data.core.training.launch import check_processes
 from latentscore_data.core.training.prepare import Prepared
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TINY_RANDOM, TrainSpec
@@ -126,7 +127,8 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume
     """
     from modal import Retries
 
-    check_gpu(modal.gpu)
+    processes = gpu_count(modal.gpu)
+    check_processes(run.spec, processes)
     _check_reachable(run)
     cap = check_cap(modal, modal.gpu)
     deadline = time.time() + modal.timeout_hours * 3600
@@ -138,7 +140,13 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume
         secrets=_secrets(modal),
     )
     asked = json.dumps(
-        {"run_id": run.spec.run_id, "spec": run.spec.model_dump(mode="json"), "deadline": deadline}, sort_keys=True
+        {
+            "run_id": run.spec.run_id,
+            "spec": run.spec.model_dump(mode="json"),
+            "deadline": deadline,
+            "processes": processes,
+        },
+        sort_keys=True,
     )
     say(f"training {run.spec.base_model} on Modal ({modal.gpu}) as run {run.spec.run_id}; at most ${cap:.2f}")
     with _app_running(detach) as app:
@@ -431,7 +439,8 @@ def map_on_modal(
     """
     from modal import Retries
 
-    gpu = modal.gpu if function_name in ON_A_GPU else None
+    # A shard is work for one GPU; several train together.
+    gpu = modal.gpu.partition(":")[0] if function_name in ON_A_GPU else None
     containers = min(modal.max_containers, len(shards))
     check_cap(modal, gpu, containers)
     seconds = modal.timeout_hours * 3600 if deadline is None else deadline - time.time()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -151,7 +152,8 @@ class LocalRenderer:
 def make_worker(render: Render | None) -> Callable[..., Rendered]:
     """Called once in each rendering process; ``None`` stands for ``latentscore.render``."""
     if render is None:
-        render = latentscore.render
+        # Processes are as many as cores already.
+        render = partial(latentscore.render, threads=1)
     play = render
 
     def work(

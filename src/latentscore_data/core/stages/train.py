@@ -27,6 +27,7 @@ from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
 from latentscore_data.core.training.base_models import check_base
+from latentscore_data.core.training.launch import train_together
 from latentscore_data.core.training.prepare import (
     Prepared,
     Rows,
@@ -36,7 +37,6 @@ from latentscore_data.core.training.prepare import (
     prepare,
     training_files,
 )
-from latentscore_data.core.training.run import run_training
 from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
 from latentscore_data.core.training.spec import Choices, effective_settings, unnamed
 from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
@@ -121,7 +121,7 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Row
             ray.train(run.spec)
     else:
         say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
-        run_training(run.spec, run.folder.path, say=say)
+        train_together(run.spec, run.folder, settings.train.processes, say=say)
     summary = run_summary(run.folder, was_done)
     if how.evaluate or how.require_improvement:
         summary.details.update(

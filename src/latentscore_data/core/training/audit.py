@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -142,8 +143,23 @@ def audit(
             + (f" --set batch.per_device={smaller}" if smaller != spec.per_device else "")
             + ", or make more rows",
         )
-    report.steps = spec.steps(report.rows["train"])
+    report.steps = spec.steps(_units(spec, report, fits["train"]))
     return report, {role: [m.row for m in some] for role, some in fits.items()}
+
+
+def _units(spec: TrainSpec, report: Audit, rows: Sequence[Measured]) -> int:
+    """What an epoch is made of: rows, or sequences that rows are packed into."""
+    return packed([m.tokens for m in rows], spec.per_device * report.max_tokens) if spec.packs else len(rows)
+
+
+def packed(lengths: Sequence[int], room: int) -> int:
+    """How many sequences of ``room`` tokens the rows fill, packed best-fit decreasing as the trainer packs them."""
+    free: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        at = bisect.bisect_left(free, length)
+        left = (free.pop(at) if at < len(free) else room) - length
+        bisect.insort(free, left)
+    return len(free)
 
 
 def count_parameters(report: Audit, spec: TrainSpec, runs: Path | None = None) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from latentscore.config import random_config
 from latentscore.files import read_whole
 from latentscore.forms import json_text
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, install, require
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.training.chat import prompt_messages, template_options
 from latentscore_data.core.training.checkpoints import damaged_file
@@ -85,13 +87,15 @@ def absolute_base(name: str, runs: Path) -> str:
     return str(Path(name).expanduser().resolve())
 
 
-def load_base(name: str, *, runs: Path | None = None, device: str = "cpu") -> Loaded:
+def load_base(name: str, *, runs: Path | None = None, device: str = "cpu", quantize: str = "none") -> Loaded:
     """A base model by short name, hub id, folder, GGUF file or run id, ready to be trained.
 
-    Weights are float32 on a CPU and bfloat16 on a GPU. Raises :class:`MissingError` when it cannot be found and
+    Weights are float32 on a CPU and bfloat16 on a GPU; with ``quantize`` "4bit" they are NF4 (:func:`check_quantize`). Raises :class:`MissingError` when it cannot be found and
     :class:`InputError` when it is an adapter.
     """
     require("transformers", "ml", "training")
+    if quantize != "none":
+        check_quantize(name, device)
     if name == TINY_RANDOM:
         return _tiny_random(device)
     folder = _folder(name, runs)
@@ -99,22 +103,40 @@ def load_base(name: str, *, runs: Path | None = None, device: str = "cpu") -> Lo
         raise InputError(
             f"{name} is an adapter, not a base model", "name its base model, and the adapter with --adapter"
         )
-    return _finished(_from_pretrained(_place(name, runs), device), device)
+    return _finished(_from_pretrained(_place(name, runs), device, quantize), None if quantize != "none" else device)
 
 
-def load_trained(folder: Path, *, runs: Path | None = None, device: str = "cpu", trainable: bool = False) -> Loaded:
+def check_quantize(name: str, device: str) -> None:
+    """Raise :class:`MissingError` where nothing can be held in 4 bits, and :class:`InputError` for a model that cannot."""
+    if device != "cuda" or find_spec("bitsandbytes") is None:
+        lacking = "there is no NVIDIA GPU here" if device != "cuda" else "bitsandbytes is not installed"
+        raise MissingError(
+            f"train.quantize is 4bit, and {lacking}",
+            f"{install('qlora')} beside a GPU, --on modal, or --set quantize=none",
+        )
+    if name == TINY_RANDOM or name.endswith(".gguf"):
+        raise InputError(
+            f"{name} cannot be held in 4 bits: it has no files of whole weights",
+            "take a hub id or a folder with safetensors, or --set quantize=none",
+        )
+
+
+def load_trained(
+    folder: Path, *, runs: Path | None = None, device: str = "cpu", trainable: bool = False, quantize: str = "none"
+) -> Loaded:
     """A model that training saved: an adapter on its base, or whole weights.
 
     ``trainable`` lets training go on with the adapter. Raises :class:`MissingError` and :class:`InputError`.
     """
     base = adapter_base(folder)
     if base is None:
-        return load_base(str(folder), device=device)
+        return load_base(str(folder), device=device, quantize=quantize)
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    loaded = load_base(base, runs=runs or folder.parent.parent, device=device)
-    _check_same_base(folder, base, loaded.model)
+    loaded = load_base(base, runs=runs or folder.parent.parent, device=device, quantize=quantize)
+    if quantize == "none":  # the digest is of whole weights
+        _check_same_base(folder, base, loaded.model)
     tokenizer = loaded.tokenizer
     if (folder / "tokenizer.json").exists():
         with _found(str(folder)):
@@ -240,7 +262,11 @@ def pick_device(wanted: str) -> str:
         raise MissingError(
             "train.device is cuda, but there is no GPU here", "take --set device=auto, or train --on modal"
         )
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if "LOCAL_RANK" in os.environ:  # one process of several, each with a GPU of its own
+        torch.cuda.set_device(this_gpu())
+    return "cuda"
 
 
 class _found:
@@ -309,7 +335,7 @@ def _auto_tokenizer(where: str) -> Any:
     return AutoTokenizer.from_pretrained(source, **options)
 
 
-def _from_pretrained(where: str, device: str) -> Loaded:
+def _from_pretrained(where: str, device: str, quantize: str = "none") -> Loaded:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -322,6 +348,17 @@ def _from_pretrained(where: str, device: str) -> Loaded:
         # Without it the weights stay packed, and can be neither trained nor saved.
         arguments["quantization_config"] = GgufConfig(dequantize=True)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if quantize == "4bit":
+        from transformers import BitsAndBytesConfig
+
+        # As in the paper: NF4, quantised constants, bfloat16 for what is computed.
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+        arguments["device_map"] = {"": this_gpu()}
     with _found(where):
         load: Any = AutoModelForCausalLM.from_pretrained
         model, info = load(source, dtype=dtype, output_loading_info=True, **arguments)
@@ -331,8 +368,13 @@ def _from_pretrained(where: str, device: str) -> Loaded:
         return Loaded(model, _auto_tokenizer(where))
 
 
-def _finished(loaded: Loaded, device: str) -> Loaded:
-    """The model where it will live, with a chat template and the ends of a turn that its family has."""
+def this_gpu() -> int:
+    """The number of this process's GPU among those of the machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _finished(loaded: Loaded, device: str | None) -> Loaded:
+    """The model where it will live (None: where it is), with a chat template and the ends of a turn that its family has."""
     tokenizer = _usable(loaded.tokenizer, loaded.tokenizer.name_or_path)
     tokenizer.padding_side = "left"
     ends = {tokenizer.eos_token_id}
@@ -342,7 +384,7 @@ def _finished(loaded: Loaded, device: str) -> Loaded:
     declared = loaded.model.generation_config.eos_token_id
     ends.update(declared if isinstance(declared, list) else [declared] if declared is not None else [])
     loaded.model.generation_config.eos_token_id = sorted(end for end in ends if end is not None)
-    return Loaded(loaded.model.to(device), tokenizer)
+    return Loaded(loaded.model if device is None else loaded.model.to(device), tokenizer)
 
 
 def _usable(tokenizer: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from latentscore.forms import JSON, AnswerForm
+from latentscore.prompt import template_options as template_options
 from latentscore.prompt import vibe_message
 
 Message = dict[str, str]
@@ -22,8 +23,3 @@ def prompt_messages(vibe: str, system: str | None = None, form: AnswerForm = JSO
 def completion_messages(payload: Mapping[str, Any], form: AnswerForm = JSON) -> list[Message]:
     """The answer that a model learns, in the form in which it is to write."""
     return [{"role": "assistant", "content": form.write(payload)}]
-
-
-def template_options(tokenizer_template: str | None) -> dict[str, Any]:
-    """Options of the chat template: thinking models are told not to think aloud, because only the answer is wanted."""
-    return {"enable_thinking": False} if "enable_thinking" in (tokenizer_template or "") else {}

@@ -13,7 +13,7 @@ from latentscore.files import read_whole
 from latentscore_data.core.base.jsonl import replace_json
 
 STATE = "trainer_state.json"
-NEEDED = (STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth")
+NEEDED = (STATE, "optimizer.pt", "scheduler.pt")
 """The trainer replaces a missing optimizer or random state by a new one without a word."""
 
 
@@ -45,15 +45,14 @@ def damage(checkpoint: Path) -> str | None:
 
     Reads all of the optimizer's file, whose parts have checksums; of weights only the header and the length are checked.
     """
-    for name in NEEDED:
-        if not (checkpoint / name).is_file():
-            return f"{name} is missing"
+    # One for each process that trained.
+    random_states = sorted(checkpoint.glob("rng_state*.pth")) or [checkpoint / "rng_state.pth"]
+    needed = [*map(checkpoint.joinpath, NEEDED), *random_states]
+    for path in needed:
+        if not path.is_file():
+            return f"{path.name} is missing"
     return _weights_damage(checkpoint) or next(
-        (
-            f"{path.name} is damaged ({reason})"
-            for path in map(checkpoint.joinpath, NEEDED)
-            if (reason := _file_damage(path))
-        ),
+        (f"{path.name} is damaged ({reason})" for path in needed if (reason := _file_damage(path))),
         None,
     )
 

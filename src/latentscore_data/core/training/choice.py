@@ -13,13 +13,13 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from latentscore.config import parse_payload
+from latentscore.decoding import SchemaDecoder
 from latentscore.errors import InvalidConfigError
 from latentscore.forms import AnswerForm
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
@@ -29,6 +29,7 @@ from latentscore_data.core.training.audit import COMPLETION_ROOM
 from latentscore_data.core.training.chat import prompt_messages
 from latentscore_data.core.training.context import TrainContext
 from latentscore_data.core.training.loop import MetricsCallback
+from latentscore_data.core.training.ranks import is_first, of_first
 
 UNPLAYABLE = -1.0
 """The score of an answer that cannot be rendered: the lowest cosine there is."""
@@ -66,28 +67,31 @@ class ScoreCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
+        line = of_first(self._measured)
+        if metrics is not None:
+            metrics.update(line)
+        self._context.watching.say(
+            f"step {state.global_step}: score {line['eval_score']:.3f}, {line['eval_valid']:.0%} valid without the grammar, "
+            f"label entropy {line['eval_label_entropy']:.2f} of 1"
+        )
+        self._watch.add({"step": state.global_step, **line})
+
+    def _measured(self) -> dict[str, float]:
         found = answer_rows(self._context, self._rows)
         pairs = [(row.vibe_original, p["config"]) for row, p in zip(self._rows, found.payloads, strict=True) if p]
         heard = iter(self._ear(pairs) if pairs else [])
         scores = [_playable(next(heard)) if payload else UNPLAYABLE for payload in found.payloads]
-        line = {
+        return {
             "eval_score": sum(scores) / len(scores),
             "eval_valid": found.valid,
             "eval_label_entropy": label_entropy([payload["config"] for payload in found.payloads if payload]),
         }
-        if metrics is not None:
-            metrics.update(line)
-        self._context.watching.say(
-            f"step {state.global_step}: score {line['eval_score']:.3f}, {found.valid:.0%} valid without the grammar, "
-            f"label entropy {line['eval_label_entropy']:.2f} of 1"
-        )
-        self._watch.add({"step": state.global_step, **line})
 
 
 def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
     """One greedy answer to each row: free, and where that is not a payload once more under the grammar of its form."""
     loaded = context.loaded
-    decoder = Decoder.of(loaded, context.folder.path.parent)
+    decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     room = math.ceil(COMPLETION_ROOM * context.audit.answer_tokens["max"])
     spec, form = context.spec, context.spec.form
     prompts = [
@@ -108,7 +112,7 @@ def answer_rows(context: TrainContext, rows: Sequence[ScoredRow]) -> Answers:
     return Answers(payloads, 1 - len(broken) / len(rows))
 
 
-def _written(decoder: Decoder, prompts: Sequence[Prompt]) -> list[str]:
+def _written(decoder: SchemaDecoder, prompts: Sequence[Prompt]) -> list[str]:
     starts = range(0, len(prompts), AT_ONCE)
     return [written.text for start in starts for written in decoder.write(prompts[start : start + AT_ONCE])]
 
@@ -147,6 +151,9 @@ def score_callbacks(
     """What makes the callback that scores validation answers, with its renderers running; none where the spec chooses by the loss."""
     if not validating or context.spec.choose_by != "score":
         yield lambda _: []
+        return
+    if not is_first():  # the first process listens for all
+        yield lambda watch: [ScoreCallback(context, lambda pairs: [], watch)]
         return
     with open_ear(context.spec.scoring, "auto", SECONDS) as (name, why, ear):
         context.watching.say(f"the checkpoint is chosen by {name}{f' ({why})' if why else ''}")

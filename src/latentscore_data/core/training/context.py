@@ -15,6 +15,7 @@ from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.audit import Audit
 from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
 from latentscore_data.core.training.prepare import check_adapter
+from latentscore_data.core.training.ranks import first_alone
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
 
@@ -102,18 +103,20 @@ def load_policy(spec: TrainSpec, folder: RunFolder, device: str) -> Loaded:
     start = policy_folder(spec, folder)
     if start is not None and (base := adapter_base(start)) is not None:
         check_adapter(spec, base)
-        return load_trained(start, runs=folder.path.parent, device=device, trainable=True)
+        return load_trained(start, runs=folder.path.parent, device=device, trainable=True, quantize=spec.quantize)
     loaded = (
-        load_trained(start, device=device)
+        load_trained(start, device=device, quantize=spec.quantize)
         if start is not None
-        else load_base(spec.base_model, runs=folder.path.parent, device=device)
+        else load_base(spec.base_model, runs=folder.path.parent, device=device, quantize=spec.quantize)
     )
     if spec.method == "full" and not Path(loaded.model.config._name_or_path or "-").is_dir():
         # The trainer loads the frozen reference by the model's path, which a random or a GGUF model does not have.
         copy = folder.path / "reference"
-        with disk_full(copy):
-            loaded.model.save_pretrained(copy)
-            loaded.tokenizer.save_pretrained(copy)
+        with first_alone() as first:
+            if first:
+                with disk_full(copy):
+                    loaded.model.save_pretrained(copy)
+                    loaded.tokenizer.save_pretrained(copy)
         return load_base(str(copy), device=device)
     return loaded
 

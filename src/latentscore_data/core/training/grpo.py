@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON, AnswerForm
-from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.errors import InputError, MissingError, install
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
-from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.scoring.rewards import (
     Calibration,
     Ear,
@@ -27,9 +29,9 @@ from latentscore_data.core.scoring.rewards import (
 )
 from latentscore_data.core.training.audit import reference_answers
 from latentscore_data.core.training.chat import prompt_messages, template_options
-from latentscore_data.core.training.choice import open_ear
+from latentscore_data.core.training.choice import open_ear, score_callbacks
 from latentscore_data.core.training.context import Say, TrainContext
-from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer
+from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.sft import lora_config
 from latentscore_data.core.training.spec import TrainSpec
@@ -50,9 +52,15 @@ MOST_REFERENCES = 64
 def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any, MetricsCallback]:
     """Train on the vibes of ``train``. ``reward`` replaces the spec's. Returns the trainer and what was watched."""
     spec, rollout, loaded, rows = context.spec, context.spec.rollout, context.loaded, context.rows["train"]
-    with reward_functions(spec, rows, reward, context.folder, context.watching.say) as (functions, weights):
+    validating = spec.choose_by == "score" and bool(context.rows.get("val"))
+    with (
+        score_callbacks(context, validating) as scoring,
+        reward_functions(spec, rows, reward, context.folder, context.watching.say) as (functions, weights),
+    ):
         arguments = GRPOConfig(
             **common_arguments(context),
+            **validation_arguments(context, validating),
+            **vllm_arguments(spec),
             num_generations=rollout.generations,
             max_completion_length=context.audit.max_completion_tokens,
             beta=rollout.beta,
@@ -67,22 +75,65 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
             chat_template_kwargs=template_options(loaded.tokenizer.chat_template) or None,
         )
 
-        if rollout.constrained:
+        if rollout.constrained and not rollout.vllm:
             hold_to_schema(context)
 
         def make(watch: MetricsCallback) -> GRPOTrainer:
-            return GRPOTrainer(
+            return ScoredTrainer(
                 model=loaded.model,
                 reward_funcs=[*functions],
                 args=arguments,
                 train_dataset=prompts(rows, spec),
+                eval_dataset=prompts(context.rows["val"], spec) if validating else None,
                 processing_class=loaded.tokenizer,
                 # An adapter that is trained further brings its own configuration; its start is the frozen reference.
                 peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
-                callbacks=[watch],
+                callbacks=[watch, *scoring(watch)],
             )
 
         return run_trainer(make, context)
+
+
+class ScoredTrainer(GRPOTrainer):
+    """GRPO whose validation is that of its callbacks. Its own would sample and reward groups of answers once more."""
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """What the callbacks measured."""
+        metrics: dict[str, float] = {}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def vllm_arguments(spec: TrainSpec) -> dict[str, Any]:
+    """The trainer's arguments for sampling with vLLM; none where transformers samples.
+
+    TRL takes a regular expression by a name of its own and other grammars by vLLM's. Raises :class:`MissingError` without vLLM or
+    a GPU.
+    """
+    rollout = spec.rollout
+    if not rollout.vllm:
+        return {}
+    if find_spec("vllm") is None or not torch.cuda.is_available():
+        raise MissingError(
+            "grpo.vllm samples with vLLM, and there is no vLLM or no NVIDIA GPU here",
+            f"{install('vllm')} beside a GPU, or --set grpo.vllm=false",
+        )
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": rollout.vllm_memory,
+        **vllm_grammar(spec),
+    }
+
+
+def vllm_grammar(spec: TrainSpec) -> dict[str, Any]:
+    """What holds vLLM's completions to the grammar of the answers, where the spec asks for it."""
+    if not spec.rollout.constrained:
+        return {}
+    grammar = spec.form.grammar()
+    if isinstance(grammar, str):
+        return {"vllm_structured_outputs_regex": grammar}
+    return {"generation_kwargs": {"structured_outputs": {"json": grammar, "disable_any_whitespace": True}}}
 
 
 def hold_to_schema(context: TrainContext) -> None:
@@ -93,13 +144,12 @@ def hold_to_schema(context: TrainContext) -> None:
     log p = log q + log Z - log mask, so a well rewarded answer also raises Z, the probability of the form, and a badly rewarded
     one lowers it. After SFT Z is near 1 at almost every token and the two agree. The exact gradient, of log q, would need
     the mask of every token inside the trainer's fused head; TRL 1.16 has no place for it. From a model that does not know
-    the form, train SFT first. Only transformers' generation is held: TRL's vLLM takes regular expressions, no schema.
+    the form, train SFT first. This holds transformers' generation; :func:`vllm_grammar` holds vLLM's.
     """
-    import torch
     from transformers import LogitsProcessorList
 
     loaded = context.loaded
-    decoder = Decoder.of(loaded, context.folder.path.parent)
+    decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     model = loaded.model.get_base_model() if hasattr(loaded.model, "peft_config") else loaded.model
     generate = model.generate
 

@@ -21,6 +21,7 @@ from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import Appender
 from latentscore_data.core.training.checkpoints import mend_best, step_of
 from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
+from latentscore_data.core.training.ranks import first_alone, is_first, world_size
 from latentscore_data.core.training.run_health import Line, health
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
@@ -51,7 +52,7 @@ def common_arguments(context: TrainContext) -> dict[str, Any]:
         "max_grad_norm": spec.optim.max_grad_norm,
         "max_steps": steps,
         "per_device_train_batch_size": spec.per_device,
-        "gradient_accumulation_steps": spec.accumulation,
+        "gradient_accumulation_steps": spec.accumulation // world_size(),
         "activation_checkpointing": False,
         "logging_steps": 1,
         # By default a loss that is not a number is logged as 0, the best there is.
@@ -126,7 +127,8 @@ class MetricsCallback(TrainerCallback):
     def add(self, line: Line) -> None:
         """Append a line to the run's metrics."""
         self.history.append(line)
-        self._out.append(line)
+        if is_first():
+            self._out.append(line)
 
     def _time_left(self, state: TrainerState) -> str:
         """At the pace since this process took its first step; empty before a second one."""
@@ -161,7 +163,9 @@ def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainCo
     checkpoint = folder.newest_checkpoint(watching.say)
     folder.forget_after(step_of(checkpoint) if checkpoint else 0)
     if checkpoint:
-        mend_best(checkpoint, watching.say)
+        with first_alone() as first:
+            if first:
+                mend_best(checkpoint, watching.say)
         watching.say(f"going on from {checkpoint.name}")
     watch = MetricsCallback(folder, watching)
     try:

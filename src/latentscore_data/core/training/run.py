@@ -30,6 +30,7 @@ from latentscore_data.core.training.context import (
     quiet_libraries,
 )
 from latentscore_data.core.training.prepare import limited
+from latentscore_data.core.training.ranks import is_first
 from latentscore_data.core.training.run_health import draw, finite
 from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.spec import TrainSpec
@@ -100,6 +101,8 @@ def run_training(
                 seconds=before + time.monotonic() - started,
             )
         raise
+    if not is_first():
+        return folder.record()
     folder.note(**facts, status="finished", finished=_now(), seconds=round(before + time.monotonic() - started, 3))
     draw(folder.history(), f"{folder.run_id}: {spec.base_model}", folder.picture)
     folder.mark_done()
@@ -118,7 +121,7 @@ def _train(
 ) -> dict[str, Any]:
     device = pick_device(spec.device)
     if spec.kind == "sft":
-        loaded = load_base(spec.base_model, runs=folder.path.parent, device=device)
+        loaded = load_base(spec.base_model, runs=folder.path.parent, device=device, quantize=spec.quantize)
     else:
         loaded = load_policy(spec, folder, device)
     rows = limited({role: folder.rows(role) for role in spec.data}, spec)
@@ -127,9 +130,11 @@ def _train(
     # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
     chosen_by = selection_scorers(kept["train"]) if spec.kind != "grpo" else ()
     folder.note(audit=report.to_dict(), device=device, chosen_by=chosen_by)
-    context = TrainContext(spec, folder, loaded, kept, report, device, Watching(say, on_checkpoint, deadline))
+    watching = Watching(say, on_checkpoint, deadline) if is_first() else Watching(log.debug)
+    context = TrainContext(spec, folder, loaded, kept, report, device, watching)
     trainer, watch = resolve_name(RECIPES[spec.kind])(context, reward)
-    save_final(trainer, spec, folder)
+    if is_first():
+        save_final(trainer, spec, folder)
     return {"metrics": figures(watch.history), "health": watch.findings}
 
 
@@ -150,8 +155,9 @@ def save_final(trainer: Any, spec: TrainSpec, folder: RunFolder) -> None:
             model.peft_config["default"].base_model_name_or_path = adapter_base_name(spec, folder)
             # A run that goes on from an adapter holds a frozen copy of where it started as a second adapter; only the trained one is kept.
             model.save_pretrained(str(folder.final), selected_adapters=["default"], save_embedding_layers=False)
-            base = {"name": adapter_base_name(spec, folder), "weights": weights_digest(model)}
-            replace_json(folder.final / BASE_FILE, base)
+            if spec.quantize == "none":  # packed weights have no digest that whole ones could be compared with
+                base = {"name": adapter_base_name(spec, folder), "weights": weights_digest(model)}
+                replace_json(folder.final / BASE_FILE, base)
         else:
             model.save_pretrained(str(folder.final))
         trainer.processing_class.save_pretrained(str(folder.final))

@@ -29,6 +29,7 @@ from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows,
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.training.checkpoints import newest_whole
+from latentscore_data.core.training.ranks import is_first
 from latentscore_data.core.training.spec import TrainSpec, differences
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,9 @@ class RunFolder:
         return read_object(self.record_file, "delete it: it is written again by the same training command")
 
     def note(self, **facts: Any) -> None:
-        """Add facts to ``run.json``."""
+        """Add facts to ``run.json``; of several processes that train together only the first does."""
+        if not is_first():
+            return
         replace_json(self.record_file, {**self.record(), **facts})
 
     def newest_checkpoint(self, say: Callable[[str], None] = log.debug) -> Path | None:
@@ -133,7 +136,7 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop the logged steps that a resumed run will do again."""
-        if self.metrics.exists():
+        if self.metrics.exists() and is_first():
             replace_rows(self.metrics, [line for line in self.history() if line.get("step", 0) <= step])
 
     def clear(self) -> None:

@@ -28,11 +28,8 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
     spec, rows, tokenizer = context.spec, context.rows, context.loaded.tokenizer
     validating = bool(rows.get("val"))
     arguments = SFTConfig(
-        **common_arguments(context),
-        **validation_arguments(context, validating),
-        max_length=context.audit.max_tokens,
+        **{**common_arguments(context), **validation_arguments(context, validating), **sequences(context)},
         completion_only_loss=True,
-        packing=False,
     )
 
     with score_callbacks(context, bool(validating)) as scoring:
@@ -49,6 +46,24 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
             )
 
         return run_trainer(make, context)
+
+
+def sequences(context: TrainContext) -> dict[str, Any]:
+    """How rows become sequences: one each, padded to the longest of the batch, or packed.
+
+    A packed sequence has the room of a whole padded batch and takes its place. Its rows do not see each other: their positions
+    begin anew, and from these the library's attention makes a mask of blocks (flash attention needs none and is faster, but
+    eager and SDPA attention do the same). Validation rows are not packed, so that ``eval_loss`` does not depend on packing.
+    """
+    spec, longest = context.spec, context.audit.max_tokens
+    if not spec.packs:
+        return {"max_length": longest, "packing": False}
+    return {
+        "max_length": spec.per_device * longest,
+        "packing": True,
+        "eval_packing": False,
+        "per_device_train_batch_size": 1,
+    }
 
 
 def examples(rows: list[ScoredRow], tokenizer: Any, spec: TrainSpec) -> Dataset:
@@ -74,6 +89,7 @@ def lora_config(spec: TrainSpec) -> PeftConfig | None:
         r=spec.lora.rank,
         lora_alpha=spec.lora.alpha,
         lora_dropout=spec.lora.dropout,
+        use_rslora=spec.lora.use_rslora,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )

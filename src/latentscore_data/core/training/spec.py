@@ -26,6 +26,7 @@ from latentscore_data.core.base.settings import (
     LoraSettings,
     OptimSettings,
     ScoringSettings,
+    SftSettings,
     TrainSettings,
 )
 
@@ -54,6 +55,7 @@ class TrainSpec(BaseModel):
     run_id: str = ""
     base_model: str
     method: Method
+    quantize: Literal["none", "4bit"] = "none"
     adapter: str | None = None
     """GRPO and DPO go on from this run (an id) or adapter (a folder); ``None`` starts from the base model."""
     data: dict[str, DataFact]
@@ -73,6 +75,7 @@ class TrainSpec(BaseModel):
     checkpoint: CheckpointSettings
     choose_by: Literal["score", "eval_loss"] = "eval_loss"
     choose_rows: int = 32
+    sft: SftSettings = SftSettings()
     grpo: GrpoSettings | None = None
     dpo: DpoSettings | None = None
     scoring: ScoringSettings | None = None
@@ -113,8 +116,15 @@ class TrainSpec(BaseModel):
         return _resolved(self.dpo)
 
     @property
+    def packs(self) -> bool:
+        """Whether several rows share a sequence."""
+        return self.kind == "sft" and self.sft.packing
+
+    @property
     def prompts_per_step(self) -> int:
-        """Rows that one optimizer step reads."""
+        """Rows that one optimizer step reads, or packed sequences, each of which fills a device."""
+        if self.packs:
+            return self.accumulation
         return self.batch_size // self.rollout.generations if self.kind == "grpo" else self.batch_size
 
     def steps(self, rows: int) -> int:
@@ -126,7 +136,9 @@ class TrainSpec(BaseModel):
         return digest(model_text(self.model_copy(update={"run_id": ""}), unnamed(self)))
 
 
-LATER_FIELDS = ("answer",)
+LATER_FIELDS = (
+    "answer", "quantize", "sft.packing", "lora.use_rslora", "processes", "grpo.vllm", "grpo.vllm_memory",
+)  # fmt: skip
 """Fields that came after the first runs. At their defaults they are no part of a run's name, which so stays what it was."""
 
 
@@ -136,6 +148,8 @@ def unnamed(model: BaseModel) -> dict[str, Any]:
     for dotted in LATER_FIELDS:
         section, _, name = dotted.rpartition(".")
         owner = getattr(model, section) if section else model
+        if owner is None or name not in type(owner).model_fields:
+            continue
         if getattr(owner, name) == type(owner).model_fields[name].get_default(call_default_factory=True):
             (found.setdefault(section, {}) if section else found)[name] = True
     return found
@@ -250,11 +264,14 @@ def build_spec(
     """The spec of one run and where each value came from. Raises :class:`InputError`, also for batches that do not
     divide (naming the nearest that do)."""
     train, origins = effective_settings(settings, choices)
-    is_grpo = choices.kind == "grpo"
+    is_grpo, choose_by = choices.kind == "grpo", train.choose_by or "eval_loss"
+    if is_grpo and not rewards_sound(train.grpo) and origins.get("choose_by", "").startswith("recipe"):
+        choose_by = "eval_loss"
     spec = TrainSpec(
         kind=choices.kind,
         base_model=train.base_model,
         method=train.method or "lora",
+        quantize=train.quantize,
         adapter=choices.adapter,
         data=dict(data),
         answer=train.answer,
@@ -268,14 +285,25 @@ def build_spec(
         batch=train.batch,
         lora=train.lora,
         checkpoint=train.checkpoint,
-        choose_by="eval_loss" if is_grpo else train.choose_by or "eval_loss",
+        choose_by=choose_by,
         choose_rows=train.choose_rows,
+        sft=train.sft if choices.kind == "sft" else SftSettings(),
         grpo=train.grpo if is_grpo else None,
         dpo=train.dpo if choices.kind == "dpo" else None,
-        scoring=scoring if is_grpo or train.choose_by == "score" else None,
+        scoring=scoring if is_grpo or choose_by == "score" else None,
     )
     check_batches(spec)
+    if spec.quantize != "none" and spec.method == "full":
+        raise InputError(
+            "train.quantize holds the base in 4 bits, and method full trains all weights",
+            "leave --set quantize=4bit out, or take --set method=lora",
+        )
     return spec.model_copy(update={"run_id": choices.run_id or _run_id(spec)}), origins
+
+
+def rewards_sound(grpo: GrpoSettings) -> bool:
+    """Whether answers are rendered while GRPO trains."""
+    return grpo.reward == "standard" and grpo.audio_weight > 0
 
 
 def check_batches(spec: TrainSpec) -> None:

@@ -3,36 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from latentscore.forms import JSON, Grammar
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One conversation to answer. ``grammar`` None lets the model write freely; a temperature of 0 takes the likeliest."""
-
-    messages: Sequence[dict[str, Any]]
-    max_tokens: int
-    grammar: Grammar | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    openings: Sequence[str] = JSON.openings
-    """What an answer begins with, one of them: a free one that begins otherwise need not be written to its end."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """An answer. ``cut`` is true where it ended at ``max_tokens``."""
-
-    text: str
-    tokens_in: int
-    tokens_out: int
-    cut: bool
-    cost_usd: float = 0.0
-    """What a hired machine took for it."""
+from latentscore.decoding import Prompt as Prompt
+from latentscore.decoding import Written as Written
 
 
 class Engine(Protocol):

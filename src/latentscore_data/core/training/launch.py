@@ -1,0 +1,147 @@
+"""One run on several GPUs of a machine: ``accelerate launch`` starts a process for each, the first of them reports here.
+
+The first process prints one JSON object a line: ``{"say": TEXT}``, ``{"checkpoint": FOLDER}`` or
+``{"failed": [KIND, MESSAGE, REMEDY]}``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from latentscore_data.core.base import errors
+from latentscore_data.core.base.errors import InputError, LsdataError, OutputError
+from latentscore_data.core.training.base_models import pick_device
+from latentscore_data.core.training.ranks import is_first
+from latentscore_data.core.training.run import run_training
+from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.training.spec import TrainSpec
+
+log = logging.getLogger(__name__)
+
+MODULE = __name__
+LAST_LINES = 5
+STOP_SECONDS = 30.0
+
+
+def check_processes(spec: TrainSpec, processes: int) -> None:
+    """Raise :class:`InputError` unless the batch can be shared out evenly among the processes."""
+    if spec.accumulation % processes:
+        size = spec.per_device * processes
+        raise InputError(
+            f"batch.size {spec.batch_size} cannot be shared by {processes} processes of batch.per_device {spec.per_device}",
+            f"take --set batch.size={-(-spec.batch_size // size) * size}, or a smaller batch.per_device",
+        )
+
+
+def train_together(
+    spec: TrainSpec,
+    folder: RunFolder,
+    processes: int,
+    *,
+    on_checkpoint: Callable[[Path], None] | None = None,
+    say: Callable[[str], None] = log.info,
+    deadline: float | None = None,
+) -> dict[str, Any]:
+    """:func:`run_training` in so many processes; one needs none of its own. Returns what ``run.json`` holds.
+
+    Raises what the first process raised, and :class:`OutputError` where it ended without a word.
+    """
+    if processes == 1 or folder.done:
+        return run_training(spec, folder.path, on_checkpoint, say=say, deadline=deadline)
+    check_processes(spec, processes)
+    on_cpu = pick_device(spec.device) == "cpu"
+    if not on_cpu and (gpus := _gpus()) < processes:
+        raise InputError(
+            f"train.processes is {processes}, and there are {gpus} GPUs here", f"take --set processes={gpus}"
+        )
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(processes)),
+        *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+        *(["--cpu", "--num_cpu_threads_per_process", "1"] if on_cpu else ["--multi_gpu"]),
+        *("--module", MODULE, str(folder.path), json.dumps(deadline)),
+    ]
+    said: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launched:
+        try:
+            assert launched.stdout is not None
+            for line in launched.stdout:
+                _hear(line, said, say, on_checkpoint)
+        except BaseException:
+            launched.terminate()
+            launched.wait(STOP_SECONDS)
+            raise
+    if launched.returncode or not folder.done:
+        why = " | ".join(said[-LAST_LINES:])[-500:] or "it said nothing"
+        raise OutputError(
+            f"the processes of run {folder.run_id} ended with {launched.returncode} ({why})", "run it again"
+        )
+    if on_checkpoint is not None:
+        on_checkpoint(folder.path)
+    return folder.record()
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _hear(line: str, said: list[str], say: Callable[[str], None], on_checkpoint: Callable[[Path], None] | None) -> None:
+    """One line of the processes: a report of the first one, or what a library printed."""
+    try:
+        report = json.loads(line)
+    except ValueError:
+        report = None
+    match report:
+        case {"say": str(text)}:
+            say(text)
+        case {"checkpoint": str(path)}:
+            if on_checkpoint is not None:
+                on_checkpoint(Path(path))
+        case {"failed": [str(kind), str(message), str(remedy)]}:
+            raise getattr(errors, kind, InputError)(message, remedy)
+        case _:
+            said.append(line.strip())
+            log.debug("%s", line.rstrip())
+
+
+def _report(**facts: Any) -> None:
+    if is_first():
+        print(json.dumps(facts), flush=True)  # noqa: T201
+
+
+def main() -> None:
+    """One of the processes."""
+    folder, deadline = RunFolder(Path(sys.argv[1])), json.loads(sys.argv[2])
+    spec = folder.spec()
+    assert spec is not None, "the command that launched this has written it"
+    try:
+        run_training(
+            spec,
+            folder.path,
+            lambda path: _report(checkpoint=str(path)) if path != folder.path else None,
+            say=lambda text: _report(say=text),
+            deadline=deadline,
+        )
+    except LsdataError as error:
+        _report(failed=[type(error).__name__, error.message, error.remedy])
+        raise SystemExit(1) from None
+    finally:
+        _leave()
+
+
+def _leave() -> None:
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
