@@ -121,9 +121,7 @@ SystemOption = setting_option(
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
 MaxCostOption = Annotated[
     float | None,
-    typer.Option(
-        "--max-cost", help="US dollars for the whole run (containers: before).", min=0, rich_help_panel=MODELS
-    ),
+    typer.Option(help="US dollars for the whole run (containers: before).", min=0, rich_help_panel=MODELS),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
@@ -143,15 +141,13 @@ TrustScorersOption = Annotated[
     bool, typer.Option("--trust-settings", help="Run scorer code that the settings file names.")
 ]
 SearchOption = setting_option(
-    "search.renders", "--search", metavar="RENDERS", help="Search: render this many configs per vibe."
+    "search.renders", "--search", metavar="RENDERS", max=None, help="Search: render this many configs per vibe."
 )
 JudgeOption = setting_option(
     "search.judge", help="With --search: a scorer that must agree.", autocompletion=complete_scorer
 )
 SecondsOption = setting_option("scoring.seconds", help="Seconds of audio per candidate.")
-WorkersOption = Annotated[
-    int | None, typer.Option("--workers", help="Processes that render (default: one per core).", min=1, max=256)
-]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[
     str | None, typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=complete_on)
 ]

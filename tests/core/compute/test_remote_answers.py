@@ -72,7 +72,7 @@ def test_answers_from_modal_are_those_of_this_machine_under_the_same_keys(
     assert len({answer.value.word for answer in there}) > 1
     shards = [json.loads(text) for name, (text,) in modal.sent if name == "write_shard"]
     assert [len(shard["prompts"]) for shard in shards] == [2, 1], "one batch of three"
-    assert shards[0]["schema"]["properties"].keys() == {"word"}
+    assert shards[0]["grammar"]["properties"].keys() == {"word"}
     # A container of $36 an hour costs a cent a second; each answer has its share of that, and the ledger has the sum.
     costs = [answer.cost_usd for answer in there]
     assert all(cost > 0 for cost in costs)
@@ -105,7 +105,7 @@ def test_the_answers_are_estimated_and_capped_before_anything_is_sent(modal: Loo
 def test_a_hosted_model_does_not_go_to_modal(modal: LoopbackModal, tmp_path: Path) -> None:
     settings = Settings(vibes=VibesSettings(model="builtin/keywords"), paths={"root": tmp_path})  # type: ignore[arg-type]
     replace_rows(Workspace(tmp_path).texts("moby-dick"), [make_text(1)])
-    with pytest.raises(InputError, match="builtin/keywords is asked from here") as error:
+    with pytest.raises(InputError, match="builtin/keywords is asked and words embeds from here") as error:
         run_vibes(settings, executor=make_executor("modal", settings, print))
     assert "--model local:NAME" in error.value.remedy
 
