@@ -68,8 +68,7 @@ def install(
 ) -> None:
     """Put the fakes in their places. ``at`` is called at the beginning and in the middle of each phase."""
 
-    def trains(spec: TrainSpec, path: Path, **_: Any) -> dict[str, Any]:
-        folder = RunFolder(path)
+    def trains(spec: TrainSpec, folder: RunFolder, processes: int, **_: Any) -> dict[str, Any]:
         at(f"train {spec.run_id}")
         if not folder.done:
             folder.final.mkdir(exist_ok=True)
@@ -80,7 +79,7 @@ def install(
         return folder.record()
 
     setattr_(transport, "engine_for", lambda name, runs, what: Model(name, at, bores))
-    setattr_(train, "run_training", trains)
+    setattr_(train, "train_together", trains)
     setattr_(improve, "check_local", lambda model, runs: None)
     setattr_(renderer, "make_worker", make_fake_worker)
     setattr_(registry, "SCORERS", {"loud": Kind(), "louder": Kind(), "quiet": Kind()})

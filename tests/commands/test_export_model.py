@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import Lsdata
+from latentscore.forms import FORM_FILE
 from latentscore.installed import install
 from latentscore_data.cli import app
 from latentscore_data.core.base.settings import PromptsSettings
@@ -123,6 +124,8 @@ def test_ollama_gets_a_modelfile_and_a_question_under_the_schema(root: Path, tin
     from factories import make_payload
 
     tiny_run.note(spec={**tiny_run.record()["spec"], "system": "Answer in one object."})
+    (tiny_run.final / FORM_FILE).write_text(json.dumps({"answer": "json", "system": "Answer in one object."}))
+    tiny_run.mark_done()
     run(root, "tiny-lora", "--gguf", "q8_0")
     folder = Workspace(root).export_dir / "tiny-lora"
     first, *rest = (folder / "Modelfile").read_text().splitlines()
@@ -454,17 +457,18 @@ def test_what_llama_cpp_takes_for_granted_is_refused(root: Path, tmp_path: Path,
 
 
 def test_an_architecture_without_gguf(root: Path, tmp_path: Path, tiny_run: RunFolder) -> None:
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
 
-    folder = tmp_path / "llama"
+    folder = tmp_path / "mistral"
     tokenizer = AutoTokenizer.from_pretrained(tiny_run.final)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
-    )
-    LlamaForCausalLM(config).save_pretrained(str(folder))
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    MistralForCausalLM(config).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     said = refused(root, str(folder), "--gguf", "f16", code=2)
-    assert "a GGUF of a llama model cannot be written here" in said
+    assert "a GGUF of a mistral model cannot be written here" in said
     assert "merging" not in said
     run(root, str(folder))
 

@@ -177,10 +177,11 @@ class LocalKind(SourceKind):
 
 
 def run_record(name: str, runs: Path) -> JsonObject:
-    """What ``run.json`` holds, for a run's id or a path to its folder or model; empty where there is none."""
+    """What is recorded of a run, for its id or a path to its folder, its model or its export; empty where nothing is."""
     named = Path(name).expanduser()
-    for folder in (runs / name, *((named, named.parent) if named.exists() else ())):
-        path = folder / "run.json"
+    places = (runs / name, *((named, named.parent) if named.exists() else ()))
+    # An exported model has the record of its run under another name.
+    for path in (folder / record for folder in places for record in ("run.json", "training.json")):
         if path.is_file():
             return read_object(path, "delete it: what it says of the run is then unknown")
     return {}
