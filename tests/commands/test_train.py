@@ -170,17 +170,17 @@ def test_a_sweep_survives_a_member_that_fails_and_goes_on_where_it_was(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     from latentscore import forms
-    from latentscore_data.core.training import run
+    from latentscore_data.core.training import launch
 
     monkeypatch.setattr(forms, "config_system", short_system)
-    train_really, ill = run.run_training, [8]
+    train_really, ill = launch.train_together, [8]
 
     def train_some(spec: TrainSpec, *arguments: Any, **options: Any) -> Any:
         if spec.batch_size in ill:
             raise InputError("the GPU has too little memory for this run", "take less")
         return train_really(spec, *arguments, **options)
 
-    monkeypatch.setattr("latentscore_data.core.stages.train.run_training", train_some)
+    monkeypatch.setattr("latentscore_data.core.stages.train.train_together", train_some)
     settings = Settings.model_validate(
         {
             "paths": {"root": workspace.root},

@@ -10,10 +10,10 @@ import pytest
 
 from factories import make_payload, make_vibe
 from latentscore import parse_payload
+from latentscore.decoding import SchemaDecoder
 from latentscore.forms import json_text
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.llm.local.decoder import Decoder
 
 VIBE = "damp november soul"
 
@@ -89,9 +89,11 @@ def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_s
 
 
 @pytest.mark.ml
-def test_the_free_answer_is_given_up_when_it_cannot_become_an_object(tmp_path: Path):
-    decoder = Decoder("tiny-random", tmp_path, "a test")
-    tokenizer = decoder.loaded.tokenizer
+def test_the_free_answer_is_given_up_when_it_cannot_become_an_object():
+    from latentscore_data.core.training.base_models import load_base
+
+    loaded = load_base("tiny-random")
+    decoder, tokenizer = SchemaDecoder(loaded.model, loaded.tokenizer, "tiny-random"), loaded.tokenizer
     tokenizer.pad_token = tokenizer.eos_token
     beginnings = ['{"title"', "Sure! {", "\n\n  ", ' {"a": "a long beginning of an answer that goes on"', "```json"]
     batch = tokenizer(beginnings, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
