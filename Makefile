@@ -41,7 +41,7 @@ types:
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 fast:
-	$(PYTEST) -n 2 -m 'not ml and not browser and not long and not slow'
+	$(PYTEST) -n 2 --dist loadgroup -m 'not ml and not browser and not long and not slow'
 
 all-but-slow:
 	$(PYTEST) -n 2 --dist loadgroup -m 'not slow'

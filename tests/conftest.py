@@ -23,6 +23,18 @@ SRC = Path(__file__).resolve().parent.parent / "src"
 settings.register_profile("unhurried", settings(), deadline=None)
 settings.load_profile("unhurried")
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
+            continue
+        fixtures = item._fixtureinfo.name2fixturedefs  # pyright: ignore[reportPrivateUsage]
+        if any(fixture.scope == "module" for found in fixtures.values() for fixture in found):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 _KEY_MARKS = ("_KEY", "_TOKEN", "_SECRET")
 
 
