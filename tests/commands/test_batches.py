@@ -343,6 +343,43 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
     assert spent(workspace).cost_usd == pytest.approx(4 * (1000 * 0.5e-6 + 500 * 2.5e-6))
 
 
+def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root: Path) -> None:
+    """One busy, one refused for good, one expired, one cancelled; the two others are kept, in another order and twice."""
+    workspace = write_rows(root, 3)
+    with AnthropicBatchServer(config_reply(), ends=True) as server:
+        env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
+        ask = (
+            "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", "anthropic/claude-haiku-4-5",
+            "--batch", "--wait", "--max-cost", "5", "--json",
+        )  # fmt: skip
+        ends: list[Body] = [
+            {"type": "errored", "error": {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}},
+            {
+                "type": "errored",
+                "error": {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}},
+            },
+            {"type": "expired"},
+            {"type": "canceled"},
+        ]
+
+        def change(lines: list[Body]) -> list[Body]:
+            if len(lines) < 6:
+                return lines
+            return [
+                *lines[:3:-1],
+                *lines[4:],
+                *({**line, "result": end} for line, end in zip(lines, ends, strict=False)),
+            ]
+
+        server.change = change
+        found = lsdata_here(*ask, env=env)
+        assert found.returncode == 1, found.stderr
+        said = json.loads(found.stdout)
+        assert (said["pending"], said["done"], said["short"]) == (0, 3, 1)
+    assert [len(sold.requests) for sold in server.batches.values()] == [6, 3]
+    assert spent(workspace).calls == 5
+
+
 @pytest.mark.parametrize(
     ("kind", "model", "key", "address"),
     [
