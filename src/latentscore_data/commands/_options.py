@@ -121,7 +121,7 @@ SystemOption = setting_option(
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
 MaxCostOption = Annotated[
     float | None,
-    typer.Option(help="US dollars for the whole run (containers: before).", min=0, rich_help_panel=MODELS),
+    typer.Option(help="Cap on the run in USD; containers: refused beforehand.", min=0, rich_help_panel=MODELS),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
@@ -166,7 +166,7 @@ CALL_OPTIONS = {
         "llm.api_key_env", help="Variable whose key goes to --api-base.", rich_help_panel=MODELS
     ),
     "batch": setting_option(
-        "llm.batch", "--batch", help="Ask through the batch API, at half price.", rich_help_panel=MODELS
+        "llm.batch", "--batch", help="Ask through the batch API, half price; judges directly.", rich_help_panel=MODELS
     ),
     "batch_wait": setting_option(
         "llm.batch_wait", "--wait", help="Stay until the batches have ended.", rich_help_panel=MODELS

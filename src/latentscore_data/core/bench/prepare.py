@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, parse_sources
 from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, STARTED, WINNERS, most_candidates, searched
-from latentscore_data.core.generators.types import Depends, GeneratorDeps, KnownRows, SoundIndex, SourceName
+from latentscore_data.core.generators.types import Depends, Generated, GeneratorDeps, KnownRows, SoundIndex, SourceName
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
@@ -211,6 +211,13 @@ def generator_deps(
             spend=spend,
         )
 
+    def book(model: str, answers: Sequence[Generated]) -> None:
+        with closing(Ledger(workspace.ledger)) as ledger, ledger.together():
+            for answer in answers:
+                ledger.record("bench", model, answer.tokens_in or 0, answer.tokens_out or 0, answer.cost_usd)
+        if spend is not None:
+            spend.spent += sum(answer.cost_usd or 0.0 for answer in answers)
+
     def embedder() -> Embedder:
         return load_embedder(choose_embedder(settings.dedupe))
 
@@ -230,6 +237,7 @@ def generator_deps(
         max_concurrency=settings.llm.max_concurrency,
         base_for=settings.llm.base_for,
         rows=rows,
+        book=book,
         say=say,
     )
 

@@ -174,6 +174,8 @@ class JudgeKind(ScorerKind):
         listed = price is not None and price.per_audio_token_in is not None
         at = "its listed price" if listed else "the price of text, which sound often exceeds"
         source = f"{price.source}; " if price is not None else f"the price of {model} is unknown; "
+        if deps.llm.batch:
+            source = f"judges are asked directly, at the full price; {source}"
         basis = f"{source}{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
         return Plan(
             model,

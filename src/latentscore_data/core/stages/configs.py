@@ -185,10 +185,11 @@ def planned(
     rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None, executor: Executor
 ) -> RunPlan:
     """What the run would ask of models: of the one that answers, then of judges that cost money; and what runs elsewhere."""
+    settings = with_judge(settings)
     plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
     if only != "generate":
         to_score = max(len(rows), count_inputs(settings, RowFiles(workspace)))
-        plans += scorer_plans(to_score * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+        plans += paid_scorers(settings, to_score, ScorerDeps(settings.scoring, settings.llm))
     remote = remote_estimates(rows, settings, RowFiles(workspace), executor, only) if executor.remote else []
     return RunPlan(plans, remote)
 
@@ -196,7 +197,7 @@ def planned(
 def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
     """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
     if only != "generate":
-        make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=trusted))
+        make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm, trusted=trusted))
     plan.check(settings)
 
 
