@@ -58,10 +58,6 @@ def complete_run() -> list[str]:
     return _from_settings(runs)
 
 
-def complete_on() -> list[str]:
-    return ["here", "modal", "ray"]
-
-
 def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
     try:
         return values(load())
@@ -149,7 +145,8 @@ JudgeOption = setting_option(
 SecondsOption = setting_option("scoring.seconds", help="Seconds of audio per candidate.")
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[
-    str | None, typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=complete_on)
+    str | None,
+    typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=lambda: ["here", "modal", "ray"]),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from latentscore.installed import install
 
 
@@ -73,7 +75,5 @@ def in_a_sentence(message: str) -> str:
 
 def require(module: str, extra: str, what: str) -> None:
     """Raise :class:`MissingError` unless ``module`` can be imported. Nothing is imported."""
-    from importlib.util import find_spec
-
     if find_spec(module) is None:
         raise MissingError(f"{what} needs the {extra} extra", install(extra))

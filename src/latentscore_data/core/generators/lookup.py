@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latentscore import starter_pairs
 from latentscore.embed import Embedder
@@ -32,10 +35,6 @@ from latentscore_data.core.generators.types import (
     with_payloads,
 )
 from latentscore_data.core.vibes.dedupe import choose_embedder
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class TextLookup:
@@ -81,8 +80,6 @@ def _nearest(
     vectors: NDArray[np.float32],
     started: float,
 ) -> Iterator[Generated]:
-    import numpy as np
-
     similarity = wanted @ vectors.T
     ids = np.array([row.row_id for row in known])
     share = (perf_counter() - started) / max(1, len(rows))

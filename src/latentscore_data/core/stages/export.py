@@ -473,7 +473,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return problems
 
 
-def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
+def run_export(settings: Settings, context: RunContext) -> Summary:
     """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
@@ -494,4 +494,4 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
 
 
-STAGE = Stage("export", stage_files, preflight, run_stage_for_chain, finished_mark="export.json")
+STAGE = Stage("export", stage_files, preflight, run_export, finished_mark="export.json")

@@ -354,11 +354,9 @@ class _Work:
         asking = settings.configs.model_copy(update={"model": LOCAL.prefix + model})
         settings = settings.model_copy(update={"configs": asking})
         with RowFiles(room) as files:
-            spend = self.rounds.spend
-            summary = run_generate(settings, files, rows=vibes, spend=spend)
-            summary = run_score(
-                summary, settings, files, trusted=self.rounds.trusted, make_renderer=self.make_renderer, spend=spend
-            )
+            context = RunContext(spend=self.rounds.spend, trusted=self.rounds.trusted)
+            summary = run_generate(settings, files, vibes, context)
+            summary = run_score(summary, settings, files, context, self.make_renderer)
         self.used.add_bill(summary)
         path = room.scored(settings.configs.splits[0])
         return with_winner(read_rows(path, ScoredRow)) if path.exists() else []
