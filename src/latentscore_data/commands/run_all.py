@@ -1,4 +1,4 @@
-"""lsdata run-all: the stages in order, each only when something it depends on has changed (:class:`Stage`)."""
+"""lsdata run-all: the stages in order, each only when something it depends on has changed."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from latentscore.installed import install
@@ -65,6 +66,17 @@ EXIT_CHECK_FAILED = 8
 EXIT_SOME_FAILED = 1
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+
+
+def raised_by(*checks: Callable[[], object]) -> list[LsdataError]:
+    """What the checks raise, in their order."""
+    found: list[LsdataError] = []
+    for check in checks:
+        try:
+            check()
+        except LsdataError as error:
+            found.append(error)
+    return found
 
 
 def in_a_sentence(message: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import re
 import sys
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 Windows = NDArray[np.float32]
 
-
-log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 48_000
 WINDOW = 10 * SAMPLE_RATE

@@ -9,7 +9,7 @@ from pathlib import Path
 from latentscore import MusicConfigPromptPayload, schema_hash
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.base.errors import InputError, LsdataError, raised_by
 from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
@@ -455,18 +455,11 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
-    problems: list[LsdataError] = []
     model = model_name(settings)
-    checks = (
+    return raised_by(
         lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
         lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm)),
     )
-    for check in checks:
-        try:
-            check()
-        except LsdataError as error:
-            problems.append(error)
-    return problems
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:

@@ -12,7 +12,7 @@ import typer
 from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, interactive, say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError, raised_by
 from latentscore_data.core.base.jsonl import replace_json, replace_rows
 from latentscore_data.core.base.manifest import StageFiles, file_fact, write_manifest
 from latentscore_data.core.base.settings import DownloadSettings, Settings
@@ -208,12 +208,12 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """Data sets that cannot be: none, paths that do not exist, the missing hub extra."""
-    try:
+
+    def check() -> None:
         for source in chosen_sources(settings):
             kind_of(source).check(source)
-    except LsdataError as error:
-        return [error]
-    return []
+
+    return raised_by(check)
 
 
 STAGE = Stage("download", stage_files, preflight, run_download)

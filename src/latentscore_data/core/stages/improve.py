@@ -13,7 +13,7 @@ from typing import Any
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
@@ -438,11 +438,7 @@ def _known(file: Path) -> dict[str, Any]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop the rounds before they start."""
-    try:
-        check(Rounds(settings))
-    except LsdataError as error:
-        return [error]
-    return []
+    return raised_by(lambda: check(Rounds(settings)))
 
 
 def run_stage(settings: Settings, context: RunContext) -> Summary:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
@@ -235,12 +235,9 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, an embedder's library or weights."""
-    problems: list[LsdataError] = []
-    try:
-        model = model_name(settings)
-        answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir)
-    except LsdataError as error:
-        problems.append(error)
+    model = model_name(settings)
+    runs = Workspace(settings.paths.root).train_dir
+    problems = raised_by(lambda: answerer(model).check(model, settings.llm, runs))
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):
         problems.append(
             MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'words'")
