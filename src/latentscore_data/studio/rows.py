@@ -31,7 +31,6 @@ from latentscore_data.studio.preferences import by_candidate, preference_of
 log = logging.getLogger(__name__)
 
 PAGE = 60
-STATES = ("scored", "failed", "waiting")
 
 
 @dataclass(slots=True)

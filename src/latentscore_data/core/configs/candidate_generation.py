@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import orjson
+
 from latentscore import MusicConfig, schema_hash
 from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
 from latentscore.files import open_file
@@ -261,8 +263,6 @@ async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[Payl
 
 def example_answer() -> str:
     """An answer of ordinary length, to tell how many tokens one takes before there is any."""
-    import orjson
-
     colors = [{"hex": "#1B2A41", "weight": weight} for weight in PALETTE_WEIGHTS[1:]]
     return orjson.dumps(
         {

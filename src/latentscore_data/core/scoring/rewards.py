@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 from pydantic import ValidationError
 
 from latentscore.config import (
@@ -253,8 +254,6 @@ class Calibration:
 def calibrate(scorer: str, values: Sequence[float], answers: Sequence[str]) -> Calibration:
     """The 5th and 95th percentile of a scorer's values, and the longest answer that is not too long (1.25 x the longest
     reference)."""
-    import numpy as np
-
     finite = [value for value in values if math.isfinite(value)]
     low, high = np.percentile(finite, [5, 95]) if finite else (0.0, 1.0)
     longest = max((len(answer) for answer in answers), default=WHOLE_ANSWER_CHARS)

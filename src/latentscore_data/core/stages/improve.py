@@ -13,7 +13,7 @@ from typing import Any
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
@@ -354,11 +354,9 @@ class _Work:
         asking = settings.configs.model_copy(update={"model": LOCAL.prefix + model})
         settings = settings.model_copy(update={"configs": asking})
         with RowFiles(room) as files:
-            spend = self.rounds.spend
-            summary = run_generate(settings, files, rows=vibes, spend=spend)
-            summary = run_score(
-                summary, settings, files, trusted=self.rounds.trusted, make_renderer=self.make_renderer, spend=spend
-            )
+            context = RunContext(spend=self.rounds.spend, trusted=self.rounds.trusted)
+            summary = run_generate(settings, files, vibes, context)
+            summary = run_score(summary, settings, files, context, self.make_renderer)
         self.used.add_bill(summary)
         path = room.scored(settings.configs.splits[0])
         return with_winner(read_rows(path, ScoredRow)) if path.exists() else []
@@ -440,11 +438,7 @@ def _known(file: Path) -> dict[str, Any]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop the rounds before they start."""
-    try:
-        check(Rounds(settings))
-    except LsdataError as error:
-        return [error]
-    return []
+    return raised_by(lambda: check(Rounds(settings)))
 
 
 def run_stage(settings: Settings, context: RunContext) -> Summary:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import LogitsProcessorList
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -146,8 +150,6 @@ def hold_to_schema(context: TrainContext) -> None:
     the mask of every token inside the trainer's fused head; TRL 1.16 has no place for it. From a model that does not know
     the form, train SFT first. This holds transformers' generation; :func:`vllm_grammar` holds vLLM's.
     """
-    from transformers import LogitsProcessorList
-
     loaded = context.loaded
     decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     model = loaded.model.get_base_model() if hasattr(loaded.model, "peft_config") else loaded.model
@@ -187,7 +189,7 @@ def reward_functions(
     weights = {name: weight for name, weight in part_weights(spec.rollout, spec.form).items() if weight}
     with make_book(spec, rows, say) as book:
         folder.note(calibration=vars(book.calibration), reward_scorer=book.calibration.scorer)
-        yield [_named(name, _part(book, name)) for name in weights], list(weights.values())
+        yield [_named(name, partial(book.part, name)) for name in weights], list(weights.values())
 
 
 def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
@@ -206,10 +208,6 @@ def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]],
         return found
 
     return score
-
-
-def _part(book: RewardBook, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
-    return lambda vibes, answers: book.part(name, vibes, answers)
 
 
 def _named(name: str, score: Callable[[Sequence[str], Sequence[str]], list[float]]) -> TrainerReward:
@@ -235,8 +233,6 @@ def own_reward(name: str) -> Reward | None:
     where, colon, attribute = name.rpartition(":")
     if not colon:
         raise InputError(f"unknown reward {name!r}", "rewards are standard, path/to/file.py:fn and module:fn")
-    import importlib
-    import importlib.util
 
     try:
         if where.endswith(".py"):
