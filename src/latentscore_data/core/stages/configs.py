@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from latentscore import MusicConfigPromptPayload, schema_hash
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, raised_by
-from latentscore_data.core.base.jsonl import read_lines
+from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
@@ -47,6 +48,8 @@ from latentscore_data.core.search.report import summary_lines
 from latentscore_data.core.search.rows import improver_for, with_judge
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import RunPlan, announce, confirm_remote_jobs, confirm_spending
+
+log = logging.getLogger(__name__)
 
 
 def model_name(settings: Settings) -> str:
@@ -286,34 +289,46 @@ SHOWN_WINNERS = 20
 
 
 def winners(settings: Settings, workspace: Workspace) -> JsonObject:
-    """The scores of all winners, and the first few winners themselves."""
+    """The scores of all winners, and the first few winners themselves. A line that is no scored row is named in the log and
+    left out."""
     undecided = 0
     scores: list[float] = []
     first: list[JsonObject] = []
     for split in settings.configs.splits:
         path = workspace.scored(split)
-        for _, row in read_lines(path, torn="drop") if path.exists() else ():
+        for number, row in read_lines(path, torn="drop") if path.exists() else ():
             if row.get("input_fingerprint") is None:
                 continue  # somebody put it there, and it was not scored here
-            best = row["best_index"]
-            decided_by = next(iter(row["candidate_scores"]))
-            scores.append(row["candidate_scores"][decided_by][best])
-            undecided += (row["scores_external"].get(decided_by) or {}).get("words") == 0
+            try:
+                winner, unread = _winner(row)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+                log.warning("%s:%d: not a scored row; it is left out", path, number)
+                continue
+            scores.append(winner["score"])
+            undecided += unread
             if len(first) < SHOWN_WINNERS:
-                payload = row["config_payload"]
-                first.append(
-                    {
-                        "row_id": row["row_id"],
-                        "vibe": row["vibe_original"],
-                        "title": payload.get("title") or "Untitled",
-                        "best_index": best,
-                        "candidates": len(row["config_candidates"]),
-                        "score": scores[-1],
-                        "palette": next(iter(payload.get("palettes") or ()), {"colors": []}),
-                    }
-                )
+                first.append(winner)
     without_words = {"without_known_words": undecided} if undecided else {}
     return {"winner_scores": scores, "winners": first, **without_words}
+
+
+def _winner(row: Line) -> tuple[JsonObject, bool]:
+    """A scored row in short, and whether its scorer knew none of its words. Raises whatever a row without one leads to."""
+    best = row["best_index"]
+    decided_by, scores = next(iter(row["candidate_scores"].items()), ("", []))
+    palettes = row["config_payload"].get("palettes") or [{"colors": []}]
+    unread = (row["scores_external"].get(decided_by) or {}).get("words") == 0
+    return {
+        "row_id": str(row["row_id"]),
+        "vibe": str(row["vibe_original"]),
+        "title": str(row["config_payload"].get("title") or "Untitled"),
+        "best_index": best,
+        "candidates": len(row["config_candidates"]),
+        "score": float(scores[best]),
+        "palette": {
+            "colors": [{"hex": str(color["hex"]), "weight": color.get("weight")} for color in palettes[0]["colors"]]
+        },
+    }, unread
 
 
 def typed_rows(texts: list[str]) -> list[VibeRow]:
