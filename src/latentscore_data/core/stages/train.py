@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -90,8 +90,11 @@ def run_train(settings: Settings, context: RunContext | None = None) -> Summary:
     return total
 
 
-def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None) -> Summary:
-    """Prepare one run, train it here, on Modal or on Ray, and say what came out. ``rows`` replace those of the workspace."""
+def train_one(
+    settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None, ray: RayExecutor | None = None
+) -> Summary:
+    """Prepare one run, train it here, on Modal or on Ray, and say what came out. ``rows`` replace those of the workspace; ``ray``
+    is the cluster that the caller has, because a process has one at most."""
     on_modal = settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
@@ -110,8 +113,8 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Row
         remote.fetch(run.folder, delete_remote=False, say=say)
     elif settings.train.on == "ray" and not was_done:
         say(f"training {run.spec.base_model} on Ray; {run.folder.path / 'metrics.jsonl'} grows with it")
-        with closing(RayExecutor(settings, say)) as ray:
-            ray.train(run.spec)
+        with nullcontext(ray) if ray is not None else closing(RayExecutor(settings, say)) as cluster:
+            cluster.train(run.spec)
     else:
         say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
         train_together(run.spec, run.folder, settings.train.processes, say=say)
