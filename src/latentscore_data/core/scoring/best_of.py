@@ -25,8 +25,8 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.configs.candidate_validation import pick_winner
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.candidate_validation import pick_winner
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, make_scorers, scorer_names, total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer

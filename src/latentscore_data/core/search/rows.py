@@ -18,10 +18,10 @@ from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.configs.candidate_validation import is_playable, validate_candidates
 from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.scoring.best_of import Choice, Improved, MakeImprover, details_of
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.candidate_validation import is_playable, validate_candidates
 from latentscore_data.core.scoring.renderer import MakeRenderer
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.core.search.prior import share_kept

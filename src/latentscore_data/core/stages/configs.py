@@ -26,7 +26,6 @@ from latentscore_data.core.configs.adhoc import answer_typed
 from latentscore_data.core.configs.candidate_generation import (
     Source,
     VibeRows,
-    example_answer,
     generate,
     questions,
     require_rows,
@@ -36,7 +35,7 @@ from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.offline.builtin import MODEL as BUILTIN
-from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
+from latentscore_data.core.llm.plan import Plan, added_up, example_answer, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files

@@ -22,6 +22,7 @@ from latentscore_data.core.compute.remote_embedding import embed_on, embeds_else
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
+from latentscore_data.core.llm.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
 from latentscore_data.core.llm.offline.builtin import vibes_for
 from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
@@ -31,7 +32,6 @@ from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
-from latentscore_data.core.vibes.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
 from latentscore_data.core.vibes.schema import TextVibes, vibe_schema_hash
 
 if TYPE_CHECKING:

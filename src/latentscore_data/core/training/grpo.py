@@ -24,8 +24,8 @@ from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
 from latentscore_data.core.scoring.rewards import (
     Calibration,
-    Ear,
     RewardBook,
+    ScorePairs,
     Similarity,
     calibrate,
     finite_rewards,
@@ -33,7 +33,7 @@ from latentscore_data.core.scoring.rewards import (
 )
 from latentscore_data.core.training.audit import reference_answers
 from latentscore_data.core.training.chat import prompt_messages, template_options
-from latentscore_data.core.training.choice import open_ear, score_callbacks
+from latentscore_data.core.training.choice import open_scorer, score_callbacks
 from latentscore_data.core.training.context import Say, TrainContext
 from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
 from latentscore_data.core.training.runs import RunFolder
@@ -257,18 +257,22 @@ def make_book(spec: TrainSpec, rows: Sequence[ScoredRow], say: Say) -> Iterator[
     if spec.rollout.audio_weight == 0:
         yield RewardBook(calibrate("none", [], answers), title_similarity(say), form=spec.form)
         return
-    with open_ear(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, ear):
+    with open_scorer(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, score_pairs):
         say(f"audio reward: {name}{f' ({why})' if why else ''}")
-        yield RewardBook(measure_scale(name, rows, ear, spec.form), title_similarity(say), ear, spec.form)
+        yield RewardBook(
+            measure_scale(name, rows, score_pairs, spec.form), title_similarity(say), score_pairs, spec.form
+        )
 
 
-def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear, form: AnswerForm = JSON) -> Calibration:
-    """Where the scorer's values lie: from the scores the rows hold, or else by listening to their answers."""
+def measure_scale(
+    scorer: str, rows: Sequence[ScoredRow], score_pairs: ScorePairs, form: AnswerForm = JSON
+) -> Calibration:
+    """Where the scorer's values lie: from the scores the rows hold, or else by scoring their answers."""
     known = [value for row in rows for value in row.candidate_scores.get(scorer, []) if value is not None]
     if len(known) < FEWEST_SCORES:
         some = [row for row in rows if row.config_payload is not None][:MOST_REFERENCES]
-        heard = ear([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
-        known = [value for value in heard if value is not None and math.isfinite(value)]
+        measured = score_pairs([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
+        known = [value for value in measured if value is not None and math.isfinite(value)]
     return calibrate(scorer, known, reference_answers(rows, form))
 
 
