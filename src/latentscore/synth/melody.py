@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from latentscore.synth.form import SECTION_BARS
+from latentscore.synth.form import SECTION_BARS, has_cadence
 from latentscore.synth.notes import Bar, Note
-from latentscore.synth.theory import has_cadence, scale_pitch
+from latentscore.synth.theory import scale_pitch
 
 SLOTS = 16
 """Sixteenths in a bar."""
