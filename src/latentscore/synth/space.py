@@ -409,7 +409,7 @@ class Bus:
         feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
         taps = _fine_taps() if drive[0] > 0 else np.zeros((0, 0), np.float32)
         self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive, taps)
-        self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 6, BUS_BLOCK + 13), np.float32)
+        self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 10, BUS_BLOCK + 13), np.float32)
 
     def apply(self, samples: Stereo, first: int = 0, frames: int | None = None) -> None:
         """Change ``samples``, shape (2, frames), in place; or so many frames of them, from ``first`` on."""
@@ -492,10 +492,7 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
             right[j] = rz
         if drive > 0:
             for c in range(2):
-                if taps.shape[0]:
-                    _bend_finely(toned[c, :size], drive, bias, share, taps, fine[c])
-                else:
-                    _bend(toned[c, :size], drive, bias, share)
+                _bend_finely(toned[c, :size], drive, bias, share, taps, fine[c])
             for j in range(size):
                 ln = hold * ln + dc * left[j]
                 rn = hold * rn + dc * right[j]
@@ -511,24 +508,37 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
 
 
 @jit
-def _bend(line, drive, bias, share):
-    """A cubic that bends and stays flat beyond its knee, in place; the bias makes even harmonics, and what it adds at rest
-    is taken off again."""
+def _bend(now, before, out, drive, bias, share):
+    """A cubic that bends and stays flat beyond its knee; the bias makes even harmonics, and what it adds at rest is taken
+    off again.
+
+    Each result is the mean of the bend over the straight way from ``before`` to ``now`` (Parker, Zavalishin and Le Bivic,
+    2016), which takes away what would fold back to low frequencies.
+    """
     # Constants of single precision leave the precision of the line as it is.
-    one, third = np.float32(1.0), np.float32(1.0 / 3.0)
+    one, third, half = np.float32(1.0), np.float32(1.0 / 3.0), np.float32(0.5)
+    flat, twelfth, close = np.float32(2.0 / 3.0), np.float32(1.0 / 12.0), np.float32(1e-7)
     rest = bias - bias * bias * bias * third
     makeup = share / (drive * (one - bias * bias))
-    for j in range(line.shape[0]):
-        k = min(max(drive * line[j] + bias, -one), one)
-        line[j] += (k - k * k * k * third - rest) * makeup - share * line[j]
+    for j in range(out.shape[0]):
+        a = drive * before[j] + bias
+        b = drive * now[j] + bias
+        p = min(max(a, -one), one)
+        q = min(max(b, -one), one)
+        # The integral of the cubic, its factor of the distance taken out, and that of the flat ends.
+        mean = (p + q) * (half - (p * p + q * q) * twelfth)
+        area = (q - p) * mean + flat * ((abs(b) - abs(q)) - (abs(a) - abs(p)))
+        way = b - a
+        bent = area / way if abs(way) > close else mean
+        out[j] = now[j] + (bent - rest) * makeup - half * share * (now[j] + before[j])
 
 
 @jit
 def _bend_finely(line, drive, bias, share, taps, fine):
     """The same at four times the sample rate, because a hard bend makes overtones far beyond it; 12 frames later.
 
-    ``taps`` are those of one filter for the way up and down; ``fine`` keeps the last frames of what goes in, and of the
-    four streams between.
+    ``taps`` are those of one filter for the way up and down; ``fine`` keeps the last frames of the four streams between
+    once they are bent (rows 0 to 3), of what goes in, the total, and the four streams as they were.
     """
     size = line.shape[0]
     lags = 12
@@ -536,9 +546,12 @@ def _bend_finely(line, drive, bias, share, taps, fine):
     for j in range(size):
         source[lags + j] = np.float32(line[j])
     now = lags + size
-    _between(source[1:now], fine[0, lags:now], fine[3, lags:now], fine[1, lags:now], fine[2, lags:now], taps)
+    _between(source[1:now], fine[6, lags:now], fine[9, lags:now], fine[7, lags:now], fine[8, lags:now], taps)
     for phase in range(4):
-        _bend(fine[phase, lags:now], np.float32(drive), np.float32(bias), np.float32(share))
+        before = fine[5 + phase, lags:now] if phase else fine[9, lags - 1 : now - 1]
+        _bend(
+            fine[6 + phase, lags:now], before, fine[phase, lags:now], np.float32(drive), np.float32(bias), np.float32(share)
+        )
     # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
     total = fine[5, :size]
     total[:] = np.float32(0.0)
@@ -549,6 +562,7 @@ def _bend_finely(line, drive, bias, share, taps, fine):
     for row in range(5):
         for j in range(lags):
             fine[row, j] = fine[row, size + j]
+    fine[9, lags - 1] = fine[9, now - 1]
 
 
 @jit
