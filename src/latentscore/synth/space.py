@@ -119,7 +119,10 @@ class Room:
         self, out: Stereo, at: int, groups: NDArray[np.float32], first: int, frames: int,
         reverb_sends: Sequence[float], echo_sends: Sequence[float],
     ) -> None:  # fmt: skip
-        """:meth:`mix` of ``frames`` frames of ``groups``, from ``first`` on, to ``out``, from ``at`` on."""
+        """:meth:`mix` of ``frames`` frames of ``groups``, from ``first`` on, to ``out``, from ``at`` on.
+
+        ``out`` may be a part of ``groups`` if ``at`` is not behind ``first``: each block is read before it is written.
+        """
         _room(
             groups, first, out, at, frames, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
             self._levels, *self._line_settings, self._lines, self._diffusers, self._diffused, self._echo_frames,
