@@ -76,9 +76,7 @@ class Form:
 
     def section(self, bar: int) -> Section:
         """The section that a bar belongs to."""
-        index = bar // SECTION_BARS
-        role = "opening" if index == 0 else _ROLES[self.config.tension_curve][index % 4]
-        return Section(index, role, _resting(self.config.density, role, self.seed, index))
+        return _section(self.config.tension_curve, self.config.density, self.seed, bar // SECTION_BARS)
 
     def plays(self, layer: str, bar: int) -> bool:
         """Whether a layer plays in a bar. Before the piece nothing does."""
@@ -128,6 +126,11 @@ def _ramp(x: float, bars: int) -> float:
 
 
 @lru_cache(maxsize=256)
+def _section(tension_curve: str, density: int, seed: int, index: int) -> Section:
+    role = "opening" if index == 0 else _ROLES[tension_curve][index % 4]
+    return Section(index, role, _resting(density, role, seed, index))
+
+
 def _resting(density: int, role: Role, seed: int, index: int) -> frozenset[str]:
     """The layers that rest in a section: none at its height, more the less dense the piece is. Bass or pad always plays."""
     count = {"departure": (8 - density) // 2, "breath": (10 - density) // 2}.get(role, 0)

@@ -10,6 +10,7 @@ twenty really is one in twenty, even in ten seconds.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -380,7 +381,10 @@ def _rungs(bar: Bar, ladder: str, low: int, high: int) -> list[int]:
 
 
 def _nearest_rung(rungs: list[int], degree: int) -> int:
-    return min(range(len(rungs)), key=lambda n: abs(rungs[n] - degree))
+    above = bisect_left(rungs, degree)
+    if above == len(rungs) or (above and degree - rungs[above - 1] <= rungs[above] - degree):
+        return above - 1
+    return above
 
 
 def _triad(bar: Bar, at: float) -> set[int]:

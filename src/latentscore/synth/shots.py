@@ -9,15 +9,10 @@ import numpy as np
 
 from numpy.typing import NDArray
 
-from latentscore.synth.signal import Mono, edges, filter_mono, noise, partials, pluck
+from latentscore.synth.signal import Mono, edges, filter_mono, noise, partials, pluck, sine
 from latentscore.synth.voices import Hit
 
 LOW, BAND, HIGH = 0, 1, 2
-
-
-def _sine(cycles: NDArray[np.float64]) -> Mono:
-    """The sine of so many turns: whole turns go in double precision, the rest in single, which is many times as fast."""
-    return np.sin((cycles - np.rint(cycles)).astype(np.float32) * np.float32(math.tau))
 
 
 def _time(hit: Hit, frames: int) -> NDArray[np.float64]:
@@ -156,7 +151,7 @@ def blip(hit: Hit) -> Mono:
     """A short electronic chirp that falls onto its pitch."""
     time = _time(hit, hit.frames(0.16))
     turns = hit.hz * (time + 0.5 * 0.012 * (1 - _fall(time, 0.012)))
-    tone = (_sine(turns) + np.float32(0.3 * min(hit.open, 2.0)) * _sine(3 * turns)) * _fall(time, 0.035)
+    tone = (sine(turns) + np.float32(0.3 * min(hit.open, 2.0)) * sine(3 * turns)) * _fall(time, 0.035)
     return edges(np.float32(0.5) * tone, hit.attack_frames)
 
 
@@ -166,7 +161,7 @@ def blip(hit: Hit) -> Mono:
 def _sweep(hit: Hit, top_hz: float, hz: float, bend: float, ring: float, seconds: float) -> Mono:
     """A membrane: a sine that falls from ``top_hz`` to ``hz`` within about ``bend`` seconds and rings for ``ring``."""
     time = _time(hit, hit.frames(seconds))
-    return _sine(hz * time + (top_hz - hz) * bend * (1 - _fall(time, bend))) * _fall(time, ring)
+    return sine(hz * time + (top_hz - hz) * bend * (1 - _fall(time, bend))) * _fall(time, ring)
 
 
 def _burst(
@@ -299,7 +294,7 @@ def bayan(hit: Hit) -> Mono:
     time = _time(hit, hit.frames(0.75))
     bend = 1.0 + 0.45 * (1 - _fall(time, 0.11)) * _fall(time, 0.6)
     turns = np.cumsum(bend, dtype=np.float64) * (0.5 * hit.hz / hit.sample_rate)
-    body = (_sine(turns) + np.float32(0.25) * _sine(2 * turns)) * _fall(time, 0.2)
+    body = (sine(turns) + np.float32(0.25) * sine(2 * turns)) * _fall(time, 0.2)
     return edges(np.float32(0.8) * body, hit.attack_frames)
 
 
@@ -322,7 +317,7 @@ def grain(hit: Hit) -> Mono:
     wave = np.zeros(len(time), np.float32)
     for k in (1, 3, 5, 7):
         if hit.hz * k < hit.ceiling:
-            wave += np.float32(1 / k) * _sine(hit.hz * k * time)
+            wave += np.float32(1 / k) * sine(hit.hz * k * time)
     rate = (17.0, 23.0, 31.0, 47.0)[hit.seed % 4]
-    gate = np.clip(np.float32(6.0) * _sine(rate * time) + np.float32(1.0), 0.0, 1.0)
+    gate = np.clip(np.float32(6.0) * sine(rate * time) + np.float32(1.0), 0.0, 1.0)
     return edges(np.float32(0.3) * wave * gate, hit.frames(0.002))

@@ -553,7 +553,12 @@ def _bend_finely(line, drive, bias, share, taps, fine):
     for phase in range(3):
         before = fine[3 + phase, lags:now] if phase else fine[6, lags - 1 : now - 1]
         _bend(
-            fine[4 + phase, lags:now], before, fine[phase, lags:now], np.float32(drive), np.float32(bias), np.float32(share)
+            fine[4 + phase, lags:now],
+            before,
+            fine[phase, lags:now],
+            np.float32(drive),
+            np.float32(bias),
+            np.float32(share),
         )
     # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
     _together(line, fine[0, 1:now], fine[1, :now], fine[2, :now], taps[0], taps[1])
