@@ -19,7 +19,6 @@ from latentscore.labels import beats_per_minute
 from latentscore.synth.form import BEATS_PER_BAR, LAYERS, Form, Section, stream
 from latentscore.synth.theory import ROOTS, SCALES, Chord, Harmony, chord_number, harmony_of
 
-
 KEPT_CHORDS = 64
 """The most chords that a piece keeps, which may have no end."""
 

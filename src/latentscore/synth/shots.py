@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from latentscore.synth.signal import Mono, edges, filter_mono, noise, partials, pluck, sine
