@@ -455,6 +455,7 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
     a1, a2, d1, d2 = poles[0], poles[1], poles[2], poles[3]
     hold = 1.0 - dc
     toned = np.empty((2, BUS_BLOCK))
+    bent = np.empty((2, BUS_BLOCK), np.float32)
     # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago; n
     # after the mean that drive adds.
     lm, rm, ly1, ry1, ly2, ry2 = states[0], states[1], states[2], states[3], states[4], states[5]
@@ -493,19 +494,21 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
             ry2, ry1, rz2, rz1 = ry1, ry, rz1, rz
             left[j] = lz
             right[j] = rz
+        target_left = samples[0, first + begin : first + begin + size]
+        target_right = samples[1, first + begin : first + begin + size]
         if drive > 0:
-            for c in range(2):
-                _bend_finely(toned[c, :size], drive, bias, share, taps, fine[c])
+            _bend_finely(left[:size], bent[0, :size], drive, bias, share, taps, fine[0])
+            _bend_finely(right[:size], bent[1, :size], drive, bias, share, taps, fine[1])
             for j in range(size):
-                ln = hold * ln + dc * left[j]
-                rn = hold * rn + dc * right[j]
-                left[j] -= ln
-                right[j] -= rn
-        for c in range(2):
-            target = samples[c, first + begin : first + begin + size]
-            line = toned[c]
+                ln = hold * ln + dc * bent[0, j]
+                rn = hold * rn + dc * bent[1, j]
+                target_left[j] = bent[0, j] - ln
+                target_right[j] = bent[1, j] - rn
+        else:
             for j in range(size):
-                target[j] = line[j]
+                target_left[j] = left[j]
+            for j in range(size):
+                target_right[j] = right[j]
     states[0], states[1], states[2], states[3], states[4], states[5] = lm, rm, ly1, ry1, ly2, ry2
     states[6], states[7], states[8], states[9], states[10], states[11] = lz1, rz1, lz2, rz2, ln, rn
 
@@ -537,7 +540,7 @@ def _bend(now, before, out, drive, bias, share):
 
 
 @jit
-def _bend_finely(line, drive, bias, share, taps, fine):
+def _bend_finely(line, out, drive, bias, share, taps, fine):
     """The same at three times the sample rate, because a hard bend makes overtones far beyond it; 12 frames later.
 
     ``taps`` are those of one filter for the way up and down; ``fine`` keeps the last frames of the three streams between
@@ -561,7 +564,7 @@ def _bend_finely(line, drive, bias, share, taps, fine):
             np.float32(share),
         )
     # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
-    _together(line, fine[0, 1:now], fine[1, :now], fine[2, :now], taps[0], taps[1])
+    _together(out, fine[0, 1:now], fine[1, :now], fine[2, :now], taps[0], taps[1])
     for row in range(4):
         for j in range(lags):
             fine[row, j] = fine[row, size + j]
