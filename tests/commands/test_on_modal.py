@@ -20,6 +20,7 @@ from bench_fakes import make_rows
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import ConfigRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
@@ -31,8 +32,8 @@ from rounds_fakes import ONE_THREAD, small_rounds
 
 QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
 SHARDS = {"LSDATA_TRAIN__MODAL__SHARD_ROWS": "3", "LSDATA_BENCH__MAX_NEW_TOKENS": "64"}
-CLOCKS = ("generate_seconds", "render_seconds", "score_seconds")
-"""What differs from run to run wherever it was measured."""
+CLOCKS = ("generate_seconds", "render_seconds", "score_seconds", "cost_usd")
+"""What differs from run to run wherever it was measured, and the price of a second."""
 
 
 def write_rows(root: Path) -> None:
@@ -93,7 +94,12 @@ def test_a_benchmark_on_modal_is_the_benchmark_here(
             assert "3 answers of tiny in up to 1 containers" in out.stderr
             assert "18 sounds in up to 6 containers" in out.stderr
             assert out.stderr.count("at most $") == 2
-            assert json.loads(out.stdout)["details"]["scorer"] == "acoustic"
+            said = json.loads(out.stdout)
+            assert said["details"]["scorer"] == "acoustic"
+            # What the GPU took is booked, answer by answer, and it is in the bill of the run and on its page.
+            (((stage, model), usage),) = totals(Workspace(root).ledger).items()
+            assert (stage, model, usage.calls) == ("bench", "local:tiny-random", 3)
+            assert 0 < said["cost_usd"] == pytest.approx(usage.cost_usd)
     assert results(folders["modal"]) == results(folders["here"])
     # The containers do not know the titles, which are in the tags.
     here, there = (

@@ -15,7 +15,7 @@ from latentscore.forms import form_of
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
@@ -372,11 +372,9 @@ class _Work:
         here = not self.executor.remote or self.executor.scorer_blocker(settings.scoring) is not None
         make_renderer = LocalRenderer if here else self.executor.make_renderer()
         with RowFiles(room) as files:
-            spend = self.rounds.spend
-            summary = run_generate(settings, files, rows=vibes, executor=self.executor, spend=spend)
-            summary = run_score(
-                summary, settings, files, trusted=self.rounds.trusted, make_renderer=make_renderer, spend=spend
-            )
+            context = RunContext(spend=self.rounds.spend, trusted=self.rounds.trusted, executor=self.executor)
+            summary = run_generate(settings, files, vibes, context)
+            summary = run_score(summary, settings, files, context, make_renderer)
         self.used.add_bill(summary)
         path = room.scored(settings.configs.splits[0])
         return with_winner(read_rows(path, ScoredRow)) if path.exists() else []
@@ -459,11 +457,7 @@ def _known(file: Path) -> dict[str, Any]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop the rounds before they start."""
-    try:
-        check(Rounds(settings))
-    except LsdataError as error:
-        return [error]
-    return []
+    return raised_by(lambda: check(Rounds(settings)))
 
 
 def run_stage(settings: Settings, context: RunContext) -> Summary:
