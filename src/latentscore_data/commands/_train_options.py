@@ -69,8 +69,8 @@ SETTING_FLAGS: dict[str, Any] = {
 }  # fmt: skip
 """By the setting in ``train`` that each overrides."""
 
-SECTION_OF = {"max_steps": "optim", "gpu": "modal", "max_cost": "modal"}
-"""Those of them whose setting lies in a section of its own."""
+SECTION_OF = {"max_steps": "optim", "gpu": "modal"}
+"""Those of them whose setting lies in a section of its own. The cap is that of every command, ``llm.max_cost``."""
 
 ADAPTER_FLAG: dict[str, Any] = {
     "adapter": Annotated[
@@ -145,10 +145,11 @@ def settings_and_choices(
     """
     trusted = chosen.pop("trust_settings", False)
     train: dict[str, Any] = {}
+    cap = {name: wanted.pop(name) for name in ("max_cost",) if name in wanted}
     for name, value in wanted.items():
         section = SECTION_OF.get(name)
         (train.setdefault(section, {}) if section else train)[name] = value
-    settings = load(train=train)
+    settings = load(train=train, llm=cap)
     if "gpu" in wanted and settings.train.on == "here" and not dry_run:
         raise InputError(
             "--gpu is for remote runs",

@@ -198,7 +198,7 @@ def check_run(plan: RunPlan, settings: Settings) -> None:
     """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
     for problem in preflight(settings):
         raise problem
-    plan.check(settings)
+    plan.check(settings, SpendTracker())
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:

@@ -191,14 +191,14 @@ def planned(
         to_score = max(len(rows), count_inputs(settings, RowFiles(workspace)))
         plans += paid_scorers(settings, to_score, ScorerDeps(settings.scoring, settings.llm))
     remote = remote_estimates(rows, settings, RowFiles(workspace), executor, only) if executor.remote else []
-    return RunPlan(plans, remote)
+    return RunPlan(plans, remote, executor)
 
 
 def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
     """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
     if only != "generate":
         make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm, trusted=trusted))
-    plan.check(settings)
+    plan.check(settings, SpendTracker())
 
 
 def remote_estimates(
