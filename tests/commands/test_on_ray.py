@@ -18,6 +18,8 @@ from conftest import Lsdata
 from factories import make_vibe
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.training.runs import RunFolder
+from rounds_fakes import ONE_THREAD, small_rounds
 
 pytestmark = [
     pytest.mark.long,
@@ -63,3 +65,15 @@ def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(lsdata_here: Lsdata
     assert json.loads(finished.stdout)["done"] == ROWS - done
     assert lsdata_here(*command(tmp_path / "here", "here")).returncode == 0
     assert scored.read_bytes() == Workspace(tmp_path / "here").scored("SFT-Train").read_bytes()
+
+
+@pytest.mark.ml
+def test_rounds_on_ray_answer_score_and_train_in_one_cluster(lsdata: Lsdata, tmp_path: Path) -> None:
+    out = lsdata(*small_rounds(tmp_path, "ray"), env={**SETTINGS, **ONE_THREAD}, timeout=250)
+    assert out.returncode == 0, out.stderr
+    assert out.stderr.count("starting a cluster") == 1
+    assert "SFT-Val answers are scored here: ear.py:score is code on this machine" in out.stderr
+    rounds = json.loads((tmp_path / ".improve" / "r" / "rounds.json").read_text())["rounds"]
+    assert [line["model"] for line in rounds] == ["tiny", "r-round-1"]
+    assert rounds[1]["learned"] == 2
+    RunFolder(Workspace(tmp_path).train_dir / "r-round-1").verify()

@@ -12,7 +12,7 @@ from pathlib import Path
 from latentscore import RENDERER_VERSION
 from latentscore.embed import Embedder
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers, spread
@@ -40,9 +40,6 @@ from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 BESIDE_WINNERS = " (N = 1)"
 """How the label of the first valid candidates ends, which are shown beside winners that a scorer chose."""
-
-SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
-"""The settings of configs that hosted models are asked with here, too."""
 
 
 def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
@@ -288,18 +285,7 @@ def missing(settings: Settings) -> list[LsdataError]:
         if not (settings.bench.baseline or "").endswith(BESIDE_WINNERS):
             baseline_label(settings.bench, choose_sources(settings.bench, []))
 
-    found: list[LsdataError] = []
-    checks: tuple[Callable[[], object], ...] = (
-        check_sources,
-        check_baseline,
-        lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
-    )
-    for check in checks:
-        try:
-            check()
-        except LsdataError as error:
-            found.append(error)
-    return found
+    return raised_by(check_sources, check_baseline, lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)))
 
 
 def sources_decide(settings: Settings, workspace: Workspace) -> Depends:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from latentscore_data.core.base.jsonl import Line
-from latentscore_data.core.base.loop import Client, Job, run_stage
+from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
@@ -151,7 +151,7 @@ def generate(
         key=lambda row: row.row_id,
         fingerprint=lambda row: answer_fingerprint(generator.fingerprint, row),
         work=answer,
-        client=client_of(generator),
+        client=generator.llm if isinstance(generator, AskingGenerator) else None,
     )
     output = files.answers(generator.label)
     summary = run_stage(
@@ -172,11 +172,6 @@ def generate(
 def answer_fingerprint(source: str, row: VibeRow) -> str:
     """Says which answer the source of that fingerprint would give to a row."""
     return digest(source, row.row_id, row.vibe_original)
-
-
-def client_of(generator: AnyGenerator) -> Client | None:
-    """The model client that the loop tells to stop, asks for its bill and closes."""
-    return generator.llm if isinstance(generator, AskingGenerator) else None
 
 
 def unanswered(answers: Path) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import math
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from latentscore import Audio
@@ -142,9 +144,6 @@ class JudgeScorer:
 
 def wav_bytes(audio: Audio) -> bytes:
     """Mono, 16 bits, 24 kHz."""
-    import math
-
-    import numpy as np
     import soundfile
     from scipy.signal import resample_poly
 
