@@ -31,7 +31,6 @@ from latentscore_data.studio.preferences import by_candidate, preference_of
 log = logging.getLogger(__name__)
 
 PAGE = 60
-STATES = ("scored", "failed", "waiting")
 
 
 @dataclass(slots=True)
@@ -154,7 +153,7 @@ class Rows:
         mark = read_marks(self._workspace.root).get(row_id, Mark())
         scorer = next(iter(row.candidate_scores), None)
         scores = row.candidate_scores.get(scorer or "", [])
-        people = by_candidate(row, read_preferences(self._workspace.root))
+        people = by_candidate(row, read_preferences(self._workspace.root, ties=True))
         return {
             **line.shown(mark),
             "vibe": row.vibe_original,
@@ -179,10 +178,10 @@ class Rows:
         self._line(row_id)
         add_mark(self._workspace.root, row_id, mark)
 
-    def prefer(self, row_id: str, better: int, worse: int) -> None:
-        """Append that one candidate of a row fits better than another one."""
+    def prefer(self, row_id: str, better: int, worse: int, *, tied: bool) -> None:
+        """Append that one candidate of a row fits better than another one, or as well."""
         row = self._whole(self._line(row_id))
-        add_preference(self._workspace.root, preference_of(row, better, worse))
+        add_preference(self._workspace.root, preference_of(row, better, worse, tied=tied))
 
     def _asked(self, row: ScoredRow) -> JsonObject:
         """The exact question, and what came of each try."""

@@ -163,12 +163,15 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     return reasons
 
 
+NOT_RECORDED = ("stage", "pending", "fresh", "outputs", "next_step", "exit_code")
+"""What a manifest leaves out of the summary, or says in its own way."""
+
+
 def write_manifest(
     stage: StageFiles,
     root: Path,
     outputs: Sequence[Path],
     summary: Summary,
-    extra: Mapping[str, Any] | None = None,
     facts: Mapping[Path, FileFact] | None = None,
 ) -> None:
     """Record what a completed stage read, wrote, cost and decided, in one move. ``facts`` are known of files already."""
@@ -190,20 +193,7 @@ def write_manifest(
             "versions": _plain(stage.versions),
             "inputs": {relative(path, root): fact(path) for path in stage.inputs},
             "outputs": {relative(path, root): fact(path) for path in outputs},
-            "seconds": round(summary.seconds, 3),
-            "done": summary.done,
-            "skipped": summary.skipped,
-            "failed": dict(summary.failed),
-            "short": summary.short,
-            "unfinished": summary.unfinished,
-            "calls": summary.calls,
-            "cached": summary.cached,
-            "tokens_in": summary.tokens_in,
-            "tokens_out": summary.tokens_out,
-            "cost_usd": summary.cost_usd,
-            "saved_usd": summary.saved_usd,
-            "details": summary.details,
-            **(extra or {}),
+            **{name: value for name, value in summary.to_dict().items() if name not in NOT_RECORDED},
         },
     )
 

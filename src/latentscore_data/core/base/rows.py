@@ -34,7 +34,6 @@ _SPLIT_SPELLINGS = {
 Level = Literal["xl", "lg", "m", "sm", "xs"]
 LEVELS: tuple[Level, ...] = ("xl", "lg", "m", "sm", "xs")
 
-Scope = Literal["scene", "character"]
 
 RowT = TypeVar("RowT")
 
