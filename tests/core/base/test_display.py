@@ -6,7 +6,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from latentscore_data.core.base.display import print_table
+from factories import make_config
+from latentscore_data.core.base.display import fields_in_lines, print_table
 
 PATH = "data_work/.outputs/common-pile-project_gutenberg_filtered.jsonl"
 
@@ -24,3 +25,11 @@ def test_a_table_breaks_no_word_and_no_path_at_any_width(
     for word in ("stage", "vibes", "stale", "$0.00", "changed;", "reason", "train", "fresh", PATH):
         assert word in out.split(), out
     assert all(len(line.rstrip()) <= columns for line in out.splitlines() if PATH not in line and columns > 30)
+
+
+def test_a_field_and_its_value_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    config = make_config()
+    lines = fields_in_lines(config, 4).splitlines()
+    assert max(map(len, lines)) <= 36
+    assert [pair for line in lines for pair in line.split("  ")] == [f"{k} {v}".lower() for k, v in config.items()]
