@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batches.state import Batch, BatchState, open_batches
 from latentscore_data.core.llm.local.names import local_version
+from latentscore_data.core.llm.openrouter_prices import newest_list
 from latentscore_data.core.stages.configs import winners
 from latentscore_data.studio.exchange import as_json
 from latentscore_data.studio.places import Places
@@ -75,7 +78,7 @@ def made(root: Path) -> Workspace:
     replace_json(bench / "summary.json", {"headline": "acoustic", "title": "b", "sources": [source]})
     rows = Rows(workspace, Settings())
     rows.mark(row.row_id, Mark("bad", "too loud"))
-    rows.prefer(row.row_id, 0, 1)
+    rows.prefer(row.row_id, 0, 1, tied=False)
     Playlists(root).save("evening", [{**make_payload(), "vibe": "rain", "seed": 1, "seconds": 60}])
     return workspace
 
@@ -220,3 +223,27 @@ def test_a_copied_run_keeps_its_answers_and_one_that_was_trained_again_does_not(
     assert local_version("local:first", root / ".modal_outputs") != version
     replace_json(run.done_mark, {"files": [7]})
     assert local_version("local:first", root / ".modal_outputs").startswith("local:first@")
+
+
+@pytest.mark.parametrize("value", ['"cheap"', "null", "-1", "[1]", "{}", "NaN"])
+def test_a_price_that_is_none_is_refused_before_anything_is_spent(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "openrouter-2026-11-01.json"
+    path.write_text(f'{{"date": "2026-11-01", "usd_per_token": {{"a/b": {{"prompt": {value}, "completion": 1}}}}}}')
+    with pytest.raises(InputError, match="price list"):
+        newest_list(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["created", "questions", "worst_usd"])
+def test_a_record_of_batches_with_text_for_numbers_is_named(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "batches.sqlite"
+    state = BatchState(path)
+    state.add(
+        Batch("tag", "configs", "openai/x", None, "open", "1", "2", "", 3, 0, 0, 0.5, None, 1.0, 2.0, False, False), []
+    )
+    state.close()
+    assert [batch.tag for batch in open_batches(path)] == ["tag"]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute(f"UPDATE batches SET {column} = 'much'")
+        db.commit()
+    with pytest.raises(InputError, match="batch tag"):
+        open_batches(path)

@@ -18,7 +18,7 @@ RESAMPLES = 200
 def preference_of(row: ScoredRow, better: int, worse: int, *, tied: bool = False) -> Preference:
     """The answer that one candidate of a row fits better than another, or as well (``tied``). Raises :class:`InputError` for a missing candidate."""
     found = [row.config_candidates[i] if i < len(row.config_candidates) else None for i in (better, worse)]
-    if found[0] is None or found[1] is None or not all(map(has_config, found)) or better == worse:
+    if not has_config(found[0]) or not has_config(found[1]) or better == worse:
         raise InputError(f"row {row.row_id[:100]!r} has no candidates {better} and {worse}")
     scores = next(iter(row.candidate_scores.values()), [])
     better_score, worse_score = (scores[i] if i < len(scores) else None for i in (better, worse))

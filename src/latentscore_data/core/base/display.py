@@ -318,6 +318,16 @@ def palette_blocks(palette: Mapping[str, Any]) -> RenderableType:
     return blocks
 
 
+def fields_in_lines(config: Mapping[str, Any], indent: int = 2) -> str:
+    """``tempo slow  root c  ...`` in lines for this terminal; a field and its value stay together."""
+    from textwrap import fill
+
+    joined = "  ".join(f"{name}\0{str(value).lower()}" for name, value in config.items())
+    return fill(joined, max(console().width - indent, 1), break_long_words=False, break_on_hyphens=False).replace(
+        "\0", " "
+    )
+
+
 class PlainLines(Progress):
     """A line every ten seconds, for logs and CI."""
 

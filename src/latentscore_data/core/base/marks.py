@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from latentscore_data.core.base.jsonl import Appender, Line, read_lines
 from latentscore_data.core.base.payloads import Payload
@@ -114,7 +114,7 @@ def _preference(line: Mapping[str, Any]) -> Preference:
     )  # fmt: skip
 
 
-def has_config(payload: Any) -> bool:
+def has_config(payload: Any) -> TypeGuard[Payload]:
     """True for a payload with a config in it, whatever the config holds."""
     return isinstance(payload, dict) and isinstance(payload.get("config"), dict)
 
