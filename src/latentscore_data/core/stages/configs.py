@@ -235,8 +235,8 @@ def run_score(
         say(f"configs: {count} rows from elsewhere: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
-            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; there the "
-            "first answer stands (--scorer clap or judge:MODEL would decide)"
+            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; their "
+            "first candidate is kept (--scorer clap or judge:MODEL can decide)"
         )
     in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"
     summary.next_step = (
@@ -478,7 +478,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
-    """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
+    """Calls and cost of this stage, of the model that answers and of paid judges; while there are
     no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
     rows = [] if behind else VibeRows(workspace, settings.configs)
     plan = make_plan_for(rows, settings, workspace)

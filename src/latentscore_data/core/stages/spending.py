@@ -54,7 +54,7 @@ def check_spending(plan: Plan, settings: LLMSettings) -> None:
         check_batch(plan.model, settings)
     if not plan.spends:
         return
-    check_route(plan.model, settings)  # nobody should agree to what cannot be asked
+    check_route(plan.model, settings)  # before the cost question: this model cannot be called
     if settings.max_cost is not None and plan.cost_usd is None:
         raise unknown_price(plan.model, settings.max_cost)
 

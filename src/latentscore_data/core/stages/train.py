@@ -306,7 +306,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop training before it starts: a missing extra, a preset nobody knows, a base model that is not there."""
+    """What would stop training before it starts: a missing extra, an unknown preset, a base model that is not there."""
     checks: list[Callable[[], object]] = [
         partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
     ]
