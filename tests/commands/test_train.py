@@ -271,6 +271,24 @@ def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackMod
     assert not list(workspace.train_dir.glob("*"))
 
 
+def test_the_runs_of_a_sweep_are_counted_once_towards_the_cap(
+    modal: LoopbackModal, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(
+        "latentscore_data.core.compute.modal.start", lambda run, *_, **__: started.append(run.spec.run_id)
+    )
+    settings = Settings.model_validate(
+        {
+            "paths": {"root": workspace.root},
+            "llm": {"max_cost": 8.5},
+            "train": {"base_model": "tiny-random", "on": "modal", "modal": {"timeout_hours": 1, "price_per_hour": 2}},
+        }
+    )
+    total = run_sweep(settings, "batch_size", Choices("sft"), StartOptions(detach=True))
+    assert (len(started), dict(total.failed)) == (4, {})
+
+
 def test_a_sweep_whose_last_member_cannot_be_trained_says_so_before_the_first(workspace: Workspace) -> None:
     settings = Settings.model_validate({"paths": {"root": workspace.root}, "train": {"base_model": "tiny-random"}})
     with pytest.raises(InputError, match=r"batch\.size 4 is not a multiple of batch\.per_device 8"):

@@ -92,7 +92,7 @@ def read_preferences(root: Path, *, ties: bool = False) -> list[Preference]:
     path = marks_file(root)
     found: dict[tuple[str, ...], Preference] = {}
     for _, line in read_lines(path, torn="drop") if path.exists() else ():
-        if line.get("kind") == "pair" and all(_has_config(line.get(side)) for side in ("better", "worse")):
+        if line.get("kind") == "pair" and all(has_config(line.get(side)) for side in ("better", "worse")):
             one = _preference(line)
             found[one.pair] = one
     return [one for one in found.values() if ties or not one.tied]
@@ -114,7 +114,8 @@ def _preference(line: Mapping[str, Any]) -> Preference:
     )  # fmt: skip
 
 
-def _has_config(payload: Any) -> bool:
+def has_config(payload: Any) -> bool:
+    """True for a payload with a config in it, whatever the config holds."""
     return isinstance(payload, dict) and isinstance(payload.get("config"), dict)
 
 
