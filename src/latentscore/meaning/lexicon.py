@@ -280,7 +280,7 @@ def _stems(words: str) -> frozenset[str]:
 _WEAK = _stems("barely hardly scarcely less")
 """Negations that leave a little of a noun: "hardly any reverb"."""
 _NEGATIONS = _stems(" ".join(word_list("not"))) - _WEAK
-_INTENSE = _stems(" ".join(word_list("more")))
+_INTENSE = _stems(" ".join((*word_list("more"), "ultra")))
 _MILD = _stems("slightly somewhat faintly mildly bit little")
 _MODERATE = _stems("moderately fairly reasonably medium relatively averagely")
 _FILLERS = _stems(

@@ -47,7 +47,7 @@ def fingerprint() -> str:
 DEFAULT_LOGIT = 0.4
 VOTE_LOGIT = 6.0
 AXIS_LOGIT = 4.0
-POLE_LOGIT = 4.0
+POLE_LOGIT = 6.0
 GENRE_LOGIT = 6.0
 COOL = 0.4
 """What the temperature is multiplied by: at 0.9 candidates differ and still fit the vibe."""

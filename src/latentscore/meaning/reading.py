@@ -28,24 +28,24 @@ PACKAGE = "latentscore.meaning"
 VERSION = 2
 """Raised when the same seeds and numbers would read a text otherwise."""
 
-DEAD_ZONE = 1.3
+DEAD_ZONE = 1.4
 """Standard deviations (over common words) that a word must lie off the middle of an axis before it counts."""
 SEED = 1.5
 """What a seed reads at least on its own axis."""
+MOST = 3.5
+"""What one word reads at most."""
 SQUASH = 2.5
 """Standard deviations beyond the dead zone at which an axis reads tanh(1)."""
-RIDGE, WIDTH = 2.0, 0.3
+RIDGE, WIDTH = 1.0, 0.6
 """How smooth the regression is, and 1 less the cosine at which two words have 1/e in common."""
 BACKGROUND_STEP = 24
 """Every so manieth common word stands for those that say nothing."""
 COMMON = slice(1000, 13_000)
 """Tokens that stand for common words: the vocabulary is ordered by frequency, after marks and letters."""
 STRENGTHS = {"not": -1.0, "more": 1.5, "little": 0.5}
-BEFORE = 0.3
-"""What has not happened yet counts so much."""
-AFTER, AFTER_MOVING = 0.5, -0.6
-"""What is over: how much of its mood and its place is left, and of its speed, its energy and its crowd."""
-LEAD, YIELD = 1.0, 0.25
+TIMES = {"before": (0.1, 0.4), "after": (-0.6, 0.5)}
+"""What has not happened yet, and what is over: how much of its speed, energy and crowd is there, and how much of the rest."""
+LEAD, YIELD = 1.4, 0.25
 """How far a word must lie off the middle to overrule a later one of its phrase, and how much of that one is left."""
 STRESS = 1.4
 """How much more what comes after "but" counts."""
@@ -124,23 +124,8 @@ def _labels(pairs: str) -> dict[str, Label]:
 def reading_fingerprint() -> str:
     """Changes when the same text might be read otherwise: a hash of the seeds, the numbers above and the word vectors."""
     seeds_file = files(PACKAGE).joinpath("axes.toml").read_text(encoding="utf-8")
-    numbers = (
-        VERSION,
-        DEAD_ZONE,
-        SEED,
-        SQUASH,
-        RIDGE,
-        BACKGROUND,
-        STRENGTHS,
-        BEFORE,
-        AFTER,
-        AFTER_MOVING,
-        LEAD,
-        YIELD,
-        STRESS,
-        REACH,
-        MOST_PIECES,
-    )
+    reach = (LEAD, YIELD, STRESS, REACH, STRENGTHS, TIMES)
+    numbers = (VERSION, DEAD_ZONE, SEED, MOST, SQUASH, RIDGE, WIDTH, BACKGROUND_STEP, MOST_PIECES, *reach)
     return digest(*numbers, seeds_file, embedder().fingerprint)
 
 
@@ -196,7 +181,7 @@ def word_values(word: str) -> tuple[float, ...]:
         pole = (word in axis.high) - (word in axis.low)
         if pole:
             values[at] = pole * max(pole * values[at], SEED)
-    return tuple(values.tolist())
+    return tuple(np.clip(values, -MOST, MOST).tolist())
 
 
 _ENDINGS = tuple(
@@ -261,8 +246,6 @@ def says_something(word: str) -> bool:
 
 # --- texts -----------------------------------------------------------------------------------------------------------
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[,.;:!?()\n—–]")
-
 
 @lru_cache(maxsize=4096)
 def read(text: str, ignored: frozenset[str] = frozenset()) -> Reading:
@@ -278,14 +261,12 @@ def read(text: str, ignored: frozenset[str] = frozenset()) -> Reading:
             continue
         if said.phrase != phrase:
             phrase, lead = said.phrase, np.zeros(len(axes()))
-        values = said.strength * np.array(word_values(said.word))
-        if said.past:
-            values *= _aftermath()
+        values = said.strength * _presence(said.time) * np.array(word_values(said.word))
         overruled = (values * lead < 0) & (np.abs(lead) >= LEAD)
         lead = np.where(np.abs(values) > np.abs(lead), np.where(overruled, lead, values), lead)
         total += np.where(overruled, YIELD * values, values)
         weight = said.strength if said.strength > 0 else 0.5 * said.strength
-        direction += (0.5 if overruled.any() or said.past else 1.0) * weight * embedder().sum_of(said.word)
+        direction += (0.5 if overruled.any() or said.time else 1.0) * weight * embedder().sum_of(said.word)
         if np.abs(values).max() > 0.5:
             found.append(said.word)
     squashed = np.tanh(total / SQUASH)
@@ -301,25 +282,26 @@ def read(text: str, ignored: frozenset[str] = frozenset()) -> Reading:
 class _Said(NamedTuple):
     """A word with a meaning of its own, and how much it counts: less than 0 where the text denies it.
 
-    In one ``phrase`` an earlier word overrules a later one ("a joyful funeral"). ``past`` is true for what is over.
+    In one ``phrase`` an earlier word overrules a later one ("a joyful funeral"). ``time`` is "" or one of ``TIMES``.
     """
 
     word: str
     strength: float
-    past: bool
+    time: str
     phrase: int
 
 
 @cache
-def _aftermath() -> NDArray[np.float64]:
-    """What remains on each axis of something that is over: it no longer moves, and is felt by half."""
-    return np.array([AFTER_MOVING if axis.name in ("speed", "energy", "crowd") else AFTER for axis in axes()])
+def _presence(time: str) -> NDArray[np.float64]:
+    """How much of each axis is there, before or after what is named."""
+    moving, rest = TIMES.get(time, (1.0, 1.0))
+    return np.array([moving if axis.name in ("speed", "energy", "crowd") else rest for axis in axes()])
 
 
 def _weighted(text: str) -> Iterator[_Said]:
     phrase, stress = 0, 1.0
     for clause in re.findall(r"[^,.;:!?()\n—–]+", plain(text, genres_in_words=True)):
-        strength, since, time, past, phrase = 1.0, 0, 1.0, False, phrase + 1
+        strength, since, time, phrase = 1.0, 0, "", phrase + 1
         for word in re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*", clause):
             kind = next((kind for kind in STRENGTHS if word in _list("words", kind)), None)
             if kind == "not":
@@ -328,12 +310,10 @@ def _weighted(text: str) -> Iterator[_Said]:
                 strength *= 0.5  # "not very" says less than "not"
             elif kind:
                 strength, since = strength * STRENGTHS[kind], 0
-            elif word in _list("words", "before"):
-                time, phrase = BEFORE, phrase + 1
-            elif word in _list("words", "after"):
-                past, phrase = True, phrase + 1
+            elif found := next((time for time in TIMES if word in _list("words", time)), None):
+                time, phrase = found, phrase + 1
             elif word in ("but", "yet"):
-                strength, stress, time, past, phrase = 1.0, STRESS, 1.0, False, phrase + 1
+                strength, stress, time, phrase = 1.0, STRESS, "", phrase + 1
             elif word in ("and", "or", "nor", "with"):
                 phrase += 1
             elif word in _list("words", "small"):
@@ -341,7 +321,7 @@ def _weighted(text: str) -> Iterator[_Said]:
                 if since > REACH:
                     strength = 1.0
             else:
-                yield _Said(word, strength * stress * time, past, phrase)
+                yield _Said(word, strength * stress, time, phrase)
                 strength = 1.0
 
 
@@ -357,15 +337,14 @@ _DENIED_LIST = re.compile(
 def plain(text: str, *, genres_in_words: bool = False) -> str:
     """Lower case, without hyphens, set phrases in plain words, and "not" before each member of a list that it denies.
 
-    Genres become "music", or the words that describe them.
+    ``genres_in_words`` puts the words that describe a genre in the place of its name.
     """
     text = re.sub(r"n't\b", " not", text.lower().replace("’", "'")).replace("-", " ")
     for said, meant in _phrases():
         text = said.sub(meant, text)
-    for genre in genres():
+    for genre in genres() if genres_in_words else ():
         # A denied genre is none of what its words say: "or" makes a list of them. Other words count more.
-        words = " or ".join(f"slightly {word}" for word in genre.words)
-        text = genre.pattern.sub(words if genres_in_words else "music", text)
+        text = genre.pattern.sub(" or ".join(f"slightly {word}" for word in genre.words), text)
     text = _DENIED_LIST.sub(_each_denied, text)
     return re.sub(r"'s\b", "", text)
 
@@ -395,7 +374,9 @@ def genres() -> tuple[Genre, ...]:
             f"^{name[1:]}$|{name[1:]}(?= (?:{MUSIC})\\b)" if name.startswith("~") else f"{name}s?"
             for name in names.split(", ")
         ]
-        found.append(Genre(re.compile(rf"\b(?:{'|'.join(forms)})\b(?! (?:{PARTS}))"), tuple(words.split()), _labels(labels)))
+        found.append(
+            Genre(re.compile(rf"\b(?:{'|'.join(forms)})\b(?! (?:{PARTS}))"), tuple(words.split()), _labels(labels))
+        )
     return tuple(found)
 
 
@@ -406,10 +387,10 @@ MUSIC = "music|beats?|tracks?|songs?|grooves?|tunes?|bands?|sounds?|rhythms?|bal
 
 def genre_labels(text: str) -> dict[str, Label]:
     """What the genres that a text names usually have; the first one counts where two differ."""
-    text, labels = text.lower().replace("-", " "), {}
+    text, labels = plain(text), {}
     for genre in genres():
         found = genre.pattern.search(text)
-        if found and not re.search(rf"\b(?:{_DENIES}|n't|less|than|unlike)(?: \w+)? $", text[: found.start()]):
+        if found and not re.search(rf"\b(?:{_DENIES}|less|than|unlike)(?: \w+)? $", text[: found.start()]):
             labels = {**genre.labels, **labels}
             text = genre.pattern.sub("", text)
     return labels
