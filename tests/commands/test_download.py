@@ -26,6 +26,7 @@ from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.settings import Settings, load_settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages import download
+from latentscore_data.core.stages.base import RunContext
 
 
 def settings_for(root: Path, *names: str, **more: Any) -> Settings:
@@ -60,7 +61,7 @@ def test_what_is_there_is_not_drawn_again_unless_it_would_come_out_differently(r
     assert (again.done, again.skipped) == (0, 4)
     more = download.run_download(settings_for(root, "builtin", sample_size=6))
     assert (more.done, more.skipped) == (6, 0)
-    forced = download.run_download(settings_for(root, "builtin", sample_size=6), overwrite=True)
+    forced = download.run_download(settings_for(root, "builtin", sample_size=6), RunContext(overwrite=True))
     assert forced.done == 6
 
 

@@ -431,12 +431,12 @@ def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeyp
     settings = load_settings(paths={"root": root}, export={"kinds": kinds}, dedupe={"model": "words"})
     (stage,) = export.stage_files(settings, workspace)
     assert stale_reasons(stage, root)
-    summary = export.run_stage_for_chain(settings, RunContext())
+    summary = export.run_export(settings, RunContext())
     assert sorted(Path(path).name for path in summary.outputs) == ["chat", "dataset", "map-text", "report"]
     assert '<a href="../chat/">chat</a>' in (workspace.export_dir / "report" / "index.html").read_text()
     assert stale_reasons(stage, root) == []
     workspace.scored("TEST").unlink()
     (stage,) = export.stage_files(settings, workspace)
     assert stale_reasons(stage, root) == ["input .processed/TEST.jsonl is gone"]
-    export.run_stage_for_chain(settings, RunContext())
+    export.run_export(settings, RunContext())
     assert not (workspace.export_dir / "dataset" / "jsonl" / "test.jsonl").exists()

@@ -20,6 +20,7 @@ from bench_fakes import make_rows
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
+from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import ConfigRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
@@ -27,11 +28,12 @@ from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import without_tags
 from latentscore_data.core.training.runs import RunFolder
 from modal_loopback import LoopbackModal
+from rounds_fakes import ONE_THREAD, small_rounds
 
 QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
 SHARDS = {"LSDATA_TRAIN__MODAL__SHARD_ROWS": "3", "LSDATA_BENCH__MAX_NEW_TOKENS": "64"}
-CLOCKS = ("generate_seconds", "render_seconds", "score_seconds")
-"""What differs from run to run wherever it was measured."""
+CLOCKS = ("generate_seconds", "render_seconds", "score_seconds", "cost_usd")
+"""What differs from run to run wherever it was measured, and the price of a second."""
 
 
 def write_rows(root: Path) -> None:
@@ -92,7 +94,12 @@ def test_a_benchmark_on_modal_is_the_benchmark_here(
             assert "3 answers of tiny in up to 1 containers" in out.stderr
             assert "18 sounds in up to 6 containers" in out.stderr
             assert out.stderr.count("at most $") == 2
-            assert json.loads(out.stdout)["details"]["scorer"] == "acoustic"
+            said = json.loads(out.stdout)
+            assert said["details"]["scorer"] == "acoustic"
+            # What the GPU took is booked, answer by answer, and it is in the bill of the run and on its page.
+            (((stage, model), usage),) = totals(Workspace(root).ledger).items()
+            assert (stage, model, usage.calls) == ("bench", "local:tiny-random", 3)
+            assert 0 < said["cost_usd"] == pytest.approx(usage.cost_usd)
     assert results(folders["modal"]) == results(folders["here"])
     # The containers do not know the titles, which are in the tags.
     here, there = (
@@ -202,6 +209,20 @@ def test_training_on_modal_from_start_to_fetch(modal: LoopbackModal, lsdata: Lsd
     again, _ = train("sft", *quick, "--on", "modal", "--yes")
     assert (again["done"], again["skipped"]) == (0, 1)
     assert len(modal.sent) == 1
+
+
+@pytest.mark.ml
+@pytest.mark.long
+def test_rounds_on_modal_answer_score_and_train_there(modal: LoopbackModal, lsdata: Lsdata, root: Path) -> None:
+    out = lsdata(*small_rounds(root, "modal"), "--yes", env=ONE_THREAD, timeout=250)
+    assert out.returncode == 0, out.stderr
+    assert "6 answers of tiny and of the rounds in up to 1 containers" in out.stderr
+    assert "SFT-Val answers are scored here: ear.py:score is code on this machine" in out.stderr
+    # Round 0 is judged; round 1 answers what is learned, is trained, and is judged.
+    assert [name for name, _ in modal.sent] == ["write_shard", "write_shard", "score_shard", "train", "write_shard"]
+    rounds = json.loads((root / ".improve" / "r" / "rounds.json").read_text())["rounds"]
+    assert [(line["model"], line["answered"]) for line in rounds] == [("tiny", 1.0), ("r-round-1", 1.0)]
+    assert (modal.volume("latentscore-data-outputs") / "tiny" / "final").is_dir(), "a model of this machine was sent"
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from factories import make_vibe
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training.runs import RunFolder
+from rounds_fakes import ONE_THREAD, small_rounds
 
 pytestmark = [
     pytest.mark.long,
@@ -31,7 +32,7 @@ SETTINGS = {"LSDATA_COMPUTE__RAY_CPUS": "2", "LSDATA_COMPUTE__RAY_SHARD_ROWS": "
 
 
 def command(root: Path, place: str) -> tuple[str, ...]:
-    quick = ("--n", "1", "--scorer", "acoustic", "--seconds", "1", "--workers", "2")
+    quick = ("--n", "1", "--scorer", "acoustic", "--seconds", "1", "--workers", "1")
     return ("configs", "--root", str(root), *quick, "--on", place, "--json")
 
 
@@ -67,16 +68,12 @@ def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(lsdata_here: Lsdata
 
 
 @pytest.mark.ml
-def test_training_on_ray_leaves_a_finished_run_in_the_workspace(
-    lsdata: Lsdata, lsdata_here: Lsdata, workspace: Workspace
-) -> None:
-    quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
-    out = lsdata("train", "sft", *quick, "--root", str(workspace.root), env=SETTINGS, timeout=200)
+def test_rounds_on_ray_answer_score_and_train_in_one_cluster(lsdata: Lsdata, tmp_path: Path) -> None:
+    out = lsdata(*small_rounds(tmp_path, "ray"), env={**SETTINGS, **ONE_THREAD}, timeout=250)
     assert out.returncode == 0, out.stderr
-    assert "on Ray" in out.stderr
-    folder = RunFolder(workspace.train_dir / json.loads(out.stdout)["details"]["run"])
-    folder.verify()
-    assert folder.metrics.exists()
-    again = lsdata_here("train", "sft", *quick, "--root", str(workspace.root), env=SETTINGS)
-    assert json.loads(again.stdout)["skipped"] == 1
-    assert "starting a cluster" not in again.stderr
+    assert out.stderr.count("starting a cluster") == 1
+    assert "SFT-Val answers are scored here: ear.py:score is code on this machine" in out.stderr
+    rounds = json.loads((tmp_path / ".improve" / "r" / "rounds.json").read_text())["rounds"]
+    assert [line["model"] for line in rounds] == ["tiny", "r-round-1"]
+    assert rounds[1]["learned"] == 2
+    RunFolder(Workspace(tmp_path).train_dir / "r-round-1").verify()

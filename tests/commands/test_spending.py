@@ -53,6 +53,24 @@ def test_a_dry_run_shows_the_plan_and_exits_as_the_run_would(
         assert plan["error"] in run.stderr
 
 
+def test_a_dry_run_of_a_search_plans_its_judge_as_the_run_does_and_says_that_judges_are_asked_directly(
+    lsdata_here: Lsdata, root: Path
+) -> None:
+    write_rows(root, 2)
+    prices = {"*": {"input": 1.0, "output": 4.0}}
+    env = {"OPENAI_API_KEY": "k", "LSDATA_LLM__PRICES": json.dumps(prices)}
+    ask = (
+        "configs", "--root", str(root), "--n", "2", "--scorer", "acoustic", "--search", "40", "--judge",
+        "judge:openai/gpt-audio", "--batch",
+    )  # fmt: skip
+    (judge,) = json.loads(lsdata_here(*ask, "--dry-run", "--json", env=env).stdout)["judges"]
+    run = lsdata_here(*ask, env=env)
+    assert run.returncode == 2
+    assert f"openai/gpt-audio costs money ({judge['calls']} calls" in run.stderr
+    assert judge["calls"] > 2 * 2
+    assert "judges are asked directly, at the full price; your price" in judge["basis"]
+
+
 def test_a_fetched_list_prices_the_plan_with_its_date(
     lsdata_here: Lsdata, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

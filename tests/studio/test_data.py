@@ -97,7 +97,7 @@ class TestMarks:
         rows.mark("row-1", Mark("bad", "too loud"))
         rows.mark("row-2", Mark("good"))
         rows.mark("row-2", Mark("none"))
-        rows.prefer("row-0", 1, 0)
+        rows.prefer("row-0", 1, 0, tied=False)
         assert read_marks(root) == {"row-1": Mark("bad", "too loud")}
         assert [row["id"] for row in rows.page(Wanted(verdict="bad"), 0)["rows"]] == ["row-1"]
         lines = [line for _, line in read_lines(marks_file(root))]
@@ -106,7 +106,7 @@ class TestMarks:
         with pytest.raises(InputError):
             rows.mark("no such row", Mark("bad"))
         with pytest.raises(InputError):
-            rows.prefer("row-0", 1, 1)
+            rows.prefer("row-0", 1, 1, tied=False)
 
     def test_an_exported_data_set_can_leave_bad_rows_out(self, root: Path, lsdata_here: Lsdata):
         workspace = write_workspace(root, 4)
@@ -279,6 +279,9 @@ class TestInChromium:
             until(page, "document.querySelector('#toast').textContent.startsWith('Noted')")
             until(page, "document.querySelectorAll('.peoplesay').length === 2")
             until(page, "document.querySelectorAll('.strengths li').length === 2")
+            page.locator(".pairing .button", has_text="No difference").click()
+            until(page, "document.querySelector('#toast').textContent.startsWith('Noted: no difference')")
+            until(page, "document.querySelector('.people').textContent.includes('without a difference')")
             page.select_option("select[aria-label=Mark]", "bad")
             until(page, "/^1 of/.test(document.querySelector('.count').textContent)")
             assert page.errors == []

@@ -77,6 +77,18 @@ def test_candidates_of_a_row_get_strengths_of_its_answers_alone():
     assert by_candidate(row(3), answers) == {}
 
 
+def test_no_difference_is_a_tie_for_strengths_and_no_pair_for_training(root: Path):
+    for answer in (preference_of(row(1), 0, 1), preference_of(row(1), 1, 0, tied=True), preference_of(row(1), 0, 2)):
+        add_preference(root, answer)
+    assert [one.worse["title"] for one in read_preferences(root)] == ["Third"]
+    answers = read_preferences(root, ties=True)
+    assert [one.tied for one in answers] == [True, False]
+    found = by_source(answers)
+    assert (found["answers"], found["ties"], found["scored"]) == (2, 1, 1)
+    assert {one["label"]: one["tied"] for one in found["sources"]}["builtin/keywords, not chosen"] == 1
+    assert by_candidate(row(1), answers)[1]["tied"] == 1
+
+
 def test_no_answers_are_no_table():
     assert by_source([])["sources"] == []
     assert by_source([])["agree_interval"] is None

@@ -20,7 +20,7 @@ from latentscore.synth.bass import SUB
 from latentscore.synth.context import RenderContext, movement
 from latentscore.synth.notes import LAYERS, Note, Piece
 from latentscore.synth.score import Score, closing_beat
-from latentscore.synth.signal import Stereo, ramp_stereo, sweep_stereo
+from latentscore.synth.signal import Stereo, ramp_stereo, sine, sweep_stereo
 from latentscore.synth.styles import LEVELS_DB, style_of
 
 COMPILING = "compiling the sound loops, once on this machine (about ten seconds) ..."
@@ -127,12 +127,14 @@ def mix_layers(
 ) -> Stereo:
     """Play the layers of each group and mix them with echo, reverb, width and the closing fade; ``then`` comes last.
 
+    The result lies where the first group was played, in memory of :func:`scratch`: fresh memory costs as much as a filter.
     With two ``threads`` the groups are played side by side, and what comes before and after the room runs beside it: the
     bytes are the same.
     """
     piece, rate = score.piece, context.sample_rate
-    mixed = np.empty((2, round(piece.seconds * rate)), np.float32)
-    player = Player(context, mixed.shape[1], groups, scratch((len(groups), *mixed.shape)))
+    dry = scratch((len(groups), 2, round(piece.seconds * rate)))
+    mixed = dry[0]
+    player = Player(context, mixed.shape[1], groups, dry)
     fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, mixed.shape[1], rate)
     steps = [(at, min(MIX_FRAMES, mixed.shape[1] - at)) for at in range(0, mixed.shape[1], MIX_FRAMES)]
     with _helper(threads) as helper:
@@ -308,7 +310,7 @@ def _prominence_db(layer: str, density: int) -> float:
 SWEEP_BLOCK = 64
 """Frames between two values of what moves a layer: filter and level."""
 
-Curves = tuple[NDArray[np.float64], ...]
+Curves = tuple[NDArray[np.float32], ...]
 
 
 class Ahead:
@@ -354,16 +356,16 @@ class Sweep:
         piece, rate = self._piece, self._rate
         seconds = (frame + (np.arange(blocks) + 1) * SWEEP_BLOCK) / rate
         depth, hertz = movement(piece.config.motion)
-        turn = np.sin(math.tau * hertz * seconds)
-        other = np.sin(math.tau * hertz * 0.83 * seconds + 1.0)
+        turn = sine(hertz * seconds)
+        other = sine(hertz * 0.83 * seconds + 1.0 / math.tau)
         beats = seconds * piece.bpm / 60.0
         first = math.floor(4.0 * beats[0]) / 4.0
         grid = np.arange(first, beats[-1] + 1.0, 0.25)
-        tension = np.interp(beats, grid, [piece.tension(beat) for beat in grid])
-        opening = 2.0 ** (2.0 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6))
-        base = 4200.0 * opening
-        cutoff_left = np.clip(base * 2.0 ** (1.8 * depth * turn), 60.0, 0.44 * rate)
-        cutoff_right = np.clip(base * 2.0 ** (1.8 * depth * other), 60.0, 0.44 * rate)
+        tension = np.interp(beats, grid, [piece.tension(beat) for beat in grid.tolist()]).astype(np.float32)
+        # Octaves above 4.2 kHz.
+        opening = 2.0 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6)
+        cutoff_left = np.clip(4200.0 * np.exp2(opening + 1.8 * depth * turn), 60.0, 0.44 * rate)
+        cutoff_right = np.clip(4200.0 * np.exp2(opening + 1.8 * depth * other), 60.0, 0.44 * rate)
         swell = (0.4 + 0.6 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))
         drift = 0.5 * depth * other
         return cutoff_left, cutoff_right, swell * (1 - drift), swell * (1 + drift)
@@ -393,8 +395,8 @@ class Sway:
     def _curves(self, frame: int, blocks: int) -> Curves:
         """Gain left and right at the beginning of each of the blocks from ``frame`` on, and at the end of the last."""
         seconds = (frame + np.arange(blocks + 1) * SWEEP_BLOCK) / self._rate
-        turn = np.sin(math.tau * 0.91 * self._hertz * seconds + self._phase)
-        other = np.sin(math.tau * 0.77 * self._hertz * seconds + 2.0 * self._phase)
+        turn = sine(0.91 * self._hertz * seconds + self._phase / math.tau)
+        other = sine(0.77 * self._hertz * seconds + 2.0 * self._phase / math.tau)
         # On average the level stays as it is.
         swell = (1.0 - self._depth * (0.5 - 0.5 * turn)) / (1.0 - 0.5 * self._depth)
         drift = 0.65 * self._depth * other

@@ -76,9 +76,7 @@ class Form:
 
     def section(self, bar: int) -> Section:
         """The section that a bar belongs to."""
-        index = bar // SECTION_BARS
-        role = "opening" if index == 0 else _ROLES[self.config.tension_curve][index % 4]
-        return Section(index, role, _resting(self.config.density, role, self.seed, index))
+        return _section(self.config.tension_curve, self.config.density, self.seed, bar // SECTION_BARS)
 
     def plays(self, layer: str, bar: int) -> bool:
         """Whether a layer plays in a bar. Before the piece nothing does."""
@@ -105,7 +103,21 @@ class Form:
             level = 0.55 * _ramp(cycle, 4 * SECTION_BARS) + 0.45 * _ramp(section, SECTION_BARS)
         else:
             level = 0.5 - 0.34 * math.cos(math.tau * 2 * cycle) - 0.16 * math.cos(math.tau * section * SECTION_BARS / 2)
-        return 0.2 + 0.8 * level
+        return (0.2 + 0.8 * level) * self._drive(bar)
+
+    def _drive(self, bar: float) -> float:
+        """How far a phrase drives on at a place, 0 to 1: it gathers itself and comes to rest, the more the firmer its cadence."""
+        config = self.config
+        phrase, place = divmod(bar / config.phrase_len_bars, 1.0)
+        if not has_cadence(int(phrase), config.cadence_strength):
+            return 1.0
+        drive = 0.4 + 0.6 * place / 0.6 if place < 0.6 else math.cos(0.5 * math.pi * (place - 0.6) / 0.4) ** 2
+        return 1.0 - config.cadence_strength**2 * (1.0 - drive)
+
+
+def has_cadence(phrase: int, strength: float) -> bool:
+    """Whether a phrase comes to rest: a share of ``strength`` of them, dealt out evenly."""
+    return math.floor((phrase + 1) * strength + 0.5) > math.floor(phrase * strength + 0.5)
 
 
 def _ramp(x: float, bars: int) -> float:
@@ -114,6 +126,11 @@ def _ramp(x: float, bars: int) -> float:
 
 
 @lru_cache(maxsize=256)
+def _section(tension_curve: str, density: int, seed: int, index: int) -> Section:
+    role = "opening" if index == 0 else _ROLES[tension_curve][index % 4]
+    return Section(index, role, _resting(density, role, seed, index))
+
+
 def _resting(density: int, role: Role, seed: int, index: int) -> frozenset[str]:
     """The layers that rest in a section: none at its height, more the less dense the piece is. Bass or pad always plays."""
     count = {"departure": (8 - density) // 2, "breath": (10 - density) // 2}.get(role, 0)

@@ -10,14 +10,15 @@ twenty really is one in twenty, even in ten seconds.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from latentscore.synth.form import SECTION_BARS
+from latentscore.synth.form import SECTION_BARS, has_cadence
 from latentscore.synth.notes import Bar, Note
-from latentscore.synth.theory import has_cadence, scale_pitch
+from latentscore.synth.theory import scale_pitch
 
 SLOTS = 16
 """Sixteenths in a bar."""
@@ -380,7 +381,10 @@ def _rungs(bar: Bar, ladder: str, low: int, high: int) -> list[int]:
 
 
 def _nearest_rung(rungs: list[int], degree: int) -> int:
-    return min(range(len(rungs)), key=lambda n: abs(rungs[n] - degree))
+    above = bisect_left(rungs, degree)
+    if above == len(rungs) or (above and degree - rungs[above - 1] <= rungs[above] - degree):
+        return above - 1
+    return above
 
 
 def _triad(bar: Bar, at: float) -> set[int]:

@@ -19,6 +19,9 @@ from latentscore.labels import beats_per_minute
 from latentscore.synth.form import BEATS_PER_BAR, LAYERS, Form, Section, stream
 from latentscore.synth.theory import ROOTS, SCALES, Chord, Harmony, chord_number, harmony_of
 
+KEPT_CHORDS = 64
+"""The most chords that a piece keeps, which may have no end."""
+
 
 class Note(NamedTuple):
     """One event. ``start`` and ``at`` are beats from the beginning: as played, and as written before swing and human
@@ -69,8 +72,19 @@ class Piece:
 
     def chord(self, n: int) -> Chord:
         """The chord with the number ``n``, from 0 without end."""
-        departs = self.form.section(int(n * self.config.chord_change_bars)).role == "departure"
-        return chord_number(n, self._harmony, departs)
+        found = self._chords.get(n)
+        if found is None:
+            departs = self.form.section(int(n * self.config.chord_change_bars)).role == "departure"
+            found = chord_number(n, self._harmony, departs)
+            if len(self._chords) >= KEPT_CHORDS:
+                self._chords.clear()
+            self._chords[n] = found
+        return found
+
+    @cached_property
+    def _chords(self) -> dict[int, Chord]:
+        """The chords that were asked for last: every layer asks for each of them many times."""
+        return {}
 
     @cached_property
     def _harmony(self) -> Harmony:

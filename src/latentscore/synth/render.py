@@ -76,9 +76,9 @@ def render(
             energies.append(meter.energies(mixed[:, at : at + frames]))
 
         mixed = mix_layers(score, RenderContext(score.piece, sample_rate), GROUPS, threads, to_bus)
-        parts = _stems(score, sample_rate) if stems else {}
-        lufs = lufs_of_energies(np.concatenate(energies))
-        return Audio(finish(mixed, sample_rate, lufs), sample_rate, parts, tags)
+        samples = finish(mixed, sample_rate, lufs_of_energies(np.concatenate(energies)))
+        # The stems are mixed in the same memory.
+        return Audio(samples, sample_rate, _stems(score, sample_rate) if stems else {}, tags)
 
 
 def _stems(score: Score, sample_rate: int) -> dict[str, Audio]:

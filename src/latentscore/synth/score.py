@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -167,6 +167,7 @@ def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[N
     return played
 
 
+@lru_cache(maxsize=64)
 def _softest(tempo: float) -> float:
     """Share of its velocity that a note has without tension: slow pieces have the wider range."""
     return float(np.interp(tempo, (0.3, 0.5), (0.24, 0.36)))

@@ -6,11 +6,22 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from latentscore.synth.signal import Mono, edges, filter_mono, noise, partials, pluck
+from latentscore.synth.signal import Mono, edges, filter_mono, noise, partials, pluck, sine
 from latentscore.synth.voices import Hit
 
 LOW, BAND, HIGH = 0, 1, 2
+
+
+def _time(hit: Hit, frames: int) -> NDArray[np.float64]:
+    """Seconds from the beginning of a hit, for each frame."""
+    return np.arange(frames) / hit.sample_rate
+
+
+def _fall(time: NDArray[np.float64], seconds: float) -> Mono:
+    """A level that falls to 37 % in so many seconds, again and again."""
+    return np.exp(time.astype(np.float32) * np.float32(-1.0 / seconds))
 
 
 def struck(
@@ -137,11 +148,10 @@ def bass_string(hit: Hit) -> Mono:
 
 def blip(hit: Hit) -> Mono:
     """A short electronic chirp that falls onto its pitch."""
-    frames = hit.frames(0.16)
-    time = np.arange(frames) / hit.sample_rate
-    phase = math.tau * hit.hz * (time + 0.5 * 0.012 * (1 - np.exp(-time / 0.012)))
-    tone = (np.sin(phase) + 0.3 * min(hit.open, 2.0) * np.sin(3 * phase)) * np.exp(-time / 0.035)
-    return edges((0.5 * tone).astype(np.float32), hit.attack_frames)
+    time = _time(hit, hit.frames(0.16))
+    turns = hit.hz * (time + 0.5 * 0.012 * (1 - _fall(time, 0.012)))
+    tone = (sine(turns) + np.float32(0.3 * min(hit.open, 2.0)) * sine(3 * turns)) * _fall(time, 0.035)
+    return edges(np.float32(0.5) * tone, hit.attack_frames)
 
 
 # --- drums --------------------------------------------------------------------------------------------------------
@@ -149,9 +159,8 @@ def blip(hit: Hit) -> Mono:
 
 def _sweep(hit: Hit, top_hz: float, hz: float, bend: float, ring: float, seconds: float) -> Mono:
     """A membrane: a sine that falls from ``top_hz`` to ``hz`` within about ``bend`` seconds and rings for ``ring``."""
-    time = np.arange(hit.frames(seconds)) / hit.sample_rate
-    phase = math.tau * (hz * time + (top_hz - hz) * bend * (1 - np.exp(-time / bend)))
-    return (np.sin(phase) * np.exp(-time / ring)).astype(np.float32)
+    time = _time(hit, hit.frames(seconds))
+    return sine(hz * time + (top_hz - hz) * bend * (1 - _fall(time, bend))) * _fall(time, ring)
 
 
 def _burst(
@@ -164,8 +173,7 @@ def _burst(
     cutoff = min(cutoff_hz * opened**0.6, 0.42 * hit.sample_rate)
     white = noise(frames, 1000 * salt + hit.seed)
     tone = filter_mono(white, cutoff, cutoff, resonance, kind, float(hit.sample_rate))
-    time = np.arange(frames, dtype=np.float32) / hit.sample_rate
-    return tone * np.exp(-time / np.float32(ring))
+    return tone * _fall(_time(hit, frames), ring)
 
 
 def _mix(*parts: tuple[float, Mono]) -> Mono:
@@ -282,12 +290,11 @@ def dayan_closed(hit: Hit) -> Mono:
 
 def bayan(hit: Hit) -> Mono:
     """The left, low drum of a tabla: the heel of the hand presses the skin and the pitch rises after the stroke."""
-    frames = hit.frames(0.75)
-    time = np.arange(frames) / hit.sample_rate
-    bend = 1.0 + 0.45 * (1 - np.exp(-time / 0.11)) * np.exp(-time / 0.6)
-    phase = np.cumsum(math.tau * 0.5 * hit.hz * bend / hit.sample_rate)
-    body = (np.sin(phase) + 0.25 * np.sin(2 * phase)) * np.exp(-time / 0.2)
-    return edges((0.8 * body).astype(np.float32), hit.attack_frames)
+    time = _time(hit, hit.frames(0.75))
+    bend = 1.0 + 0.45 * (1 - _fall(time, 0.11)) * _fall(time, 0.6)
+    turns = np.cumsum(bend, dtype=np.float64) * (0.5 * hit.hz / hit.sample_rate)
+    body = (sine(turns) + np.float32(0.25) * sine(2 * turns)) * _fall(time, 0.2)
+    return edges(np.float32(0.8) * body, hit.attack_frames)
 
 
 # --- surfaces -----------------------------------------------------------------------------------------------------
@@ -305,9 +312,11 @@ def pop(hit: Hit) -> Mono:
 
 def grain(hit: Hit) -> Mono:
     """A stuttering fragment: a square tone, gated, each take with another rhythm of gates."""
-    frames = hit.frames(max(hit.seconds, 0.06))
-    time = np.arange(frames) / hit.sample_rate
-    wave = sum(np.sin(math.tau * hit.hz * k * time) / k for k in (1, 3, 5, 7) if hit.hz * k < hit.ceiling)
+    time = _time(hit, hit.frames(max(hit.seconds, 0.06)))
+    wave = np.zeros(len(time), np.float32)
+    for k in (1, 3, 5, 7):
+        if hit.hz * k < hit.ceiling:
+            wave += np.float32(1 / k) * sine(hit.hz * k * time)
     rate = (17.0, 23.0, 31.0, 47.0)[hit.seed % 4]
-    gate = np.clip(6.0 * np.sin(math.tau * rate * time) + 1.0, 0.0, 1.0)
-    return edges((0.3 * wave * gate).astype(np.float32), hit.frames(0.002))
+    gate = np.clip(np.float32(6.0) * sine(rate * time) + np.float32(1.0), 0.0, 1.0)
+    return edges(np.float32(0.3) * wave * gate, hit.frames(0.002))

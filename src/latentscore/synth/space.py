@@ -119,7 +119,10 @@ class Room:
         self, out: Stereo, at: int, groups: NDArray[np.float32], first: int, frames: int,
         reverb_sends: Sequence[float], echo_sends: Sequence[float],
     ) -> None:  # fmt: skip
-        """:meth:`mix` of ``frames`` frames of ``groups``, from ``first`` on, to ``out``, from ``at`` on."""
+        """:meth:`mix` of ``frames`` frames of ``groups``, from ``first`` on, to ``out``, from ``at`` on.
+
+        ``out`` may be a part of ``groups`` if ``at`` is not behind ``first``: each block is read before it is written.
+        """
         _room(
             groups, first, out, at, frames, np.array(reverb_sends, np.float32), np.array(echo_sends, np.float32),
             self._levels, *self._line_settings, self._lines, self._diffusers, self._diffused, self._echo_frames,
@@ -409,7 +412,7 @@ class Bus:
         feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
         taps = _fine_taps() if drive[0] > 0 else np.zeros((0, 0), np.float32)
         self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive, taps)
-        self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 6, BUS_BLOCK + 13), np.float32)
+        self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 7, BUS_BLOCK + 13), np.float32)
 
     def apply(self, samples: Stereo, first: int = 0, frames: int | None = None) -> None:
         """Change ``samples``, shape (2, frames), in place; or so many frames of them, from ``first`` on."""
@@ -452,6 +455,7 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
     a1, a2, d1, d2 = poles[0], poles[1], poles[2], poles[3]
     hold = 1.0 - dc
     toned = np.empty((2, BUS_BLOCK))
+    bent = np.empty((2, BUS_BLOCK), np.float32)
     # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago; n
     # after the mean that drive adds.
     lm, rm, ly1, ry1, ly2, ry2 = states[0], states[1], states[2], states[3], states[4], states[5]
@@ -490,81 +494,93 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
             ry2, ry1, rz2, rz1 = ry1, ry, rz1, rz
             left[j] = lz
             right[j] = rz
+        target_left = samples[0, first + begin : first + begin + size]
+        target_right = samples[1, first + begin : first + begin + size]
         if drive > 0:
-            for c in range(2):
-                if taps.shape[0]:
-                    _bend_finely(toned[c, :size], drive, bias, share, taps, fine[c])
-                else:
-                    _bend(toned[c, :size], drive, bias, share)
+            _bend_finely(left[:size], bent[0, :size], drive, bias, share, taps, fine[0])
+            _bend_finely(right[:size], bent[1, :size], drive, bias, share, taps, fine[1])
             for j in range(size):
-                ln = hold * ln + dc * left[j]
-                rn = hold * rn + dc * right[j]
-                left[j] -= ln
-                right[j] -= rn
-        for c in range(2):
-            target = samples[c, first + begin : first + begin + size]
-            line = toned[c]
+                ln = hold * ln + dc * bent[0, j]
+                rn = hold * rn + dc * bent[1, j]
+                target_left[j] = bent[0, j] - ln
+                target_right[j] = bent[1, j] - rn
+        else:
             for j in range(size):
-                target[j] = line[j]
+                target_left[j] = left[j]
+            for j in range(size):
+                target_right[j] = right[j]
     states[0], states[1], states[2], states[3], states[4], states[5] = lm, rm, ly1, ry1, ly2, ry2
     states[6], states[7], states[8], states[9], states[10], states[11] = lz1, rz1, lz2, rz2, ln, rn
 
 
 @jit
-def _bend(line, drive, bias, share):
-    """A cubic that bends and stays flat beyond its knee, in place; the bias makes even harmonics, and what it adds at rest
-    is taken off again."""
+def _bend(now, before, out, drive, bias, share):
+    """A cubic that bends and stays flat beyond its knee; the bias makes even harmonics, and what it adds at rest is taken
+    off again.
+
+    Each result is the mean of the bend over the straight way from ``before`` to ``now`` (Parker, Zavalishin and Le Bivic,
+    2016), which takes away what would fold back to low frequencies.
+    """
     # Constants of single precision leave the precision of the line as it is.
-    one, third = np.float32(1.0), np.float32(1.0 / 3.0)
+    one, third, half = np.float32(1.0), np.float32(1.0 / 3.0), np.float32(0.5)
+    flat, twelfth, close = np.float32(2.0 / 3.0), np.float32(1.0 / 12.0), np.float32(1e-7)
     rest = bias - bias * bias * bias * third
     makeup = share / (drive * (one - bias * bias))
-    for j in range(line.shape[0]):
-        k = min(max(drive * line[j] + bias, -one), one)
-        line[j] += (k - k * k * k * third - rest) * makeup - share * line[j]
+    for j in range(out.shape[0]):
+        a = drive * before[j] + bias
+        b = drive * now[j] + bias
+        p = min(max(a, -one), one)
+        q = min(max(b, -one), one)
+        # The integral of the cubic, its factor of the distance taken out, and that of the flat ends.
+        mean = (p + q) * (half - (p * p + q * q) * twelfth)
+        area = (q - p) * mean + flat * ((abs(b) - abs(q)) - (abs(a) - abs(p)))
+        way = b - a
+        bent = area / way if abs(way) > close else mean
+        out[j] = now[j] + (bent - rest) * makeup - half * share * (now[j] + before[j])
 
 
 @jit
-def _bend_finely(line, drive, bias, share, taps, fine):
-    """The same at four times the sample rate, because a hard bend makes overtones far beyond it; 12 frames later.
+def _bend_finely(line, out, drive, bias, share, taps, fine):
+    """The same at three times the sample rate, because a hard bend makes overtones far beyond it; 12 frames later.
 
-    ``taps`` are those of one filter for the way up and down; ``fine`` keeps the last frames of what goes in, and of the
-    four streams between.
+    ``taps`` are those of one filter for the way up and down; ``fine`` keeps the last frames of the three streams between
+    once they are bent (rows 0 to 2), of what goes in (3) and of the streams as they were (4 to 6).
     """
     size = line.shape[0]
     lags = 12
-    source = fine[4]
+    now = lags + size
+    source = fine[3]
     for j in range(size):
         source[lags + j] = np.float32(line[j])
-    now = lags + size
-    _between(source[1:now], fine[0, lags:now], fine[3, lags:now], fine[1, lags:now], fine[2, lags:now], taps)
-    for phase in range(4):
-        _bend(fine[phase, lags:now], np.float32(drive), np.float32(bias), np.float32(share))
+    _between(source[1:now], fine[4, lags:now], fine[5, lags:now], fine[6, lags:now], taps[0], taps[1])
+    for phase in range(3):
+        before = fine[3 + phase, lags:now] if phase else fine[6, lags - 1 : now - 1]
+        _bend(
+            fine[4 + phase, lags:now],
+            before,
+            fine[phase, lags:now],
+            np.float32(drive),
+            np.float32(bias),
+            np.float32(share),
+        )
     # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
-    total = fine[5, :size]
-    total[:] = np.float32(0.0)
-    _add_mirrored(total, fine[0, 1:now], fine[1, :now], taps[0])
-    _add_mirrored(total, fine[3, : now - 1], fine[2, :now], taps[1])
-    for j in range(size):
-        line[j] = total[j]
-    for row in range(5):
+    _together(out, fine[0, 1:now], fine[1, :now], fine[2, :now], taps[0], taps[1])
+    for row in range(4):
         for j in range(lags):
             fine[row, j] = fine[row, size + j]
+    fine[6, lags - 1] = fine[6, now - 1]
 
 
 @jit
-def _between(x, first, last, second, third, taps):
-    """The four phases of a sound at four times the rate. The taps of the last two are those of the first two backwards, so
-    sums and differences of frames serve two phases each."""
-    gain = np.float32(2.0)
-    h, g = taps[0], taps[1]
-    e0, e1, e2 = gain * (h[0] + h[11]), gain * (h[1] + h[10]), gain * (h[2] + h[9])
-    e3, e4, e5 = gain * (h[3] + h[8]), gain * (h[4] + h[7]), gain * (h[5] + h[6])
-    o0, o1, o2 = gain * (h[0] - h[11]), gain * (h[1] - h[10]), gain * (h[2] - h[9])
-    o3, o4, o5 = gain * (h[3] - h[8]), gain * (h[4] - h[7]), gain * (h[5] - h[6])
-    f0, f1, f2 = gain * (g[0] + g[11]), gain * (g[1] + g[10]), gain * (g[2] + g[9])
-    f3, f4, f5 = gain * (g[3] + g[8]), gain * (g[4] + g[7]), gain * (g[5] + g[6])
-    q0, q1, q2 = gain * (g[0] - g[11]), gain * (g[1] - g[10]), gain * (g[2] - g[9])
-    q3, q4, q5 = gain * (g[3] - g[8]), gain * (g[4] - g[7]), gain * (g[5] - g[6])
+def _between(x, first, second, third, h, g):
+    """The three phases of a sound at three times the rate. The taps of the third are those of the first, ``h``, backwards,
+    so sums and differences of frames serve both; those of the second, ``g``, are the same backwards."""
+    gain, half = np.float32(3.0), np.float32(1.5)
+    e0, e1, e2 = half * (h[0] + h[11]), half * (h[1] + h[10]), half * (h[2] + h[9])
+    e3, e4, e5 = half * (h[3] + h[8]), half * (h[4] + h[7]), half * (h[5] + h[6])
+    o0, o1, o2 = half * (h[0] - h[11]), half * (h[1] - h[10]), half * (h[2] - h[9])
+    o3, o4, o5 = half * (h[3] - h[8]), half * (h[4] - h[7]), half * (h[5] - h[6])
+    g0, g1, g2, g3, g4, g5 = gain * g[0], gain * g[1], gain * g[2], gain * g[3], gain * g[4], gain * g[5]
     for j in range(first.shape[0]):
         s0, d0 = x[j + 11] + x[j], x[j + 11] - x[j]
         s1, d1 = x[j + 10] + x[j + 1], x[j + 10] - x[j + 1]
@@ -575,32 +591,33 @@ def _between(x, first, last, second, third, taps):
         even = e0 * s0 + e1 * s1 + e2 * s2 + (e3 * s3 + e4 * s4 + e5 * s5)
         odd = o0 * d0 + o1 * d1 + o2 * d2 + (o3 * d3 + o4 * d4 + o5 * d5)
         first[j] = even + odd
-        last[j] = even - odd
-        even = f0 * s0 + f1 * s1 + f2 * s2 + (f3 * s3 + f4 * s4 + f5 * s5)
-        odd = q0 * d0 + q1 * d1 + q2 * d2 + (q3 * d3 + q4 * d4 + q5 * d5)
-        second[j] = even + odd
         third[j] = even - odd
+        second[j] = g0 * s0 + g1 * s1 + g2 * s2 + (g3 * s3 + g4 * s4 + g5 * s5)
 
 
 @jit
-def _add_mirrored(out, x, y, taps):
-    """Add ``x`` through 12 taps, and ``y`` through the same backwards; both begin 11 frames before ``out``."""
-    h0, h1, h2, h3, h4, h5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
-    h6, h7, h8, h9, h10, h11 = taps[6], taps[7], taps[8], taps[9], taps[10], taps[11]
+def _together(out, x, y, z, h, g):
+    """The three phases through the same taps, as one sound again: ``x`` through ``h``, ``y`` through the same backwards, ``z``
+    through ``g``. All begin 11 frames before ``out``."""
+    h0, h1, h2, h3, h4, h5 = h[0], h[1], h[2], h[3], h[4], h[5]
+    h6, h7, h8, h9, h10, h11 = h[6], h[7], h[8], h[9], h[10], h[11]
+    g0, g1, g2, g3, g4, g5 = g[0], g[1], g[2], g[3], g[4], g[5]
     for j in range(out.shape[0]):
         early = h0 * (x[j + 11] + y[j]) + h1 * (x[j + 10] + y[j + 1]) + h2 * (x[j + 9] + y[j + 2])
         early += h3 * (x[j + 8] + y[j + 3]) + h4 * (x[j + 7] + y[j + 4]) + h5 * (x[j + 6] + y[j + 5])
         late = h6 * (x[j + 5] + y[j + 6]) + h7 * (x[j + 4] + y[j + 7]) + h8 * (x[j + 3] + y[j + 8])
         late += h9 * (x[j + 2] + y[j + 9]) + h10 * (x[j + 1] + y[j + 10]) + h11 * (x[j] + y[j + 11])
-        out[j] += early + late
+        middle = g0 * (z[j + 11] + z[j]) + g1 * (z[j + 10] + z[j + 1]) + g2 * (z[j + 9] + z[j + 2])
+        middle += g3 * (z[j + 8] + z[j + 3]) + g4 * (z[j + 7] + z[j + 4]) + g5 * (z[j + 6] + z[j + 5])
+        out[j] = early + late + middle
 
 
 def _fine_taps() -> NDArray[np.float32]:
-    """A low-pass for four times the sample rate, as four phases of 12 taps: 3 dB down at 0.42 of the sample rate and below
-    -70 dB from 0.7."""
-    t = np.arange(48) - 23.5
-    taps = np.sinc(2.0 * 0.11 * t) * np.kaiser(48, 7.0)
-    return np.ascontiguousarray((taps / taps.sum()).reshape(12, 4).T.astype(np.float32))
+    """A low-pass for three times the sample rate, as three phases of 12 taps: 3 dB down at 0.4 of the sample rate and below
+    -70 dB from 0.67."""
+    t = np.arange(36) - 17.5
+    taps = np.sinc(2.0 * 0.147 * t) * np.kaiser(36, 7.0)
+    return np.ascontiguousarray((taps / taps.sum()).reshape(12, 3).T.astype(np.float32))
 
 
 def limit(samples: Stereo, out: NDArray[np.float32], gain: float, ceiling: float) -> float:

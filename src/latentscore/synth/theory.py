@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from latentscore.config import MusicConfig
 from latentscore.labels import FIELDS
-from latentscore.synth.form import BEATS_PER_BAR, stream
+from latentscore.synth.form import BEATS_PER_BAR, has_cadence, stream
 
 ROOTS = {name: n for n, name in enumerate(FIELDS["root"].labels)}
 
@@ -138,11 +138,6 @@ def _chords_before_cadence(n: int, harmony: Harmony) -> int | None:
     chords = harmony.cadence_bars / harmony.bars
     phrase = int((n + 0.5) / chords)
     return math.ceil((phrase + 1) * chords - 1e-6) - 1 - n if has_cadence(phrase, harmony.cadence) else None
-
-
-def has_cadence(phrase: int, strength: float) -> bool:
-    """Whether a phrase comes to rest: a share of ``strength`` of them, dealt out evenly."""
-    return math.floor((phrase + 1) * strength + 0.5) > math.floor(phrase * strength + 0.5)
 
 
 def near(pitch_class: int, target: float) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from annotated_types import Ge, Le
+from pydantic import BaseModel
 
 from latentscore_data.commands._globals import Globals
 from latentscore_data.core.base.display import print_summary
@@ -58,10 +59,6 @@ def complete_run() -> list[str]:
     return _from_settings(runs)
 
 
-def complete_on() -> list[str]:
-    return ["here", "modal", "ray"]
-
-
 def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
     try:
         return values(load())
@@ -70,13 +67,16 @@ def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
 
 
 def setting_option(name: str, *flags: str, **about: Any) -> Any:
-    """The option that sets ``section.field``, with the type, the bounds and the description of the setting.
+    """The option that sets ``section.field`` (or ``section.part.field``), with the type, the bounds and the description of the setting.
 
     ``flags`` are its spellings where they are not the field's name; ``about`` goes to Typer and wins.
     """
-    section, _, field = name.partition(".")
-    kind = section_of(Settings, section)
-    assert kind is not None, name
+    *sections, field = name.split(".")
+    kind: type[BaseModel] = Settings
+    for section in sections:
+        below = section_of(kind, section)
+        assert below is not None, name
+        kind = below
     info = kind.model_fields[field]
     inner = next((one for one in get_args(info.annotation) if one is not type(None)), info.annotation)
     given = inner if type(None) in get_args(info.annotation) else info.annotation
@@ -121,7 +121,7 @@ SystemOption = setting_option(
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
 MaxCostOption = Annotated[
     float | None,
-    typer.Option(help="US dollars for the whole run (containers: before).", min=0, rich_help_panel=MODELS),
+    typer.Option(help="Cap on the run in USD; containers: refused beforehand.", min=0, rich_help_panel=MODELS),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
@@ -149,7 +149,8 @@ JudgeOption = setting_option(
 SecondsOption = setting_option("scoring.seconds", help="Seconds of audio per candidate.")
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[
-    str | None, typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=complete_on)
+    str | None,
+    typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=lambda: ["here", "modal", "ray"]),
 ]
 
 
@@ -166,7 +167,7 @@ CALL_OPTIONS = {
         "llm.api_key_env", help="Variable whose key goes to --api-base.", rich_help_panel=MODELS
     ),
     "batch": setting_option(
-        "llm.batch", "--batch", help="Ask through the batch API, at half price.", rich_help_panel=MODELS
+        "llm.batch", "--batch", help="Ask through the batch API, half price; judges directly.", rich_help_panel=MODELS
     ),
     "batch_wait": setting_option(
         "llm.batch_wait", "--wait", help="Stay until the batches have ended.", rich_help_panel=MODELS

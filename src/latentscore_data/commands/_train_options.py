@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from latentscore_data.commands._options import OnOption, SeedOption, YesOption, complete_run, load
+from latentscore_data.commands._options import OnOption, SeedOption, YesOption, complete_run, load, setting_option
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.stages.train import trust_reward
 from latentscore_data.core.training.spec import Choices, Kind, families
@@ -42,35 +43,27 @@ RECIPES: dict[Kind, str] = {
 """The help of each recipe's command."""
 
 SETTING_FLAGS: dict[str, Any] = {
-    "base_model": Annotated[
-        str | None,
-        typer.Option(help="gemma3-270m, qwen3-600m, tiny-random, a hub id, folder, GGUF or run.", rich_help_panel=WHAT),
-    ],
-    "max_steps": Annotated[
-        int | None, typer.Option(help="Train for exactly this many steps.", min=1, rich_help_panel=WHAT)
-    ],
-    "limit": Annotated[
-        int | None, typer.Option("--limit", help="Use at most this many rows, from the start.", min=1)
-    ],
-    "seed": SeedOption,
-    "on": OnOption,
-    "gpu": Annotated[
-        str | None,
-        typer.Option(help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE),
-    ],
-    "max_cost": Annotated[
-        float | None,
-        typer.Option(
-            help="Cap in US dollars on the whole run: containers that could exceed it are refused beforehand.",
-            min=0,
-            rich_help_panel=WHERE,
-        ),
-    ],
-}  # fmt: skip
-"""By the setting in ``train`` that each overrides."""
-
-SECTION_OF = {"max_steps": "optim", "gpu": "modal", "max_cost": "modal"}
-"""Those of them whose setting lies in a section of its own."""
+    "train.base_model": setting_option(
+        "train.base_model",
+        help="gemma3-270m, qwen3-600m, tiny-random, a hub id, folder, GGUF or run.",
+        rich_help_panel=WHAT,
+    ),
+    "train.optim.max_steps": setting_option(
+        "train.optim.max_steps", help="Train for exactly this many steps.", rich_help_panel=WHAT
+    ),
+    "train.limit": setting_option("train.limit", help="Use at most this many rows, from the start."),
+    "train.seed": SeedOption,
+    "train.on": OnOption,
+    "train.modal.gpu": setting_option(
+        "train.modal.gpu", help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE
+    ),
+    "train.modal.max_cost": setting_option(
+        "train.modal.max_cost",
+        help="Cap in US dollars on the whole run: containers that could exceed it are refused beforehand.",
+        rich_help_panel=WHERE,
+    ),
+}
+"""By the setting that each overrides."""
 
 ADAPTER_FLAG: dict[str, Any] = {
     "adapter": Annotated[
@@ -135,21 +128,14 @@ TRUST_FLAG: dict[str, Any] = {
 }
 
 
-def settings_and_choices(
-    kind: Kind, wanted: dict[str, Any], chosen: dict[str, Any], dry_run: bool
-) -> tuple[Settings, Choices]:
+def settings_and_choices(kind: Kind, given: Values, chosen: dict[str, Any], dry_run: bool) -> tuple[Settings, Choices]:
     """The settings with the flags of :data:`SETTING_FLAGS` in their places, and what this run was asked for.
 
     Raises :class:`InputError` when a GPU is named for a run on this machine (a dry run may ask for its price), for a
     reward in code that only the settings file names, and for an adapter under SFT.
     """
-    trusted = chosen.pop("trust_settings", False)
-    train: dict[str, Any] = {}
-    for name, value in wanted.items():
-        section = SECTION_OF.get(name)
-        (train.setdefault(section, {}) if section else train)[name] = value
-    settings = load(train=train)
-    if "gpu" in wanted and settings.train.on == "here" and not dry_run:
+    trusted, settings = chosen.pop("trust_settings", False), load(**given)
+    if "gpu" in given.get("train", {}).get("modal", {}) and settings.train.on == "here" and not dry_run:
         raise InputError(
             "--gpu is for remote runs",
             "add --on modal; here a GPU is taken where there is one (--set device=cuda insists)",

@@ -33,6 +33,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import compared
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.bench import check_run, evaluate_answers, plans, remote_estimates, run_bench
 from latentscore_data.core.stages.spending import RunPlan
 
@@ -102,18 +103,11 @@ def bench(
     if human_answers:
         show(evaluate_answers(human_answers, workspace))
         return
+    trusted = trusted_scorers(settings, given, trust_settings)
+    context = RunContext(yes, executor=executor, trusted=trusted, **again)
+    of_the_chain = "name" not in given.get("bench", {})
     with workspace.lock("bench"), closing(executor):
-        show(
-            run_bench(
-                settings,
-                human_pack=human_pack,
-                trusted=trusted_scorers(settings, given, trust_settings),
-                yes=yes,
-                executor=executor,
-                of_the_chain="name" not in given.get("bench", {}),
-                **again,
-            )
-        )
+        show(run_bench(settings, context, human_pack=human_pack, of_the_chain=of_the_chain))
 
 
 def show_plans(settings: Settings, workspace: Workspace, executor: Executor) -> None:

@@ -36,6 +36,7 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.configs.shown import show_answers, show_winners
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.configs import (
     answer_vibes,
     check_run,
@@ -94,6 +95,7 @@ def configs(
     check_flags(vibe, only, on, settings, {**given, "llm": calls}, with_sound=audio is not None or play)
     executor = make_executor(on or "here", settings, say)
     trusted = trusted_scorers(settings, given, trust_settings)
+    context = RunContext(yes, executor=executor, trusted=trusted, **again)
     workspace = Workspace(settings.paths.root)
     if vibe:
         settings, rows = for_typed(settings), typed_rows(vibe)
@@ -103,21 +105,12 @@ def configs(
         plan = planned(rows, settings, workspace, only, executor)
         show_plan(plan, only, lambda: check_run(plan, settings, only, trusted))
     elif vibe:
-        summary = answer_vibes(vibe, settings, workspace, audio=audio, trusted=trusted, yes=yes)
+        summary = answer_vibes(vibe, settings, workspace, context, audio)
         show_answers(summary, settings, play=play)
         raise typer.Exit(summary.exit_code)
     else:
         with workspace.lock("configs"), closing(executor):
-            summary = run_configs(
-                settings,
-                workspace=workspace,
-                rows=rows,
-                only=only,
-                trusted=trusted,
-                yes=yes,
-                executor=executor,
-                **again,
-            )
+            summary = run_configs(settings, context, workspace=workspace, rows=rows, only=only)
         show_winners(summary)
         show(summary)
 

@@ -11,6 +11,7 @@ from latentscore_data.commands._options import DryRunOption, OverwriteOption, Se
 from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
 from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.download import chosen_sources, in_words, is_there, run_download
 from latentscore_data.core.texts.kinds import kind_of
 
@@ -54,7 +55,7 @@ def download(
         show_plan(settings, workspace)
         return
     with workspace.lock("download"):
-        show(run_download(settings, yes=yes, overwrite=bool(overwrite)))
+        show(run_download(settings, RunContext(yes, overwrite=bool(overwrite))))
 
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -83,7 +84,7 @@ def improve(
     if dry_run:
         _show_plan(asked, executor)
         return
-    with Workspace(settings.paths.root).lock("improve"):
+    with Workspace(settings.paths.root).lock("improve"), closing(executor):
         summary = run_improve(asked, executor)
     show_sweep(
         [{name: "" if value is None else value for name, value in line.items()} for line in summary.details["rounds"]]

@@ -1,26 +1,14 @@
-"""lsdata run-all: the stages in order, each only when something it depends on has changed.
-
-What the module of each stage offers to this one and to ``status``:
-
-- ``stage_files(settings, workspace) -> list[StageFiles]``: what it reads, and which settings and versions decide its result
-  (configs has two parts, generate and score); it works before any input exists;
-- ``preflight(settings) -> list[LsdataError]``: keys, extras and weights that are missing, found without network or cost;
-- ``run_stage_for_chain(settings, context) -> Summary``: the whole stage, under the lock that is already held;
-- where it costs money, ``estimate(settings, workspace, behind=...) -> Plan``; ``behind`` names the first stage that runs before it, empty for none: its rows are then not those that are there now.
-"""
+"""lsdata run-all: the stages in order, each only when something it depends on has changed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from latentscore_data.commands._options import DryRunOption, Globals, MaxCostOption, YesOption, load
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.stages.chain import run_stages, sample_flags, selected
-
-if TYPE_CHECKING:
-    pass
 
 
 def run_all(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentscore_data.commands._options import DryRunOption, load, show, with_flags
+from latentscore_data.commands._options import DryRunOption, load, sets_settings, show, with_flags
 from latentscore_data.commands._train_options import (
     ADAPTER_FLAG,
     CHOICE_FLAGS,
@@ -19,6 +19,7 @@ from latentscore_data.commands._train_options import (
     settings_and_choices,
 )
 from latentscore_data.commands._train_tables import show_check, show_plans, show_runs, show_sweep
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import check_code
 from latentscore_data.core.stages.train import (
@@ -44,13 +45,11 @@ def _add_recipe(kind: Kind, about: str) -> None:
     """The command of a recipe: the same options for each, those of a start where there is one."""
     some = {**({} if kind == "sft" else ADAPTER_FLAG), **(TRUST_FLAG if kind == "grpo" else {})}
 
-    @with_flags("wanted", SETTING_FLAGS)
+    @sets_settings(SETTING_FLAGS)
     @with_flags("chosen", {**some, **PRESET_FLAG, **CHOICE_FLAGS})
     @with_flags("how", {**START_FLAGS, **REMOTE_AND_JUDGE_FLAGS})
-    def recipe(
-        wanted: dict[str, Any], chosen: dict[str, Any], how: dict[str, Any], dry_run: DryRunOption = False
-    ) -> None:
-        settings, choices = settings_and_choices(kind, wanted, chosen, dry_run)
+    def recipe(given: Values, chosen: dict[str, Any], how: dict[str, Any], dry_run: DryRunOption = False) -> None:
+        settings, choices = settings_and_choices(kind, given, chosen, dry_run)
         if dry_run:
             show_plans([plan_one(settings, choices)], alone=True)
             return
@@ -67,11 +66,11 @@ for _kind, _about in RECIPES.items():
 
 
 @app.command()
-@with_flags("wanted", SETTING_FLAGS)
+@sets_settings(SETTING_FLAGS)
 @with_flags("chosen", {**ADAPTER_FLAG, **CHOICE_FLAGS, **TRUST_FLAG})
 @with_flags("how", START_FLAGS)
 def sweep(
-    wanted: dict[str, Any],
+    given: Values,
     family: Annotated[str, typer.Argument(help="lora_rank, learning_rate, batch_size, grpo_beta or dpo_beta.")],
     chosen: dict[str, Any],
     how: dict[str, Any],
@@ -84,7 +83,7 @@ def sweep(
 
         lsdata train sweep lora_rank --base-model gemma3-270m --max-steps 200
     """
-    settings, choices = settings_and_choices(kind_of_sweep(kind, family), wanted, chosen, dry_run)
+    settings, choices = settings_and_choices(kind_of_sweep(kind, family), given, chosen, dry_run)
     if dry_run:
         show_plans(plan_sweep(settings, family, choices), alone=False)
         return

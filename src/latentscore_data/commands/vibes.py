@@ -22,6 +22,7 @@ from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.spending import RunPlan
 from latentscore_data.core.stages.vibes import make_plan_for, remote_estimates, require_texts, run_vibes
 
@@ -74,5 +75,5 @@ def vibes(
         show_dry_run(plan, lambda: plan.check(settings))
         return
     with workspace.lock("vibes"), closing(executor):
-        summary = run_vibes(settings, yes=yes, executor=executor, **again)
+        summary = run_vibes(settings, RunContext(yes, executor=executor, **again))
     show(summary)

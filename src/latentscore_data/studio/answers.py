@@ -28,11 +28,11 @@ from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import BUILTIN_MODEL, LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import generator_deps, training_rows
-from latentscore_data.core.configs.candidate_generation import ask_for_candidates, example_answer, questions
+from latentscore_data.core.configs.candidate_generation import ask_for_candidates, questions
 from latentscore_data.core.generators.registry import make_generator
 from latentscore_data.core.generators.types import AskingGenerator, Generator
 from latentscore_data.core.llm.client import connect
-from latentscore_data.core.llm.plan import Plan, make_plan
+from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.scoring.cache import ScoreCache

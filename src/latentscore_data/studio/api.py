@@ -257,16 +257,17 @@ async def mark(studio: Studio, call: Call) -> Reply:
 
 
 async def prefer(studio: Studio, call: Call) -> Reply:
-    """Append that one candidate of a row fits better than another."""
+    """Append that one candidate of a row fits better than another, or that neither does (``tied`` is 1)."""
+    better, worse = (call.whole(side, 0, 255, 0) for side in ("better", "worse"))
     await in_thread(
-        studio.rows.prefer, call.text("id", 2000), call.whole("better", 0, 255, 0), call.whole("worse", 0, 255, 0)
+        lambda: studio.rows.prefer(call.text("id", 2000), better, worse, tied=call.whole("tied", 0, 1, 0) == 1)
     )
     return as_json({"marked": True})
 
 
 async def preferences(studio: Studio, call: Call) -> Reply:
     """What the answers to "which fits better?" say about sources and about the scorer."""
-    return as_json(await in_thread(lambda: by_source(read_preferences(studio.workspace.root))))
+    return as_json(await in_thread(lambda: by_source(read_preferences(studio.workspace.root, ties=True))))
 
 
 async def places(studio: Studio, call: Call) -> Reply:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from collections import OrderedDict
@@ -88,12 +87,20 @@ def _run(run: RunFolder) -> JsonObject:
     curves: dict[str, list[list[float]]] = {}
     for line in history:
         for name in ("loss", "eval_loss", "reward"):
-            value, step = line.get(name), line.get("step")
-            if isinstance(value, int | float) and isinstance(step, int | float) and math.isfinite(value):
+            value, step = _number(line.get(name)), _number(line.get("step"))
+            if value is not None and step is not None:
                 curves.setdefault(name, []).append([step, value])
     kept = {name: points[:: math.ceil(len(points) / MOST_POINTS)] for name, points in curves.items()}
     facts = {name: str(record.get(name, "")) for name in ("kind", "base_model", "status")}
     return {"id": run.run_id, "done": run.done, **facts, "curves": kept}
+
+
+_FIGURES = ("against_round_0", "low", "high", "entropy", "answered", "learned")
+
+
+def _number(value: object) -> float | None:
+    """The value where it is a number that a picture can show."""
+    return value if isinstance(value, int | float) and abs(value) < 1e300 else None
 
 
 def _rounds(path: Path) -> JsonObject:
@@ -106,13 +113,13 @@ def _rounds(path: Path) -> JsonObject:
             {
                 "round": int(line["round"]),
                 "model": str(line["model"]),
-                "judge": line.get(judge),
-                "guide": line.get(guide),
-                **{key: line.get(key) for key in ("against_round_0", "low", "high", "entropy", "answered", "learned")},
+                "judge": _number(line.get(judge)),
+                "guide": _number(line.get(guide)),
+                **{key: _number(line.get(key)) for key in _FIGURES},
             }
             for line in found["rounds"]
         ]
-    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (InputError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         return {"id": name, "status": f"damaged: {error}", "rounds": []}
     facts = {key: str(found.get(key) or "") for key in ("best", "stopped")}
     return {"id": name, "judge": judge, "guide": guide, **facts, "rounds": lines}
@@ -126,7 +133,10 @@ def _headline(folder: Path) -> JsonObject:
     try:
         summary = read_object(path, "run lsdata bench again")
         scorer = summary["headline"]
-        means = [{"label": source["label"], "mean": source["scores"][scorer]["mean"]} for source in summary["sources"]]
-    except (InputError, KeyError, TypeError, json.JSONDecodeError):
+        means = [
+            {"label": str(source["label"]), "mean": _number(source["scores"][scorer]["mean"])}
+            for source in summary["sources"]
+        ]
+    except (InputError, KeyError, TypeError):
         return {}
-    return {"scorer": scorer, "title": summary.get("title"), "sources": means}
+    return {"scorer": str(scorer), "title": str(summary.get("title") or ""), "sources": means}

@@ -15,8 +15,8 @@ from latentscore_data.core.bench.strengths import Game, Player, fit
 RESAMPLES = 200
 
 
-def preference_of(row: ScoredRow, better: int, worse: int) -> Preference:
-    """The answer that one candidate of a row fits better than another. Raises :class:`InputError` for a missing candidate."""
+def preference_of(row: ScoredRow, better: int, worse: int, *, tied: bool = False) -> Preference:
+    """The answer that one candidate of a row fits better than another, or as well (``tied``). Raises :class:`InputError` for a missing candidate."""
     found = [row.config_candidates[i] if i < len(row.config_candidates) else None for i in (better, worse)]
     if found[0] is None or found[1] is None or better == worse:
         raise InputError(f"row {row.row_id[:100]!r} has no candidates {better} and {worse}")
@@ -24,7 +24,7 @@ def preference_of(row: ScoredRow, better: int, worse: int) -> Preference:
     better_score, worse_score = (scores[i] if i < len(scores) else None for i in (better, worse))
     return Preference(
         row.row_id, row.vibe_original, found[0], found[1], _source(row, better), _source(row, worse), better_score,
-        worse_score, row.source_id,
+        worse_score, row.source_id, tied,
     )  # fmt: skip
 
 
@@ -38,18 +38,22 @@ def _source(row: ScoredRow, at: int) -> str:
 def by_source(preferences: Sequence[Preference]) -> JsonObject:
     """Strengths of the sources that met another one, and how often the scorer agrees with people."""
     games = [
-        Game(one.better_source, one.worse_source, 0, one.document or one.row_id)
+        Game(one.better_source, one.worse_source, _choice(one), one.document or one.row_id)
         for one in preferences
         if one.better_source and one.worse_source and one.better_source != one.worse_source
     ]
     scored = [
         one.better_score > one.worse_score
         for one in preferences
-        if one.better_score is not None and one.worse_score is not None and one.better_score != one.worse_score
+        if one.better_score is not None
+        and one.worse_score is not None
+        and one.better_score != one.worse_score
+        and not one.tied
     ]
     return {
         "answers": len(preferences),
         "rows": len({one.row_id for one in preferences}),
+        "ties": sum(one.tied for one in preferences),
         "agree": sum(scored),
         "scored": len(scored),
         "agree_interval": _wilson(sum(scored), len(scored)),
@@ -65,9 +69,13 @@ def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int,
         if one.row_id == row.row_id:
             better, worse = at.get(config_digest(one.better)), at.get(config_digest(one.worse))
             if better is not None and worse is not None and better != worse:
-                games.append(Game(better, worse, 0, str(len(games))))
+                games.append(Game(better, worse, _choice(one), str(len(games))))
     players = fit(games, resamples=RESAMPLES).players if games else []
     return {int(player.label): _shown(player) for player in players}
+
+
+def _choice(one: Preference) -> int:
+    return 2 if one.tied else 0
 
 
 def _shown(player: Player) -> JsonObject:

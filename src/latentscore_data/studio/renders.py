@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore_data.core.base.seeds import digest
@@ -103,8 +105,6 @@ def encode(sound: Sound) -> bytes:
 
 def _stems(audio: latentscore.Audio, title: str) -> bytes:
     """One FLAC for each layer in a ZIP. Stems share one gain, so that they still add up."""
-    import numpy as np
-
     highest = max(1.0, *(float(np.abs(stem.samples).max()) for stem in audio.stems.values()))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:

@@ -31,7 +31,6 @@ from latentscore_data.studio.preferences import by_candidate, preference_of
 log = logging.getLogger(__name__)
 
 PAGE = 60
-STATES = ("scored", "failed", "waiting")
 
 
 @dataclass(slots=True)
@@ -154,7 +153,7 @@ class Rows:
         mark = read_marks(self._workspace.root).get(row_id, Mark())
         scorer = next(iter(row.candidate_scores), None)
         scores = row.candidate_scores.get(scorer or "", [])
-        people = by_candidate(row, read_preferences(self._workspace.root))
+        people = by_candidate(row, read_preferences(self._workspace.root, ties=True))
         return {
             **line.shown(mark),
             "vibe": row.vibe_original,
@@ -179,10 +178,10 @@ class Rows:
         self._line(row_id)
         add_mark(self._workspace.root, row_id, mark)
 
-    def prefer(self, row_id: str, better: int, worse: int) -> None:
-        """Append that one candidate of a row fits better than another one."""
+    def prefer(self, row_id: str, better: int, worse: int, *, tied: bool) -> None:
+        """Append that one candidate of a row fits better than another one, or as well."""
         row = self._whole(self._line(row_id))
-        add_preference(self._workspace.root, preference_of(row, better, worse))
+        add_preference(self._workspace.root, preference_of(row, better, worse, tied=tied))
 
     def _asked(self, row: ScoredRow) -> JsonObject:
         """The exact question, and what came of each try."""
@@ -273,13 +272,21 @@ def _lines(path: Path, split: str, failed: Mapping[str, str]) -> Iterator[RowLin
 
 def _row(line: Line) -> ScoredRow:
     """The row of a line. Rows that lsdata wrote are taken as they are: checking ten thousand takes seconds."""
-    payload = line.get("config_payload")
-    config = payload.get("config") if isinstance(payload, dict) else None
-    named = isinstance(line.get("row_id"), str) and isinstance(line.get("vibe_original"), str)
-    ours = payload is None or (isinstance(config, dict) and isinstance(config.get("tempo"), str))
     known = {name: value for name, value in line.items() if value is not None}
+    return ScoredRow.model_construct(**known) if _looks_like_ours(known) else ScoredRow.model_validate(line)
+
+
+def _looks_like_ours(line: Line) -> bool:
+    """True where what the page shows of each row has the types that lsdata writes."""
+    payload, scores = line.get("config_payload"), line.get("candidate_scores", {})
+    config = payload.get("config") if isinstance(payload, dict) else None
     return (
-        ScoredRow.model_construct(**known) if named and ours and "dataset" in known else ScoredRow.model_validate(line)
+        all(isinstance(line.get(name), str) for name in ("row_id", "vibe_original", "dataset"))
+        and isinstance(line.get("vibe_level", ""), str)
+        and line.get("split", SPLITS[0]) in SPLITS
+        and (payload is None or (isinstance(config, dict) and isinstance(config.get("tempo"), str)))
+        and isinstance(scores, dict)
+        and all(one is None or isinstance(one, int | float) for given in scores.values() for one in given)
     )
 
 

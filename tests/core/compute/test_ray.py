@@ -1,11 +1,13 @@
-"""Rendering and scoring on a real Ray cluster of two CPUs: the local run's rows, dead workers, other code, the deadline."""
+"""Work on one real Ray cluster of two CPUs: the local run's rows, dead workers, other code, the deadline, a named cluster."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from conftest import Lsdata
 from factories import make_payload, make_scored
 from latentscore_data.core.base.errors import MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
@@ -27,6 +30,7 @@ from latentscore_data.core.llm.local.decoder import Decoder
 from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.vibes.dedupe import EMBED_ROWS, EmbedderChoice, embed_stream, load_embedder
 from tiny_models import tiny_sentences
 
@@ -42,6 +46,8 @@ COMPUTE = ComputeSettings(ray_cpus=2, ray_shard_rows=3, ray_retries=1)
 SCORING = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
 SETTINGS = Settings(scoring=SCORING, compute=COMPUTE)
 SOUND = {"config": make_payload()["config"], "vibes": ["rain"], "clip": False}
+TOKEN: list[str] = []
+"""The token of the cluster: no test finds a key in its environment but those it sets."""
 COMMON = {"scoring": SCORING.model_dump(mode="json"), "keep_flac": False}
 
 
@@ -54,6 +60,7 @@ def ray() -> Iterator[tuple[RayExecutor, list[str]]]:
     assert executor.at_once >= 2 * 3
     started = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
     assert any("raylet" in one.name() for one in started)
+    TOKEN.append(os.environ["RAY_AUTH_TOKEN"])
     for process in started:
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:
@@ -136,11 +143,32 @@ def test_rows_scored_on_ray_are_the_rows_scored_here_though_a_worker_is_killed(
     assert len([line for _, line in read_lines(workspace.scored("SFT-Train"))]) == 6
 
 
-def test_results_come_in_the_order_of_the_items_and_few_shards_wait(ray: tuple[RayExecutor, list[str]]) -> None:
+def test_results_come_in_order_and_the_driver_holds_no_more_than_what_is_on_its_way(
+    ray: tuple[RayExecutor, list[str]],
+) -> None:
     executor, _ = ray
-    items = [{**SOUND, "vibes": [f"vibe {number}"]} for number in range(6)]
-    parts = executor.map("score_shard", "sounds", items, COMMON)
-    assert [vibe for part in parts for sound in part["sounds"] for vibe in sound] == [f"vibe {n}" for n in range(6)]
+    read = 0
+
+    def sounds(count: int) -> Iterator[dict[str, Any]]:
+        """Configs that cannot be played: they come back at once."""
+        nonlocal read
+        for number in range(count):
+            read += 1
+            yield {"config": {"tempo": "purple"}, "vibes": [f"vibe {number}"], "clip": False}
+
+    peaks: list[int] = []
+    for count in (60, 60, 600):
+        read = seen = 0
+        tracemalloc.start()
+        for part in executor.map("score_shard", "sounds", sounds(count), COMMON):
+            for sound in part["sounds"]:
+                assert list(sound) == [f"vibe {seen}"]
+                seen += 1
+            assert read - seen <= executor.at_once + executor.shard_rows
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert seen == count
+    assert peaks[2] < 1.3 * peaks[1], "ten times the rows take no more memory"
 
 
 def test_a_worker_with_another_renderer_is_refused(
@@ -175,7 +203,7 @@ def test_a_large_run_is_embedded_on_ray_to_the_bit_and_read_only_as_it_is_sent(
     executor, _ = ray
     name = str(tiny_sentences(tmp_path))
     embedder = load_embedder(EmbedderChoice(name, "asked for"))
-    count = 9 * EMBED_ROWS + 7
+    count = 5 * EMBED_ROWS + 7
     texts = [f"a vibe of number {number}" for number in range(count)]
     read: list[int] = []
 
@@ -200,6 +228,27 @@ def test_a_large_run_is_embedded_on_ray_to_the_bit_and_read_only_as_it_is_sent(
     few = embed_stream(texts[:3], embedder, by=elsewhere)
     assert "fewer than 1,024 rows are embedded here" in said[-1]
     assert few.tobytes() == embed_stream(texts[:3], embedder).tobytes()
+
+
+@pytest.mark.ml
+def test_training_on_a_named_cluster_leaves_a_finished_run_in_the_workspace(
+    ray: tuple[RayExecutor, list[str]], lsdata: Lsdata, lsdata_here: Lsdata, workspace: Workspace
+) -> None:
+    from ray import get_runtime_context
+
+    address = get_runtime_context().gcs_address
+    env = {"LSDATA_COMPUTE__RAY_ADDRESS": address, "RAY_AUTH_TOKEN": TOKEN[0]}
+    quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
+    out = lsdata("train", "sft", *quick, "--root", str(workspace.root), env=env, timeout=200)
+    assert out.returncode == 0, out.stderr
+    assert f"Ray: cluster {address}, 2 CPUs" in out.stderr
+    assert "on Ray" in out.stderr
+    folder = RunFolder(workspace.train_dir / json.loads(out.stdout)["details"]["run"])
+    folder.verify()
+    assert folder.metrics.exists()
+    again = lsdata_here("train", "sft", *quick, "--root", str(workspace.root), env=env)
+    assert json.loads(again.stdout)["skipped"] == 1
+    assert "Ray: cluster" not in again.stderr
 
 
 def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:

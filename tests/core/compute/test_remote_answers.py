@@ -27,6 +27,7 @@ from latentscore_data.core.compute.remote_answers import answers_estimates, engi
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import Question
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.configs import remote_estimates
 from latentscore_data.core.stages.spending import confirm_remote_jobs
 from latentscore_data.core.stages.vibes import run_vibes
@@ -106,7 +107,7 @@ def test_a_hosted_model_does_not_go_to_modal(modal: LoopbackModal, tmp_path: Pat
     settings = Settings(vibes=VibesSettings(model="builtin/keywords"), paths={"root": tmp_path})  # type: ignore[arg-type]
     replace_rows(Workspace(tmp_path).texts("moby-dick"), [make_text(1)])
     with pytest.raises(InputError, match="builtin/keywords is asked and words embeds from here") as error:
-        run_vibes(settings, executor=make_executor("modal", settings, print))
+        run_vibes(settings, RunContext(executor=make_executor("modal", settings, print)))
     assert "--model local:NAME" in error.value.remedy
 
 

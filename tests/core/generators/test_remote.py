@@ -31,17 +31,27 @@ def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.Monkey
         for shard in map(json.loads, shards):
             sent.append(shard)
             rows = [VibeRow.model_validate(row) for row in shard["rows"]]
-            answers = [asdict(Generated(make_payload(row.vibe_original), raw_valid=True, seconds=0.5)) for row in rows]
-            yield json.dumps({"generated": answers})
+            answers = [asdict(Generated(make_payload(row.vibe_original), raw_valid=True, tokens_out=7)) for row in rows]
+            yield json.dumps({"generated": answers, "seconds": 6.0})
 
     monkeypatch.setattr("latentscore_data.core.compute.modal_executor.map_on_modal", map_here)
     monkeypatch.setattr("latentscore_data.core.compute.modal_executor.require_modal", lambda: None)
-    executor = executor_on_modal(shard_rows=2, max_containers=2)
-    generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), executor, tmp_path)
+    executor = executor_on_modal(shard_rows=2, max_containers=2, price_per_hour=36)
+    booked: list[tuple[str, int]] = []
+
+    def book(model: str, answers: Sequence[Generated]) -> None:
+        booked.append((model, len(answers)))
+
+    generator = RemoteGenerator("big", "gemma3-270m", BenchSettings(), executor, tmp_path, book=book)
     rows = [make_vibe(number, vibe=f"vibe {number}") for number in range(5)]
     answers = list(generator.generate(rows))
     assert [answer.payload["title"] for answer in answers if answer.payload] == [f"vibe {n}" for n in range(5)]
     assert answers[0].raw_valid
+    # A container of $36 an hour that took 6 s for each shard; the last one had a single row.
+    assert [answer.cost_usd for answer in answers] == pytest.approx([0.03] * 4 + [0.06])
+    assert (generator.usage.calls, generator.usage.tokens_out) == (5, 35)
+    assert generator.usage.cost_usd == pytest.approx(0.18)
+    assert booked == [("local:gemma3-270m", 2), ("local:gemma3-270m", 2), ("local:gemma3-270m", 1)]
     assert [len(shard["rows"]) for shard in sent] == [2, 2, 1]
     assert sent[0]["source"] == "local:gemma3-270m"
     assert sent[0]["system"] is None

@@ -119,131 +119,107 @@ async def opened(most: int = 256, **limits: float) -> tuple[AdaptiveLimiter, Clo
     return limiter, clock
 
 
-def test_the_first_call_goes_alone() -> None:
-    async def run() -> None:
-        limiter = AdaptiveLimiter(16)
-        first = await limiter.enter()
-        others = [asyncio.create_task(limiter.enter()) for _ in range(3)]
-        await asyncio.sleep(0)
-        assert limiter.in_flight == 1
-        assert not any(task.done() for task in others)
-        limiter.leave(first)
-        await asyncio.gather(*others)
-        assert limiter.in_flight == 3
-
-    asyncio.run(run())
+async def test_the_first_call_goes_alone() -> None:
+    limiter = AdaptiveLimiter(16)
+    first = await limiter.enter()
+    others = [asyncio.create_task(limiter.enter()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert limiter.in_flight == 1
+    assert not any(task.done() for task in others)
+    limiter.leave(first)
+    await asyncio.gather(*others)
+    assert limiter.in_flight == 3
 
 
-def test_it_grows_while_full_and_healthy_and_not_beyond_the_most() -> None:
-    async def run() -> None:
-        limiter, clock = await opened(most=10)
-        for _ in range(20):
-            starts = [await limiter.enter() for _ in range(int(limiter.limit))]
-            clock.now += 0.1
-            for start in starts:
-                limiter.leave(start)
-        assert limiter.limit == 10
-
-    asyncio.run(run())
-
-
-def test_it_does_not_grow_while_slots_are_free() -> None:
-    async def run() -> None:
-        limiter, clock = await opened()
-        for _ in range(20):
-            start = await limiter.enter()
-            clock.now += 0.1
+async def test_it_grows_while_full_and_healthy_and_not_beyond_the_most() -> None:
+    limiter, clock = await opened(most=10)
+    for _ in range(20):
+        starts = [await limiter.enter() for _ in range(int(limiter.limit))]
+        clock.now += 0.1
+        for start in starts:
             limiter.leave(start)
-        assert limiter.limit == FIRST_LIMIT
-
-    asyncio.run(run())
+    assert limiter.limit == 10
 
 
-def test_a_burst_of_refusals_shrinks_it_once_by_a_quarter() -> None:
-    async def run() -> None:
-        limiter, clock = await opened()
-        limiter.limit = 40.0
-        starts = [await limiter.enter() for _ in range(40)]
-        clock.now += 0.5
-        for start in starts[:10]:
-            limiter.leave(start, REFUSED)
-        assert limiter.limit == 30.0
-        for start in starts[10:20]:
-            limiter.leave(start)
-        assert limiter.limit < 33.0, "after the first refusal it grows by about one a round"
-
-    asyncio.run(run())
+async def test_it_does_not_grow_while_slots_are_free() -> None:
+    limiter, clock = await opened()
+    for _ in range(20):
+        start = await limiter.enter()
+        clock.now += 0.1
+        limiter.leave(start)
+    assert limiter.limit == FIRST_LIMIT
 
 
-def test_a_wall_of_refusals_is_waited_out() -> None:
-    async def run() -> None:
-        limiter, clock = await opened()
-        for _ in range(5):
-            start = await limiter.enter()
-            limiter.leave(start, CallError("transient", 429, "wall", retry_after=30.0))
-        waiting = asyncio.create_task(limiter.enter())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        clock.now += 31
-        limiter.leave(clock.now)
-        await asyncio.sleep(0)
-        assert waiting.done()
-
-    asyncio.run(run())
+async def test_a_burst_of_refusals_shrinks_it_once_by_a_quarter() -> None:
+    limiter, clock = await opened()
+    limiter.limit = 40.0
+    starts = [await limiter.enter() for _ in range(40)]
+    clock.now += 0.5
+    for start in starts[:10]:
+        limiter.leave(start, REFUSED)
+    assert limiter.limit == 30.0
+    for start in starts[10:20]:
+        limiter.leave(start)
+    assert limiter.limit < 33.0, "after the first refusal it grows by about one a round"
 
 
-def test_retries_are_let_in_before_new_calls() -> None:
-    async def run() -> None:
-        limiter, _ = await opened(most=1)
-        first = await limiter.enter()
-        order: list[str] = []
-
-        async def call(name: str, again: bool) -> None:
-            start = await limiter.enter(again=again)
-            order.append(name)
-            limiter.leave(start)
-
-        tasks = [asyncio.create_task(call("new", False)), asyncio.create_task(call("retry", True))]
-        await asyncio.sleep(0)
-        limiter.leave(first)
-        await asyncio.gather(*tasks)
-        assert order == ["retry", "new"]
-
-    asyncio.run(run())
+async def test_a_wall_of_refusals_is_waited_out() -> None:
+    limiter, clock = await opened()
+    for _ in range(5):
+        start = await limiter.enter()
+        limiter.leave(start, CallError("transient", 429, "wall", retry_after=30.0))
+    waiting = asyncio.create_task(limiter.enter())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    clock.now += 31
+    limiter.leave(clock.now)
+    await asyncio.sleep(0)
+    assert waiting.done()
 
 
-def test_a_closed_gate_turns_away_those_who_wait_and_those_who_come() -> None:
-    async def run() -> None:
-        limiter, _ = await opened(most=1)
-        held = await limiter.enter()
-        waiting = asyncio.create_task(limiter.enter())
-        resting = asyncio.create_task(limiter.rest(60))
-        await asyncio.sleep(0)
-        limiter.close()
-        with pytest.raises(NotAttempted):
-            await waiting
-        with pytest.raises(NotAttempted):
-            await limiter.enter()
-        await asyncio.wait_for(resting, 1)
-        limiter.leave(held)
-        assert limiter.in_flight == 0
+async def test_retries_are_let_in_before_new_calls() -> None:
+    limiter, _ = await opened(most=1)
+    first = await limiter.enter()
+    order: list[str] = []
 
-    asyncio.run(run())
+    async def call(name: str, again: bool) -> None:
+        start = await limiter.enter(again=again)
+        order.append(name)
+        limiter.leave(start)
+
+    tasks = [asyncio.create_task(call("new", False)), asyncio.create_task(call("retry", True))]
+    await asyncio.sleep(0)
+    limiter.leave(first)
+    await asyncio.gather(*tasks)
+    assert order == ["retry", "new"]
 
 
-def test_a_cancelled_wait_leaks_no_slot() -> None:
-    async def run() -> None:
-        limiter, _ = await opened(most=1)
-        held = await limiter.enter()
-        waiting = asyncio.create_task(limiter.enter())
-        await asyncio.sleep(0)
-        limiter.leave(held)  # the slot is handed over ...
-        waiting.cancel()  # ... to someone who has just left
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        await asyncio.wait_for(limiter.enter(), 1)
+async def test_a_closed_gate_turns_away_those_who_wait_and_those_who_come() -> None:
+    limiter, _ = await opened(most=1)
+    held = await limiter.enter()
+    waiting = asyncio.create_task(limiter.enter())
+    resting = asyncio.create_task(limiter.rest(60))
+    await asyncio.sleep(0)
+    limiter.close()
+    with pytest.raises(NotAttempted):
+        await waiting
+    with pytest.raises(NotAttempted):
+        await limiter.enter()
+    await asyncio.wait_for(resting, 1)
+    limiter.leave(held)
+    assert limiter.in_flight == 0
 
-    asyncio.run(run())
+
+async def test_a_cancelled_wait_leaks_no_slot() -> None:
+    limiter, _ = await opened(most=1)
+    held = await limiter.enter()
+    waiting = asyncio.create_task(limiter.enter())
+    await asyncio.sleep(0)
+    limiter.leave(held)  # the slot is handed over ...
+    waiting.cancel()  # ... to someone who has just left
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.wait_for(limiter.enter(), 1)
 
 
 @given(st.lists(st.sampled_from(["good", "refused", "broken"]), max_size=200))
@@ -299,21 +275,18 @@ def test_the_gate_keeps_tokens_per_minute() -> None:
     assert 0.3 <= asyncio.run(run()) < 2.0
 
 
-def test_a_budget_counts_what_is_in_flight() -> None:
-    async def run() -> None:
-        budget = Budget(1.0)
-        first = await budget.reserve(0.6)
-        second = asyncio.create_task(budget.reserve(0.6))
-        await asyncio.sleep(0)
-        assert not second.done(), "both at their worst would be above the cap"
-        budget.settle(first, 0.1)
-        assert await second == 0.6
-        budget.settle(0.6, 0.6)
-        with pytest.raises(StoppedError, match="max-cost 1"):
-            await budget.reserve(0.6)
-        assert budget.spent == pytest.approx(0.7)
-
-    asyncio.run(run())
+async def test_a_budget_counts_what_is_in_flight() -> None:
+    budget = Budget(1.0)
+    first = await budget.reserve(0.6)
+    second = asyncio.create_task(budget.reserve(0.6))
+    await asyncio.sleep(0)
+    assert not second.done(), "both at their worst would be above the cap"
+    budget.settle(first, 0.1)
+    assert await second == 0.6
+    budget.settle(0.6, 0.6)
+    with pytest.raises(StoppedError, match="max-cost 1"):
+        await budget.reserve(0.6)
+    assert budget.spent == pytest.approx(0.7)
 
 
 def test_one_cap_holds_for_all_models_of_a_run() -> None:
@@ -345,9 +318,6 @@ def test_a_budget_is_never_exceeded(calls: list[tuple[float, float]], cap: float
     asyncio.run(run())
 
 
-def test_without_a_cap_nothing_waits() -> None:
-    async def run() -> None:
-        budget = Budget(None)
-        assert await asyncio.wait_for(budget.reserve(1e9), 1) == 0.0
-
-    asyncio.run(run())
+async def test_without_a_cap_nothing_waits() -> None:
+    budget = Budget(None)
+    assert await asyncio.wait_for(budget.reserve(1e9), 1) == 0.0

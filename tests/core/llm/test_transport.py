@@ -288,27 +288,24 @@ def test_openrouter_tells_the_cost() -> None:
         assert found.cost_usd == cost
 
 
-def test_a_cancelled_call_gives_its_connection_up() -> None:
-    async def run() -> None:
-        arrived, left = asyncio.Event(), asyncio.Event()
+async def test_a_cancelled_call_gives_its_connection_up() -> None:
+    arrived, left = asyncio.Event(), asyncio.Event()
 
-        async def hang(request: web.Request) -> web.Response:
-            arrived.set()
-            try:
-                await asyncio.sleep(30)
-            finally:
-                left.set()
-            return web.Response()
+    async def hang(request: web.Request) -> web.Response:
+        arrived.set()
+        try:
+            await asyncio.sleep(30)
+        finally:
+            left.set()
+        return web.Response()
 
-        async with serving(hang) as base:
-            transport = made(Route("hosted_vllm/test", base, SecretStr(KEY)))
-            asking = asyncio.create_task(transport.complete(MESSAGES, SAMPLING, FORMAT))
-            await asyncio.wait_for(arrived.wait(), 5)
-            asking.cancel()
-            await asyncio.wait_for(left.wait(), 5)
-            await transport.aclose()
-
-    asyncio.run(run())
+    async with serving(hang) as base:
+        transport = made(Route("hosted_vllm/test", base, SecretStr(KEY)))
+        asking = asyncio.create_task(transport.complete(MESSAGES, SAMPLING, FORMAT))
+        await asyncio.wait_for(arrived.wait(), 5)
+        asking.cancel()
+        await asyncio.wait_for(left.wait(), 5)
+        await transport.aclose()
 
 
 def test_a_server_that_is_not_there_was_not_paid() -> None:

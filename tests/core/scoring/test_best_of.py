@@ -26,6 +26,7 @@ from latentscore_data.core.scoring.best_of import choose, run_scoring
 from latentscore_data.core.scoring.renderer import LocalRenderer, make_worker
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import Score, Scorer, Unscored
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.configs import run_configs
 from scoring_fakes import LoudnessScorer, OddScorer, PeakEmbedder, render_by_echo, render_by_root
 
@@ -422,7 +423,7 @@ def test_a_run_with_nothing_to_do_says_so_without_looking_at_the_rows(workspace:
     again = run_configs(now, workspace=workspace, rows=rows)
     assert (again.fresh, again.done, again.skipped, again.details["renders"]) == (True, 0, 2, 0)
     assert again.details["winner_scores"] == first.details["winner_scores"]
-    assert not run_configs(now, workspace=workspace, rows=rows, retry_failed=True).fresh
+    assert not run_configs(now, RunContext(retry_failed=True), workspace=workspace, rows=rows).fresh
     replace_rows(workspace.vibes("GRPO"), [make_vibe(3, split="GRPO")])
     more = run_configs(now, workspace=workspace, rows=rows)
     assert (more.fresh, more.done, more.skipped) == (False, 1, 2)

@@ -39,14 +39,14 @@ def answer(**changes: Any) -> str:
     return json.dumps({**make_payload(title="Quiet Night Rain"), **changes})
 
 
-class FakeEar:
-    """Gives each brightness a score of its own; one config cannot be played. Counts what it heard."""
+class FakeScorer:
+    """Gives each brightness a score of its own; one config cannot be played. Counts what it scored."""
 
     def __init__(self) -> None:
-        self.heard = 0
+        self.scored = 0
 
     def __call__(self, pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
-        self.heard += len(pairs)
+        self.scored += len(pairs)
         scores = {"very_dark": None, "dark": 0.0, "medium": 0.5, "bright": 1.0, "very_bright": math.nan}
         return [scores[config["brightness"]] for _, config in pairs]
 
@@ -57,8 +57,8 @@ def embedded(pairs: Sequence[tuple[str, str]]) -> list[float]:
     return (embedder.embed(titles) * embedder.embed(vibes)).sum(axis=1).tolist()
 
 
-def book(ear: FakeEar | None = None) -> RewardBook:
-    return RewardBook(Calibration("fake", 0.0, 1.0, 2000), embedded, ear or FakeEar())
+def book(scorer: FakeScorer | None = None) -> RewardBook:
+    return RewardBook(Calibration("fake", 0.0, 1.0, 2000), embedded, scorer or FakeScorer())
 
 
 def rewards(*answers: str, vibe: str = VIBE) -> list[float]:
@@ -167,10 +167,10 @@ def test_calibration_is_the_5th_to_the_95th_percentile_of_what_is_finite() -> No
 
 def test_copying_the_vibe_as_title_does_not_pay() -> None:
     vibe = "rain on a tin roof"
-    ear = FakeEar()
+    scorer = FakeScorer()
 
     def title(text: str) -> float:
-        return book(ear).part("title", [vibe], [answer(title=text)])[0]
+        return book(scorer).part("title", [vibe], [answer(title=text)])[0]
 
     assert title("rain on a tin roof") == 0
     assert title("on a tin roof") == 0
@@ -200,13 +200,13 @@ def test_penalties_are_told_apart_and_stay_within_one() -> None:
     assert penalty_part("la " * 5000, None, 100) == 1
 
 
-def test_each_answer_is_heard_once() -> None:
-    ear = FakeEar()
-    rewards_ = book(ear)
+def test_each_answer_is_scored_once() -> None:
+    scorer = FakeScorer()
+    rewards_ = book(scorer)
     answers = [with_brightness("dark"), with_brightness("bright"), with_brightness("dark"), "no json"]
     for name in PARTS:
         rewards_.part(name, [VIBE] * 4, answers)
-    assert ear.heard == 2
+    assert scorer.scored == 2
 
 
 def test_without_an_ear_the_audio_part_is_nothing() -> None:

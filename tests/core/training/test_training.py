@@ -204,16 +204,16 @@ def test_without_enough_known_scores_the_scale_is_measured_on_the_answers(traine
 
     workspace, _ = trained
     rows = ready(workspace, "grpo", "seed=7").rows["train"]
-    heard: list[str] = []
+    scored: list[str] = []
 
-    def ear(pairs: Any) -> list[float | None]:
-        heard.extend(vibe for vibe, _ in pairs)
+    def score_pairs(pairs: Any) -> list[float | None]:
+        scored.extend(vibe for vibe, _ in pairs)
         return [float(i) for i in range(len(pairs))]
 
-    assert measure_scale("acoustic", rows, ear).high < 1
-    assert heard == []
-    assert measure_scale("clap", rows, ear).high > 20
-    assert len(heard) == len(rows)
+    assert measure_scale("acoustic", rows, score_pairs).high < 1
+    assert scored == []
+    assert measure_scale("clap", rows, score_pairs).high > 20
+    assert len(scored) == len(rows)
 
 
 KILLED = """
@@ -611,13 +611,13 @@ def test_the_checkpoint_whose_answers_sound_best_is_kept(workspace: Workspace, m
 
     @contextlib.contextmanager
     def one_score_a_validation(*_: object) -> Iterator[Any]:
-        def ear(pairs: list[tuple[str, dict[str, Any]]]) -> list[float]:
+        def score_pairs(pairs: list[tuple[str, dict[str, Any]]]) -> list[float]:
             asked.append([vibe for vibe, config in pairs if "tempo" in config])
             return [next(scores)] * len(pairs)
 
-        yield "fake", "", ear
+        yield "fake", "", score_pairs
 
-    monkeypatch.setattr(choice, "open_ear", one_score_a_validation)
+    monkeypatch.setattr(choice, "open_scorer", one_score_a_validation)
     # A random model's thinking is as long as the schema allows; that of the rows is two words.
     monkeypatch.setattr(choice, "COMPLETION_ROOM", 6)
     quick = ("optim.max_steps=4", "checkpoint.every_steps=2", "choose_by=score", "choose_rows=2")

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from latentscore_data.core.base.names import json_bytes, printable
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.secrets import NAMED
@@ -160,8 +162,6 @@ def progress() -> Progress:
 
 def print_json(value: Any) -> None:
     """The one document on stdout."""
-    import orjson
-
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     sys.stdout.flush()
     sys.stdout.buffer.write(json_bytes(value, options, str))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
+
 from latentscore.installed import install
 
 
@@ -65,6 +68,17 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
+def raised_by(*checks: Callable[[], object]) -> list[LsdataError]:
+    """What the checks raise, in their order."""
+    found: list[LsdataError] = []
+    for check in checks:
+        try:
+            check()
+        except LsdataError as error:
+            found.append(error)
+    return found
+
+
 def in_a_sentence(message: str) -> str:
     """Pydantic's message inside ours. Only the first letter is lowered: the values it names must be typed as they are."""
     message = message.removeprefix("Value error, ")
@@ -73,7 +87,5 @@ def in_a_sentence(message: str) -> str:
 
 def require(module: str, extra: str, what: str) -> None:
     """Raise :class:`MissingError` unless ``module`` can be imported. Nothing is imported."""
-    from importlib.util import find_spec
-
     if find_spec(module) is None:
         raise MissingError(f"{what} needs the {extra} extra", install(extra))

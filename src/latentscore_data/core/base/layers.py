@@ -138,7 +138,7 @@ def _input_error(model: type[BaseModel], error: ValidationError, layers: Sequenc
     if first["type"] == "extra_forbidden":
         what = (
             "section"
-            if len(parts) == 1 and all(_is_section(model, known) for known in model.model_fields)
+            if len(parts) == 1 and all(section_of(model, known) for known in model.model_fields)
             else "setting"
         )
         hint = did_you_mean(parts[-1], _known_names(model, parts[:-1]))
@@ -160,10 +160,6 @@ def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     field = model.model_fields.get(name)
     annotation = field.annotation if field else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _is_section(model: type[BaseModel], name: str) -> bool:
-    return section_of(model, name) is not None
 
 
 def _known_names(model: type[BaseModel], sections: Sequence[str]) -> list[str]:

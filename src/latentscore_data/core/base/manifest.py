@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from latentscore.files import open_file, read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
@@ -64,26 +66,52 @@ class StageFiles:
     """What was typed for this run, as sections of settings: ``status`` compares with it, not with the defaults."""
 
 
+class _Fact(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    sha256: str
+    rows: int | None = None
+
+
+class _Manifest(BaseModel):
+    """What a manifest must be like for the rest of the program to read it; what else it says is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    settings: JsonObject = {}
+    typed: JsonObject = {}
+    versions: JsonObject = {}
+    inputs: dict[str, _Fact] = {}
+    outputs: dict[str, _Fact] = {}
+    details: JsonObject = {}
+    failed: dict[str, int] = {}
+    finished: str = ""
+    done: int = 0
+    skipped: int = 0
+    short: int = 0
+    unfinished: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = 0.0
+
+
 def read_manifest(path: Path) -> JsonObject | None:
-    """A stage's manifest, or None where there is none. Raises :class:`InputError` for one of a newer format."""
+    """A stage's manifest, or None where there is none that can be read. Raises :class:`InputError` for one of a newer format."""
     if not path.exists():
         return None
     try:
         manifest = json.loads(read_whole(path))
+        version = manifest.get("row_format_version", 1) if isinstance(manifest, dict) else 1
+        newer = isinstance(version, int) and version > ROW_FORMAT_VERSION
+        read = None if newer else _Manifest.model_validate(manifest)
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(manifest, dict) or any(not isinstance(manifest.get(part, {}), dict) for part in _PARTS):
-        return None
-    version = manifest.get("row_format_version", 1)
-    if isinstance(version, int) and version > ROW_FORMAT_VERSION:
+    if read is None:
         raise InputError(
             f"{path} was written by a newer lsdata (row format {version})",
             "upgrade latentscore-data, or use another --root",
         )
-    return manifest
-
-
-_PARTS = ("settings", "versions", "inputs", "outputs", "failed")
+    return read.model_dump(exclude_unset=True)
 
 
 NOT_COMPLETED = "not completed yet"
@@ -135,12 +163,15 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     return reasons
 
 
+NOT_RECORDED = ("stage", "pending", "fresh", "outputs", "next_step", "exit_code")
+"""What a manifest leaves out of the summary, or says in its own way."""
+
+
 def write_manifest(
     stage: StageFiles,
     root: Path,
     outputs: Sequence[Path],
     summary: Summary,
-    extra: Mapping[str, Any] | None = None,
     facts: Mapping[Path, FileFact] | None = None,
 ) -> None:
     """Record what a completed stage read, wrote, cost and decided, in one move. ``facts`` are known of files already."""
@@ -162,20 +193,7 @@ def write_manifest(
             "versions": _plain(stage.versions),
             "inputs": {relative(path, root): fact(path) for path in stage.inputs},
             "outputs": {relative(path, root): fact(path) for path in outputs},
-            "seconds": round(summary.seconds, 3),
-            "done": summary.done,
-            "skipped": summary.skipped,
-            "failed": dict(summary.failed),
-            "short": summary.short,
-            "unfinished": summary.unfinished,
-            "calls": summary.calls,
-            "cached": summary.cached,
-            "tokens_in": summary.tokens_in,
-            "tokens_out": summary.tokens_out,
-            "cost_usd": summary.cost_usd,
-            "saved_usd": summary.saved_usd,
-            "details": summary.details,
-            **(extra or {}),
+            **{name: value for name, value in summary.to_dict().items() if name not in NOT_RECORDED},
         },
     )
 

@@ -38,6 +38,8 @@ class Preference:
     worse_score: float | None = None
     document: str = ""
     """The source document of the row: answers of one document are not independent."""
+    tied: bool = False
+    """Whether the answer was "no difference"; then ``better`` and ``worse`` say nothing."""
 
     @property
     def pair(self) -> tuple[str, ...]:
@@ -81,8 +83,9 @@ def read_marks(root: Path) -> dict[str, Mark]:
     return {row_id: mark for row_id, mark in found.items() if mark != Mark()}
 
 
-def read_preferences(root: Path) -> list[Preference]:
-    """Every answered pair once, in file order; the newest answer counts. Lines without two configs are left out.
+def read_preferences(root: Path, *, ties: bool = False) -> list[Preference]:
+    """Every answered pair once, in file order; the newest answer counts. Lines without two configs are left out,
+    and pairs without a difference unless ``ties`` are wanted.
 
     Raises :class:`InputError` for a damaged file.
     """
@@ -92,7 +95,7 @@ def read_preferences(root: Path) -> list[Preference]:
         if line.get("kind") == "pair" and all(_has_config(line.get(side)) for side in ("better", "worse")):
             one = _preference(line)
             found[one.pair] = one
-    return list(found.values())
+    return [one for one in found.values() if ties or not one.tied]
 
 
 def _preference(line: Mapping[str, Any]) -> Preference:
@@ -107,7 +110,7 @@ def _preference(line: Mapping[str, Any]) -> Preference:
 
     return Preference(
         text("row_id"), text("vibe"), line["better"], line["worse"], text("better_source"), text("worse_source"),
-        score("better_score"), score("worse_score"), text("document"),
+        score("better_score"), score("worse_score"), text("document"), line.get("tied") is True,
     )  # fmt: skip
 
 

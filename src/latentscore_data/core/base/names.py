@@ -44,7 +44,8 @@ def path_named(text: str) -> Path:
 
 
 def json_bytes(value: Any, options: int = 0, default: Callable[[Any], Any] | None = None) -> bytes:
-    """Return the value as JSON with the options of ``orjson``; texts that are not valid Unicode are made printable.
+    """Return the value as JSON with the options of ``orjson``; texts that are not valid Unicode are made printable, and whole
+    numbers beyond 64 bits, which ``orjson`` cannot write, become floating-point ones.
 
     Raises :class:`TypeError` for what JSON cannot hold.
     """
@@ -64,9 +65,11 @@ def model_text(model: BaseModel, exclude: Mapping[str, Any] | None = None) -> st
 
 
 def made_printable(value: Any) -> Any:
-    """Return a JSON value whose texts and names are all printable."""
+    """Return a JSON value whose texts and names are all printable, and whose whole numbers have 64 bits at most."""
     if isinstance(value, str):
         return printable(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(value) if abs(value) < 2**1023 else None
     if isinstance(value, Mapping):
         items = cast("Mapping[Any, Any]", value).items()
         return {made_printable(name): made_printable(one) for name, one in items}

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.jsonl import Line
@@ -33,7 +34,6 @@ _SPLIT_SPELLINGS = {
 Level = Literal["xl", "lg", "m", "sm", "xs"]
 LEVELS: tuple[Level, ...] = ("xl", "lg", "m", "sm", "xs")
 
-Scope = Literal["scene", "character"]
 
 RowT = TypeVar("RowT")
 
@@ -167,17 +167,69 @@ class ConfigRow(VibeRow):
         return _noted(row, found)
 
 
+class _Spent(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    renders: int
+    scores: dict[str, float]
+
+
+class _External(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    final_score: float
+
+
+class SearchColumn(TypedDict):
+    """What a search found for a row: the places of its start and its winner among the candidates, and their scores."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    guide: str
+    judge: str | None
+    surrogate_r2: float | None
+    start_index: Annotated[int, Field(ge=0)]
+    found_index: Annotated[int, Field(ge=0)]
+    start_kept: float | None
+    found_kept: float | None
+    curve: list[_Spent]
+    external: dict[str, dict[str, _External]]
+
+
 class ScoredRow(ConfigRow):
     """A vibe with the answer that sounds most like it."""
 
     candidate_scores: dict[str, list[float | None]] = Field(default_factory=dict)
     scores_external: JsonObject = Field(default_factory=dict)
-    best_index: int | None = None
+    best_index: Annotated[int, Field(ge=0)] | None = None
     config_payload: Payload | None = None
     candidate_origins: list[str] = Field(default_factory=lambda: [])
     """Where each candidate is from, ``model``, ``map`` or ``search``; empty where nothing was searched."""
-    search: JsonObject | None = None
+    search: SearchColumn | None = None
     """What a search found for this row (``core/search/rows.py``)."""
+
+    @field_validator("candidate_origins")
+    @classmethod
+    def _one_of_each(cls, origins: list[str], info: ValidationInfo) -> list[str]:
+        if origins and len(origins) != len(info.data.get("config_candidates", origins)):
+            raise ValueError("there must be one of each candidate")
+        return origins
+
+    @field_validator("best_index", "search")
+    @classmethod
+    def _among_candidates(cls, value: Any, info: ValidationInfo) -> Any:
+        """Rows in a run's folder hold the scores of their candidates, not the candidates."""
+        count = len(info.data.get("config_candidates", ()))
+        places = (
+            [value]
+            if info.field_name == "best_index"
+            else [value["start_index"], value["found_index"]]
+            if value
+            else []
+        )
+        if count and not all(place is None or place < count for place in places):
+            raise ValueError(f"there are {count} candidates")
+        return value
 
     @model_validator(mode="before")
     @classmethod

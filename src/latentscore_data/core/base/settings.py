@@ -100,12 +100,13 @@ class LLMSettings(Section):
     max_tokens_per_minute: int | None = Field(default=None, gt=0)
     """Most tokens (in and out) per minute; empty for no limit."""
     max_cost: float | None = Field(default=None, ge=0)
-    """Cap in US dollars on one whole run: all models, calls in flight and remote containers; empty to be asked before money
-    is spent."""
+    """Cap in US dollars on one whole run: all models, calls in flight and remote containers, which are refused beforehand where
+    they could exceed it; empty to be asked before money is spent."""
     prices: dict[str, PriceSettings] = {}
     """Prices of your own by model name or pattern (openrouter/*), before all price lists; the longest pattern wins."""
     batch: bool = False
-    """Send the questions of vibes, configs and bench to the provider's batch API: half the price, answers within a day."""
+    """Send the questions of vibes, configs and bench to the provider's batch API: half the price, answers within a day. Judges
+    are asked directly."""
     batch_wait: bool = False
     """Stay until the open batches have ended, instead of returning."""
     batch_poll_seconds: float = Field(default=30.0, gt=0, le=3600)

@@ -10,8 +10,6 @@ from latentscore_data.core.base.errors import EXIT_SOME_FAILED
 from latentscore_data.core.base.ledger import Usage
 
 RETRYABLE_KINDS = frozenset({"transient", "answer", "render", "score"})
-
-
 """Failures that the next run tries again by itself; the others (bad requests) only with --retry-failed."""
 
 
@@ -69,30 +67,21 @@ class Summary:
         if self.cost_usd is not None:
             self.cost_usd = None if other.cost_usd is None else self.cost_usd + other.cost_usd
 
+    def add(self, other: Summary) -> None:
+        """Add the rows, the time and the bill of a part of this run."""
+        self.done += other.done
+        self.skipped += other.skipped
+        self.failed += other.failed
+        self.short += other.short
+        self.unfinished += other.unfinished
+        self.seconds += other.seconds
+        self.add_bill(other)
+
     @property
     def exit_code(self) -> int:
         return EXIT_SOME_FAILED if self.failed or self.short else 0
 
     def to_dict(self) -> JsonObject:
         """For ``--json``: plain values, the same names."""
-        return {
-            "stage": self.stage,
-            "done": self.done,
-            "skipped": self.skipped,
-            "failed": dict(self.failed),
-            "short": self.short,
-            "unfinished": self.unfinished,
-            "pending": self.pending,
-            "seconds": round(self.seconds, 3),
-            "calls": self.calls,
-            "cached": self.cached,
-            "tokens_in": self.tokens_in,
-            "tokens_out": self.tokens_out,
-            "cost_usd": self.cost_usd,
-            "saved_usd": self.saved_usd,
-            "fresh": self.fresh,
-            "details": self.details,
-            "outputs": self.outputs,
-            "next_step": self.next_step,
-            "exit_code": self.exit_code,
-        }
+        failed, seconds = dict(self.failed), round(self.seconds, 3)
+        return {**vars(self), "failed": failed, "seconds": seconds, "exit_code": self.exit_code}

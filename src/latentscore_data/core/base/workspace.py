@@ -128,8 +128,9 @@ class Workspace:
 
         Only the holder of the lock makes them here, so each is older than this lock.
         """
-        stages = (self.texts_dir, self.vibes_dir, self.configs_dir, self.train_dir, self.bench_dir, self.export_dir)
-        for folder in (self.root, *stages, *self.bench_dir.glob("*/")):
+        flat = (self.root, self.texts_dir, self.vibes_dir, self.configs_dir, self.export_dir)
+        deep = (self.bench_dir, self.train_dir, self.improve_dir)
+        for folder in (*flat, *(Path(below) for top in deep for below, _, _ in os.walk(top))):
             for draft in filter(is_draft, folder.glob(f".*{DRAFT_ENDING}")):
                 shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
 

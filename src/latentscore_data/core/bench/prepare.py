@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from latentscore import RENDERER_VERSION
 from latentscore.embed import Embedder
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers, spread
@@ -25,7 +25,7 @@ from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, parse_sources
 from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, STARTED, WINNERS, most_candidates, searched
-from latentscore_data.core.generators.types import Depends, GeneratorDeps, KnownRows, SoundIndex, SourceName
+from latentscore_data.core.generators.types import Depends, Generated, GeneratorDeps, KnownRows, SoundIndex, SourceName
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
@@ -40,9 +40,6 @@ from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 BESIDE_WINNERS = " (N = 1)"
 """How the label of the first valid candidates ends, which are shown beside winners that a scorer chose."""
-
-SAMPLING = ("temperature", "top_p", "max_tokens", "seed")
-"""The settings of configs that hosted models are asked with here, too."""
 
 
 def rows_file(bench: BenchSettings, workspace: Workspace) -> Path | None:
@@ -211,6 +208,13 @@ def generator_deps(
             spend=spend,
         )
 
+    def book(model: str, answers: Sequence[Generated]) -> None:
+        with closing(Ledger(workspace.ledger)) as ledger, ledger.together():
+            for answer in answers:
+                ledger.record("bench", model, answer.tokens_in or 0, answer.tokens_out or 0, answer.cost_usd)
+        if spend is not None:
+            spend.spent += sum(answer.cost_usd or 0.0 for answer in answers)
+
     def embedder() -> Embedder:
         return load_embedder(choose_embedder(settings.dedupe))
 
@@ -230,6 +234,7 @@ def generator_deps(
         max_concurrency=settings.llm.max_concurrency,
         base_for=settings.llm.base_for,
         rows=rows,
+        book=book,
         say=say,
     )
 
@@ -280,18 +285,7 @@ def missing(settings: Settings) -> list[LsdataError]:
         if not (settings.bench.baseline or "").endswith(BESIDE_WINNERS):
             baseline_label(settings.bench, choose_sources(settings.bench, []))
 
-    found: list[LsdataError] = []
-    checks: tuple[Callable[[], object], ...] = (
-        check_sources,
-        check_baseline,
-        lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)),
-    )
-    for check in checks:
-        try:
-            check()
-        except LsdataError as error:
-            found.append(error)
-    return found
+    return raised_by(check_sources, check_baseline, lambda: make_scorers(ScorerDeps(settings.scoring, settings.llm)))
 
 
 def sources_decide(settings: Settings, workspace: Workspace) -> Depends:

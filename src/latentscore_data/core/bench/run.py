@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from latentscore_data.core.base.jsonl import Line
-from latentscore_data.core.base.loop import Client, Job, run_stage
+from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
@@ -22,7 +22,7 @@ from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import dataset_slug
 from latentscore_data.core.bench.stats import best_of, shuffled_partners
-from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated
+from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated, PaidGenerator
 from latentscore_data.core.scoring.clips import waveform, write_flac, write_mp3
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import UNFINISHED, Scorer, Unscored
@@ -151,10 +151,10 @@ def generate(
         key=lambda row: row.row_id,
         fingerprint=lambda row: answer_fingerprint(generator.fingerprint, row),
         work=answer,
-        client=client_of(generator),
+        client=generator.llm if isinstance(generator, AskingGenerator) else None,
     )
     output = files.answers(generator.label)
-    return run_stage(
+    summary = run_stage(
         job,
         rows,
         output,
@@ -164,16 +164,14 @@ def generate(
         progress=progress,
         **loop,
     )
+    if isinstance(generator, PaidGenerator):
+        summary.add_usage(generator.usage)
+    return summary
 
 
 def answer_fingerprint(source: str, row: VibeRow) -> str:
     """Says which answer the source of that fingerprint would give to a row."""
     return digest(source, row.row_id, row.vibe_original)
-
-
-def client_of(generator: AnyGenerator) -> Client | None:
-    """The model client that the loop tells to stop, asks for its bill and closes."""
-    return generator.llm if isinstance(generator, AskingGenerator) else None
 
 
 def unanswered(answers: Path) -> Path:
@@ -300,8 +298,8 @@ def score_fingerprint(sample: Sample, service: Scorable, keep_flac: bool, floor_
     """Identifies the result that a sample would get now: its vibes, its answer, the scorers and the renderer."""
     return digest(
         sample.row.vibe_original,
-        # How long the answer took does not change how it sounds.
-        asdict(replace(sample.answer, seconds=None)) if sample.answer else None,
+        # How long the answer took, and what it cost, does not change how it sounds.
+        asdict(replace(sample.answer, seconds=None, cost_usd=None)) if sample.answer else None,
         _foreign(sample, floor_source),
         sorted((scorer.name, scorer.fingerprint) for scorer in service.scorers),
         service.sound_key({}),

@@ -231,9 +231,10 @@ def check_deadline(deadline: float) -> None:
 def generate_shard(shard_json: str, root: Path) -> str:
     """Answers of a local model to ``{"source": "local:NAME", "bench": {...}, "system": ..., "deadline": ..., "rows": [...]}``.
 
-    ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...]}``.
+    ``NAME`` is a hub id, or the id of a run below ``root``. Returns ``{"generated": [...], "seconds": what it took, with loading the
+    model}``.
     """
-    shard = json.loads(shard_json)
+    shard, started = json.loads(shard_json), time.perf_counter()
     refuse_other_code(shard)
     bench, name = BenchSettings.model_validate(shard["bench"]), shard["source"].removeprefix("local:")
     generator = LocalGenerator(
@@ -249,7 +250,7 @@ def generate_shard(shard_json: str, root: Path) -> str:
     for at in range(0, len(rows), bench.batch_size):
         check_deadline(shard["deadline"])
         generated += [asdict(answer) for answer in generator.generate(rows[at : at + bench.batch_size])]
-    return json.dumps({"generated": generated})
+    return json.dumps({"generated": generated, "seconds": time.perf_counter() - started})
 
 
 def entry_point(function: str, runs: Path) -> Callable[[str], str]:

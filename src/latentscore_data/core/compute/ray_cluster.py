@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ class RayCluster:
                 require("ray", "ray", "running on Ray")
                 # Ray prints what it has to say about its processes to stdout, which belongs to results.
                 self._output.enter_context(redirect_stdout(sys.stderr))
-                self._ray = self._connect() if self._compute.ray_address else self._start()
+                self._ray = self._connect() if self._compute.ray_address else self._start_for_good()
             return self._ray
 
     def _connect(self) -> Any:
@@ -185,6 +186,15 @@ class RayCluster:
             ) from error
         self._say(f"Ray: cluster {address}, {int(ray.cluster_resources().get('CPU', 0))} CPUs")
         return ray
+
+    def _start_for_good(self) -> Any:
+        """:meth:`_start` in a thread that lives as long as the cluster: Linux ends Ray's server with the thread that started it
+        (PR_SET_PDEATHSIG), and that may be one of those who ask for answers."""
+        if threading.current_thread() is threading.main_thread():
+            return self._start()
+        starter = ThreadPoolExecutor(1, thread_name_prefix="starting Ray")
+        self._output.callback(starter.shutdown)
+        return starter.submit(self._start).result()
 
     def _start(self) -> Any:
         """A cluster that only this machine reaches, with a token that only its processes know."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from latentscore import MusicConfig, schema_hash
-from latentscore.config import PALETTE_COUNT, MusicConfigPromptPayload
+from latentscore import schema_hash
+from latentscore.config import MusicConfigPromptPayload
 from latentscore.files import open_file
 from latentscore.json_search import JsonObject
-from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import Line, read_lines, read_rows, typed_row
 from latentscore_data.core.base.loop import (
@@ -33,10 +32,10 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.configs.candidate_validation import validate_candidates
 from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
 from latentscore_data.core.llm.types import LLM, Question
+from latentscore_data.core.scoring.candidate_validation import validate_candidates
 
 
 class Source(Protocol):
@@ -88,11 +87,6 @@ def questions(row: VibeRow, settings: ConfigsSettings, prompts: PromptsSettings 
     return [config_question(row.vibe_original, settings, number, prompts) for number in range(settings.n)]
 
 
-def model_version(model: str) -> str:
-    """The model's name; for the offline model with the version of its rules, which decide its answers."""
-    return builtin.fingerprint() if model == builtin.MODEL else model
-
-
 def fingerprint(
     row: VibeRow, model: str, settings: ConfigsSettings, api_base: str | None = None, prompts: PromptsSettings = OWN
 ) -> str:
@@ -102,7 +96,7 @@ def fingerprint(
     """
     return digest(
         row.vibe_original,
-        model_version(model),
+        builtin.version_of(model),
         config_prompt_hash(prompts),
         schema_hash(),
         settings.temperature,
@@ -257,22 +251,6 @@ async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[Payl
         # One kind for the row: the one that a later run can mend, if there is one.
         raise next((failure for failure in failures if failure.kind == "transient"), failures[0])
     return candidates, errors
-
-
-def example_answer() -> str:
-    """An answer of ordinary length, to tell how many tokens one takes before there is any."""
-    import orjson
-
-    colors = [{"hex": "#1B2A41", "weight": weight} for weight in PALETTE_WEIGHTS[1:]]
-    return orjson.dumps(
-        {
-            "thinking": "The vibe is damp and slow, so the pulse is faint, the room is large and the light is low. "
-            * 3,
-            "title": "Rain On A Tin Roof",
-            "config": MusicConfig().to_prompt().model_dump(),
-            "palettes": [{"colors": colors}] * PALETTE_COUNT,
-        }
-    ).decode()
 
 
 def require_rows(rows: Source | list[VibeRow], settings: ConfigsSettings) -> None:

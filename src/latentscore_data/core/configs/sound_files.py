@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
+
 import latentscore
 from latentscore import Answer, Audio, MusicConfigPrompt, write_audio
 from latentscore.audio import format_for
@@ -72,8 +74,6 @@ def render_files(
     piece: SavedPiece, out: Path, seconds: float, seed: int, sample_rate: int, stems: bool, midi: Path | None
 ) -> tuple[list[Path], Audio]:
     """Render and write; the paths written and the sound. Stems share one gain, so that they still add up."""
-    import numpy as np
-
     config = piece.config
     for note in piece.notes:
         say(f"render: {note}")

@@ -125,11 +125,7 @@ def _fit(value: Any, kind: Kind) -> Any:
 
 def features(columns: Mapping[str, Kind]) -> list[JsonObject]:
     """The columns as the ``features`` of a data set card's YAML."""
-    return [_feature(name, kind) for name, kind in columns.items()]
-
-
-def _feature(name: str, kind: Kind) -> JsonObject:
-    return {"name": name, **_feature_type(kind)}
+    return [{"name": name, **_feature_type(kind)} for name, kind in columns.items()]
 
 
 def _feature_type(kind: Kind) -> JsonObject:

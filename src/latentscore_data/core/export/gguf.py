@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from latentscore_data.core.base.errors import InputError, VerificationError, require
 from latentscore_data.core.base.jsonl import writing
 from latentscore_data.core.export.merge import PROBES, Logits, Parity, compare, logits, probe_tokens, tensors
 from latentscore_data.core.training.context import quiet_libraries
 
 if TYPE_CHECKING:
-    import numpy as np
     from gguf import GGUFWriter
-    from numpy.typing import NDArray
 
 QUANTIZATIONS = ("q8_0", "q5_0", "q4_0", "f16", "bf16")
 """The types that are written here."""
@@ -142,7 +143,6 @@ def _stored_kind(name: str, array: NDArray[np.float32], kind: Any) -> Any:
 
 def _encode(name: str, array: NDArray[np.float32], kind: Any) -> NDArray[Any]:
     import gguf
-    import numpy as np
 
     array = np.ascontiguousarray(array, dtype=np.float32)
     if kind == gguf.GGMLQuantizationType.F16 and np.abs(array).max() > np.finfo(np.float16).max:

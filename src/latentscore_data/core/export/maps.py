@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from latentscore.errors import MapError
 from latentscore.vibe_map import (
@@ -32,10 +36,6 @@ from latentscore_data.core.export.tables import Lines, Table, write_table
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap_index import ClapIndex
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 BATCH = 512
 
@@ -128,7 +128,6 @@ def write_map(folder: Path, rows: Iterable[ScoredRow], kind: str, vectors: Vecto
     ``row_ends``: int64, where each line of ``rows.jsonl`` ends) opens in a fraction of the time. Raises
     :class:`InputError` when no row has a config.
     """
-    import numpy as np
     from safetensors.numpy import save_file
 
     seen = 0
@@ -171,8 +170,6 @@ def _write_batch(
     field: str,
     fingerprint: str,
 ) -> list[int]:
-    import orjson
-
     options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
     sizes: list[int] = []
     for row, vector in zip(batch, embedded, strict=True):
@@ -222,8 +219,6 @@ def _map_lines(values: Sequence[Line], vectors: NDArray[np.float32], fingerprint
 
 
 def _check_unit(embedded: NDArray[np.float32], batch: Sequence[ScoredRow]) -> None:
-    import numpy as np
-
     if embedded.ndim != 2 or len(embedded) != len(batch):
         raise VerificationError(
             f"the embedder gave the shape {embedded.shape} for {len(batch)} rows", "choose another export.embedder"
@@ -242,8 +237,6 @@ def verify_map(folder: Path, facts: MapFacts, embed: Callable[[str], NDArray[np.
 
     Raises :class:`VerificationError`.
     """
-    import numpy as np
-
     try:
         fast, plain = load_map(folder / TENSORS_FILE), load_map(folder / JSONL_FILE)
         if not (len(fast) == len(plain) == facts.rows and np.array_equal(fast.embeddings, plain.embeddings)):

@@ -275,8 +275,6 @@ def probe_tokens(tokenizer: Any, probe: str) -> list[int]:
 
 def compare(reference: Sequence[Logits], other: Sequence[Logits]) -> Parity:
     """Two models' logits on the same probes. A vocabulary padded in one of them is compared as far as both go."""
-    import numpy as np
-
     size = min(reference[0].shape[1], other[0].shape[1])
     a = np.concatenate([part[:, :size] for part in reference])
     b = np.concatenate([part[:, :size] for part in other])
@@ -291,8 +289,6 @@ def compare(reference: Sequence[Logits], other: Sequence[Logits]) -> Parity:
 
 
 def _log_softmax(values: Logits) -> Logits:
-    import numpy as np
-
     shifted = values - values.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 

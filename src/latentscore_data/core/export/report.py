@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -71,8 +72,6 @@ def write_report(
 
 def choose_sample(rows: Iterable[ScoredRow], count: int = SAMPLE_ROWS) -> list[ScoredRow]:
     """Rows with a winner, drawn by a hash of their id: the same ones each time, from all over the data."""
-    import heapq
-
     with_winner = (row for row in rows if row.config_payload is not None)
     return heapq.nsmallest(count, with_winner, key=lambda row: (unit_hash("report", row.row_id), row.row_id))
 

@@ -8,7 +8,7 @@ which the grammar allows. The second answer counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ from latentscore.forms import JSON, form_of
 from latentscore.json_search import JsonObject
 from latentscore.prompt import vibe_message
 from latentscore_data.core.base.jsonl import read_object
+from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, Settings
@@ -107,12 +108,19 @@ class RemoteGenerator:
     """``local:NAME`` answered on a remote executor; ``NAME`` is a hub id, or a training run wherever it was trained.
 
     Its fingerprint is that of the same source here: where a model ran does not change what it was asked. Rows, prompts and
-    settings travel as JSON text. Raises :class:`MissingError` where the executor cannot be used, :class:`InputError` for a
+    settings travel as JSON text. Each answer costs its share of the seconds that a hired worker took for its shard. Raises :class:`MissingError` where the executor cannot be used, :class:`InputError` for a
     model that cannot be seen there, and what a shard raised.
     """
 
     def __init__(
-        self, label: str, name: str, bench: BenchSettings, executor: Executor, runs: Path, system: str | None = None
+        self,
+        label: str,
+        name: str,
+        bench: BenchSettings,
+        executor: Executor,
+        runs: Path,
+        system: str | None = None,
+        book: Callable[[str, Sequence[Generated]], None] = lambda model, answers: None,
     ) -> None:
         executor.require()
         executor.check_model(name, runs)
@@ -121,6 +129,7 @@ class RemoteGenerator:
         self.fingerprint = answers_fingerprint(name, runs, bench.max_new_tokens, system)
         self._system = system
         self._name, self._bench, self._executor, self._runs = name, bench, executor, runs
+        self._book, self.usage = book, Usage()
         self._sent = False
 
     def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
@@ -135,8 +144,12 @@ class RemoteGenerator:
         }
         plain = [row.model_dump(mode="json", include={*VibeRow.model_fields}) for row in rows]
         for part in self._executor.map("generate_shard", "rows", plain, common):
-            for answer in part["generated"]:
-                yield Generated(**answer)
+            cost = self._executor.price_per_second(gpu=True) * part["seconds"] / len(part["generated"])
+            answers = [Generated(**{**answer, "cost_usd": cost}) for answer in part["generated"]]
+            self._book(f"local:{self._name}", answers)
+            for one in answers:
+                self.usage.add(Usage(1, 0, one.tokens_in or 0, one.tokens_out or 0, cost))
+            yield from answers
 
 
 class LocalKind(SourceKind):
@@ -145,7 +158,7 @@ class LocalKind(SourceKind):
     def make(self, source: SourceName, deps: GeneratorDeps) -> AnyGenerator:
         bench, system = deps.bench, system_of(source.name, deps.runs, deps.prompts)
         if deps.executor is not None and deps.executor.remote:
-            return RemoteGenerator(source.label, source.name, bench, deps.executor, deps.runs, system)
+            return RemoteGenerator(source.label, source.name, bench, deps.executor, deps.runs, system, deps.book)
         return LocalGenerator(
             source.label,
             source.name,
@@ -173,7 +186,8 @@ class LocalKind(SourceKind):
     ) -> list[RemoteJobEstimate]:
         bench = settings.bench
         # Twice: once free and once held to the schema.
-        return executor.estimate_answers(source.label, rows, 2 * bench.max_new_tokens, bench.batch_size)
+        found = executor.estimate_answers(source.label, rows, 2 * bench.max_new_tokens, bench.batch_size)
+        return [replace(one, booked=True) for one in found]
 
 
 def run_record(name: str, runs: Path) -> JsonObject:

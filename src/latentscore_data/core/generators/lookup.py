@@ -7,10 +7,13 @@ A model that was fine-tuned on the training rows and does not beat this has lear
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latentscore import starter_pairs
 from latentscore.embed import Embedder
@@ -33,73 +36,54 @@ from latentscore_data.core.generators.types import (
 )
 from latentscore_data.core.vibes.dedupe import choose_embedder
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+Vectors = NDArray[np.float32]
 
 
-class TextLookup:
-    """The config of the training row whose vibe means nearly the same, by text embedding; never the row itself."""
+class _Lookup:
+    """The config of the training row that is nearest to the vibe in the space of ``embed``; never the row itself."""
 
     batch_size = 256
+
+    def __init__(self, kind: str, label: str, training_rows: Sequence[ScoredRow], space: str) -> None:
+        self.label = label
+        self._rows = with_payloads(training_rows, label)
+        held: list[Any] = [(row.row_id, row.vibe_original, row.config_payload) for row in self._rows]
+        self.fingerprint = digest(kind, space, *map(digest, held))
+        self._embed: Callable[[list[str]], Vectors]
+        self._vectors: Vectors
+
+    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
+        started = perf_counter()
+        similarity = self._embed([row.vibe_original for row in rows]) @ self._vectors.T
+        ids = np.array([row.row_id for row in self._rows])
+        share = (perf_counter() - started) / max(1, len(rows))
+        for row, similarities in zip(rows, similarity, strict=True):
+            before = perf_counter()
+            others = np.where(ids == row.row_id, -np.inf, similarities)
+            best = int(np.argmax(others))
+            payload = self._rows[best].config_payload
+            if payload is None or not np.isfinite(others[best]):
+                yield Generated(failure="there is no other row to look up")
+                continue
+            yield checked(payload, before - share)
+
+
+class TextLookup(_Lookup):
+    """The config of the training row whose vibe means nearly the same, by text embedding."""
 
     def __init__(self, label: str, training_rows: Sequence[ScoredRow], embedder: Embedder) -> None:
-        self.label = label
-        self._rows = with_payloads(training_rows, label)
-        self._embedder = embedder
+        super().__init__("lookup", label, training_rows, embedder.fingerprint)
+        self._embed = embedder.embed
         self._vectors = embedder.embed([row.vibe_original for row in self._rows])
-        self.fingerprint = _fingerprint("lookup", embedder.fingerprint, self._rows)
-
-    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
-        started = perf_counter()
-        wanted = self._embedder.embed([row.vibe_original for row in rows])
-        yield from _nearest(rows, wanted, self._rows, self._vectors, started)
 
 
-class SoundLookup:
-    """The config of the training row that sounds nearest to the vibe, by CLAP; never the row itself."""
-
-    batch_size = 256
+class SoundLookup(_Lookup):
+    """The config of the training row that sounds nearest to the vibe, by CLAP."""
 
     def __init__(self, label: str, training_rows: Sequence[ScoredRow], index: SoundIndex) -> None:
-        self.label = label
-        self._rows = with_payloads(training_rows, label)
-        self._index = index
+        super().__init__("clap-lookup", label, training_rows, index.fingerprint)
+        self._embed = index.texts
         self._vectors = index.sounds([row.config_payload for row in self._rows if row.config_payload])
-        self.fingerprint = _fingerprint("clap-lookup", index.fingerprint, self._rows)
-
-    def generate(self, rows: Sequence[VibeRow]) -> Iterator[Generated]:
-        started = perf_counter()
-        wanted = self._index.texts([row.vibe_original for row in rows])
-        yield from _nearest(rows, wanted, self._rows, self._vectors, started)
-
-
-def _nearest(
-    rows: Sequence[VibeRow],
-    wanted: NDArray[np.float32],
-    known: Sequence[ScoredRow],
-    vectors: NDArray[np.float32],
-    started: float,
-) -> Iterator[Generated]:
-    import numpy as np
-
-    similarity = wanted @ vectors.T
-    ids = np.array([row.row_id for row in known])
-    share = (perf_counter() - started) / max(1, len(rows))
-    for row, similarities in zip(rows, similarity, strict=True):
-        before = perf_counter()
-        others = np.where(ids == row.row_id, -np.inf, similarities)
-        best = int(np.argmax(others))
-        payload = known[best].config_payload
-        if payload is None or not np.isfinite(others[best]):
-            yield Generated(failure="there is no other row to look up")
-            continue
-        yield checked(payload, before - share)
-
-
-def _fingerprint(kind: str, space: str, rows: Sequence[ScoredRow]) -> str:
-    held: list[Any] = [(row.row_id, row.vibe_original, row.config_payload) for row in rows]
-    return digest(kind, space, *map(digest, held))
 
 
 @cache

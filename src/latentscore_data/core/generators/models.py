@@ -10,7 +10,6 @@ from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.configs.candidate_generation import example_answer, model_version
 from latentscore_data.core.generators.types import (
     AnyGenerator,
     Depends,
@@ -19,7 +18,8 @@ from latentscore_data.core.generators.types import (
     SourceKind,
     SourceName,
 )
-from latentscore_data.core.llm.plan import Plan, make_plan
+from latentscore_data.core.llm.offline.builtin import version_of
+from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
 from latentscore_data.core.llm.routes import check_route
@@ -82,7 +82,7 @@ class HostedKind(SourceKind):
         sampling = {f"configs.{name}": getattr(settings.configs, name) for name in SAMPLING}
         return Depends(
             {**sampling, f"api_base of {source.label}": settings.llm.base_for(source.name)},
-            {"prompt": config_prompt_hash(settings.prompts), f"source {source.label}": model_version(source.name)},
+            {"prompt": config_prompt_hash(settings.prompts), f"source {source.label}": version_of(source.name)},
         )
 
     def plan(

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from latentscore.embed import Embedder
 from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.payloads import Payload, in_labels
 from latentscore_data.core.base.rows import ScoredRow, VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ConfigsSettings, PromptsSettings, Settings
@@ -68,6 +69,13 @@ class AskingGenerator(Protocol):
 AnyGenerator = Generator | AskingGenerator
 
 
+@runtime_checkable
+class PaidGenerator(Protocol):
+    """A generator whose answers cost money that no model client counts."""
+
+    usage: Usage
+
+
 @dataclass(frozen=True)
 class SourceName:
     """``kind:name=label`` taken apart."""
@@ -114,6 +122,8 @@ class GeneratorDeps:
     """Where a model runs, if not at its provider's."""
     rows: Sequence[VibeRow] = ()
     """The rows that will be asked, for generators that look up what they hold."""
+    book: Callable[[str, Sequence[Generated]], None] = lambda model, answers: None
+    """Books what hired machines have answered for a model: into the ledger, and towards the cap on the run."""
     say: Callable[[str], None] = lambda message: None
     """Told what happens on the way to an answer."""
 

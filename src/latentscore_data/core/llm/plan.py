@@ -6,9 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import orjson
 from pydantic import BaseModel
 
+from latentscore import MusicConfig
+from latentscore.config import PALETTE_COUNT
 from latentscore.json_search import JsonObject
+from latentscore.labels import PALETTE_WEIGHTS
 from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
@@ -16,10 +20,22 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batches.state import questions_in_flight
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import ModelClient
+from latentscore_data.core.llm.extraction import read_texts
 from latentscore_data.core.llm.prices import Price, price_of
 from latentscore_data.core.llm.routes import load_litellm
 from latentscore_data.core.llm.types import Question
-from latentscore_data.core.vibes.extraction import read_texts
+
+
+def example_answer() -> str:
+    """A config answer of ordinary length, to tell how many tokens one takes before there is any."""
+    colors = [{"hex": "#1B2A41", "weight": weight} for weight in PALETTE_WEIGHTS[1:]]
+    answer = {
+        "thinking": "The vibe is damp and slow, so the pulse is faint, the room is large and the light is low. " * 3,
+        "title": "Rain On A Tin Roof",
+        "config": MusicConfig().to_prompt().model_dump(),
+        "palettes": [{"colors": colors}] * PALETTE_COUNT,
+    }
+    return orjson.dumps(answer).decode()
 
 
 @dataclass

@@ -62,9 +62,9 @@ TYPICAL: dict[str, tuple[float, float]] = {
 
 
 class AcousticScorer:
-    """``final = sum(asked * heard) / sum(|asked|)`` over what the vibe asks for, in [-1, 1].
+    """``final = sum(asked * measured) / sum(|asked|)`` over what the vibe asks for, in [-1, 1].
 
-    ``asked`` is the sum of the vibe's words for a thing (squashed by tanh); ``heard`` is tanh of the weighted standard scores of
+    ``asked`` is the sum of the vibe's words for a thing (squashed by tanh); ``measured`` is tanh of the weighted standard scores of
     the descriptors that show it. Parts: ``words`` (how many words were known) and ``asked_X``, ``heard_X`` for each thing
     X asked for. The standard scores are taken against random configs of this package's own renderer.
     """
@@ -93,23 +93,23 @@ class AcousticScorer:
         # One extreme measure must not drown the others.
         standard = np.clip((vectors - self._means) / self._spreads, -3.0, 3.0)
         # Row by row, not as one matrix product: that rounds by the size of the batch, and a score must not know its company.
-        heard = 0.5 * (standard[:, None, :] * self._weights).sum(axis=2)
+        measured = 0.5 * (standard[:, None, :] * self._weights).sum(axis=2)
         return [
             self._match(vibe, {axis: math.tanh(value) for axis, value in zip(AXES, row, strict=True)})
-            for vibe, row in zip(vibes, heard.tolist(), strict=True)
+            for vibe, row in zip(vibes, measured.tolist(), strict=True)
         ]
 
     @staticmethod
-    def _match(vibe: str, heard: Mapping[str, float]) -> Score:
+    def _match(vibe: str, measured: Mapping[str, float]) -> Score:
         asked, words = asked_for(vibe)
         weight = sum(abs(value) for value in asked.values())
         if not weight:
             return Score(0.0, {"words": float(len(words))})
-        final = sum(value * heard[axis] for axis, value in asked.items()) / weight
+        final = sum(value * measured[axis] for axis, value in asked.items()) / weight
         parts = {"words": float(len(words))}
         for axis, value in asked.items():
             parts[f"asked_{axis}"] = value
-            parts[f"heard_{axis}"] = heard[axis]
+            parts[f"heard_{axis}"] = measured[axis]
         return Score(final, parts)
 
 

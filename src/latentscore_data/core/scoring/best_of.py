@@ -25,8 +25,8 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.configs.candidate_validation import pick_winner
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.candidate_validation import pick_winner
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, make_scorers, scorer_names, total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
@@ -176,7 +176,7 @@ def run_scoring(
                     workspace.failures("score"), max_in_flight=improver.rows_in_flight if improver else at_once,
                     total=len(rows), retry_failed=retry_failed, progress=progress, index=files.scored(split),
                 )  # fmt: skip
-                _add(total, part)
+                total.add(part)
             if improver is not None:
                 total.details["search"] = _settled(improver, [workspace.scored(split) for split in inputs], files)
             total.details["from_elsewhere"] = sum(len(rows.put_there) for rows in inputs.values())
@@ -467,12 +467,3 @@ def prune_moved(files: RowFiles) -> None:
         stays = [key for key, entry in index.entries.items() if not entry.ours or homes.get(key, split) == split]
         if len(stays) < len(index.entries):
             index.keep(stays)
-
-
-def _add(total: Summary, part: Summary) -> None:
-    total.done += part.done
-    total.skipped += part.skipped
-    total.failed += part.failed
-    total.short += part.short
-    total.unfinished += part.unfinished
-    total.seconds += part.seconds

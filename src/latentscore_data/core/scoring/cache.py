@@ -11,15 +11,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latentscore_data.core.base.database import is_bad_text, open_database, unusable
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.scoring.types import Score
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 WHAT = "score cache"
 
@@ -50,8 +49,6 @@ class ScoreCache:
 
     def vector(self, kind: str, key: str) -> NDArray[np.float32] | None:
         """The vector that was kept, or None; one that damage has reached counts as missing."""
-        import numpy as np
-
         found = self._read("SELECT vector FROM vectors WHERE kind = ? AND key = ?", kind, key)
         if found is None or not isinstance(found[0], bytes) or len(found[0]) % 4:
             return None

@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import math
 import re
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 Windows = NDArray[np.float32]
 
-
-log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 48_000
 WINDOW = 10 * SAMPLE_RATE
@@ -130,8 +128,6 @@ class ClapScorer:
 
     def embed(self, audios: Sequence[Audio]) -> Sequence[Vectors | Unscored]:
         """The normalised mean of the windows' unit vectors for each sound; a reason where every window is quiet."""
-        import numpy as np
-
         windows = [cut(audio) for audio in audios]
         flat = [window for some in windows for window in some]
         if not flat:
@@ -154,14 +150,10 @@ class ClapScorer:
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors of texts, shape (texts, dim)."""
-        import numpy as np
-
         return np.stack([self._text(text) for text in texts])
 
     def _embed(self, windows: Windows) -> Vectors:
         """Unit vectors of windows."""
-        import numpy as np
-
         self.prepare()
         assert self._backend is not None
         vectors: list[Vectors] = []
@@ -184,8 +176,6 @@ class ClapScorer:
         return known
 
     def _bad_sound(self) -> Vectors:
-        import numpy as np
-
         if self._bad is None:
             key = digest("bad sound", *BAD_SOUND)
             known = self._cache.vector(self._text_kind, key) if self._cache is not None else None
@@ -218,8 +208,6 @@ def _cosine(a: Vectors, b: Vectors) -> float:
 
 def unit(vectors: Vectors) -> Vectors:
     """Vectors of length 1 along the last axis."""
-    import numpy as np
-
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
 
 
@@ -229,8 +217,6 @@ def cut(audio: Audio) -> list[Windows]:
     The last window ends where the sound ends, so only the overlap is embedded twice. A sound below 10 s is
     repeated as often as it fits, and the rest is silence.
     """
-    import numpy as np
-
     mono = audio.mono
     if audio.sample_rate != SAMPLE_RATE:
         from scipy.signal import resample_poly
@@ -249,16 +235,12 @@ def cut(audio: Audio) -> list[Windows]:
 
 
 def _filled(window: Windows) -> Windows:
-    import numpy as np
-
     repeated = np.tile(window, WINDOW // len(window))
     return np.pad(repeated, (0, WINDOW - len(repeated)))
 
 
 def refuse_collapsed(backend: Backend) -> None:
     """Raises :class:`InputError` for a text tower that maps everything to nearly the same place."""
-    import numpy as np
-
     vectors = np.stack([unit(backend.text(caption)) for caption in UNRELATED])
     alike = vectors @ vectors.T
     mean = float(alike[np.triu_indices(len(vectors), 1)].mean())
@@ -441,8 +423,6 @@ def _open_laion(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:
 
 def refuse_unreadable(path: Path) -> None:
     """Raises :class:`InputError` for a checkpoint whose archive is not whole."""
-    import zipfile
-
     with path.open("rb") as file:
         head = file.read(4)
     if head == b"PK\x03\x04":
@@ -501,8 +481,6 @@ class LaionClap:
         self._clap.model.eval()
 
     def audio(self, windows: Windows) -> Vectors:
-        import numpy as np
-
         padded = np.zeros((BATCH_WINDOWS, WINDOW), dtype=np.float32)
         padded[: len(windows)] = windows
         return self._clap.get_audio_embedding_from_data(padded, use_tensor=False)[: len(windows)]

@@ -1,6 +1,6 @@
 """What can be measured in a sound without a model: speed, colour, width, room, fullness, mode.
 
-The measures are chosen so that the ear's everyday words have something to hold on to. Most are logarithms (octaves, decibels),
+The measures are chosen so that everyday words for sound have a measure. Most are logarithms (octaves, decibels),
 as loudness and pitch perception are. They are estimates from a mix, not the textbook quantities of a single instrument.
 """
 
@@ -108,9 +108,9 @@ def _third_octaves(power: Floats, frequencies: Floats) -> Floats:
 
 def _centroid(spectrum: Floats, frequencies: Floats) -> tuple[float, float]:
     """(mean, spread) of the power over octaves."""
-    heard = frequencies > 30
-    octaves = np.log2(frequencies[heard])
-    weights = spectrum[heard] / (spectrum[heard].sum() + _FLOOR)
+    audible = frequencies > 30
+    octaves = np.log2(frequencies[audible])
+    weights = spectrum[audible] / (spectrum[audible].sum() + _FLOOR)
     centroid = float((weights * octaves).sum())
     return centroid, float(np.sqrt((weights * (octaves - centroid) ** 2).sum()))
 

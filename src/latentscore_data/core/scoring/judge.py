@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import math
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from latentscore import Audio
@@ -142,9 +144,6 @@ class JudgeScorer:
 
 def wav_bytes(audio: Audio) -> bytes:
     """Mono, 16 bits, 24 kHz."""
-    import math
-
-    import numpy as np
     import soundfile
     from scipy.signal import resample_poly
 
@@ -174,6 +173,8 @@ class JudgeKind(ScorerKind):
         listed = price is not None and price.per_audio_token_in is not None
         at = "its listed price" if listed else "the price of text, which sound often exceeds"
         source = f"{price.source}; " if price is not None else f"the price of {model} is unknown; "
+        if deps.llm.batch:
+            source = f"judges are asked directly, at the full price; {source}"
         basis = f"{source}{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
         return Plan(
             model,

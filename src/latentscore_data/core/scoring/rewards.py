@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 from pydantic import ValidationError
 
 from latentscore.config import (
@@ -50,7 +51,7 @@ LARGEST_REWARD = 1e15
 
 PARTS = ("format", "schema", "audio", "title", "penalty")
 
-Ear = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], Sequence[float | None]]
+ScorePairs = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], Sequence[float | None]]
 """(vibe, config) pairs -> a score for each, NaN when the scorer had none, None when the config cannot be played."""
 
 Similarity = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
@@ -253,8 +254,6 @@ class Calibration:
 def calibrate(scorer: str, values: Sequence[float], answers: Sequence[str]) -> Calibration:
     """The 5th and 95th percentile of a scorer's values, and the longest answer that is not too long (1.25 x the longest
     reference)."""
-    import numpy as np
-
     finite = [value for value in values if math.isfinite(value)]
     low, high = np.percentile(finite, [5, 95]) if finite else (0.0, 1.0)
     longest = max((len(answer) for answer in answers), default=WHOLE_ANSWER_CHARS)
@@ -265,12 +264,12 @@ def calibrate(scorer: str, values: Sequence[float], answers: Sequence[str]) -> C
 class RewardBook:
     """Scores answers in batches and remembers them: the trainer asks for each part of the same answers in turn.
 
-    ``ear`` is None when the audio part has no weight; ``similarity`` compares titles with vibes.
+    ``score_pairs`` is None when the audio part has no weight; ``similarity`` compares titles with vibes.
     """
 
     calibration: Calibration
     similarity: Similarity
-    ear: Ear | None = None
+    score_pairs: ScorePairs | None = None
     form: AnswerForm = JSON
     _known: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
 
@@ -287,13 +286,15 @@ class RewardBook:
 
     def _score(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
         parsed = [_parsed(answer, self.form.name) for _, answer in pairs]
-        heard = self._audio_scores([(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)])
+        sound_scores = self._audio_scores(
+            [(vibe, playable(p.data)) for (vibe, _), p in zip(pairs, parsed, strict=True)]
+        )
         titles = [title_of(p.data) for p in parsed]
         compared = [(title, vibe) for title, (vibe, _) in zip(titles, pairs, strict=True) if title]
         likeness = iter(self.similarity(compared) if compared else [])
         palette_count = 0 if self.form.name == LABELS.name else PALETTE_COUNT
         scored: list[dict[str, float]] = []
-        for (vibe, answer), (form, data), score, title in zip(pairs, parsed, heard, titles, strict=True):
+        for (vibe, answer), (form, data), score, title in zip(pairs, parsed, sound_scores, titles, strict=True):
             scored.append(
                 {
                     "format": form,
@@ -307,7 +308,7 @@ class RewardBook:
 
     def _audio_scores(self, pairs: Sequence[tuple[str, Payload | None]]) -> list[float | None]:
         sounds = [(vibe, config) for vibe, config in pairs if config is not None]
-        scores = iter(self.ear(sounds) if self.ear is not None and sounds else [])
+        scores = iter(self.score_pairs(sounds) if self.score_pairs is not None and sounds else [])
         return [next(scores, None) if config is not None else None for _, config in pairs]
 
 

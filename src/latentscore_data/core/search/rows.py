@@ -18,10 +18,10 @@ from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.configs.candidate_validation import is_playable, validate_candidates
 from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.scoring.best_of import Choice, Improved, MakeImprover, details_of
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.candidate_validation import is_playable, validate_candidates
 from latentscore_data.core.scoring.renderer import MakeRenderer
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.core.search.prior import share_kept
@@ -109,7 +109,7 @@ class RowSearch:
         renders = dict(enumerate(choice.scored_renders))
         renders |= dict(zip(place[len(own) :], found.renders[len(own) :], strict=True))
         for at in dict.fromkeys(best for _, best in found.incumbents):
-            renders[place[at]] = await self._by_everyone(vibe, found.payloads[at])
+            renders[place[at]] = await asyncio.wrap_future(self.everyone.submit(vibe, found.payloads[at]))
         candidates = [*given, *(dict(one) for one in found.payloads[len(own) :])]
         all_renders = [renders[at] for at in range(len(candidates))]
         start = choice.best_index
@@ -137,9 +137,6 @@ class RowSearch:
             renders = await asyncio.gather(*map(asyncio.wrap_future, futures))
             await asyncio.to_thread(search.tell, renders)
         return search.found
-
-    async def _by_everyone(self, vibe: str, payload: Mapping[str, Any]) -> ScoredRender:
-        return await asyncio.wrap_future(self.everyone.submit(vibe, payload))
 
     def _column(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.ledger import SpendTracker
@@ -14,6 +14,9 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.plan import Plan
+
+if TYPE_CHECKING:
+    from latentscore_data.core.compute.types import Executor
 
 STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 """The stages in order. Each is the object ``STAGE`` of the module of its name in this package, which is imported when it is
@@ -25,13 +28,25 @@ BY_HAND = ("improve",)
 
 @dataclass(frozen=True)
 class RunContext:
-    """What belongs to one run and is no setting: whether money may be spent without asking, and what was spent so far.
+    """What belongs to one run and is no setting.
 
     The stages of a chain share one, so that ``llm.max_cost`` is one cap for all of them.
     """
 
     yes: bool = False
+    """Money may be spent without asking."""
     spend: SpendTracker = field(default_factory=SpendTracker)
+    retry_failed: bool = False
+    overwrite: bool = False
+    executor: Executor | None = None
+    """Where rendering, scoring and local models run; None: on this machine."""
+    trusted: frozenset[str] = frozenset()
+    """Custom scorers whose code may run."""
+
+    @property
+    def remote(self) -> Executor | None:
+        """The executor, if it is not this machine."""
+        return self.executor if self.executor is not None and self.executor.remote else None
 
 
 class Run(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from latentscore import RENDERER_VERSION, schema_hash
@@ -10,7 +11,6 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
-from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.settings import Settings
@@ -42,44 +42,37 @@ from latentscore_data.core.stages.spending import (
 
 
 def run_bench(
-    settings: Settings,
-    *,
-    human_pack: bool = False,
-    trusted: frozenset[str] = frozenset(),
-    yes: bool = False,
-    retry_failed: bool = False,
-    overwrite: bool = False,
-    executor: Executor | None = None,
-    of_the_chain: bool = True,
-    spend: SpendTracker | None = None,
+    settings: Settings, context: RunContext | None = None, *, human_pack: bool = False, of_the_chain: bool = True
 ) -> Summary:
     """Ask every source, score every answer, count, and write the page. The lock is held by the caller.
 
-    On a remote ``executor`` local models answer there, and answers are rendered, scored and made into clips there; hosted
+    On a remote executor local models answer there, and answers are rendered, scored and made into clips there; hosted
     models are asked from here. ``of_the_chain`` says that this is the run which run-all and status ask about, not one that was given a
     name of its own.
     """
-    workspace, spend = Workspace(settings.paths.root), spend or SpendTracker()
+    workspace, context = Workspace(settings.paths.root), context or RunContext()
+    spend = context.spend
     compared = prepare.compared(settings.bench, workspace)
     rows, sources = compared.rows, compared.sources
     baseline = prepare.baseline_label(settings.bench, sources)
     files = run.RunFiles(workspace.bench_dir / prepare.run_name(settings.bench, settings.scoring, sources))
-    executor = executor or make_executor("here", settings, say)
+    executor = context.executor or make_executor("here", settings, say)
     # What cannot run there is said before a key is missed or money is asked for.
     there = remote_estimates(settings, compared, executor) if executor.remote else []
     kept = workspace.llm_cache, workspace.ledger
-    with BatchRun("bench", settings.llm, *kept, hosted_models(sources), spend=spend) as batches:
+    hosted = [source.name for source in sources if source.kind == "litellm"]
+    with BatchRun("bench", settings.llm, *kept, hosted, spend=spend) as batches:
         batches.collect()
         for plan in plans(settings, workspace, compared):
-            confirm_spending(plan, settings.llm, yes)
-        make_renderer = agreed_renderer(settings, executor, there, yes=yes, spend=spend)
-        with prepare.open_scoring(settings, workspace, trusted, make_renderer, spend) as (service, cache):
+            confirm_spending(plan, settings.llm, context.yes)
+        make_renderer = agreed_renderer(settings, executor, there, context)
+        with prepare.open_scoring(settings, workspace, context.trusted, make_renderer, spend) as (service, cache):
             needs = prepare.generator_deps(
                 settings, workspace, rows, cache, executor=executor, ask_through=batches.connect, spend=spend
             )
             scorers = ", ".join(prepare.scorer_names(service))
             say(f"bench: {len(rows)} rows x {len(sources)} sources, scored by {scorers}")
-            again: JsonObject = {"retry_failed": retry_failed, "overwrite": overwrite}
+            again: JsonObject = {"retry_failed": context.retry_failed, "overwrite": context.overwrite}
             generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
             if batches.pending:
                 return batches.bill(answers_so_far(asked))
@@ -116,18 +109,20 @@ def _write_manifests(
 ) -> None:
     """The run's own manifest, and that of the stage, which is the run that the settings describe, wherever its folder is."""
     outputs = [files.results, files.summary]
-    write_manifest(a_run(settings, workspace, files), workspace.root, [*outputs, files.report], summary)
+    [of_the_stage] = stage_files(settings, workspace)
+    of_the_run = replace(of_the_stage, manifest=files.manifest)
+    write_manifest(of_the_run, workspace.root, [*outputs, files.report], summary)
     if of_the_chain:
-        write_manifest(stage_files(settings, workspace)[0], workspace.root, outputs, summary)
+        write_manifest(of_the_stage, workspace.root, outputs, summary)
 
 
 def agreed_renderer(
-    settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], *, yes: bool, spend: SpendTracker
+    settings: Settings, executor: Executor, there: Sequence[RemoteJobEstimate], context: RunContext
 ) -> MakeRenderer:
     """The renderer of the executor; for a remote one, once its cost was shown and agreed to."""
     if not executor.remote:
         return LocalRenderer
-    confirm_remote_jobs(there, executor, settings, yes, spend)
+    confirm_remote_jobs(there, executor, settings, context.yes, context.spend)
     if executor.scorer_blocker(settings.scoring) is not None:
         return LocalRenderer
     return executor.make_renderer(keep_flac=settings.bench.keep_audio)
@@ -153,20 +148,11 @@ def ask_sources(
     return batches.rounds(ask, progress())
 
 
-def hosted_models(sources: Sequence[SourceName]) -> list[str]:
-    """The hosted models among the sources."""
-    return [source.name for source in sources if source.kind == "litellm"]
-
-
 def answers_so_far(asked: Sequence[Summary]) -> Summary:
     """The summary of a run whose answers are not all there yet."""
     summary = Summary("bench")
     for part in asked:
-        summary.done += part.done
-        summary.skipped += part.skipped
-        summary.seconds += part.seconds
-        summary.add_bill(part)
-        summary.failed.update(part.failed)
+        summary.add(part)
     return summary
 
 
@@ -216,11 +202,6 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     return added_up(found)
 
 
-def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
-    """The whole stage, under the lock that run-all holds."""
-    return run_bench(settings, yes=context.yes, spend=context.spend)
-
-
 def summarize_run(asked: Sequence[Summary], scored: Summary, table: JsonObject, files: RunFiles) -> Summary:
     """The run as one summary: samples done, what models were paid, and who came out ahead."""
     summary = scored
@@ -262,15 +243,6 @@ def evaluate_answers(answers: Sequence[Path], workspace: Workspace) -> Summary:
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the benchmark of these settings reads, and what decides its result."""
-    return [StageFiles("bench", workspace.bench_dir / "manifest.json", *_decides(settings, workspace), settings.typed)]
-
-
-def a_run(settings: Settings, workspace: Workspace, files: RunFiles) -> StageFiles:
-    """The same for the manifest in the run's own folder."""
-    return StageFiles("bench", files.manifest, *_decides(settings, workspace), settings.typed)
-
-
-def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], JsonObject, dict[str, str]]:
     inputs = [rows_file(settings.bench, workspace), workspace.scored("SFT-Train")]
     bench = settings.bench.model_dump(mode="json", exclude={"name", "batch_size", "human_pairs"})
     scoring = settings.scoring.model_dump(mode="json", exclude={"workers"})
@@ -278,7 +250,8 @@ def _decides(settings: Settings, workspace: Workspace) -> tuple[list[Path], Json
     versions = {**depends.versions, "renderer": RENDERER_VERSION, "schema": schema_hash()}
     versions |= scorer_versions(ScorerDeps(settings.scoring, settings.llm))
     found = [path for path in inputs if path is not None and path.exists()]
-    return found, {**bench, **depends.settings, "scoring": scoring}, versions
+    decisive = {**bench, **depends.settings, "scoring": scoring}
+    return [StageFiles("bench", workspace.bench_dir / "manifest.json", found, decisive, versions, settings.typed)]
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
@@ -286,4 +259,4 @@ def preflight(settings: Settings) -> list[LsdataError]:
     return missing(settings)
 
 
-STAGE = Stage("bench", stage_files, preflight, run_stage_for_chain, estimate=estimate, finished_mark="manifest.json")
+STAGE = Stage("bench", stage_files, preflight, run_bench, estimate=estimate, finished_mark="manifest.json")

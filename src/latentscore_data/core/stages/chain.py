@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -204,8 +205,6 @@ def run_stages(
     settings: Settings, stages: Sequence[str], *, force: bool, dry_run: bool, yes: bool, sample: bool
 ) -> Chain:
     """Check everything first, then run what is stale, one stage after the other, under one lock."""
-    import time
-
     workspace = Workspace(settings.paths.root)
     chain = Chain()
     stages = [stage for stage in stages if not _cannot_run(stage, settings, sample, chain)]

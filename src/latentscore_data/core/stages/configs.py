@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 from latentscore import MusicConfigPromptPayload, schema_hash
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError
-from latentscore_data.core.base.jsonl import read_lines
-from latentscore_data.core.base.ledger import Ledger, SpendTracker
+from latentscore_data.core.base.errors import InputError, LsdataError, raised_by
+from latentscore_data.core.base.jsonl import Line, read_lines
+from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
@@ -25,7 +26,6 @@ from latentscore_data.core.configs.adhoc import answer_typed
 from latentscore_data.core.configs.candidate_generation import (
     Source,
     VibeRows,
-    example_answer,
     generate,
     questions,
     require_rows,
@@ -35,7 +35,7 @@ from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.offline.builtin import MODEL as BUILTIN
-from latentscore_data.core.llm.plan import Plan, added_up, expected_vibes, make_plan
+from latentscore_data.core.llm.plan import Plan, added_up, example_answer, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
@@ -47,6 +47,8 @@ from latentscore_data.core.search.report import summary_lines
 from latentscore_data.core.search.rows import improver_for, with_judge
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import RunPlan, announce, confirm_remote_jobs, confirm_spending
+
+log = logging.getLogger(__name__)
 
 
 def model_name(settings: Settings) -> str:
@@ -86,64 +88,40 @@ def choose_rows(
 
 def run_configs(
     settings: Settings,
+    context: RunContext | None = None,
     *,
     workspace: Workspace,
     rows: Source | list[VibeRow],
     only: str | None = None,
-    trusted: frozenset[str] = frozenset(),
-    yes: bool = False,
-    retry_failed: bool = False,
-    overwrite: bool = False,
-    executor: Executor | None = None,
-    spend: SpendTracker | None = None,
 ) -> Summary:
     """Candidates for the rows, then the winners. The lock is held by the caller.
 
-    On a remote ``executor`` the candidates are rendered and scored there, and a local model answers there; hosted models
+    On a remote executor the candidates are rendered and scored there, and a local model answers there; hosted models
     are asked from here.
     """
-    spend = spend or SpendTracker()
-    settings = with_judge(settings)
-    if isinstance(rows, VibeRows) and not (retry_failed or overwrite):
-        done = unchanged(settings, workspace, only, trusted)
+    settings, context = with_judge(settings), context or RunContext()
+    if isinstance(rows, VibeRows) and not (context.retry_failed or context.overwrite):
+        done = unchanged(settings, workspace, only, context.trusted)
         if done is not None:
             return done
     summary = Summary("configs")
     with RowFiles(workspace) as files:
         to_score = 0 if only == "generate" else max(len(rows), count_inputs(settings, files))
         make_renderer: MakeRenderer = LocalRenderer
-        if executor is not None and executor.remote:
-            jobs = remote_estimates(rows, settings, files, executor, only)
-            confirm_remote_jobs(jobs, executor, settings, yes, spend)
-            make_renderer = executor.make_renderer() if to_score else LocalRenderer
+        if (there := context.remote) is not None:
+            jobs = remote_estimates(rows, settings, files, there, only)
+            confirm_remote_jobs(jobs, there, settings, context.yes, context.spend)
+            make_renderer = there.make_renderer() if to_score else LocalRenderer
         if only != "generate":
-            check_scorers(settings, to_score, trusted=trusted, yes=yes)
+            check_scorers(settings, to_score, context)
         if only != "score":
-            summary = run_generate(
-                settings,
-                files,
-                rows=rows,
-                yes=yes,
-                retry_failed=retry_failed,
-                overwrite=overwrite,
-                executor=executor,
-                spend=spend,
-            )
+            summary = run_generate(settings, files, rows, context)
         if summary.pending:
             return summary
         if only == "generate":
             summary.next_step = "lsdata configs --only score"
             return summary
-        return run_score(
-            summary,
-            settings,
-            files,
-            trusted=trusted,
-            retry_failed=retry_failed,
-            overwrite=overwrite,
-            make_renderer=make_renderer,
-            spend=spend,
-        )
+        return run_score(summary, settings, files, context, make_renderer)
 
 
 def unchanged(
@@ -185,10 +163,11 @@ def planned(
     rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None, executor: Executor
 ) -> RunPlan:
     """What the run would ask of models: of the one that answers, then of judges that cost money; and what runs elsewhere."""
+    settings = with_judge(settings)
     plans = [] if only == "score" else [make_plan_for(rows, settings, workspace)]
     if only != "generate":
         to_score = max(len(rows), count_inputs(settings, RowFiles(workspace)))
-        plans += scorer_plans(to_score * settings.configs.n, ScorerDeps(settings.scoring, settings.llm))
+        plans += paid_scorers(settings, to_score, ScorerDeps(settings.scoring, settings.llm))
     remote = remote_estimates(rows, settings, RowFiles(workspace), executor, only) if executor.remote else []
     return RunPlan(plans, remote)
 
@@ -196,7 +175,7 @@ def planned(
 def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
     """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
     if only != "generate":
-        make_scorers(ScorerDeps(settings.scoring, settings.llm, trusted=trusted))
+        make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm, trusted=trusted))
     plan.check(settings)
 
 
@@ -224,34 +203,26 @@ def run_score(
     summary: Summary,
     settings: Settings,
     files: RowFiles,
-    *,
-    trusted: frozenset[str] = frozenset(),
-    retry_failed: bool = False,
-    overwrite: bool = False,
+    context: RunContext,
     make_renderer: MakeRenderer = LocalRenderer,
-    spend: SpendTracker | None = None,
 ) -> Summary:
-    """The second half: listen to the candidates and keep the best. Its figures are added to those of the first."""
+    """The second half: score the candidates and keep the best. Its figures are added to those of the first."""
     workspace = files.workspace
     announce_scorer(settings)
     scored = run_scoring(
         settings,
         workspace,
-        trusted=trusted,
+        trusted=context.trusted,
         progress=progress(),
-        retry_failed=retry_failed,
-        overwrite=overwrite,
+        retry_failed=context.retry_failed,
+        overwrite=context.overwrite,
         make_renderer=make_renderer,
         make_improver=improver_for(settings, workspace),
         files=files,
-        spend=spend,
+        spend=context.spend,
     )
-    summary.done, summary.skipped = scored.done, scored.skipped
-    summary.add_bill(scored)
-    summary.failed += scored.failed
-    summary.short += scored.short
-    summary.unfinished += scored.unfinished
-    summary.seconds += scored.seconds
+    summary.done = summary.skipped = 0  # the rows of the first half again
+    summary.add(scored)
     summary.outputs = scored.outputs
     summary.details |= {
         **scored.details,
@@ -276,12 +247,12 @@ def run_score(
     return summary
 
 
-def check_scorers(settings: Settings, rows: int, *, trusted: frozenset[str], yes: bool) -> None:
+def check_scorers(settings: Settings, rows: int, context: RunContext) -> None:
     """Check, before the first call, that every scorer can run, and ask before a judge costs money."""
-    needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
+    needs = ScorerDeps(settings.scoring, settings.llm, trusted=context.trusted)
     make_scorers(needs)
     for plan in paid_scorers(settings, rows, needs):
-        confirm_spending(plan, settings.llm, yes)
+        confirm_spending(plan, settings.llm, context.yes)
 
 
 def paid_scorers(settings: Settings, rows: int, needs: ScorerDeps) -> list[Plan]:
@@ -317,34 +288,46 @@ SHOWN_WINNERS = 20
 
 
 def winners(settings: Settings, workspace: Workspace) -> JsonObject:
-    """The scores of all winners, and the first few winners themselves."""
+    """The scores of all winners, and the first few winners themselves. A line that is no scored row is named in the log and
+    left out."""
     undecided = 0
     scores: list[float] = []
     first: list[JsonObject] = []
     for split in settings.configs.splits:
         path = workspace.scored(split)
-        for _, row in read_lines(path, torn="drop") if path.exists() else ():
+        for number, row in read_lines(path, torn="drop") if path.exists() else ():
             if row.get("input_fingerprint") is None:
                 continue  # somebody put it there, and it was not scored here
-            best = row["best_index"]
-            decided_by = next(iter(row["candidate_scores"]))
-            scores.append(row["candidate_scores"][decided_by][best])
-            undecided += (row["scores_external"].get(decided_by) or {}).get("words") == 0
+            try:
+                winner, unread = _winner(row)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+                log.warning("%s:%d: not a scored row; it is left out", path, number)
+                continue
+            scores.append(winner["score"])
+            undecided += unread
             if len(first) < SHOWN_WINNERS:
-                payload = row["config_payload"]
-                first.append(
-                    {
-                        "row_id": row["row_id"],
-                        "vibe": row["vibe_original"],
-                        "title": payload.get("title") or "Untitled",
-                        "best_index": best,
-                        "candidates": len(row["config_candidates"]),
-                        "score": scores[-1],
-                        "palette": next(iter(payload.get("palettes") or ()), {"colors": []}),
-                    }
-                )
+                first.append(winner)
     without_words = {"without_known_words": undecided} if undecided else {}
     return {"winner_scores": scores, "winners": first, **without_words}
+
+
+def _winner(row: Line) -> tuple[JsonObject, bool]:
+    """A scored row in short, and whether its scorer knew none of its words. Raises whatever a row without one leads to."""
+    best = row["best_index"]
+    decided_by, scores = next(iter(row["candidate_scores"].items()), ("", []))
+    palettes = row["config_payload"].get("palettes") or [{"colors": []}]
+    unread = (row["scores_external"].get(decided_by) or {}).get("words") == 0
+    return {
+        "row_id": str(row["row_id"]),
+        "vibe": str(row["vibe_original"]),
+        "title": str(row["config_payload"].get("title") or "Untitled"),
+        "best_index": best,
+        "candidates": len(row["config_candidates"]),
+        "score": float(scores[best]),
+        "palette": {
+            "colors": [{"hex": str(color["hex"]), "weight": color.get("weight")} for color in palettes[0]["colors"]]
+        },
+    }, unread
 
 
 def typed_rows(texts: list[str]) -> list[VibeRow]:
@@ -368,23 +351,15 @@ def for_typed(settings: Settings) -> Settings:
 
 
 def answer_vibes(
-    texts: list[str],
-    settings: Settings,
-    workspace: Workspace,
-    *,
-    audio: Path | None,
-    trusted: frozenset[str],
-    yes: bool,
-    spend: SpendTracker | None = None,
+    texts: list[str], settings: Settings, workspace: Workspace, context: RunContext, audio: Path | None = None
 ) -> Summary:
     """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
-    rows, spend = typed_rows(texts), spend or SpendTracker()
-    settings = with_judge(settings)
+    rows, settings = typed_rows(texts), with_judge(settings)
     announce_scorer(settings)
-    check_scorers(settings, len(rows), trusted=trusted, yes=yes)
+    check_scorers(settings, len(rows), context)
     model = model_name(settings)
     announce("configs", model, settings.llm)
-    agree_on_model(rows, settings, workspace, yes=yes)
+    agree_on_model(rows, settings, workspace, yes=context.yes)
     llm = connect(
         model,
         settings.llm,
@@ -393,36 +368,33 @@ def answer_vibes(
         stage="configs",
         per_call=settings.configs.vibes_per_call,
         runs=workspace.train_dir,
-        spend=spend,
+        spend=context.spend,
     )
     summary = answer_typed(
-        rows, llm, settings, workspace, audio=audio, trusted=trusted, progress=progress(), spend=spend
+        rows,
+        llm,
+        settings,
+        workspace,
+        audio=audio,
+        trusted=context.trusted,
+        progress=progress(),
+        spend=context.spend,
     )
     for line in summary_lines(summary.details.get("search")):
         say(line)
     return summary
 
 
-def run_generate(
-    settings: Settings,
-    files: RowFiles,
-    *,
-    rows: Source | list[VibeRow],
-    yes: bool = False,
-    retry_failed: bool = False,
-    overwrite: bool = False,
-    executor: Executor | None = None,
-    spend: SpendTracker | None = None,
-) -> Summary:
+def run_generate(settings: Settings, files: RowFiles, rows: Source | list[VibeRow], context: RunContext) -> Summary:
     """The first half: ask for the candidates."""
     workspace = files.workspace
     model, runs = model_name(settings), workspace.train_dir
-    announce("configs", model, settings.llm, executor)
-    engine = engine_elsewhere(model, executor, runs)
+    announce("configs", model, settings.llm, context.executor)
+    engine = engine_elsewhere(model, context.executor, runs)
     kept = workspace.llm_cache, workspace.ledger
-    with BatchRun("configs", settings.llm, *kept, [model], runs, engine, spend) as batches:
+    with BatchRun("configs", settings.llm, *kept, [model], runs, engine, context.spend) as batches:
         batches.collect()
-        agree_on_model(rows, settings, workspace, yes=yes)
+        agree_on_model(rows, settings, workspace, yes=context.yes)
 
         def run(first: bool) -> Summary:
             return generate(
@@ -434,8 +406,8 @@ def run_generate(
                 prompts=settings.prompts,
                 version=model_version(settings, workspace),
                 max_concurrency=settings.llm.max_concurrency,
-                retry_failed=retry_failed,
-                overwrite=overwrite and first,
+                retry_failed=context.retry_failed,
+                overwrite=context.overwrite and first,
                 progress=progress(),
                 files=files,
             )
@@ -498,18 +470,11 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
-    problems: list[LsdataError] = []
     model = model_name(settings)
-    checks = (
+    return raised_by(
         lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
         lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm)),
     )
-    for check in checks:
-        try:
-            check()
-        except LsdataError as error:
-            problems.append(error)
-    return problems
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
@@ -525,12 +490,12 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     return added_up([plan, *judges])
 
 
-def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
+def run_all_vibes(settings: Settings, context: RunContext) -> Summary:
     """The whole stage for run-all, under the lock that it holds. Raises :class:`MissingError` when there are no vibes."""
     workspace = Workspace(settings.paths.root)
     rows = VibeRows(workspace, settings.configs)
     require_rows(rows, settings.configs)
-    return run_configs(settings, workspace=workspace, rows=rows, yes=context.yes, spend=context.spend)
+    return run_configs(settings, context, workspace=workspace, rows=rows)
 
 
-STAGE = Stage("configs", stage_files, preflight, run_stage_for_chain, estimate=estimate)
+STAGE = Stage("configs", stage_files, preflight, run_all_vibes, estimate=estimate)

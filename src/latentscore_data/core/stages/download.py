@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -9,7 +12,7 @@ import typer
 from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, interactive, say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError, raised_by
 from latentscore_data.core.base.jsonl import replace_json, replace_rows
 from latentscore_data.core.base.manifest import StageFiles, file_fact, write_manifest
 from latentscore_data.core.base.settings import DownloadSettings, Settings
@@ -34,18 +37,16 @@ UNREAD_KEPT = 100
 """Files that were not read of which the description of a sample holds the reason."""
 
 
-def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = False) -> Summary:
+def run_download(settings: Settings, context: RunContext | None = None) -> Summary:
     """Every data set that is not there yet, one file each. The lock is held by the caller."""
-    import time
-
-    workspace = Workspace(settings.paths.root)
+    workspace, context = Workspace(settings.paths.root), context or RunContext()
     started = time.monotonic()
     summary = Summary("download")
     described: JsonObject = {}
     sources = chosen_sources(settings)
     _refuse_shared_files(sources, workspace)
-    waiting = [source for source in sources if overwrite or not is_there(source, settings.download, workspace)]
-    plans = _agree_on_fetching(waiting, settings.download, yes)
+    waiting = [source for source in sources if context.overwrite or not is_there(source, settings.download, workspace)]
+    plans = _agree_on_fetching(waiting, settings.download, context.yes)
     for source in sources:
         path = workspace.texts(source.name)
         if source not in waiting:
@@ -55,7 +56,7 @@ def run_download(settings: Settings, *, yes: bool = False, overwrite: bool = Fal
         else:
             damage = _damage(source, settings.download, workspace)
             say(f"download: {source.name} ..." if damage is None else f"download: {source.name} again: {damage}")
-            fetch = Fetch(plans.get(source.name), _partial(source, workspace), overwrite)
+            fetch = Fetch(plans.get(source.name), _partial(source, workspace), context.overwrite)
             sample = kind_of(source).sample(source, settings.download, fetch)
             if sample.unread:
                 say(f"download: {source.name}: {files_in_words(sample.unread)}")
@@ -110,8 +111,6 @@ def _refuse_shared_files(sources: list[Source], workspace: Workspace) -> None:
 
 def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
     """The next stage reads every file of texts. One that no setting names may lie there on purpose, so it is only named."""
-    import shlex
-
     others = [path for path in workspace.text_files() if path not in named]
     if others:
         names, drop = ", ".join(path.name for path in others), shlex.join(map(str, others))
@@ -130,8 +129,6 @@ def facts_file(source: Source, workspace: Workspace) -> Path:
 
 def read_facts(source: Source, workspace: Workspace) -> JsonObject:
     """The description of a finished sample; empty where there is none."""
-    import json
-
     try:
         facts = json.loads(read_whole(facts_file(source, workspace)))
     except (OSError, ValueError, RecursionError):
@@ -211,17 +208,12 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """Data sets that cannot be: none, paths that do not exist, the missing hub extra."""
-    try:
+
+    def check() -> None:
         for source in chosen_sources(settings):
             kind_of(source).check(source)
-    except LsdataError as error:
-        return [error]
-    return []
+
+    return raised_by(check)
 
 
-def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
-    """The whole stage for run-all, under the lock that it holds."""
-    return run_download(settings, yes=context.yes)
-
-
-STAGE = Stage("download", stage_files, preflight, run_stage_for_chain)
+STAGE = Stage("download", stage_files, preflight, run_download)

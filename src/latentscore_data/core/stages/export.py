@@ -16,7 +16,7 @@ from latentscore.forms import form_of
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError, install, require
+from latentscore_data.core.base.errors import InputError, LsdataError, install, raised_by, require
 from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.marks import Preference, bad_rows, marks_file, read_preferences
@@ -455,7 +455,6 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """Extras and files that the chosen kinds need and that are missing, and licences that cannot be read."""
-    problems: list[LsdataError] = []
     checks: list[Callable[[], object]] = [lambda: licenses_by_dataset(settings.export.source_licenses)]
     if "dataset" in settings.export.kinds:
         checks.append(lambda: check_license(settings.export.license))
@@ -464,16 +463,10 @@ def preflight(settings: Settings) -> list[LsdataError]:
         needs += [(name, "ml", "exporting a model") for name in ("torch", "transformers", "peft")]
         if (text := settings.export.terms) is not None:
             checks.append(lambda: required(text))
-    checks += [partial(require, *need) for need in needs]
-    for check in checks:
-        try:
-            check()
-        except LsdataError as problem:
-            problems.append(problem)
-    return problems
+    return raised_by(*checks, *(partial(require, *need) for need in needs))
 
 
-def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
+def run_export(settings: Settings, context: RunContext) -> Summary:
     """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
@@ -494,4 +487,4 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(part for part in path.rglob("*") if part.is_file())
 
 
-STAGE = Stage("export", stage_files, preflight, run_stage_for_chain, finished_mark="export.json")
+STAGE = Stage("export", stage_files, preflight, run_export, finished_mark="export.json")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from latentscore.forms import form_of
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
@@ -23,6 +25,7 @@ from latentscore_data.core.base.settings import Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate, cap_usd
+from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.candidate_generation import VibeRows
@@ -32,7 +35,7 @@ from latentscore_data.core.llm.local.transport import check_local
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
-from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
+from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.configs import paid_scorers, run_generate, run_score
 from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
@@ -243,10 +246,11 @@ def plan_improve(rounds: Rounds, executor: Executor) -> JsonObject:
         "vibes_learned": len(rounds.learned),
         "vibes_judged": len(rounds.judged),
         "answers": improve.rounds * len(rounds.learned) * improve.n + (improve.rounds + 1) * len(rounds.judged),
+        "runs_on": executor.name,
         "renders": improve.rounds * len(rounds.learned) * each + (improve.rounds + 1) * len(rounds.judged),
         "plans": [plan.to_dict() for plan in plans(rounds)],
         "cap_usd": _remote_cap(rounds, executor) if executor.remote else 0.0,
-        "modal_gpu": modal.gpu if executor.remote else None,
+        "modal_gpu": modal.gpu if settings.train.on == "modal" else None,
     }
 
 
@@ -256,19 +260,29 @@ def _remote_jobs(rounds: Rounds, executor: Executor) -> list[RemoteJobEstimate]:
         (rounds.for_answers(), count * len(rounds.learned)),
         (rounds.for_judging(), (count + 1) * len(rounds.judged)),
     )
-    executor.make_renderer()  # says which scorers must run here
-    return [
-        job
-        for settings, rows in work
-        for job in executor.estimate_scoring(
-            rows * max(settings.configs.n, settings.search.renders or 0), settings.scoring, clips=False
-        )
-    ]
+    executor.check_model(rounds.start, rounds.workspace.train_dir)
+    form = form_of(place_of(rounds.start, rounds.workspace.train_dir))
+    tokens = rounds.settings.configs.max_tokens
+    answers = sum(rows * settings.configs.n for settings, rows in work)
+    jobs = executor.estimate_answers(
+        f"{rounds.start} and of the rounds",
+        answers,
+        min(form.most_tokens or tokens, tokens),
+        rounds.settings.llm.max_concurrency,
+    )
+    found = [replace(job, booked=True) for job in jobs]
+    for settings, rows in work:
+        if (reason := executor.scorer_blocker(settings.scoring)) is not None:
+            say(f"improve: {settings.configs.splits[0]} answers are scored here: {reason}")
+        else:
+            sounds = rows * max(settings.configs.n, settings.search.renders or 0)
+            found += executor.estimate_scoring(sounds, settings.scoring, clips=False)
+    return found
 
 
 def _remote_cap(rounds: Rounds, executor: Executor) -> float:
-    modal = rounds.settings.train.modal
-    training = cap_usd(modal, modal.gpu, rounds.settings.improve.rounds)
+    train = rounds.settings.train
+    training = cap_usd(train.modal, train.modal.gpu, rounds.settings.improve.rounds) if train.on == "modal" else 0.0
     return training + sum(job.cap_usd for job in _remote_jobs(rounds, executor))
 
 
@@ -279,7 +293,7 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
     settings = rounds.settings.improve
     summary = Summary("improve")
     replace_json(rounds.folder / SPEC_FILE, rounds.spec)
-    work = _Work(rounds, executor.make_renderer() if executor.remote else LocalRenderer, summary)
+    work = _Work(rounds, executor, summary)
     done: list[Round] = []
     found = Verdict(None)
     while not found.stop and len(done) <= settings.rounds:
@@ -308,6 +322,7 @@ def _agree(rounds: Rounds, executor: Executor) -> None:
         confirm_spending(plan, rounds.settings.llm, rounds.yes)
     if executor.remote:
         confirm_remote_jobs(_remote_jobs(rounds, executor), executor, rounds.settings, rounds.yes, rounds.spend)
+    if rounds.settings.train.on == "modal":
         agree(rounds.settings, StartOptions(yes=rounds.yes, spend=rounds.spend), runs=rounds.settings.improve.rounds)
 
 
@@ -316,7 +331,8 @@ class _Work:
     """The phases of a round. Each goes on where it was stopped; the file ``round.json`` ends the round."""
 
     rounds: Rounds
-    make_renderer: MakeRenderer
+    executor: Executor
+    """Where the models answer and train, and where answers are scored by scorers that can run there."""
     used: Summary
 
     def make(self, number: int, model: str) -> Round | None:
@@ -353,12 +369,12 @@ class _Work:
         room = self.rounds.workspace.within(self.rounds.folder / f"round-{number}" / phase)
         asking = settings.configs.model_copy(update={"model": LOCAL.prefix + model})
         settings = settings.model_copy(update={"configs": asking})
+        here = not self.executor.remote or self.executor.scorer_blocker(settings.scoring) is not None
+        make_renderer = LocalRenderer if here else self.executor.make_renderer()
         with RowFiles(room) as files:
-            spend = self.rounds.spend
-            summary = run_generate(settings, files, rows=vibes, spend=spend)
-            summary = run_score(
-                summary, settings, files, trusted=self.rounds.trusted, make_renderer=self.make_renderer, spend=spend
-            )
+            context = RunContext(spend=self.rounds.spend, trusted=self.rounds.trusted, executor=self.executor)
+            summary = run_generate(settings, files, vibes, context)
+            summary = run_score(summary, settings, files, context, make_renderer)
         self.used.add_bill(summary)
         path = room.scored(settings.configs.splits[0])
         return with_winner(read_rows(path, ScoredRow)) if path.exists() else []
@@ -380,7 +396,8 @@ class _Work:
             data["val"] = list(read_rows(validation, ScoredRow, torn="drop"))
         run_id = f"{rounds.name}-round-{number}"
         choices = Choices(rounds.method, run_id, adapter, overrides=rounds.overrides)
-        train_one(settings, choices, StartOptions(yes=True, spend=rounds.spend), data)
+        how = StartOptions(yes=True, spend=rounds.spend)
+        train_one(settings, choices, how, data, self.executor if isinstance(self.executor, RayExecutor) else None)
         return run_id
 
 
@@ -440,18 +457,13 @@ def _known(file: Path) -> dict[str, Any]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What would stop the rounds before they start."""
-    try:
-        check(Rounds(settings))
-    except LsdataError as error:
-        return [error]
-    return []
+    return raised_by(lambda: check(Rounds(settings)))
 
 
 def run_stage(settings: Settings, context: RunContext) -> Summary:
     """The rounds of the settings, here or where ``train.on`` says."""
-    return run_improve(
-        Rounds(settings, yes=context.yes, spend=context.spend), make_executor(settings.train.on, settings, say)
-    )
+    with closing(make_executor(settings.train.on, settings, say)) as executor:
+        return run_improve(Rounds(settings, yes=context.yes, spend=context.spend), executor)
 
 
 STAGE = Stage("improve", lambda settings, workspace: [], preflight, run_stage)

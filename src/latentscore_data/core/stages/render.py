@@ -12,6 +12,7 @@ from latentscore.meaning.offline import OFFLINE_MODEL
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.configs import answer_vibes, for_typed, model_name
 
 
@@ -39,7 +40,7 @@ def answer_texts(
             return [latentscore.answer(vibe) for vibe in vibes]
     except (MapError, InvalidConfigError) as error:
         raise InputError(f"--map {map_path}: {error}", "lsdata export map writes one") from error
-    summary = answer_vibes(list(vibes), settings, workspace, audio=None, trusted=frozenset(), yes=yes)
+    summary = answer_vibes(list(vibes), settings, workspace, RunContext(yes))
     answers = []
     for vibe, found in zip(vibes, summary.details["answers"], strict=True):
         if found["config_payload"] is None:

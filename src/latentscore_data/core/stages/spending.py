@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import interactive, money, say
@@ -25,8 +26,6 @@ def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None 
     kind = kind_of(model)
     where = f" (on {on.name})" if on is not None and on.remote and kind is LOCAL else kind.said
     if not kind.here and settings.api_base:
-        from urllib.parse import urlsplit
-
         parts = urlsplit(settings.api_base)
         host = (parts.hostname or settings.api_base) + (f":{parts.port}" if parts.port else "")
         key = f"the key in {settings.api_key_env}" if settings.api_key_env else "no key"

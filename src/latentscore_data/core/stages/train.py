@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -75,15 +75,13 @@ class StartOptions:
             raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
 
 
-def run_train(settings: Settings, *, yes: bool = False, spend: SpendTracker | None = None) -> Summary:
+def run_train(settings: Settings, context: RunContext | None = None) -> Summary:
     """Train every recipe that the settings name, in order."""
-    workspace = Workspace(settings.paths.root)
-    total, spend = Summary("train"), spend or SpendTracker()
+    workspace, context = Workspace(settings.paths.root), context or RunContext()
+    total = Summary("train")
     for kind in settings.train.recipes:
-        summary = train_one(settings, Choices(kind), StartOptions(yes=yes, spend=spend))
-        total.done += summary.done
-        total.skipped += summary.skipped
-        total.seconds += summary.seconds
+        summary = train_one(settings, Choices(kind), StartOptions(yes=context.yes, spend=context.spend))
+        total.add(summary)
         total.outputs += summary.outputs
         total.details.update({f"{kind} {name}": value for name, value in summary.details.items()})
     total.next_step = "lsdata bench"
@@ -92,13 +90,11 @@ def run_train(settings: Settings, *, yes: bool = False, spend: SpendTracker | No
     return total
 
 
-def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
-    """The whole stage for run-all, under the lock that it holds."""
-    return run_train(settings, yes=context.yes, spend=context.spend)
-
-
-def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None) -> Summary:
-    """Prepare one run, train it here, on Modal or on Ray, and say what came out. ``rows`` replace those of the workspace."""
+def train_one(
+    settings: Settings, choices: Choices, how: StartOptions, rows: Rows | None = None, ray: RayExecutor | None = None
+) -> Summary:
+    """Prepare one run, train it here, on Modal or on Ray, and say what came out. ``rows`` replace those of the workspace; ``ray``
+    is the cluster that the caller has, because a process has one at most."""
     on_modal = settings.train.on == "modal"
     if how.detach and not on_modal:
         raise InputError("--detach is for remote runs", "add --on modal")
@@ -117,8 +113,8 @@ def train_one(settings: Settings, choices: Choices, how: StartOptions, rows: Row
         remote.fetch(run.folder, delete_remote=False, say=say)
     elif settings.train.on == "ray" and not was_done:
         say(f"training {run.spec.base_model} on Ray; {run.folder.path / 'metrics.jsonl'} grows with it")
-        with closing(RayExecutor(settings, say)) as ray:
-            ray.train(run.spec)
+        with nullcontext(ray) if ray is not None else closing(RayExecutor(settings, say)) as cluster:
+            cluster.train(run.spec)
     else:
         say(f"training {run.spec.base_model} ({run.spec.kind}, {run.spec.method}) as run {run.spec.run_id}")
         train_together(run.spec, run.folder, settings.train.processes, say=say)
@@ -263,9 +259,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
             records[name] = {"run_id": folders[name].run_id, "status": "failed", "error": why}
         else:
             records[name] = folders[name].record()
-            total.done += summary.done
-            total.skipped += summary.skipped
-            total.seconds += summary.seconds
+            total.add(summary)
             total.outputs += summary.outputs
         lines = table(records)
         write_table(path, choices.kind, family, lines)
@@ -303,17 +297,14 @@ def preflight(settings: Settings) -> list[LsdataError]:
     checks += [partial(effective_settings, settings.train, Choices(kind)) for kind in settings.train.recipes]
     checks.append(partial(trust_reward, settings, False))
     if settings.train.on != "modal":
-        checks.append(partial(_check_base, settings))
+        runs = Workspace(settings.paths.root).train_dir
+        checks.append(partial(check_base, settings.train.base_model, runs=runs))
     for check_one in checks:
         try:
             check_one()
         except LsdataError as error:
             return [error]
     return []
-
-
-def _check_base(settings: Settings) -> None:
-    check_base(settings.train.base_model, runs=Workspace(settings.paths.root).train_dir)
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
@@ -326,4 +317,4 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     return Plan("", cost_usd=cap_usd(modal, modal.gpu, runs), basis=basis)
 
 
-STAGE = Stage("train", stage_files, preflight, run_stage_for_chain, estimate=estimate, finished_mark="DONE")
+STAGE = Stage("train", stage_files, preflight, run_train, estimate=estimate, finished_mark="DONE")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
-from latentscore_data.core.base.ledger import SpendTracker
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
 from latentscore_data.core.base.rows import SPLITS, SourceText, Split
@@ -22,6 +22,7 @@ from latentscore_data.core.compute.remote_embedding import embed_on, embeds_else
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
+from latentscore_data.core.llm.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
 from latentscore_data.core.llm.offline.builtin import vibes_for
 from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
@@ -31,40 +32,23 @@ from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
-from latentscore_data.core.vibes.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
 from latentscore_data.core.vibes.schema import TextVibes, vibe_schema_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-def run_vibes(
-    settings: Settings,
-    *,
-    yes: bool = False,
-    retry_failed: bool = False,
-    overwrite: bool = False,
-    executor: Executor | None = None,
-    spend: SpendTracker | None = None,
-) -> Summary:
-    """Extract, then arrange. The lock is held by the caller. On a remote ``executor`` a local model answers and a
+def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
+    """Extract, then arrange. The lock is held by the caller. On a remote executor a local model answers and a
     large run's rows are embedded."""
-    workspace = Workspace(settings.paths.root)
+    workspace, context = Workspace(settings.paths.root), context or RunContext()
     require_texts(workspace)
     choice = choose_embedder(settings.dedupe)
     say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
-    summary = extract(
-        settings,
-        workspace,
-        yes=yes,
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        executor=executor,
-        spend=spend or SpendTracker(),
-    )
+    summary = extract(settings, workspace, context)
     if summary.pending:
         return summary
-    arranged = arrange_rows(settings, workspace, executor)
+    arranged = arrange_rows(settings, workspace, context.executor)
     report(arranged)
     summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)
     outputs = [workspace.vibes(split) for split in SPLITS]
@@ -96,30 +80,26 @@ def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
     return read_texts(workspace.text_files(), settings.vibes.limit)
 
 
-def extract(
-    settings: Settings,
-    workspace: Workspace,
-    *,
-    yes: bool,
-    retry_failed: bool,
-    overwrite: bool,
-    executor: Executor | None = None,
-    spend: SpendTracker,
-) -> Summary:
+def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
     model, runs = model_name(settings), workspace.train_dir
-    announce("vibes", model, settings.llm, executor)
-    if executor is not None and executor.remote:
-        confirm_remote_jobs(remote_estimates(settings, workspace, executor), executor, settings, yes, spend)
-    engine = engine_elsewhere(model, executor, runs)
+    announce("vibes", model, settings.llm, context.executor)
+    if (there := context.remote) is not None:
+        jobs = remote_estimates(settings, workspace, there)
+        confirm_remote_jobs(jobs, there, settings, context.yes, context.spend)
+    engine = engine_elsewhere(model, context.executor, runs)
     kept = workspace.llm_cache, workspace.ledger
-    with BatchRun("vibes", settings.llm, *kept, [model], runs, engine, spend) as batches:
+    with BatchRun("vibes", settings.llm, *kept, [model], runs, engine, context.spend) as batches:
         batches.collect()
         if not costs_nothing(model, settings.llm):
-            confirm_spending(make_plan_for(settings, workspace), settings.llm, yes)
+            confirm_spending(make_plan_for(settings, workspace), settings.llm, context.yes)
         summary = batches.rounds(
             lambda first: ask_about_texts(
-                batches.connect(model), settings, workspace, retry_failed=retry_failed, overwrite=overwrite and first
+                batches.connect(model),
+                settings,
+                workspace,
+                retry_failed=context.retry_failed,
+                overwrite=context.overwrite and first,
             ),
             progress(),
         )
@@ -141,8 +121,6 @@ def ask_about_texts(
     llm: LLM, settings: Settings, workspace: Workspace, *, retry_failed: bool, overwrite: bool
 ) -> Summary:
     """The loop over the texts."""
-    from functools import partial
-
     base = settings.llm.base_for(llm.model)
     version = model_version(settings, workspace)
     job: Job[SourceText] = Job(
@@ -257,12 +235,9 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, an embedder's library or weights."""
-    problems: list[LsdataError] = []
-    try:
-        model = model_name(settings)
-        answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir)
-    except LsdataError as error:
-        problems.append(error)
+    model = model_name(settings)
+    runs = Workspace(settings.paths.root).train_dir
+    problems = raised_by(lambda: answerer(model).check(model, settings.llm, runs))
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):
         problems.append(
             MissingError(f"dedupe.model is minilm, but {why.message}", f"{why.remedy}, or set dedupe.model = 'words'")
@@ -280,9 +255,4 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     return _plan_of([longest], settings, workspace).times(*texts)
 
 
-def run_stage_for_chain(settings: Settings, context: RunContext) -> Summary:
-    """The whole stage for run-all, under the lock that it holds."""
-    return run_vibes(settings, yes=context.yes, spend=context.spend)
-
-
-STAGE = Stage("vibes", stage_files, preflight, run_stage_for_chain, estimate=estimate)
+STAGE = Stage("vibes", stage_files, preflight, run_vibes, estimate=estimate)

@@ -41,10 +41,6 @@ class HubPlan:
     builder: Any = field(repr=False, default=None)
 
     @property
-    def total_bytes(self) -> int:
-        return sum(self.sizes)
-
-    @property
     def most_bytes(self) -> int:
         """The size of the files the sample is read from: only their beginnings are fetched."""
         return sum(self.sizes[i] for i in self.order[: self.first])
@@ -55,7 +51,7 @@ class HubPlan:
             "revision": self.revision,
             "split": self.split,
             "files": len(self.files),
-            "bytes": self.total_bytes,
+            "bytes": sum(self.sizes),
             "read_from_files": self.first,
             "read_at_most_bytes": self.most_bytes,
         }

@@ -8,6 +8,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -423,8 +424,6 @@ def _check_template(tokenizer: Any, where: str) -> None:
 @cache
 def gemma_template() -> str:
     """Gemma 3's chat template, as TRL ships it."""
-    from importlib.resources import files
-
     return (files("trl") / "chat_templates" / "gemma3.jinja").read_text(encoding="utf-8")
 
 

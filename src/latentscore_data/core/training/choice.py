@@ -1,4 +1,4 @@
-"""The checkpoint by its sound: at each validation some rows are answered, rendered and scored, and the best score is kept."""
+"""Choose the checkpoint by score: at each validation some rows are answered, rendered and scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
-from latentscore_data.core.scoring.rewards import Ear
+from latentscore_data.core.scoring.rewards import ScorePairs
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.training.audit import COMPLETION_ROOM
 from latentscore_data.core.training.chat import prompt_messages
@@ -55,8 +55,8 @@ class ScoreCallback(TrainerCallback):
     that stops early.
     """
 
-    def __init__(self, context: TrainContext, ear: Ear, watch: MetricsCallback) -> None:
-        self._context, self._ear, self._watch = context, ear, watch
+    def __init__(self, context: TrainContext, score_pairs: ScorePairs, watch: MetricsCallback) -> None:
+        self._context, self._score_pairs, self._watch = context, score_pairs, watch
         self._rows = context.rows["val"][: context.spec.choose_rows]
 
     def on_evaluate(
@@ -79,8 +79,8 @@ class ScoreCallback(TrainerCallback):
     def _measured(self) -> dict[str, float]:
         found = answer_rows(self._context, self._rows)
         pairs = [(row.vibe_original, p["config"]) for row, p in zip(self._rows, found.payloads, strict=True) if p]
-        heard = iter(self._ear(pairs) if pairs else [])
-        scores = [_playable(next(heard)) if payload else UNPLAYABLE for payload in found.payloads]
+        sound_scores = iter(self._score_pairs(pairs) if pairs else [])
+        scores = [_playable(next(sound_scores)) if payload else UNPLAYABLE for payload in found.payloads]
         return {
             "eval_score": sum(scores) / len(scores),
             "eval_valid": found.valid,
@@ -152,18 +152,18 @@ def score_callbacks(
     if not validating or context.spec.choose_by != "score":
         yield lambda _: []
         return
-    if not is_first():  # the first process listens for all
+    if not is_first():  # the first process scores for all
         yield lambda watch: [ScoreCallback(context, lambda pairs: [], watch)]
         return
-    with open_ear(context.spec.scoring, "auto", SECONDS) as (name, why, ear):
+    with open_scorer(context.spec.scoring, "auto", SECONDS) as (name, why, score_pairs):
         context.watching.say(f"the checkpoint is chosen by {name}{f' ({why})' if why else ''}")
         context.folder.note(choice_scorer=name)
-        yield lambda watch: [ScoreCallback(context, ear, watch)]
+        yield lambda watch: [ScoreCallback(context, score_pairs, watch)]
 
 
 @contextlib.contextmanager
-def open_ear(scoring: ScoringSettings | None, scorer: str, seconds: float) -> Iterator[tuple[str, str, Ear]]:
-    """(scorer, why this one, how to listen): renders in worker processes, each config once."""
+def open_scorer(scoring: ScoringSettings | None, scorer: str, seconds: float) -> Iterator[tuple[str, str, ScorePairs]]:
+    r"""(scorer, why this one, a function that scores\): renders in worker processes, each config once."""
     if scoring is None:
         raise InputError("the spec of this run holds no settings of scorers", "make it with lsdata train")
     settings = scoring.model_copy(update={"seconds": seconds})
@@ -171,13 +171,13 @@ def open_ear(scoring: ScoringSettings | None, scorer: str, seconds: float) -> It
     made = make_scorer(name, ScorerDeps(settings))
     with ScoringService([made], settings) as service:
 
-        def ear(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
-            return [_heard(scored_render, made.name) for scored_render in service.score_all(pairs)]
+        def score_pairs(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float | None]:
+            return [_score_of(scored_render, made.name) for scored_render in service.score_all(pairs)]
 
-        yield name, why, ear
+        yield name, why, score_pairs
 
 
-def _heard(scored_render: Any, scorer: str) -> float | None:
+def _score_of(scored_render: Any, scorer: str) -> float | None:
     if scored_render.failure is not None:
         return None
     score = scored_render.score(scorer)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import LogitsProcessorList
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -20,8 +24,8 @@ from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
 from latentscore_data.core.scoring.rewards import (
     Calibration,
-    Ear,
     RewardBook,
+    ScorePairs,
     Similarity,
     calibrate,
     finite_rewards,
@@ -29,7 +33,7 @@ from latentscore_data.core.scoring.rewards import (
 )
 from latentscore_data.core.training.audit import reference_answers
 from latentscore_data.core.training.chat import prompt_messages, template_options
-from latentscore_data.core.training.choice import open_ear, score_callbacks
+from latentscore_data.core.training.choice import open_scorer, score_callbacks
 from latentscore_data.core.training.context import Say, TrainContext
 from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
 from latentscore_data.core.training.runs import RunFolder
@@ -146,8 +150,6 @@ def hold_to_schema(context: TrainContext) -> None:
     the mask of every token inside the trainer's fused head; TRL 1.16 has no place for it. From a model that does not know
     the form, train SFT first. This holds transformers' generation; :func:`vllm_grammar` holds vLLM's.
     """
-    from transformers import LogitsProcessorList
-
     loaded = context.loaded
     decoder = SchemaDecoder(loaded.model, loaded.tokenizer, context.spec.base_model)
     model = loaded.model.get_base_model() if hasattr(loaded.model, "peft_config") else loaded.model
@@ -187,7 +189,7 @@ def reward_functions(
     weights = {name: weight for name, weight in part_weights(spec.rollout, spec.form).items() if weight}
     with make_book(spec, rows, say) as book:
         folder.note(calibration=vars(book.calibration), reward_scorer=book.calibration.scorer)
-        yield [_named(name, _part(book, name)) for name in weights], list(weights.values())
+        yield [_named(name, partial(book.part, name)) for name in weights], list(weights.values())
 
 
 def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
@@ -206,10 +208,6 @@ def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]],
         return found
 
     return score
-
-
-def _part(book: RewardBook, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
-    return lambda vibes, answers: book.part(name, vibes, answers)
 
 
 def _named(name: str, score: Callable[[Sequence[str], Sequence[str]], list[float]]) -> TrainerReward:
@@ -235,8 +233,6 @@ def own_reward(name: str) -> Reward | None:
     where, colon, attribute = name.rpartition(":")
     if not colon:
         raise InputError(f"unknown reward {name!r}", "rewards are standard, path/to/file.py:fn and module:fn")
-    import importlib
-    import importlib.util
 
     try:
         if where.endswith(".py"):
@@ -261,18 +257,22 @@ def make_book(spec: TrainSpec, rows: Sequence[ScoredRow], say: Say) -> Iterator[
     if spec.rollout.audio_weight == 0:
         yield RewardBook(calibrate("none", [], answers), title_similarity(say), form=spec.form)
         return
-    with open_ear(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, ear):
+    with open_scorer(spec.scoring, spec.rollout.scorer, spec.rollout.seconds) as (name, why, score_pairs):
         say(f"audio reward: {name}{f' ({why})' if why else ''}")
-        yield RewardBook(measure_scale(name, rows, ear, spec.form), title_similarity(say), ear, spec.form)
+        yield RewardBook(
+            measure_scale(name, rows, score_pairs, spec.form), title_similarity(say), score_pairs, spec.form
+        )
 
 
-def measure_scale(scorer: str, rows: Sequence[ScoredRow], ear: Ear, form: AnswerForm = JSON) -> Calibration:
-    """Where the scorer's values lie: from the scores the rows hold, or else by listening to their answers."""
+def measure_scale(
+    scorer: str, rows: Sequence[ScoredRow], score_pairs: ScorePairs, form: AnswerForm = JSON
+) -> Calibration:
+    """Where the scorer's values lie: from the scores the rows hold, or else by scoring their answers."""
     known = [value for row in rows for value in row.candidate_scores.get(scorer, []) if value is not None]
     if len(known) < FEWEST_SCORES:
         some = [row for row in rows if row.config_payload is not None][:MOST_REFERENCES]
-        heard = ear([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
-        known = [value for value in heard if value is not None and math.isfinite(value)]
+        measured = score_pairs([(row.vibe_original, (row.config_payload or {})["config"]) for row in some])
+        known = [value for value in measured if value is not None and math.isfinite(value)]
     return calibrate(scorer, known, reference_answers(rows, form))
 
 

@@ -267,31 +267,17 @@ def build_spec(
     is_grpo, choose_by = choices.kind == "grpo", train.choose_by or "eval_loss"
     if is_grpo and not rewards_sound(train.grpo) and origins.get("choose_by", "").startswith("recipe"):
         choose_by = "eval_loss"
-    spec = TrainSpec(
-        kind=choices.kind,
-        base_model=train.base_model,
-        method=train.method or "lora",
-        quantize=train.quantize,
-        adapter=choices.adapter,
-        data=dict(data),
-        answer=train.answer,
-        system=system,
-        max_tokens=train.max_tokens,
-        limit=train.limit,
-        seed=train.seed,
-        device=train.device,
-        tracker=train.tracker,
-        optim=train.optim,
-        batch=train.batch,
-        lora=train.lora,
-        checkpoint=train.checkpoint,
-        choose_by=choose_by,
-        choose_rows=train.choose_rows,
-        sft=train.sft if choices.kind == "sft" else SftSettings(),
-        grpo=train.grpo if is_grpo else None,
-        dpo=train.dpo if choices.kind == "dpo" else None,
-        scoring=scoring if is_grpo or choose_by == "score" else None,
-    )
+    as_set = {name: getattr(train, name) for name in TrainSpec.model_fields if name in TrainSettings.model_fields}
+    decided = {
+        "method": train.method or "lora",
+        "choose_by": choose_by,
+        "sft": train.sft if choices.kind == "sft" else SftSettings(),
+        "grpo": train.grpo if is_grpo else None,
+        "dpo": train.dpo if choices.kind == "dpo" else None,
+        "scoring": scoring if is_grpo or choose_by == "score" else None,
+    }
+    given = {"kind": choices.kind, "adapter": choices.adapter, "data": dict(data), "system": system}
+    spec = TrainSpec(**{**as_set, **decided, **given})
     check_batches(spec)
     if spec.quantize != "none" and spec.method == "full":
         raise InputError(

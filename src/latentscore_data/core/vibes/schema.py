@@ -13,7 +13,6 @@ from typing import Annotated, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from latentscore.json_search import JsonObject
 from latentscore_data.core.base.rows import LEVELS, Level
 
 STRING_MAX_CHARS = 1000
@@ -93,13 +92,8 @@ class TextVibes(BaseModel):
     vibes: list[Vibe]
 
 
-def vibe_schema() -> JsonObject:
-    """The JSON schema of :class:`TextVibes`, as providers get it."""
-    return TextVibes.model_json_schema()
-
-
 @cache
 def vibe_schema_hash() -> str:
-    """SHA-256 of that schema in canonical form."""
-    canonical = json.dumps(vibe_schema(), sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the JSON schema of :class:`TextVibes`, in canonical form."""
+    canonical = json.dumps(TextVibes.model_json_schema(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

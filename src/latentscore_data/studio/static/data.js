@@ -202,9 +202,12 @@ function pairing(row, usable) {
   const pairs = usable.flatMap(([, a], k) => usable.slice(k + 1).map(([, b]) => [a, b]));
   const [a, b] = pairs[Math.floor(Math.random() * pairs.length)];
   return h("div", { class: "pairing" }, h("h3", null, "Which fits better?"), h("div", { class: "row" },
-    ...[[a, b], [b, a]].map(([better, worse]) => button("", { onclick: async () => {
-      if (await play.attempt(() => post("/api/prefer", { id: row.id, better, worse }))) { toast(`Noted: candidate ${better + 1} fits better than ${worse + 1}.`); select(at); drawPlaces(); }
-    } }, `Candidate ${better + 1}`)), h("span", { class: "soft small" }, "Listen to both first.")));
+    ...[[a, b, 0], [b, a, 0], [a, b, 1]].map(([better, worse, tied]) => button("", { onclick: async () => {
+      if (!await play.attempt(() => post("/api/prefer", { id: row.id, better, worse, tied }))) return;
+      toast(tied ? `Noted: no difference between candidates ${a + 1} and ${b + 1}.` : `Noted: candidate ${better + 1} fits better than ${worse + 1}.`);
+      select(at);
+      drawPlaces();
+    } }, tied ? "No difference" : `Candidate ${better + 1}`)), h("span", { class: "soft small" }, "Listen to both first.")));
 }
 
 async function mark(verdict, note) {
@@ -248,7 +251,7 @@ function peopleCard(people) {
   const ends = people.sources.flatMap((s) => [s.low ?? s.strength, s.high ?? s.strength, 0]), [low, high] = [Math.min(...ends), Math.max(...ends)];
   const x = (value) => 6 + ((value - low) / (high - low || 1)) * 148;
   return h("div", { class: "card place people" }, h("h3", null, "Which fits better?"),
-    h("p", { class: "small soft" }, `${people.answers} answer${people.answers > 1 ? "s" : ""} on ${people.rows} row${people.rows > 1 ? "s" : ""}.`,
+    h("p", { class: "small soft" }, `${people.answers} answer${people.answers > 1 ? "s" : ""} on ${people.rows} row${people.rows > 1 ? "s" : ""}${people.ties ? `, ${people.ties} of them without a difference` : ""}.`,
       people.scored ? ` The scorer agrees with ${people.agree} of ${people.scored} (95 %: ${percent(people.agree_interval[0])} to ${percent(people.agree_interval[1])}).` : ""),
     people.sources.length ? h("ul", { class: "strengths" }, people.sources.map((s) => h("li", { title: s.in_words },
       h("span", null, s.label),

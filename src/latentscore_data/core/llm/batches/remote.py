@@ -1,4 +1,5 @@
-"""The two protocols of provider batches: OpenAI's files and batches, and Anthropic's message batches."""
+"""The protocols of provider batches: OpenAI's files and batches, with what Azure and Together have of their own, and
+Anthropic's message batches."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ TAG_NAME = "lsdata_tag"
 LISTED_AT_MOST = 2000
 """Batches that are looked through, from the newest, for one whose submission was interrupted."""
 RETRIES = 5
+FILE_POLL_SECONDS, FILE_WAIT_SECONDS = 2.0, 600.0
+"""How often, and how long at most, Azure is asked whether it has read an uploaded file."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ class Remote(Protocol):
         """Start the batch: from here on it costs money. Raises :class:`UnknownOutcomeError` where it may have started."""
         ...
 
-    def find(self, tag: str, since: float, count: int, known: set[str]) -> list[Found]:
-        """Batches of that tag, or those that may be it: made after ``since`` (seconds, Unix time), not ``known``, of
+    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
+        """Batches of that tag or file, or those that may be it: made after ``since`` (seconds, Unix time), not ``known``, of
         ``count`` requests."""
         ...
 
@@ -119,11 +122,13 @@ def line_error(status: int | None, error: Any) -> CallError:
 
 
 class OpenAIBatches:
-    """Files and batches as OpenAI has them, which Azure, Groq, Together and others speak too."""
+    """Files and batches as OpenAI has them, which Groq and others speak too."""
 
     most_requests = 50_000
     most_bytes = 150 * 2**20
     uploads = True
+    endpoint: Any = "/v1/chat/completions"
+    """What each line is asked of, by the provider's name for it."""
 
     def __init__(self, api_key: str, api_base: str | None, timeout: float) -> None:
         import openai
@@ -133,14 +138,16 @@ class OpenAIBatches:
 
     def upload(self, tag: str, requests: Sequence[Request]) -> str:
         lines = (
-            {"custom_id": one.custom_id, "method": "POST", "url": "/v1/chat/completions", "body": one.body}
-            for one in requests
+            {"custom_id": one.custom_id, "method": "POST", "url": self.endpoint, "body": one.body} for one in requests
         )
         content = b"".join(json_bytes(line) + b"\n" for line in lines)
         try:
-            return self._client.files.create(file=(f"{tag}.jsonl", content), purpose="batch").id
+            return self._put_file(f"{tag}.jsonl", content)
         except self._openai.OpenAIError as error:
             _raise(error, "the questions could not be uploaded")
+
+    def _put_file(self, name: str, content: bytes) -> str:
+        return self._client.files.create(file=(name, content), purpose="batch").id
 
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         # Not tried again by the client: a request whose answer was lost may have started the batch.
@@ -148,7 +155,7 @@ class OpenAIBatches:
         try:
             made = client.batches.create(
                 input_file_id=file_id,
-                endpoint="/v1/chat/completions",
+                endpoint=self.endpoint,
                 completion_window="24h",
                 metadata={TAG_NAME: tag},
                 extra_headers={"Idempotency-Key": tag},
@@ -157,10 +164,10 @@ class OpenAIBatches:
             _raise(error, "the batch could not be submitted", submitting=True)
         return _openai_progress(made)
 
-    def find(self, tag: str, since: float, count: int, known: set[str]) -> list[Found]:
+    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
         try:
             for number, batch in enumerate(self._client.batches.list(limit=100)):
-                if (batch.metadata or {}).get(TAG_NAME) == tag:
+                if (batch.metadata or {}).get(TAG_NAME) == tag or batch.input_file_id == file_id:
                     return [Found(_openai_progress(batch), certain=True)]
                 if number >= LISTED_AT_MOST:
                     break
@@ -178,12 +185,15 @@ class OpenAIBatches:
 
     def results(self, remote_id: str) -> Iterator[bytes]:
         try:
-            batch = self._client.batches.retrieve(remote_id)
-            for file_id in (batch.output_file_id, batch.error_file_id):
+            for file_id in self._files_of(remote_id):
                 if file_id:
                     yield from self._lines(file_id)
         except self._openai.OpenAIError as error:
             _raise(error, f"the answers of batch {remote_id} could not be downloaded")
+
+    def _files_of(self, remote_id: str) -> list[str | None]:
+        batch = self._client.batches.retrieve(remote_id)
+        return [batch.output_file_id, batch.error_file_id]
 
     def _lines(self, file_id: str) -> Iterator[bytes]:
         with self._client.files.with_streaming_response.content(file_id) as answer:
@@ -231,6 +241,94 @@ def _openai_progress(batch: Any) -> Progress:
     return Progress(batch.id, status, ended, total, done, failed)
 
 
+class AzureBatches(OpenAIBatches):
+    """OpenAI's protocol at an Azure resource, whose endpoint has no version and which reads a file before it is asked."""
+
+    endpoint = "/chat/completions"
+
+    def _put_file(self, name: str, content: bytes) -> str:
+        made = self._client.files.create(file=(name, content), purpose="batch")
+        if made.status != "processed":
+            try:
+                self._client.files.wait_for_processing(
+                    made.id, poll_interval=FILE_POLL_SECONDS, max_wait_seconds=FILE_WAIT_SECONDS
+                )
+            except RuntimeError:
+                raise StoppedError(
+                    f"Azure has not read the questions in {FILE_WAIT_SECONDS:.0f} s", "run the same command again later"
+                ) from None
+        return made.id
+
+
+class TogetherBatches(OpenAIBatches):
+    """Together's files and batches: OpenAI's results, with an upload, a list and words of its own.
+
+    A batch carries no text of ours; its file says which one it is. The provider tells how far it is as a percentage.
+    """
+
+    most_bytes = 90 * 2**20
+
+    def upload(self, tag: str, requests: Sequence[Request]) -> str:
+        lines = ({"custom_id": one.custom_id, "body": one.body} for one in requests)
+        name, content = f"{tag}.jsonl", b"".join(json_bytes(line) + b"\n" for line in lines)
+        made = self._ask(
+            "post",
+            "/files/upload",
+            "the questions could not be uploaded",
+            body={"purpose": "batch-api", "file_name": name, "file_type": "jsonl"},
+            files=[("file", (name, content, "application/jsonl"))],
+            options={"headers": {"Content-Type": "multipart/form-data"}},
+        )
+        return str(made["id"])
+
+    def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
+        body = {"input_file_id": file_id, "endpoint": self.endpoint, "completion_window": "24h"}
+        made = self._ask("post", "/batches", "the batch could not be submitted", body=body, submitting=True)
+        return _together_progress(made["job"])
+
+    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
+        there: list[JsonObject] = self._ask("get", "/batches", "the batches could not be listed") or []
+        ours = [job for job in there if job.get("input_file_id") == file_id]
+        return [Found(_together_progress(job), certain=True) for job in ours]
+
+    def progress(self, remote_id: str) -> Progress | None:
+        try:
+            return _together_progress(self._job(remote_id))
+        except _GoneError:
+            return None
+
+    def cancel(self, remote_id: str) -> Progress:
+        what = f"batch {remote_id} could not be cancelled"
+        return _together_progress(self._ask("post", f"/batches/{remote_id}/cancel", what))
+
+    def _files_of(self, remote_id: str) -> list[str | None]:
+        job = self._job(remote_id)
+        return [job.get("output_file_id"), job.get("error_file_id")]
+
+    def _job(self, remote_id: str) -> JsonObject:
+        return self._ask("get", f"/batches/{remote_id}", f"batch {remote_id} could not be looked up")
+
+    def _ask(self, method: str, path: str, what: str, *, submitting: bool = False, **given: Any) -> Any:
+        """What OpenAI's library has no method for, through its connection."""
+        import httpx
+
+        client = self._client.with_options(max_retries=0) if submitting else self._client
+        try:
+            return getattr(client, method)(path, cast_to=httpx.Response, **given).json()
+        except self._openai.NotFoundError:
+            raise _GoneError(f"{what}: it is not known there", "") from None
+        except (self._openai.OpenAIError, json.JSONDecodeError) as error:
+            _raise(error, what, submitting=submitting)
+
+
+def _together_progress(job: JsonObject) -> Progress:
+    word = str(job.get("status")).lower()
+    ended = word in ("completed", "failed", "expired", "cancelled")
+    reason = f": {job['error']}" if word == "failed" and job.get("error") else ""
+    share = "" if ended or not job.get("progress") else f", {float(job['progress']):.0f} %"
+    return Progress(str(job["id"]), f"{word}{reason}{share}", ended)
+
+
 ANTHROPIC_ADDRESS = "https://api.anthropic.com"
 
 
@@ -261,7 +359,7 @@ class AnthropicBatches:
             self._json("POST", "/v1/messages/batches", "the batch could not be submitted", content=json_bytes(body))
         )
 
-    def find(self, tag: str, since: float, count: int, known: set[str]) -> list[Found]:
+    def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
         found: list[Found] = []
         after: dict[str, str] = {}
         for _ in range(LISTED_AT_MOST // 100):
@@ -343,7 +441,7 @@ class AnthropicBatches:
         if answer.status_code == 404:
             raise _GoneError(f"{what}: it is not known there", "")
         try:
-            answer.raise_for_status()
+            answer._raise_status()
         except self._httpx.HTTPStatusError as error:
             _raise(error, what, submitting=submitting)
 

@@ -220,7 +220,7 @@ class BatchRun:
 
     def _look_for(self, batch: Batch, known: set[str]) -> list[Found]:
         since = batch.submitted or batch.created
-        return self._remote(batch.model).find(batch.tag, since, batch.questions, known)
+        return self._remote(batch.model).find(batch.tag, batch.file_id or "", since, batch.questions, known)
 
     def _poll(self, state: BatchState, batch: Batch) -> bool:
         """Ask how far the batch is and download it once it has ended; False while it is open."""

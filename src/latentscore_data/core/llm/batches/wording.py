@@ -10,17 +10,34 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.secrets import key_named
 from latentscore_data.core.base.settings import LLMSettings
-from latentscore_data.core.llm.batches.remote import AnthropicBatches, OpenAIBatches, Remote
+from latentscore_data.core.llm.batches.remote import (
+    AnthropicBatches,
+    AzureBatches,
+    OpenAIBatches,
+    Remote,
+    TogetherBatches,
+)
 from latentscore_data.core.llm.parameters import Parameters
 from latentscore_data.core.llm.retry import CallError
 from latentscore_data.core.llm.routes import load_litellm, route_to
 from latentscore_data.core.llm.structured import MODES, Mode, Shape
 from latentscore_data.core.llm.types import Messages, Sampling
 
-BATCH_KEYS = {"openai": "OPENAI_API_KEY", "groq": "GROQ_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+BATCH_KEYS = {
+    "openai": "OPENAI_API_KEY",
+    "azure": "AZURE_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "together_ai": "TOGETHERAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+}
 """Providers whose batch API is used at their own address, with the variable of the key."""
+_CLIENTS = {"azure": AzureBatches, "together_ai": TogetherBatches}
+"""Those of them that depart from OpenAI's protocol."""
 _OPENAI_ADDRESS = "OPENAI_API_BASE"
 """Where LiteLLM finds another address; OpenAI's library reads ``OPENAI_BASE_URL`` by itself."""
+_AZURE_ADDRESS = "AZURE_API_BASE"
+_OF_LITELLM = frozenset({"stream", "extra_body", "max_retries", "fake_stream", "json_mode"})
+"""Parameters that LiteLLM tells itself, and no server."""
 _ANTHROPIC_ADDRESSES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
 
 Protocol = Literal["openai", "anthropic"]
@@ -93,7 +110,7 @@ class Wording:
         options = self._litellm.utils.get_optional_params(self._model, custom_llm_provider=self._provider, **given)
         if self.protocol == "anthropic":
             return self._anthropic_body(messages, options)
-        named = {name: value for name, value in options.items() if name not in ("stream", "extra_body", "max_retries")}
+        named = {name: value for name, value in options.items() if name not in _OF_LITELLM}
         return {"model": self._model, "messages": messages, **named}
 
     def _anthropic_body(self, messages: Messages, options: JsonObject) -> JsonObject:
@@ -137,8 +154,20 @@ class Wording:
         if self.protocol == "anthropic":
             base = next((found for name in _ANTHROPIC_ADDRESSES if (found := os.environ.get(name))), None)
             return AnthropicBatches(self._key(), base, timeout, self._betas)
-        base = self._base or (os.environ.get(_OPENAI_ADDRESS) if self._provider == "openai" else None)
-        return OpenAIBatches(self._key(), base, timeout)
+        if self._settings.api_base is not None:
+            return OpenAIBatches(self._key(), self._base, timeout)
+        return _CLIENTS.get(self._provider, OpenAIBatches)(self._key(), self._address(), timeout)
+
+    def _address(self) -> str | None:
+        """Where the provider's files and batches are; None for the place that OpenAI's library knows."""
+        if self._provider == "openai":
+            return self._base or os.environ.get(_OPENAI_ADDRESS)
+        if self._provider != "azure":
+            return self._base
+        resource = os.environ.get(_AZURE_ADDRESS, "").rstrip("/")
+        if not resource:
+            raise MissingError(f"azure needs {_AZURE_ADDRESS}", "put the address of the resource into the environment")
+        return resource if resource.endswith("/v1") else f"{resource.removesuffix('/openai')}/openai/v1"
 
     def _key(self) -> str:
         if self._settings.api_base is not None:

@@ -18,12 +18,17 @@ from latentscore_data.core.llm.offline.excerpts import vibes_for
 from latentscore_data.core.llm.types import Answer, Question
 from latentscore_data.core.vibes.schema import TextVibes
 
-__all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "vibes_for"]
+__all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "version_of", "vibes_for"]
 
 MODEL = OFFLINE_MODEL
 
 DEFAULT_TEMPERATURE = 0.9
 T = TypeVar("T", bound=BaseModel)
+
+
+def version_of(model: str) -> str:
+    """The model's name; for the offline model with the version of its rules, which decide its answers."""
+    return fingerprint() if model == MODEL else model
 
 
 class BuiltinLLM:

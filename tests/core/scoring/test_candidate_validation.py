@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factories import make_payload
-from latentscore_data.core.configs.candidate_validation import pick_winner, validate_candidate, validate_candidates
+from latentscore_data.core.scoring.candidate_validation import pick_winner, validate_candidate, validate_candidates
 
 
 def broken(**changes: Any) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from pydantic import ValidationError
+
 from latentscore.config import MusicConfigPrompt, MusicConfigPromptPayload, Palette
 
 CHECKS = ("format_valid", "schema_valid", "palette_valid")
@@ -44,8 +46,6 @@ def pick_winner(scores: Sequence[float | None]) -> int | None:
 
 
 def _is_valid(shape: Any, value: object) -> bool:
-    from pydantic import ValidationError
-
     try:
         shape.model_validate(value)
     except ValidationError:
@@ -54,8 +54,6 @@ def _is_valid(shape: Any, value: object) -> bool:
 
 
 def _good_palette(value: object) -> bool:
-    from pydantic import ValidationError
-
     try:
         return Palette.model_validate(value).duplicate_count() == 0
     except ValidationError:
