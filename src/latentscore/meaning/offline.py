@@ -45,7 +45,7 @@ def fingerprint() -> str:
 
 
 DEFAULT_LOGIT = 0.4
-VOTE_LOGIT = 6.0
+VOTE_LOGIT = 4.0
 AXIS_LOGIT = 4.0
 POLE_LOGIT = 6.0
 GENRE_LOGIT = 6.0

@@ -28,7 +28,7 @@ PACKAGE = "latentscore.meaning"
 VERSION = 2
 """Raised when the same seeds and numbers would read a text otherwise."""
 
-DEAD_ZONE = 1.4
+DEAD_ZONE = 0.5
 """Standard deviations (over common words) that a word must lie off the middle of an axis before it counts."""
 SEED = 1.5
 """What a seed reads at least on its own axis."""
@@ -36,14 +36,14 @@ MOST = 3.5
 """What one word reads at most."""
 SQUASH = 2.5
 """Standard deviations beyond the dead zone at which an axis reads tanh(1)."""
-RIDGE, WIDTH = 1.0, 0.6
+RIDGE, WIDTH = 3.0, 0.4
 """How smooth the regression is, and 1 less the cosine at which two words have 1/e in common."""
 BACKGROUND_STEP = 24
 """Every so manieth common word stands for those that say nothing."""
 COMMON = slice(1000, 13_000)
 """Tokens that stand for common words: the vocabulary is ordered by frequency, after marks and letters."""
 STRENGTHS = {"not": -1.0, "more": 1.5, "little": 0.5}
-TIMES = {"before": (0.1, 0.4), "after": (-0.6, 0.5)}
+TIMES = {"before": (0.0, 0.4), "after": (-0.6, 0.5)}
 """What has not happened yet, and what is over: how much of its speed, energy and crowd is there, and how much of the rest."""
 LEAD, YIELD = 1.4, 0.25
 """How far a word must lie off the middle to overrule a later one of its phrase, and how much of that one is left."""
