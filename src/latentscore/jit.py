@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import update_wrapper
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
@@ -26,8 +27,6 @@ class _Uncompiled:
 
     def compiled(self) -> Callable[..., Any]:
         """The loop for numba, and every loop that it calls."""
-        from latentscore.compiling import compiled
-
         with _lock:
             if self._compiled is None:
                 names = self._python.__globals__
@@ -35,8 +34,12 @@ class _Uncompiled:
                     if isinstance(names.get(name), _Uncompiled):
                         # Numba calls a loop by what its name stands for in the module.
                         names[name] = names[name].compiled()
-                self._compiled = names[self._python.__name__] = compiled(self._python)
+                self._compiled = names[self._python.__name__] = _numba_side().compiled(self._python)
             return self._compiled
+
+
+def _numba_side() -> Any:
+    return import_module("latentscore.compiling")
 
 
 def jit(loop: Loop) -> Loop:
@@ -48,7 +51,5 @@ def jit(loop: Loop) -> Loop:
 def announced(message: str) -> Iterator[None]:
     """Log ``message`` as a warning, which Python shows on stderr by default, before the first thing that this process
     compiles inside."""
-    from latentscore.compiling import telling
-
-    with telling(message):
+    with _numba_side().telling(message):
         yield
