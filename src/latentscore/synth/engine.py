@@ -310,7 +310,7 @@ def _prominence_db(layer: str, density: int) -> float:
 SWEEP_BLOCK = 64
 """Frames between two values of what moves a layer: filter and level."""
 
-Curves = tuple[NDArray[np.float32], ...]
+Curves = tuple[NDArray[np.floating[Any]], ...]
 
 
 class Ahead:
