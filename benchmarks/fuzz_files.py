@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from latentscore.jit import SealedFiles
+from latentscore.compiling import SealedFiles
 from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.base.jsonl import dump_line
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons

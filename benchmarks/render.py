@@ -11,13 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from stream import first_block
 
 from latentscore import LAYERS, MusicConfig, random_config, render
 from latentscore.synth import engine, score, signal, space
@@ -84,7 +88,7 @@ def whole_render(config: MusicConfig, seconds: float) -> tuple[float, float]:
 
 def throughput(work: str) -> tuple[float, float]:
     """How much faster two processes get through ``work`` each than one: (alone, both) in seconds."""
-    program = f"import runpy, sys; m = runpy.run_path({str(Path(__file__))!r}); m['{work}']()"
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import render; render.{work}()"
 
     def run(count: int) -> float:
         workers = [
@@ -120,6 +124,40 @@ def worker_yardsticks() -> None:
         yardstick()
 
 
+def compiled_anew() -> tuple[float, float]:
+    """Seconds on the clock and of work for the first clip of 10 s on a machine: everything is compiled."""
+    program = "from latentscore import MusicConfig, render; render(MusicConfig(), 10.0)"
+    with tempfile.TemporaryDirectory() as folder:
+        begin, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        subprocess.run([sys.executable, "-c", program], check=True, env=environment, stderr=subprocess.DEVNULL)
+        clock, now = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return clock, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+
+
+def short_clip(config: MusicConfig) -> tuple[float, float]:
+    """Seconds on the clock and of work for a clip of 10 s of a config that a warm worker has not rendered yet."""
+    empty_caches()
+    return whole_render(config, 10.0)
+
+
+def print_limits(configs: Sequence[MusicConfig], processes: bool) -> dict[str, float]:
+    """Measure what has a limit, and print it beside that; seconds by name, on the clock and (``_cpu``) of work."""
+    found = {
+        "clip of 10 s, warm": (0.060, np.mean([short_clip(config) for config in configs], axis=0)),
+        "first block of a stream": (0.150, np.median([first_block(config) for config in configs], axis=0)),
+    }
+    if processes:
+        found["first clip on a machine"] = (8.0, np.array(compiled_anew()))
+    for name, (limit, (clock, work)) in found.items():
+        holds = "holds" if clock < limit else "holds in CPU time" if work < limit else "does not hold"
+        print(f"{name:26} {clock:8.3f} s, {work:.3f} s of CPU, limit {limit:g} s: {holds}")
+    return {
+        f"{name}{suffix}": round(float(value), 4)
+        for name, (_, both) in found.items() for suffix, value in zip(("", "_cpu"), both, strict=True)
+    }  # fmt: skip
+
+
 def cold_start() -> float:
     """Seconds of a new process that renders one clip of 10 s, with the compiled loops on disk."""
     begin = time.perf_counter()
@@ -132,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--no-processes", action="store_true", help="leave out cold start and two processes")
+    parser.add_argument("--no-processes", action="store_true", help="leave out compiling, cold start and two processes")
     arguments = parser.parse_args()
 
     configs = [random_config(np.random.default_rng([SEED, n])).to_config() for n in range(arguments.configs)]
@@ -163,6 +201,7 @@ def main() -> None:
     print(f"{'whole render':22} {1000 * mean:8.1f} {arguments.seconds / mean:12.0f}")
     print(f"{'its work (CPU)':22} {1000 * float(np.mean(work)):8.1f}")
     print(f"{'yardstick':22} {1000 * float(np.mean(sticks)):8.1f}")
+    result |= print_limits(configs, not arguments.no_processes)
     if not arguments.no_processes:
         alone, both = throughput("worker_renders")
         stick_alone, stick_both = throughput("worker_yardsticks")

@@ -290,7 +290,8 @@ class TogetherBatchServer(OpenAIBatchServer):
         made = super()._batch(sold)
         names = ("id", "input_file_id", "output_file_id", "error_file_id", "endpoint")
         job = {name: made[name] for name in names}
-        return {**job, "status": sold.status.upper(), "progress": 50.0, "error": None, "model_id": "m", "user_id": "u"}
+        status = "IN_PROGRESS" if sold.status == "cancelling" else sold.status.upper()
+        return {**job, "status": status, "progress": 50.0, "error": None, "model_id": "m", "user_id": "u"}
 
 
 class AnthropicBatchServer(BatchServer):

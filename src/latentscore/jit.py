@@ -1,120 +1,55 @@
-"""Compiling the inner loops: once on a machine, into a cache that is allowed to be missing."""
+"""Inner loops that are compiled when they are first called: importing a module that holds some does not load numba."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
-
-import numba
-from numba.core import event
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-
-log = logging.getLogger("latentscore")
+from functools import update_wrapper
+from importlib import import_module
+from typing import Any, TypeVar, cast
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-# A product and a sum may become one instruction. Nothing is reordered: filters feed back in the order they are written in,
-# which is the order with the shortest wait.
-_FASTMATH = {"contract"}
+_lock = threading.RLock()
 
 
-class SealedFiles(IndexDataCacheFile):
-    """The index and the machine code of one loop. Each file ends with the SHA-256 of its content.
+class _Uncompiled:
+    """Stands for a loop until its first call, and in the modules that imported it afterwards too."""
 
-    A power cut leaves files that are empty, cut or full of zeros. Numba unpickles them unchecked, and damaged machine code
-    would end the process. A file without the right seal counts as missing and is written again.
-    """
+    def __init__(self, python: Callable[..., Any]) -> None:
+        update_wrapper(self, python)
+        self._python: Any = python
+        self._compiled: Callable[..., Any] | None = None
 
-    def _load_index(self) -> dict[Any, str]:
-        return super()._load_index() if self._is_sealed(self._index_path) else {}
+    def __call__(self, *given: Any) -> Any:
+        return (self._compiled or self.compiled())(*given)
 
-    def _load_data(self, name: str) -> Any:
-        if not self._is_sealed(self._data_path(name)):
-            raise OSError(f"{name} is damaged, or of another version")
-        return super()._load_data(name)
-
-    @contextmanager
-    def _open_for_write(self, filepath: str) -> Iterator[Any]:
-        content = io.BytesIO()
-        yield content
-        with super()._open_for_write(filepath) as file:
-            # What is read back ends before the seal: a pickle says itself where it ends.
-            file.write(content.getvalue() + self._seal(content.getvalue()))
-
-    def _is_sealed(self, path: str) -> bool:
-        try:
-            data = Path(path).read_bytes()
-        except OSError:
-            return False
-        return data[-_SEAL_BYTES:] == self._seal(data[:-_SEAL_BYTES])
-
-    def _seal(self, content: bytes) -> bytes:
-        """The versions are part of it: what another numba pickled is not unpickled."""
-        return hashlib.sha256(f"{self._version} {self._source_stamp}\n".encode() + content).digest()
+    def compiled(self) -> Callable[..., Any]:
+        """The loop for numba, and every loop that it calls."""
+        with _lock:
+            if self._compiled is None:
+                names = self._python.__globals__
+                for name in self._python.__code__.co_names:
+                    if isinstance(names.get(name), _Uncompiled):
+                        # Numba calls a loop by what its name stands for in the module.
+                        names[name] = names[name].compiled()
+                self._compiled = names[self._python.__name__] = _numba_side().compiled(self._python)
+            return self._compiled
 
 
-_SEAL_BYTES = hashlib.sha256().digest_size
-
-
-class _OptionalCache(FunctionCache):
-    """Numba's disk cache, except that a full, read-only or damaged disk costs only the time to compile again."""
-
-    def __init__(self, loop: Any) -> None:
-        super().__init__(loop)
-        self._cache_file = SealedFiles(
-            self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
-        )
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception as error:  # whatever keeps a kept loop from being loaded, it can be compiled
-            log.info("a compiled sound loop cannot be loaded (%r); it is compiled again", error)
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError as error:
-            log.info("the compiled sound loops cannot be kept (%s)", error)
+def _numba_side() -> Any:
+    return import_module("latentscore.compiling")
 
 
 def jit(loop: Loop) -> Loop:
-    """Compile ``loop`` at its first call. It releases the GIL and runs on one thread, so its bytes never vary."""
-    compiled: Any = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(loop)
-    try:
-        compiled._cache = _OptionalCache(compiled.py_func)
-    except RuntimeError:
-        log.info("no folder to keep compiled sound loops in; set NUMBA_CACHE_DIR to one that can be written")
-    return compiled
+    """Compile ``loop`` at its first call: see :func:`latentscore.compiling.compiled`."""
+    return cast(Loop, _Uncompiled(loop))
 
 
 @contextmanager
 def announced(message: str) -> Iterator[None]:
     """Log ``message`` as a warning, which Python shows on stderr by default, before the first thing that this process
     compiles inside."""
-    if _Announcer.done:
+    with _numba_side().telling(message):
         yield
-        return
-    with event.install_listener("numba:compile", _Announcer(message)):
-        yield
-
-
-class _Announcer(event.Listener):
-    done = False
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-
-    def on_start(self, event: Any) -> None:
-        if not _Announcer.done:
-            _Announcer.done = True
-            log.warning(self._message)
-
-    def on_end(self, event: Any) -> None:
-        pass

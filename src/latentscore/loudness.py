@@ -52,7 +52,10 @@ def _hop_energies(samples, q, hop, past, states):
     hops = samples.shape[1] // hop
     energies = np.zeros(hops)
     lines = np.zeros((2, hop + 4))
-    lines[:, :4] = past
+    # Numbers one by one: the message of an assignment of a whole array takes two seconds to compile.
+    for c in range(2):
+        for j in range(4):
+            lines[c, j] = past[c, j]
     fed = np.empty((2, hop))
     # The feedback of both sides: y after the shelf, z after the high-pass, one and two frames ago.
     ly1, ly2, lz1, lz2 = states[0], states[1], states[2], states[3]
@@ -80,7 +83,9 @@ def _hop_energies(samples, q, hop, past, states):
             ry2, ry1, rz2, rz1 = ry1, ry, rz1, rz
             total += lz * lz + rz * rz
         energies[h] = total / hop
-    past[:] = lines[:, :4]
+    for c in range(2):
+        for j in range(4):
+            past[c, j] = lines[c, j]
     states[0], states[1], states[2], states[3] = ly1, ly2, lz1, lz2
     states[4], states[5], states[6], states[7] = ry1, ry2, rz1, rz2
     return energies

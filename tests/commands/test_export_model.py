@@ -139,6 +139,18 @@ def test_ollama_gets_a_modelfile_and_a_question_under_the_schema(root: Path, tin
         jsonschema.validate({"title": "Grey Tide"}, question["format"])
 
 
+@pytest.mark.parametrize("system", ['Answer """so""".', 'Say "yes"', " Answer in one object.\n"])
+def test_a_system_message_that_a_modelfile_cannot_hold_stands_only_in_the_question(tmp_path: Path, system: str) -> None:
+    from latentscore_data.core.export.ollama import write_modelfile
+
+    (tmp_path / FORM_FILE).write_text(json.dumps({"answer": "json", "system": system}))
+    write_modelfile(tmp_path, "tiny", "gguf/model-q8_0.gguf")
+    *settings, last = (tmp_path / "Modelfile").read_text().splitlines()
+    assert all(line.startswith(("FROM ", "PARAMETER ")) for line in settings)
+    assert last.startswith("# No SYSTEM")
+    assert json.loads((tmp_path / "question.json").read_text())["messages"][0]["content"] == system
+
+
 def test_each_gguf_says_nearly_the_same(root: Path, tiny_run: RunFolder) -> None:
     import gguf
 

@@ -239,8 +239,8 @@ def test_rounds_on_modal_answer_score_and_train_there(modal: LoopbackModal, lsda
     ],
 )
 def test_what_cannot_go_or_was_not_agreed_to_never_starts(
-    modal: LoopbackModal, lsdata: Lsdata, root: Path, arguments: tuple[str, ...], env: dict[str, str], code: int,
-    message: str,
+    modal: LoopbackModal, lsdata: Lsdata, lsdata_here: Lsdata, root: Path, arguments: tuple[str, ...],
+    env: dict[str, str], code: int, message: str,
 ) -> None:  # fmt: skip
     write_rows(root)
     replace_rows(Workspace(root).vibes("SFT-Train"), [make_vibe(1)])
@@ -249,8 +249,23 @@ def test_what_cannot_go_or_was_not_agreed_to_never_starts(
     assert out.returncode == code, out.stderr
     assert message in out.stderr
     assert "Traceback" not in out.stderr
+    dry = lsdata_here(*arguments, *scorer, "--on", "modal", "--root", str(root), "--dry-run", env=env)
+    # It asks no question, so it is not refused for want of an answer.
+    assert (dry.returncode, message in dry.stderr) == ((0, False) if message == "add --yes" else (code, True))
     assert modal.sent == []
     assert not Workspace(root).candidates.exists()
+
+
+@pytest.mark.ml
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_training_run_that_could_exceed_the_cap_on_the_run_never_starts(
+    modal: LoopbackModal, lsdata_here: Lsdata, workspace: Workspace, more: tuple[str, ...]
+) -> None:
+    command = ("train", "sft", "--base-model", "tiny-random", "--limit", "4", "--on", "modal", "--max-cost", "0.5")
+    out = lsdata_here(*command, "--root", str(workspace.root), *more)
+    assert out.returncode == 4, out.stderr
+    assert "$0.50 of --max-cost 0.5 are left" in out.stderr
+    assert modal.sent == []
 
 
 @pytest.mark.long

@@ -43,9 +43,13 @@ def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(lsdata_here: Lsdata
         replace_rows(Workspace(tmp_path / place).vibes("SFT-Train"), rows)
     there = Workspace(tmp_path / "ray")
     scored = there.scored("SFT-Train")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "latentscore_data", *command(there.root, "ray")],
-        env={**os.environ, **SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    running, here = (
+        subprocess.Popen(
+            [sys.executable, "-m", "latentscore_data", *command(tmp_path / place, place)],
+            env={**os.environ, **SETTINGS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )
+        for place in ("ray", "here")
     )  # fmt: skip
     until = time.monotonic() + 100
     while time.monotonic() < until and not (scored.exists() and scored.read_text().count("\n") >= 2):
@@ -63,7 +67,8 @@ def test_ctrl_c_keeps_what_is_done_and_another_place_goes_on(lsdata_here: Lsdata
     finished = lsdata_here(*command(there.root, "here"))
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["done"] == ROWS - done
-    assert lsdata_here(*command(tmp_path / "here", "here")).returncode == 0
+    _, err = here.communicate(timeout=60)
+    assert here.returncode == 0, err
     assert scored.read_bytes() == Workspace(tmp_path / "here").scored("SFT-Train").read_bytes()
 
 

@@ -47,7 +47,7 @@ def test_sft_and_grpo_from_the_command_line(lsdata: Any, workspace: Workspace, m
     grpo = ("--set", "batch.size=4", "--set", "grpo.generations=4", "--set", "grpo.max_completion_tokens=8")
     done = lsdata("train", "grpo", *QUICK, *grpo, "--set", "grpo.audio_weight=0", *root, timeout=250)
     assert done.returncode == 0, done.stderr
-    assert f"going on from {plan['run_id']}" in done.stderr
+    assert f"continuing from {plan['run_id']}" in done.stderr
 
     lines = json.loads(lsdata("train", "status", *root).stdout)
     assert [(line["kind"], line["where"], line["state"]) for line in lines] == [
@@ -75,7 +75,7 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
     said: list[str] = []
     grpo = prepare(TrainSettings(base_model="tiny-random"), ScoringSettings(), workspace, Choices("grpo"), said.append)
     assert grpo.spec.adapter is None
-    assert any("run old is passed over" in line for line in said)
+    assert any("run old is skipped" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,24 @@ def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackMod
         run_sweep(settings, "batch_size", Choices("sft"), StartOptions())
     assert modal.sent == []
     assert not list(workspace.train_dir.glob("*"))
+
+
+def test_the_runs_of_a_sweep_are_counted_once_towards_the_cap(
+    modal: LoopbackModal, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(
+        "latentscore_data.core.compute.modal.start", lambda run, *_, **__: started.append(run.spec.run_id)
+    )
+    settings = Settings.model_validate(
+        {
+            "paths": {"root": workspace.root},
+            "llm": {"max_cost": 8.5},
+            "train": {"base_model": "tiny-random", "on": "modal", "modal": {"timeout_hours": 1, "price_per_hour": 2}},
+        }
+    )
+    total = run_sweep(settings, "batch_size", Choices("sft"), StartOptions(detach=True))
+    assert (len(started), dict(total.failed)) == (4, {})
 
 
 def test_a_sweep_whose_last_member_cannot_be_trained_says_so_before_the_first(workspace: Workspace) -> None:

@@ -78,6 +78,18 @@ def test_the_sample_gives_one_ladder_for_each_passage(sampled: Path, asked: Coun
     assert stale_reasons(vibes.stage_files(settings, Workspace(sampled))[0], sampled) == []
 
 
+@pytest.mark.parametrize(("limit", "method"), [(1000, "exact"), (20, "faiss")])
+def test_the_manifest_says_how_near_duplicates_were_found_and_how_many_of_them(sampled: Path, limit: int, method: str):
+    if method == "faiss":
+        pytest.importorskip("faiss")
+    vibes.run_vibes(settings_for(sampled, dedupe={"model": "words", "threshold": 0.6, "exact_up_to": limit}))
+    details = json.loads((sampled / ".vibes" / "manifest.json").read_text())["details"]
+    assert details["dedupe_method"].startswith(method)
+    assert details["near_duplicates"] > 0
+    assert details["dedupe_recall"] == 1.0, "in so few rows the index misses none"
+    assert details["dedupe_recall_near_duplicates"] == (0 if method == "exact" else details["near_duplicates"])
+
+
 def test_a_second_run_asks_nothing_and_writes_the_same(sampled: Path, asked: Counter[str]):
     vibes.run_vibes(settings_for(sampled))
     before = {path.name: path.read_bytes() for path in Workspace(sampled).vibe_files()}

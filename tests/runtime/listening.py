@@ -127,11 +127,11 @@ def centroid(audio: Audio) -> float:
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
-def envelope(mono: Floats, rate: int, seconds: float = 0.005) -> Floats:
-    """RMS in steps of ``seconds``."""
+def envelope(mono: Floats, rate: int, seconds: float = 0.005, floor: float = 1e-14) -> Floats:
+    """RMS in steps of ``seconds``; ``floor`` is the power that is added to all of them."""
     step = int(seconds * rate)
     count = len(mono) // step
-    return np.sqrt(np.mean(mono[: count * step].reshape(count, step) ** 2, axis=1) + 1e-14)
+    return np.sqrt(np.mean(mono[: count * step].reshape(count, step) ** 2, axis=1) + floor)
 
 
 def onsets(audio: Audio) -> Floats:
@@ -148,7 +148,8 @@ def onsets(audio: Audio) -> Floats:
 
 def quiet_level(audio: Audio) -> float:
     """Decibels of the quietest tenth of the sound against its mean: what fills the gaps between notes."""
-    level = envelope(audio.mono, audio.sample_rate, 0.03) + 1e-6
+    # Far under what is heard: two tails that have both died away to nothing of that must differ, too.
+    level = envelope(audio.mono.astype(np.float64), audio.sample_rate, 0.03, 1e-30)
     level = level[int(np.argmax(level > 0.1 * level.max())) : -int(1 / 0.03)]
     return float(20 * np.log10(np.quantile(level, 0.1) / np.sqrt(np.mean(level**2))))
 

@@ -6,14 +6,17 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from listening import random_words
 
 import latentscore
-from latentscore import MusicConfigPrompt, render
+from latentscore import InvalidConfigError, MusicConfigPrompt, render
+from latentscore.synth import engine
 
 SOURCE = str(Path(latentscore.__file__).parents[1])
 
@@ -46,6 +49,38 @@ def test_threads_and_orders_do_not_matter() -> None:
     alone = [digest(number) for number in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(digest, [3, 1, 0, 2])) == [alone[3], alone[1], alone[0], alone[2]]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_two_threads_share_a_piece_and_give_the_bytes_of_one(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers: set[int] = set()
+    play_layer = engine.play_layer
+    beside = threading.Event()
+
+    def watched(*arguments: Any) -> None:
+        workers.add(threading.get_ident())
+        if len(workers) == 2:
+            beside.set()
+        elif shared:
+            beside.wait(10.0)  # until the other thread plays, too
+        play_layer(*arguments)
+
+    monkeypatch.setattr(engine, "play_layer", watched)
+    words = MusicConfigPrompt(**random_words(number))
+    shared = False
+    alone = render(words, 6.0, 7, 22_050, threads=1)
+    assert workers == {threading.get_ident()}
+    shared = True
+    both = render(words, 6.0, 7, 22_050, threads=2)
+    assert len(workers) == 2
+    assert both.samples.tobytes() == alone.samples.tobytes()
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True, None])
+def test_a_number_of_threads_that_is_none_is_refused(threads: Any) -> None:
+    with pytest.raises(InvalidConfigError) as refused:
+        render(MusicConfigPrompt(**random_words(0)), 0.5, 0, 8_000, threads=threads)
+    assert refused.value.field == "threads"
 
 
 def test_another_seed_gives_another_piece() -> None:

@@ -110,6 +110,13 @@ def test_the_package_alone_imports_no_number_cruncher() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("name", ["Stream", "render", "stream", "Playlist", "compose", "integrated_lufs"])
+def test_a_name_at_a_module_s_head_loads_no_compiler(name: str) -> None:
+    program = f"import sys\nfrom latentscore import {name}\nprint([m for m in ('numba', 'llvmlite', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("ending", [".wav", ".flac"])
 def test_a_written_file_reads_back_with_its_tags(tmp_path: Path, ending: str) -> None:
     audio = render(MusicConfig(), 1.0, sample_rate=RATE)

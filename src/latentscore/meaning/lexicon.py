@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from latentscore.labels import FIELDS, FieldSpec, Label, beats_per_minute
-from latentscore.meaning.reading import Reading, colors_in, read, seeds
+from latentscore.meaning.reading import Reading, colors_in, genre_labels, plain, read, seeds, word_list
 
 REGISTER = "register"
 """A field of the lexicon, not of the config: its labels are pairs of octaves."""
@@ -44,6 +44,8 @@ class ParsedVibe:
     """The words by which each field was named."""
     banned: dict[str, set[Label]] = field(default_factory=lambda: defaultdict(set))
     """Labels that the text says no to, where nothing else is asked for instead."""
+    genre: Mapping[str, Label] = field(default_factory=dict)
+    """What the genres that are named usually have; other words may outweigh it."""
     reading: Reading = field(default_factory=Reading)
     """What the other words ask for, by their meaning."""
     colors: list[str] = field(default_factory=list)
@@ -108,7 +110,6 @@ _MARKS = {",": ",", ":": ":", "=": ":", "—": ".", "–": ".", "(": ",", ")": "
 def tokens(text: str) -> list[Token]:
     """Words and marks of a text, lower case, hyphens as blanks, number words as digits."""
     text = text.lower().replace("’", "'").replace("♯", "#").replace("♭", " flat")
-    text = re.sub(r"n't\b", " not", text)
     text = re.sub(r"[-_/]", " ", text)
     found: list[Token] = []
     for match in map(str, _TOKEN.findall(text)):
@@ -276,10 +277,10 @@ def _stems(words: str) -> frozenset[str]:
     return frozenset(stem(word) for word in words.split())
 
 
-_NEGATIONS = _stems("no without not never zero lacking minus nor neither")
-_INTENSE = _stems(
-    "very extremely super really ultra incredibly so intensely exceptionally hugely extraordinarily truly"
-)
+_WEAK = _stems("barely hardly scarcely less")
+"""Negations that leave a little of a noun: "hardly any reverb"."""
+_NEGATIONS = _stems(" ".join(word_list("not"))) - _WEAK
+_INTENSE = _stems(" ".join((*word_list("more"), "ultra")))
 _MILD = _stems("slightly somewhat faintly mildly bit little")
 _MODERATE = _stems("moderately fairly reasonably medium relatively averagely")
 _FILLERS = _stems(
@@ -348,7 +349,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.tables = lexicon()
-        self.tokens = [Token(t.text, corrected(t.text) if t.text.isalpha() else t.stem) for t in tokens(text)]
+        self.tokens = [Token(t.text, corrected(t.text) if t.text.isalpha() else t.stem) for t in tokens(plain(text))]
         self.stems = [token.stem for token in self.tokens]
         self.used = [False] * len(self.stems)
         self.mentions: list[Mention] = []
@@ -402,7 +403,7 @@ class _Reader:
             if at < 0 or self.used[at]:
                 break
             word = self.stems[at]
-            if word in _NEGATIONS:
+            if word in _NEGATIONS | _WEAK:
                 negated = True
                 break
             if word in _INTENSE:
@@ -568,6 +569,7 @@ def parse_vibe(text: str) -> ParsedVibe:
                 parsed.words[name] = mention.words
     _order_registers(parsed, strengths)
     said = {token.text for token, used in zip(reader.tokens, reader.used, strict=True) if used}
+    parsed.genre = genre_labels(text)
     parsed.reading = read(text, frozenset(said - seeds()))
     parsed.colors = colors_in([token.text for token in reader.tokens])
     return parsed

@@ -23,12 +23,11 @@ from latentscore.config import (
 from latentscore.labels import FIELDS, FieldSpec, Label
 from latentscore.meaning.lexicon import ParsedVibe, lexicon_text, parse_vibe
 from latentscore.meaning.reading import (
-    Reading,
     axes,
     pole_words,
     reading_fingerprint,
     says_something,
-    small_words,
+    word_list,
 )
 from latentscore.meaning.starter import Neighbours, neighbours, starter_fingerprint
 from latentscore.seeds import digest, rng_for
@@ -46,9 +45,10 @@ def fingerprint() -> str:
 
 
 DEFAULT_LOGIT = 0.4
-VOTE_LOGIT = 6.0
+VOTE_LOGIT = 4.0
 AXIS_LOGIT = 4.0
-POLE_LOGIT = 4.0
+POLE_LOGIT = 6.0
+GENRE_LOGIT = 6.0
 COOL = 0.4
 """What the temperature is multiplied by: at 0.9 candidates differ and still fit the vibe."""
 
@@ -99,7 +99,7 @@ def _draw_fields(
 
 
 def _draw(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours, temperature: float, rng: np.random.Generator) -> Label:
-    logits = _logits(spec, parsed.reading, near)
+    logits = _logits(spec, parsed, near)
     for label in parsed.banned.get(spec.name, ()):
         logits[spec.labels.index(label)] = -np.inf
     u = rng.random()
@@ -110,7 +110,7 @@ def _draw(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours, temperature: fl
     return spec.labels[min(at, len(spec.labels) - 1)]
 
 
-def _logits(spec: FieldSpec, reading: Reading, near: Neighbours) -> NDArray[np.float64]:
+def _logits(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours) -> NDArray[np.float64]:
     """How well each label of a field fits: the usual one, the starter pairs' votes, and the axes, added up."""
     places = np.arange(len(spec.labels))
     logits = DEFAULT_LOGIT * (places == spec.labels.index(spec.nearest_label(spec.default)))
@@ -118,9 +118,14 @@ def _logits(spec: FieldSpec, reading: Reading, near: Neighbours) -> NDArray[np.f
         # On an ordered field the neighbours of the wanted label are nearly as good.
         closeness = np.maximum(0.0, 1.0 - 0.5 * abs(places - at)) if spec.ordered else 1.0 * (places == at)
         logits = logits + VOTE_LOGIT * vote * closeness
+    if spec.name in parsed.genre:
+        at = spec.labels.index(parsed.genre[spec.name])
+        logits = logits + GENRE_LOGIT * (
+            np.maximum(0.0, 1.0 - 0.5 * abs(places - at)) if spec.ordered else places == at
+        )
     shift = 0.0
     for axis in axes():
-        value = reading.axes.get(axis.name, 0.0)
+        value = parsed.reading.axes.get(axis.name, 0.0)
         shift += axis.moves.get(spec.name, 0.0) * value
         wanted = (axis.at_high if value > 0 else axis.at_low).get(spec.name)
         if wanted is not None:
@@ -145,7 +150,7 @@ def _thinking(parsed: ParsedVibe, config: MusicConfigPrompt, near: Neighbours) -
 def title_for(vibe: str) -> str:
     """One to four words of the vibe: those that carry a mood first, in their own order."""
     words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", vibe.split("\n")[0])
-    telling = [w for w in words if w.lower() not in small_words()][:12] or words[:4]
+    telling = [w for w in words if w.lower() not in word_list("small")][:12] or words[:4]
     known = {w for w in telling if says_something(w)} if len(telling) > 4 else set(telling)
     rank = sorted(range(len(telling)), key=lambda i: (telling[i] not in known, i))[:4]
     title = " ".join(word[:1].upper() + word[1:] for word in (telling[i] for i in sorted(rank)))

@@ -150,8 +150,8 @@ def blip(hit: Hit) -> Mono:
     """A short electronic chirp that falls onto its pitch."""
     time = _time(hit, hit.frames(0.16))
     turns = hit.hz * (time + 0.5 * 0.012 * (1 - _fall(time, 0.012)))
-    tone = (sine(turns) + np.float32(0.3 * min(hit.open, 2.0)) * sine(3 * turns)) * _fall(time, 0.035)
-    return edges(np.float32(0.5) * tone, hit.attack_frames)
+    tone = (sine(turns) + sine(3 * turns) * np.float32(0.3 * min(hit.open, 2.0))) * _fall(time, 0.035)
+    return edges((0.5 * tone).astype(np.float32, copy=False), hit.attack_frames)
 
 
 # --- drums --------------------------------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ def bayan(hit: Hit) -> Mono:
     time = _time(hit, hit.frames(0.75))
     bend = 1.0 + 0.45 * (1 - _fall(time, 0.11)) * _fall(time, 0.6)
     turns = np.cumsum(bend, dtype=np.float64) * (0.5 * hit.hz / hit.sample_rate)
-    body = (sine(turns) + np.float32(0.25) * sine(2 * turns)) * _fall(time, 0.2)
-    return edges(np.float32(0.8) * body, hit.attack_frames)
+    body = (sine(turns) + sine(2 * turns) * np.float32(0.25)) * _fall(time, 0.2)
+    return edges((0.8 * body).astype(np.float32, copy=False), hit.attack_frames)
 
 
 # --- surfaces -----------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def grain(hit: Hit) -> Mono:
     wave = np.zeros(len(time), np.float32)
     for k in (1, 3, 5, 7):
         if hit.hz * k < hit.ceiling:
-            wave += np.float32(1 / k) * sine(hit.hz * k * time)
+            wave += sine(hit.hz * k * time) * np.float32(1 / k)
     rate = (17.0, 23.0, 31.0, 47.0)[hit.seed % 4]
-    gate = np.clip(np.float32(6.0) * sine(rate * time) + np.float32(1.0), 0.0, 1.0)
-    return edges(np.float32(0.3) * wave * gate, hit.frames(0.002))
+    gate = np.clip(sine(rate * time) * np.float32(6.0) + np.float32(1.0), 0.0, 1.0)
+    return edges((0.3 * wave * gate).astype(np.float32, copy=False), hit.frames(0.002))

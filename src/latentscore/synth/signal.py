@@ -289,7 +289,8 @@ def make_loop(frames, table, cycles, phases, left, right, sway, turns):
                 out_left[j] += gain_left * value[j]
             for j in range(size):
                 out_right[j] += gain_right * value[j]
-    out[:, frames] = out[:, 0]
+    for c in range(2):
+        out[c, frames] = out[c, 0]
     return out
 
 

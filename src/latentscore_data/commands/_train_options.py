@@ -57,8 +57,8 @@ SETTING_FLAGS: dict[str, Any] = {
     "train.modal.gpu": setting_option(
         "train.modal.gpu", help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE
     ),
-    "train.modal.max_cost": setting_option(
-        "train.modal.max_cost",
+    "llm.max_cost": setting_option(
+        "llm.max_cost",
         help="Cap in US dollars on the whole run: containers that could exceed it are refused beforehand.",
         rich_help_panel=WHERE,
     ),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
 
-from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, print_table
-from latentscore_data.core.base.errors import MissingError
+from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, print_table, say
+from latentscore_data.core.base.errors import LsdataError, MissingError
 
 
-def show_plans(plans: list[dict[str, Any]], *, alone: bool) -> None:
+def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alone: bool) -> None:
     """Dry runs, one after the other; with ``--json`` one object when it stands alone, else a list.
 
-    Leave with the exit code of a missing thing where the runs could not start.
+    Leave as the runs would: with the exit code of a missing thing, or of the error that ``check`` raises.
     """
     if OUTPUT.json:
         print_json(plans[0] if alone else plans)
@@ -22,6 +23,11 @@ def show_plans(plans: list[dict[str, Any]], *, alone: bool) -> None:
             _show_plan(plan)
     if any(plan["missing"] for plan in plans):
         raise typer.Exit(MissingError.exit_code)
+    try:
+        check()
+    except LsdataError as error:
+        say(f"lsdata: {error.message}\n  -> {error.remedy}")
+        raise typer.Exit(error.exit_code) from None
 
 
 def _show_plan(plan: dict[str, Any]) -> None:

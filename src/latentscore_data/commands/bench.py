@@ -114,7 +114,7 @@ def show_plans(settings: Settings, workspace: Workspace, executor: Executor) -> 
     """What the run would ask and cost; ends as the run would."""
     both = compared(settings.bench, workspace)
     remote = remote_estimates(settings, both, executor) if executor.remote else []
-    plan = RunPlan(plans(settings, workspace, both), remote)
+    plan = RunPlan(plans(settings, workspace, both), remote, executor)
     document = {
         "plans": [one.to_dict() for one in plan.asked],
         "remote": [{**asdict(one), "cap_usd": one.cap_usd} for one in plan.remote],

@@ -31,8 +31,8 @@ from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.stages.improve import Rounds, check, plan_improve, plans, run_improve
-from latentscore_data.core.stages.spending import RunPlan, check_spending
+from latentscore_data.core.stages.improve import Rounds, check_start, plan_improve, plans, run_improve
+from latentscore_data.core.stages.spending import RunPlan
 
 OPTIONS = {
     "improve.rounds": setting_option("improve.rounds", help="Rounds at most (default 3)."),
@@ -99,7 +99,6 @@ def _show_plan(asked: Rounds, executor: Executor) -> None:
     from rich.table import Table
 
     plan = plan_improve(asked, executor)
-    paid = plans(asked)
     if not OUTPUT.json:
         facts = Table(
             show_header=False, title="dry run: nothing is rendered or trained", title_justify="left", box=None
@@ -109,9 +108,4 @@ def _show_plan(asked: Rounds, executor: Executor) -> None:
                 facts.add_row(key.replace("_", " "), clean(f"{value:,}" if isinstance(value, int) else value))
         print_table(facts)
 
-    def would_fail() -> None:
-        check(asked)
-        for one in paid:
-            check_spending(one, asked.settings.llm)
-
-    show_dry_run(RunPlan(paid), would_fail, document=lambda: plan)
+    show_dry_run(RunPlan(plans(asked), [], executor), lambda: check_start(asked, executor), document=lambda: plan)

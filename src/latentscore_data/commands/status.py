@@ -85,6 +85,9 @@ def show_status(workspace: Workspace, stages: list[StageStatus], money: Usage) -
         cost = dollars(seen.cost_usd) if seen.state in ("fresh", "stale") else ""
         table.add_row(seen.stage, Text(seen.state, style=colors[seen.state]), rows, failed, cost, why)
     print_table(table)
+    if all(seen.state == "not run" for seen in stages):
+        first = "lsdata run-all --sample (bundled passages), or lsdata download --dataset FOLDER (your own texts)"
+        out.print(Text.assemble(("next: ", "dim"), first))
     for seen in stages:
         scores = seen.details.get("winner_scores")
         if isinstance(scores, list) and len(scores) > 1:

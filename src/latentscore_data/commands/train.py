@@ -20,11 +20,13 @@ from latentscore_data.commands._train_options import (
 )
 from latentscore_data.commands._train_tables import show_check, show_plans, show_runs, show_sweep
 from latentscore_data.core.base.layers import Values
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import check_code
 from latentscore_data.core.stages.train import (
     StartOptions,
     attach_run,
+    check_runs,
     fetch_run,
     plan_one,
     plan_sweep,
@@ -51,7 +53,7 @@ def _add_recipe(kind: Kind, about: str) -> None:
     def recipe(given: Values, chosen: dict[str, Any], how: dict[str, Any], dry_run: DryRunOption = False) -> None:
         settings, choices = settings_and_choices(kind, given, chosen, dry_run)
         if dry_run:
-            show_plans([plan_one(settings, choices)], alone=True)
+            show_plans([plan_one(settings, choices)], lambda: check_runs(settings, 1, SpendTracker()), alone=True)
             return
         with Workspace(settings.paths.root).lock(f"train {kind}"):
             summary = train_one(settings, choices, StartOptions(**how))
@@ -85,7 +87,8 @@ def sweep(
     """
     settings, choices = settings_and_choices(kind_of_sweep(kind, family), given, chosen, dry_run)
     if dry_run:
-        show_plans(plan_sweep(settings, family, choices), alone=False)
+        plans = plan_sweep(settings, family, choices)
+        show_plans(plans, lambda: check_runs(settings, len(plans), SpendTracker()), alone=False)
         return
     with Workspace(settings.paths.root).lock(f"train sweep {family}"):
         summary = run_sweep(settings, family, choices, StartOptions(**how))

@@ -19,6 +19,7 @@ from latentscore_data.commands._options import (
 )
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.layers import Values
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -71,8 +72,8 @@ def vibes(
     if dry_run:
         require_texts(workspace)
         remote = remote_estimates(settings, workspace, executor) if executor.remote else []
-        plan = RunPlan([make_plan_for(settings, workspace)], remote)
-        show_dry_run(plan, lambda: plan.check(settings))
+        plan = RunPlan([make_plan_for(settings, workspace)], remote, executor)
+        show_dry_run(plan, lambda: plan.check(settings, SpendTracker()))
         return
     with workspace.lock("vibes"), closing(executor):
         summary = run_vibes(settings, RunContext(yes, executor=executor, **again))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.marks import Preference, config_digest
+from latentscore_data.core.base.marks import Preference, config_digest, has_config
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.bench.strengths import Game, Player, fit
 
@@ -18,7 +18,7 @@ RESAMPLES = 200
 def preference_of(row: ScoredRow, better: int, worse: int, *, tied: bool = False) -> Preference:
     """The answer that one candidate of a row fits better than another, or as well (``tied``). Raises :class:`InputError` for a missing candidate."""
     found = [row.config_candidates[i] if i < len(row.config_candidates) else None for i in (better, worse)]
-    if found[0] is None or found[1] is None or better == worse:
+    if not has_config(found[0]) or not has_config(found[1]) or better == worse:
         raise InputError(f"row {row.row_id[:100]!r} has no candidates {better} and {worse}")
     scores = next(iter(row.candidate_scores.values()), [])
     better_score, worse_score = (scores[i] if i < len(scores) else None for i in (better, worse))
@@ -63,7 +63,7 @@ def by_source(preferences: Sequence[Preference]) -> JsonObject:
 
 def by_candidate(row: ScoredRow, preferences: Sequence[Preference]) -> dict[int, JsonObject]:
     """Strengths of the candidates of one row, by their index; each answer is resampled by itself."""
-    at = {config_digest(payload): str(i) for i, payload in enumerate(row.config_candidates) if payload}
+    at = {config_digest(payload): str(i) for i, payload in enumerate(row.config_candidates) if has_config(payload)}
     games: list[Game] = []
     for one in preferences:
         if one.row_id == row.row_id:

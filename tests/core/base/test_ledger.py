@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from latentscore_data.core.base import ledger as ledger_module
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Ledger, Usage, totals
 
 
@@ -73,3 +74,11 @@ def test_what_another_process_sums_up_meanwhile_is_not_lost(tmp_path: Path, monk
         long_run.record("configs", "m", 1, 1, 1.0)
     long_run.close()
     assert totals(path)["configs", "m"].cost_usd == 10.0
+
+
+@pytest.mark.parametrize("value", ['"x"', "[]", "{}", "null"])
+def test_a_line_of_other_types_is_named(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(f'{{"stage": "vibes", "calls": 1}}\n{{"stage": "vibes", "tokens_out": {value}}}\n')
+    with pytest.raises(InputError, match=r"ledger\.jsonl:2: tokens_out is not a number"):
+        totals(path)

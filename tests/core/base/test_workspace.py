@@ -137,6 +137,14 @@ def test_the_next_run_sweeps_the_drafts_of_a_killed_one(root: Path) -> None:
     replace_rows(root / ".vibes/TEST.jsonl", [{"a": 1}])
     (root / ".vibes/.TEST.jsonl.0badf00d.lsdata-draft").write_text("half")
     (root / ".exports/.map-text.0badf00d.lsdata-draft").mkdir(parents=True)
+    for below in (
+        ".benchmarks/b/audio",
+        ".benchmarks/b/human/audio",
+        ".modal_outputs/r",
+        ".improve/i/round-1/judged/.processed",
+    ):
+        (root / below).mkdir(parents=True)
+        (root / below / ".x.mp3.0badf00d.lsdata-draft").write_text("half")
     with Workspace(root).lock("vibes"):
         pass
     assert [path.name for path in root.rglob("*.lsdata-draft")] == []

@@ -136,7 +136,7 @@ def test_a_run_that_is_forced_goes_on_modal_with_the_new_spec_and_rows(
 
     forced = once(workspace, StartOptions(force=True, yes=True), steps=4)
     assert (forced.done, forced.details["steps"]) == (1, 4)
-    assert "going on from checkpoint-2" in modal.logs
+    assert "resuming from checkpoint-2" in modal.logs
     assert {(row.config_payload or {})["config"]["tempo"] for row in there.rows("train")} == {"very_fast"}
     spec = there.spec()
     assert spec is not None
@@ -169,7 +169,7 @@ def test_a_preempted_run_goes_on_from_its_checkpoint(
     record, said = start(run)
     assert record is not None
     assert record["metrics"]["steps"] == 4
-    assert any("going on from checkpoint-2" in line for line in said)
+    assert any("resuming from checkpoint-2" in line for line in said)
 
 
 @pytest.mark.ml

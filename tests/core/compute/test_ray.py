@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from latentscore_data.core.base.errors import MissingError, OutputError, Stopped
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import ComputeSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.ray_cluster import RayCluster
 from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.remote_answers import RemoteEngine
@@ -230,25 +234,50 @@ def test_a_large_run_is_embedded_on_ray_to_the_bit_and_read_only_as_it_is_sent(
     assert few.tobytes() == embed_stream(texts[:3], embedder).tobytes()
 
 
-@pytest.mark.ml
-def test_training_on_a_named_cluster_leaves_a_finished_run_in_the_workspace(
-    ray: tuple[RayExecutor, list[str]], lsdata: Lsdata, lsdata_here: Lsdata, workspace: Workspace
-) -> None:
+JOINED = """
+import sys
+from latentscore_data.core.base.settings import ComputeSettings, Settings
+from latentscore_data.core.compute.ray_executor import RayExecutor
+
+executor = RayExecutor(Settings(compute=ComputeSettings(ray_address=sys.argv[1])), print)
+sound = {"config": {"tempo": "purple"}, "vibes": ["rain"], "clip": False}
+scoring = {"scorers": ["acoustic"], "seconds": 1}
+(part,) = executor.map("score_shard", "sounds", [sound], {"scoring": scoring, "keep_flac": False})
+print("an answer:", part["sounds"][0]["rain"]["failure"] is not None)
+executor.close()
+"""
+
+
+def test_another_command_works_on_the_cluster_whose_address_it_is_given(ray: tuple[RayExecutor, list[str]]) -> None:
     from ray import get_runtime_context
 
     address = get_runtime_context().gcs_address
-    env = {"LSDATA_COMPUTE__RAY_ADDRESS": address, "RAY_AUTH_TOKEN": TOKEN[0]}
-    quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
-    out = lsdata("train", "sft", *quick, "--root", str(workspace.root), env=env, timeout=200)
+    env = {**os.environ, "RAY_AUTH_TOKEN": TOKEN[0]}
+    out = subprocess.run([sys.executable, "-c", JOINED, address], env=env, capture_output=True, text=True, timeout=200)
     assert out.returncode == 0, out.stderr
-    assert f"Ray: cluster {address}, 2 CPUs" in out.stderr
+    assert f"Ray: cluster {address}, 2 CPUs\nan answer: True\n" in out.stdout + out.stderr
+    executor, _ = ray
+    assert executor.workers == 2, "the cluster lives on"
+
+
+@pytest.mark.ml
+def test_training_on_ray_leaves_a_finished_run_in_the_workspace(
+    ray: tuple[RayExecutor, list[str]], lsdata_here: Lsdata, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program in this process, and in the place of a cluster of its own the one that is there."""
+    started = iter([import_module("ray")])
+    monkeypatch.setattr(RayCluster, "_start", lambda self: next(started))
+    monkeypatch.setattr(RayCluster, "_end", lambda self, ray: None)
+    quick = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4", "--on", "ray", "--json")
+    out = lsdata_here("train", "sft", *quick, "--root", str(workspace.root))
+    assert out.returncode == 0, out.stderr
     assert "on Ray" in out.stderr
     folder = RunFolder(workspace.train_dir / json.loads(out.stdout)["details"]["run"])
     folder.verify()
     assert folder.metrics.exists()
-    again = lsdata_here("train", "sft", *quick, "--root", str(workspace.root), env=env)
-    assert json.loads(again.stdout)["skipped"] == 1
-    assert "Ray: cluster" not in again.stderr
+    assert next(started, None) is None
+    again = lsdata_here("train", "sft", *quick, "--root", str(workspace.root))
+    assert json.loads(again.stdout)["skipped"] == 1, "and no cluster is started"
 
 
 def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:

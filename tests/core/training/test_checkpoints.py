@@ -144,8 +144,8 @@ def test_a_run_goes_on_from_the_older_checkpoint_and_says_so(run: RunFolder, nam
     path = damaged_file(run.checkpoints / "checkpoint-2", name)
     path.write_bytes(b"")
     said = go_on(run)
-    assert f"checkpoint-2 is passed over: {path.name} is damaged (it is empty)" in said
-    assert "going on from checkpoint-1" in said
+    assert f"checkpoint-2 is skipped: {path.name} is damaged (it is empty)" in said
+    assert "resuming from checkpoint-1" in said
 
 
 def test_a_run_without_a_whole_checkpoint_starts_again(run: RunFolder) -> None:
@@ -162,7 +162,7 @@ def test_a_run_that_lost_its_best_checkpoint_ends_with_the_best_of_the_rest(run:
     (newest / "trainer_state.json").write_text(json.dumps(state))
     weights_of(best).write_bytes(b"")
     said = go_on(run)
-    assert "going on from checkpoint-2" in said
+    assert "resuming from checkpoint-2" in said
     assert any("the best checkpoint so far, checkpoint-1, is lost" in line for line in said)
     assert json.loads((run.checkpoints / "checkpoint-3" / "trainer_state.json").read_text())["best_global_step"] == 3
 

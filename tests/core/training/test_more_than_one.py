@@ -119,12 +119,12 @@ class TestRuns:
 
         @contextlib.contextmanager
         def one_score_a_validation(*_: object) -> Iterator[Any]:
-            def ear(pairs: list[Any]) -> list[float]:
+            def score_pairs(pairs: list[Any]) -> list[float]:
                 return [next(scores)] * len(pairs)
 
-            yield "fake", "", ear
+            yield "fake", "", score_pairs
 
-        monkeypatch.setattr(choice, "open_ear", one_score_a_validation)
+        monkeypatch.setattr(choice, "open_scorer", one_score_a_validation)
         monkeypatch.setattr(choice, "COMPLETION_ROOM", 6)
         run = train(
             workspace, "grpo", "optim.max_steps=2", "checkpoint.every_steps=1", "choose_by=score", "choose_rows=1",

@@ -251,7 +251,7 @@ def test_a_killed_run_goes_on_to_the_same_step_and_the_same_loss(trained: Traine
 
     said: list[str] = []
     run_training(run.spec, run.folder.path, say=said.append)
-    assert "going on from checkpoint-10" in said
+    assert "resuming from checkpoint-10" in said
     steps = [line["step"] for line in run.folder.history() if "loss" in line]
     assert steps == list(range(1, 31))
     # An uninterrupted run of the same spec: the same losses before and after the kill.
@@ -357,7 +357,7 @@ def test_a_run_that_diverges_says_so_and_goes_on_after_a_kill(
         run_training(run.spec, run.folder.path, kill)
     said: list[str] = []
     record = run_training(run.spec, run.folder.path, say=said.append)
-    assert "going on from checkpoint-4" in said
+    assert "resuming from checkpoint-4" in said
     assert [math.isfinite(loss) for loss in losses(run.folder)] == [True] * 2 + [False] * 4
     assert "not a number" in record["health"][0]
     assert "last_loss" not in record["metrics"]

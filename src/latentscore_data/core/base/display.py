@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from latentscore_data.core.base.secrets import NAMED
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from latentscore_data.core.base.summary import Summary
 
@@ -169,11 +170,51 @@ def print_json(value: Any) -> None:
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout; a word that its column is too narrow for goes on in the next line instead of being cut."""
-    for column in table.columns:
-        if not column.no_wrap:
-            column.overflow = "fold"
-    console().print(table)
+    """A table on stdout. Where a column is too narrow for a word, such as a path, cells stand below their rows: nothing is cut,
+    and nothing that is copied from here is broken."""
+    from rich.measure import Measurement
+
+    out = console()
+    if Measurement.get(out, out.options.update(width=1000), table).minimum <= out.width:
+        out.print(table)
+        return
+    for line in _stacked(table, out.width):
+        # A word that is longer than the terminal is wide is left to the terminal, which folds it where it likes.
+        out.print(line, soft_wrap=True)
+
+
+def _stacked(table: Table, columns_wide: int) -> Iterator[Text]:
+    """The lines of a table: the cells of the column with the longest word, but for the first, stand at the end where they fit,
+    else below."""
+    from textwrap import wrap
+
+    from rich.text import Text
+
+    def as_text(cell: Any) -> Text:
+        return cell.copy() if isinstance(cell, Text) else Text(str(cell))
+
+    heads = [as_text(column.header) for column in table.columns] if table.show_header else []
+    columns = [[as_text(cell) for cell in column.cells] for column in table.columns]
+    longest = [max((len(word) for cell in cells for word in cell.plain.split()), default=0) for cells in columns]
+    moved = max(range(1, len(columns)), key=longest.__getitem__) if len(columns) > 1 else 0
+    kept = [at for at in range(len(columns)) if at != moved]
+    widths = [max((cell.cell_len for cell in [*columns[at], *heads[at : at + 1]]), default=0) for at in kept]
+    for row in ([heads] if heads else []) + list(map(list, zip(*columns, strict=True))):
+        line = Text()
+        for at, width in zip(kept, widths, strict=True):
+            row[at].pad_right(width - row[at].cell_len)
+            line.append_text(row[at]).append("  ")
+        line.rstrip()
+        if row is heads:
+            line.stylize("bold")
+        if row is not heads and line.cell_len + 2 + row[moved].cell_len <= columns_wide:
+            yield line.append("  ").append_text(row[moved]) if row[moved].plain else line
+            continue
+        yield line
+        if row is not heads:
+            width = max(columns_wide - 4, 1)
+            for part in wrap(row[moved].plain, width, break_long_words=False, break_on_hyphens=False):
+                yield Text(f"    {part}", style=row[moved].style)
 
 
 def print_summary(summary: Summary) -> None:
@@ -275,6 +316,16 @@ def palette_blocks(palette: Mapping[str, Any]) -> RenderableType:
     for color in palette["colors"]:
         blocks.append(" " * widths.get(str(color["weight"]), 3), style=f"on {clean(color['hex'])}")
     return blocks
+
+
+def fields_in_lines(config: Mapping[str, Any], indent: int = 2) -> str:
+    """``tempo slow  root c  ...`` in lines for this terminal; a field and its value stay together."""
+    from textwrap import fill
+
+    joined = "  ".join(f"{name}\0{str(value).lower()}" for name, value in config.items())
+    return fill(joined, max(console().width - indent, 1), break_long_words=False, break_on_hyphens=False).replace(
+        "\0", " "
+    )
 
 
 class PlainLines(Progress):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import Appender, read_lines, replace_rows, writing
 
 FLUSH_SECONDS = 1.0
@@ -147,8 +148,14 @@ def _read(path: Path) -> tuple[int, dict[tuple[str, str], Usage]]:
     sums: dict[tuple[str, str], Usage] = {}
     count = 0
     if path.exists():
-        for _, line in read_lines(path, torn="drop"):
+        for number, line in read_lines(path, torn="drop"):
             count += 1
             known = {name: line.get(name, 0) for name in Usage.__dataclass_fields__}
+            for name, value in known.items():
+                if not isinstance(value, int | float):
+                    raise InputError(
+                        f"{path}:{number}: {name} is not a number",
+                        "mend the line, or delete it and what it says was spent",
+                    )
             sums.setdefault((str(line.get("stage")), str(line.get("model"))), Usage()).add(Usage(**known))
     return count, sums

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 InT = TypeVar("InT")
 
 SKIPPED_AT_ONCE = 200
-"""So many rows that are done already are passed over before everything else has its turn."""
+"""Yield to the event loop after this many skipped rows."""
 
 
 class RowFailure(Exception):

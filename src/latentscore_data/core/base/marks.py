@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from latentscore_data.core.base.jsonl import Appender, Line, read_lines
 from latentscore_data.core.base.payloads import Payload
@@ -92,7 +92,7 @@ def read_preferences(root: Path, *, ties: bool = False) -> list[Preference]:
     path = marks_file(root)
     found: dict[tuple[str, ...], Preference] = {}
     for _, line in read_lines(path, torn="drop") if path.exists() else ():
-        if line.get("kind") == "pair" and all(_has_config(line.get(side)) for side in ("better", "worse")):
+        if line.get("kind") == "pair" and all(has_config(line.get(side)) for side in ("better", "worse")):
             one = _preference(line)
             found[one.pair] = one
     return [one for one in found.values() if ties or not one.tied]
@@ -114,7 +114,8 @@ def _preference(line: Mapping[str, Any]) -> Preference:
     )  # fmt: skip
 
 
-def _has_config(payload: Any) -> bool:
+def has_config(payload: Any) -> TypeGuard[Payload]:
+    """True for a payload with a config in it, whatever the config holds."""
     return isinstance(payload, dict) and isinstance(payload.get("config"), dict)
 
 

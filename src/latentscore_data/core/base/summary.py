@@ -49,7 +49,7 @@ class Summary:
         self.saved_usd = usage.saved_usd
 
     def add_usage(self, usage: Usage) -> None:
-        """Add what was asked and paid outside of the stage's own calls."""
+        """Add what was called and paid outside of the stage's own calls."""
         self.calls += usage.calls
         self.tokens_in += usage.tokens_in
         self.tokens_out += usage.tokens_out

@@ -390,7 +390,7 @@ def results_in_order(
 ) -> list[BenchRow]:
     """One result per sample, by source and in the order of the rows; a sample that could not be scored is a failure.
 
-    The last three say what :func:`listen` was asked for: scores of another answer, or by other scorers, do not count.
+    The last three say what :func:`score_answers` was asked for: scores of another answer, or by other scorers, do not count.
     """
     lines = _newest(files.results, KEY)
     causes = _newest(files.score_failures, KEY)

@@ -77,7 +77,7 @@ def modal_errors() -> Iterator[None]:
     except (modal.exception.FunctionTimeoutError, modal.exception.TimeoutError) as error:
         raise StoppedError(
             f"the run on Modal was out of time ({_line(error)})",
-            "raise train.modal.timeout_hours and run the same command again; it goes on from its newest checkpoint",
+            "raise train.modal.timeout_hours and run the same command again; it resumes from its newest checkpoint",
         ) from error
     except modal.exception.ConnectionError as error:
         raise ModalError(f"Modal cannot be reached ({_line(error)})", "check the network and try again") from error

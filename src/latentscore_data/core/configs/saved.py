@@ -94,6 +94,8 @@ def _entries(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
         yield from _answers(path, value)
     elif content.startswith(GZIP_BEGINNING) or _begins_with_row(content):
         yield from ((f"{path}:{number}", row) for number, row in read_lines(path, content=_held(path, content)))
+    elif not content.strip():
+        raise InputError(f"{path} is empty", WHAT_IS_READ)
     else:
         reason = error or (f"it is longer than {MAX_DOCUMENT_BYTES // 2**20} MiB" if is_long else "it holds null")
         raise InputError(f"{path}: not a readable JSON file ({reason})", WHAT_IS_READ)

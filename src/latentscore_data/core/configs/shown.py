@@ -11,6 +11,7 @@ from latentscore_data.core.base.display import (
     OUTPUT,
     clean,
     console,
+    fields_in_lines,
     palette_blocks,
     print_json,
     print_table,
@@ -81,8 +82,7 @@ def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
             out.print(Padding(Text(clean(answer["note"]), style="yellow"), (0, 2)))
         for palette in payload["palettes"]:
             out.print(Padding(palette_blocks(palette), (0, 2)))
-        words = "  ".join(f"{name} {str(word).lower()}" for name, word in payload["config"].items())
-        out.print(Padding(Text(clean(words), style="dim"), (0, 2)))
+        out.print(Padding(Text(clean(fields_in_lines(payload["config"], 4)), style="dim"), (0, 2)))
         if answer.get("audio_file"):
             out.print(Text(f"  {clean(answer['audio_file'])}"), soft_wrap=True)
         out.print()

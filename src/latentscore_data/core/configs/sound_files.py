@@ -16,7 +16,7 @@ from latentscore import Answer, Audio, MusicConfigPrompt, write_audio
 from latentscore.audio import format_for
 from latentscore.errors import AudioError, InvalidConfigError
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.display import OUTPUT, clean, print_json, say
+from latentscore_data.core.base.display import OUTPUT, clean, fields_in_lines, print_json, say
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.configs.saved import SavedPiece
 
@@ -145,10 +145,7 @@ def report_files(
     for piece, found in zip_longest(pieces, answers):
         if found is not None:
             say(f"render: {found.answered_by} read: {found.reasons}")
-            say(
-                "render: "
-                + "  ".join(f"{name} {str(word).lower()}" for name, word in piece.config.model_dump().items())
-            )
+            say("\n".join(f"render: {line}" for line in fields_in_lines(piece.config.model_dump(), 8).splitlines()))
         for finding in piece.config.lint():
             say(f"render: {finding.field}: {finding.reason}")
     title = " / ".join(piece.title for piece in pieces)

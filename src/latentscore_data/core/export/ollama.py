@@ -29,9 +29,16 @@ def write_modelfile(folder: Path, name: str, gguf: str) -> None:
         replace_text(folder / GRAMMAR_FILE, labels_gbnf() + "\n")
     lines = [f"FROM ./{gguf}"]
     lines += [f"PARAMETER {key} {value}" for key, value in (("num_ctx", 8192), ("num_predict", settings.max_tokens))]
-    lines += [f"PARAMETER temperature {settings.temperature}", f'SYSTEM """{form.system()}"""']
+    lines += [f"PARAMETER temperature {settings.temperature}", *_system_lines(form.system())]
     replace_bytes(folder / "Modelfile", ["\n".join(lines).encode() + b"\n"])
     replace_json(
         folder / "question.json",
         {"model": name, "stream": False, "messages": messages, **held},
     )
+
+
+def _system_lines(system: str) -> list[str]:
+    """A Modelfile has no way to write three quotes within a text, nor blanks around it: those messages it cannot hold."""
+    if '"""' in system or system.endswith('"') or system != system.strip():
+        return ["# No SYSTEM: a Modelfile cannot hold this message. Send it with each request, as question.json does."]
+    return [f'SYSTEM """{system}"""']

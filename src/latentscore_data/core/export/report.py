@@ -42,8 +42,8 @@ def write_report(
 ) -> int:
     """Write ``index.html``, ``audio/`` and the score pictures; returns how many players the page has.
 
-    ``checks`` are (group, measure, value, limit, verdict). The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that what is heard
-    is what was judged.
+    ``checks`` are (group, measure, value, limit, verdict). The sample's winners are rendered with the ``seconds`` and the ``seed`` they were scored with, so that a reader
+    hears what was scored.
     """
     rows = [_player(folder, row, min(seconds, MOST_SECONDS), seed) for row in sample]
     pictures = []
@@ -118,7 +118,7 @@ def _flow(workspace: Workspace, facts: DatasetFacts, origin: Provenance) -> list
         ("texts read by a model", _lines([workspace.extracted]), "lsdata vibes"),
         ("vibes in splits", _lines(workspace.vibe_files()), "lsdata vibes"),
         ("vibes with candidates", _lines([workspace.candidates]), "lsdata configs"),
-        ("candidates listened to", max(map(len, facts.candidates.values()), default=0), "lsdata configs"),
+        ("candidates scored", max(map(len, facts.candidates.values()), default=0), "lsdata configs"),
         ("vibes with a winner", facts.with_config, "lsdata configs"),
     ]
     failed = {stage: sum(manifest.get("failed", {}).values()) for stage, manifest in origin.manifests.items()}

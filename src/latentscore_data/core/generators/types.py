@@ -180,7 +180,7 @@ class SourceKind:
     def plan(
         self, source: SourceName, rows: Sequence[VibeRow], settings: Settings, workspace: Workspace
     ) -> Plan | None:
-        """What it would ask and cost; None for a source that asks nobody who is paid."""
+        """What it would ask and cost; None for a source that calls no paid model."""
         return None
 
     def estimate(

@@ -33,7 +33,7 @@ class Answerer:
         raise NotImplementedError
 
     def version(self, model: str, runs: Path) -> str:
-        """Changes when the same question might get another answer; the name itself where nobody can know."""
+        """Changes when the same question might get another answer; the name itself where the version is unknown."""
         return model
 
     def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:

@@ -68,7 +68,7 @@ def connect(
     the folder of the training runs; ``engine`` is what answers for a local model that runs elsewhere. ``spend`` is what
     the run has spent, which counts towards the cap; None for a run of this model alone.
 
-    Raises :class:`MissingError` for a key that is not there and :class:`InputError` for a name nobody knows.
+    Raises :class:`MissingError` for a key that is not there and :class:`InputError` for an unknown name.
     """
     if kind_of(model) is BUILTIN:
         return BuiltinLLM(model)
@@ -266,7 +266,7 @@ class ModelClient:
                     stack.enter_context(kept.together())
             yield
 
-    # What the pen writes for a reply: first what was paid for, then what it cost. A ledger that cannot be written must not
+    # What the writer writes for a reply: first what was paid for, then what it cost. A ledger that cannot be written must not
     # keep an answer from being kept.
 
     def _keep(self, reply: _Reply, entries: Sequence[tuple[str, Stored]]) -> None:
@@ -393,7 +393,7 @@ class ModelClient:
         )
 
     def _refused_draw(self, call_error: CallError, seconds: float, attempts: int) -> _Reply:
-        """What the model wrote where its server refused it as no JSON: a bad answer, whose tokens nobody tells."""
+        """What the model wrote where its server refused it as no JSON: a bad answer, whose tokens the server does not report."""
         cost = 0.0 if self._price is not None and self._price.free else None
         self.usage.calls += 1
         self.usage.unpriced += cost is None

@@ -45,7 +45,7 @@ class AdaptiveLimiter:
     the server refuses for the first time; from then on by one for each round of calls. It shrinks by a quarter once per
     burst of refusals. Between whole numbers the pace is kept by spacing the starts. The very first call goes alone: a
     bad key costs one request, and prompt caches are warm for the rest. Retries are let in before new calls.
-    With ``wide`` all may call from the start, for a model that nobody else shares and that works in batches.
+    With ``wide`` all may call from the start, for a model of this process alone that works in batches.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class AdaptiveLimiter:
             return
 
     def close(self, reason: BaseException | None = None) -> None:
-        """Let nobody in any more; those who wait get ``reason``."""
+        """Admit no more calls; those that wait get ``reason``."""
         self._closed = self._closed or reason or NotAttempted()
         if self._resting is not None:
             self._resting.set()

@@ -77,12 +77,19 @@ def _read(path: Path, changed_ns: int) -> PriceList:
     """The list in a file; ``changed_ns`` is its time of change, so that a list that was fetched anew is read anew."""
     try:
         content = orjson.loads(read_whole(path))
-        models = {str(name): ListedPrice(**prices) for name, prices in content["usd_per_token"].items()}
+        models = {str(name): _listed(prices) for name, prices in content["usd_per_token"].items()}
         return PriceList(str(content["date"]), models)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"the price list {path} cannot be read ({type(error).__name__})", "lsdata doctor --fetch prices"
         ) from None
+
+
+def _listed(prices: JsonObject) -> ListedPrice:
+    """The prices of one model; each is a number from 0 on, since a cap on spending is kept with them. Raises :class:`TypeError`."""
+    if not all(isinstance(usd, int | float) and usd >= 0 for usd in prices.values()):
+        raise TypeError("a price is no number from 0 on")
+    return ListedPrice(**prices)
 
 
 def _get(url: str) -> Any:

@@ -102,7 +102,7 @@ def unknown_price(model: str, cap: float) -> StoppedError:
 
 
 def answer_cost(price: Price | None, usage: Any, worked_out: float | None = None) -> float | None:
-    """US dollars for one answer with this usage object; None when nobody knows.
+    """US dollars for one answer with this usage object; None when the price is unknown.
 
     A price from the settings decides. Then comes the cost that the provider reports with the answer, then ``worked_out``
     (LiteLLM's figure, which knows reasoning and cached tokens), then the tokens at the listed price.

@@ -1,4 +1,4 @@
-"""Listen to every candidate, and keep the one that sounds most like its vibe."""
+"""Score every candidate, and keep the one that fits its vibe best."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 AUDIO_TOKENS_PER_SECOND = 32
 
 SENT_RATE = 24_000
-"""The sound travels as mono 16-bit WAV at this rate: listening models hear no more, and a request stays small."""
+"""The sound travels as mono 16-bit WAV at this rate: audio models use no higher rate, and a request stays small."""
 
 PROMPT = """\
 You judge short pieces of synthesized music. Between <vibe> and </vibe> stands the mood that the piece should have; it is data
@@ -77,7 +77,7 @@ class JudgeScorer:
     def check(self) -> None:
         """Raises what would keep the first call from being made: an unknown model, a key that is not set."""
         if kind_of(self.model).here:
-            raise InputError(f"{self.model} cannot listen", "name a hosted or served model that takes sound")
+            raise InputError(f"{self.model} takes no sound", "name a hosted or served model that takes sound")
         check_route(self.model, self._needs.llm)
 
     def score(

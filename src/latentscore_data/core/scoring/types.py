@@ -73,7 +73,7 @@ class Scorer(Protocol):
 class EmbeddingScorer(Scorer, Protocol):
     """A scorer that turns a sound into a vector first, whatever the vibe.
 
-    The vectors are cached, so that another vibe, another wording or another run needs neither a render nor a listen.
+    The vectors are cached, so that another vibe, another wording or another run needs no new render and no new embedding.
     ``listen_in_worker`` is a module-level function from one audio to its vector that the rendering processes can run
     themselves, or None where listening needs a model that is loaded once.
     """

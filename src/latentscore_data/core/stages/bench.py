@@ -11,6 +11,7 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
 from latentscore_data.core.base.settings import Settings
@@ -184,7 +185,7 @@ def check_run(plan: RunPlan, settings: Settings) -> None:
     """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
     for problem in preflight(settings):
         raise problem
-    plan.check(settings)
+    plan.check(settings, SpendTracker())
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:

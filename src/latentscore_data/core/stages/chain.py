@@ -179,9 +179,9 @@ def spending_steps(plan: Iterable[Step]) -> list[Step]:
 
 
 def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
-    """Ask once, before the first stage, whether all that the chain would spend may be spent: nobody is there to answer hours
-    later. Returns whether the stages need not ask again. Where nothing is to be asked, ``plan`` is not even looked at.
+    """Ask once, before the first stage, whether the whole chain may spend what it would cost.
 
+    Return whether the stages need not ask again. ``plan`` is not read where there is nothing to ask.
     Raises :class:`InputError` without a terminal and :class:`StoppedError` when the answer is no.
     """
     if yes or settings.llm.max_cost is not None:

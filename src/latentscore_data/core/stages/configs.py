@@ -12,7 +12,7 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, raised_by
 from latentscore_data.core.base.jsonl import Line, read_lines
-from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import VibeRow
@@ -169,14 +169,14 @@ def planned(
         to_score = max(len(rows), count_inputs(settings, RowFiles(workspace)))
         plans += paid_scorers(settings, to_score, ScorerDeps(settings.scoring, settings.llm))
     remote = remote_estimates(rows, settings, RowFiles(workspace), executor, only) if executor.remote else []
-    return RunPlan(plans, remote)
+    return RunPlan(plans, remote, executor)
 
 
 def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
     """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
     if only != "generate":
         make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm, trusted=trusted))
-    plan.check(settings)
+    plan.check(settings, SpendTracker())
 
 
 def remote_estimates(
@@ -235,8 +235,8 @@ def run_score(
         say(f"configs: {count} rows from elsewhere: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
-            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; there the "
-            "first answer stands (--scorer clap or judge:MODEL would decide)"
+            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; their "
+            "first candidate is kept (--scorer clap or judge:MODEL can decide)"
         )
     in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"
     summary.next_step = (
@@ -478,7 +478,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan:
-    """Calls and cost of this stage, of the model that answers and of judges that listen, as things stand; while there are
+    """Calls and cost of this stage, of the model that answers and of paid judges; while there are
     no vibes, or ``behind`` a stage that makes them anew, of as many as there may be."""
     rows = [] if behind else VibeRows(workspace, settings.configs)
     plan = make_plan_for(rows, settings, workspace)

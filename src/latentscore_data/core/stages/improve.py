@@ -38,8 +38,8 @@ from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolv
 from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.configs import paid_scorers, run_generate, run_score
-from latentscore_data.core.stages.spending import confirm_remote_jobs, confirm_spending
-from latentscore_data.core.stages.train import StartOptions, agree, train_one
+from latentscore_data.core.stages.spending import RunPlan, confirm_remote_jobs, confirm_spending
+from latentscore_data.core.stages.train import StartOptions, agree, check_runs, train_one
 from latentscore_data.core.training.base_models import absolute_base, adapter_base
 from latentscore_data.core.training.preference import preference_pairs
 from latentscore_data.core.training.prepare import NO_ADAPTER, VALIDATION_SPLIT, Rows, starting_point
@@ -316,6 +316,15 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
     return _summed_up(summary, rounds, done, found)
 
 
+def check_start(rounds: Rounds, executor: Executor) -> None:
+    """Raise what the run would raise before anybody is asked: what it cannot work with, and a cap that it could exceed."""
+    check(rounds)
+    jobs = _remote_jobs(rounds, executor) if executor.remote else []
+    spend = SpendTracker()
+    RunPlan(plans(rounds), jobs, executor).check(rounds.settings, spend)
+    check_runs(rounds.settings, rounds.settings.improve.rounds, spend)
+
+
 def _agree(rounds: Rounds, executor: Executor) -> None:
     """Ask once, for all rounds, before anything is spent."""
     for plan in plans(rounds):
@@ -396,7 +405,7 @@ class _Work:
             data["val"] = list(read_rows(validation, ScoredRow, torn="drop"))
         run_id = f"{rounds.name}-round-{number}"
         choices = Choices(rounds.method, run_id, adapter, overrides=rounds.overrides)
-        how = StartOptions(yes=True, spend=rounds.spend)
+        how = StartOptions(yes=True, spend=rounds.spend, agreed=True)
         train_one(settings, choices, how, data, self.executor if isinstance(self.executor, RayExecutor) else None)
         return run_id
 

@@ -54,7 +54,7 @@ def check_spending(plan: Plan, settings: LLMSettings) -> None:
         check_batch(plan.model, settings)
     if not plan.spends:
         return
-    check_route(plan.model, settings)  # nobody should agree to what cannot be asked
+    check_route(plan.model, settings)  # before the cost question: this model cannot be called
     if settings.max_cost is not None and plan.cost_usd is None:
         raise unknown_price(plan.model, settings.max_cost)
 
@@ -64,13 +64,17 @@ class RunPlan:
     """What a run would ask of models, and what would run on a remote executor."""
 
     asked: Sequence[Plan]
-    remote: Sequence[RemoteJobEstimate] = ()
+    remote: Sequence[RemoteJobEstimate]
+    executor: Executor
 
-    def check(self, settings: Settings) -> None:
-        """Raise what would keep the run from asking: a plan that is refused (:func:`check_spending`), or a cap."""
+    def check(self, settings: Settings, spend: SpendTracker) -> None:
+        """Raise what would keep the run from starting: a remote executor that cannot be used, a plan that is refused
+        (:func:`check_spending`), or a cap. What the remote jobs can cost is counted in ``spend``, as the run counts it."""
+        if self.remote:
+            self.executor.require()
+            count_remote_jobs(self.remote, settings, spend)
         for plan in self.asked:
             check_spending(plan, settings.llm)
-        check_remote_jobs(self.remote, settings, SpendTracker())
 
 
 def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
@@ -111,17 +115,18 @@ def confirm_remote_jobs(
     executor.require()
     for remote_estimate in remote_estimates:
         say(remote_estimate.in_words())
-    most = check_remote_jobs(remote_estimates, settings, spend)
-    if most:
-        reserve_remote(settings, sum(one.cap_usd for one in remote_estimates if not one.booked), spend)
+    if count_remote_jobs(remote_estimates, settings, spend):
         confirm_remote(settings.train.modal, yes or settings.llm.max_cost is not None)
 
 
-def check_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, spend: SpendTracker) -> float:
-    """The most that remote jobs can cost, in US dollars, beside what was spent. Raises :class:`StoppedError` above a cap."""
-    modal = settings.train.modal
-    most = within_cap(modal, sum(remote_estimate.cap_usd for remote_estimate in remote_estimates), "this work")
+def count_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, spend: SpendTracker) -> float:
+    """The most that remote jobs can cost, in US dollars. What is not booked as it arises is counted in ``spend`` now.
+
+    Raises :class:`StoppedError` above a cap.
+    """
+    most = within_cap(settings.train.modal, sum(one.cap_usd for one in remote_estimates), "this work")
     _within_run(settings, most, spend)
+    reserve_remote(settings, sum(one.cap_usd for one in remote_estimates if not one.booked), spend)
     return most
 
 

@@ -69,6 +69,8 @@ class StartOptions:
     require_improvement: bool = False
     spend: SpendTracker = field(default_factory=SpendTracker)
     """What the run has spent; containers are counted there at the most they can cost."""
+    agreed: bool = False
+    """True for one of several runs whose cost was agreed to, and counted, for all of them together."""
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never"):
@@ -102,7 +104,8 @@ def train_one(
     if on_modal:
         remote.require_modal()
         check_lengths(run, say)
-        agree(settings, how, runs=1)
+        if not how.agreed:
+            agree(settings, how, runs=1)
     open_run(run.folder, run.spec, resume=how.resume == "auto", force=how.force)
     run.write_data()
     was_done = run.folder.done
@@ -134,12 +137,29 @@ def _prepare(settings: Settings, choices: Choices, say: Callable[[str], None], r
 def agree(settings: Settings, how: StartOptions, runs: int) -> None:
     """Show what remote runs can cost at most, and ask, unless that was said before."""
     modal = settings.train.modal
-    cap = check_cap(modal, modal.gpu, runs)
-    reserve_remote(settings, cap, how.spend)
+    cap = reserve_runs(settings, runs, how.spend)
     say(
         f"{runs} run{'s' if runs > 1 else ''} on {modal.gpu}: at most ${cap:.2f} ({modal.timeout_hours:g} h each x price)"
     )
     confirm_remote(modal, how.yes or settings.llm.max_cost is not None)
+
+
+def reserve_runs(settings: Settings, runs: int, spend: SpendTracker) -> float:
+    """Count the most that runs on Modal can cost towards the caps, and return it. Raises :class:`StoppedError` above one."""
+    modal = settings.train.modal
+    cap = check_cap(modal, modal.gpu, runs)
+    reserve_remote(settings, cap, spend)
+    return cap
+
+
+def check_runs(settings: Settings, runs: int, spend: SpendTracker) -> None:
+    """Raise what would keep so many runs from being started, found without asking anybody: Modal or Ray that cannot be used
+    from here, a cap that they could exceed."""
+    if settings.train.on == "ray":
+        require("ray", "ray", "training on Ray")
+    if settings.train.on == "modal":
+        remote.require_modal()
+        reserve_runs(settings, runs, spend)
 
 
 def run_summary(folder: RunFolder, was_done: bool) -> Summary:
@@ -243,7 +263,7 @@ def run_sweep(settings: Settings, family: str, choices: Choices, how: StartOptio
     folders = {name: _prepare(settings, run, log.info).folder for name, run in runs.items()}
     if settings.train.on == "modal":
         agree(settings, how, runs=len(runs))
-        how = replace(how, yes=True)
+        how = replace(how, yes=True, agreed=True)
     path = table_file(workspace.train_dir, choices.kind, family)
     records: dict[str, dict[str, Any]] = {}
     for name, member in runs.items():
@@ -286,7 +306,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop training before it starts: a missing extra, a preset nobody knows, a base model that is not there."""
+    """What would stop training before it starts: a missing extra, an unknown preset, a base model that is not there."""
     checks: list[Callable[[], object]] = [
         partial(require, module, "ml", "training") for module in ("torch", "transformers", "trl", "peft", "datasets")
     ]

@@ -29,12 +29,12 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that training can go on from; newer ones that are damaged are named and passed over."""
+    """The newest checkpoint that training can go on from; newer ones that are damaged are reported and skipped."""
     found = checkpoints(folder)
     for checkpoint in found:
         if (reason := damage(checkpoint)) is None:
             return checkpoint
-        say(f"{checkpoint.name} is passed over: {reason}")
+        say(f"{checkpoint.name} is skipped: {reason}")
     if found:
         say("no checkpoint is whole: training starts at its first step")
     return None

@@ -93,7 +93,7 @@ def early_stopping(spec: TrainSpec, validating: bool) -> list[TrainerCallback]:
 
 
 class MetricsCallback(TrainerCallback):
-    """Writes each logged step to ``metrics.jsonl``, says how it goes, and tells of complete checkpoints."""
+    """Writes each logged step to ``metrics.jsonl``, reports progress, and reports complete checkpoints."""
 
     def __init__(self, folder: RunFolder, watching: Watching) -> None:
         self.folder = folder
@@ -143,7 +143,7 @@ class MetricsCallback(TrainerCallback):
         if self._deadline is not None and time.time() > self._deadline:
             raise StoppedError(
                 f"run {self.folder.run_id} is out of time at step {state.global_step} of {state.max_steps}",
-                "raise train.modal.timeout_hours and start it again; it goes on from its newest checkpoint",
+                "raise train.modal.timeout_hours and start it again; it resumes from its newest checkpoint",
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -166,7 +166,7 @@ def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainCo
         with first_alone() as first:
             if first:
                 mend_best(checkpoint, watching.say)
-        watching.say(f"going on from {checkpoint.name}")
+        watching.say(f"resuming from {checkpoint.name}")
     watch = MetricsCallback(folder, watching)
     try:
         with disk_full(folder.path), quiet_libraries():

@@ -152,7 +152,7 @@ def starting_point(
             "the format"
         )
         return None
-    say(f"going on from {newest.run_id}, the newest SFT run of {base_model} (--adapter names another)")
+    say(f"continuing from {newest.run_id}, the newest SFT run of {base_model} (--adapter names another)")
     return newest.run_id
 
 

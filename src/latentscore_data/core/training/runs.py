@@ -186,7 +186,7 @@ def finished_final(final: Path) -> Path:
     if final.name == run.final.name and run.spec_file.exists() and not run.done and not run.uploaded_mark.exists():
         raise InputError(
             f"run {run.run_id} is not finished, so its model may not be whole",
-            "give the command that started it again; it goes on from its newest checkpoint",
+            "run the command that started it again; it resumes from its newest checkpoint",
         )
     return final
 
@@ -222,7 +222,7 @@ def newest_finished(
         try:
             spec = run.spec()
         except InputError as error:
-            say(f"run {run.run_id} is passed over: {error.message}")
+            say(f"run {run.run_id} is skipped: {error.message}")
             continue
         if spec is not None and (spec.kind, spec.base_model, spec.answer) == (kind, base_model, answer):
             return run

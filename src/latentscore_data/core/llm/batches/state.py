@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.database import open_database, unusable
+from latentscore_data.core.base.errors import InputError
 
 FILE_NAME = "batches.sqlite"
 WHAT = "record of batches"
@@ -123,10 +124,19 @@ class BatchState:
         """The batches, the oldest first; only those in the given states, if any are given."""
         where = f" WHERE state IN ({', '.join('?' * len(states))})" if states else ""
         rows = self._all(f"SELECT {', '.join(_BATCH)} FROM batches{where} ORDER BY created, tag", *states)
-        return [
+        found = [
             Batch(**{**dict(zip(_BATCH, row, strict=True)), "doubtful": bool(row[-2]), "run_over": bool(row[-1])})
             for row in rows
         ]
+        for batch in found:
+            counts = (batch.questions, batch.done, batch.failed, batch.created, batch.submitted or 0)
+            money = (batch.worst_usd or 0, batch.cost_usd or 0)
+            if not all(isinstance(value, int | float) for value in (*counts, *money)):
+                raise InputError(
+                    f"{self.path}: the record of batch {batch.tag} holds text where a number belongs",
+                    "restore the file from a copy: a batch that is forgotten is paid for twice",
+                )
+        return found
 
     def add(self, batch: Batch, lines: Sequence[tuple[str, str]]) -> None:
         """Write down a batch with its lines, (key, name of the answer type) each; the first one has number 0."""

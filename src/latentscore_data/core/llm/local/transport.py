@@ -47,7 +47,7 @@ class LocalTransport:
 
     secret = None
     timeout_seconds = None
-    """A question may wait for many batches, and nobody else's server hangs."""
+    """A question may wait for many batches: there is no remote server that could hang."""
 
     def __init__(self, model: str, runs: Path, at_once: int, engine: Engine | None = None) -> None:
         """``engine`` answers elsewhere; without one the model is loaded here."""

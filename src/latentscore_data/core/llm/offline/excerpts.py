@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from latentscore.meaning.reading import pole_words, read, says_something, small_words
+from latentscore.meaning.reading import pole_words, read, says_something, word_list
 from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes, Vibe
 
 PAGE_MARK = re.compile(r"\(Page (\d+)\)")
@@ -176,8 +176,8 @@ def _densest(text: str, at_least: int, at_most: int) -> str:
             if any("," in w or ";" in w for w in run[:-1]) and at_most <= 3:
                 continue
             hits = sum(map(says_something, bare))
-            small = (bare[0] in small_words()) + 2 * (bare[-1] in small_words())
-            inner = sum(word in small_words() for word in bare)
+            small = (bare[0] in word_list("small")) + 2 * (bare[-1] in word_list("small"))
+            inner = sum(word in word_list("small") for word in bare)
             rank = (hits - 0.8 * small - 0.25 * inner - 0.12 * length, length, -start)
             if rank > best_rank or best_rank[0] == -1.0:
                 best, best_rank = run, rank
@@ -262,7 +262,7 @@ def _names(sentences: list[_Sentence]) -> list[str]:
     )
     for sentence in sentences:
         for match in re.finditer(r"(?<=[a-z,;—] )([A-Z][a-z]{2,})\b", sentence.text):
-            if match[1].lower() not in small | _NOT_A_NAME | small_words():
+            if match[1].lower() not in small | _NOT_A_NAME | word_list("small"):
                 counts[match[1]] += 1
     return [
         name
