@@ -283,7 +283,22 @@ def test_a_slip_in_the_settings_of_a_late_stage_is_found_before_the_first(
 def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct under llama.cpp, in a smaller shape than that of docs/results.md."""
     tool = Path(__file__).parent.parent / "tools" / "chain.py"
-    shape = ("--texts", "12", "--tried", "1", "--rows", "8", "--learned", "2", "--steps", "2", "--round-steps", "1")
+    shape = (
+        "--texts",
+        "12",
+        "--tried",
+        "1",
+        "--rows",
+        "8",
+        "--tested",
+        "4",
+        "--learned",
+        "2",
+        "--steps",
+        "2",
+        "--round-steps",
+        "1",
+    )
     out = subprocess.run(
         [sys.executable, str(tool), "--work", str(tmp_path), *shape],
         capture_output=True, text=True, timeout=3500, check=False,

@@ -65,7 +65,7 @@ grpo = 0.12
 [configs]
 n = 2
 max_tokens = 1500
-splits = ["SFT-Train", "SFT-Val", "TEST"]
+splits = ["SFT-Train"]
 
 [scoring]
 scorers = ["acoustic"]
@@ -156,7 +156,8 @@ def main() -> None:
     parser.add_argument(
         "--tried", type=int, default=3, help="texts and vibes that the model reads and answers as it comes"
     )
-    parser.add_argument("--rows", type=int, default=54, help="vibes that are answered, searched and compared")
+    parser.add_argument("--rows", type=int, default=54, help="vibes of SFT-Train that are answered and searched")
+    parser.add_argument("--tested", type=int, default=16, help="vibes of TEST that are answered, searched and compared")
     parser.add_argument("--learned", type=int, default=4, help="vibes of the round")
     parser.add_argument("--steps", type=int, default=16, help="steps of SFT")
     parser.add_argument("--round-steps", type=int, default=2, help="steps of training in the round")
@@ -211,6 +212,7 @@ def chain(work: Path, gguf: Path, options: argparse.Namespace) -> list[Step]:
         program.run("vibes", "--model", "builtin/keywords")
         program.run("configs", *model, "--limit", options.tried, "--n", 1)
     program.run("configs", "--model", "builtin/keywords", "--limit", options.rows)
+    program.run("configs", "--model", "builtin/keywords", "--split", "TEST", "--limit", options.tested)
     program.run("train", "sft", *base, "--run-id", "small", "--max-steps", options.steps)
     program.run(
         "improve", "--name", "rounds", "--model", "small", *base, "--limit", options.learned, "--judge", JUDGED_BY,
@@ -277,7 +279,7 @@ def table(steps: list[Step], options: argparse.Namespace) -> str:
     summary = json.loads((options.work / "data/.benchmarks/chain/summary.json").read_text())
     rounds = json.loads((options.work / "data/.improve/rounds/rounds.json").read_text())
     lines = [
-        f"`python tools/chain.py{'' if options.base_model is None else f' --base-model {options.base_model}'} --texts {options.texts} --rows {options.rows} --learned {options.learned} --steps {options.steps} "
+        f"`python tools/chain.py{'' if options.base_model is None else f' --base-model {options.base_model}'} --texts {options.texts} --rows {options.rows} --tested {options.tested} --learned {options.learned} --steps {options.steps} "
         f"--round-steps {options.round_steps}` with {(options.gguf or smollm2()).stem} under llama.cpp, "
         f"{sum(step.seconds for step in steps) / 60:.0f} minutes on {os.cpu_count()} cores that other programs used, too.",
         "",

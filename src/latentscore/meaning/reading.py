@@ -159,7 +159,7 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
     points = np.vstack([embedder().embed(list(poles)).astype(np.float64), common[::BACKGROUND_STEP]])
     wanted = np.zeros((len(points), len(axes())))
     wanted[: len(poles)] = list(poles.values())
-    weights = np.linalg.solve(_kernel(points, points) + RIDGE * np.eye(len(points)), wanted)
+    weights = np.linalg.solve(_kernel(points, points) + RIDGE * np.eye(len(points)), wanted).astype(np.float64)
     values = _kernel(common[1::BACKGROUND_STEP], points) @ weights
     return points, weights, values.mean(axis=0), values.std(axis=0)
 

@@ -127,13 +127,15 @@ def mix_layers(
 ) -> Stereo:
     """Play the layers of each group and mix them with echo, reverb, width and the closing fade; ``then`` comes last.
 
-    The result lies where the first group was played, in memory of :func:`scratch`: fresh memory costs as much as a filter.
+    The result lies where the first group was played, if that is memory that :func:`scratch` keeps: fresh memory costs as much
+    as a filter.
     With two ``threads`` the groups are played side by side, and what comes before and after the room runs beside it: the
     bytes are the same.
     """
     piece, rate = score.piece, context.sample_rate
     dry = scratch((len(groups), 2, round(piece.seconds * rate)))
-    mixed = dry[0]
+    # Memory that is not kept is free as soon as the groups are mixed.
+    mixed = dry[0] if dry.nbytes <= _SCRATCH_BYTES else np.empty(dry.shape[1:], np.float32)
     player = Player(context, mixed.shape[1], groups, dry)
     fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, mixed.shape[1], rate)
     steps = [(at, min(MIX_FRAMES, mixed.shape[1] - at)) for at in range(0, mixed.shape[1], MIX_FRAMES)]

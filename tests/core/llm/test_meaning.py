@@ -96,7 +96,7 @@ def test_another_language_is_said():
         ("a gloomy wedding", "a wedding", "mood"),
         ("a wedding that used to be happy", "a wedding", "mood"),
         ("after the storm", "the storm", "energy"),
-        ("the party is over", "the party", "energy"),
+        ("the battle is over", "the battle", "energy"),
         ("not very happy", "happy", "mood"),
         ("sad", "no longer sad", "mood"),
         ("funerals", "weddings", "mood"),
