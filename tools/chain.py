@@ -130,7 +130,7 @@ def score(vibe, audio):
 '''
 
 NOTE = """\
-The judge is the likeness of the sound to that of the offline engine's likeliest answer. So *offline engine* (the best of its four other answers)
+The judge is the likeness of the sound to that of the offline engine's likeliest answer. So *offline engine* (the better of two other answers of it)
 is near to it by construction, and *search* starts from there; `acoustic` chose both. The trained models and look-up know SFT-Train alone, whose
 answers the search found."""
 JUDGED_BY = "judge.py:score"
@@ -256,7 +256,8 @@ class Program:
 
 def brief(word: str) -> str:
     """A word of a command as the table shows it: a file by its name, and no port, which is another in each run."""
-    word = word.rpartition("/")[2] if word.startswith(("/", "local:/")) else word
+    if word.startswith(("/", "local:/")):
+        word = ("local:" if word.startswith("local:") else "") + word.rpartition("/")[2]
     word = "http://127.0.0.1:PORT/v1" if word.startswith("http://") else word
     return f'"{word}"' if " " in word else word
 
