@@ -29,6 +29,7 @@ from latentscore_data.core.llm.batches.state import Batch, BatchState, open_batc
 from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.openrouter_prices import newest_list
 from latentscore_data.core.stages.configs import winners
+from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.studio.exchange import as_json
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
@@ -207,8 +208,6 @@ def test_whole_numbers_beyond_64_bits_can_be_shown() -> None:
 
 
 def test_a_copied_run_keeps_its_answers_and_one_that_was_trained_again_does_not(root: Path) -> None:
-    from latentscore_data.core.training.runs import RunFolder
-
     run = RunFolder(root / ".modal_outputs/first")
     run.final.mkdir(parents=True)
     weights = run.final / "model.safetensors"
@@ -247,3 +246,11 @@ def test_a_record_of_batches_with_text_for_numbers_is_named(tmp_path: Path, colu
         db.commit()
     with pytest.raises(InputError, match="batch tag"):
         open_batches(path)
+
+
+@pytest.mark.parametrize("name", ["spec", "versions", "metrics"])
+def test_a_record_of_a_run_of_other_types_is_named(tmp_path: Path, name: str) -> None:
+    run = RunFolder(tmp_path / "first")
+    replace_json(run.record_file, {name: 7})
+    with pytest.raises(InputError, match=f"{name} is no table"):
+        run.record()

@@ -28,14 +28,15 @@ class _Uncompiled:
     def compiled(self) -> Callable[..., Any]:
         """The loop for numba, and every loop that it calls."""
         with _lock:
-            if self._compiled is None:
-                names = self._python.__globals__
-                for name in self._python.__code__.co_names:
-                    if isinstance(names.get(name), _Uncompiled):
-                        # Numba calls a loop by what its name stands for in the module.
-                        names[name] = names[name].compiled()
-                self._compiled = names[self._python.__name__] = _numba_side().compiled(self._python)
-            return self._compiled
+            if self._compiled is not None:
+                return self._compiled
+            names = self._python.__globals__
+            for name in self._python.__code__.co_names:
+                if isinstance(names.get(name), _Uncompiled):
+                    # Numba calls a loop by what its name stands for in the module.
+                    names[name] = names[name].compiled()
+            made = self._compiled = names[self._python.__name__] = _numba_side().compiled(self._python)
+            return made
 
 
 def _numba_side() -> Any:

@@ -133,12 +133,13 @@ def mix_layers(
     bytes are the same.
     """
     piece, rate = score.piece, context.sample_rate
-    dry = scratch((len(groups), 2, round(piece.seconds * rate)))
+    total = round(piece.seconds * rate)
+    dry = scratch((len(groups), 2, total))
     # Memory that is not kept is free as soon as the groups are mixed.
-    mixed = dry[0] if dry.nbytes <= _SCRATCH_BYTES else np.empty(dry.shape[1:], np.float32)
-    player = Player(context, mixed.shape[1], groups, dry)
-    fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, mixed.shape[1], rate)
-    steps = [(at, min(MIX_FRAMES, mixed.shape[1] - at)) for at in range(0, mixed.shape[1], MIX_FRAMES)]
+    mixed = dry[0] if dry.nbytes <= _SCRATCH_BYTES else np.empty((2, total), np.float32)
+    player = Player(context, total, groups, dry)
+    fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, total, rate)
+    steps = [(at, min(MIX_FRAMES, total - at)) for at in range(0, total, MIX_FRAMES)]
     with _helper(threads) as helper:
         player.add_all((*score.bars, score.closing), helper)
         moved = helper.submit(player.move, *steps[0])
@@ -148,7 +149,7 @@ def mix_layers(
             if number + 1 < len(steps):
                 moved = helper.submit(player.move, *steps[number + 1])
             player.mix_into(mixed, at, frames)
-            _fade(mixed[:, at : at + frames], fade, at + frames - mixed.shape[1])
+            _fade(mixed[:, at : at + frames], fade, at + frames - total)
             if done is not None:
                 done.result()
             if then is not None:

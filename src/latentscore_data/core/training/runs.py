@@ -104,7 +104,11 @@ class RunFolder:
         """``run.json``, empty where there is none."""
         if not self.record_file.exists():
             return {}
-        return read_object(self.record_file, "delete it: it is written again by the same training command")
+        remedy = "delete it: it is written again by the same training command"
+        record = read_object(self.record_file, remedy)
+        if wrong := [name for name in ("spec", "versions", "metrics") if not isinstance(record.get(name, {}), dict)]:
+            raise InputError(f"{self.record_file} is damaged ({wrong[0]} is no table)", remedy)
+        return record
 
     def note(self, **facts: Any) -> None:
         """Add facts to ``run.json``; of several processes that train together only the first does."""
