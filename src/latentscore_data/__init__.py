@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latentscore_data.python import Workspace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Workspace", "__version__"]
 
 
