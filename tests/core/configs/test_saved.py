@@ -87,7 +87,7 @@ def test_a_file_of_rows_that_is_too_long_for_memory_is_streamed(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a readable JSON file"),
+        (b"", "is empty"),
         (b"null", "not a readable JSON file"),
         (b"[]", "holds no config"),
         (b"3", "a JSON object is needed, not int"),

@@ -133,8 +133,9 @@ class TestWords:
         assert amounts == sorted(amounts)
         assert len(set(amounts)) == 3
 
-    def test_opposites_cancel(self) -> None:
-        assert "light" not in asked_for("bright dark")[0]
+    @pytest.mark.parametrize("vibe", ["bright and dark", "dark, bright", "bright, then dark"])
+    def test_opposites_cancel(self, vibe: str) -> None:
+        assert "light" not in asked_for(vibe)[0]
 
     def test_not_reaches_only_the_next_few_words(self) -> None:
         assert asked_for("not where the old house stood but somewhere bright")[0]["light"] > 0
