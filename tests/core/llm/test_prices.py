@@ -13,6 +13,7 @@ from latentscore_data.core.base.errors import InputError, MissingError, StoppedE
 from latentscore_data.core.base.settings import LLMSettings, PriceSettings, load_settings, resolve_settings
 from latentscore_data.core.llm.openrouter_prices import fetch_list, newest_list
 from latentscore_data.core.llm.prices import Price, answer_cost, costs_nothing, price_of
+from latentscore_data.core.llm.routes import load_litellm
 from price_lists import FLASH, ModelList
 
 ELSEWHERE = "https://gpu.example.org/v1"
@@ -149,3 +150,14 @@ def test_an_unknown_price_with_a_cap_shows_three_ways_to_name_one() -> None:
     given = re.search(r"LSDATA_LLM__PRICES='(.*)'", refused.value.remedy)
     assert given is not None
     assert json.loads(given[1]).keys() == {"hosted_vllm/own"}
+
+
+@pytest.mark.parametrize(
+    "model", ["groq/llama-3.3-70b-versatile", "cohere/command-r-plus", "together_ai/meta-llama/Llama-2-7b"]
+)
+def test_tokens_are_estimated_without_asking_a_hub_for_a_tokenizer(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    litellm = load_litellm()
+    asked: list[str] = []
+    monkeypatch.setattr(litellm.utils, "_load_huggingface_tokenizer", lambda kind, backend: asked.append(kind))
+    assert 3 <= litellm.token_counter(model=model, text="slow rain on a tin roof") <= 12
+    assert asked == []

@@ -46,6 +46,8 @@ def load_litellm() -> Any:
 
     call_directly()
     litellm.suppress_debug_info = True
+    # It would fetch Llama's and Cohere's tokenizers from the hub, for each text anew where the hub does not answer.
+    litellm.disable_hf_tokenizer_download = True
     _read_all_messages()
     # Of the parts that it is not used to, which are read all the same.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
