@@ -1,6 +1,6 @@
 """What Ray costs over the local processes: the same candidates rendered and scored both ways, in one run.
 
-    python benchmarks/executors.py [--candidates 500] [--seconds 5] [--workers 2] [--repeats 1]
+    python benchmarks/executors.py [--candidates 500] [--seconds 5] [--workers 2] [--repeats 3]
 
 Each way is timed from its first request to its last score, its processes' start included; the start of the cluster (once a
 run) and its end are given beside it. The order alternates, so that a change in the machine's load concerns both. CPU seconds
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     settings = Settings(
         scoring=ScoringSettings(scorers=["acoustic"], seconds=options.seconds, workers=options.workers),
