@@ -304,6 +304,24 @@ def test_a_refused_submission_is_forgotten_and_a_batch_that_failed_whole_says_wh
     assert configs()["done"] == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "code"), [(401, "authentication_error", 3), (400, "invalid_request_error", 2)]
+)
+def test_a_submission_that_anthropic_refuses_says_why(
+    status: int, kind: str, code: int, lsdata_here: Lsdata, root: Path
+) -> None:
+    write_rows(root, 1)
+    with AnthropicBatchServer(config_reply()) as server:
+        server.refuse = (status, {"type": "error", "error": {"type": kind, "message": "not like this"}})
+        out = lsdata_here(
+            "configs", "--root", str(root), "--only", "generate", "--model", "anthropic/claude-haiku-4-5", "--batch",
+            "--max-cost", "5", env={"ANTHROPIC_API_KEY": "sk-ant-loopback", "ANTHROPIC_BASE_URL": server.url},
+        )  # fmt: skip
+    assert (out.returncode, f"({status})" in out.stderr, "not like this" in out.stderr) == (code, True, True), (
+        out.stderr
+    )
+
+
 def test_a_model_without_batches_is_refused_before_anything_is_sent(lsdata_here: Lsdata, root: Path) -> None:
     write_rows(root, 1)
     ask = ("configs", "--root", str(root), "--model", "gemini/gemini-2.5-flash", "--batch", "--max-cost", "1")

@@ -441,7 +441,7 @@ class AnthropicBatches:
         if answer.status_code == 404:
             raise _GoneError(f"{what}: it is not known there", "")
         try:
-            answer._raise_status()
+            answer.raise_for_status()
         except self._httpx.HTTPStatusError as error:
             _raise(error, what, submitting=submitting)
 
