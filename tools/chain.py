@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from circle import interval, number
+from circle import difference, interval, number
 
 import latentscore_data
 
@@ -294,11 +294,9 @@ def table(steps: list[Step], options: argparse.Namespace) -> str:
         "|---|---|---|---|---|---|",
     ]
     for line in rounds["rounds"]:
-        change = "" if line["against_round_0"] is None else f"{line['against_round_0']:+.3f}"
-        change += "" if line["low"] is None else f" [{line['low']:+.3f}, {line['high']:+.3f}]"
         lines.append(
-            f"| {line['model']} | {number(line['acoustic'])} | {number(line[JUDGED_BY])} | {change} | {line['entropy']:.2f} | "
-            f"{line['learned'] or ''} |"
+            f"| {line['model']} | {number(line['acoustic'])} | {number(line[JUDGED_BY])} | "
+            f"{difference(line['against_round_0'], line)} | {line['entropy']:.2f} | {line['learned'] or ''} |"
         )
     lines += [
         "",
@@ -314,10 +312,7 @@ def table(steps: list[Step], options: argparse.Namespace) -> str:
 def against(one: dict[str, Any]) -> str:
     """The paired difference of the judge's scores to those of look-up, with its interval over texts."""
     found = one["versus_baseline"][JUDGED_BY]
-    if found is None:
-        return ""
-    low = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
-    return f"{found['mean']:+.3f}{low}"
+    return "" if found is None else difference(found["mean"], found)
 
 
 def raw(one: dict[str, Any]) -> str:

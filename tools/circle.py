@@ -173,10 +173,9 @@ def words(options: argparse.Namespace, summary: dict[str, Any], rounds: dict[str
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for line in rounds["rounds"]:
-        change = "" if line["against_round_0"] is None else f"{line['against_round_0']:+.3f}"
-        change += "" if line["low"] is None else f" [{line['low']:+.3f}, {line['high']:+.3f}]"
         lines.append(
-            f"| {line['round']} | {number(line['acoustic'])} | {number(line['reference.py:score'])} | {change} | "
+            f"| {line['round']} | {number(line['acoustic'])} | {number(line['reference.py:score'])} | "
+            f"{difference(line['against_round_0'], line)} | "
             f"{line['entropy']:.2f} | {line['answered']:.0%} | {line['learned'] or ''} |"
         )
     lines += [
@@ -205,11 +204,17 @@ def against(work: Path, label: str) -> str:
     apart = np.array([found[label][row] - found[lookup][row] for row in found[lookup]])
     drawn = apart[np.random.default_rng(0).integers(len(apart), size=(4000, len(apart)))].mean(axis=1)
     low, high = np.percentile(drawn, (2.5, 97.5))
-    return f"{apart.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    return difference(apart.mean(), {"low": low, "high": high})
 
 
 def interval(estimate: dict[str, Any]) -> str:
     return f"{estimate['mean']:.3f} [{number(estimate['low'])}, {number(estimate['high'])}]"
+
+
+def difference(mean: float | None, bounds: dict[str, Any]) -> str:
+    """A signed difference with its interval (``low``, ``high``), where there are any."""
+    interval = "" if bounds["low"] is None else f" [{bounds['low']:+.3f}, {bounds['high']:+.3f}]"
+    return ("" if mean is None else f"{mean:+.3f}") + interval
 
 
 def number(value: float | None) -> str:

@@ -110,19 +110,20 @@ def _draw(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours, temperature: fl
     return spec.labels[min(at, len(spec.labels) - 1)]
 
 
+def _closeness(spec: FieldSpec, wanted: int) -> NDArray[np.float64]:
+    """How near each label of a field is to the one at ``wanted``, 0 to 1: on an ordered field its neighbours are nearly as good."""
+    places = np.arange(len(spec.labels))
+    return np.maximum(0.0, 1.0 - 0.5 * abs(places - wanted)) if spec.ordered else 1.0 * (places == wanted)
+
+
 def _logits(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours) -> NDArray[np.float64]:
     """How well each label of a field fits: the usual one, the starter pairs' votes, and the axes, added up."""
     places = np.arange(len(spec.labels))
     logits = DEFAULT_LOGIT * (places == spec.labels.index(spec.nearest_label(spec.default)))
     for at, vote in enumerate(near.votes(spec.name).values()):
-        # On an ordered field the neighbours of the wanted label are nearly as good.
-        closeness = np.maximum(0.0, 1.0 - 0.5 * abs(places - at)) if spec.ordered else 1.0 * (places == at)
-        logits = logits + VOTE_LOGIT * vote * closeness
+        logits = logits + VOTE_LOGIT * vote * _closeness(spec, at)
     if spec.name in parsed.genre:
-        at = spec.labels.index(parsed.genre[spec.name])
-        logits = logits + GENRE_LOGIT * (
-            np.maximum(0.0, 1.0 - 0.5 * abs(places - at)) if spec.ordered else places == at
-        )
+        logits = logits + GENRE_LOGIT * _closeness(spec, spec.labels.index(parsed.genre[spec.name]))
     shift = 0.0
     for axis in axes():
         value = parsed.reading.axes.get(axis.name, 0.0)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import typer
-
 from latentscore.json_search import JsonObject
-from latentscore_data.commands._options import load
+from latentscore_data.commands._options import end_dry_run, load
 from latentscore_data.core.base.display import OUTPUT, clean, money, print_json, print_table, say
-from latentscore_data.core.base.errors import LsdataError
+from latentscore_data.core.base.errors import raised_by
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.llm.batches.state import Batch, age_in_words
@@ -24,24 +22,18 @@ def show_dry_run(
 
     ``document`` makes the JSON document, where it is not that of the one model's plan.
     """
-    problem: LsdataError | None = None
-    try:
-        check()
-    except LsdataError as error:
-        problem = error
+    problem = next(iter(raised_by(check)), None)
     if OUTPUT.json:
         found = document() if document is not None else plan.asked[0].to_dict()
         if problem is not None:
             found |= {"error": problem.message, "remedy": problem.remedy, "exit_code": problem.exit_code}
-            say(f"lsdata: {problem.message}\n  -> {problem.remedy}")
         print_json({"dry_run": True, **found})
-        raise typer.Exit(problem.exit_code if problem is not None else 0)
-    for asked in plan.asked:
-        show_plan(asked)
-    for job in plan.remote:
-        say(job.in_words())
-    if problem is not None:
-        raise problem
+    else:
+        for asked in plan.asked:
+            show_plan(asked)
+        for job in plan.remote:
+            say(job.in_words())
+    end_dry_run(problem)
 
 
 def load_to_ask(calls: Values, **given: Values) -> Settings:

@@ -13,7 +13,8 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from latentscore_data.commands._globals import Globals
-from latentscore_data.core.base.display import print_summary
+from latentscore_data.core.base.display import OUTPUT, print_summary, say
+from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.base.layers import Values, nested, section_of
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings, load_settings
@@ -233,6 +234,16 @@ def load(**flags: Values) -> Settings:
     if Globals.root is not None:
         flags["paths"] = {"root": Globals.root, **flags.get("paths", {})}
     return load_settings(Globals.config, **flags)
+
+
+def end_dry_run(problem: LsdataError | None) -> None:
+    """End as the run would, once the plan was shown: with its error, which must not be a second document on stdout."""
+    if problem is None:
+        return
+    if OUTPUT.json:
+        say(f"lsdata: {problem.message}\n  -> {problem.remedy}")
+        raise typer.Exit(problem.exit_code)
+    raise problem
 
 
 def show(summary: Summary) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import typer
 
-from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, print_table, say
-from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.commands._options import end_dry_run
+from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, print_table
+from latentscore_data.core.base.errors import MissingError, raised_by
 
 
 def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alone: bool) -> None:
@@ -23,11 +24,7 @@ def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alon
             _show_plan(plan)
     if any(plan["missing"] for plan in plans):
         raise typer.Exit(MissingError.exit_code)
-    try:
-        check()
-    except LsdataError as error:
-        say(f"lsdata: {error.message}\n  -> {error.remedy}")
-        raise typer.Exit(error.exit_code) from None
+    end_dry_run(next(iter(raised_by(check)), None))
 
 
 def _show_plan(plan: dict[str, Any]) -> None:

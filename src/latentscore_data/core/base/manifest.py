@@ -102,16 +102,14 @@ def read_manifest(path: Path) -> JsonObject | None:
     try:
         manifest = json.loads(read_whole(path))
         version = manifest.get("row_format_version", 1) if isinstance(manifest, dict) else 1
-        newer = isinstance(version, int) and version > ROW_FORMAT_VERSION
-        read = None if newer else _Manifest.model_validate(manifest)
+        if isinstance(version, int) and version > ROW_FORMAT_VERSION:
+            raise InputError(
+                f"{path} was written by a newer lsdata (row format {version})",
+                "upgrade latentscore-data, or use another --root",
+            )
+        return _Manifest.model_validate(manifest).model_dump(exclude_unset=True)
     except (OSError, ValueError, RecursionError):
         return None
-    if read is None:
-        raise InputError(
-            f"{path} was written by a newer lsdata (row format {version})",
-            "upgrade latentscore-data, or use another --root",
-        )
-    return read.model_dump(exclude_unset=True)
 
 
 NOT_COMPLETED = "not completed yet"

@@ -220,13 +220,7 @@ class ScoredRow(ConfigRow):
     def _among_candidates(cls, value: Any, info: ValidationInfo) -> Any:
         """Rows in a run's folder hold the scores of their candidates, not the candidates."""
         count = len(info.data.get("config_candidates", ()))
-        places = (
-            [value]
-            if info.field_name == "best_index"
-            else [value["start_index"], value["found_index"]]
-            if value
-            else []
-        )
+        places = [value["start_index"], value["found_index"]] if info.field_name == "search" and value else [value]
         if count and not all(place is None or place < count for place in places):
             raise ValueError(f"there are {count} candidates")
         return value

@@ -163,7 +163,7 @@ def score_callbacks(
 
 @contextlib.contextmanager
 def open_scorer(scoring: ScoringSettings | None, scorer: str, seconds: float) -> Iterator[tuple[str, str, ScorePairs]]:
-    r"""(scorer, why this one, a function that scores\): renders in worker processes, each config once."""
+    """(scorer, why this one, a function that scores pairs): renders in worker processes, each config once."""
     if scoring is None:
         raise InputError("the spec of this run holds no settings of scorers", "make it with lsdata train")
     settings = scoring.model_copy(update={"seconds": seconds})
