@@ -44,10 +44,10 @@ def fingerprint() -> str:
     return f"{OFFLINE_MODEL}:{VERSION}:{digest(lexicon_text(), reading_fingerprint(), starter_fingerprint())[:12]}"
 
 
-DEFAULT_LOGIT = 0.4
-VOTE_LOGIT = 4.0
+DEFAULT_LOGIT = 0.1
+VOTE_LOGIT = 5.0
 AXIS_LOGIT = 4.0
-POLE_LOGIT = 6.0
+POLE_LOGIT = 5.0
 GENRE_LOGIT = 6.0
 COOL = 0.4
 """What the temperature is multiplied by: at 0.9 candidates differ and still fit the vibe."""
