@@ -8,21 +8,18 @@ value of what the noun names ("slow chord changes" is not a slow tempo).
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from latentscore.labels import FIELDS, FieldSpec, Label, beats_per_minute
-from latentscore.meaning.reading import Reading, colors_in, genre_labels, plain, read, seeds, word_list
+from latentscore.meaning.reading import Reading, colors_in, genre_labels, read_rest, seeds
+from latentscore.meaning.sentence import Phrase, numbers, root, roots, sentence, table, word_list
 
 REGISTER = "register"
 """A field of the lexicon, not of the config: its labels are pairs of octaves."""
-
-Phrase = tuple[str, ...]
 
 
 class Mention(NamedTuple):
@@ -52,82 +49,6 @@ class ParsedVibe:
     """Colours named outright, as #RRGGBB."""
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
-
-_NUMBERS: dict[str, str] = {
-    "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
-    "ten": "10", "eleven": "11", "twelve": "12",
-}  # fmt: skip
-
-
-@cache
-def _whole_words() -> dict[str, str]:
-    """Words whose ending is part of them, and words whose rough stem would be another word (notes, not; bare, bars)."""
-    table = _tables()["words"]
-    whole = {word: word for word in table["keep"].split()}
-    for forms in table["families"].split("; "):
-        whole.update(dict.fromkeys(forms.split(), forms.split()[0]))
-    return whole
-
-
-@cache
-def stem(word: str) -> str:
-    """The word without its ending: rises, rising and rise become one. Rough, but the same for lexicon and text."""
-    if word in _whole_words():
-        return _whole_words()[word]
-    if len(word) <= 3 or not word.isascii():
-        return word
-    for ending, instead in (("'s", ""), ("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x")):
-        if word.endswith(ending):
-            word = word[: -len(ending)] + instead
-            break
-    else:
-        if word.endswith("s") and not word.endswith(("ss", "us", "is")):
-            word = word[:-1]
-    for ending in ("ingly", "edly", "ing", "ed", "ly"):
-        rest = word[: -len(ending)]
-        if word.endswith(ending) and len(rest) >= 3 and re.search("[aeiouy]", rest):
-            word = rest
-            break
-    if len(word) > 3 and word[-1] == word[-2]:
-        word = word[:-1]
-    return word[:-1] if len(word) > 3 and word.endswith("e") else word
-
-
-class Token(NamedTuple):
-    """A word (its stem) or a mark: "," (pause), "." (end of a clause), ":" (is)."""
-
-    text: str
-    stem: str
-
-
-_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)*#?|[,.;!?:=()\n—–]")
-_DROPPED = frozenset(("a", "an", "the", "that", "which"))
-"""Words without which a phrase says the same, in the lexicon as in a text."""
-_MARKS = {",": ",", ":": ":", "=": ":", "—": ".", "–": ".", "(": ",", ")": ","}
-
-
-def tokens(text: str) -> list[Token]:
-    """Words and marks of a text, lower case, hyphens as blanks, number words as digits."""
-    text = text.lower().replace("’", "'").replace("♯", "#").replace("♭", " flat")
-    text = re.sub(r"[-_/]", " ", text)
-    found: list[Token] = []
-    for match in map(str, _TOKEN.findall(text)):
-        if match in _DROPPED:
-            continue
-        if match[0].isalnum():
-            word = _NUMBERS.get(match, match)
-            found.append(Token(word, stem(word)))
-        else:
-            mark = _MARKS.get(match, ".")
-            found.append(Token(mark, mark))
-    return found
-
-
-def words_of(text: str) -> Phrase:
-    return tuple(token.stem for token in tokens(text))
-
-
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
@@ -147,28 +68,6 @@ class Lexicon:
     heads: Mapping[Phrase, tuple[str, ...]]
     degrees: Mapping[tuple[Phrase, str], tuple[Label, ...]]
     longest: int
-    vocabulary: frozenset[str]
-    deletions: Mapping[str, tuple[str, ...]]
-
-
-def _spellings() -> set[str]:
-    """The words of the tables as they are written, endings included: what a typing slip is compared with."""
-    lists = [
-        *(words for table in (*_tables()["fields"].values(), _tables()["register"]) for words in table.values()),
-        "very extremely slightly moderately without",
-    ]  # fmt: skip
-    return {word for words in lists for word in re.findall(r"[a-z]{4,}", words.lower())}
-
-
-@cache
-def lexicon_text() -> str:
-    """The tables as they are written."""
-    return files("latentscore.meaning").joinpath("lexicon.toml").read_text(encoding="utf-8")
-
-
-@cache
-def _tables() -> dict[str, Any]:
-    return tomllib.loads(lexicon_text())
 
 
 def _split(text: str) -> list[str]:
@@ -178,18 +77,18 @@ def _split(text: str) -> list[str]:
 @cache
 def lexicon() -> Lexicon:
     """The tables of this package, read once."""
-    data = _tables()
+    data = table("lexicon.toml")
     senses: dict[Phrase, list[Sense]] = defaultdict(list)
     heads: dict[Phrase, list[str]] = defaultdict(list)
     degrees: dict[tuple[Phrase, str], tuple[Label, ...]] = {}
 
     def add_field(name: str, table: dict[str, str], labels: dict[str, Label]) -> None:
-        own_heads = [words_of(head) for head in [*_split(table.pop("heads", "")), name.replace("_", " ")]]
+        own_heads = [roots(head) for head in [*_split(table.pop("heads", "")), name.replace("_", " ")]]
         for head in own_heads:
             if name not in heads[head]:
                 heads[head].append(name)
         steps = tuple(labels[step] for step in _split(table.pop("degrees", "")))
-        degree_heads = [words_of(head) for head in _split(table.pop("degree_heads", ""))] or own_heads
+        degree_heads = [roots(head) for head in _split(table.pop("degree_heads", ""))] or own_heads
         for head in degree_heads if steps else []:
             degrees[head, name] = steps
         for key, label in labels.items():
@@ -198,7 +97,7 @@ def lexicon() -> Lexicon:
                 phrases.append("~" + key.replace("_", " "))
             for phrase in phrases:
                 alone = not phrase.startswith("~")
-                key_words = words_of(phrase.lstrip("~"))
+                key_words = roots(phrase.lstrip("~"))
                 known = [s for s in senses[key_words] if s.field == name]
                 if known:
                     # A phrase listed both alone and beside a head keeps the stronger meaning, alone.
@@ -208,73 +107,25 @@ def lexicon() -> Lexicon:
                         continue
                 senses[key_words].append(Sense(name, label, alone))
 
-    for name, table in data["fields"].items():
+    for name, rows in data["fields"].items():
         spec = FIELDS[name]
-        add_field(name, dict(table), {str(label).lower(): label for label in spec.labels})
+        add_field(name, dict(rows), {str(label).lower(): label for label in spec.labels})
     register = dict(data["register"])
     add_field(REGISTER, register, {key: key for key in register})
 
-    vocabulary = frozenset(w for phrase in (*senses, *heads) for w in phrase)
-    vocabulary |= _INTENSE | _MILD | _MODERATE | _NEGATIONS | _FILLERS | _COPULAS | _BREAKERS
-    deletions: dict[str, list[str]] = defaultdict(list)
-    for word in sorted(_spellings()):
-        for shorter in {word, *_deletions(word)}:
-            deletions[shorter].append(word)
     return Lexicon(
         senses={k: tuple(v) for k, v in senses.items()},
         heads={k: tuple(v) for k, v in heads.items()},
         degrees=degrees,
         longest=max(map(len, (*senses, *heads))),
-        vocabulary=vocabulary,
-        deletions={k: tuple(v) for k, v in deletions.items()},
     )
-
-
-# --- small typos -----------------------------------------------------------------------------------------------------
-
-
-def _deletions(word: str) -> Iterator[str]:
-    return (word[:i] + word[i + 1 :] for i in range(len(word)))
-
-
-@cache
-def corrected(word: str) -> str:
-    """The stem of the lexicon that ``word`` is probably a typing slip of, or ``word`` itself.
-
-    Two swapped letters, one missing, one doubled or one too many. A wrong letter only in long words, because short
-    English words are too close to each other (sleet, sleep).
-    """
-    tables = lexicon()
-    own = stem(word)
-    if own in tables.vocabulary or len(word) < 4 or not word.isalpha():
-        return own
-    for ending in ("ier", "iest", "er", "est"):
-        base = word[: -len(ending)] + ("y" if ending[0] == "i" else "")
-        if word.endswith(ending) and len(base) >= 3 and stem(base) in tables.vocabulary:
-            return stem(base)
-    near = {w for shorter in (word, *_deletions(word)) for w in tables.deletions.get(shorter, ())}
-    best = min((w for w in near if _is_slip(word, w)), key=lambda w: (abs(len(w) - len(word)), w), default=None)
-    return stem(best) if best is not None else own
-
-
-def _is_slip(typed: str, meant: str) -> bool:
-    if len(typed) == len(meant):
-        wrong = [i for i in range(len(typed)) if typed[i] != meant[i]]
-        if len(wrong) == 2 and wrong[1] == wrong[0] + 1:
-            return typed[wrong[0]] == meant[wrong[1]] and typed[wrong[1]] == meant[wrong[0]]
-        return len(wrong) == 1 and len(typed) >= 7
-    longer, shorter = (typed, meant) if len(typed) > len(meant) else (meant, typed)
-    if len(longer) != len(shorter) + 1 or typed[0] != meant[0]:
-        return False
-    doubled = any(longer[i] == longer[i - 1] and longer[:i] + longer[i + 1 :] == shorter for i in range(1, len(longer)))
-    return doubled or (len(shorter) >= 5 and shorter in _deletions(longer))
 
 
 # --- what a text names outright --------------------------------------------------------------------------------------
 
 
 def _stems(words: str) -> frozenset[str]:
-    return frozenset(stem(word) for word in words.split())
+    return frozenset(map(root, words.split()))
 
 
 _WEAK = _stems("barely hardly scarcely less")
@@ -349,8 +200,8 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.tables = lexicon()
-        self.tokens = [Token(t.text, corrected(t.text) if t.text.isalpha() else t.stem) for t in tokens(plain(text))]
-        self.stems = [token.stem for token in self.tokens]
+        self.tokens = sentence(text)
+        self.stems = [token.root for token in self.tokens]
         self.used = [False] * len(self.stems)
         self.mentions: list[Mention] = []
         self.banned: dict[str, set[Label]] = defaultdict(set)
@@ -526,7 +377,7 @@ class _Reader:
     def _mention(
         self, name: str, label: Label, negated: bool, degree: int, strength: float, start: int, end: int
     ) -> None:
-        if self.stems[start - 1 : start] == ["as"] and self.stems[end : end + 2] == ["as", stem("possible")]:
+        if self.stems[start - 1 : start] == ["as"] and self.stems[end : end + 2] == ["as", "possible"]:
             degree = 1
         said = " ".join(token.text for token in self.tokens[start:end])
         spec = FIELDS.get(name)
@@ -568,9 +419,9 @@ def parse_vibe(text: str) -> ParsedVibe:
                 parsed.fields[name] = label
                 parsed.words[name] = mention.words
     _order_registers(parsed, strengths)
-    said = {token.text for token, used in zip(reader.tokens, reader.used, strict=True) if used}
+    named = (at for at, used in enumerate(reader.used) if used and reader.stems[at] not in seeds())
     parsed.genre = genre_labels(text)
-    parsed.reading = read(text, frozenset(said - seeds()))
+    parsed.reading = read_rest(text, frozenset(named))
     parsed.colors = colors_in([token.text for token in reader.tokens])
     return parsed
 
@@ -696,7 +547,7 @@ def _root(note: str, sign: str | None) -> str:
 
 
 def _digit(text: str) -> int:
-    return int(_NUMBERS.get(text.lower(), text))
+    return int(numbers().get(text.lower(), text))
 
 
 def _octave(text: str) -> int:

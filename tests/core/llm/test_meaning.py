@@ -15,7 +15,8 @@ import pytest
 
 from latentscore.config import MusicConfigPrompt
 from latentscore.labels import FIELDS
-from latentscore.meaning.reading import axes, base_form, genre_labels, is_foreign, read, word_values
+from latentscore.meaning.reading import axes, genre_labels, read, word_values
+from latentscore.meaning.sentence import is_foreign, root, sentence
 from latentscore.meaning.starter import neighbours
 from latentscore_data.core.llm.offline.builtin import payload_for
 from latentscore_data.core.scoring.acoustic import asked_for
@@ -148,7 +149,7 @@ def test_what_is_named_or_felt_outweighs_a_genre():
     ],
 )
 def test_a_word_is_read_by_its_base_form(word: str, base: str):
-    assert base_form(word) == base
+    assert root(word) == base
 
 
 @pytest.mark.parametrize(
