@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from latentscore.labels import FIELDS, FieldSpec, Label, beats_per_minute
-from latentscore.meaning.reading import Reading, colors_in, genre_labels, read_rest, seeds
+from latentscore.meaning.reading import Reading, colors_in, genre_labels, poles, read_rest
 from latentscore.meaning.sentence import Phrase, numbers, root, roots, sentence, table, word_list
 
 REGISTER = "register"
@@ -154,6 +154,9 @@ _DEGREES: tuple[frozenset[str], ...] = (
     ),
     _stems("extreme maximal infinite endless huge massive maximum extremely enormous"),
 )
+
+_BESIDE = {"more": "much", "less": "little"}
+"""Degrees only right before a noun."""
 
 _UNIPOLAR = frozenset(("echo", "swing", "syncopation", "chromatic_prob", "stereo", "human", "motion", "space"))
 """Scales that start at nothing; the others have a middle with two opposite ends."""
@@ -325,7 +328,8 @@ class _Reader:
             phrase = tuple(self.stems[first:last])
             senses = [s for s in self.tables.senses.get(phrase, ()) if s.field in fields]
             if not senses and length == 1:
-                senses = list(self._degree(head, fields, phrase[0]))
+                beside = backwards and at + 1 == near
+                senses = list(self._degree(head, fields, _BESIDE.get(phrase[0], phrase[0]) if beside else phrase[0]))
             new = [s for s in senses if s.field not in bound]
             if backwards and senses and not new:
                 # "slow, gradual motion": the second adjective may say more, but it says nothing about the tempo.
@@ -419,7 +423,7 @@ def parse_vibe(text: str) -> ParsedVibe:
                 parsed.fields[name] = label
                 parsed.words[name] = mention.words
     _order_registers(parsed, strengths)
-    named = (at for at, used in enumerate(reader.used) if used and reader.stems[at] not in seeds())
+    named = (at for at, used in enumerate(reader.used) if used and reader.stems[at] not in poles())
     parsed.genre = genre_labels(text)
     parsed.reading = read_rest(text, frozenset(named))
     parsed.colors = colors_in([token.text for token in reader.tokens])

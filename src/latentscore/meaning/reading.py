@@ -108,22 +108,20 @@ def _axis(name: str, table: Mapping[str, str]) -> Axis:
 
 
 @cache
-def seeds() -> Mapping[str, str]:
-    """The single words among the seeds of all axes by themselves and by their base forms."""
-    single = [seed for axis in axes() for seed in (*axis.low, *axis.high) if " " not in seed]
-    return {**{root(seed): seed for seed in reversed(single)}, **{seed: seed for seed in single}}
+def poles() -> Mapping[str, NDArray[np.float64]]:
+    """-1, 0 or 1 on each axis for the base form of each seed; a seed of several words stands as it is written."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for at, axis in enumerate(axes()):
+        for sign, seeds in ((-1.0, axis.low), (1.0, axis.high)):
+            for seed in seeds:
+                found.setdefault(root(seed), np.zeros(len(axes())))[at] = sign
+    return found
 
 
 @cache
 def _seed_phrases() -> Mapping[Phrase, str]:
     """The seeds of several words by their words."""
-    longer = (seed for axis in axes() for seed in (*axis.low, *axis.high) if " " in seed)
-    return {tuple(token.text for token in tokens(seed)): seed for seed in longer}
-
-
-def seed_form(word: str) -> str:
-    """The seed that a word is a form of, else the form that the vocabulary holds whole."""
-    return seeds().get(word) or seeds().get(root(word)) or (word if embedder().pieces(word) == 1 else root(word))
+    return {tuple(token.text for token in tokens(seed)): seed for seed in poles() if " " in seed}
 
 
 def _labels(pairs: str) -> dict[str, Label]:
@@ -152,12 +150,12 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 
     A kernel ridge regression of the seeds on their poles, and of common words on nothing.
     """
-    poles = _poles()
+    seeds = list(dict.fromkeys(seed for axis in axes() for seed in (*axis.low, *axis.high)))
     common = embedder().token_vectors[COMMON].astype(np.float64)
     common /= np.linalg.norm(common, axis=1, keepdims=True)
-    points = np.vstack([embedder().embed(list(poles)).astype(np.float64), common[::BACKGROUND_STEP]])
+    points = np.vstack([embedder().embed(seeds).astype(np.float64), common[::BACKGROUND_STEP]])
     wanted = np.zeros((len(points), len(axes())))
-    wanted[: len(poles)] = list(poles.values())
+    wanted[: len(seeds)] = [poles()[root(seed)] for seed in seeds]
     weights = np.linalg.solve(_kernel(points, points) + RIDGE * np.eye(len(points)), wanted).astype(np.float64)
     values = _kernel(common[1::BACKGROUND_STEP], points) @ weights
     return points, weights, values.mean(axis=0), values.std(axis=0)
@@ -166,33 +164,22 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 @lru_cache(maxsize=1 << 16)
 def word_values(word: str) -> tuple[float, ...]:
     """Where a word (lower case) lies on each axis, in standard deviations beyond the dead zone; 0 for words that ask for nothing."""
-    word = seed_form(word)
     if word in word_list("small") or not _is_readable(word):
         return (0.0,) * len(axes())
     points, weights, mean, deviation = _scale()
-    standard = (_kernel(embedder().embed([word]).astype(np.float64), points)[0] @ weights - mean) / deviation
+    form = word if " " in word or embedder().pieces(word) == 1 else root(word)
+    standard = (_kernel(embedder().embed([form]).astype(np.float64), points)[0] @ weights - mean) / deviation
     # Linear algebra differs in the last digits with the number of threads; scores do not.
     standard = np.round(standard, 9)
     values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - DEAD_ZONE)
-    poles = _poles().get(word, np.zeros(len(axes())))
-    values = np.where(poles, poles * np.maximum(poles * values, SEED), values)
+    pole = poles().get(root(word), np.zeros(len(axes())))
+    values = np.where(pole, pole * np.maximum(pole * values, SEED), values)
     return tuple(np.clip(values, -MOST, MOST).tolist())
-
-
-@cache
-def _poles() -> Mapping[str, NDArray[np.float64]]:
-    """-1, 0 or 1 on each axis for each seed."""
-    poles: dict[str, NDArray[np.float64]] = {}
-    for at, axis in enumerate(axes()):
-        for sign, of_pole in ((-1.0, axis.low), (1.0, axis.high)):
-            for seed in of_pole:
-                poles.setdefault(seed, np.zeros(len(axes())))[at] = sign
-    return poles
 
 
 def _is_readable(word: str) -> bool:
     """True for a seed or a word of one or two tokens."""
-    return word in _poles() or (any(map(str.isalpha, word)) and 1 <= embedder().pieces(word) <= MOST_PIECES)
+    return root(word) in poles() or (any(map(str.isalpha, word)) and 1 <= embedder().pieces(root(word)) <= MOST_PIECES)
 
 
 def says_something(word: str) -> bool:
@@ -286,7 +273,7 @@ def _weighted(said: Sequence[Token], named: frozenset[int]) -> Iterator[_Said]:
             strength *= 0.5 if kind == "more" and strength < 0 else STRENGTHS[kind]
         elif word in ("and", "or", "nor", "with"):
             phrase += 1
-        elif word not in word_list("small") and here not in named and _is_readable(seed_form(word)):
+        elif word not in word_list("small") and here not in named and _is_readable(word):
             yield _Said(word, strength, time, phrase)
             strength = 1.0
 

@@ -62,12 +62,13 @@ SAME = 0.45
 
 @lru_cache(maxsize=1 << 16)
 def root(word: str) -> str:
-    """The base form of a word, by its vector (drums, slower, happiness); a typing slip of a word of the tables is mended."""
+    """The base form of a word, by its vector (drums, slower, happiness); a typing slip of a word of the tables is mended.
+
+    Several words are their own base form.
+    """
     for base in _bases(word):
-        if embedder().pieces(base) == 1:
-            here, there = embedder().embed([word, base])
-            if float(here @ there) >= SAME:
-                return root(base)
+        if embedder().pieces(base) == 1 and (embedder().pieces(word) > 1 or _cosine(word, base) >= SAME):
+            return root(base)
     if embedder().pieces(word) == 1 or word in _known() or not word.isalpha() or len(word) < 4:
         return word
     # The vocabulary holds it only in pieces: a plural, a typing slip, or a word that nobody knows.
@@ -76,6 +77,11 @@ def root(word: str) -> str:
     near = (w for shorter in (word, *_deletions(word)) for w in _slips().get(shorter, ()) if w[0] == word[0])
     slip = min(near, key=lambda w: (abs(len(w) - len(word)), w), default=None)
     return word if slip is None else root(slip)
+
+
+def _cosine(one: str, other: str) -> float:
+    here, there = embedder().embed([one, other])
+    return float(here @ there)
 
 
 @cache
