@@ -211,12 +211,9 @@ class _Reader:
 
     def read(self) -> None:
         heads = list(self._spans(self.tables.heads))
+        within = {(first, last) for start, end in heads for first in (start - 1, start) for last in (end, end + 1)}
         head_at = {i for start, end in heads for i in range(start, end)}
-        self._alone(
-            lambda start, end: (
-                end - start >= 3 or (end - start == 2 and any(start <= first and last <= end for first, last in heads))
-            )
-        )
+        self._alone(lambda start, end: end - start >= 3 or (end - start == 2 and (start, end) in within))
         for start, end in heads:
             if not any(self.used[start:end]):
                 self._bind(start, end, head_at)

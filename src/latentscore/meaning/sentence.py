@@ -56,6 +56,7 @@ def word_list(name: str) -> frozenset[str]:
 
 # --- base forms ------------------------------------------------------------------------------------------------------
 
+LONGEST_WORD = 30
 SAME = 0.45
 """The cosine from which a word without its ending counts as the same word (slower, slow; not number, numb)."""
 
@@ -66,6 +67,8 @@ def root(word: str) -> str:
 
     Several words are their own base form.
     """
+    if len(word) > LONGEST_WORD:
+        return word
     for base in _bases(word):
         if embedder().pieces(base) == 1 and (embedder().pieces(word) > 1 or _cosine(word, base) >= SAME):
             return root(base)
@@ -123,7 +126,7 @@ def _deletions(word: str) -> Iterator[str]:
 
 def _parts(word: str) -> Sequence[str]:
     """The two words that a compound is made of (sunkissed), where the vocabulary holds both and not the compound."""
-    if embedder().pieces(word) < 2 or root(word) != word or word in _known():
+    if len(word) > LONGEST_WORD or embedder().pieces(word) < 2 or root(word) != word or word in _known():
         return (word,)
     cuts = ((word[:at], word[at:]) for at in range(3, len(word) - 2))
     whole = [parts for parts in cuts if embedder().pieces(parts[0]) == embedder().pieces(parts[1]) == 1]
@@ -172,7 +175,8 @@ def tokens(text: str) -> list[Token]:
     for match in map(str, _TOKEN.findall(text)):
         if not match[0].isalnum():
             mark = _MARKS.get(match, ".")
-            found.append(Token(mark, mark))
+            if not found or found[-1].text != mark:
+                found.append(Token(mark, mark))
         elif match not in _DROPPED:
             word = numbers().get(match, match.removesuffix("'s"))
             if word.endswith("est") and not root(word).endswith("est"):
