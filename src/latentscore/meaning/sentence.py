@@ -77,7 +77,7 @@ def root(word: str) -> str:
     # The vocabulary holds it only in pieces: a plural, a typing slip, or a word that nobody knows.
     if word.endswith("s") and word[:-1] in _known():
         return word[:-1]
-    near = (w for shorter in (word, *_deletions(word)) for w in _slips().get(shorter, ()) if w[0] == word[0])
+    near = {w for shorter in (word, *_deletions(word)) for w in _slips().get(shorter, ()) if _is_slip(word, w)}
     slip = min(near, key=lambda w: (abs(len(w) - len(word)), w), default=None)
     return word if slip is None else root(slip)
 
@@ -122,6 +122,12 @@ def _slips() -> Mapping[str, list[str]]:
 
 def _deletions(word: str) -> Iterator[str]:
     return (word[:at] + word[at + 1 :] for at in range(len(word)))
+
+
+def _is_slip(typed: str, meant: str) -> bool:
+    """Two swapped letters, one missing or too many; a wrong one only in long words: short ones are too close to each other."""
+    same_length = len(typed) == len(meant)
+    return typed[0] == meant[0] and (not same_length or sorted(typed) == sorted(meant) or len(typed) >= 7)
 
 
 def _parts(word: str) -> Sequence[str]:
