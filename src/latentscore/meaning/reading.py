@@ -333,14 +333,14 @@ def genre_at(said: Sequence[Token], at: int) -> Genre | None:
 
 
 def genre_labels(text: str) -> dict[str, Label]:
-    """What the genres that a text names usually have; the first one counts where two differ."""
+    """What the genres that a text names usually have; the last one counts where two differ."""
     said, labels, at = sentence(text), dict[str, Label](), 0
     while at < len(said):
         genre = genre_at(said, at)
         if genre and not any(
             token.text in DENIALS or token.text in ("less", "than", "unlike") for token in said[max(0, at - 2) : at]
         ):
-            labels = {**genre.labels, **labels}
+            labels |= genre.labels
         at += genre.length if genre else 1
     return labels
 

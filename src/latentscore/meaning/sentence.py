@@ -70,7 +70,8 @@ def root(word: str) -> str:
     if len(word) > LONGEST_WORD:
         return word
     for base in _bases(word):
-        if embedder().pieces(base) == 1 and (embedder().pieces(word) > 1 or _cosine(word, base) >= SAME):
+        whole = embedder().pieces(base) == 1 or base in _known()
+        if whole and (embedder().pieces(word) > 1 or _cosine(word, base) >= SAME):
             return root(base)
     if embedder().pieces(word) == 1 or word in _known() or not word.isalpha() or len(word) < 4:
         return word
