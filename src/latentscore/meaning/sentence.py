@@ -135,7 +135,7 @@ def _parts(word: str) -> Sequence[str]:
     """The two words that a compound is made of (sunkissed), where the vocabulary holds both and not the compound."""
     if len(word) > LONGEST_WORD or embedder().pieces(word) < 2 or root(word) != word or word in _known():
         return (word,)
-    cuts = ((word[:at], word[at:]) for at in range(3, len(word) - 2))
+    cuts = ((word[:at], word[at:]) for at in range(3, len(word) - 3))
     whole = [parts for parts in cuts if embedder().pieces(parts[0]) == embedder().pieces(parts[1]) == 1]
     # Rare words have long vectors: the cut into the most common words.
     return min(whole, key=lambda parts: max(np.linalg.norm(embedder().sum_of(part)) for part in parts), default=(word,))
