@@ -20,6 +20,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.extraction import rows_of, text_fingerprint
 from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.stages import download, vibes
+from latentscore_data.core.stages.base import RunContext
 
 
 def settings_for(root: Path, **sections: dict[str, Any]) -> Settings:
@@ -154,6 +155,16 @@ def test_texts_that_are_gone_or_changed_leave_no_rows_behind(sampled: Path, aske
     rows = rows_in(sampled)
     assert {row.id_in_dataset for row in rows} == {text.id_in_dataset for text in texts[:12]}
     assert any("meadow" in row.vibe_original or "golden" in row.vibe_original for row in rows)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_limit_keeps_the_rows_of_the_other_texts(sampled: Path, asked: Counter[str], overwrite: bool):
+    vibes.run_vibes(settings_for(sampled))
+    before = rows_in(sampled)
+    settings = settings_for(sampled, vibes={"max_vibes": 1, "characters": False, "limit": 2, "seed": 1})
+    vibes.run_vibes(settings, RunContext(overwrite=overwrite))
+    assert asked["all"] == 16 + 2
+    assert rows_in(sampled) == before
 
 
 def test_near_duplicates_across_texts_are_dropped_in_order(sampled: Path):

@@ -65,13 +65,13 @@ def read_texts(files: Iterable[Path], limit: int | None = None) -> Iterator[Sour
             yield text
 
 
-def extracted_rows(extracted: Path, wanted: Mapping[str, str], settings: VibesSettings) -> Iterator[VibeRow]:
-    """The vibe rows of the texts in ``wanted`` (key -> fingerprint), in that order, streamed.
+def extracted_rows(extracted: Path, wanted: Mapping[str, str | None], settings: VibesSettings) -> Iterator[VibeRow]:
+    """The vibe rows of the texts in ``wanted`` (key -> fingerprint; None for any answer), in that order, streamed.
 
     Answers of another fingerprint (an older wording of the text, another model) are left out.
     """
     for line in read_newest(extracted, "source_id", wanted):
-        if line.get("input_fingerprint") == wanted[line["source_id"]]:
+        if wanted[line["source_id"]] in (None, line.get("input_fingerprint")):
             yield from rows_of(line, settings)
 
 

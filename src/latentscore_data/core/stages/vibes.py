@@ -93,13 +93,14 @@ def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Su
         batches.collect()
         if not costs_nothing(model, settings.llm):
             confirm_spending(make_plan_for(settings, workspace), settings.llm, context.yes)
+        overwrite = context.overwritten()
         summary = batches.rounds(
-            lambda first: ask_about_texts(
+            lambda: ask_about_texts(
                 batches.connect(model),
                 settings,
                 workspace,
                 retry_failed=context.retry_failed,
-                overwrite=context.overwrite and first,
+                overwrite=overwrite,
             ),
             progress(),
         )
@@ -118,7 +119,7 @@ def remote_estimates(settings: Settings, workspace: Workspace, executor: Executo
 
 
 def ask_about_texts(
-    llm: LLM, settings: Settings, workspace: Workspace, *, retry_failed: bool, overwrite: bool
+    llm: LLM, settings: Settings, workspace: Workspace, *, retry_failed: bool, overwrite: set[str] | None
 ) -> Summary:
     """The loop over the texts."""
     base = settings.llm.base_for(llm.model)
@@ -146,12 +147,19 @@ def ask_about_texts(
 
 
 def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | None = None) -> Arranged:
-    """All answers as rows: thinned out, split, noisy, written to one file per split."""
+    """All answers as rows: thinned out, split, noisy, written to one file per split.
+
+    The answers of texts behind ``vibes.limit`` stay rows, or the next stage would drop their configs, which were paid for.
+    """
     choice = choose_embedder(settings.dedupe)
     embedder = load_embedder(choice)
     version = model_version(settings, workspace)
     base = settings.llm.base_for(model_name(settings))
-    wanted = {text_key(t): text_fingerprint(t, version, settings.vibes, base) for t in texts(settings, workspace)}
+    wanted: dict[str, str | None] = {
+        text_key(t): text_fingerprint(t, version, settings.vibes, base) for t in texts(settings, workspace)
+    }
+    if settings.vibes.limit is not None:
+        wanted |= {key: None for t in read_texts(workspace.text_files()) if (key := text_key(t)) not in wanted}
     return arrange(
         lambda: extracted_rows(workspace.extracted, wanted, settings.vibes),
         workspace,
