@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore.config import TITLE_SHORTENED
+from latentscore.forms import labels_line
+from latentscore.prompt import labels_system
 from latentscore_data.cli import app
 from latentscore_data.core.base import secrets
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
@@ -136,6 +138,29 @@ def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root
     assert out.exit_code == 0, out.output
     assert {line["config_candidates"][0]["title"] for line in lines(workspace)} == {"The long slow rain upon the…"}
     assert json.loads(out.stdout)["details"]["converted"] == {TITLE_SHORTENED: 2}
+
+
+def test_a_served_model_that_learned_labels_is_asked_for_a_line(root: Path) -> None:
+    workspace = write_rows(root, 2)
+    lines_of_labels = iter(
+        [labels_line(make_payload()), "no line", labels_line(make_payload(tempo="fast")), *["x"] * 9]
+    )
+    with ChatServer(lambda body: next(lines_of_labels)) as server:
+        out = generate(server, root, "--n", "1", "--limit", "1", "--labels", "hosted_vllm/test")
+        assert out.exit_code == 0, out.output
+        first = server.received[0].body
+        assert first["messages"][0]["content"] == labels_system()
+        assert "response_format" not in first
+        (line,) = lines(workspace)
+        assert line["config_candidates"][0]["config"] == make_payload()["config"]
+        out = generate(server, root, "--n", "1", "--labels", "hosted_vllm/test")
+        assert [len(one.body["messages"]) for one in server.received] == [2, 2, 2], "asked again as it was trained"
+        assert lines(workspace)[1]["config_candidates"][0]["config"]["tempo"] == "fast"
+    with ChatServer(config_reply()) as server:
+        assert json.loads(generate(server, root, "--n", "1").stdout)["calls"] == 2, "JSON is another question"
+        refused = generate(server, root, "--labels", "hosted_vllm/test", "--vibes-per-call", "2", "--seed", "9")
+    assert refused.exit_code == 2
+    assert "--vibes-per-call 1" in refused.output
 
 
 def test_overwriting_one_split_keeps_what_was_paid_for_in_the_others(root: Path) -> None:

@@ -192,7 +192,7 @@ class VibesSettings(Section):
     page_words: int = Field(default=1000, ge=1)
     """Words on a page; each vibe names the page it comes from."""
     characters: bool = True
-    """Also keep the moods of a text's characters, not only of its scenes."""
+    """Ask for and keep the moods of a text's characters, too, not only of its scenes."""
     seed: int = 0
     """Seed given to the model."""
 

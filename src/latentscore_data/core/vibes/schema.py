@@ -12,6 +12,7 @@ from functools import cache
 from typing import Annotated, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from latentscore_data.core.base.rows import LEVELS, Level
 
@@ -92,8 +93,27 @@ class TextVibes(BaseModel):
     vibes: list[Vibe]
 
 
+class SceneVibe(Vibe):
+    """A vibe whose characters are not asked for; what a model says of them all the same is kept."""
+
+    characters: SkipJsonSchema[list[CharacterVibes]] = []
+
+
+class TextScenes(BaseModel):
+    """A model's whole answer about a text where only scenes are asked for: characters that nobody keeps cost tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vibes: list[SceneVibe]
+
+
+def answer_type(characters: bool) -> type[TextVibes] | type[TextScenes]:
+    """What a model is asked for about a text."""
+    return TextVibes if characters else TextScenes
+
+
 @cache
-def vibe_schema_hash() -> str:
-    """SHA-256 of the JSON schema of :class:`TextVibes`, in canonical form."""
-    canonical = json.dumps(TextVibes.model_json_schema(), sort_keys=True, separators=(",", ":"))
+def vibe_schema_hash(characters: bool = True) -> str:
+    """SHA-256 of the JSON schema of the answer, in canonical form."""
+    canonical = json.dumps(answer_type(characters).model_json_schema(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
