@@ -162,12 +162,13 @@ def test_texts_that_are_gone_or_changed_leave_no_rows_behind(sampled: Path, aske
 
 def test_characters_that_are_not_kept_are_not_asked_for_and_answers_with_them_do(root: Path):
     replace_rows(Workspace(root).texts("mine"), list(sample_texts())[:2])
-    ladder = {"xl": "a", "lg": "b", "m": "c", "sm": "d", "xs": "e"}
+    ladder = dict.fromkeys(("xl", "lg", "m", "sm", "xs"), "slow rain on a tin roof")
     scene = {"vibe_index": 0, "text_page": 0, "scene_vibes": [ladder], "tags": []}
+    angry = dict.fromkeys(ladder, "a furious man shouts in bright sunlight")
 
     def reply(body: Body) -> str:
         wanted = "characters" in json.dumps(body)
-        people = {"characters": [{"name": "Ann", "ladders": [ladder]}]} if wanted else {}
+        people = {"characters": [{"name": "Ann", "ladders": [angry]}]} if wanted else {}
         return json.dumps({"vibes": [{**scene, **people}]})
 
     def run(*options: str) -> dict[str, Any]:

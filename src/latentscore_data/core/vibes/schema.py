@@ -93,14 +93,17 @@ class TextVibes(BaseModel):
     vibes: list[Vibe]
 
 
+# For texts whose characters nobody keeps: they would cost tokens. The docstrings are part of what a model is sent.
+
+
 class SceneVibe(Vibe):
-    """A vibe whose characters are not asked for; what a model says of them all the same is kept."""
+    """A passage of the text that holds a mood of its own."""
 
     characters: SkipJsonSchema[list[CharacterVibes]] = []
 
 
 class TextScenes(BaseModel):
-    """A model's whole answer about a text where only scenes are asked for: characters that nobody keeps cost tokens."""
+    """A model's whole answer about a text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
