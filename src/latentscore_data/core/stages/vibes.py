@@ -44,6 +44,7 @@ from latentscore_data.core.vibes.schema import answer_type, vibe_schema_hash
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
 
 
 def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
@@ -197,9 +198,11 @@ def rows_put_there(workspace: Workspace) -> Iterator[tuple[Split, VibeRow]]:
         return
     with RowIndex(workspace.extracted, "source_id") as index:
         ours = index.entries.keys() | {text_key(text) for text in read_texts(workspace.text_files())}
-    for split in SPLITS:
-        if (path := workspace.vibes(split)).exists():
-            yield from ((split, row) for row in read_rows(path, VibeRow) if row.source_id not in ours)
+    files: list[tuple[Split, Path]] = [(split, workspace.vibes(split)) for split in SPLITS]
+    for split, path in files:
+        for row in read_rows(path, VibeRow) if path.exists() else ():
+            if row.source_id not in ours:
+                yield split, row
 
 
 def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
