@@ -99,39 +99,21 @@ def sample_id(source: str, row_id: str) -> str:
     return f"{source}|{row_id}"
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """Where a run keeps what."""
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results = folder / "results.jsonl"
+        self.summary = folder / "summary.json"
+        self.report = folder / "report.html"
+        self.audio = folder / "audio"
+        self.manifest = folder / "manifest.json"
+        self.score_failures = folder / "listen.failures.jsonl"
 
     def answers(self, source: str) -> Path:
         """One file per source: a source that is added or taken out leaves the others' answers as they are."""
         return self.folder / "answers" / f"{dataset_slug(source)}.jsonl"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        return self.folder / "summary.json"
-
-    @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def audio(self) -> Path:
-        return self.folder / "audio"
-
-    @property
-    def manifest(self) -> Path:
-        return self.folder / "manifest.json"
-
-    @property
-    def score_failures(self) -> Path:
-        return self.folder / "listen.failures.jsonl"
 
 
 def generate(
