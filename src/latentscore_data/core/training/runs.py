@@ -17,6 +17,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class RunFolder:
     def mark_done(self) -> None:
         """List what must arrive whole, last of all."""
         kept = [self.spec_file, self.record_file, self.metrics, self.picture, *sorted(self.final.rglob("*"))]
-        files = {path.relative_to(self.path).as_posix(): file_fact(path).to_dict() for path in kept if path.is_file()}
+        files = {path.relative_to(self.path).as_posix(): asdict(file_fact(path)) for path in kept if path.is_file()}
         replace_json(self.done_mark, {"run_id": self.run_id, "files": files})
 
     def verify(self) -> None:
