@@ -9,7 +9,6 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -440,7 +439,7 @@ class ModelClient:
             tokens_out=reply.tokens_out,
             cost_usd=reply.cost_usd,
             seconds=round(reply.seconds, 4),
-            litellm_version=_LITELLM_VERSION(),
+            litellm_version=litellm_version(),
             answer_type=answer_type.__name__,
         )
 
@@ -473,9 +472,6 @@ class ModelClient:
             self.ledger.close()
         if self._transport is not None:
             await self._transport.aclose()
-
-
-_LITELLM_VERSION = cache(litellm_version)
 
 
 def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
