@@ -121,7 +121,6 @@ class ModelClient:
         stage: str = "",
         per_call: int = 1,
         price: Price | None = None,
-        rng: random.Random | None = None,
         runs: Path = Path(),
         engine: Engine | None = None,
         spend: SpendTracker | None = None,
@@ -147,7 +146,7 @@ class ModelClient:
         self._packed: dict[type[BaseModel], Shape[Together]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._packer = Packer(self._fetch_together, per_call) if per_call > 1 else None
-        self._rng = rng or random.Random()
+        self._rng = random.Random()
         self._writer = BackgroundWriter(self._together)
 
     # -- asking
