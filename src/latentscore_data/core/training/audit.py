@@ -140,13 +140,10 @@ def audit(
             + (f" --set batch.per_device={smaller}" if smaller != spec.per_device else "")
             + ", or make more rows",
         )
-    report.steps = spec.steps(_units(spec, report, fits["train"]))
+    # What an epoch is made of: rows, or sequences that rows are packed into.
+    tokens = [m.tokens for m in fits["train"]]
+    report.steps = spec.steps(packed(tokens, spec.per_device * report.max_tokens) if spec.packs else len(tokens))
     return report, {role: [m.row for m in some] for role, some in fits.items()}
-
-
-def _units(spec: TrainSpec, report: Audit, rows: Sequence[Measured]) -> int:
-    """What an epoch is made of: rows, or sequences that rows are packed into."""
-    return packed([m.tokens for m in rows], spec.per_device * report.max_tokens) if spec.packs else len(rows)
 
 
 def packed(lengths: Sequence[int], room: int) -> int:
