@@ -79,6 +79,11 @@ def raised_by(*checks: Callable[[], object]) -> list[LsdataError]:
     return found
 
 
+def one_line(error: object, most: int = 200) -> str:
+    """What an error of a library says, for the middle of a message of ours: one line of at most ``most`` characters."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def in_a_sentence(message: str) -> str:
     """Pydantic's message inside ours. Only the first letter is lowered: the values it names must be typed as they are."""
     message = message.removeprefix("Value error, ")

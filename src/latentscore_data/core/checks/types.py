@@ -31,9 +31,6 @@ class Finding:
     rows: tuple[str, ...] = ()
     """Ids of rows to look at, at most :data:`EXAMPLES`."""
 
-    def to_dict(self) -> JsonObject:
-        return asdict(self)
-
 
 def share_finding(group: str, name: str, ids: Sequence[str], total: int, limit: float) -> Finding:
     """How many of ``total`` rows have a fault; more than the share ``limit`` of them is one."""
@@ -125,4 +122,4 @@ class Report:
         return [finding for finding in self.findings if finding.verdict == "fault"]
 
     def to_dict(self) -> JsonObject:
-        return {"faults": len(self.faults), "findings": [finding.to_dict() for finding in self.findings]}
+        return {"faults": len(self.faults), "findings": [asdict(finding) for finding in self.findings]}
