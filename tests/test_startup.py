@@ -64,7 +64,7 @@ def test_help_loads_nothing_heavy(helps: dict[str, str], path: str) -> None:
 
 @pytest.mark.parametrize("path", [" ".join(path) for path in command_paths(leaves_only=True)])
 def test_help_has_an_example_and_fits_a_screen(helps: dict[str, str], path: str) -> None:
-    shown = helps[path].partition("OPTIONS OF")[0]
+    shown = helps[path].partition("LEFT WITH")[0]
     assert f"lsdata {path}" in shown.split("Usage:", 1)[1].split("\n", 1)[1], "an example of the command itself"
     assert len(shown.splitlines()) < 60
     assert "…" not in shown, "something was cut off"

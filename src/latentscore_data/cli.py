@@ -87,8 +87,8 @@ class LazyGroup(TyperGroup):
         super().__init__(**{**attributes, "commands": LoadedCommands()})
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        fit_help(self)
         with self._listing():
+            fit_help(self)
             super().format_help(ctx, formatter)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
@@ -96,12 +96,9 @@ class LazyGroup(TyperGroup):
             return super().shell_complete(ctx, incomplete)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in COMMANDS:
+        if args[0] not in COMMANDS.keys() & read_outlines().keys():
             return super().resolve_command(ctx, args)
-        command = outlined(args[0])
-        for sub in getattr(command, "commands", {}).values():
-            fit_help(sub)
-        return args[0], fit_help(command), args[1:]
+        return args[0], fit_help(outlined(args[0])), args[1:]
 
     @contextmanager
     def _listing(self) -> Iterator[None]:
@@ -139,8 +136,6 @@ def load_command(name: str) -> Any:
             command.callback = everywhere(command.callback, f"{name} {sub}")
     loaded: Any = typer.main.get_command(group)
     loaded.name = name
-    for sub in loaded.commands.values():
-        fit_help(sub)
     return fit_help(loaded)
 
 
@@ -149,7 +144,10 @@ NARROW_COLUMNS = 70
 
 
 def fit_help(command: Any) -> Any:
-    """The command; on a narrow terminal its help is plain lines, which wrap at any width, instead of panels."""
+    """The command; on a narrow terminal its help and that of its subcommands is plain lines, which wrap at any width, instead of
+    panels."""
+    for sub in getattr(command, "commands", {}).values():
+        fit_help(sub)
     if shutil.get_terminal_size().columns < NARROW_COLUMNS:
         command.rich_markup_mode = None
         about, mark, examples = (command.help or "").partition("Examples:\n\n")
