@@ -20,6 +20,12 @@ def test_what_was_typed_for_a_run_is_no_change(lsdata_here: Lsdata) -> None:
     assert states(lsdata_here)["download"] == "fresh"
     Path("texts/poem.txt").write_text("A bright morning, and the bells of the village rang over the wet roofs.")
     assert states(lsdata_here)["download"] == "stale"
+    Path("texts/poem.txt").unlink()
+    Path("texts").rmdir()
+    out = lsdata_here("status", "--json")
+    assert out.returncode == 0, out.stderr
+    download = json.loads(out.stdout)["stages"][0]
+    assert (download["state"], download["why"]) == ("stale", ["./texts does not exist"])
 
 
 def test_run_all_says_which_stored_value_differs_from_the_settings(lsdata_here: Lsdata) -> None:

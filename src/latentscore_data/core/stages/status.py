@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import merge
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons
@@ -42,7 +43,11 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     facts: dict[Path, FileFact] = {}
     found: list[StageStatus] = []
     for stage in STAGES:
-        parts = _parts_as_run(stage_named(stage), settings, workspace, reload)
+        try:
+            parts = _parts_as_run(stage_named(stage), settings, workspace, reload)
+        except InputError as error:  # what it read, such as a folder of texts, is gone
+            found.append(StageStatus(stage, "stale", [error.message]))
+            continue
         found += [_look_at(part, workspace, facts) for part in parts] or [StageStatus(stage)]
     for seen in found:
         if seen.stage == "score" and seen.finished:
