@@ -76,3 +76,4 @@ def studio(
             typer.launch(address)
 
     serve(settings, access, port, ready, trusted)
+    say("studio: ended")

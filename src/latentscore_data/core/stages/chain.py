@@ -148,7 +148,10 @@ class Chain:
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
-            state = "fresh" if summary.fresh else "waiting" if summary.pending else "done"
+            if summary.fresh:
+                table.add_row(summary.stage, "fresh", "", "", "", "")
+                continue
+            state = "waiting" if summary.pending else "done"
             failed = str(sum(summary.failed.values()) or "")
             rows = str(summary.done + summary.skipped)
             table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
