@@ -121,6 +121,12 @@ class Chain:
     def _missing_lines(self) -> list[str]:
         return [f"{stage}: {problem}" for stage, problems in self.missing.items() for problem in problems]
 
+    def _show_left_out(self) -> None:
+        from rich.text import Text
+
+        for stage, why in self.left_out.items():
+            console().print(Text(clean(f"{stage} is left out: {why}"), style="dim"))
+
     def show(self) -> None:
         """The plan or the result, as a table or as one JSON document."""
         if OUTPUT.json:
@@ -145,6 +151,7 @@ class Chain:
                 console().print(Text(f"missing: {clean(line)}", style="red"))
             for step in spending_steps(self.plan):
                 console().print(Text(clean(f"{step.stage}: {step.basis}"), style="dim"))
+            self._show_left_out()
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
@@ -158,8 +165,7 @@ class Chain:
         for stage in self.left_out:
             table.add_row(stage, "skipped", "", "", "", "", style="dim")
         print_table(table)
-        for stage, why in self.left_out.items():
-            console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
+        self._show_left_out()
         if self.report:
             console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
 
@@ -277,7 +283,6 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
     else:
         return False
     chain.left_out[stage] = why
-    say(f"{stage}: skipped, {why}")
     return True
 
 

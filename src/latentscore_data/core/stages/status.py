@@ -77,7 +77,11 @@ def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]
     seen.why = stale_reasons(part, workspace.root, facts)
     seen.state = "stale" if seen.why else "fresh"
     seen.finished = manifest.get("finished", "")
-    counts = [fact.get("rows") for fact in manifest.get("outputs", {}).values()]
+    # The answers about texts lie among the rows that were made of them.
+    outputs = {
+        name: fact for name, fact in manifest.get("outputs", {}).items() if workspace.root / name != workspace.extracted
+    }
+    counts = [fact.get("rows") for fact in outputs.values()]
     seen.rows = sum(count for count in counts if count is not None) if any(c is not None for c in counts) else None
     seen.failed = manifest.get("failed", {})
     seen.cost_usd = manifest.get("cost_usd", 0.0)
