@@ -19,7 +19,8 @@ from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.rounds import Round, label_entropy, verdict
+from latentscore_data.core.training.rounds import Round, verdict
+from latentscore_data.core.training.run_health import label_entropy
 from rounds_fakes import make_rounds, make_rows
 from scoring_fakes import LoudnessScorer
 
@@ -156,6 +157,8 @@ def test_label_entropy_is_0_for_equal_configs_and_grows_with_different_ones() ->
     mixed = [make_config(root=root) for root in ("c", "d", "e", "f")]
     assert label_entropy(same) == 0.0
     assert label_entropy(mixed) == pytest.approx(1 / 34)
+    one, other = make_config(), make_config(tempo="very_slow", brightness="very_dark")
+    assert 0.0 < label_entropy([one, one, other]) < label_entropy([one, other]) <= 1.0
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: Workspace) -> None:

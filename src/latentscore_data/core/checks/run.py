@@ -49,7 +49,7 @@ def run_checks(settings: Settings) -> Report:
         *check_models(views, chosen),
         *_since_export(views, workspace),
     ]
-    return Report(findings)
+    return Report(findings, len(views))
 
 
 def _suites(settings: Settings, embedder: Embedder) -> dict[str, tuple[Sequence[str], NDArray[np.float32]]]:

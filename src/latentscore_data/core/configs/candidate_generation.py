@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from latentscore import schema_hash
 from latentscore.config import TITLE_CUT, TITLE_SHORTENED, MusicConfigPromptPayload
@@ -38,17 +37,9 @@ from latentscore_data.core.llm.types import LLM, Question
 from latentscore_data.core.scoring.candidate_validation import validate_candidates
 
 
-class Source(Protocol):
-    """Rows that can be counted before they are read."""
-
-    def __iter__(self) -> Iterator[VibeRow]: ...
-
-    def __len__(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class VibeRows:
-    """The vibe rows of a workspace in the wanted splits, in the order of the splits."""
+    """The vibe rows of a workspace in the wanted splits, in the order of the splits; they can be counted before they are read."""
 
     workspace: Workspace
     settings: ConfigsSettings
@@ -108,7 +99,7 @@ def fingerprint(
 
 
 def generate(
-    rows: Source | list[VibeRow],
+    rows: VibeRows | list[VibeRow],
     llm: LLM,
     settings: ConfigsSettings,
     workspace: Workspace,
@@ -252,7 +243,7 @@ async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[Payl
     return candidates, errors
 
 
-def require_rows(rows: Source | list[VibeRow], settings: ConfigsSettings) -> None:
+def require_rows(rows: VibeRows | list[VibeRow], settings: ConfigsSettings) -> None:
     """Raise :class:`MissingError` when there is nothing to do."""
     if len(rows) == 0:
         raise MissingError(

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
             "lsdata_version": __version__,
             "git_commit": git_commit(),
             **facts,
-            "files": {path.relative_to(folder).as_posix(): file_fact(path).to_dict() for path in files},
+            "files": {path.relative_to(folder).as_posix(): asdict(file_fact(path)) for path in files},
         },
     )
 

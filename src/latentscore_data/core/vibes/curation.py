@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,8 @@ class Arranged:
             "sources_by_split": self.sources_by_split,
             "noisy": self.noisy,
             "filled": self.filled,
-            "leakage": self.leakage.to_dict() if self.leakage else None,
-            "leakage_if_split_by_row": self.leakage_by_row.to_dict() if self.leakage_by_row else None,
+            "leakage": asdict(self.leakage) if self.leakage else None,
+            "leakage_if_split_by_row": asdict(self.leakage_by_row) if self.leakage_by_row else None,
         }
 
 

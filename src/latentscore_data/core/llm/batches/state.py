@@ -286,9 +286,9 @@ def questions_in_flight(cache_path: Path) -> set[str]:
         state.close()
 
 
-def age_in_words(batch: Batch, now: float | None = None) -> str:
+def age_in_words(batch: Batch) -> str:
     """How long ago a batch was submitted: 12 min, 3 h 05 min."""
-    seconds = max(0.0, (now if now is not None else time.time()) - (batch.submitted or batch.created))
+    seconds = max(0.0, time.time() - (batch.submitted or batch.created))
     minutes = int(seconds // 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 

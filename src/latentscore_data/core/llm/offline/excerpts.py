@@ -199,58 +199,12 @@ def _tags(scene: list[_Sentence]) -> list[str]:
 
 # --- who is in it ----------------------------------------------------------------------------------------------------
 
-_NOT_A_NAME = frozenset(
-    [
-        "god",
-        "lord",
-        "sir",
-        "madam",
-        "mr",
-        "captain",
-        "chapter",
-        "english",
-        "french",
-        "christian",
-        "christmas",
-        "yes",
-        "aye",
-        "ay",
-        "oh",
-        "nor",
-        "upon",
-        "after",
-        "before",
-        "while",
-        "yet",
-        "now",
-        "here",
-        "right",
-        "such",
-        "these",
-        "why",
-        "how",
-        "not",
-        "no",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "january",
-        "february",
-        "march",
-        "april",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-    ]
-)
+_CAPITALISED = """
+    god lord sir madam mr captain chapter english french christian christmas yes aye ay oh nor upon after before while yet now here
+    right such these why how not no monday tuesday wednesday thursday friday saturday sunday january february march april june july
+    august september october november december
+    """
+_NOT_A_NAME = frozenset(_CAPITALISED.split())
 
 
 def _names(sentences: list[_Sentence]) -> list[str]:
