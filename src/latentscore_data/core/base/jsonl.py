@@ -184,6 +184,9 @@ class Appender:
         self.path = path
         self._sync_seconds = sync_seconds
         self._last_sync = 0.0
+        if path.is_symlink():
+            # In a workspace that was fetched or unpacked it could lead to any file of this machine.
+            raise OutputError(f"{path} is a link, and what it leads to would be changed", "put the file itself there")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _end_with_newline(path)
