@@ -185,7 +185,7 @@ def print_table(table: Table) -> None:
 
 def _stacked(table: Table, columns_wide: int) -> Iterator[Text]:
     """The lines of a table: the cells of the column with the longest word, but for the first, stand at the end where they fit,
-    else below."""
+    else below. A row that does not even fit without them is a list of its cells, each behind the name of its column."""
     from textwrap import wrap
 
     from rich.text import Text
@@ -199,7 +199,16 @@ def _stacked(table: Table, columns_wide: int) -> Iterator[Text]:
     moved = max(range(1, len(columns)), key=longest.__getitem__) if len(columns) > 1 else 0
     kept = [at for at in range(len(columns)) if at != moved]
     widths = [max((cell.cell_len for cell in [*columns[at], *heads[at : at + 1]]), default=0) for at in kept]
-    for row in ([heads] if heads else []) + list(map(list, zip(*columns, strict=True))):
+    rows = list(map(list, zip(*columns, strict=True)))
+    if heads and sum(widths) + 2 * (len(widths) - 1) > columns_wide:
+        name = max(head.cell_len for head in heads)
+        for row in rows:
+            for head, cell in zip(heads, row, strict=True):
+                if cell.plain:
+                    yield Text.assemble((head.plain.ljust(name), "bold"), "  ", cell)
+            yield Text()
+        return
+    for row in ([heads] if heads else []) + rows:
         line = Text()
         for at, width in zip(kept, widths, strict=True):
             row[at].pad_right(width - row[at].cell_len)
