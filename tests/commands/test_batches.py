@@ -157,6 +157,20 @@ def test_an_answer_that_stays_bad_fails_its_row_and_a_later_run_asks_it_anew(
     assert done(workspace) == 2
 
 
+def test_what_is_overwritten_over_several_rounds_is_replaced_once_and_all_else_stays(
+    server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
+) -> None:
+    workspace = write_rows(root, 3)
+    configs("--yes")
+    old = [{**line, "config_error": "old"} for _, line in read_lines(workspace.candidates)]
+    replace_rows(workspace.candidates, old)
+    workspace.llm_cache.unlink()
+    server.ends = True
+    found = configs("--batch", "--wait", "--overwrite", "--limit", "2")
+    assert (found["done"], found["skipped"], found["calls"]) == (2, 0, 4)
+    assert [line["config_error"] for _, line in read_lines(workspace.candidates)] == [None, None, "old"]
+
+
 def shuffled_twice(lines: list[Body]) -> list[Body]:
     lines = [*lines, *lines]
     random.Random(1).shuffle(lines)
