@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -15,6 +16,7 @@ from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DpoSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.chat import preference_lines
+from latentscore_data.core.training.audit import usable
 from latentscore_data.core.training.preference import Pair, pair_of, preference_pairs
 from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.spec import Choices
@@ -125,3 +127,11 @@ class TestMarks:
         assert [(line["scorer"], line["chosen_score"]) for line in found] == [("marks", 1.0), ("clap", 0.9)]
         assert "very_bright" in found[0]["chosen"][0]["content"]
         assert [line["scorer"] for line in preference_lines(rows)] == ["clap", "clap"]
+
+
+def test_titles_that_are_learned_have_the_length_that_is_asked_for() -> None:
+    rows = [make_scored(1, config_payload=make_payload("one two three four five six seven")), make_scored(2)]
+    dropped: Counter[str] = Counter()
+    titles = [(row.config_payload or {})["title"] for row in usable(rows, dropped)]
+    assert titles == ["one two three four five six…", make_payload()["title"]]
+    assert not dropped

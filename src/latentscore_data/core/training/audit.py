@@ -59,18 +59,18 @@ class Measured:
 
 
 def usable(rows: Sequence[ScoredRow], dropped: Counter[str]) -> list[ScoredRow]:
-    """The rows that hold a valid payload; the others are counted by reason."""
+    """The rows that hold a valid payload, with titles of the length that is asked for; the others are counted by reason."""
     kept: list[ScoredRow] = []
     for row in rows:
         if row.config_payload is None:
             dropped["no payload"] += 1
             continue
         try:
-            parse_payload(row.config_payload)
+            title = parse_payload(row.config_payload).title
         except InvalidConfigError:
             dropped["invalid payload"] += 1
             continue
-        kept.append(row)
+        kept.append(row.model_copy(update={"config_payload": {**row.config_payload, "title": title}}))
     return kept
 
 
