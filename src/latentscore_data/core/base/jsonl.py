@@ -12,14 +12,14 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, Self, TypeVar, cast
+from typing import IO, Any, Literal, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from latentscore.files import open_file, read_whole
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
 from latentscore_data.core.base.names import json_bytes, printable
 
@@ -80,7 +80,7 @@ def read_lines(
             yield number, value
 
 
-class _Recoded:
+class _Recoded(Closing):
     """Lines of a file of another encoding, as UTF-8."""
 
     def __init__(self, file: IO[bytes], encoding: str) -> None:
@@ -89,10 +89,7 @@ class _Recoded:
     def readline(self, most: int) -> bytes:
         return self._text.readline(most).encode("utf-8", "replace")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._text.close()
 
 
@@ -172,7 +169,7 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-class Appender:
+class Appender(Closing):
     """Appends whole lines to a file; a crash leaves at most one torn last line, which the next run drops.
 
     Each line is handed to the operating system at once (it survives the death of this process) and synced to disk
@@ -225,12 +222,6 @@ class Appender:
                 os.fsync(self._fd)
             finally:
                 os.close(self._fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 def _end_with_newline(path: Path) -> None:

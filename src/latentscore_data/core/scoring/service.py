@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from latentscore import RENDERER_VERSION, Audio
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
@@ -148,7 +148,7 @@ class _RenderJob:
         return self.rendered is not None and self.rendered.failure is None and not self.rendered.scores
 
 
-class ScoringService:
+class ScoringService(Closing):
     """Renders payloads and scores them, each only once.
 
     A sound is known by (config, seed, seconds, sample rate, renderer version): what was embedded or scored before is neither
@@ -248,12 +248,6 @@ class ScoringService:
             close(scorer)
         if self._owns_cache:
             self._cache.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def _recall(self, pair: _Pair, key: str) -> None:
         """What the cache knows about the pair."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import HOSTED, kind_of
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.display import money, say
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import replace_bytes
@@ -58,7 +59,7 @@ class _Line:
     worst_usd: float
 
 
-class BatchRun:
+class BatchRun(Closing):
     """A stage's way of asking, with provider batches where they are wanted or still open; else it asks directly.
 
     Used under the workspace's lock. ``models`` are those that the stage asks, ``runs`` is the folder of the training runs,
@@ -97,10 +98,7 @@ class BatchRun:
         self._held_back = 0
         self._done_before = 0
 
-    def __enter__(self) -> BatchRun:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         for remote in self._remotes.values():
             remote.close()
         if self._state is not None:
@@ -532,7 +530,7 @@ def _reachable(path: Path, settings: LLMSettings) -> Iterator[tuple[BatchState, 
     """The open batches whose provider these settings reach."""
     if not path.exists():
         return
-    with closing(BatchState(path)) as state:
+    with BatchState(path) as state:
         for batch in state.batches("open"):
             if batch.api_base != settings.api_base:
                 say(f"batches: {batch.tag} is at {batch.api_base or 'the provider'}: name it with LSDATA_LLM__API_BASE")
