@@ -13,7 +13,7 @@ from latentscore_data.core.llm.local.transport import LocalTransport, check_loca
 from latentscore_data.core.llm.local.types import Engine
 from latentscore_data.core.llm.offline.builtin import BuiltinLLM
 from latentscore_data.core.llm.offline.builtin import fingerprint as builtin_version
-from latentscore_data.core.llm.parameters import Parameters, TakesAll, Taking
+from latentscore_data.core.llm.parameters import Parameters, TakesAll
 from latentscore_data.core.llm.routes import check_route, route_to
 from latentscore_data.core.llm.transport import Transport, transport_for
 
@@ -22,7 +22,7 @@ class Opened(NamedTuple):
     """What a client asks through: the transport, and the sampling parameters that the model takes."""
 
     transport: Transport
-    parameters: Taking
+    parameters: TakesAll
 
 
 class Answerer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -271,7 +270,7 @@ class BatchRun(Closing):
             batch, state.lines(batch.tag), state.trials(), self._wording(batch.model), price, self._settings
         )
         harvest = reader.read(read_file(path, remote))
-        with closing(AnswerCache(self._cache_path)) as cache:
+        with AnswerCache(self._cache_path) as cache:
             cache.put(harvest.entries)
             self._book(state, batch, harvest.usage)
             for refused in harvest.refused:
@@ -536,5 +535,5 @@ def _reachable(path: Path, settings: LLMSettings) -> Iterator[tuple[BatchState, 
                 say(f"batches: {batch.tag} is at {batch.api_base or 'the provider'}: name it with LSDATA_LLM__API_BASE")
                 continue
             call_directly(settings.api_base)
-            with closing(Wording(batch.model, settings, []).remote()) as remote:
+            with Wording(batch.model, settings, []).remote() as remote:
                 yield state, batch, remote
