@@ -337,7 +337,17 @@ def test_a_map_whose_rows_are_a_link_to_another_file_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "line", [DEEP, "7", '{"embedding": {"a": 1}}', '{"embedding": [[1]]}', '{"embedding": ["x"]}', "\ud800"]
+    "line",
+    [
+        DEEP,
+        "7",
+        '{"embedding": {"a": 1}}',
+        '{"embedding": [[1]]}',
+        '{"embedding": ["x"]}',
+        '{"embedding": [1], "embedding_model": 7, "vibe_original": "x", "config": {}}',
+        '{"embedding": [1], "embedding_model": ["x"], "vibe_original": "x", "config": {}}',
+        "\ud800",
+    ],
 )
 def test_a_published_map_with_a_bad_line_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "map.jsonl"

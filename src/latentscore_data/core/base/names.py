@@ -76,3 +76,8 @@ def made_printable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [made_printable(one) for one in cast("list[Any]", value)]
     return value
+
+
+def leads_out(entry: Path, folder: Path) -> bool:
+    """Whether an entry of a folder is, by links, something outside of it."""
+    return not entry.resolve().is_relative_to(folder.resolve())

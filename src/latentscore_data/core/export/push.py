@@ -18,6 +18,7 @@ from latentscore_data.core.base.errors import (
     StoppedError,
     one_line,
 )
+from latentscore_data.core.base.names import leads_out
 from latentscore_data.core.base.secrets import key_named, read_dotenv
 from latentscore_data.core.export.folder import RECORD_FILE, read_record
 
@@ -158,7 +159,7 @@ def _stopped(repo: str, reason: str) -> StoppedError:
 def refuse_links_out(folder: Path) -> None:
     """Raise :class:`InputError` for a link that leads out of the folder: what it points at would be published."""
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        if path.is_symlink() and leads_out(path, folder):
             raise InputError(f"{path} is a link that leads out of the export", "delete it, or export again")
 
 

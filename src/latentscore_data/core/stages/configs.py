@@ -231,7 +231,7 @@ def run_score(
     for line in summary_lines(scored.details.get("search")):
         say(line)
     for note, count in summary.details["converted"].items():
-        say(f"configs: {count} rows from elsewhere: {note}")
+        say(f"configs: {count} rows: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
             f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; their "
@@ -394,8 +394,9 @@ def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[Vibe
     with BatchRun("configs", settings.llm, *kept, [model], runs, engine, context.spend) as batches:
         batches.collect()
         agree_on_model(rows, settings, workspace, yes=context.yes)
+        overwrite = context.overwritten()
 
-        def run(first: bool) -> Summary:
+        def run() -> Summary:
             return generate(
                 rows,
                 batches.connect(model, settings.configs.vibes_per_call),
@@ -406,7 +407,7 @@ def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[Vibe
                 version=model_version(settings, workspace),
                 max_concurrency=settings.llm.max_concurrency,
                 retry_failed=context.retry_failed,
-                overwrite=context.overwrite and first,
+                overwrite=overwrite,
                 progress=progress(),
                 files=files,
             )
@@ -451,7 +452,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
         inputs=[path for split in settings.configs.splits if (path := workspace.vibes(split)).exists()],
         settings={
             "model": model_name(settings),
-            "api_base": settings.llm.api_base,
+            "api_base": settings.llm.base_for(model_name(settings)),
             **{name: getattr(settings.configs, name) for name in decides},
         },
         versions={

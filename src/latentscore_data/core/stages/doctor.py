@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,9 +95,15 @@ def _program() -> Iterator[Finding]:
     yield from _namesakes()
 
 
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """The distributions by the packages that they install. Reads the file list of each."""
+    return packages_distributions()
+
+
 def _namesakes() -> Iterator[Finding]:
     """Another distribution that installs a ``latentscore`` package would shadow ours, or be shadowed."""
-    others = sorted(set(packages_distributions().get("latentscore", [])) - {"latentscore-data"})
+    others = sorted(set(_distributions().get("latentscore", [])) - {"latentscore-data"})
     if others:
         names = ", ".join(others)
         yield Finding(
@@ -110,7 +117,7 @@ def _namesakes() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    distributions = packages_distributions()
+    distributions = _distributions()
     for extra, modules in EXTRAS.items():
         absent = [module for module in modules if find_spec(module) is None]
         if absent:
