@@ -21,7 +21,7 @@ import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.base.workers import WorkerFailure, WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import Clip, flac_bytes, make_clip, mp3_bytes, sound_bytes
 from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, make_worker

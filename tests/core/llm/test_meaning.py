@@ -17,7 +17,7 @@ from latentscore.config import MusicConfigPrompt
 from latentscore.labels import FIELDS
 from latentscore.meaning.reading import axes, base_form, genre_labels, is_foreign, read, word_values
 from latentscore.meaning.starter import neighbours
-from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.scoring.acoustic import asked_for
 
 HERE = Path(__file__).parent

@@ -20,7 +20,7 @@ import latentscore
 from latentscore import Audio, InvalidConfigError, parse_config
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.compute.workers import WorkerPool
+from latentscore_data.core.base.workers import WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Scorer, Unscored, Vectors

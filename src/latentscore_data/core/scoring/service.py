@@ -23,7 +23,7 @@ from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.compute.workers import WorkerFailure
+from latentscore_data.core.base.workers import WorkerFailure
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.core.scoring.registry import close, prepare

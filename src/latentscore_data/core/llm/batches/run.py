@@ -22,10 +22,7 @@ from latentscore_data.core.base.progress import Progress as Display
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.summary import Summary
-from latentscore_data.core.llm.batches.client import BatchLLM
-from latentscore_data.core.llm.batches.ingest import Reader, custom_id, number_of, read_file
-from latentscore_data.core.llm.batches.remote import Found, Progress, Remote, Request, UnknownOutcomeError
-from latentscore_data.core.llm.batches.state import (
+from latentscore_data.core.llm.batch_state import (
     FILE_NAME,
     IN_FLIGHT,
     Batch,
@@ -34,6 +31,9 @@ from latentscore_data.core.llm.batches.state import (
     age_in_words,
     open_batches,
 )
+from latentscore_data.core.llm.batches.client import BatchLLM
+from latentscore_data.core.llm.batches.ingest import Reader, custom_id, number_of, read_file
+from latentscore_data.core.llm.batches.remote import Found, Progress, Remote, Request, UnknownOutcomeError
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
