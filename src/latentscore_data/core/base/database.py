@@ -61,6 +61,18 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
+def transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
+    """All that is written inside, or nothing of it."""
+    db.execute(begin)
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+@contextlib.contextmanager
 def naming(path: Path, what: str) -> Iterator[None]:
     """Turn what SQLite refuses inside into :func:`unusable`."""
     try:

@@ -259,16 +259,7 @@ def _is_whole(line: bytes) -> bool:
 
 def replace_rows(path: Path, rows: Iterable[BaseModel | Line], mode: int = 0o644) -> int:
     """Write a whole file of rows in one move: a reader sees the old file or the new one. Returns the row count."""
-    count = 0
-
-    def lines() -> Iterator[bytes]:
-        nonlocal count
-        for row in rows:
-            count += 1
-            yield dump_line(row)
-
-    replace_bytes(path, lines(), mode)
-    return count
+    return replace_several(((path, row) for row in rows), [path], mode)[path]
 
 
 DRAFT_ENDING = ".lsdata-draft"
@@ -293,14 +284,16 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
                 out.write(chunk)
 
 
-def replace_several(rows: Iterable[tuple[Path, BaseModel]], paths: Iterable[Path]) -> dict[Path, int]:
+def replace_several(
+    rows: Iterable[tuple[Path, BaseModel | Line]], paths: Iterable[Path], mode: int = 0o644
+) -> dict[Path, int]:
     """Write several files of rows in one pass over (file, row), each in one move; a file without rows is written, too.
 
     Returns the row count of each.
     """
     counts = dict.fromkeys(paths, 0)
     with contextlib.ExitStack() as drafts:
-        outs = {path: drafts.enter_context(_replacing(path)) for path in counts}
+        outs = {path: drafts.enter_context(_replacing(path, mode)) for path in counts}
         for path, row in rows:
             counts[path] += 1
             with writing(path):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.closing import Closing
-from latentscore_data.core.base.database import naming, open_database
+from latentscore_data.core.base.database import naming, open_database, transaction
 from latentscore_data.core.base.errors import InputError
 
 FILE_NAME = "batches.sqlite"
@@ -208,14 +208,8 @@ class BatchState(Closing):
 
     @contextmanager
     def _together(self) -> Generator[None, None, None]:
-        """All of it or nothing."""
-        self._run("BEGIN IMMEDIATE")
-        try:
+        with naming(self.path, WHAT), transaction(self._db, "BEGIN IMMEDIATE"):
             yield
-        except BaseException:
-            self._run("ROLLBACK")
-            raise
-        self._run("COMMIT")
 
     def _run(self, statement: str, *values: Any) -> None:
         with naming(self.path, WHAT):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore_data.core.base.closing import Closing
-from latentscore_data.core.base.database import is_bad_text, open_database, unusable
+from latentscore_data.core.base.database import is_bad_text, open_database, transaction, unusable
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.scoring.types import Score
 
@@ -107,15 +107,9 @@ class ScoreCache(Closing):
         """Take over what another cache held, as :meth:`dump` gives it. Nothing is taken unless all of it can be."""
         vectors = [(kind, key, base64.b64decode(vector)) for kind, key, vector in held["vectors"]]
         scores = [tuple(score) for score in held["scores"]]
-        with self._used() as db:
-            db.execute("BEGIN")
-            try:
-                db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", vectors)
-                db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", scores)
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+        with self._used() as db, transaction(db):
+            db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", vectors)
+            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", scores)
 
     def _read(self, question: str, *values: str) -> Any:
         with self._used() as db:

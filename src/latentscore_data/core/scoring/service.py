@@ -34,6 +34,7 @@ from latentscore_data.core.scoring.renderer import (
     MakeRenderer,
     Rendered,
     RenderRequest,
+    embedders_of,
 )
 from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Score, Scorer, Unscored, Vectors
 
@@ -175,9 +176,7 @@ class ScoringService(Closing):
         self._version = renderer_version or current_renderer_version()
         self._owns_cache = not isinstance(cache, ScoreCache)
         self._cache = cache if isinstance(cache, ScoreCache) else ScoreCache(cache)
-        self._needs_audio_here = not all(
-            isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None for scorer in self.scorers
-        )
+        self._needs_audio_here = len(embedders_of(self.scorers)) < len(self.scorers)
         self._renderer = make_renderer(self.scorers, settings, self._cache)
         self.workers, self.at_once = self._renderer.workers, self._renderer.at_once
         self._lock = threading.Lock()
