@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 from latentscore.installed import install
 
@@ -29,6 +30,14 @@ class InputError(LsdataError):
     """Wrong usage, settings or input data."""
 
     exit_code = 2
+
+
+class FlagError(InputError):
+    """A value that was typed is not one that its setting takes."""
+
+    def __init__(self, setting: str, typed: Any, problem: str, remedy: str) -> None:
+        super().__init__(f"flag: {setting}: {problem}", remedy)
+        self.setting, self.typed, self.problem = setting, typed, problem
 
 
 class MissingError(LsdataError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -115,7 +115,8 @@ def label_matrix(views: Iterable[RowView]) -> NDArray[np.uint8]:
 class Report:
     """All findings of a workspace."""
 
-    findings: list[Finding] = field(default_factory=list[Finding])
+    findings: list[Finding]
+    rows: int
 
     @property
     def faults(self) -> list[Finding]:

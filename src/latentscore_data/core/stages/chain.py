@@ -18,6 +18,7 @@ from latentscore_data.core.base.display import (
     interactive,
     money,
     print_json,
+    print_next,
     print_table,
     say,
 )
@@ -118,6 +119,12 @@ class Chain:
             return problems[0].exit_code
         return max((summary.exit_code for summary in self.summaries), default=0)
 
+    @property
+    def next_step(self) -> str:
+        """The benchmark's page; where there is none or answers are waited for, what the last stage names."""
+        last = self.summaries[-1] if self.summaries else Summary("")
+        return f"open {self.report}" if self.report and not last.pending else last.next_step
+
     def _missing_lines(self) -> list[str]:
         return [f"{stage}: {problem}" for stage, problems in self.missing.items() for problem in problems]
 
@@ -131,6 +138,7 @@ class Chain:
                     "plan": [step.to_dict() for step in self.plan],
                     **({"missing": missing} if (missing := self._missing_lines()) else {}),
                     "report": self.report,
+                    "next_step": self.next_step,
                     "seconds": round(self.seconds, 3),
                     "exit_code": self.exit_code,
                 }
@@ -157,8 +165,7 @@ class Chain:
         print_table(table)
         for stage, why in self.left_out.items():
             console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
-        if self.report:
-            console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
+        print_next(self.next_step)
 
 
 def plan_table(plan: Sequence[Step]) -> Table:
