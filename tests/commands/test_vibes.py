@@ -19,8 +19,8 @@ from latentscore_data.core.base.rows import LEVELS, SPLITS, VibeRow
 from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.settings import Settings, VibesSettings, load_settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.extraction import rows_of, text_fingerprint
-from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.stages import download, vibes
 from latentscore_data.core.stages.base import RunContext
 from servers import Body, ChatServer

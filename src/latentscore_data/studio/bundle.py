@@ -14,7 +14,7 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.export.folder import new_folder, write_record
-from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.studio.renders import Renders
 
