@@ -279,6 +279,11 @@ class _Reader:
                 at += 1
         if bound:
             self.used[start:end] = [True] * (end - start)
+        elif not self._before(start)[0]:
+            # Who names a part wants it.
+            for name in self.tables.heads[head]:
+                if name != REGISTER and "none" in FIELDS[name].labels:
+                    self.banned[name].add("none")
 
     def _modifier(self, head: Phrase, places: range, near: int, bound: set[str]) -> int:
         """Bind the longest phrase along ``places`` that is a value of one of the head's fields; its length, or 0."""
