@@ -279,7 +279,7 @@ class _Reader:
                 at += 1
         if bound:
             self.used[start:end] = [True] * (end - start)
-        elif not self._before(start)[0]:
+        elif _NEGATIONS.isdisjoint(self.roots[max(0, start - 3) : start]):
             # Who names a part wants it.
             for name in self.tables.heads[head]:
                 if name != REGISTER and "none" in FIELDS[name].labels:
