@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Lsdata
-from latentscore_data.core.llm.offline.builtin import payload_for, vibes_for
+from latentscore_data.core.llm.builtin import payload_for, vibes_for
 from servers import Body, ChatServer
 
 SAMPLE = Path(__file__).resolve().parent.parent / "src/latentscore_data/sample/passages.jsonl"

@@ -19,8 +19,8 @@ from factories import make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batch_state import FILE_NAME, BatchState
 from latentscore_data.core.llm.batches import run as batch_run
-from latentscore_data.core.llm.batches.state import FILE_NAME, BatchState
 from servers import config_reply
 
 pytestmark = pytest.mark.long
@@ -31,7 +31,7 @@ DRIVER = """
 import os, signal, sys
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.llm.batches import run
-from latentscore_data.core.llm.batches.state import BatchState
+from latentscore_data.core.llm.batch_state import BatchState
 from latentscore_data.core.llm.cache import AnswerCache
 
 run.SETTLE_SECONDS = 2.0

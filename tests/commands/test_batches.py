@@ -17,9 +17,9 @@ from factories import make_text, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batch_state import FILE_NAME
 from latentscore_data.core.llm.batches import remote
-from latentscore_data.core.llm.batches.state import FILE_NAME
-from latentscore_data.core.llm.offline.builtin import vibes_for
+from latentscore_data.core.llm.builtin import vibes_for
 from servers import config_reply
 
 MODEL = "openai/gpt-4o-mini"

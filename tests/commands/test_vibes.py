@@ -19,8 +19,8 @@ from latentscore_data.core.base.rows import LEVELS, SPLITS, VibeRow
 from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.settings import Settings, VibesSettings, load_settings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.extraction import rows_of, text_fingerprint
-from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.stages import download, vibes
 from latentscore_data.core.stages.base import RunContext
 from servers import Body, ChatServer
@@ -186,6 +186,18 @@ def test_characters_that_are_not_kept_are_not_asked_for_and_answers_with_them_do
         again = run("--no-characters")
         assert (again["calls"], again["skipped"]) == (0, 2)
         assert {row.vibe_scope for row in rows_in(root)} == {"scene"}
+
+
+def test_a_model_that_answers_nothing_leaves_the_rows_as_they_were(sampled: Path, capsys: pytest.CaptureFixture[str]):
+    vibes.run_vibes(settings_for(sampled))
+    before = rows_in(sampled)
+    elsewhere = {"model": "hosted_vllm/test", "api_base": "http://127.0.0.1:9/v1", "max_attempts": 1}
+    summary = vibes.run_vibes(settings_for(sampled, llm=elsewhere))
+    assert (summary.done, summary.exit_code, sum(summary.failed.values())) == (0, 1, 16)
+    assert rows_in(sampled) == before
+    assert "stay as they were" in capsys.readouterr().err
+    vibes.run_vibes(settings_for(sampled))
+    assert rows_in(sampled) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

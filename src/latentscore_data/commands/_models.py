@@ -10,7 +10,7 @@ from latentscore_data.core.base.display import OUTPUT, clean, money, print_json,
 from latentscore_data.core.base.errors import raised_by
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
-from latentscore_data.core.llm.batches.state import Batch, age_in_words
+from latentscore_data.core.llm.batch_state import Batch, age_in_words
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.stages.spending import RunPlan, trust_key_to
 

@@ -10,8 +10,8 @@ from latentscore_data.commands._models import show_batches
 from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import OUTPUT, print_json, say
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.llm.batch_state import FILE_NAME, in_json, open_batches
 from latentscore_data.core.llm.batches.run import cancel_batches, refresh_batches
-from latentscore_data.core.llm.batches.state import FILE_NAME, in_json, open_batches
 
 
 def batches(

@@ -24,7 +24,7 @@ from latentscore_data.core.base.display import (
 from latentscore_data.core.base.display import money as dollars
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.batches.state import FILE_NAME, in_json, open_batches
+from latentscore_data.core.llm.batch_state import FILE_NAME, in_json, open_batches
 from latentscore_data.core.stages.chain import sample_flags
 from latentscore_data.core.stages.improve import known_rounds
 from latentscore_data.core.stages.status import StageStatus, look, money_spent

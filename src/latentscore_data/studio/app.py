@@ -20,7 +20,7 @@ from latentscore.errors import LatentScoreError
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import clean, redact
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
-from latentscore_data.core.compute.workers import WorkerFailure
+from latentscore_data.core.base.workers import WorkerFailure
 from latentscore_data.studio.api import ROUTES, Handler, Studio
 from latentscore_data.studio.exchange import Call, Gone, Reply, as_json
 from latentscore_data.studio.places import SERVED

@@ -21,11 +21,11 @@ import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.compute.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.base.workers import WorkerFailure, WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import Clip, flac_bytes, make_clip, mp3_bytes, sound_bytes
-from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, make_worker
-from latentscore_data.core.scoring.types import EmbeddingScorer, Scorer
+from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, embedders_of, make_worker
+from latentscore_data.core.scoring.types import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -218,11 +218,7 @@ class SharedRenderer:
     def __init__(self, renders: Renders, scorers: Sequence[Scorer], settings: ScoringSettings) -> None:
         self.workers = renders.count
         self._renders, self._seconds, self._seed = renders, settings.seconds, settings.seed
-        self._embedders = {
-            scorer.name: scorer.embed_in_worker
-            for scorer in scorers
-            if isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None
-        }
+        self._embedders = embedders_of(scorers)
         self._needs_audio = len(self._embedders) < len(scorers)
 
     def submit(self, request: RenderRequest) -> Future[Rendered]:

@@ -18,7 +18,7 @@ from latentscore_data.core.base.settings import ConfigsSettings
 from latentscore_data.core.bench import run
 from latentscore_data.core.generators.models import LLMGenerator
 from latentscore_data.core.generators.types import Generated
-from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.llm.types import Answer, Question
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import Unscored

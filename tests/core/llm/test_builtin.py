@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from latentscore import MusicConfig, MusicConfigPromptPayload
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.sample import sample_texts, sample_vibes
-from latentscore_data.core.llm.offline.builtin import BuiltinLLM, payload_for, vibes_for
+from latentscore_data.core.llm.builtin import BuiltinLLM, payload_for, vibes_for
 from latentscore_data.core.llm.types import Question
 from latentscore_data.core.vibes.schema import Ladder, TextVibes
 

@@ -20,7 +20,7 @@ from latentscore.meaning.lexicon import parse_vibe
 from latentscore.meaning.reading import axes, genre_labels, read, word_values
 from latentscore.meaning.sentence import is_foreign, root, sentence
 from latentscore.meaning.starter import neighbours
-from latentscore_data.core.llm.offline.builtin import payload_for
+from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.scoring.acoustic import asked_for
 
 HERE = Path(__file__).parent

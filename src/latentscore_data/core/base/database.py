@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from latentscore_data.core.base.errors import OutputError
@@ -55,9 +55,39 @@ def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | No
         raise unusable(path, what, error) from None
 
 
+def open_to_read(path: Path, what: str) -> sqlite3.Connection:
+    """A connection to a file in a folder that cannot be written; a log that was left beside it is not read. Raises
+    :class:`OutputError`."""
+    try:
+        return sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise unusable(path, what, error) from None
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """One more connection to a file that :func:`open_database` has opened."""
     return sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
+    """All that is written inside, or nothing of it."""
+    db.execute(begin)
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+@contextlib.contextmanager
+def naming(path: Path, what: str) -> Iterator[None]:
+    """Turn what SQLite refuses inside into :func:`unusable`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise unusable(path, what, error) from None
 
 
 def unusable(path: Path, what: str, error: OSError | sqlite3.Error) -> OutputError:
@@ -128,11 +158,8 @@ def _set_aside(path: Path) -> Path:
 
 
 def _salvaged(aside: Path, db: sqlite3.Connection, salvage: Salvage) -> str:
-    old = connect(aside)
-    try:
+    with contextlib.closing(connect(aside)) as old:
         return salvage(old, db)
-    finally:
-        old.close()
 
 
 def _is_damage(error: Exception) -> bool:

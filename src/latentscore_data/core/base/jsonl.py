@@ -12,14 +12,14 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, Self, TypeVar, cast
+from typing import IO, Any, Literal, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
 from latentscore.files import open_file, read_whole
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import InputError, OutputError, in_a_sentence
 from latentscore_data.core.base.names import json_bytes, printable
 
@@ -80,7 +80,7 @@ def read_lines(
             yield number, value
 
 
-class _Recoded:
+class _Recoded(Closing):
     """Lines of a file of another encoding, as UTF-8."""
 
     def __init__(self, file: IO[bytes], encoding: str) -> None:
@@ -89,10 +89,7 @@ class _Recoded:
     def readline(self, most: int) -> bytes:
         return self._text.readline(most).encode("utf-8", "replace")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._text.close()
 
 
@@ -161,18 +158,19 @@ def dump_line(row: BaseModel | Line) -> bytes:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing ``path`` into one clear error."""
+def writing(path: Path, elsewhere: str = "choose another folder with --root") -> Iterator[None]:
+    """Turn the operating system's refusals while writing ``path`` into one clear error; ``elsewhere`` is how another place
+    is named."""
     try:
         yield
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror or error})",
-            "free some disk space or choose another folder with --root, then run the same command again",
+            f"free some disk space or {elsewhere}, then run the same command again",
         ) from None
 
 
-class Appender:
+class Appender(Closing):
     """Appends whole lines to a file; a crash leaves at most one torn last line, which the next run drops.
 
     Each line is handed to the operating system at once (it survives the death of this process) and synced to disk
@@ -183,6 +181,9 @@ class Appender:
         self.path = path
         self._sync_seconds = sync_seconds
         self._last_sync = 0.0
+        if path.is_symlink():
+            # In a workspace that was fetched or unpacked it could lead to any file of this machine.
+            raise OutputError(f"{path} is a link, and what it leads to would be changed", "put the file itself there")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _end_with_newline(path)
@@ -226,12 +227,6 @@ class Appender:
             finally:
                 os.close(self._fd)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
 
 def _end_with_newline(path: Path) -> None:
     """Cut a torn last line, so that what is appended next starts on a line of its own; a whole one gets its end."""
@@ -268,16 +263,7 @@ def _is_whole(line: bytes) -> bool:
 
 def replace_rows(path: Path, rows: Iterable[BaseModel | Line], mode: int = 0o644) -> int:
     """Write a whole file of rows in one move: a reader sees the old file or the new one. Returns the row count."""
-    count = 0
-
-    def lines() -> Iterator[bytes]:
-        nonlocal count
-        for row in rows:
-            count += 1
-            yield dump_line(row)
-
-    replace_bytes(path, lines(), mode)
-    return count
+    return replace_several(((path, row) for row in rows), [path], mode)[path]
 
 
 DRAFT_ENDING = ".lsdata-draft"
@@ -302,14 +288,16 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
                 out.write(chunk)
 
 
-def replace_several(rows: Iterable[tuple[Path, BaseModel]], paths: Iterable[Path]) -> dict[Path, int]:
+def replace_several(
+    rows: Iterable[tuple[Path, BaseModel | Line]], paths: Iterable[Path], mode: int = 0o644
+) -> dict[Path, int]:
     """Write several files of rows in one pass over (file, row), each in one move; a file without rows is written, too.
 
     Returns the row count of each.
     """
     counts = dict.fromkeys(paths, 0)
     with contextlib.ExitStack() as drafts:
-        outs = {path: drafts.enter_context(_replacing(path)) for path in counts}
+        outs = {path: drafts.enter_context(_replacing(path, mode)) for path in counts}
         for path, row in rows:
             counts[path] += 1
             with writing(path):

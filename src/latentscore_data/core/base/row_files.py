@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows, typed_row
 from latentscore_data.core.base.manifest import FileFact
 from latentscore_data.core.base.row_index import RowIndex
@@ -18,7 +18,7 @@ FIRST_SPLIT: Split = "SFT-Train"
 """Where a row without a split goes."""
 
 
-class RowFiles:
+class RowFiles(Closing):
     """``.processed/candidates.jsonl`` and ``.processed/<SPLIT>.jsonl``, indexed when first needed.
 
     Both halves of the stage ``configs`` share one, so that neither reads again what the other knows. Whoever replaces a
@@ -75,12 +75,6 @@ class RowFiles:
     def close(self) -> None:
         for path in list(self._known):
             self.forget(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 def _own_name(line: Line, place: str) -> str:

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import orjson
 
 from latentscore.files import open_file
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_bytes
 from latentscore_data.core.base.manifest import FileFact, file_fact
@@ -41,7 +41,7 @@ class Entry:
     """Whether the line holds a config, or a candidate that is one."""
 
 
-class RowIndex:
+class RowIndex(Closing):
     """The newest line of each key in a file. Lines stay on disk, so memory grows by about 0.5 kB a row.
 
     ``unnamed`` counts the lines without a key, which get the one that ``name`` makes of (line, place). Raises
@@ -157,12 +157,6 @@ class RowIndex:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
 
 def _at(entry: Entry, offset: int) -> Entry:

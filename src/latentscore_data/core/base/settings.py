@@ -15,13 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import EnvSettingsSource, SettingsError
 
 from latentscore.files import why_no_file
 from latentscore_data.core.base.addresses import check_address
@@ -627,16 +621,10 @@ class RunAllSettings(Section):
     """Stages left out."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All sections. Made by :func:`load_settings`, which merges file, environment and flags."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        env_prefix="LSDATA_",
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     paths: PathsSettings = PathsSettings()
     llm: LLMSettings = LLMSettings()
@@ -671,18 +659,6 @@ class Settings(BaseSettings):
     def typed(self) -> Values:
         """The sections and values that came from flags, the data root aside: a stage's manifest remembers them."""
         return {section: values for section, values in self._typed.items() if section != "paths" and values}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # load_settings merges the sources itself, because it must know which one each value came from.
-        return (init_settings,)
 
 
 def chosen(**flags: Any) -> Values:
@@ -755,7 +731,11 @@ def _refuse_secrets(path: Path, values: Values) -> None:
 
 def _read_environment() -> Values:
     try:
-        values = EnvSettingsSource(Settings, env_ignore_empty=True)()
+        # Settings is a plain model: load_settings merges the sources itself, because it must know where each value came from.
+        source = EnvSettingsSource(
+            cast(Any, Settings), env_prefix="LSDATA_", env_nested_delimiter="__", env_ignore_empty=True
+        )
+        values = source()
     except SettingsError as error:
         raise InputError(f"environment: {error}", "lists and tables in variables are written as JSON") from None
     known = {f"LSDATA_{name.upper()}" for name in Settings.model_fields}

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from latentscore import RENDERER_VERSION
-from latentscore.embed import Embedder
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_rows
@@ -215,18 +214,12 @@ def generator_deps(
         if spend is not None:
             spend.spent += sum(answer.cost_usd or 0.0 for answer in answers)
 
-    def embedder() -> Embedder:
-        return load_embedder(choose_embedder(settings.dedupe))
-
-    def sounds() -> ClapIndex:
-        return ClapIndex(settings.scoring, cache)
-
     return GeneratorDeps(
         bench=settings.bench,
         configs=settings.configs,
         prompts=settings.prompts,
-        embedder=embedder,
-        sounds=sounds,
+        embedder=lambda: load_embedder(choose_embedder(settings.dedupe)),
+        sounds=lambda: ClapIndex(settings.scoring, cache),
         connect=ask_through or ask,
         training_rows=lambda: training_rows(workspace),
         executor=executor,

@@ -7,7 +7,7 @@ by source document. Plain arrays in, small records out; randomness is passed in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,17 +34,11 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Estimate):
     """Mean paired difference to the baseline on the same rows; ``p`` is two-sided, ``p_holm`` corrected by :func:`holm`."""
 
-    mean: float
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    rows: int
-    documents: int
-    reason: str = ""
+    p: float | None = None
+    p_holm: float | None = None
 
 
 def too_few(documents: int) -> str:
@@ -79,7 +73,7 @@ def paired_difference(
     differences = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     found = estimate(differences, documents, rng, resamples=resamples)
     p = None if found.reason else sign_flip_p(differences, documents, rng)
-    return Difference(found.mean, found.low, found.high, p, None, found.rows, found.documents, found.reason)
+    return Difference(**asdict(found), p=p)
 
 
 def sign_flip_p(

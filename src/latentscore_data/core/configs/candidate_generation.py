@@ -31,7 +31,7 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
 from latentscore_data.core.llm.types import LLM, Question
 from latentscore_data.core.scoring.candidate_validation import validate_candidates

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from latentscore import FIELDS
 from latentscore.forms import FormName
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.maps import MapFacts
@@ -176,17 +177,9 @@ def _decided(origin: Provenance) -> list[Cells]:
     return [
         (stage, md(name), _code(_figure(value)))
         for stage, manifest in origin.manifests.items()
-        for name, value in _flat({**manifest.get("settings", {}), **manifest.get("versions", {})})
-        if value is not None
+        for name, value in leaves({**manifest.get("settings", {}), **manifest.get("versions", {})})
+        if value not in (None, {})
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _code(text: str) -> str:
@@ -347,7 +340,7 @@ def model_card(facts: ModelFacts, origin: Provenance | None) -> str:
         base=" <- ".join(map(public_name, facts.chain)) or "not stated",
         exactness=_exactness(facts),
         trained=_trained(record),
-        figures=[(md(name), md(_figure(value))) for name, value in _flat(record.get("metrics", {}))],
+        figures=[(md(name), md(_figure(value))) for name, value in leaves(record.get("metrics", {}))],
         evaluation=evaluation if rivals else None,
         rivals=[_rival(name, rival) for name, rival in (rivals or {}).items()],
         few_documents=any(rival["low"] is None for rival in (rivals or {}).values()),
@@ -369,10 +362,10 @@ def _trained(record: Mapping[str, Any]) -> list[Cells]:
         **{
             name: record.get(key) for name, key in (("run", "run_id"), ("finished", "finished"), ("seconds", "seconds"))
         },
-        **dict(_flat(record.get("spec", {}))),
+        **dict(leaves(record.get("spec", {}))),
         **{f"version of {name}": value for name, value in record.get("versions", {}).items() if name != "platform"},
     }
-    return [(md(name), md(_figure(value))) for name, value in known.items() if value is not None]
+    return [(md(name), md(_figure(value))) for name, value in known.items() if value not in (None, {})]
 
 
 def _rival(name: str, rival: Mapping[str, Any]) -> Cells:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,15 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
-from latentscore_data.core.base.errors import OutputError
-from latentscore_data.core.base.jsonl import DRAFT_ENDING, draft_of, is_draft, replace_json, writing
+from latentscore_data.core.base.errors import InputError, OutputError
+from latentscore_data.core.base.jsonl import DRAFT_ENDING, draft_of, is_draft, read_object, replace_json, writing
 from latentscore_data.core.base.manifest import file_fact, git_commit
 
 RECORD_FILE = "export.json"
 """What an exported folder says about itself; also the mark by which we know a folder of ours."""
+
+NAME_ANOTHER = "name another folder for it"
 
 
 @contextlib.contextmanager
@@ -38,11 +38,11 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     draft = draft_of(target)
     old = draft.with_suffix(".old")
     try:
-        with writing(target):
+        with writing(target, NAME_ANOTHER):
             draft.mkdir(parents=True)
         with _claimed(draft):
             yield draft
-        with writing(target):
+        with writing(target, NAME_ANOTHER):
             if target.exists():
                 target.rename(old)
             try:
@@ -121,9 +121,6 @@ def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
 def read_record(folder: Path) -> JsonObject:
     """The record of an exported folder. Raises :class:`OutputError` for a folder without one."""
     try:
-        record = json.loads(read_whole(folder / RECORD_FILE))
-        if not isinstance(record, dict):
-            raise TypeError("no record")
-    except (OSError, ValueError, TypeError, RecursionError):
+        return read_object(folder / RECORD_FILE, "")
+    except InputError:
         raise OutputError(f"{folder} is not an export of lsdata", "write it with: lsdata export") from None
-    return record

@@ -113,7 +113,7 @@ def merge(source: Source, runs: Path, folder: Path) -> Merged:
     it, and :class:`VerificationError` when what was written is not finite or not the same model.
     """
     base = adapter_base(source.weights)
-    model, tokenizer, before = _whole(source) if base is None else _adapter_in_base(source, base, runs)
+    model, tokenizer, before = _whole(source) if base is None else _adapter_in_base(source, runs)
     with writing(folder), quiet_libraries():
         model.save_pretrained(str(folder), max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(str(folder))
@@ -192,7 +192,7 @@ def _whole(source: Source) -> tuple[Any, Any, list[Logits]]:
     return model, loaded.tokenizer, logits(model, loaded.tokenizer)
 
 
-def _adapter_in_base(source: Source, base: str, runs: Path) -> tuple[Any, Any, list[Logits]]:
+def _adapter_in_base(source: Source, runs: Path) -> tuple[Any, Any, list[Logits]]:
     import torch
 
     loaded = load_trained(source.weights, runs=runs)

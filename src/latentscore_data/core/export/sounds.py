@@ -14,7 +14,7 @@ from latentscore import parse_payload
 from latentscore.audio import write_audio
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.seeds import digest
-from latentscore_data.core.compute.workers import WorkerPool
+from latentscore_data.core.base.workers import WorkerPool
 from latentscore_data.core.export.columns import AudioFile
 
 

@@ -18,7 +18,7 @@ from latentscore_data.core.generators.types import (
     SourceKind,
     SourceName,
 )
-from latentscore_data.core.llm.offline.builtin import version_of
+from latentscore_data.core.llm.builtin import version_of
 from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question

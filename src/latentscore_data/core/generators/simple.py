@@ -27,7 +27,7 @@ from latentscore_data.core.generators.types import (
     SourceNote,
     with_payloads,
 )
-from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.llm import builtin
 
 FIRST_VALID = "first_valid"
 """``dataset:first_valid``: the first valid candidate of a row, what its model answers at N = 1."""

@@ -9,13 +9,13 @@ from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.builtin import BuiltinLLM
+from latentscore_data.core.llm.builtin import fingerprint as builtin_version
 from latentscore_data.core.llm.labels_transport import LabelsTransport
 from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.local.transport import LocalTransport, check_local
 from latentscore_data.core.llm.local.types import Engine
-from latentscore_data.core.llm.offline.builtin import BuiltinLLM
-from latentscore_data.core.llm.offline.builtin import fingerprint as builtin_version
-from latentscore_data.core.llm.parameters import Parameters, TakesAll, Taking
+from latentscore_data.core.llm.parameters import Parameters, TakesAll
 from latentscore_data.core.llm.routes import check_route, route_to
 from latentscore_data.core.llm.transport import Transport, transport_for
 
@@ -24,7 +24,7 @@ class Opened(NamedTuple):
     """What a client asks through: the transport, and the sampling parameters that the model takes."""
 
     transport: Transport
-    parameters: Taking
+    parameters: TakesAll
 
 
 class Answerer:

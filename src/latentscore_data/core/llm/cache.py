@@ -10,15 +10,16 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.database import connect, is_bad_text, open_database, unusable
+from latentscore_data.core.base.closing import Closing
+from latentscore_data.core.base.database import connect, is_bad_text, naming, open_database, unusable
 from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.types import Messages, Sampling
 
@@ -39,9 +40,6 @@ CREATE TABLE IF NOT EXISTS negatives (
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-_COLUMNS = (
-    "answer, model, finish_reason, tokens_in, tokens_out, cost_usd, seconds, created, litellm_version, answer_type"
-)
 _TYPES = (str, str, str, int, int, float | int | None, float | int, str, str, str)
 
 
@@ -83,7 +81,10 @@ class Stored:
     """The name of the type it was read as: answers of one kind are alike in length."""
 
 
-class AnswerCache:
+_COLUMNS = ", ".join(field.name for field in fields(Stored))
+
+
+class AnswerCache(Closing):
     """Valid answers by key; bad ones are kept beside them as evidence and never served.
 
     A stored answer survives the death of the process (write-ahead log). The file is readable by its owner only. One thread
@@ -107,11 +108,9 @@ class AnswerCache:
 
     def attempts(self, key: str) -> list[tuple[str, Stored]]:
         """Every try of a question in order: (why it could not be used, what was answered), the usable one last with ""."""
-        try:
+        with naming(self.path, WHAT):
             bad = self._reading.execute(f"SELECT reason, {_COLUMNS} FROM negatives WHERE key = ? ORDER BY id", (key,))
             found = [(str(row[0]), Stored(*row[1:])) for row in bad if _types_fit(row[1:])]
-        except sqlite3.Error as error:
-            raise unusable(self.path, WHAT, error) from None
         good = self.get(key)
         return [*found, ("", good)] if good is not None else found
 
@@ -136,20 +135,12 @@ class AnswerCache:
             raise unusable(self.path, WHAT, error) from None
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        try:
-            if self._gathering:
-                self._begin()
-            elif len(rows) > 1:
-                with self.together():
-                    return self._write(statement, rows)
+        several = len(rows) > 1 and not self._gathering
+        with self.together() if several else nullcontext(), naming(self.path, WHAT):
+            if self._gathering and not self._begun:
+                self._db.execute("BEGIN")
+                self._begun = True
             self._db.executemany(statement, rows)
-        except sqlite3.Error as error:
-            raise unusable(self.path, WHAT, error) from None
-
-    def _begin(self) -> None:
-        if not self._begun:
-            self._db.execute("BEGIN")
-            self._begun = True
 
     @contextmanager
     def together(self) -> Generator[None]:
@@ -245,16 +236,6 @@ def _add_answer_type(db: sqlite3.Connection) -> None:
 
 
 def _values(entry: Stored) -> tuple[Any, ...]:
-    created = entry.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return (
-        entry.answer,
-        entry.model,
-        entry.finish_reason,
-        entry.tokens_in,
-        entry.tokens_out,
-        entry.cost_usd,
-        entry.seconds,
-        created,
-        entry.litellm_version,
-        entry.answer_type,
+    return astuple(
+        entry if entry.created else replace(entry, created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
     )

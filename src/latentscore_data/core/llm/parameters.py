@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Any
 
 from latentscore_data.core.llm.routes import Route, load_litellm
 from latentscore_data.core.llm.types import Sampling
@@ -11,28 +11,19 @@ from latentscore_data.core.llm.types import Sampling
 log = logging.getLogger(__name__)
 
 
-class Taking(Protocol):
-    """The sampling parameters that one model takes."""
-
-    def taken(self, sampling: Sampling) -> Sampling:
-        """The parameters to send."""
-        ...
-
-    def refuse(self, name: str) -> None:
-        """Leave a parameter out from now on: the server does not take it."""
-
-
 class TakesAll:
     """A model that is loaded here takes every parameter."""
 
     def taken(self, sampling: Sampling) -> Sampling:
+        """The parameters to send."""
         return sampling
 
     def refuse(self, name: str) -> None:
+        """Leave a parameter out from now on: the server does not take it."""
         raise AssertionError(f"{name} is never refused here")
 
 
-class Parameters:
+class Parameters(TakesAll):
     """The sampling parameters that one model takes.
 
     LiteLLM's table says which values a model takes (``temperature`` only at 1, say); what it does not know is learned from
@@ -60,7 +51,6 @@ class Parameters:
         return sent
 
     def refuse(self, name: str) -> None:
-        """Leave a parameter out from now on: the server does not take it."""
         self._refused.add(name)
 
     def _takes(self, name: str, value: Any) -> bool:

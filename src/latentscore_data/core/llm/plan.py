@@ -18,7 +18,7 @@ from latentscore_data.core.base.answerers import BUILTIN, HOSTED, kind_of
 from latentscore_data.core.base.rows import LEVELS
 from latentscore_data.core.base.settings import LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.batches.state import questions_in_flight
+from latentscore_data.core.llm.batch_state import questions_in_flight
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.extraction import read_texts

@@ -10,13 +10,13 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore_data.core.base.database import is_bad_text, open_database, unusable
+from latentscore_data.core.base.closing import Closing
+from latentscore_data.core.base.database import is_bad_text, open_database, transaction, unusable
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.scoring.types import Score
 
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS scores (
 """
 
 
-class ScoreCache:
+class ScoreCache(Closing):
     """Vectors by (who made it, of what) and scores by (scorer fingerprint, sound, vibe).
 
     Vectors are raw little-endian float32, scores are numbers and JSON: reading the file runs no code. Safe to use from
@@ -107,15 +107,9 @@ class ScoreCache:
         """Take over what another cache held, as :meth:`dump` gives it. Nothing is taken unless all of it can be."""
         vectors = [(kind, key, base64.b64decode(vector)) for kind, key, vector in held["vectors"]]
         scores = [tuple(score) for score in held["scores"]]
-        with self._used() as db:
-            db.execute("BEGIN")
-            try:
-                db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", vectors)
-                db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", scores)
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+        with self._used() as db, transaction(db):
+            db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", vectors)
+            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)", scores)
 
     def _read(self, question: str, *values: str) -> Any:
         with self._used() as db:
@@ -139,12 +133,6 @@ class ScoreCache:
             raise
         except sqlite3.Error as error:
             raise unusable(self.path or Path(":memory:"), WHAT, error) from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def close(self) -> None:
         with self._lock:

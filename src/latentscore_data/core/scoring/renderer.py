@@ -20,7 +20,7 @@ import latentscore
 from latentscore import Audio, InvalidConfigError, parse_config
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.compute.workers import WorkerPool
+from latentscore_data.core.base.workers import WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Scorer, Unscored, Vectors
@@ -113,11 +113,7 @@ class LocalRenderer:
     ) -> None:
         self.workers = settings.workers or os.cpu_count() or 1
         self._seconds, self._seed = settings.seconds, settings.seed
-        self._embedders: dict[str, Embed] = {
-            scorer.name: scorer.embed_in_worker
-            for scorer in scorers
-            if isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None
-        }
+        self._embedders = embedders_of(scorers)
         # 10 s of sound take milliseconds between processes: they travel only where a scorer here needs the samples.
         self._needs_audio = len(self._embedders) < len(scorers)
         # Rendered sounds wait in memory until they are scored; this keeps their number small.
@@ -147,6 +143,15 @@ class LocalRenderer:
     def close(self) -> None:
         self._slow_start.cancel()
         self._pool.close()
+
+
+def embedders_of(scorers: Sequence[Scorer]) -> dict[str, Embed]:
+    """What turns a sound into a vector in the process that rendered it, by the scorers that allow it."""
+    return {
+        scorer.name: scorer.embed_in_worker
+        for scorer in scorers
+        if isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None
+    }
 
 
 def make_worker(render: Render | None) -> Callable[..., Rendered]:

@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from latentscore import RENDERER_VERSION, Audio
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.compute.workers import WorkerFailure
+from latentscore_data.core.base.workers import WorkerFailure
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import Clip
 from latentscore_data.core.scoring.registry import close, prepare
@@ -34,6 +34,7 @@ from latentscore_data.core.scoring.renderer import (
     MakeRenderer,
     Rendered,
     RenderRequest,
+    embedders_of,
 )
 from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Score, Scorer, Unscored, Vectors
 
@@ -148,7 +149,7 @@ class _RenderJob:
         return self.rendered is not None and self.rendered.failure is None and not self.rendered.scores
 
 
-class ScoringService:
+class ScoringService(Closing):
     """Renders payloads and scores them, each only once.
 
     A sound is known by (config, seed, seconds, sample rate, renderer version): what was embedded or scored before is neither
@@ -175,9 +176,7 @@ class ScoringService:
         self._version = renderer_version or current_renderer_version()
         self._owns_cache = not isinstance(cache, ScoreCache)
         self._cache = cache if isinstance(cache, ScoreCache) else ScoreCache(cache)
-        self._needs_audio_here = not all(
-            isinstance(scorer, EmbeddingScorer) and scorer.embed_in_worker is not None for scorer in self.scorers
-        )
+        self._needs_audio_here = len(embedders_of(self.scorers)) < len(self.scorers)
         self._renderer = make_renderer(self.scorers, settings, self._cache)
         self.workers, self.at_once = self._renderer.workers, self._renderer.at_once
         self._lock = threading.Lock()
@@ -248,12 +247,6 @@ class ScoringService:
             close(scorer)
         if self._owns_cache:
             self._cache.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
 
     def _recall(self, pair: _Pair, key: str) -> None:
         """What the cache knows about the pair."""

@@ -18,7 +18,7 @@ from latentscore_data.core.base.rows import ConfigRow, source_id
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm.offline import builtin
+from latentscore_data.core.llm import builtin
 from latentscore_data.core.scoring.best_of import Choice, Improved, MakeImprover, details_of
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.candidate_validation import is_playable, validate_candidates

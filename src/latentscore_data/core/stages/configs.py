@@ -32,8 +32,8 @@ from latentscore_data.core.configs.candidate_generation import (
 )
 from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
+from latentscore_data.core.llm.builtin import MODEL as BUILTIN
 from latentscore_data.core.llm.client import connect
-from latentscore_data.core.llm.offline.builtin import MODEL as BUILTIN
 from latentscore_data.core.llm.plan import Plan, added_up, example_answer, expected_vibes, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash

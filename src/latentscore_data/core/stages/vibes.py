@@ -24,6 +24,7 @@ from latentscore_data.core.compute.remote_embedding import embed_on, embeds_else
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
+from latentscore_data.core.llm.builtin import vibes_for
 from latentscore_data.core.llm.extraction import (
     ask_for_vibes,
     extracted_rows,
@@ -31,7 +32,6 @@ from latentscore_data.core.llm.extraction import (
     text_key,
     usable_fingerprints,
 )
-from latentscore_data.core.llm.offline.builtin import vibes_for
 from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
@@ -56,6 +56,10 @@ def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
     say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
     summary = extract(settings, workspace, context)
     if summary.pending:
+        return summary
+    if summary.failed and not summary.done and not summary.skipped:
+        say("vibes: no text was answered, so the rows that there are stay as they were")
+        summary.next_step = "the same command again, once the cause is mended"
         return summary
     arranged = arrange_rows(settings, workspace, context.executor)
     report(arranged)

@@ -50,8 +50,7 @@ def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, Metric
                 train_dataset=pairs(context.rows["train"], tokenizer, spec),
                 eval_dataset=validating or None,
                 processing_class=tokenizer,
-                # An adapter that is trained further brings its own configuration; its start is the frozen reference.
-                peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
+                peft_config=lora_config(spec, loaded.model),
                 callbacks=[watch, *scoring(watch), *early_stopping(spec, bool(validating))],
             )
 

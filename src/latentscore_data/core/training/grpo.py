@@ -90,8 +90,7 @@ def train_grpo(context: TrainContext, reward: Reward | None = None) -> tuple[Any
                 train_dataset=prompts(rows, spec),
                 eval_dataset=prompts(context.rows["val"], spec) if validating else None,
                 processing_class=loaded.tokenizer,
-                # An adapter that is trained further brings its own configuration; its start is the frozen reference.
-                peft_config=None if hasattr(loaded.model, "peft_config") else lora_config(spec),
+                peft_config=lora_config(spec, loaded.model),
                 callbacks=[watch, *scoring(watch)],
             )
 

@@ -41,7 +41,7 @@ def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, Metric
                 train_dataset=examples(rows["train"], tokenizer, spec),
                 eval_dataset=examples(rows["val"], tokenizer, spec) if validating else None,
                 processing_class=tokenizer,
-                peft_config=lora_config(spec),
+                peft_config=lora_config(spec, context.loaded.model),
                 callbacks=[watch, *scoring(watch), *early_stopping(spec, validating)],
             )
 
@@ -81,9 +81,12 @@ def examples(rows: list[ScoredRow], tokenizer: Any, spec: TrainSpec) -> Dataset:
     )
 
 
-def lora_config(spec: TrainSpec) -> PeftConfig | None:
-    """The adapter of a LoRA run, on every linear layer (the library's default takes only two of them)."""
-    if spec.method != "lora":
+def lora_config(spec: TrainSpec, model: Any) -> PeftConfig | None:
+    """The adapter of a LoRA run, on every linear layer (the library's default takes only two of them).
+
+    None where an adapter is trained further: it brings its own configuration, and its start is the frozen reference.
+    """
+    if spec.method != "lora" or hasattr(model, "peft_config"):
         return None
     return LoraConfig(
         r=spec.lora.rank,

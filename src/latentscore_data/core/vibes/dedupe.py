@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class EmbedderChoice:
 def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
     """``auto`` takes MiniLM where it is installed and fetched, else word vectors. Nothing is loaded or downloaded."""
     if settings.model != "auto":
-        return EmbedderChoice(settings.model, "named")
+        return EmbedderChoice(settings.model, "as set")
     missing = minilm_missing()
     if missing is None:
         return EmbedderChoice("minilm", "installed and fetched")
@@ -131,24 +131,15 @@ class NearDuplicates:
     """Near-duplicates in that sample."""
 
 
-class _Kept(Protocol):
-    """The rows that stay so far."""
-
-    def closest(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The cosine of each row to the closest one that stays; an index may miss it and give a smaller one."""
-        ...
-
-    def add(self, rows: NDArray[np.float32]) -> None: ...
-
-
 class _AllKept:
-    """Compares with every row that stays."""
+    """The rows that stay so far; compares with every one of them."""
 
     def __init__(self, count: int, dim: int) -> None:
         self._rows = np.empty((count, dim), dtype=np.float32)
         self._count = 0
 
     def closest(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The cosine of each row to the closest one that stays; an index may miss it and give a smaller one."""
         return nearest_similarity(block, self._rows[: self._count])
 
     def add(self, rows: NDArray[np.float32]) -> None:
@@ -237,7 +228,9 @@ def _recall(vectors: NDArray[np.float32], stays: NDArray[np.bool_], threshold: f
     return (round(dropped / found, 4) if found else 1.0), found
 
 
-def first_of_each(vectors: NDArray[np.float32], threshold: float, kept: _Kept | None = None) -> NDArray[np.bool_]:
+def first_of_each(
+    vectors: NDArray[np.float32], threshold: float, kept: _AllKept | _IndexedKept | None = None
+) -> NDArray[np.bool_]:
     """Which rows stay when, in order, each row at least ``threshold`` close to one that stays is dropped.
 
     Exact without ``kept``: the same rows as comparing one by one. Rows are compared in blocks, so that a matrix product

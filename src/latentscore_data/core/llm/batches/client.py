@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.loop import NotAttempted, RowFailure
 from latentscore_data.core.base.settings import LLMSettings
-from latentscore_data.core.llm.batches.state import Trial
+from latentscore_data.core.llm.batch_state import Trial
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import ModelClient
 from latentscore_data.core.llm.types import Answer, Question, T

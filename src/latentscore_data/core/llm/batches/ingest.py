@@ -13,8 +13,8 @@ from latentscore import MusicConfigPromptPayload
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.batch_state import Batch, Trial
 from latentscore_data.core.llm.batches.remote import Remote, Result
-from latentscore_data.core.llm.batches.state import Batch, Trial
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import Stored
 from latentscore_data.core.llm.client import ASKED_AGAIN

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.names import json_bytes
@@ -68,46 +69,48 @@ class UnknownOutcomeError(StoppedError):
     """A submission whose answer did not arrive: the provider may have the batch."""
 
 
-class Remote(Protocol):
+class Remote(Closing):
     """A provider's batch API. All calls raise children of :class:`LsdataError`."""
 
     most_requests: int
     most_bytes: int
     uploads: bool
     """True where the questions are uploaded as a file first."""
+    _client: Any
 
     def upload(self, tag: str, requests: Sequence[Request]) -> str:
         """Upload the questions; returns the id of the file."""
-        ...
+        return ""
 
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         """Start the batch: from here on it costs money. Raises :class:`UnknownOutcomeError` where it may have started."""
-        ...
+        raise NotImplementedError
 
     def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
         """Batches of that tag or file, or those that may be it: made after ``since`` (seconds, Unix time), not ``known``, of
         ``count`` requests."""
-        ...
+        raise NotImplementedError
 
     def progress(self, remote_id: str) -> Progress | None:
         """How far it is; None where the provider no longer knows it."""
-        ...
+        raise NotImplementedError
 
     def results(self, remote_id: str) -> Iterator[bytes]:
         """The lines of all results that there are, in any order."""
-        ...
+        raise NotImplementedError
 
     def read(self, line: Line) -> Result | None:
         """One result line; None for one that is none."""
-        ...
+        raise NotImplementedError
 
-    def cancel(self, remote_id: str) -> Progress: ...
+    def cancel(self, remote_id: str) -> Progress:
+        raise NotImplementedError
 
     def drop_file(self, file_id: str) -> None:
         """Delete an uploaded file that no batch uses."""
-        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self._client.close()
 
 
 class LineError(Exception):
@@ -124,7 +127,7 @@ def line_error(status: int | None, error: Any) -> CallError:
     return classify(LineError(status, cast(JsonObject, error) if isinstance(error, dict) else {"message": error}))
 
 
-class OpenAIBatches:
+class OpenAIBatches(Remote):
     """Files and batches as OpenAI has them, which Groq and others speak too."""
 
     most_requests = 50_000
@@ -221,9 +224,6 @@ class OpenAIBatches:
     def drop_file(self, file_id: str) -> None:
         with suppress(self._openai.OpenAIError):  # a file that is left there costs nothing
             self._client.with_options(max_retries=1).files.delete(file_id)
-
-    def close(self) -> None:
-        self._client.close()
 
 
 def _openai_progress(batch: Any) -> Progress:
@@ -328,7 +328,7 @@ def _together_progress(job: JsonObject) -> Progress:
 ANTHROPIC_ADDRESS = "https://api.anthropic.com"
 
 
-class AnthropicBatches:
+class AnthropicBatches(Remote):
     """Anthropic's message batches. A batch carries no text of ours, so the tag stands in each line's ``custom_id``."""
 
     most_requests = 100_000
@@ -345,9 +345,6 @@ class AnthropicBatches:
         base = (api_base or ANTHROPIC_ADDRESS).rstrip("/").removesuffix("/v1")
         transport = httpx.HTTPTransport(retries=RETRIES)
         self._client = httpx.Client(base_url=base, headers=headers, timeout=timeout, transport=transport)
-
-    def upload(self, tag: str, requests: Sequence[Request]) -> str:
-        return ""
 
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         body = {"requests": [{"custom_id": one.custom_id, "params": one.body} for one in requests]}
@@ -409,12 +406,6 @@ class AnthropicBatches:
     def cancel(self, remote_id: str) -> Progress:
         what = f"batch {remote_id} could not be cancelled"
         return _anthropic_progress(self._json("POST", f"/v1/messages/batches/{remote_id}/cancel", what))
-
-    def drop_file(self, file_id: str) -> None:
-        return
-
-    def close(self) -> None:
-        self._client.close()
 
     def _json(
         self, method: str, path: str, what: str, content: bytes | None = None, params: dict[str, str] | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import HOSTED, kind_of
+from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.display import money, say
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import replace_bytes
@@ -22,10 +22,7 @@ from latentscore_data.core.base.progress import Progress as Display
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.summary import Summary
-from latentscore_data.core.llm.batches.client import BatchLLM
-from latentscore_data.core.llm.batches.ingest import Reader, custom_id, number_of, read_file
-from latentscore_data.core.llm.batches.remote import Found, Progress, Remote, Request, UnknownOutcomeError
-from latentscore_data.core.llm.batches.state import (
+from latentscore_data.core.llm.batch_state import (
     FILE_NAME,
     IN_FLIGHT,
     Batch,
@@ -34,6 +31,9 @@ from latentscore_data.core.llm.batches.state import (
     age_in_words,
     open_batches,
 )
+from latentscore_data.core.llm.batches.client import BatchLLM
+from latentscore_data.core.llm.batches.ingest import Reader, custom_id, number_of, read_file
+from latentscore_data.core.llm.batches.remote import Found, Progress, Remote, Request, UnknownOutcomeError
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
@@ -58,7 +58,7 @@ class _Line:
     worst_usd: float
 
 
-class BatchRun:
+class BatchRun(Closing):
     """A stage's way of asking, with provider batches where they are wanted or still open; else it asks directly.
 
     Used under the workspace's lock. ``models`` are those that the stage asks, ``runs`` is the folder of the training runs,
@@ -97,10 +97,7 @@ class BatchRun:
         self._held_back = 0
         self._done_before = 0
 
-    def __enter__(self) -> BatchRun:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         for remote in self._remotes.values():
             remote.close()
         if self._state is not None:
@@ -271,7 +268,7 @@ class BatchRun:
             batch, state.lines(batch.tag), state.trials(), self._wording(batch.model), price, self._settings
         )
         harvest = reader.read(read_file(path, remote))
-        with closing(AnswerCache(self._cache_path)) as cache:
+        with AnswerCache(self._cache_path) as cache:
             cache.put(harvest.entries)
             self._book(state, batch, harvest.usage)
             for refused in harvest.refused:
@@ -530,11 +527,11 @@ def _reachable(path: Path, settings: LLMSettings) -> Iterator[tuple[BatchState, 
     """The open batches whose provider these settings reach."""
     if not path.exists():
         return
-    with closing(BatchState(path)) as state:
+    with BatchState(path) as state:
         for batch in state.batches("open"):
             if batch.api_base != settings.api_base:
                 say(f"batches: {batch.tag} is at {batch.api_base or 'the provider'}: name it with LSDATA_LLM__API_BASE")
                 continue
             call_directly(settings.api_base)
-            with closing(Wording(batch.model, settings, []).remote()) as remote:
+            with Wording(batch.model, settings, []).remote() as remote:
                 yield state, batch, remote

@@ -14,8 +14,8 @@ from latentscore.config import MusicConfigPromptPayload
 from latentscore.meaning.offline import OFFLINE_MODEL, fingerprint, payload_for
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
-from latentscore_data.core.llm.offline.excerpts import vibes_for
 from latentscore_data.core.llm.types import Answer, Question
+from latentscore_data.core.vibes.excerpts import vibes_for
 from latentscore_data.core.vibes.schema import TextScenes, TextVibes
 
 __all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "version_of", "vibes_for"]

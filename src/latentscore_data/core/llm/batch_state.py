@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.database import open_database, unusable
+from latentscore_data.core.base.closing import Closing
+from latentscore_data.core.base.database import naming, open_database, open_to_read, transaction
 from latentscore_data.core.base.errors import InputError
 
 FILE_NAME = "batches.sqlite"
@@ -109,11 +111,14 @@ _COLUMNS = {
 }
 
 
-class BatchState:
+class BatchState(Closing):
     """The record. Written only under the workspace's lock; ``status`` may read beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not os.access(path.parent, os.W_OK):
+            self._db = open_to_read(path, WHAT)
+            return
         self._db = open_database(path, WHAT, _make_tables, _copy_tables)
         # A step that is forgotten could be paid for twice, so each one is on the disk before the next begins.
         self._db.execute("PRAGMA synchronous = FULL")
@@ -207,32 +212,20 @@ class BatchState:
 
     @contextmanager
     def _together(self) -> Generator[None, None, None]:
-        """All of it or nothing."""
-        self._run("BEGIN IMMEDIATE")
-        try:
+        with naming(self.path, WHAT), transaction(self._db, "BEGIN IMMEDIATE"):
             yield
-        except BaseException:
-            self._run("ROLLBACK")
-            raise
-        self._run("COMMIT")
 
     def _run(self, statement: str, *values: Any) -> None:
-        try:
+        with naming(self.path, WHAT):
             self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise unusable(self.path, WHAT, error) from None
 
     def _many(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        try:
+        with naming(self.path, WHAT):
             self._db.executemany(statement, rows)
-        except sqlite3.Error as error:
-            raise unusable(self.path, WHAT, error) from None
 
     def _all(self, question: str, *values: Any) -> list[Any]:
-        try:
+        with naming(self.path, WHAT):
             return self._db.execute(question, values).fetchall()
-        except sqlite3.Error as error:
-            raise unusable(self.path, WHAT, error) from None
 
 
 def _insert_into(table: str) -> str:
@@ -263,11 +256,8 @@ def open_batches(path: Path) -> list[Batch]:
     """The batches of a workspace that are in flight; an empty list where there was never one."""
     if not path.exists():
         return []
-    state = BatchState(path)
-    try:
+    with BatchState(path) as state:
         return state.batches(*IN_FLIGHT)
-    finally:
-        state.close()
 
 
 def questions_in_flight(cache_path: Path) -> set[str]:
@@ -275,11 +265,8 @@ def questions_in_flight(cache_path: Path) -> set[str]:
     path = cache_path.with_name(FILE_NAME)
     if not path.exists():
         return set()
-    state = BatchState(path)
-    try:
+    with BatchState(path) as state:
         return state.keys_in_flight()
-    finally:
-        state.close()
 
 
 def age_in_words(batch: Batch) -> str:
