@@ -169,6 +169,7 @@ def readings() -> str:
         "heldout_meanings.jsonl",
         "heldout_meanings_2.jsonl",
         "heldout_meanings_3.jsonl",
+        "heldout_meanings_4.jsonl",
     ):
         sentences = [json.loads(line) for line in (ROOT / "tests/core" / name).read_text("utf-8").splitlines()]
         wrong, kinds = 0, set()
@@ -185,8 +186,8 @@ def readings() -> str:
     held = ", ".join(f"{of - wrong} of {of}" for of, wrong in others)
     return "\n".join(lines) + (
         f"\n\nThe first sentence of each kind and every misread one, of {tuned} that the rules were tuned on: "
-        f"{tuned - tuned_wrong} are read right in all the fields that they speak about. Of three sets of English sentences that "
-        f"were only counted, {held} are. The third was written by the author of the rules, who knew its kinds, so the first two "
+        f"{tuned - tuned_wrong} are read right in all the fields that they speak about. Of four sets of English sentences that "
+        f"were only counted, {held} are. The last two were written by authors of the rules, who knew their kinds, so the first two "
         "say more about sentences that nobody here has seen.\n"
     )
 

@@ -28,7 +28,7 @@ from servers import ChatServer, config_reply
 def test_a_vibe_becomes_sound_stems_and_notes(lsdata: Lsdata, tmp_path: Path):
     out, notes = tmp_path / "new" / "rain.flac", tmp_path / "rain.mid"
     done = lsdata(
-        "render", "slow rain on a tin roof", "--out", str(out), "--seconds", "2", "--seed", "3", "--sample-rate", "22050",
+        "render", "rain on a tin roof, a busy melody", "--out", str(out), "--seconds", "2", "--seed", "3", "--sample-rate", "22050",
         "--stems", "--midi", str(notes), "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

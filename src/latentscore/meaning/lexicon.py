@@ -279,6 +279,11 @@ class _Reader:
                 at += 1
         if bound:
             self.used[start:end] = [True] * (end - start)
+        elif _NEGATIONS.isdisjoint(self.roots[max(0, start - 3) : start]):
+            # Who names a part wants it.
+            for name in self.tables.heads[head]:
+                if name != REGISTER and "none" in FIELDS[name].labels:
+                    self.banned[name].add("none")
 
     def _modifier(self, head: Phrase, places: range, near: int, bound: set[str]) -> int:
         """Bind the longest phrase along ``places`` that is a value of one of the head's fields; its length, or 0."""
@@ -372,16 +377,6 @@ _NUMBER = r"(\d+|one|two|three|four|five|six|seven|eight)"
 _OCTAVES = re.compile(
     rf"\boctaves?\s*{_NUMBER}\s*(?:to|through|and|until|up to|down to|[-–])\s*(?:octave\s*)?{_NUMBER}\b", re.IGNORECASE
 )
-_OCTAVE_LOW = re.compile(
-    rf"(?:lowest octave|register min(?:imum)?(?: oct(?:ave)?)?|(?:minimum|min|bottom) octave|(?:from|starting (?:at|in|from)|not below|above|down to) octave)"
-    rf"\s*(?:is|of|:|=|at)?\s*{_NUMBER}\b",
-    re.IGNORECASE,
-)
-_OCTAVE_HIGH = re.compile(
-    rf"(?:highest octave|register max(?:imum)?(?: oct(?:ave)?)?|(?:maximum|max|top) octave|(?:up to|not above|below|no higher than) octave)"
-    rf"\s*(?:is|of|:|=|at)?\s*{_NUMBER}\b",
-    re.IGNORECASE,
-)
 _LAYERS = re.compile(
     rf"\b{_NUMBER}\s+(?:\w+\s+)?(?:layers|instruments|voices|parts)\b|\b(?:density|layers)\s*(?:is|of|:|=|at|set to|level)?\s*{_NUMBER}\b",
     re.IGNORECASE,
@@ -428,10 +423,6 @@ def _numbers_and_keys(text: str) -> Iterator[Mention]:
         low, high = sorted((_octave(match[1]), _octave(match[2])))
         yield Mention("register_min_oct", low, _MEASURED + 0.5, match[0])
         yield Mention("register_max_oct", high, _MEASURED + 0.5, match[0])
-    plain = text.replace("_", " ")
-    for name, pattern in (("register_min_oct", _OCTAVE_LOW), ("register_max_oct", _OCTAVE_HIGH)):
-        if match := pattern.search(plain):
-            yield Mention(name, _octave(match[1]), _MEASURED, match[0])
     if match := _LAYERS.search(text):
         yield Mention("density", min(max(_digit(match[1] or match[2]), 2), 6), _MEASURED, match[0])
     for match in (_KEY_NAMED.search(text), _key_with_mode(text), _KEY_IN.search(text)):

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from latentscore.labels import FIELDS, Label
 from latentscore.meaning.sentence import (
     DENIALS,
+    SAME,
+    TABLES,
     Phrase,
     Token,
     embedder,
@@ -132,8 +134,7 @@ def _labels(pairs: str) -> dict[str, Label]:
 def reading_fingerprint() -> str:
     """Changes when the same text might be read otherwise: a hash of the tables, the numbers above and the word vectors."""
     numbers = (VERSION, DEAD_ZONE, SEED, MOST, SQUASH, RIDGE, WIDTH, BACKGROUND_STEP, MOST_PIECES, GENRE, LEAD, YIELD)
-    tables = (table_text("axes.toml"), table_text("words.toml"))
-    return digest(*numbers, STRENGTHS, TIMES, *tables, embedder().fingerprint)
+    return digest(*numbers, STRENGTHS, TIMES, SAME, *map(table_text, TABLES), embedder().fingerprint)
 
 
 # --- words on the axes -----------------------------------------------------------------------------------------------
@@ -355,4 +356,5 @@ def pole_words(reading: Reading) -> Iterator[str]:
 
 def colors_in(words: Sequence[str]) -> list[str]:
     """Colours that words name outright, as #RRGGBB."""
-    return [color for word in words for color in table("axes.toml")["colors"].get(word, "").split()[:1]]
+    colors = table("axes.toml")["colors"]
+    return [colors[word] for word in words if word in colors]
