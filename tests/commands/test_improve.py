@@ -15,13 +15,14 @@ import pytest
 import rounds_fakes
 from conftest import Lsdata
 from factories import make_config
-from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training.rounds import Round, verdict
 from latentscore_data.core.training.run_health import label_entropy
 from rounds_fakes import make_rounds, make_rows
+from scoring_fakes import LoudnessScorer
 
 
 @pytest.fixture
@@ -56,6 +57,16 @@ def test_each_round_learns_from_the_best_answers_and_the_judge_compares_the_mode
     assert (again.done, again.skipped, again.fresh) == (0, 3, True)
     assert table(rows.root) == found
     assert make_rounds(rows.root, rounds=3).done == 1, "more rounds go on from those that there are"
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_judge_that_fails_is_named_with_its_error(rows: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(*_: object) -> None:
+        raise ValueError("no ears")
+
+    monkeypatch.setattr(LoudnessScorer, "score", score)
+    with pytest.raises(MissingError, match=r"louder could score .* no ears"):
+        make_rounds(rows.root)
 
 
 @pytest.mark.usefixtures("fakes")

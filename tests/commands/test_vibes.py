@@ -188,6 +188,18 @@ def test_characters_that_are_not_kept_are_not_asked_for_and_answers_with_them_do
         assert {row.vibe_scope for row in rows_in(root)} == {"scene"}
 
 
+def test_a_model_that_answers_nothing_leaves_the_rows_as_they_were(sampled: Path, capsys: pytest.CaptureFixture[str]):
+    vibes.run_vibes(settings_for(sampled))
+    before = rows_in(sampled)
+    elsewhere = {"model": "hosted_vllm/test", "api_base": "http://127.0.0.1:9/v1", "max_attempts": 1}
+    summary = vibes.run_vibes(settings_for(sampled, llm=elsewhere))
+    assert (summary.done, summary.exit_code, sum(summary.failed.values())) == (0, 1, 16)
+    assert rows_in(sampled) == before
+    assert "stay as they were" in capsys.readouterr().err
+    vibes.run_vibes(settings_for(sampled))
+    assert rows_in(sampled) == before
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_limit_keeps_the_rows_of_the_other_texts(sampled: Path, asked: Counter[str], overwrite: bool):
     vibes.run_vibes(settings_for(sampled))

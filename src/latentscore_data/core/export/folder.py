@@ -21,6 +21,8 @@ from latentscore_data.core.base.manifest import file_fact, git_commit
 RECORD_FILE = "export.json"
 """What an exported folder says about itself; also the mark by which we know a folder of ours."""
 
+NAME_ANOTHER = "name another folder for it"
+
 
 @contextlib.contextmanager
 def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
@@ -36,11 +38,11 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     draft = draft_of(target)
     old = draft.with_suffix(".old")
     try:
-        with writing(target):
+        with writing(target, NAME_ANOTHER):
             draft.mkdir(parents=True)
         with _claimed(draft):
             yield draft
-        with writing(target):
+        with writing(target, NAME_ANOTHER):
             if target.exists():
                 target.rename(old)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.closing import Closing
-from latentscore_data.core.base.database import naming, open_database, transaction
+from latentscore_data.core.base.database import naming, open_database, open_to_read, transaction
 from latentscore_data.core.base.errors import InputError
 
 FILE_NAME = "batches.sqlite"
@@ -115,6 +116,9 @@ class BatchState(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not os.access(path.parent, os.W_OK):
+            self._db = open_to_read(path, WHAT)
+            return
         self._db = open_database(path, WHAT, _make_tables, _copy_tables)
         # A step that is forgotten could be paid for twice, so each one is on the disk before the next begins.
         self._db.execute("PRAGMA synchronous = FULL")

@@ -128,6 +128,12 @@ class Chain:
     def _missing_lines(self) -> list[str]:
         return [f"{stage}: {problem}" for stage, problems in self.missing.items() for problem in problems]
 
+    def _show_left_out(self) -> None:
+        from rich.text import Text
+
+        for stage, why in self.left_out.items():
+            console().print(Text(clean(f"{stage} is left out: {why}"), style="dim"))
+
     def show(self) -> None:
         """The plan or the result, as a table or as one JSON document."""
         if OUTPUT.json:
@@ -153,18 +159,21 @@ class Chain:
                 console().print(Text(f"missing: {clean(line)}", style="red"))
             for step in spending_steps(self.plan):
                 console().print(Text(clean(f"{step.stage}: {step.basis}"), style="dim"))
+            self._show_left_out()
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
-            state = "fresh" if summary.fresh else "waiting" if summary.pending else "done"
+            if summary.fresh:
+                table.add_row(summary.stage, "fresh", "", "", "", "")
+                continue
+            state = "waiting" if summary.pending else "done"
             failed = str(sum(summary.failed.values()) or "")
             rows = str(summary.done + summary.skipped)
             table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
         for stage in self.left_out:
             table.add_row(stage, "skipped", "", "", "", "", style="dim")
         print_table(table)
-        for stage, why in self.left_out.items():
-            console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
+        self._show_left_out()
         print_next(self.next_step)
 
 
@@ -281,7 +290,6 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
     else:
         return False
     chain.left_out[stage] = why
-    say(f"{stage}: skipped, {why}")
     return True
 
 

@@ -57,6 +57,10 @@ def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
     summary = extract(settings, workspace, context)
     if summary.pending:
         return summary
+    if summary.failed and not summary.done and not summary.skipped:
+        say("vibes: no text was answered, so the rows that there are stay as they were")
+        summary.next_step = "the same command again, once the cause is mended"
+        return summary
     arranged = arrange_rows(settings, workspace, context.executor)
     report(arranged)
     summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)

@@ -334,8 +334,10 @@ def _auto_tokenizer(where: str) -> Any:
 
 def _from_pretrained(where: str, device: str, quantize: str = "none") -> Loaded:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
+    # A bar of the library would stand among the lines of the run, or within its panel.
+    transformers.logging.disable_progress_bar()
     with _found(where):
         source, options = _source(where)
     arguments = dict(options)
@@ -357,7 +359,7 @@ def _from_pretrained(where: str, device: str, quantize: str = "none") -> Loaded:
         )
         arguments["device_map"] = {"": this_gpu()}
     with _found(where):
-        load: Any = AutoModelForCausalLM.from_pretrained
+        load: Any = transformers.AutoModelForCausalLM.from_pretrained
         model, info = load(source, dtype=dtype, output_loading_info=True, **arguments)
         if lacking := sorted(info["missing_keys"]):
             # The library fills them with random numbers.

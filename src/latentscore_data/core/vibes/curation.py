@@ -64,7 +64,7 @@ class Arranged:
             "dedupe_recall_near_duplicates": self.dedupe_sampled,
             "sources": self.sources,
             "rows": self.rows,
-            "from_elsewhere": self.put_there,
+            **({"from_elsewhere": self.put_there} if self.put_there else {}),
             "sources_by_split": self.sources_by_split,
             "noisy": self.noisy,
             "filled": self.filled,

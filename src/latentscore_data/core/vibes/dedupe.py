@@ -48,7 +48,7 @@ class EmbedderChoice:
 def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
     """``auto`` takes MiniLM where it is installed and fetched, else word vectors. Nothing is loaded or downloaded."""
     if settings.model != "auto":
-        return EmbedderChoice(settings.model, "named")
+        return EmbedderChoice(settings.model, "as set")
     missing = minilm_missing()
     if missing is None:
         return EmbedderChoice("minilm", "installed and fetched")

@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from latentscore.meaning.reading import pole_words, read, says_something, word_list
+from latentscore.meaning.reading import pole_words, read, says_something
+from latentscore.meaning.sentence import word_list
 from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes, Vibe
 
 PAGE_MARK = re.compile(r"\(Page (\d+)\)")
