@@ -31,6 +31,11 @@ class Usage:
     saved_usd: float = 0.0
     unpriced: int = 0
 
+    @classmethod
+    def of_call(cls, tokens_in: int, tokens_out: int, cost_usd: float | None) -> Usage:
+        """One call; ``cost_usd`` is None when its price is unknown."""
+        return cls(1, 0, tokens_in, tokens_out, cost_usd or 0.0, 0.0, int(cost_usd is None))
+
     def add(self, other: Usage) -> None:
         for name, value in asdict(other).items():
             setattr(self, name, getattr(self, name) + value)
@@ -60,8 +65,7 @@ class Ledger:
 
     def record(self, stage: str, model: str, tokens_in: int, tokens_out: int, cost_usd: float | None) -> None:
         """Book one call; ``cost_usd`` is None when its price is unknown."""
-        usage = Usage(1, 0, tokens_in, tokens_out, cost_usd or 0.0, 0.0, int(cost_usd is None))
-        self._open.setdefault((stage, model), Usage()).add(usage)
+        self._open.setdefault((stage, model), Usage()).add(Usage.of_call(tokens_in, tokens_out, cost_usd))
         self._due = self._due or bool(cost_usd) or time.monotonic() - self._written > FLUSH_SECONDS
         if self._due and not self._held:
             self.flush()

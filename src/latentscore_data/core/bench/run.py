@@ -79,11 +79,7 @@ class Sample:
 
     @property
     def id(self) -> str:
-        return sample_id(self.source, self.row.row_id)
-
-
-def sample_id(source: str, row_id: str) -> str:
-    return f"{source}|{row_id}"
+        return f"{self.source}|{self.row.row_id}"
 
 
 class RunFiles:

@@ -148,7 +148,7 @@ class RemoteGenerator:
             answers = [Generated(**{**answer, "cost_usd": cost}) for answer in part["generated"]]
             self._book(f"local:{self._name}", answers)
             for one in answers:
-                self.usage.add(Usage(1, 0, one.tokens_in or 0, one.tokens_out or 0, cost))
+                self.usage.add(Usage.of_call(one.tokens_in or 0, one.tokens_out or 0, cost))
             yield from answers
 
 

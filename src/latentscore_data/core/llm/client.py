@@ -375,11 +375,7 @@ class ModelClient:
 
     def _reply(self, answer: Completion, seconds: float, attempts: int) -> _Reply:
         cost = self._cost(answer)
-        self.usage.calls += 1
-        self.usage.tokens_in += answer.tokens_in
-        self.usage.tokens_out += answer.tokens_out
-        self.usage.cost_usd += cost or 0.0
-        self.usage.unpriced += cost is None
+        self.usage.add(Usage.of_call(answer.tokens_in, answer.tokens_out, cost))
         return _Reply(
             message=answer.message,
             finish_reason=answer.finish_reason,
@@ -393,8 +389,7 @@ class ModelClient:
     def _refused_draw(self, call_error: CallError, seconds: float, attempts: int) -> _Reply:
         """What the model wrote where its server refused it as no JSON: a bad answer, whose tokens the server does not report."""
         cost = 0.0 if self._price is not None and self._price.free else None
-        self.usage.calls += 1
-        self.usage.unpriced += cost is None
+        self.usage.add(Usage.of_call(0, 0, cost))
         return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
 
     def _cost(self, answer: Completion) -> float | None:

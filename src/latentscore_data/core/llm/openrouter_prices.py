@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field
 
 from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
@@ -27,22 +26,25 @@ MOST_BYTES = 32 * 2**20
 TIMEOUT_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class ListedPrice:
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ListedPrice(BaseModel):
     """US dollars per token of one model; None where the list names no price of its own."""
 
-    prompt: float
-    completion: float
-    cached: float | None = None
-    audio: float | None = None
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    prompt: Usd
+    completion: Usd
+    cached: Usd | None = None
+    audio: Usd | None = None
 
 
-@dataclass(frozen=True)
-class PriceList:
+class PriceList(BaseModel):
     """Prices by OpenRouter's name of the model (``google/gemini-2.5-flash``), and the day of the list."""
 
     date: str
-    models: Mapping[str, ListedPrice]
+    models: dict[str, ListedPrice] = Field(alias="usd_per_token")
 
 
 def fetch_list(folder: Path) -> tuple[Path, int]:
@@ -76,20 +78,11 @@ def newest_list(folder: Path | None) -> PriceList | None:
 def _read(path: Path, changed_ns: int) -> PriceList:
     """The list in a file; ``changed_ns`` is its time of change, so that a list that was fetched anew is read anew."""
     try:
-        content = orjson.loads(read_whole(path))
-        models = {str(name): _listed(prices) for name, prices in content["usd_per_token"].items()}
-        return PriceList(str(content["date"]), models)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return PriceList.model_validate_json(read_whole(path))
+    except (OSError, ValueError) as error:
         raise InputError(
             f"the price list {path} cannot be read ({type(error).__name__})", "lsdata doctor --fetch prices"
         ) from None
-
-
-def _listed(prices: JsonObject) -> ListedPrice:
-    """The prices of one model; each is a number from 0 on, since a cap on spending is kept with them. Raises :class:`TypeError`."""
-    if not all(isinstance(usd, int | float) and usd >= 0 for usd in prices.values()):
-        raise TypeError("a price is no number from 0 on")
-    return ListedPrice(**prices)
 
 
 def _get(url: str) -> Any:

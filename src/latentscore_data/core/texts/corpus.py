@@ -15,7 +15,6 @@ from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.names import leads_out, path_named, printable
 from latentscore_data.core.base.rows import SourceText
-from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.seeds import digest, unit_hash
 from latentscore_data.core.texts.encodings import UTF8, find_encoding
 from latentscore_data.core.texts.tables import TABLE_SUFFIXES, read_columns, read_table
@@ -406,12 +405,6 @@ def _python_value(cell: Any) -> Any:
 
 
 # --- samples -------------------------------------------------------------------------------------------------------
-
-
-def sample_builtin(size: int, seed: int) -> Sample:
-    """From the bundled passages."""
-    texts, seen = draw_sample(sample_texts(), size, seed)
-    return Sample(texts, seen, f"{len(texts)} of the {seen} bundled passages")
 
 
 def sample_local(source: Source, size: int, seed: int, text_field: str | None, encoding: str | None = None) -> Sample:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from latentscore_data.core.base.errors import require
 from latentscore_data.core.base.manifest import file_fact
-from latentscore_data.core.base.sample import PASSAGES
+from latentscore_data.core.base.sample import PASSAGES, sample_texts
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import DownloadSettings
 from latentscore_data.core.texts.corpus import (
     Kind,
     Sample,
     Source,
+    draw_sample,
     local_files,
-    sample_builtin,
     sample_local,
     sha256_of,
 )
@@ -60,7 +60,8 @@ class _Builtin(SourceKind):
         return [file_fact(PASSAGES).sha256]
 
     def sample(self, source: Source, settings: DownloadSettings, fetch: Fetch) -> Sample:
-        return sample_builtin(settings.sample_size, settings.seed)
+        texts, seen = draw_sample(sample_texts(), settings.sample_size, settings.seed)
+        return Sample(texts, seen, f"{len(texts)} of the {seen} bundled passages")
 
 
 class _Local(SourceKind):

@@ -124,7 +124,7 @@ class Reader:
             max(0, int(getattr(usage, name, 0) or 0)) for name in ("prompt_tokens", "completion_tokens")
         )
         cost = answer_cost(self._price, usage)
-        harvest.usage.add(Usage(1, 0, tokens_in, tokens_out, cost or 0.0, 0.0, int(cost is None)))
+        harvest.usage.add(Usage.of_call(tokens_in, tokens_out, cost))
         choice = response.choices[0] if response.choices else None
         said = read_message(choice.message if choice is not None else None)
         finish = str(choice.finish_reason or "stop") if choice is not None else "stop"
