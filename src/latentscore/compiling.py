@@ -82,9 +82,14 @@ class _OptionalCache(FunctionCache):
             log.info("the compiled sound loops cannot be kept (%s)", error)
 
 
-def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop as machine code, made at its first call. It releases the GIL and runs on one thread, so its bytes never vary."""
-    made: Any = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(loop)
+def compiled(loop: Callable[..., Any], inner: bool = False) -> Callable[..., Any]:
+    """The loop as machine code, made at its first call. It releases the GIL and runs on one thread, so its bytes never vary.
+
+    An ``inner`` loop can only be called by other loops: a call from Python would end the process.
+    """
+    made: Any = numba.njit(
+        nogil=True, fastmath=_FASTMATH, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=inner
+    )(loop)
     try:
         made._cache = _OptionalCache(made.py_func)
     except RuntimeError:

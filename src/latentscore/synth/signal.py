@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.jit import jit
+from latentscore.jit import inner_jit, jit
 from latentscore.loudness import TINY
 
 Mono = NDArray[np.float32]
@@ -207,7 +207,7 @@ RING = 4096
 """Most frames of a ring of whole cycles."""
 
 
-@jit
+@inner_jit
 def _whole_cycles(increment):
     """So many cycles last so many frames: those of at most ``RING`` frames that fit the increment (cycles a frame) best."""
     period = 1.0 / increment
@@ -219,7 +219,7 @@ def _whole_cycles(increment):
     return cycles, min(round(cycles * period), RING)
 
 
-@jit
+@inner_jit
 def _read_places(place, part, first, step, size):
     """Where in a table so many frames in a row lie: the sample, and how far it is to the next."""
     fine = np.float32(1.0 / 2097152.0)
@@ -229,7 +229,7 @@ def _read_places(place, part, first, step, size):
         part[j] = np.float32(np.int32(p & np.uint32(2097151))) * fine
 
 
-@jit
+@inner_jit
 def _read_table(out, table, place, part):
     """What lies there."""
     for j in range(out.shape[0]):
@@ -238,7 +238,7 @@ def _read_table(out, table, place, part):
         out[j] = a + part[j] * (table[k + np.uint32(1)] - a)
 
 
-@jit
+@inner_jit
 def _block_size(frame, held, attack, release, longer):
     """Frames up to the next value of an envelope: ``longer`` where it moves slowly, else ``BLOCK``."""
     if frame < 2.0 * attack + 2048.0:
@@ -248,7 +248,7 @@ def _block_size(frame, held, attack, release, longer):
     return BLOCK
 
 
-@jit
+@inner_jit
 def _held_level(frame, attack, decay, sustain):
     """The envelope of a note before its release."""
     if frame < attack:
@@ -634,7 +634,7 @@ def sweep_stereo(
     states[0], states[1], states[2], states[3], states[4], states[5] = l1, l2, r1, r2, gl, gr
 
 
-@jit
+@inner_jit
 def _feed_pairs(side, fed, pairs, a1, a2, a3):
     """What each pair of frames adds to the two states of the filter."""
     for n in range(pairs):
