@@ -369,16 +369,21 @@ def partials(frames, steps, amplitudes, seconds_frames, attack):
     real = np.empty(lanes, np.float32)
     imaginary = np.empty(lanes, np.float32)
     for k in range(steps.shape[0]):
-        keep = 10.0 ** (-3.0 / seconds_frames[k])
-        now = complex(amplitudes[k], 0.0)
-        turn = keep * complex(np.cos(steps[k]), np.sin(steps[k]))
+        fall = np.log(10.0) * -3.0 / seconds_frames[k]
+        keep = np.exp(fall)
+        turn_real, turn_imaginary = keep * np.cos(steps[k]), keep * np.sin(steps[k])
+        now, now_imaginary = amplitudes[k], 0.0
         for j in range(lanes):
-            real[j] = now.real
-            imaginary[j] = now.imag
-            now *= turn
+            real[j] = now
+            imaginary[j] = now_imaginary
+            now, now_imaginary = (
+                now * turn_real - now_imaginary * turn_imaginary,
+                now * turn_imaginary + now_imaginary * turn_real,
+            )
         # So many frames turn at once; below -100 dB a partial is over.
-        c = np.float32(keep**lanes * np.cos(steps[k] * lanes))
-        s = np.float32(keep**lanes * np.sin(steps[k] * lanes))
+        keep = np.exp(fall * lanes)
+        c = np.float32(keep * np.cos(steps[k] * lanes))
+        s = np.float32(keep * np.sin(steps[k] * lanes))
         for begin in range(0, min(frames, int(1.7 * seconds_frames[k])), lanes):
             block = out[begin : begin + lanes]
             for j in range(lanes):

@@ -332,6 +332,7 @@ def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, apar
     ring = lines.shape[1] - 2 * block
     write = number * block % ring
     step = np.float32(1.0) / np.float32(steps)
+    dulled = np.empty(block + 1, np.float32)
     for k in range(16):
         # The line is longer by 0 to drifts[k] frames, back and forth in straight lines; a whole frame takes so many steps.
         turn = drifts[k] * steps
@@ -353,12 +354,11 @@ def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, apar
         out = taps[k]
         o = outer[k]
         m = middle[k]
+        for j in range(block + 1):
+            dulled[j] = o * (early[j] + late[j]) + m * now[j]
         for j in range(block):
             f = part + slope * np.float32(np.int32(j))
-            # Each frame between two of the line: of the three taps together, then the way to the next.
-            here = o * (early[j + 1] + late[j + 1]) + m * now[j + 1]
-            there = o * (early[j] + late[j]) + m * now[j]
-            out[j] = here + f * (there - here)
+            out[j] = dulled[j + 1] + f * (dulled[j] - dulled[j + 1])
     # Hadamard's matrix on four lines each, whose results go to four different groups of four.
     for k in range(0, 16, 4):
         _four(taps[k], taps[k + 1], taps[k + 2], taps[k + 3])
