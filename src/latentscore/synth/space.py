@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latentscore.config import MusicConfig
 from latentscore.jit import inner_jit, jit
-from latentscore.loudness import TINY, oversampling
+from latentscore.loudness import TINY, lufs_of_rows, oversampling
 from latentscore.synth.signal import Stereo
 
 # Delay lines of the reverb in seconds at full size: no two share a divisor at usual rates.
@@ -756,3 +756,13 @@ def _true_peak(samples, begin, end, near, oversampling):
                         s += oversampling[p, t] * samples[c, i - 5 + t]
                     top = max(top, abs(s))
     return top
+
+
+def compile_room() -> None:
+    """Have the loops of room, bus, meter and limiter compiled, as a render calls them."""
+    rate = 48_000
+    config = MusicConfig(grain="clean")
+    mixed = mix(np.zeros((1, 2, STEP), np.float32), [0.5], [0.5], config, 0.5, rate)
+    bus(mixed, config, rate)
+    lufs_of_rows(mixed, rate)
+    limit(mixed, np.empty((STEP, 2), np.float32), 1.0, 0.87)
