@@ -21,7 +21,7 @@ _LINES = np.array([
 
 # Delays of the allpasses that blur what enters the reverb, in seconds: four for the left, four for the right.
 _DIFFUSERS = np.array([0.00277, 0.00421, 0.00657, 0.00961, 0.00307, 0.00473, 0.00713, 0.00887])
-_DIFFUSION = 0.55
+_DIFFUSION = 0.57
 
 _DRIFT_FRAMES = np.array([54, 72, 42, 66, 48, 78, 60, 36, 70, 50, 64, 56, 76, 44, 58, 68])
 """How far each line drifts from its length and back at 48 kHz: it blurs the modes."""
