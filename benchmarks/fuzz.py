@@ -26,11 +26,11 @@ with atheris.instrument_imports(include=["latentscore", "latentscore_data"]):
     from latentscore_data.core.base.addresses import check_address
     from latentscore_data.core.base.errors import LsdataError
     from latentscore_data.core.base.jsonl import read_rows
+    from latentscore_data.core.base.proxies import is_loopback
     from latentscore_data.core.base.rows import VibeRow
     from latentscore_data.core.base.settings import load_settings
     from latentscore_data.core.llm.replies import flatten_message, read_message
     from latentscore_data.core.llm.retry import classify
-    from latentscore_data.core.llm.routes import is_loopback
     from latentscore_data.core.llm.structured import BadAnswer, Shape
 
 FOLDER = Path(tempfile.mkdtemp(prefix="lsdata-fuzz-"))

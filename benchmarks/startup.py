@@ -1,14 +1,15 @@
-"""How long help takes, against a Typer app with two commands timed in the same run: best of ten each.
+"""How long help and the Tab key take, against a Typer app with two commands timed in the same run: best of ten each.
 
     python benchmarks/startup.py [COMMAND ...]
 
-Prints a table and one JSON line: the CPU seconds and the ratio for ``lsdata --help`` and for every command's help (or the
-named ones'). CPU seconds, because other processes on the machine do not change them.
+Prints a table and one JSON line: the CPU seconds and the ratio for ``lsdata --help``, and for the help of every command (or the
+named ones) and the completion of its options. CPU seconds, because other processes on the machine do not change them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -41,9 +42,9 @@ app()
 """
 
 
-def once(command: list[str]) -> float:
+def once(command: list[str], env: dict[str, str] | None = None) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env={**os.environ, **(env or {})})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -61,18 +62,20 @@ def main() -> None:
         small.write_text(TWO_COMMANDS)
         # main() as the installed script calls it; `-m` would add its own look-up.
         start = [sys.executable, "-c", "from latentscore_data.cli import main; main()"]
-        commands = {
-            " ".join(("lsdata", *path)): [*start, *path, "--help"]
-            for path in paths(typer.main.get_command(app))
-            if not sys.argv[1:] or not path or path[0] in sys.argv[1:]
-        }
+        commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        for path in paths(typer.main.get_command(app)):
+            if not sys.argv[1:] or not path or path[0] in sys.argv[1:]:
+                typed = " ".join(("lsdata", *path))
+                commands[f"{typed} --help"] = [*start, *path, "--help"], {}
+                words = {"COMP_WORDS": f"{typed} --", "COMP_CWORD": str(len(path) + 1)}
+                commands[f"{typed} --<TAB>"] = start, {"_LSDATA_COMPLETE": "complete_bash", **words}
         yardstick = [sys.executable, str(small), "--help"]
         best = dict.fromkeys(commands, float("inf"))
         base = float("inf")
         for _ in range(RUNS):
             base = min(base, once(yardstick))
-            for name, command in commands.items():
-                best[name] = min(best[name], once(command))
+            for name, (command, env) in commands.items():
+                best[name] = min(best[name], once(command, env))
     print(f"{'two-command Typer app':32} {base:.3f} s")
     for name, seconds in best.items():
         print(f"{name:32} {seconds:.3f} s  x {seconds / base:.2f}")

@@ -1,4 +1,4 @@
-"""Writes the documents that are made from the code: the settings example, the command reference, the module map.
+"""Writes what is made from the code: the settings example, the command reference, the commands' help, the module map.
 
 Run with ``make docs``; a test fails when one of them is out of date.
 """
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
+os.environ["COLUMNS"] = "100"  # on a narrow terminal the commands shorten their help
 
 EXAMPLE_HEAD = """\
 # Every setting of lsdata with its default. Copy what you change into latentscore.toml.
@@ -75,9 +76,25 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def command_outlines() -> str:
+    """``commands/help.json``: what the program needs to show help and complete options without importing a command."""
+    from latentscore_data.cli import COMMANDS, load_command
+    from latentscore_data.commands._outline import describe
+
+    return _json_lines({name: describe(load_command(name)) for name in COMMANDS}) + "\n"
+
+
+def _json_lines(value: Any) -> str:
+    """The value as JSON with a line for each item of each list, so that a difference names the option."""
+    if isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values()):
+        return "{\n" + ",\n".join(f"{json.dumps(name)}: {_json_lines(one)}" for name, one in value.items()) + "\n}"
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in value) + "\n]"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def command_reference() -> str:
     """``docs/cli.md``: every command with its arguments and options, as the program itself describes them."""
-    os.environ["COLUMNS"] = "100"
     import typer
     from typer.cli import get_docs_for_click
 
@@ -203,6 +220,7 @@ def documents() -> dict[Path, str]:
     return {
         ROOT / "latentscore.toml.example": settings_example(),
         ROOT / "docs" / "cli.md": command_reference(),
+        ROOT / "src/latentscore_data/commands/help.json": command_outlines(),
         architecture: with_module_map(architecture.read_text(encoding="utf-8")),
         meaning: with_readings(meaning.read_text(encoding="utf-8")),
         data: with_leakage(data.read_text(encoding="utf-8")),

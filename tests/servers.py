@@ -270,7 +270,7 @@ def completion(text: str, body: Body, finish_reason: str = "stop") -> Body:
     }
 
 
-def config_reply() -> Reply:
+def config_reply(title: str = "Study") -> Reply:
     """Answers every question with a valid payload that depends on the question alone."""
     import numpy as np
 
@@ -282,7 +282,7 @@ def config_reply() -> Reply:
         json.dumps(
             {
                 "thinking": "Slow rain calls for a dark room, a soft pulse and few notes. " * 6,
-                "title": f"Study {number}",
+                "title": f"{title} {number}",
                 "config": random_config(rng).model_dump(),
                 "palettes": [make_palette() for _ in range(3)],
             }

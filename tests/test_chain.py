@@ -87,6 +87,13 @@ def run_all(lsdata: Lsdata, *more: str) -> dict:
     return json.loads(out.stdout)
 
 
+@pytest.mark.usefixtures("texts")
+def test_the_last_line_says_what_to_do_next(lsdata_here: Lsdata) -> None:
+    assert lsdata_here("status").stdout.splitlines()[-1].startswith("next: lsdata run-all --sample")
+    Path("latentscore.toml").write_text('[download]\ndatasets = ["texts"]\n')
+    assert lsdata_here("run-all", "--until", "download").stdout.splitlines()[-1] == "next: lsdata vibes"
+
+
 @pytest.mark.ml
 @pytest.mark.long
 @pytest.mark.usefixtures("texts")

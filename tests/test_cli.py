@@ -152,7 +152,7 @@ def test_an_extra_comes_from_where_the_program_came_from(
         def read_text(self, name: str) -> str | None:
             return json.dumps(origin) if origin else None
 
-    monkeypatch.setattr("latentscore.installed.distribution", lambda name: Installed())
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     assert install("ml") == f"pip install {requirement}"
     (tmp_path / "pipx_metadata.json").touch()
@@ -166,7 +166,7 @@ def test_in_the_repository_an_extra_is_named_as_the_readme_does(monkeypatch: pyt
         def read_text(self, name: str) -> str:
             return origin
 
-    monkeypatch.setattr("latentscore.installed.distribution", lambda name: Installed())
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
     assert install("ml").endswith("install '.[ml]'")
 
 

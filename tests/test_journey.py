@@ -151,6 +151,7 @@ def test_the_chain_ends_with_what_people_came_for(uninterrupted: tuple[Path, dic
     assert all(row["config_payload"] == row["config_candidates"][row["best_index"]] for row in rows)
     report = Path(result["report"])
     assert report.exists()
+    assert result["next_step"] == f"open {report}"
     assert list(report.parent.glob("audio/*.mp3"))
 
 

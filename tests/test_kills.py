@@ -1,4 +1,5 @@
-"""Every command killed ten times at random moments: the same command again ends with the same files."""
+"""Every command killed ten times at random moments, and run-all in each of its stages: the same command again ends with the
+same files."""
 
 from __future__ import annotations
 
@@ -10,12 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from test_journey import comparable, environment
+from test_journey import MOMENTS, comparable, environment, lines
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +116,41 @@ def test_a_command_that_was_killed_ten_times_ends_with_the_same_files(
         kill_somewhere(folder, STEPS[name], moments.uniform(0.05, 1) * seconds)
     finish(folder, STEPS[name])
     assert files(folder) == files(after)
+
+
+IN_TRAINING: dict[str, Callable[[Path], bool]] = {
+    "before the first step": lambda root: any((root / ".modal_outputs").glob("*/spec.json")),
+    "in the steps": lambda root: any(lines(path) >= 2 for path in (root / ".modal_outputs").glob("*/metrics.jsonl")),
+    "at the end of the training": lambda root: any((root / ".modal_outputs").glob("*/final")),
+}
+
+
+def kill_when(folder: Path, words: tuple[str, ...], moment: Callable[[Path], bool]) -> bool:
+    """Kill the command at that moment of the sample's workspace; False where it ended before."""
+    process = start(folder, words)
+    while process.poll() is None:
+        if moment(folder / "data/sample"):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return True
+        time.sleep(0.005)
+    process.communicate()
+    return False
+
+
+@pytest.mark.ml
+def test_run_all_that_was_killed_in_each_stage_ends_with_the_same_files(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    finish(whole, ("run-all", "--sample"))
+    moments = list(MOMENTS.items())
+    at = [name for name, _ in moments].index("in the benchmark")
+    moments[at:at] = IN_TRAINING.items()
+    killed = {name: kill_when(broken, ("run-all", "--sample"), moment) for name, moment in moments}
+    assert all(killed.values()), killed
+    finish(broken, ("run-all", "--sample"))
+    assert files(broken) == files(whole)
 
 
 def files(folder: Path) -> dict[str, Any]:

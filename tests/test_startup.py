@@ -1,29 +1,36 @@
-"""Starting is light: help loads no heavy library, and every module can be imported by itself."""
+"""Starting is light: help and completion load no library that they do not need, and every module can be imported by itself."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from conftest import SRC, command_paths
-from latentscore_data.cli import COMMANDS, load_command
+from conftest import SRC, Lsdata, command_paths
+from latentscore_data.cli import COMMANDS
 
 HEAVY = (
     "torch", "litellm", "scipy", "numba", "transformers", "modal", "datasets", "soundfile", "jinja2", "huggingface_hub",
+    "numpy", "pydantic", "importlib.metadata", "latentscore_data.core.base.settings", "latentscore_data.core.stages",
 )  # fmt: skip
 
 PROBE = """
 import os, sys
 from latentscore_data.cli import main
-for path in {paths!r}:
+for path, tab in [(path, tab) for path in {paths!r} for tab in (False, True)]:
     sys.stdout.flush()
     # A process of its own for each, without starting Python anew.
     if os.fork() == 0:
-        print("HELP OF", *path)
+        if tab:
+            print("OPTIONS OF", *path)
+            typed = ["lsdata", *path, "--"]
+            os.environ.update(_LSDATA_COMPLETE="complete_bash", COMP_WORDS=" ".join(typed), COMP_CWORD=str(len(path) + 1))
+        else:
+            print("HELP OF", *path)
         sys.argv = ["lsdata", *path, "--help"]
         try:
             main()
@@ -38,7 +45,7 @@ for path in {paths!r}:
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
-    """What each command's ``--help`` prints at 100 columns, and what it has loaded."""
+    """What each command's ``--help`` prints at 100 columns, what it has loaded, and the same of its options' completion."""
     code = PROBE.format(paths=command_paths(), heavy=HEAVY)
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONPATH": str(SRC)}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True, env=env)
@@ -47,16 +54,77 @@ def helps() -> dict[str, str]:
 
 @pytest.mark.parametrize("path", [" ".join(path) for path in command_paths()])
 def test_help_loads_nothing_heavy(helps: dict[str, str], path: str) -> None:
-    assert "Usage" in helps[path]
-    assert "LEFT WITH 0" in helps[path]
-    assert helps[path].rsplit("HEAVY:", 1)[1].split() == []
+    shown, _, completed = helps[path].partition("OPTIONS OF")
+    assert "Usage" in shown
+    assert "--help" in completed.splitlines()
+    for out in (shown, completed):
+        assert "LEFT WITH 0" in out
+        assert out.rsplit("HEAVY:", 1)[1].split() == []
 
 
 @pytest.mark.parametrize("path", [" ".join(path) for path in command_paths(leaves_only=True)])
 def test_help_has_an_example_and_fits_a_screen(helps: dict[str, str], path: str) -> None:
-    assert f"lsdata {path}" in helps[path].split("Usage:", 1)[1].split("\n", 1)[1], "an example of the command itself"
-    assert len(helps[path].splitlines()) < 60
-    assert "…" not in helps[path], "something was cut off"
+    shown = helps[path].partition("LEFT WITH")[0]
+    assert f"lsdata {path}" in shown.split("Usage:", 1)[1].split("\n", 1)[1], "an example of the command itself"
+    assert len(shown.splitlines()) < 60
+    assert "…" not in shown, "something was cut off"
+
+
+BOTH_WAYS = """
+import sys
+from typer.core import TyperGroup
+from typer.testing import CliRunner
+from latentscore_data.cli import LazyGroup, app
+
+calls = [words.split(",") for words in sys.argv[1:]]
+answers = [CliRunner().invoke(app, words, prog_name="lsdata") for words in calls]
+LazyGroup.resolve_command = TyperGroup.resolve_command
+for words, answer in zip(calls, answers, strict=True):
+    own = CliRunner().invoke(app, words, prog_name="lsdata")
+    assert answer.output == own.output, (words, answer.output, own.output)
+    assert answer.exit_code == own.exit_code
+    print(answer.exit_code, len(answer.output.splitlines()), *words)
+"""
+"""Compares what the program answers with what the modules of its commands would answer, and prints exit code and lines."""
+
+
+def answered_as_by_the_modules(calls: Iterable[Sequence[str]], columns: int) -> list[str]:
+    env = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1", "PYTHONPATH": str(SRC)}
+    run = [sys.executable, "-c", BOTH_WAYS, *(",".join(words) for words in calls)]
+    out = subprocess.run(run, capture_output=True, text=True, timeout=100, check=False, env=env)
+    assert out.returncode == 0, out.stderr
+    return out.stdout.splitlines()
+
+
+@pytest.mark.parametrize("columns", [60, 88, 160])
+def test_help_is_what_the_command_s_module_would_print(columns: int) -> None:
+    calls = [(*path, "--help") for path in command_paths()]
+    answers = answered_as_by_the_modules(calls, columns)
+    assert len(answers) == len(calls)
+    for answer in answers:
+        exit_code, lines = answer.split()[:2]
+        assert exit_code == "0", answer
+        assert int(lines) > 10, answer
+
+
+def test_wrong_words_are_reported_as_the_command_s_module_would() -> None:
+    wrong = [
+        "configs --nope",
+        "configs --nope --help",
+        "configs --n",
+        "configs --n x",
+        "train sft --nope",
+        "train sf",
+        "train",
+    ]
+    answers = answered_as_by_the_modules([words.split() for words in wrong], 100)
+    assert [answer.split()[0] for answer in answers] == ["2"] * len(wrong)
+
+
+def test_help_as_the_value_of_an_option_is_a_value(lsdata_here: Lsdata) -> None:
+    assert (
+        "no provider is known for the model --help" in lsdata_here("configs", "--model", "--help", "--dry-run").stderr
+    )
 
 
 def test_stages_are_listed_in_their_order(helps: dict[str, str]) -> None:
@@ -73,13 +141,8 @@ def test_the_program_s_help_imports_no_command() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = out.stdout.rsplit("LOADED", 1)[1].split()
-    assert not {f"latentscore_data.commands.{entry.module}" for entry in COMMANDS.values()} & set(loaded)
+    assert not {f"latentscore_data.commands.{name.replace('-', '_')}" for name in COMMANDS} & set(loaded)
     assert len(loaded) < 12, loaded
-
-
-@pytest.mark.parametrize("name", list(COMMANDS))
-def test_the_table_says_what_the_command_s_docstring_says(name: str) -> None:
-    assert (load_command(name).help or "").splitlines()[0] == COMMANDS[name].help
 
 
 def modules() -> list[str]:

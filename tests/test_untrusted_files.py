@@ -20,7 +20,8 @@ from factories import make_config, make_payload, make_scored, make_text
 from latentscore import InvalidConfigError, MapError, load_map, parse_config, parse_payload
 from latentscore.embed import WordVectorEmbedder
 from latentscore_data.cli import app
-from latentscore_data.core.base.jsonl import read_rows, replace_rows
+from latentscore_data.core.base.errors import OutputError
+from latentscore_data.core.base.jsonl import Appender, read_rows, replace_rows
 from latentscore_data.core.base.rows import ScoredRow, SourceText
 from latentscore_data.core.base.workspace import Workspace
 
@@ -337,7 +338,17 @@ def test_a_map_whose_rows_are_a_link_to_another_file_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "line", [DEEP, "7", '{"embedding": {"a": 1}}', '{"embedding": [[1]]}', '{"embedding": ["x"]}', "\ud800"]
+    "line",
+    [
+        DEEP,
+        "7",
+        '{"embedding": {"a": 1}}',
+        '{"embedding": [[1]]}',
+        '{"embedding": ["x"]}',
+        '{"embedding": [1], "embedding_model": 7, "vibe_original": "x", "config": {}}',
+        '{"embedding": [1], "embedding_model": ["x"], "vibe_original": "x", "config": {}}',
+        "\ud800",
+    ],
 )
 def test_a_published_map_with_a_bad_line_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "map.jsonl"
@@ -455,6 +466,17 @@ def test_a_file_that_is_replaced_leaves_what_a_link_points_at(root: Path, tmp_pa
     assert target.read_text() == "mine"
     assert not path.is_symlink()
     assert len(list(read_rows(path, ScoredRow))) == 1
+
+
+def test_nothing_is_appended_to_what_a_link_points_at(root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine.txt"
+    target.write_text("mine\nand a last line without its end")
+    path = Workspace(root).failures("configs")
+    path.parent.mkdir(parents=True)
+    path.symlink_to(target)
+    with pytest.raises(OutputError, match="is a link"):
+        Appender(path)
+    assert target.read_text() == "mine\nand a last line without its end"
 
 
 def test_sweeping_drafts_deletes_no_folder_behind_a_link(root: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -233,7 +234,9 @@ def test_a_price_that_is_none_is_refused_before_anything_is_spent(tmp_path: Path
 
 
 @pytest.mark.parametrize("column", ["created", "questions", "worst_usd"])
-def test_a_record_of_batches_with_text_for_numbers_is_named(tmp_path: Path, column: str) -> None:
+def test_a_record_of_batches_with_text_for_numbers_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
     path = tmp_path / "batches.sqlite"
     state = BatchState(path)
     state.add(
@@ -241,6 +244,10 @@ def test_a_record_of_batches_with_text_for_numbers_is_named(tmp_path: Path, colu
     )
     state.close()
     assert [batch.tag for batch in open_batches(path)] == ["tag"]
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "access", lambda *_: False)
+        assert [batch.tag for batch in open_batches(path)] == ["tag"], "also where the folder cannot be written"
+        assert [file.name for file in tmp_path.iterdir()] == ["batches.sqlite"]
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute(f"UPDATE batches SET {column} = 'much'")
         db.commit()

@@ -112,7 +112,11 @@ class Audio:
         return replace(self, tags={**self.tags, **tags})
 
     def save(self, path: Path | str) -> Path:
-        """Write WAV, FLAC or OGG by the file's ending, with the tags; the path. Raises :class:`AudioError`."""
+        """Write WAV, FLAC or OGG by the file's ending, with the tags; the path. Makes its folder. Raises :class:`AudioError`."""
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_be_written(Path(path), error) from error
         write_audio(path, self)
         return Path(path)
 

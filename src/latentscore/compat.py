@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from latentscore import runtime, streaming
 from latentscore.audio import Audio
+from latentscore.config import MusicConfigUpdate
 from latentscore.errors import ModelError
 from latentscore.json_search import JsonObject
 
@@ -130,10 +131,11 @@ def stream(*items: Any, hooks: StreamHooks | None = None, **given: Any) -> strea
 
 
 def _resolved(at: int, item: Any, how: JsonObject, hooks: StreamHooks) -> Any:
-    """The item with its answer in the place of what it asks for."""
+    """The item with its answer in the place of what it asks for; a change of the config before it stays one."""
+    content = item.content if isinstance(item, streaming.Track) else item
     hooks.call("on_item_resolve_start", at, item)
     try:
-        found = runtime.answer_for(item.content if isinstance(item, streaming.Track) else item, **how)
+        found = content if isinstance(content, MusicConfigUpdate) else runtime.answer_for(content, **how)
     except Exception as error:
         hooks.call("on_item_resolve_error", at, item, error, None)
         hooks.call("on_error", error)

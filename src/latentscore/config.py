@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -248,8 +247,21 @@ def _cut_thinking(value: object) -> object:
     return value[:THINKING_MAX_CHARS] if isinstance(value, str) else value
 
 
+TITLE_CUT = "…"
+"""What a title ends with that was too long."""
+
+
 def _tidy_title(value: object) -> object:
-    return re.sub(r"\s+", " ", value).strip() if isinstance(value, str) else value
+    """Blanks made one; a title that is too long is cut between words: an answer that was paid for is not lost for its title."""
+    if not isinstance(value, str):
+        return value
+    words = value.split()
+    title = " ".join(words[:TITLE_MAX_WORDS])
+    if len(words) <= TITLE_MAX_WORDS and len(title) <= TITLE_MAX_CHARS:
+        return title
+    if len(title) >= TITLE_MAX_CHARS:
+        title = title[:TITLE_MAX_CHARS].rpartition(" ")[0] or title[: TITLE_MAX_CHARS - 1]
+    return title.rstrip(" ,;:.-…") + TITLE_CUT
 
 
 class MusicConfigPromptPayload(BaseModel):
@@ -278,13 +290,6 @@ class MusicConfigPromptPayload(BaseModel):
         list[Palette],
         Field(min_length=PALETTE_COUNT, max_length=PALETTE_COUNT, description="three palettes of five colours"),
     ]
-
-    @field_validator("title")
-    @classmethod
-    def _few_words(cls, title: str) -> str:
-        if len(title.split()) > TITLE_MAX_WORDS:
-            raise ValueError(f"a title has 1 to {TITLE_MAX_WORDS} words")
-        return title
 
     def repair(self) -> MusicConfigPromptPayload:
         """The same answer with repeated colours shifted apart."""
@@ -369,6 +374,7 @@ def parse_config(data: Any) -> MusicConfig | MusicConfigPrompt:
 
 
 REGISTERS_SWAPPED = "register_min_oct was above register_max_oct: swapped"
+TITLE_SHORTENED = f"a title was longer than {TITLE_MAX_WORDS} words or {TITLE_MAX_CHARS} characters: cut"
 FIELDS_LEFT_OUT = "fields were left out: set to their defaults"
 
 

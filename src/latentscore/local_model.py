@@ -38,6 +38,7 @@ class LocalModel:
             raise ModelError(
                 f"local:{folder} needs {', '.join(NEEDED)}, and {error.name} is not installed: {install('ml')}"
             ) from None
+        transformers.logging.disable_progress_bar()
         try:
             tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
             # With an adapter's folder this loads the base and puts the adapter on it.

@@ -47,7 +47,7 @@ LAST_SECONDS = 10.0
 class Track:
     """A part of a stream: what it plays, for how many seconds, and how long the cross-fade into it takes."""
 
-    content: Given | Answer
+    content: Given | Answer | MusicConfigUpdate
     seconds: float = TRACK_SECONDS
     transition: float = TRANSITION_SECONDS
     name: str | None = None
@@ -57,9 +57,19 @@ class Track:
             object.__setattr__(self, field, checked_span(field, getattr(self, field)))
 
 
-Item = Given | Answer | Track
+Item = Given | Answer | Track | MusicConfigUpdate
 
-ONE_ITEM = (str, bytes, Mapping, MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, Answer, Track)
+ONE_ITEM = (
+    str,
+    bytes,
+    Mapping,
+    MusicConfig,
+    MusicConfigPrompt,
+    MusicConfigPromptPayload,
+    Answer,
+    Track,
+    MusicConfigUpdate,
+)
 """What is one thing to play, though some of it can be iterated over."""
 
 
@@ -196,7 +206,7 @@ def stream(
     map: VibeMap | str | Path | None = None,
     model: Model | None = None,
 ) -> AudioStream:
-    """A stream of the items, each a text, a payload, a config, a mapping or a :class:`Track`.
+    """A stream of the items, each a text, a payload, a config, a mapping, a :class:`Track`, or a change of the config before it.
 
     ``seconds`` is the length of the whole, shared evenly by items that are no tracks; ``transition`` is how many seconds the
     cross-fades of such items take. One item without ``seconds`` plays without an end; several take 60 s each. Every item is
@@ -216,7 +226,14 @@ def stream(
     tracks = [one if isinstance(one, Track) else Track(one, share, fade) for one in flat]
     if seconds is None and (len(flat) > 1 or named):
         seconds = sum(track.seconds for track in tracks)
-    answers = [answer_for(track.content, update, map, model) for track in tracks]
+    answers: list[Answer] = []
+    for track in tracks:
+        if not isinstance(track.content, MusicConfigUpdate):
+            answers.append(answer_for(track.content, update, map, model))
+        elif answers:
+            answers.append(answers[-1].updated(track.content))
+        else:
+            raise InvalidConfigError("items", "the first item must be something to play")
     parts = [(found, track.seconds, track.transition) for found, track in zip(answers, tracks, strict=True)]
     return AudioStream(parts, seconds, seed, sample_rate, block_frames)
 
@@ -230,8 +247,7 @@ async def astream(*items: Item | Sequence[Item], **options: Any) -> AsyncIterato
 
 # --- steered while it plays ------------------------------------------------------------------------------------------
 
-LiveItem = Item | MusicConfigUpdate
-LiveSource = Iterable[LiveItem] | AsyncIterable[LiveItem]
+LiveSource = Iterable[Item] | AsyncIterable[Item]
 
 _END = object()
 
@@ -341,7 +357,7 @@ class LiveStream:
         except Exception as error:
             self._put(error)
 
-    async def _feed_async(self, source: AsyncIterable[LiveItem]) -> None:
+    async def _feed_async(self, source: AsyncIterable[Item]) -> None:
         async for item in source:
             if not await asyncio.to_thread(self._give, item):
                 break
@@ -349,7 +365,7 @@ class LiveStream:
         if close is not None and inspect.ismethod(close):
             await close()
 
-    def _give(self, item: LiveItem) -> bool:
+    def _give(self, item: Item) -> bool:
         """Answer an item and hand it over when it is wanted; False where no more are."""
         hold = 0.0
         if isinstance(item, Track):

@@ -277,6 +277,13 @@ def _mapped(path: Path, name: str, dtype: type[np.generic], ndim: int) -> Any:
     return np.memmap(path, dtype, "r", 8 + header_size + entry["data_offsets"][0], shape)
 
 
+def _maker(named: object) -> str | None:
+    """The embedder that a row names. Raises :class:`TypeError` for what is no name."""
+    if named is not None and not isinstance(named, str):
+        raise TypeError(f"embedding_model is {type(named).__name__}, not text")
+    return named
+
+
 def _too_long() -> str:
     return f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB; this is not a row of a map"
 
@@ -295,7 +302,7 @@ def _load_jsonl(path: Path) -> VibeMap:
                 row = json.loads(line.decode("utf-8-sig"))
                 kind = kind or next(kind for kind, field in EMBEDDING_FIELDS.items() if field in row)
                 vectors.append(np.asarray(row.pop(EMBEDDING_FIELDS[kind]), dtype=np.float32))
-                makers.add(row.pop("embedding_model", None))
+                makers.add(_maker(row.pop("embedding_model", None)))
                 missing = {"vibe_original", "config"} - row.keys()
             except StopIteration:
                 names = " or ".join(EMBEDDING_FIELDS.values())

@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
 
@@ -24,78 +23,39 @@ from typer.models import OptionInfo
 from latentscore.errors import LatentScoreError
 from latentscore_data import __version__
 from latentscore_data.commands._globals import Globals
+from latentscore_data.commands._outline import outlined, read_outlines
 from latentscore_data.core.base import display, streams
-from latentscore_data.core.base.errors import EXIT_BUG, EXIT_INTERRUPTED, InputError, LsdataError, OutputError
-from latentscore_data.core.base.layers import FlagError
+from latentscore_data.core.base.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    FlagError,
+    InputError,
+    LsdataError,
+    OutputError,
+)
 
 STAGES = "Stages, in order"
 HELPERS = "Helpers"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A command: its module below ``commands/``, its panel in the help, and the first line of its docstring."""
-
-    module: str
-    panel: str
-    help: str
-
-
 COMMANDS = {
-    "download": Entry("download", STAGES, "Draw a sample of texts from each data set."),
-    "vibes": Entry(
-        "vibes", STAGES, "Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise."
-    ),
-    "configs": Entry(
-        "configs", STAGES, "Ask a model for N configs per vibe, render and score them, and keep the best."
-    ),
-    "train": Entry("train", STAGES, "Rows to a model: SFT, GRPO, DPO and ablations, here, on Modal or on Ray."),
-    "improve": Entry(
-        "improve",
-        STAGES,
-        "Improve a model in rounds: it answers the GRPO vibes, the best answers train the next one, a judge decides.",
-    ),
-    "bench": Entry(
-        "bench",
-        STAGES,
-        "Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.",
-    ),
-    "export": Entry("export", STAGES, "Hand over models, maps, data sets, chat files and a report."),
-    "check": Entry(
-        "check",
-        STAGES,
-        "Check the scored rows before you publish them: duplicates, diversity, leaks, scores, texts and licences.",
-    ),
-    "run-all": Entry(
-        "run_all",
-        STAGES,
-        "Run download, vibes, configs, train, bench and export in order; a stage that is fresh is skipped.",
-    ),
-    "status": Entry(
-        "status",
-        HELPERS,
-        "What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing.",
-    ),
-    "batches": Entry(
-        "batches",
-        HELPERS,
-        "Show the provider batches that are open in this workspace, with age, counts and cost; or cancel some.",
-    ),
-    "render": Entry(
-        "render",
-        HELPERS,
-        "Render one text or config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.",
-    ),
-    "studio": Entry(
-        "studio",
-        HELPERS,
-        "Open a page to type vibes, play and change them, and look at the rows of the workspace.",
-    ),
-    "doctor": Entry(
-        "doctor", HELPERS, "What is installed, which keys and weights are there, what would not work, and the fix."
-    ),
+    "download": STAGES,
+    "vibes": STAGES,
+    "configs": STAGES,
+    "train": STAGES,
+    "improve": STAGES,
+    "bench": STAGES,
+    "export": STAGES,
+    "check": STAGES,
+    "run-all": STAGES,
+    "status": HELPERS,
+    "batches": HELPERS,
+    "render": HELPERS,
+    "studio": HELPERS,
+    "doctor": HELPERS,
 }
-"""The commands in the order of the help. A command's module is imported when it is called or its own help is shown."""
+"""The commands in the order of the help, with their panels. A command's module is imported when it is called; what the help says
+stands in ``commands/help.json``."""
 
 
 class LoadedCommands(MutableMapping[str, Any]):
@@ -121,27 +81,33 @@ class LoadedCommands(MutableMapping[str, Any]):
 
 
 class LazyGroup(TyperGroup):
-    """The program: lists its commands from the table and imports only the one that is called."""
+    """The program: shows all help from the outlines and imports only the command that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**{**attributes, "commands": LoadedCommands()})
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        fit_help(self)
         with self._listing():
+            fit_help(self)
             super().format_help(ctx, formatter)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         with self._listing():
             return super().shell_complete(ctx, incomplete)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in COMMANDS.keys() & read_outlines().keys():
+            return super().resolve_command(ctx, args)
+        return args[0], fit_help(outlined(args[0])), args[1:]
+
     @contextmanager
     def _listing(self) -> Iterator[None]:
-        """Only names and help lines are needed here, and those stand in the table."""
-        loaded = self.commands
+        """Only names, panels and the first lines of the help are needed here."""
+        loaded, outlines = self.commands, read_outlines()
+        lines = {name: outlines[name]["help"].partition("\n\n")[0] for name in COMMANDS}
         self.commands = {
-            name: TyperCommand(name, help=entry.help, short_help=entry.help, rich_help_panel=entry.panel)
-            for name, entry in COMMANDS.items()
+            name: TyperCommand(name, help=lines[name], short_help=lines[name], rich_help_panel=panel)
+            for name, panel in COMMANDS.items()
         }
         try:
             yield
@@ -155,12 +121,14 @@ def load_command(name: str) -> Any:
 
     Raises :class:`KeyError` for a name that is not in the table.
     """
-    entry = COMMANDS[name]
-    module = importlib.import_module(f"latentscore_data.commands.{entry.module}")
+    if name not in COMMANDS:
+        raise KeyError(name)
+    function = name.replace("-", "_")
+    module = importlib.import_module(f"latentscore_data.commands.{function}")
     group: typer.Typer | None = getattr(module, "app", None)
     if group is None:
         group = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        group.command(name)(everywhere(getattr(module, entry.module), name))
+        group.command(name)(everywhere(getattr(module, function), name))
         return fit_help(typer.main.get_command(group))
     for command in group.registered_commands:
         if command.callback is not None:
@@ -168,8 +136,6 @@ def load_command(name: str) -> Any:
             command.callback = everywhere(command.callback, f"{name} {sub}")
     loaded: Any = typer.main.get_command(group)
     loaded.name = name
-    for sub in loaded.commands.values():
-        fit_help(sub)
     return fit_help(loaded)
 
 
@@ -178,7 +144,10 @@ NARROW_COLUMNS = 70
 
 
 def fit_help(command: Any) -> Any:
-    """The command; on a narrow terminal its help is plain lines, which wrap at any width, instead of panels."""
+    """The command; on a narrow terminal its help and that of its subcommands is plain lines, which wrap at any width, instead of
+    panels."""
+    for sub in getattr(command, "commands", {}).values():
+        fit_help(sub)
     if shutil.get_terminal_size().columns < NARROW_COLUMNS:
         command.rich_markup_mode = None
         about, mark, examples = (command.help or "").partition("Examples:\n\n")

@@ -13,6 +13,9 @@ from typer.testing import CliRunner, Result
 
 from conftest import Lsdata
 from factories import make_payload, make_vibe
+from latentscore.config import TITLE_SHORTENED
+from latentscore.forms import labels_line
+from latentscore.prompt import labels_system
 from latentscore_data.cli import app
 from latentscore_data.core.base import secrets
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
@@ -124,6 +127,55 @@ def test_a_limited_run_keeps_the_other_rows(root: Path) -> None:
         generate(server, root, "--n", "1")
         generate(server, root, "--n", "1", "--limit", "1")
         assert len(lines(workspace)) == 3
+
+
+def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root: Path) -> None:
+    workspace = write_rows(root, 2)
+    with ChatServer(config_reply(title="The long slow rain upon the old tin roof")) as server:
+        command = ["configs", "--json", "--root", str(root), "--model", "hosted_vllm/test", "--n", "1"]
+        out = CliRunner().invoke(app, [*command, "--api-base", server.url, "--scorer", "acoustic"])
+        assert len(server.received) == 2
+    assert out.exit_code == 0, out.output
+    assert {line["config_candidates"][0]["title"] for line in lines(workspace)} == {"The long slow rain upon the…"}
+    assert json.loads(out.stdout)["details"]["converted"] == {TITLE_SHORTENED: 2}
+
+
+def test_a_served_model_that_learned_labels_is_asked_for_a_line(root: Path) -> None:
+    workspace = write_rows(root, 2)
+    lines_of_labels = iter(
+        [labels_line(make_payload()), "no line", labels_line(make_payload(tempo="fast")), *["x"] * 9]
+    )
+    with ChatServer(lambda body: next(lines_of_labels)) as server:
+        out = generate(server, root, "--n", "1", "--limit", "1", "--labels", "hosted_vllm/test")
+        assert out.exit_code == 0, out.output
+        first = server.received[0].body
+        assert first["messages"][0]["content"] == labels_system()
+        assert "response_format" not in first
+        (line,) = lines(workspace)
+        assert line["config_candidates"][0]["config"] == make_payload()["config"]
+        out = generate(server, root, "--n", "1", "--labels", "hosted_vllm/test")
+        assert [len(one.body["messages"]) for one in server.received] == [2, 2, 2], "asked again as it was trained"
+        assert lines(workspace)[1]["config_candidates"][0]["config"]["tempo"] == "fast"
+    with ChatServer(config_reply()) as server:
+        assert json.loads(generate(server, root, "--n", "1").stdout)["calls"] == 2, "JSON is another question"
+        refused = generate(server, root, "--labels", "hosted_vllm/test", "--vibes-per-call", "2", "--seed", "9")
+    assert refused.exit_code == 2
+    assert "--vibes-per-call 1" in refused.output
+
+
+def test_overwriting_one_split_keeps_what_was_paid_for_in_the_others(root: Path) -> None:
+    workspace = write_rows(root, 3)
+    write_rows(root, 3, "TEST", dataset="other")
+    with ChatServer(config_reply()) as server:
+        generate(server, root, "--n", "2")
+        ids = {line["row_id"] for line in lines(workspace)}
+        workspace.llm_cache.unlink()
+        out = generate(server, root, "--n", "1", "--split", "TEST", "--limit", "2", "--overwrite")
+    assert json.loads(out.stdout)["done"] == 2
+    found = lines(workspace)
+    assert {line["row_id"] for line in found} == ids
+    counts = Counter((line["split"], len(line["config_candidates"])) for line in found)
+    assert counts == {("SFT-Train", 2): 3, ("TEST", 2): 1, ("TEST", 1): 2}
 
 
 def test_batches_give_the_same_candidates_for_fewer_calls(root: Path, tmp_path: Path) -> None:

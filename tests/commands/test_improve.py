@@ -15,12 +15,14 @@ import pytest
 import rounds_fakes
 from conftest import Lsdata
 from factories import make_config
-from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.rounds import Round, label_entropy, verdict
+from latentscore_data.core.training.rounds import Round, verdict
+from latentscore_data.core.training.run_health import label_entropy
 from rounds_fakes import make_rounds, make_rows
+from scoring_fakes import LoudnessScorer
 
 
 @pytest.fixture
@@ -55,6 +57,16 @@ def test_each_round_learns_from_the_best_answers_and_the_judge_compares_the_mode
     assert (again.done, again.skipped, again.fresh) == (0, 3, True)
     assert table(rows.root) == found
     assert make_rounds(rows.root, rounds=3).done == 1, "more rounds go on from those that there are"
+
+
+@pytest.mark.usefixtures("fakes")
+def test_a_judge_that_fails_is_named_with_its_error(rows: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(*_: object) -> None:
+        raise ValueError("no ears")
+
+    monkeypatch.setattr(LoudnessScorer, "score", score)
+    with pytest.raises(MissingError, match=r"louder could score .* no ears"):
+        make_rounds(rows.root)
 
 
 @pytest.mark.usefixtures("fakes")
@@ -145,6 +157,8 @@ def test_label_entropy_is_0_for_equal_configs_and_grows_with_different_ones() ->
     mixed = [make_config(root=root) for root in ("c", "d", "e", "f")]
     assert label_entropy(same) == 0.0
     assert label_entropy(mixed) == pytest.approx(1 / 34)
+    one, other = make_config(), make_config(tempo="very_slow", brightness="very_dark")
+    assert 0.0 < label_entropy([one, one, other]) < label_entropy([one, other]) <= 1.0
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: Workspace) -> None:

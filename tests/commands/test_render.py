@@ -282,12 +282,15 @@ def test_several_vibes_become_one_mix(tmp_path: Path):
     [
         (["a", "--crossfade", "2"], "--crossfade needs several vibes"),
         (["a", "b", "--seconds", "1"], "0.5 s; 1 to 600 s"),
+        (["a", "--seconds", "0.1"], "--seconds: a number from 0.5 to 600"),
+        (["a", "--sample-rate", "1"], "--sample-rate: a number from 8000"),
+        (["a", "--map", "nowhere"], "--map: nowhere does not exist"),
         (["a", "b", "--crossfade", "31"], "from 0 to 30 s"),
         (["a", "b", "--stems"], "go with one vibe"),
         (["a", " "], "the vibe is empty"),
     ],
 )
-def test_what_does_not_fit_a_mix_is_refused(tmp_path: Path, arguments: list[str], said: str):
+def test_what_cannot_be_rendered_is_refused_by_its_flag(tmp_path: Path, arguments: list[str], said: str):
     done = CliRunner().invoke(app, ["render", *arguments, "--out", str(tmp_path / "a.wav")])
     assert done.exit_code == 2
     assert said in " ".join(done.stderr.split())

@@ -20,6 +20,12 @@ def test_what_was_typed_for_a_run_is_no_change(lsdata_here: Lsdata) -> None:
     assert states(lsdata_here)["download"] == "fresh"
     Path("texts/poem.txt").write_text("A bright morning, and the bells of the village rang over the wet roofs.")
     assert states(lsdata_here)["download"] == "stale"
+    Path("texts/poem.txt").unlink()
+    Path("texts").rmdir()
+    out = lsdata_here("status", "--json")
+    assert out.returncode == 0, out.stderr
+    download = json.loads(out.stdout)["stages"][0]
+    assert (download["state"], download["why"]) == ("stale", ["./texts does not exist"])
 
 
 def test_run_all_says_which_stored_value_differs_from_the_settings(lsdata_here: Lsdata) -> None:
@@ -37,3 +43,15 @@ def test_a_dry_run_shows_the_plan_with_what_is_missing(lsdata_here: Lsdata) -> N
     assert [step["stage"] for step in document["plan"]] == ["download", "vibes", "configs"]
     assert any("OPENAI_API_KEY" in line for line in document["missing"])
     assert out.returncode == 3
+
+
+def test_the_rows_of_vibes_are_its_rows_and_what_is_left_out_stands_behind_the_plan(lsdata_here: Lsdata) -> None:
+    Path("latentscore.toml").write_text("[download]\ndatasets = ['builtin']\nsample_size = 3\n[train]\nskip = true\n")
+    for stage in ("download", "vibes"):
+        assert lsdata_here(stage).returncode == 0
+    stages = {stage["stage"]: stage for stage in json.loads(lsdata_here("status", "--json").stdout)["stages"]}
+    files = Path("data_work/.vibes").glob("*-*.jsonl"), Path("data_work/.vibes").glob("[GT]*.jsonl")
+    assert stages["vibes"]["rows"] == sum(len(file.read_text().splitlines()) for found in files for file in found)
+    out = lsdata_here("run-all", "--dry-run")
+    assert out.stderr == ""
+    assert "train is left out: train.skip is set" in out.stdout.splitlines()[-1]

@@ -9,7 +9,9 @@ from typing import Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner
 
+from latentscore_data.cli import app
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_rows, replace_rows
 from latentscore_data.core.base.manifest import stale_reasons
@@ -20,6 +22,8 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.extraction import rows_of, text_fingerprint
 from latentscore_data.core.llm.offline import builtin
 from latentscore_data.core.stages import download, vibes
+from latentscore_data.core.stages.base import RunContext
+from servers import Body, ChatServer
 
 
 def settings_for(root: Path, **sections: dict[str, Any]) -> Settings:
@@ -154,6 +158,66 @@ def test_texts_that_are_gone_or_changed_leave_no_rows_behind(sampled: Path, aske
     rows = rows_in(sampled)
     assert {row.id_in_dataset for row in rows} == {text.id_in_dataset for text in texts[:12]}
     assert any("meadow" in row.vibe_original or "golden" in row.vibe_original for row in rows)
+
+
+def test_characters_that_are_not_kept_are_not_asked_for_and_answers_with_them_do(root: Path):
+    replace_rows(Workspace(root).texts("mine"), list(sample_texts())[:2])
+    ladder = dict.fromkeys(("xl", "lg", "m", "sm", "xs"), "slow rain on a tin roof")
+    scene = {"vibe_index": 0, "text_page": 0, "scene_vibes": [ladder], "tags": []}
+    angry = dict.fromkeys(ladder, "a furious man shouts in bright sunlight")
+
+    def reply(body: Body) -> str:
+        wanted = "characters" in json.dumps(body)
+        people = {"characters": [{"name": "Ann", "ladders": [angry]}]} if wanted else {}
+        return json.dumps({"vibes": [{**scene, **people}]})
+
+    def run(*options: str) -> dict[str, Any]:
+        command = ["vibes", "--json", "--root", str(root), "--model", "hosted_vllm/test", "--api-base", server.url]
+        out = CliRunner().invoke(app, [*command, *options])
+        assert out.exit_code == 0, out.output
+        return json.loads(out.stdout)
+
+    with ChatServer(reply) as server:
+        assert run("--no-characters")["calls"] == 2
+        assert not any("characters" in json.dumps(one.body) for one in server.received)
+        assert {row.vibe_scope for row in rows_in(root)} == {"scene"}
+        assert run()["calls"] == 2, "characters were not in the first answers"
+        assert {row.vibe_scope for row in rows_in(root)} == {"scene", "character"}
+        again = run("--no-characters")
+        assert (again["calls"], again["skipped"]) == (0, 2)
+        assert {row.vibe_scope for row in rows_in(root)} == {"scene"}
+
+
+def test_a_model_that_answers_nothing_leaves_the_rows_as_they_were(sampled: Path, capsys: pytest.CaptureFixture[str]):
+    vibes.run_vibes(settings_for(sampled))
+    before = rows_in(sampled)
+    elsewhere = {"model": "hosted_vllm/test", "api_base": "http://127.0.0.1:9/v1", "max_attempts": 1}
+    summary = vibes.run_vibes(settings_for(sampled, llm=elsewhere))
+    assert (summary.done, summary.exit_code, sum(summary.failed.values())) == (0, 1, 16)
+    assert rows_in(sampled) == before
+    assert "stay as they were" in capsys.readouterr().err
+    vibes.run_vibes(settings_for(sampled))
+    assert rows_in(sampled) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_limit_keeps_the_rows_of_the_other_texts(sampled: Path, asked: Counter[str], overwrite: bool):
+    vibes.run_vibes(settings_for(sampled))
+    before = rows_in(sampled)
+    settings = settings_for(sampled, vibes={"max_vibes": 1, "characters": False, "limit": 2, "seed": 1})
+    vibes.run_vibes(settings, RunContext(overwrite=overwrite))
+    assert asked["all"] == 16 + 2
+    assert rows_in(sampled) == before
+
+
+def test_rows_that_others_put_into_the_files_stay(sampled: Path):
+    theirs = {"vibe_original": "a row of theirs", "dataset": "theirs", "id_in_dataset": 7, "their_column": "stays"}
+    replace_rows(Workspace(sampled).vibes("TEST"), [theirs])
+    for _ in range(2):
+        assert vibes.run_vibes(settings_for(sampled)).details["from_elsewhere"] == 1
+        (row,) = [row for row in rows_in(sampled) if row.dataset == "theirs"]
+        assert (row.vibe_original, row.model_dump()["their_column"]) == ("a row of theirs", "stays")
+        assert len(rows_in(sampled)) == 81
 
 
 def test_near_duplicates_across_texts_are_dropped_in_order(sampled: Path):

@@ -83,6 +83,16 @@ def read_scores(path: Path) -> int:
     return sum(found is not None for found in scores)
 
 
+def test_vectors_of_another_size_than_most_of_their_kind_count_as_missing(tmp_path: Path) -> None:
+    fill_scores(tmp_path / "scores.sqlite")
+    with ScoreCache(tmp_path / "scores.sqlite") as cache:
+        for number, size in enumerate((0, 1, 63, 65)):
+            cache.keep_vector("clap", key(number), np.ones(size, dtype=np.float32))
+        assert [cache.vector("clap", key(number)) is None for number in range(5)] == [True] * 4 + [False]
+        cache.keep_vector("weights", "one", np.ones(6, dtype=np.float32))
+        assert [cache.vector("weights", "one", size) is None for size in (None, 6, 7)] == [False, False, True]
+
+
 CACHES: dict[str, tuple[Callable[[Path], None], Callable[[Path], int]]] = {
     "llm.sqlite": (fill_answers, read_answers),
     "scores.sqlite": (fill_scores, read_scores),

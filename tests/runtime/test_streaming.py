@@ -50,6 +50,22 @@ def test_items_may_be_a_list_of_texts_tracks_and_configs() -> None:
     assert playlist.render(**LOW).seconds == 2
 
 
+def test_a_change_among_the_items_changes_what_plays_before_it() -> None:
+    config = ls.MusicConfig(tempo="fast", brightness="bright")
+    changed = ls.MusicConfigUpdate(brightness="dark")
+    for items in ([config, changed], [ls.Track(config, 2.0), ls.Track(changed, 2.0)]):
+        first, second = ls.stream(items, seconds=4.0).answers
+        assert second.config == changed.apply(first.config) != first.config
+    with pytest.raises(ls.InvalidConfigError, match="the first item must be something to play"):
+        ls.stream(changed)
+
+
+def test_saving_makes_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.wav"
+    assert ls.Audio(np.zeros((480, 2), np.float32), 48_000).save(path) == path
+    assert path.is_file()
+
+
 def test_one_item_without_seconds_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
     playing = ls.stream(CALM, **LOW)
     with pytest.raises(ls.InvalidConfigError, match="no end"):

@@ -9,6 +9,11 @@ from test_data import write_workspace
 
 from browsing import open_page, until
 from conftest import Lsdata
+from factories import make_scored, make_vibe
+from latentscore_data.core.base.jsonl import replace_rows
+from latentscore_data.core.base.settings import PathsSettings, Settings
+from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.studio.bundle import _winners
 
 
 @pytest.mark.long
@@ -21,6 +26,13 @@ def test_rows_become_a_page_that_needs_no_server(root: Path, tmp_path: Path, lsd
     assert lsdata(*words).returncode == 6, "an earlier bundle is replaced only when asked"
     assert lsdata(*words, "--overwrite").returncode == 0
     assert lsdata("studio", "--bundle", str(tmp_path / "x"), "--root", str(tmp_path / "no")).returncode == 3
+
+
+def test_a_limit_takes_rows_of_different_texts(root: Path):
+    rows = [make_scored(n, row_id=make_vibe(n, level).row_id) for n in (1, 2) for level in ("xl", "m", "xs")]
+    replace_rows(Workspace(root).scored("TEST"), rows)
+    shown = _winners(Settings(paths=PathsSettings(root=root)), ["TEST"], 2)
+    assert [row.row_id for row in shown] == [rows[0].row_id, rows[3].row_id]
 
 
 @pytest.mark.browser

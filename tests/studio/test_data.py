@@ -158,6 +158,8 @@ class TestPlaces:
         (folder / "audio").mkdir(parents=True)
         (folder / "report.html").write_text("<p>report</p>")
         (folder / "audio" / "a.mp3").write_bytes(b"ID3")
+        (workspace.root / "secret").write_text("not for the page")
+        (folder / "audio" / "secret.html").symlink_to(workspace.root / "secret")
         (folder / "rows.jsonl").write_text("{}")
         replace_json(folder / "summary.json", {"headline": "s", "title": "t", "sources": []})
         places = Places(workspace)
@@ -165,6 +167,7 @@ class TestPlaces:
         _, key, name = places.open("benchmark/first").lstrip("/").split("/")
         assert places.file(key, name) == folder / "report.html"
         assert places.file(key, "audio/a.mp3") is not None
+        assert places.file(key, "audio/secret.html") is None, "a link out of the report"
         for other in ("rows.jsonl", "../first/report.html", "/etc/passwd", "audio/../report.html", ""):
             assert places.file(key, other) is None
         assert places.file("x", name) is None

@@ -8,21 +8,18 @@ value of what the noun names ("slow chord changes" is not a slow tempo).
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from latentscore.labels import FIELDS, FieldSpec, Label, beats_per_minute
-from latentscore.meaning.reading import Reading, colors_in, genre_labels, plain, read, seeds, word_list
+from latentscore.meaning.reading import Reading, colors_in, genre_labels, poles, read_rest
+from latentscore.meaning.sentence import Phrase, numbers, root, roots, sentence, table, word_list
 
 REGISTER = "register"
 """A field of the lexicon, not of the config: its labels are pairs of octaves."""
-
-Phrase = tuple[str, ...]
 
 
 class Mention(NamedTuple):
@@ -52,82 +49,6 @@ class ParsedVibe:
     """Colours named outright, as #RRGGBB."""
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
-
-_NUMBERS: dict[str, str] = {
-    "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
-    "ten": "10", "eleven": "11", "twelve": "12",
-}  # fmt: skip
-
-
-@cache
-def _whole_words() -> dict[str, str]:
-    """Words whose ending is part of them, and words whose rough stem would be another word (notes, not; bare, bars)."""
-    table = _tables()["words"]
-    whole = {word: word for word in table["keep"].split()}
-    for forms in table["families"].split("; "):
-        whole.update(dict.fromkeys(forms.split(), forms.split()[0]))
-    return whole
-
-
-@cache
-def stem(word: str) -> str:
-    """The word without its ending: rises, rising and rise become one. Rough, but the same for lexicon and text."""
-    if word in _whole_words():
-        return _whole_words()[word]
-    if len(word) <= 3 or not word.isascii():
-        return word
-    for ending, instead in (("'s", ""), ("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x")):
-        if word.endswith(ending):
-            word = word[: -len(ending)] + instead
-            break
-    else:
-        if word.endswith("s") and not word.endswith(("ss", "us", "is")):
-            word = word[:-1]
-    for ending in ("ingly", "edly", "ing", "ed", "ly"):
-        rest = word[: -len(ending)]
-        if word.endswith(ending) and len(rest) >= 3 and re.search("[aeiouy]", rest):
-            word = rest
-            break
-    if len(word) > 3 and word[-1] == word[-2]:
-        word = word[:-1]
-    return word[:-1] if len(word) > 3 and word.endswith("e") else word
-
-
-class Token(NamedTuple):
-    """A word (its stem) or a mark: "," (pause), "." (end of a clause), ":" (is)."""
-
-    text: str
-    stem: str
-
-
-_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)*#?|[,.;!?:=()\n—–]")
-_DROPPED = frozenset(("a", "an", "the", "that", "which"))
-"""Words without which a phrase says the same, in the lexicon as in a text."""
-_MARKS = {",": ",", ":": ":", "=": ":", "—": ".", "–": ".", "(": ",", ")": ","}
-
-
-def tokens(text: str) -> list[Token]:
-    """Words and marks of a text, lower case, hyphens as blanks, number words as digits."""
-    text = text.lower().replace("’", "'").replace("♯", "#").replace("♭", " flat")
-    text = re.sub(r"[-_/]", " ", text)
-    found: list[Token] = []
-    for match in map(str, _TOKEN.findall(text)):
-        if match in _DROPPED:
-            continue
-        if match[0].isalnum():
-            word = _NUMBERS.get(match, match)
-            found.append(Token(word, stem(word)))
-        else:
-            mark = _MARKS.get(match, ".")
-            found.append(Token(mark, mark))
-    return found
-
-
-def words_of(text: str) -> Phrase:
-    return tuple(token.stem for token in tokens(text))
-
-
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
@@ -146,29 +67,9 @@ class Lexicon:
     senses: Mapping[Phrase, tuple[Sense, ...]]
     heads: Mapping[Phrase, tuple[str, ...]]
     degrees: Mapping[tuple[Phrase, str], tuple[Label, ...]]
+    alone: Mapping[Phrase, tuple[Sense, ...]]
+    """The senses that count without a head."""
     longest: int
-    vocabulary: frozenset[str]
-    deletions: Mapping[str, tuple[str, ...]]
-
-
-def _spellings() -> set[str]:
-    """The words of the tables as they are written, endings included: what a typing slip is compared with."""
-    lists = [
-        *(words for table in (*_tables()["fields"].values(), _tables()["register"]) for words in table.values()),
-        "very extremely slightly moderately without",
-    ]  # fmt: skip
-    return {word for words in lists for word in re.findall(r"[a-z]{4,}", words.lower())}
-
-
-@cache
-def lexicon_text() -> str:
-    """The tables as they are written."""
-    return files("latentscore.meaning").joinpath("lexicon.toml").read_text(encoding="utf-8")
-
-
-@cache
-def _tables() -> dict[str, Any]:
-    return tomllib.loads(lexicon_text())
 
 
 def _split(text: str) -> list[str]:
@@ -178,18 +79,18 @@ def _split(text: str) -> list[str]:
 @cache
 def lexicon() -> Lexicon:
     """The tables of this package, read once."""
-    data = _tables()
+    data = table("lexicon.toml")
     senses: dict[Phrase, list[Sense]] = defaultdict(list)
     heads: dict[Phrase, list[str]] = defaultdict(list)
     degrees: dict[tuple[Phrase, str], tuple[Label, ...]] = {}
 
     def add_field(name: str, table: dict[str, str], labels: dict[str, Label]) -> None:
-        own_heads = [words_of(head) for head in [*_split(table.pop("heads", "")), name.replace("_", " ")]]
+        own_heads = [roots(head) for head in [*_split(table.pop("heads", "")), name.replace("_", " ")]]
         for head in own_heads:
             if name not in heads[head]:
                 heads[head].append(name)
         steps = tuple(labels[step] for step in _split(table.pop("degrees", "")))
-        degree_heads = [words_of(head) for head in _split(table.pop("degree_heads", ""))] or own_heads
+        degree_heads = [roots(head) for head in _split(table.pop("degree_heads", ""))] or own_heads
         for head in degree_heads if steps else []:
             degrees[head, name] = steps
         for key, label in labels.items():
@@ -198,7 +99,7 @@ def lexicon() -> Lexicon:
                 phrases.append("~" + key.replace("_", " "))
             for phrase in phrases:
                 alone = not phrase.startswith("~")
-                key_words = words_of(phrase.lstrip("~"))
+                key_words = roots(phrase.lstrip("~"))
                 known = [s for s in senses[key_words] if s.field == name]
                 if known:
                     # A phrase listed both alone and beside a head keeps the stronger meaning, alone.
@@ -208,73 +109,26 @@ def lexicon() -> Lexicon:
                         continue
                 senses[key_words].append(Sense(name, label, alone))
 
-    for name, table in data["fields"].items():
+    for name, rows in data["fields"].items():
         spec = FIELDS[name]
-        add_field(name, dict(table), {str(label).lower(): label for label in spec.labels})
+        add_field(name, dict(rows), {str(label).lower(): label for label in spec.labels})
     register = dict(data["register"])
     add_field(REGISTER, register, {key: key for key in register})
 
-    vocabulary = frozenset(w for phrase in (*senses, *heads) for w in phrase)
-    vocabulary |= _INTENSE | _MILD | _MODERATE | _NEGATIONS | _FILLERS | _COPULAS | _BREAKERS
-    deletions: dict[str, list[str]] = defaultdict(list)
-    for word in sorted(_spellings()):
-        for shorter in {word, *_deletions(word)}:
-            deletions[shorter].append(word)
     return Lexicon(
         senses={k: tuple(v) for k, v in senses.items()},
         heads={k: tuple(v) for k, v in heads.items()},
         degrees=degrees,
+        alone={k: tuple(s for s in v if s.alone) for k, v in senses.items() if any(s.alone for s in v)},
         longest=max(map(len, (*senses, *heads))),
-        vocabulary=vocabulary,
-        deletions={k: tuple(v) for k, v in deletions.items()},
     )
-
-
-# --- small typos -----------------------------------------------------------------------------------------------------
-
-
-def _deletions(word: str) -> Iterator[str]:
-    return (word[:i] + word[i + 1 :] for i in range(len(word)))
-
-
-@cache
-def corrected(word: str) -> str:
-    """The stem of the lexicon that ``word`` is probably a typing slip of, or ``word`` itself.
-
-    Two swapped letters, one missing, one doubled or one too many. A wrong letter only in long words, because short
-    English words are too close to each other (sleet, sleep).
-    """
-    tables = lexicon()
-    own = stem(word)
-    if own in tables.vocabulary or len(word) < 4 or not word.isalpha():
-        return own
-    for ending in ("ier", "iest", "er", "est"):
-        base = word[: -len(ending)] + ("y" if ending[0] == "i" else "")
-        if word.endswith(ending) and len(base) >= 3 and stem(base) in tables.vocabulary:
-            return stem(base)
-    near = {w for shorter in (word, *_deletions(word)) for w in tables.deletions.get(shorter, ())}
-    best = min((w for w in near if _is_slip(word, w)), key=lambda w: (abs(len(w) - len(word)), w), default=None)
-    return stem(best) if best is not None else own
-
-
-def _is_slip(typed: str, meant: str) -> bool:
-    if len(typed) == len(meant):
-        wrong = [i for i in range(len(typed)) if typed[i] != meant[i]]
-        if len(wrong) == 2 and wrong[1] == wrong[0] + 1:
-            return typed[wrong[0]] == meant[wrong[1]] and typed[wrong[1]] == meant[wrong[0]]
-        return len(wrong) == 1 and len(typed) >= 7
-    longer, shorter = (typed, meant) if len(typed) > len(meant) else (meant, typed)
-    if len(longer) != len(shorter) + 1 or typed[0] != meant[0]:
-        return False
-    doubled = any(longer[i] == longer[i - 1] and longer[:i] + longer[i + 1 :] == shorter for i in range(1, len(longer)))
-    return doubled or (len(shorter) >= 5 and shorter in _deletions(longer))
 
 
 # --- what a text names outright --------------------------------------------------------------------------------------
 
 
 def _stems(words: str) -> frozenset[str]:
-    return frozenset(stem(word) for word in words.split())
+    return frozenset(map(root, words.split()))
 
 
 _WEAK = _stems("barely hardly scarcely less")
@@ -285,13 +139,13 @@ _MILD = _stems("slightly somewhat faintly mildly bit little")
 _MODERATE = _stems("moderately fairly reasonably medium relatively averagely")
 _FILLERS = _stems(
     "a an the of any some kind sort its it this that these those and or more quite just only all with sounding like "
-    "style too really please make give me i want would like piece music track song soundscape there"
+    "be style too really please make give me i want would like piece music track song soundscape there"
 )
 _COPULAS = _stems(
     "is are be being been should must stay stays remain remains kept keep set to at : that which sound sounds feel feels "
     "played play plays go goes move moves moving level setting become becomes come comes can will by has have having in on"
 )
-_BREAKERS = _stems("but while under over through within beneath above behind into across . with without yet against")
+_BREAKERS = _stems(", but while under over through within beneath above behind into across . with without yet against")
 _DEGREES: tuple[frozenset[str], ...] = (
     _stems("no without zero absent lacking none free off missing"),
     _stems(
@@ -304,28 +158,25 @@ _DEGREES: tuple[frozenset[str], ...] = (
     _stems("extreme maximal infinite endless huge massive maximum extremely enormous"),
 )
 
+_SIGNS = ((_INTENSE, 1), (_MILD, -1), (_MODERATE, -2))
+_BETWEEN = _COPULAS | _FILLERS | _INTENSE | _MILD | _MODERATE | _NEGATIONS
+_BESIDE = {"more": "much", "less": "little"}
+"""Degrees only right before a noun."""
+
 _UNIPOLAR = frozenset(("echo", "swing", "syncopation", "chromatic_prob", "stereo", "human", "motion", "space"))
 """Scales that start at nothing; the others have a middle with two opposite ends."""
 
 
-def outward(spec: FieldSpec, label: Label) -> Label:
-    """The label that "very" makes of it."""
-    at, last = spec.labels.index(label), len(spec.labels) - 1
-    if not spec.ordered:
+def moved(spec: FieldSpec, label: Label, degree: int) -> Label:
+    """The label that "very" (1), "slightly" (-1) or "moderately" (-2) makes of it."""
+    if not spec.ordered or not degree:
         return label
-    if at * 2 > last:
-        return spec.labels[min(at + 1, last)]
-    if at * 2 < last and spec.name not in _UNIPOLAR:
-        return spec.labels[max(at - 1, 0)]
-    return label
-
-
-def inward(spec: FieldSpec, label: Label) -> Label:
-    """The label that "slightly" makes of it."""
-    at = spec.labels.index(label)
-    if spec.name in _UNIPOLAR and at > 1:
-        return spec.labels[1]
-    return label
+    at, last = spec.labels.index(label), len(spec.labels) - 1
+    if degree == -2:
+        return spec.labels[len(spec.labels) // 2] if last > 1 else label
+    if spec.name in _UNIPOLAR:
+        return spec.labels[min(at + 1, last) if degree > 0 and at * 2 > last else 1 if degree < 0 and at > 1 else at]
+    return spec.labels[min(max(at + (at * 2 > last) - (at * 2 < last), 0), last) if degree > 0 else at]
 
 
 def opposite(spec: FieldSpec, label: Label) -> Label | None:
@@ -336,12 +187,10 @@ def opposite(spec: FieldSpec, label: Label) -> Label | None:
         return "none"
     if not spec.ordered:
         return None
-    at, last = spec.labels.index(label), len(spec.labels) - 1
-    if spec.name in _UNIPOLAR and at > 0:
-        return spec.labels[0]
-    mirrored = last - at
+    last = len(spec.labels) - 1
+    mirrored = 0 if spec.name in _UNIPOLAR and label != spec.labels[0] else last - spec.labels.index(label)
     # "Not very fast" asks for slow or so, not for the slowest.
-    return spec.labels[min(max(mirrored, 1), last - 1)] if last > 2 else spec.labels[mirrored]
+    return spec.labels[min(max(mirrored, 1), last - 1) if last > 2 and spec.name not in _UNIPOLAR else mirrored]
 
 
 class _Reader:
@@ -349,203 +198,139 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.tables = lexicon()
-        self.tokens = [Token(t.text, corrected(t.text) if t.text.isalpha() else t.stem) for t in tokens(plain(text))]
-        self.stems = [token.stem for token in self.tokens]
-        self.used = [False] * len(self.stems)
+        self.tokens = sentence(text)
+        self.roots = [token.root for token in self.tokens]
+        self.used = [False] * len(self.roots)
         self.mentions: list[Mention] = []
         self.banned: dict[str, set[Label]] = defaultdict(set)
 
     def read(self) -> None:
-        heads = list(self._spans(self.tables.heads))
+        heads = sorted(self._spans(self.tables.heads, [False] * len(self.roots)))
+        within = {(first, last) for start, end in heads for first in (start - 1, start) for last in (end, end + 1)}
         head_at = {i for start, end in heads for i in range(start, end)}
-        self._alone(
-            lambda start, end: (
-                end - start >= 3 or (end - start == 2 and any(start <= first and last <= end for first, last in heads))
-            )
-        )
+        self._alone(lambda start, end: end - start >= 3 or ((start, end) in within and end - start == 2))
         for start, end in heads:
             if not any(self.used[start:end]):
                 self._bind(start, end, head_at)
         self._alone(lambda start, end: True)
 
-    def _spans(self, table: Mapping[Phrase, Any]) -> Iterator[tuple[int, int]]:
-        """Places of the table's phrases, longest first, not overlapping each other."""
-        taken = [False] * len(self.stems)
-        found: list[tuple[int, int]] = []
-        for length in range(min(self.tables.longest, len(self.stems)), 0, -1):
-            for start in range(len(self.stems) - length + 1):
+    def _spans(self, phrases: Mapping[Phrase, Any], taken: list[bool]) -> Iterator[tuple[int, int]]:
+        """Places of phrases where nothing is ``taken``, the longest first; what is yielded is taken."""
+        for length in range(min(self.tables.longest, len(self.roots)), 0, -1):
+            for start in range(len(self.roots) - length + 1):
                 end = start + length
-                if not any(taken[start:end]) and tuple(self.stems[start:end]) in table:
+                if tuple(self.roots[start:end]) in phrases and not any(taken[start:end]):
                     taken[start:end] = [True] * length
-                    found.append((start, end))
-        return iter(sorted(found))
+                    yield start, end
 
-    # -- phrases that are enough by themselves
-
-    def _alone(self, wanted: Any) -> None:
-        for length in range(min(self.tables.longest, len(self.stems)), 0, -1):
-            for start in range(len(self.stems) - length + 1):
-                end = start + length
-                if any(self.used[start:end]) or not wanted(start, end):
-                    continue
-                senses = [s for s in self.tables.senses.get(tuple(self.stems[start:end]), ()) if s.alone]
-                if senses:
-                    negated, degree = self._before(start)
-                    self.used[start:end] = [True] * length
-                    strength = 1.0 + 0.5 * (length - 1)
-                    for sense in senses:
-                        self._mention(sense.field, sense.label, negated, degree, strength, start, end)
+    def _alone(self, wanted: Callable[[int, int], bool]) -> None:
+        """Phrases that are enough by themselves, at the places that are ``wanted``."""
+        taken = list(self.used)
+        for start, end in self._spans(self.tables.alone, taken):
+            if wanted(start, end):
+                self._mention(self.tables.alone[tuple(self.roots[start:end])], start, end, float(end - start))
+            else:
+                taken[start:end] = self.used[start:end]
 
     def _before(self, start: int) -> tuple[bool, int]:
-        """(negated, +1 intensified / -1 weakened / -2 moderate) by the words just before ``start``."""
-        negated, degree, at = False, 0, start - 1
-        for _ in range(3):
-            if at < 0 or self.used[at]:
+        """(negated, +1 intensified / -1 weakened / -2 moderate) by the three words before ``start``."""
+        degree = 0
+        for at in range(start - 1, max(start - 4, -1), -1):
+            word = self.roots[at]
+            if self.used[at]:
                 break
-            word = self.stems[at]
             if word in _NEGATIONS | _WEAK:
-                negated = True
+                return True, degree
+            if found := next((sign for words, sign in _SIGNS if word in words), 0):
+                degree = found
+            elif word not in _FILLERS:
                 break
-            if word in _INTENSE:
-                degree = 1
-            elif word in _MILD:
-                degree = -1
-            elif word in _MODERATE:
-                degree = -2
-            elif word not in _FILLERS and word != "be":
-                break
-            at -= 1
-        return negated, degree
-
-    # -- a noun and the adjectives beside it
+        return False, degree
 
     def _bind(self, start: int, end: int, head_at: set[int]) -> None:
-        head = tuple(self.stems[start:end])
-        fields = self.tables.heads[head]
+        """Read the adjectives on both sides of a noun, and what denies it, as values of what it names."""
+        head = tuple(self.roots[start:end])
         bound: set[str] = set()
         at, skipped = start - 1, 0
-        while at >= 0 and skipped <= 3 and not self.used[at]:
-            word = self.stems[at]
-            if word == "," and (at == start - 1 or at - 1 in head_at):
-                break
-            length = self._modifier(head, fields, at, start, bound, backwards=True)
-            if length:
+        while at >= 0 and skipped <= 3 and not self.used[at] and at not in head_at:
+            if length := self._modifier(head, range(at, -1, -1), start, bound):
                 at -= length
-                continue
-            if word in _NEGATIONS:
-                self._deny(head, fields, bound, at, end)
+            elif self.roots[at] in _NEGATIONS:
+                self._deny(head, bound, at, end)
                 break
-            if (word in _BREAKERS and word != ",") or at in head_at:
+            else:
+                skipped += self.roots[at] not in _FILLERS
+                at -= 1
+        at, skipped, linked = end, 0, False
+        while at < len(self.roots) and skipped <= 1 and not self.used[at]:
+            word = self.roots[at]
+            if (
+                word in _BREAKERS
+                or (word == "and" and not linked)
+                or (at in head_at and not linked and word not in _COPULAS)
+            ):
                 break
-            skipped += word not in _FILLERS
-            at -= 1
-        at, skipped = end, 0
-        linked = False
-        while at < len(self.stems) and skipped <= 2 and not self.used[at]:
-            word = self.stems[at]
-            if word in (",", ".") or (at in head_at and not linked and word not in _COPULAS):
-                break
-            length = self._modifier(head, fields, at, end, bound, backwards=False)
-            if length:
-                at += length
-                linked = True
-                continue
-            if word in _BREAKERS or (word == "and" and not linked):
-                break
-            if word not in _COPULAS and word not in _FILLERS and word not in _INTENSE | _MILD | _MODERATE | _NEGATIONS:
-                skipped += 1
+            if length := self._modifier(head, range(at, len(self.roots)), end, bound):
+                at, linked = at + length, True
+            else:
                 # One word may come between, as in "bass notes leap in octaves".
-                if not linked and skipped > 1:
-                    break
-            linked = linked or word in _COPULAS
-            at += 1
+                skipped += word not in _BETWEEN
+                linked = linked or word in _COPULAS
+                at += 1
         if bound:
             self.used[start:end] = [True] * (end - start)
 
-    def _modifier(
-        self, head: Phrase, fields: Sequence[str], at: int, near: int, bound: set[str], *, backwards: bool
-    ) -> int:
-        """Bind the longest phrase at ``at`` that is a value of one of the head's fields; its length, or 0."""
-        room = at + 1 if backwards else len(self.stems) - at
-        for length in range(min(5, room), 0, -1):
-            first, last = (at - length + 1, at + 1) if backwards else (at, at + length)
-            if any(self.used[first:last]):
-                continue
-            phrase = tuple(self.stems[first:last])
-            senses = [s for s in self.tables.senses.get(phrase, ()) if s.field in fields]
+    def _modifier(self, head: Phrase, places: range, near: int, bound: set[str]) -> int:
+        """Bind the longest phrase along ``places`` that is a value of one of the head's fields; its length, or 0."""
+        for length in range(min(5, len(places)), 0, -1):
+            first, last = min(places[0], places[length - 1]), max(places[0], places[length - 1]) + 1
+            phrase = tuple(self.roots[first:last])
+            senses = [s for s in self.tables.senses.get(phrase, ()) if s.field in self.tables.heads[head]]
             if not senses and length == 1:
-                senses = list(self._degree(head, fields, phrase[0]))
-            new = [s for s in senses if s.field not in bound]
-            if backwards and senses and not new:
-                # "slow, gradual motion": the second adjective may say more, but it says nothing about the tempo.
-                negated, degree = self._before(first)
-                for sense in senses:
-                    self._mention(sense.field, sense.label, negated, degree, 2.9, first, last)
-                self.used[first:last] = [True] * length
+                senses = self._degree(head, _BESIDE.get(phrase[0], phrase[0]) if last == near else phrase[0])
+            senses = [s for s in senses if s.field not in bound]
+            if senses and not any(self.used[first:last]):
+                if self._before(first)[0] and phrase[0] in _DEGREES[3] | _DEGREES[4]:
+                    # "Not much reverb" is a little, not none.
+                    senses = self._degree(head, "little")
+                    self.used[first - 1] = True
+                bound.update(sense.field for sense in senses)
+                self._mention(senses, first, last, 10.0 + length)
                 return length
-            senses = new
-            if not senses or (not backwards and self._belongs_to_next(last)):
-                continue
-            negated, degree = self._before(first)
-            if negated and phrase[0] in _DEGREES[3] | _DEGREES[4]:
-                # "Not much reverb" is a little, not none.
-                steps = {s.field: self.tables.degrees.get((head, s.field)) for s in senses}
-                senses = [Sense(name, labels[1], False) for name, labels in steps.items() if labels]
-                negated = False
-            for sense in senses:
-                bound.add(sense.field)
-                self._mention(sense.field, sense.label, negated, degree, 3.0 + 0.1 * length, first, last)
-            self.used[first:last] = [True] * length
-            return length
         return 0
 
-    def _belongs_to_next(self, at: int) -> bool:
-        """An adjective right before another noun is that noun's: "tempo slow pads" is rare, "echo, wide stereo" is not."""
-        return any(tuple(self.stems[at : at + n]) in self.tables.heads for n in (3, 2, 1))
+    def _degree(self, head: Phrase, word: str) -> list[Sense]:
+        """What a degree of a noun says: "a little echo"."""
+        steps = ((name, self.tables.degrees.get((head, name))) for name in self.tables.heads[head])
+        level = next((at for at, words in enumerate(_DEGREES) if word in words and word not in _NEGATIONS), None)
+        return [Sense(name, labels[level], False) for name, labels in steps if labels and level is not None][:1]
 
-    def _degree(self, head: Phrase, fields: Sequence[str], word: str) -> Iterator[Sense]:
-        for name in fields:
+    def _deny(self, head: Phrase, bound: set[str], at: int, end: int) -> None:
+        for name in self.tables.heads[head]:
             steps = self.tables.degrees.get((head, name))
-            for at, group in enumerate(_DEGREES):
-                if steps and word in group and word not in _NEGATIONS:
-                    yield Sense(name, steps[at], False)
-                    return
-
-    def _deny(self, head: Phrase, fields: Sequence[str], bound: set[str], at: int, end: int) -> None:
-        if "other" in self.stems[at:end]:
-            return  # "no other drums" is said of the drums that were named
-        for name in fields:
-            steps = self.tables.degrees.get((head, name))
-            spec = FIELDS.get(name)
-            label = steps[0] if steps else "none" if spec and "none" in spec.labels else None
+            label = steps[0] if steps else "none" if name != REGISTER and "none" in FIELDS[name].labels else None
             if label is not None and name not in bound:
                 bound.add(name)
-                self._mention(name, label, False, 0, 3.0, at, end)
+                self._mention([Sense(name, label, False)], at, end, 10.0)
                 return
 
-    def _mention(
-        self, name: str, label: Label, negated: bool, degree: int, strength: float, start: int, end: int
-    ) -> None:
-        if self.stems[start - 1 : start] == ["as"] and self.stems[end : end + 2] == ["as", stem("possible")]:
-            degree = 1
+    def _mention(self, senses: Sequence[Sense], start: int, end: int, strength: float) -> None:
+        negated, degree = self._before(start)
+        self.used[start:end] = [True] * (end - start)
         said = " ".join(token.text for token in self.tokens[start:end])
-        spec = FIELDS.get(name)
-        if spec is not None:
-            if degree > 0:
-                label = outward(spec, label)
-            elif degree == -1:
-                label = inward(spec, label)
-            elif degree == -2 and spec.ordered and len(spec.labels) > 2:
-                label = spec.labels[len(spec.labels) // 2]
-            if negated:
-                other = opposite(spec, label)
-                if other is None:
-                    self.banned[name].add(label)
-                    return
-                label, said = other, f"not {said}"
-        elif negated:
-            return
-        self.mentions.append(Mention(name, label, strength, said))
+        for name, label, _ in senses:
+            if name == REGISTER:
+                if not negated:
+                    low, high = map(int, str(label).split())
+                    self.mentions.append(Mention("register_min_oct", low, strength, said))
+                    self.mentions.append(Mention("register_max_oct", high, strength, said))
+                continue
+            label = moved(FIELDS[name], label, degree)
+            other = opposite(FIELDS[name], label) if negated else label
+            if other is None:
+                self.banned[name].add(label)
+            else:
+                self.mentions.append(Mention(name, other, strength, f"not {said}" if negated else said))
 
 
 @lru_cache(maxsize=4096)
@@ -558,19 +343,14 @@ def parse_vibe(text: str) -> ParsedVibe:
     reader.read()
     parsed = ParsedVibe(banned=reader.banned)
     strengths: dict[str, float] = {}
-    for mention in [*reader.mentions, *_numbers_and_keys(text)]:
-        names = _register(mention) if mention.field == REGISTER else [(mention.field, mention.label)]
-        for name, label in names:
-            if _says_more(name, label, parsed.fields.get(name)) or mention.strength > strengths.get(name, 0.0):
-                if _says_more(name, parsed.fields.get(name), label):
-                    continue
-                strengths[name] = mention.strength
-                parsed.fields[name] = label
-                parsed.words[name] = mention.words
-    _order_registers(parsed, strengths)
-    said = {token.text for token, used in zip(reader.tokens, reader.used, strict=True) if used}
+    for name, label, strength, words in [*reader.mentions, *_numbers_and_keys(text)]:
+        if strength > strengths.get(name, 0.0) or _says_more(name, label, parsed.fields.get(name)):
+            strengths[name] = strength
+            parsed.fields[name] = label
+            parsed.words[name] = words
+    named = (at for at, used in enumerate(reader.used) if used and reader.roots[at] not in poles())
     parsed.genre = genre_labels(text)
-    parsed.reading = read(text, frozenset(said - seeds()))
+    parsed.reading = read_rest(text, frozenset(named))
     parsed.colors = colors_in([token.text for token in reader.tokens])
     return parsed
 
@@ -583,18 +363,6 @@ def _says_more(name: str, label: Label | None, before: Label | None) -> bool:
     middle = (len(spec.labels) - 1) / 2
     new, old = spec.labels.index(label) - middle, spec.labels.index(before) - middle
     return new * old > 0 and abs(new) > abs(old)
-
-
-def _register(mention: Mention) -> Iterable[tuple[str, Label]]:
-    low, high = str(mention.label).split()
-    return (("register_min_oct", int(low)), ("register_max_oct", int(high)))
-
-
-def _order_registers(parsed: ParsedVibe, strengths: Mapping[str, float]) -> None:
-    low, high = parsed.fields.get("register_min_oct"), parsed.fields.get("register_max_oct")
-    if low is not None and high is not None and int(low) > int(high):
-        surer = strengths["register_min_oct"] >= strengths["register_max_oct"]
-        parsed.fields["register_max_oct" if surer else "register_min_oct"] = low if surer else high
 
 
 # --- numbers and keys ------------------------------------------------------------------------------------------------
@@ -633,7 +401,7 @@ _KEY_IN = re.compile(
 _MODES = {"maj": "major", "ionian": "major", "min": "minor", "aeolian": "minor"}
 _FLATS = {"d": "c#", "e": "d#", "g": "f#", "a": "g#", "b": "a#", "c": "b", "f": "e"}
 _SHARPS = {"e": "f", "b": "c"}
-_MEASURED = 4.0
+_MEASURED = 20.0
 """Strength of a number or key: surer than any word."""
 
 
@@ -696,7 +464,7 @@ def _root(note: str, sign: str | None) -> str:
 
 
 def _digit(text: str) -> int:
-    return int(_NUMBERS.get(text.lower(), text))
+    return int(numbers().get(text.lower(), text))
 
 
 def _octave(text: str) -> int:

@@ -21,33 +21,33 @@ from latentscore.config import (
     PaletteColor,
 )
 from latentscore.labels import FIELDS, FieldSpec, Label
-from latentscore.meaning.lexicon import ParsedVibe, lexicon_text, parse_vibe
+from latentscore.meaning.lexicon import ParsedVibe, parse_vibe
 from latentscore.meaning.reading import (
     axes,
     pole_words,
     reading_fingerprint,
     says_something,
-    word_list,
 )
+from latentscore.meaning.sentence import table_text, word_list
 from latentscore.meaning.starter import Neighbours, neighbours, starter_fingerprint
 from latentscore.seeds import digest, rng_for
 
 OFFLINE_MODEL = "builtin/keywords"
 """How records and metadata name what answers here."""
-VERSION = 2
+VERSION = 3
 """Raised when the same question would get another answer from the same tables."""
 
 
 @cache
 def fingerprint() -> str:
     """Changes when the same question might get another answer: the rules, the lexicon, the axes, the vectors, the starter set."""
-    return f"{OFFLINE_MODEL}:{VERSION}:{digest(lexicon_text(), reading_fingerprint(), starter_fingerprint())[:12]}"
+    return f"{OFFLINE_MODEL}:{VERSION}:{digest(table_text('lexicon.toml'), reading_fingerprint(), starter_fingerprint())[:12]}"
 
 
-DEFAULT_LOGIT = 0.4
-VOTE_LOGIT = 4.0
+DEFAULT_LOGIT = 0.1
+VOTE_LOGIT = 5.0
 AXIS_LOGIT = 4.0
-POLE_LOGIT = 6.0
+POLE_LOGIT = 5.0
 GENRE_LOGIT = 6.0
 COOL = 0.4
 """What the temperature is multiplied by: at 0.9 candidates differ and still fit the vibe."""

@@ -7,25 +7,33 @@ more or less, and what comes "before" is only half there.
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.embed import WordVectorEmbedder
 from latentscore.labels import FIELDS, Label
+from latentscore.meaning.sentence import (
+    DENIALS,
+    Phrase,
+    Token,
+    embedder,
+    is_foreign,
+    root,
+    sentence,
+    table,
+    table_text,
+    tokens,
+    word_list,
+)
 from latentscore.seeds import digest
 
 Vector = NDArray[np.float32]
 
-PACKAGE = "latentscore.meaning"
-VERSION = 2
+VERSION = 3
 """Raised when the same seeds and numbers would read a text otherwise."""
 
 DEAD_ZONE = 0.5
@@ -47,11 +55,10 @@ TIMES = {"before": (0.0, 0.4), "after": (-0.6, 0.5)}
 """What has not happened yet, and what is over: how much of its speed, energy and crowd is there, and how much of the rest."""
 LEAD, YIELD = 1.4, 0.25
 """How far a word must lie off the middle to overrule a later one of its phrase, and how much of that one is left."""
-STRESS = 1.4
-"""How much more what comes after "but" counts."""
 MOST_PIECES = 2
-REACH = 3
-"""Words without a meaning of their own over which "not" and "very" reach."""
+"""Pieces of the vocabulary in a word that is read: the sum of more says little about the whole."""
+GENRE = 0.5
+"""How much of a word that describes a genre counts."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +88,9 @@ class Reading:
 
 
 @cache
-def _data() -> Mapping[str, Any]:
-    return tomllib.loads(files(PACKAGE).joinpath("axes.toml").read_text(encoding="utf-8"))
-
-
-@cache
-def _list(section: str, name: str) -> frozenset[str]:
-    return frozenset(_data()[section][name].split())
-
-
-@cache
 def axes() -> tuple[Axis, ...]:
     """The axes of this package, in the order of their file."""
-    return tuple(_axis(name, table) for name, table in _data()["axes"].items())
+    return tuple(_axis(name, table) for name, table in table("axes.toml")["axes"].items())
 
 
 def _axis(name: str, table: Mapping[str, str]) -> Axis:
@@ -111,9 +108,20 @@ def _axis(name: str, table: Mapping[str, str]) -> Axis:
 
 
 @cache
-def seeds() -> frozenset[str]:
-    """The single words among the seeds of all axes."""
-    return frozenset(seed for axis in axes() for seed in (*axis.low, *axis.high) if " " not in seed)
+def poles() -> Mapping[str, NDArray[np.float64]]:
+    """-1, 0 or 1 on each axis for the base form of each seed; a seed of several words stands as it is written."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for at, axis in enumerate(axes()):
+        for sign, seeds in ((-1.0, axis.low), (1.0, axis.high)):
+            for seed in seeds:
+                found.setdefault(root(seed), np.zeros(len(axes())))[at] = sign
+    return found
+
+
+@cache
+def _seed_phrases() -> Mapping[Phrase, str]:
+    """The seeds of several words by their words."""
+    return {tuple(token.text for token in tokens(seed)): seed for seed in poles() if " " in seed}
 
 
 def _labels(pairs: str) -> dict[str, Label]:
@@ -122,20 +130,13 @@ def _labels(pairs: str) -> dict[str, Label]:
 
 
 def reading_fingerprint() -> str:
-    """Changes when the same text might be read otherwise: a hash of the seeds, the numbers above and the word vectors."""
-    seeds_file = files(PACKAGE).joinpath("axes.toml").read_text(encoding="utf-8")
-    reach = (LEAD, YIELD, STRESS, REACH, STRENGTHS, TIMES)
-    numbers = (VERSION, DEAD_ZONE, SEED, MOST, SQUASH, RIDGE, WIDTH, BACKGROUND_STEP, MOST_PIECES, *reach)
-    return digest(*numbers, seeds_file, embedder().fingerprint)
+    """Changes when the same text might be read otherwise: a hash of the tables, the numbers above and the word vectors."""
+    numbers = (VERSION, DEAD_ZONE, SEED, MOST, SQUASH, RIDGE, WIDTH, BACKGROUND_STEP, MOST_PIECES, GENRE, LEAD, YIELD)
+    tables = (table_text("axes.toml"), table_text("words.toml"))
+    return digest(*numbers, STRENGTHS, TIMES, *tables, embedder().fingerprint)
 
 
 # --- words on the axes -----------------------------------------------------------------------------------------------
-
-
-@cache
-def embedder() -> WordVectorEmbedder:
-    """The package's word vectors, loaded once."""
-    return WordVectorEmbedder()
 
 
 def _kernel(vectors: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -149,16 +150,12 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 
     A kernel ridge regression of the seeds on their poles, and of common words on nothing.
     """
-    poles: dict[str, NDArray[np.float64]] = {}
-    for at, axis in enumerate(axes()):
-        for sign, seeds in ((-1.0, axis.low), (1.0, axis.high)):
-            for seed in seeds:
-                poles.setdefault(seed, np.zeros(len(axes())))[at] = sign
+    seeds = list(dict.fromkeys(seed for axis in axes() for seed in (*axis.low, *axis.high)))
     common = embedder().token_vectors[COMMON].astype(np.float64)
     common /= np.linalg.norm(common, axis=1, keepdims=True)
-    points = np.vstack([embedder().embed(list(poles)).astype(np.float64), common[::BACKGROUND_STEP]])
+    points = np.vstack([embedder().embed(seeds).astype(np.float64), common[::BACKGROUND_STEP]])
     wanted = np.zeros((len(points), len(axes())))
-    wanted[: len(poles)] = list(poles.values())
+    wanted[: len(seeds)] = [poles()[root(seed)] for seed in seeds]
     weights = np.linalg.solve(_kernel(points, points) + RIDGE * np.eye(len(points)), wanted).astype(np.float64)
     values = _kernel(common[1::BACKGROUND_STEP], points) @ weights
     return points, weights, values.mean(axis=0), values.std(axis=0)
@@ -166,77 +163,23 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 
 @lru_cache(maxsize=1 << 16)
 def word_values(word: str) -> tuple[float, ...]:
-    """Where a word lies on each axis, in standard deviations beyond the dead zone; 0 for words that ask for nothing."""
-    word = base_form(word)
-    if word in _list("words", "small") or not _is_readable(word):
+    """Where a word (lower case) lies on each axis, in standard deviations beyond the dead zone; 0 for words that ask for nothing."""
+    if word in word_list("small") or not _is_readable(word):
         return (0.0,) * len(axes())
     points, weights, mean, deviation = _scale()
-    standard = (_kernel(embedder().embed([word]).astype(np.float64), points)[0] @ weights - mean) / deviation
+    form = word if " " in word or embedder().pieces(word) == 1 else root(word)
+    standard = (_kernel(embedder().embed([form]).astype(np.float64), points)[0] @ weights - mean) / deviation
     # Linear algebra differs in the last digits with the number of threads; scores do not.
     standard = np.round(standard, 9)
-    # A word that the vocabulary holds only in pieces is read with less confidence.
-    dead = DEAD_ZONE * max(1, embedder().pieces(word))
-    values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - dead)
-    for at, axis in enumerate(axes()):
-        pole = (word in axis.high) - (word in axis.low)
-        if pole:
-            values[at] = pole * max(pole * values[at], SEED)
+    values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - DEAD_ZONE)
+    pole = poles().get(root(word), np.zeros(len(axes())))
+    values = np.where(pole, pole * np.maximum(pole * values, SEED), values)
     return tuple(np.clip(values, -MOST, MOST).tolist())
 
 
-_ENDINGS = tuple(
-    ending.split("/")
-    for ending in [
-        "iest/y",
-        "ier/y",
-        "ies/y",
-        "ied/y",
-        "ily/y",
-        "iness/y",
-        "s/",
-        "es/",
-        "est/",
-        "est/e",
-        "er/",
-        "er/e",
-        "ing/",
-        "ing/e",
-        "ed/",
-        "ed/e",
-        "ly/",
-        "ness/",
-        "ful/",
-        "ous/",
-        "y/",
-        "y/e",
-    ]
-)
-"""Endings that leave a word's meaning what it was, and what stands in their place without them."""
-
-
-@lru_cache(maxsize=1 << 16)
-def base_form(word: str) -> str:
-    """The seed that a word is a form of (storms, happier), else the form that the vocabulary holds whole, else the word."""
-    if word in seeds():
-        return word
-    bases = [word[: -len(ending)] + instead for ending, instead in _ENDINGS if word.endswith(ending)]
-    bases += [base[:-1] for base in bases if base[-2:-1] == base[-1:]]
-    bases = [base for base in bases if len(base) > 2]
-    if found := next((base for base in bases if base in seeds()), None):
-        return found
-    if embedder().pieces(word) == 1:
-        return word
-    return next((base for base in bases if len(base) > 3 and embedder().pieces(base) == 1), word)
-
-
 def _is_readable(word: str) -> bool:
-    """True for a seed or a word of one or two tokens: the sum of more pieces says little about the whole."""
-    return word in seeds() or (any(map(str.isalpha, word)) and 1 <= embedder().pieces(word) <= MOST_PIECES)
-
-
-def word_list(name: str) -> frozenset[str]:
-    """A list of the words by which a sentence is read: ``small`` (no meaning of their own here), ``not``, ``more`` and so on."""
-    return _list("words", name)
+    """True for a seed or a word of one or two tokens."""
+    return root(word) in poles() or (any(map(str.isalpha, word)) and 1 <= embedder().pieces(root(word)) <= MOST_PIECES)
 
 
 def says_something(word: str) -> bool:
@@ -247,21 +190,24 @@ def says_something(word: str) -> bool:
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
+def read(text: str) -> Reading:
+    """What a text asks for."""
+    return read_rest(text, frozenset())
+
+
 @lru_cache(maxsize=4096)
-def read(text: str, ignored: frozenset[str] = frozenset()) -> Reading:
-    """What a text asks for. ``ignored`` words (lower case) are taken for said already."""
+def read_rest(text: str, named: frozenset[int]) -> Reading:
+    """What a text asks for beside the tokens at the places ``named``, which are taken for said already."""
     if is_foreign(text):
         return Reading(foreign=True)
     total = np.zeros(len(axes()))
     direction = np.zeros(embedder().dim)
     found: list[str] = []
     phrase, lead = -1, np.zeros(len(axes()))
-    for said in _weighted(text):
-        if said.word in ignored or not _is_readable(base_form(said.word)):
-            continue
+    for said in _weighted(sentence(text), named):
         if said.phrase != phrase:
             phrase, lead = said.phrase, np.zeros(len(axes()))
-        values = said.strength * _presence(said.time) * np.array(word_values(said.word))
+        values = said.strength * _in_time(np.array(word_values(said.word)), said.time)
         overruled = (values * lead < 0) & (np.abs(lead) >= LEAD)
         lead = np.where(np.abs(values) > np.abs(lead), np.where(overruled, lead, values), lead)
         total += np.where(overruled, YIELD * values, values)
@@ -291,128 +237,112 @@ class _Said(NamedTuple):
     phrase: int
 
 
-@cache
-def _presence(time: str) -> NDArray[np.float64]:
-    """How much of each axis is there, before or after what is named."""
-    moving, rest = TIMES.get(time, (1.0, 1.0))
-    return np.array([moving if axis.name in ("speed", "energy", "crowd") else rest for axis in axes()])
+def _in_time(values: NDArray[np.float64], time: str) -> NDArray[np.float64]:
+    """What is there of a word's values before or after what it names."""
+    if not time:
+        return values
+    moving, rest = TIMES[time]
+    moves = np.array([axis.name in ("speed", "energy", "crowd") for axis in axes()])
+    return np.where(moves, moving * np.abs(values), rest * values)
 
 
-def _weighted(text: str) -> Iterator[_Said]:
-    phrase, stress = 0, 1.0
-    for clause in re.findall(r"[^,.;:!?()\n—–]+", plain(text, genres_in_words=True)):
-        strength, since, time, phrase = 1.0, 0, "", phrase + 1
-        for word in re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*", clause):
-            kind = next((kind for kind in STRENGTHS if word in _list("words", kind)), None)
-            if kind == "not":
-                strength, since, phrase = STRENGTHS[kind], 0, phrase + 1
-            elif kind == "more" and strength < 0:
-                strength *= 0.5  # "not very" says less than "not"
-            elif kind:
-                strength, since = strength * STRENGTHS[kind], 0
-            elif found := next((time for time in TIMES if word in _list("words", time)), None):
-                time, phrase = found, phrase + 1
-            elif word in ("but", "yet"):
-                strength, stress, time, phrase = 1.0, STRESS, "", phrase + 1
-            elif word in ("and", "or", "nor", "with"):
+def _weighted(said: Sequence[Token], named: frozenset[int]) -> Iterator[_Said]:
+    strength, time, phrase, at = 1.0, "", 0, 0
+    while at < len(said):
+        word, here = said[at].text, at
+        at += 1
+        kind = _role(word)
+        if genre := genre_at(said, here):
+            at = here + genre.length
+            for about in genre.words:
                 phrase += 1
-            elif word in _list("words", "small"):
-                since += 1
-                if since > REACH:
-                    strength = 1.0
-            else:
-                yield _Said(word, strength * stress, time, phrase)
-                strength = 1.0
+                yield _Said(about, GENRE * strength, time, phrase)
+            strength, phrase = 1.0, phrase + 1
+        elif length := _seed_phrase_length(said, here, named):
+            at = here + length
+            yield _Said(_seed_phrases()[tuple(token.text for token in said[here:at])], strength, time, phrase)
+            strength = 1.0
+        elif said[here].is_mark or word in ("but", "yet"):
+            strength, time, phrase = 1.0, "", phrase + 1
+        elif kind in TIMES:
+            time, phrase = kind, phrase + 1
+        elif kind == "not":
+            strength, phrase = STRENGTHS[kind], phrase + 1
+        elif kind:
+            # "not very" says less than "not"
+            strength *= 0.5 if kind == "more" and strength < 0 else STRENGTHS[kind]
+        elif word in ("and", "or", "nor", "with"):
+            phrase += 1
+        elif word not in word_list("small") and here not in named and _is_readable(word):
+            yield _Said(word, strength, time, phrase)
+            strength = 1.0
 
 
-_DENIES = "no|not|never|without|neither"
-_ITEM = rf"(?!(?:or|nor|and|but|yet|with|only|just|{_DENIES})\b)[a-z']+"
-_DENIED_LIST = re.compile(
-    rf"\b({_DENIES}) ({_ITEM}(?: {_ITEM}){{0,3}}(?:, {_ITEM}(?: {_ITEM})?)*(?:,? n?or {_ITEM}(?: {_ITEM})*)+"
-    rf"|{_ITEM}(?: {_ITEM})? and {_ITEM}(?=$|[.,;:!?]))"
-)
-"""What one "not" denies: all members of a list that ends with "or", two words joined by "and"."""
+def _seed_phrase_length(said: Sequence[Token], at: int, named: frozenset[int]) -> int:
+    """How many tokens the longest seed of several words has that begins at a place; 0 where none does."""
+    words = tuple(token.text for token in said[at : at + 5])
+    lengths = (length for length in range(len(words), 1, -1) if words[:length] in _seed_phrases())
+    return next((length for length in lengths if named.isdisjoint(range(at, at + length))), 0)
 
 
-def plain(text: str, *, genres_in_words: bool = False) -> str:
-    """Lower case, without hyphens, set phrases in plain words, and "not" before each member of a list that it denies.
-
-    ``genres_in_words`` puts the words that describe a genre in the place of its name.
-    """
-    text = re.sub(r"n't\b", " not", text.lower().replace("’", "'")).replace("-", " ")
-    for said, meant in _phrases():
-        text = said.sub(meant, text)
-    for genre in genres() if genres_in_words else ():
-        # A denied genre is none of what its words say: "or" makes a list of them. Other words count more.
-        text = genre.pattern.sub(" or ".join(f"slightly {word}" for word in genre.words), text)
-    text = _DENIED_LIST.sub(_each_denied, text)
-    return re.sub(r"'s\b", "", text)
+@cache
+def _role(word: str) -> str:
+    """Which of the lists of STRENGTHS and TIMES holds a word; "" for other words."""
+    return next((role for role in (*STRENGTHS, *TIMES) if word in word_list(role)), "")
 
 
-def _each_denied(found: re.Match[str]) -> str:
-    denies = "not" if found[1] == "neither" else found[1]
-    return f"{denies} " + re.sub(r",? (?:or|nor|and) |, ", f" {denies} ", found[2])
+# --- genres ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Genre:
+class Genre(NamedTuple):
     """A kind of music by name: the words that describe it, and the labels that it usually has."""
 
-    pattern: re.Pattern[str]
+    length: int
+    """Tokens of the name."""
+    ambiguous: bool
+    """True for a name that is another word too: it counts alone, or before a noun of music."""
     words: tuple[str, ...]
     labels: Mapping[str, Label]
 
 
 @cache
-def genres() -> tuple[Genre, ...]:
-    """The genres of this package, the longer names first."""
-    found = []
-    for names, row in _data()["genres"].items():
+def genres() -> Mapping[Phrase, Genre]:
+    """The genres of this package by the words of their names."""
+    found: dict[Phrase, Genre] = {}
+    for names, row in table("axes.toml")["genres"].items():
         words, _, labels = row.partition(" | ")
-        # A name that is another word too counts alone, or beside a noun of music.
-        forms = [
-            f"^{name[1:]}$|{name[1:]}(?= (?:{MUSIC})\\b)" if name.startswith("~") else f"{name}s?"
-            for name in names.split(", ")
-        ]
-        found.append(
-            Genre(re.compile(rf"\b(?:{'|'.join(forms)})\b(?! (?:{PARTS}))"), tuple(words.split()), _labels(labels))
-        )
-    return tuple(found)
+        for name in names.split(", "):
+            phrase = tuple(token.text for token in tokens(name.lstrip("~")))
+            found[phrase] = Genre(len(phrase), name.startswith("~"), tuple(words.split()), _labels(labels))
+    return found
 
 
-PARTS = "chords?|harmon|voicings|bass|drums|percussion|brushes|melod|lead"
-"""Beside one of these a genre says only how that part is played."""
-MUSIC = "music|beats?|tracks?|songs?|grooves?|tunes?|bands?|sounds?|rhythms?|ballads?|party|bar|club"
+def genre_at(said: Sequence[Token], at: int) -> Genre | None:
+    """The genre with the longest name that begins at a place of a text."""
+    for length in range(min(4, len(said) - at), 0, -1):
+        words, forms = zip(*said[at : at + length], strict=True)
+        genre = genres().get(words) or genres().get(forms)
+        after = said[at + length].root if genre and at + length < len(said) else ""
+        if (
+            genre
+            and after not in word_list("parts")
+            and (not genre.ambiguous or after in word_list("music") or length == len(said))
+        ):
+            return genre
+    return None
 
 
 def genre_labels(text: str) -> dict[str, Label]:
-    """What the genres that a text names usually have; the first one counts where two differ."""
-    text, labels = plain(text), {}
-    for genre in genres():
-        found = genre.pattern.search(text)
-        if found and not re.search(rf"\b(?:{_DENIES}|less|than|unlike)(?: \w+)? $", text[: found.start()]):
-            labels = {**genre.labels, **labels}
-            text = genre.pattern.sub("", text)
+    """What the genres that a text names usually have; the last one counts where two differ."""
+    said, labels, at = sentence(text), dict[str, Label](), 0
+    while at < len(said):
+        genre = genre_at(said, at)
+        if genre and not any(
+            token.text in DENIALS or token.text in ("less", "than", "unlike") for token in said[max(0, at - 2) : at]
+        ):
+            labels |= genre.labels
+        at += genre.length if genre else 1
     return labels
-
-
-@cache
-def _phrases() -> tuple[tuple[re.Pattern[str], str], ...]:
-    pairs = (pair.split(" = ") for pair in _data()["words"]["phrases"].strip().split("\n"))
-    return tuple((re.compile(rf"\b{said}\b"), meant) for said, meant in pairs)
-
-
-def is_foreign(text: str) -> bool:
-    """True for a text that is mostly in another script, or whose small words are those of another language."""
-    letters = [letter for letter in text if letter.isalpha()]
-    if not letters:
-        return False
-    if sum(ord(letter) > 0x24F for letter in letters) * 2 > len(letters):
-        return True
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    other = sum(word in _list("languages", "other") for word in words)
-    english = sum(word in _list("languages", "english") for word in words)
-    return other > english and (other >= 2 or other * 3 >= len(words) > 1)
 
 
 def pole_words(reading: Reading) -> Iterator[str]:
@@ -425,4 +355,4 @@ def pole_words(reading: Reading) -> Iterator[str]:
 
 def colors_in(words: Sequence[str]) -> list[str]:
     """Colours that words name outright, as #RRGGBB."""
-    return [color for word in words for color in _data()["colors"].get(word, "").split()[:1]]
+    return [color for word in words for color in table("axes.toml")["colors"].get(word, "").split()[:1]]

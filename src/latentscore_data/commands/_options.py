@@ -128,7 +128,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
 RetryFailedOption = Annotated[bool | None, typer.Option("--retry-failed", help="Try bad requests again, too.")]
 OverwriteOption = Annotated[
-    bool | None, typer.Option("--overwrite", help="Start this stage from nothing; the cache stays.")
+    bool | None, typer.Option("--overwrite", help="Do again what is done, for these rows; others and the cache stay.")
 ]
 ScorerOption = Annotated[
     list[str] | None,
@@ -166,6 +166,9 @@ CALL_OPTIONS = {
     "api_base": setting_option("llm.api_base", help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS),
     "api_key_env": setting_option(
         "llm.api_key_env", help="Variable whose key goes to --api-base.", rich_help_panel=MODELS
+    ),
+    "labels": setting_option(
+        "llm.labels", metavar="MODEL", help="Served model that learned to answer with labels.", rich_help_panel=MODELS
     ),
     "batch": setting_option(
         "llm.batch", "--batch", help="Ask through the batch API, half price; judges directly.", rich_help_panel=MODELS

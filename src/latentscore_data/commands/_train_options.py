@@ -51,7 +51,7 @@ SETTING_FLAGS: dict[str, Any] = {
     "train.optim.max_steps": setting_option(
         "train.optim.max_steps", help="Train for exactly this many steps.", rich_help_panel=WHAT
     ),
-    "train.limit": setting_option("train.limit", help="Use at most this many rows, from the start."),
+    "train.limit": setting_option("train.limit", help="Use at most this many rows, spread over the texts."),
     "train.seed": SeedOption,
     "train.on": OnOption,
     "train.modal.gpu": setting_option(

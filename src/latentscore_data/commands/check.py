@@ -33,6 +33,7 @@ def check(
     """
     settings = load(export=chosen(license=license), check=chosen(sounds=sounds))
     report = run_checks(settings)
+    say(f"check: {report.rows:,} rows")
     if OUTPUT.json:
         print_json(report.to_dict())
     else:

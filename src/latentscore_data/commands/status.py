@@ -11,7 +11,16 @@ import typer
 from latentscore.json_search import JsonObject
 from latentscore_data.commands._models import show_batches
 from latentscore_data.commands._options import Globals, load
-from latentscore_data.core.base.display import OUTPUT, clean, console, histogram, print_json, print_table, say
+from latentscore_data.core.base.display import (
+    OUTPUT,
+    clean,
+    console,
+    histogram,
+    print_json,
+    print_next,
+    print_table,
+    say,
+)
 from latentscore_data.core.base.display import money as dollars
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.workspace import Workspace
@@ -86,8 +95,7 @@ def show_status(workspace: Workspace, stages: list[StageStatus], money: Usage) -
         table.add_row(seen.stage, Text(seen.state, style=colors[seen.state]), rows, failed, cost, why)
     print_table(table)
     if all(seen.state == "not run" for seen in stages):
-        first = "lsdata run-all --sample (bundled passages), or lsdata download --dataset FOLDER (your own texts)"
-        out.print(Text.assemble(("next: ", "dim"), first))
+        print_next("lsdata run-all --sample (bundled passages), or lsdata download --dataset FOLDER (your own texts)")
     for seen in stages:
         scores = seen.details.get("winner_scores")
         if isinstance(scores, list) and len(scores) > 1:

@@ -37,7 +37,9 @@ def studio(
     split: Annotated[
         list[str] | None, typer.Option(help="Only rows of this split. Repeatable.", rich_help_panel=BUNDLE)
     ] = None,
-    limit: Annotated[int, typer.Option(help="Rows at most, from the start.", min=1, rich_help_panel=BUNDLE)] = 50,
+    limit: Annotated[
+        int, typer.Option(help="Rows at most, spread over the texts.", min=1, rich_help_panel=BUNDLE)
+    ] = 50,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier bundle.", rich_help_panel=BUNDLE)
     ] = False,
@@ -76,3 +78,4 @@ def studio(
             typer.launch(address)
 
     serve(settings, access, port, ready, trusted)
+    say("studio: ended")

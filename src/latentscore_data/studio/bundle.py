@@ -8,7 +8,7 @@ from pathlib import Path
 
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_rows
-from latentscore_data.core.base.rows import SPLITS, BenchRow, ScoredRow
+from latentscore_data.core.base.rows import SPLITS, BenchRow, ScoredRow, spread, text_of
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -26,12 +26,14 @@ def write_bundle(
 ) -> int:
     """Write ``index.html`` and ``audio/*.mp3``; return the number of pieces.
 
-    With a ``vibe`` it is the offline model's one piece, otherwise the winners of the first ``limit`` rows of ``splits``.
+    With a ``vibe`` it is the offline model's one piece, otherwise the winners of ``limit`` rows of ``splits``, spread over the
+    texts.
     Raises :class:`MissingError` where no row has a winner, :class:`OutputError` for a folder that is not ours.
     """
     rows = [_typed(vibe)] if vibe is not None else list(_winners(settings, splits or SPLITS, limit))
     if not rows:
-        raise MissingError(f"no row under {settings.paths.root} has a config", "run lsdata configs first")
+        of = f" of {', '.join(splits)}" if splits else ""
+        raise MissingError(f"no row{of} under {settings.paths.root} has a config", "run lsdata configs first")
     with new_folder(folder, overwrite) as draft, closing(Renders(settings.scoring.workers)) as renders:
         clips = [renders.clip(row.config_payload or {}, settings.scoring) for row in rows]
         shown: list[BenchRow] = []
@@ -43,15 +45,15 @@ def write_bundle(
 
 
 def _winners(settings: Settings, splits: Sequence[str], limit: int) -> Iterator[BenchRow]:
-    workspace, left = Workspace(settings.paths.root), limit
-    for split in splits:
-        path = workspace.scored(split)
-        for row in read_rows(path, ScoredRow) if path.exists() else ():
-            if row.config_payload is None:
-                continue
-            if left <= 0:
-                return
-            left -= 1
+    files = [path for split in splits if (path := Workspace(settings.paths.root).scored(split)).exists()]
+
+    def rows() -> Iterator[ScoredRow]:
+        return (row for path in files for row in read_rows(path, ScoredRow) if row.config_payload is not None)
+
+    # Read twice, so that only the ids of all rows are held.
+    shown = set(spread((row.row_id for row in rows()), limit, text_of))
+    for row in rows():
+        if row.row_id in shown:
             yield BenchRow(
                 row_id=row.row_id, source=row.config_model or "winner", dataset=row.dataset,
                 id_in_dataset=row.id_in_dataset, vibe_original=row.vibe_original, vibe_level=row.vibe_level,

@@ -10,6 +10,7 @@ from pathlib import Path
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_object
+from latentscore_data.core.base.names import leads_out
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.training.runs import RunFolder, find_runs
 
@@ -59,7 +60,8 @@ class Places:
         folder = page.parent
         found: dict[str, Path] = {}
         for path in folder.rglob("*"):
-            if path.suffix in SERVED and path.is_file() and len(found) < MOST_FILES:
+            # A workspace that was fetched or unpacked could otherwise bring any file of this machine into its report.
+            if path.suffix in SERVED and path.is_file() and not leads_out(path, folder) and len(found) < MOST_FILES:
                 found[path.relative_to(folder).as_posix()] = path
         key = secrets.token_urlsafe(18)
         self._open[key] = found

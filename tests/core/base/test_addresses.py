@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from conftest import Lsdata
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.proxies import is_loopback
 from latentscore_data.core.base.settings import load_settings
-from latentscore_data.core.llm.routes import is_loopback
 
 SLIPS = [
     ("http://127.0.0.1:99999/v1", "port"),

@@ -240,10 +240,30 @@ def test_a_broken_line_in_the_middle_names_file_and_line(lab: Lab) -> None:
         lab.run(["a", "b"])
 
 
-def test_overwrite_begins_again(lab: Lab) -> None:
+def test_overwrite_does_the_inputs_again_and_leaves_the_others(lab: Lab) -> None:
+    lab.run(["a", "b", "c"])
+
+    async def whisper(word: str) -> Line:
+        if word == "c":
+            raise RowFailure("bad request", "no")
+        return {"loud": word}
+
+    done = set[str]()
+    summary = lab.run(["b", "c"], whisper, overwrite=done)
+    assert (summary.done, summary.failed) == (1, {"bad request": 1})
+    assert {line["row_id"]: line["loud"] for line in lab.lines()} == {"a": "A", "b": "b", "c": "C"}
+    assert lab.run(["b", "c"], overwrite=done).done == 1, "a later round of the same run goes on"
+    assert {line["row_id"]: line["loud"] for line in lab.lines()} == {"a": "A", "b": "b", "c": "C"}
+
+
+def test_overwrite_stopped_in_the_middle_loses_nothing(lab: Lab) -> None:
+    async def refuse(word: str) -> Line:
+        raise MissingError("the key was refused", "check it")
+
     lab.run(["a", "b"])
-    assert lab.run(["b"], overwrite=True).done == 1
-    assert [line["row_id"] for line in lab.lines()] == ["b"]
+    with pytest.raises(MissingError):
+        lab.run(["a", "b"], refuse, overwrite=set())
+    assert [line["row_id"] for line in lab.lines()] == ["a", "b"]
 
 
 def test_lines_of_keys_that_were_not_asked_for_stay(lab: Lab) -> None:

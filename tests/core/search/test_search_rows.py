@@ -29,7 +29,7 @@ from latentscore_data.core.scoring.types import Outcome, Score, Scorer
 from latentscore_data.core.search import surrogate
 from latentscore_data.core.search.report import run_of, summary_lines
 from latentscore_data.core.search.rows import improver_for
-from latentscore_data.core.search.searcher import Searcher
+from latentscore_data.core.search.searcher import Searcher, _place
 from latentscore_data.core.search.space import drawn, one_hot, uniform
 from latentscore_data.core.search.vibe_search import near_payloads
 from scoring_fakes import LoudnessScorer, render_by_echo
@@ -235,3 +235,19 @@ def test_a_surrogate_that_was_fitted_is_not_fitted_again(root: Path, monkeypatch
     first = fitted()
     monkeypatch.setattr(surrogate, "_fitted", lambda *_: pytest.fail("the weights were in the cache"))
     assert np.array_equal(fitted(), first)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [np.zeros(36 * 2), np.zeros(36 * 4), np.zeros(7), np.full(36 * 3, 1e30), np.full(36 * 3, -1e30)],
+    ids=["too few", "too many", "no table", "huge", "tiny"],
+)
+def test_weights_in_the_cache_that_no_fit_leads_to_are_fitted_anew(root: Path, weights: np.ndarray) -> None:
+    codes = np.stack([drawn(uniform(), 80, np.random.default_rng(0))])[0]
+    vectors = one_hot(codes)[:, :3].astype(np.float32)
+    root.mkdir(exist_ok=True)
+    with ScoringService([LoudnessScorer()], Settings().scoring, root / "scores.sqlite") as service:
+        searcher = Searcher(service, SearchSettings())
+        first = searcher._fitted(codes, vectors)
+        service.cache.keep_vector(*_place(codes, vectors), weights.astype(np.float32))
+        assert np.array_equal(searcher._fitted(codes, vectors).predict(codes[:4]), first.predict(codes[:4]))

@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("trl")
 
 from conftest import SRC
-from factories import make_config, make_payload
+from factories import make_payload
 from latentscore import forms
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError
 from latentscore_data.core.base.jsonl import replace_rows
@@ -634,12 +634,6 @@ def test_the_checkpoint_whose_answers_sound_best_is_kept(workspace: Workspace, m
     assert kept == best
     assert run.record()["choice_scorer"] == "fake"
     assert run.record()["metrics"]["best_eval_score"] == 0.9
-
-
-def test_label_entropy_is_0_for_equal_configs_and_higher_the_more_they_differ() -> None:
-    same, other = make_config(), make_config(tempo="very_slow", brightness="very_dark")
-    assert choice.label_entropy([same] * 5) == 0.0
-    assert 0.0 < choice.label_entropy([same, same, other]) < choice.label_entropy([same, other]) <= 1.0
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

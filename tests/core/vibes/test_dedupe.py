@@ -26,7 +26,7 @@ from latentscore_data.core.vibes.dedupe import (
 def test_a_model_that_is_not_there_is_not_answered_with_the_fetching_of_another() -> None:
     pytest.importorskip("sentence_transformers")
     with pytest.raises(MissingError, match="foo is neither") as caught:
-        load_embedder(EmbedderChoice("foo", "named in the settings"))
+        load_embedder(EmbedderChoice("foo", "named"))
     assert "--fetch minilm" not in str(caught.value)
 
 

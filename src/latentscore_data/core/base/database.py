@@ -55,6 +55,15 @@ def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | No
         raise unusable(path, what, error) from None
 
 
+def open_to_read(path: Path, what: str) -> sqlite3.Connection:
+    """A connection to a file in a folder that cannot be written; a log that was left beside it is not read. Raises
+    :class:`OutputError`."""
+    try:
+        return sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise unusable(path, what, error) from None
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """One more connection to a file that :func:`open_database` has opened."""
     return sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)

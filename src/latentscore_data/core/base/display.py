@@ -241,8 +241,15 @@ def print_summary(summary: Summary) -> None:
         scores = summary.details.get("winner_scores")
         if isinstance(scores, list) and len(scores) > 1:
             out.print(Text("winner scores  ", style="dim") + Text(histogram(scores)))
-    if summary.next_step:
-        out.print(Text.assemble(("next: ", "dim"), clean(summary.next_step)), soft_wrap=True)
+    print_next(summary.next_step)
+
+
+def print_next(step: str) -> None:
+    """The last line of what a command prints: what to type or to open now. Nothing for an empty step."""
+    if step:
+        from rich.text import Text
+
+        console().print(Text.assemble(("next: ", "dim"), clean(step)), soft_wrap=True)
 
 
 def _facts(summary: Summary) -> Iterable[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 from latentscore.installed import install
 
@@ -29,6 +30,14 @@ class InputError(LsdataError):
     """Wrong usage, settings or input data."""
 
     exit_code = 2
+
+
+class FlagError(InputError):
+    """A value that was typed is not one that its setting takes."""
+
+    def __init__(self, setting: str, typed: Any, problem: str, remedy: str) -> None:
+        super().__init__(f"flag: {setting}: {problem}", remedy)
+        self.setting, self.typed, self.problem = setting, typed, problem
 
 
 class MissingError(LsdataError):
@@ -77,6 +86,11 @@ def raised_by(*checks: Callable[[], object]) -> list[LsdataError]:
         except LsdataError as error:
             found.append(error)
     return found
+
+
+def one_line(error: object, most: int = 200) -> str:
+    """What an error of a library says, for the middle of a message of ours: one line of at most ``most`` characters."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def in_a_sentence(message: str) -> str:

@@ -161,14 +161,15 @@ def dump_line(row: BaseModel | Line) -> bytes:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals while writing ``path`` into one clear error."""
+def writing(path: Path, elsewhere: str = "choose another folder with --root") -> Iterator[None]:
+    """Turn the operating system's refusals while writing ``path`` into one clear error; ``elsewhere`` is how another place
+    is named."""
     try:
         yield
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error.strerror or error})",
-            "free some disk space or choose another folder with --root, then run the same command again",
+            f"free some disk space or {elsewhere}, then run the same command again",
         ) from None
 
 
@@ -183,6 +184,9 @@ class Appender:
         self.path = path
         self._sync_seconds = sync_seconds
         self._last_sync = 0.0
+        if path.is_symlink():
+            # In a workspace that was fetched or unpacked it could lead to any file of this machine.
+            raise OutputError(f"{path} is a link, and what it leads to would be changed", "put the file itself there")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _end_with_newline(path)

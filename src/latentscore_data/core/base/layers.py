@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.errors import InputError, in_a_sentence
+from latentscore_data.core.base.errors import FlagError, InputError, in_a_sentence
 
 Values = JsonObject
 """Nested values of settings by name, as a settings file or flags give them."""
@@ -25,14 +25,6 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 DEFAULT = "default"
 FLAG = "flag"
-
-
-class FlagError(InputError):
-    """A value that was typed is not one that its setting takes."""
-
-    def __init__(self, setting: str, typed: Any, problem: str, remedy: str) -> None:
-        super().__init__(f"{FLAG}: {setting}: {problem}", remedy)
-        self.setting, self.typed, self.problem = setting, typed, problem
 
 
 @dataclass(frozen=True)

@@ -90,14 +90,15 @@ def run_stage(
     max_in_flight: int = 16,
     total: int | None = None,
     retry_failed: bool = False,
-    overwrite: bool = False,
+    overwrite: set[str] | None = None,
     progress: Progress | None = None,
     index: RowIndex | None = None,
 ) -> Summary:
     """Do the job for every input that is not done yet, appending one line per input to ``output``.
 
-    ``index`` is what is known of ``output`` already; it is up to date when this returns. Failures go to ``failures``, one
-    line each. When the stage completes, both files are compacted: the newest line of each key, in the order of the
+    With ``overwrite`` every input is done again whose key is not in that set yet; its line is replaced when the new one is
+    there, and lines of other inputs stay, so that a limit, a split or an interruption loses nothing that was paid for. ``index`` is what is known of ``output``
+    already; it is up to date when this returns. Failures go to ``failures``, one line each. When the stage completes, both files are compacted: the newest line of each key, in the order of the
     inputs, without those that a failed input had under another fingerprint. Raises
     :class:`StoppedError` when at least half of the last 40 final outcomes failed (20 seen at least); raises what ``work``
     raises unless it is a :class:`RowFailure`; everything already appended stays. The first Ctrl-C drains what is in flight
@@ -132,7 +133,7 @@ class _Run(Generic[InT]):
         max_in_flight: int,
         total: int | None,
         retry_failed: bool,
-        overwrite: bool,
+        overwrite: set[str] | None,
         progress: Progress,
     ) -> None:
         self.job = job
@@ -156,9 +157,6 @@ class _Run(Generic[InT]):
 
     async def to_the_end(self) -> None:
         self.loop = asyncio.get_running_loop()
-        if self.overwrite:
-            self.index.clear()
-            self.failures.unlink(missing_ok=True)
         self.progress.start(self.job.name, self.total)
         try:
             with (
@@ -166,7 +164,8 @@ class _Run(Generic[InT]):
                 Appender(self.failures) as self.failed,
                 closing(BackgroundWriter()) as self.writer,
             ):
-                self.given_up = {} if self.retry_failed else _given_up(self.failures, self.job.line_key)
+                again = self.retry_failed or self.overwrite is not None
+                self.given_up = {} if again else _given_up(self.failures, self.job.line_key)
                 ticking = asyncio.create_task(self.tick())
                 try:
                     await asyncio.gather(*(self.work_on() for _ in range(self.workers)))
@@ -205,6 +204,8 @@ class _Run(Generic[InT]):
 
     async def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
         entry = self.index.entries.get(key)
+        if self.overwrite is not None and key not in self.overwrite:
+            return False
         if entry is not None and entry.fingerprint == fingerprint and self.job.complete(line := self.index.line(key)):
             self.summary.skipped += 1
             self.summary.short += self.job.short(line)
@@ -226,6 +227,8 @@ class _Run(Generic[InT]):
             line.setdefault(self.job.line_key, key)
             line["input_fingerprint"] = fingerprint
             await self.append(key, line)
+            if self.overwrite is not None:
+                self.overwrite.add(key)
             self.summary.done += 1
             self.summary.short += self.job.short(line)
             self.summary.unfinished += not self.job.complete(line)

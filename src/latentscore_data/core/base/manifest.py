@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,6 @@ class FileFact:
     sha256: str
     bytes: int
     rows: int | None
-
-    def to_dict(self) -> JsonObject:
-        return {"sha256": self.sha256, "bytes": self.bytes, "rows": self.rows}
 
 
 def file_fact(path: Path) -> FileFact:
@@ -175,7 +172,7 @@ def write_manifest(
     """Record what a completed stage read, wrote, cost and decided, in one move. ``facts`` are known of files already."""
 
     def fact(path: Path) -> JsonObject:
-        return ((facts or {}).get(path) or file_fact(path)).to_dict()
+        return asdict((facts or {}).get(path) or file_fact(path))
 
     replace_json(
         stage.manifest,

@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 def printable(text: object) -> str:
@@ -57,6 +58,8 @@ def json_bytes(value: Any, options: int = 0, default: Callable[[Any], Any] | Non
 
 def model_text(model: BaseModel, exclude: Mapping[str, Any] | None = None) -> str:
     """Return the model as pydantic's JSON, without the fields of ``exclude``; texts that are not valid Unicode are made printable."""
+    from pydantic_core import PydanticSerializationError
+
     left_out = dict(exclude or {})
     try:
         return model.model_dump_json(exclude=left_out)
@@ -76,3 +79,8 @@ def made_printable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [made_printable(one) for one in cast("list[Any]", value)]
     return value
+
+
+def leads_out(entry: Path, folder: Path) -> bool:
+    """Whether an entry of a folder is, by links, something outside of it."""
+    return not entry.resolve().is_relative_to(folder.resolve())

@@ -62,6 +62,11 @@ def _host(address: str | None) -> str:
     return ""
 
 
+def is_loopback(address: str | None) -> bool:
+    """True for a server on this machine."""
+    return _is_here(_host(address))
+
+
 def _is_here(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True

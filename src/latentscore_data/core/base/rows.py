@@ -148,7 +148,7 @@ class ConfigRow(VibeRow):
     config_error: str | None = None
     input_fingerprint: str | None = None
     converted: list[str] = Field(default_factory=lambda: [])
-    """What had to be changed in the configs of a row from elsewhere, each change once."""
+    """What had to be changed in the answers to a row, or in the configs of one from elsewhere, each change once."""
 
     @model_validator(mode="before")
     @classmethod

@@ -93,6 +93,8 @@ class LLMSettings(Section):
     """Address of an OpenAI-compatible server (http://HOST:PORT/v1) to send calls to, instead of the provider's own."""
     api_key_env: str | None = None
     """Name of the environment variable whose key goes to api_base; without it no key is sent there."""
+    labels: list[str] = []
+    """Served models that learned to answer with labels (train.answer), which no server says of itself: they are asked so."""
     max_concurrency: int = Field(default=16, ge=1, le=4096)
     """Most calls in flight at once; the real number adapts below this."""
     max_qps: float | None = Field(default=None, gt=0)
@@ -128,8 +130,11 @@ class LLMSettings(Section):
         return value
 
     def base_for(self, model: str) -> str | None:
-        """The address that questions to this model go to; None for the provider's own, and for the model that needs none."""
-        return None if kind_of(model).here else self.api_base
+        """What decides, beside its name, which model answers: the address that its questions go to, and the form in which it is
+        asked; None for a provider's own, and for the model that needs none."""
+        if kind_of(model).here:
+            return None
+        return f"{self.api_base}, asked for labels" if model in self.labels else self.api_base
 
     @property
     def price_lists(self) -> Path | None:
@@ -179,7 +184,7 @@ class VibesSettings(Section):
     max_tokens: int = Field(default=4096, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """Read at most this many texts, from the start."""
+    """Ask about at most this many texts, from the start; earlier answers about others stay."""
     max_vibes: int = Field(default=3, ge=1, le=50)
     """Most vibes to keep from one text."""
     max_input_words: int = Field(default=4000, ge=1)
@@ -187,7 +192,7 @@ class VibesSettings(Section):
     page_words: int = Field(default=1000, ge=1)
     """Words on a page; each vibe names the page it comes from."""
     characters: bool = True
-    """Also keep the moods of a text's characters, not only of its scenes."""
+    """Ask for and keep the moods of a text's characters, too, not only of its scenes."""
     seed: int = 0
     """Seed given to the model."""
 

@@ -50,12 +50,9 @@ class Summary:
 
     def add_usage(self, usage: Usage) -> None:
         """Add what was called and paid outside of the stage's own calls."""
-        self.calls += usage.calls
-        self.tokens_in += usage.tokens_in
-        self.tokens_out += usage.tokens_out
-        if self.cost_usd is not None:
-            unknown = usage.unpriced and not usage.cost_usd
-            self.cost_usd = None if unknown else self.cost_usd + usage.cost_usd
+        part = Summary(self.stage)
+        part.count(usage)
+        self.add_bill(part)
 
     def add_bill(self, other: Summary) -> None:
         """Add what another part of the run has asked and paid."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.errors import InputError, MissingError, one_line
 
 Told = Callable[[str, int], None]
 """Told (file, bytes) as they arrive."""
@@ -48,8 +48,9 @@ def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | Non
         httpx.HTTPError,
         OSError,
     ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise MissingError(f"{model} cannot be fetched ({reason})", "check the connection and the name") from None
+        raise MissingError(
+            f"{model} cannot be fetched ({one_line(error)})", "check the connection and the name"
+        ) from None
     return Path(paths["model.safetensors"]).parent
 
 

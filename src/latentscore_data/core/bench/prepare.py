@@ -19,13 +19,13 @@ from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.bench.run import Scorable, ceiling
+from latentscore_data.core.bench.run import ceiling
 from latentscore_data.core.bench.suites import suite_file, suite_name, suite_rows
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, parse_sources
 from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, STARTED, WINNERS, most_candidates, searched
-from latentscore_data.core.generators.types import Depends, Generated, GeneratorDeps, KnownRows, SoundIndex, SourceName
+from latentscore_data.core.generators.types import Depends, Generated, GeneratorDeps, KnownRows, SourceName
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
@@ -173,11 +173,11 @@ def judges_plans(settings: Settings, rows: Sequence[VibeRow], sources: Sequence[
     return scorer_plans(pairs, ScorerDeps(settings.scoring, settings.llm))
 
 
-def scorer_names(service: Scorable) -> list[str]:
+def scorer_names(service: ScoringService) -> list[str]:
     return [scorer.name for scorer in service.scorers]
 
 
-def floor_source(service: Scorable, baseline: str) -> str | None:
+def floor_source(service: ScoringService, baseline: str) -> str | None:
     """Sources whose audio is also scored against mismatched vibes: all (None), or only the baseline if scoring is expensive."""
     return None if all(isinstance(scorer, EmbeddingScorer) for scorer in service.scorers) else baseline
 
@@ -218,7 +218,7 @@ def generator_deps(
     def embedder() -> Embedder:
         return load_embedder(choose_embedder(settings.dedupe))
 
-    def sounds() -> SoundIndex:
+    def sounds() -> ClapIndex:
         return ClapIndex(settings.scoring, cache)
 
     return GeneratorDeps(
@@ -246,7 +246,7 @@ def run_facts(
     rows: Sequence[VibeRow],
     sources: Sequence[SourceName],
     baseline: str,
-    service: Scorable,
+    service: ScoringService,
 ) -> RunFacts:
     """What the table says about the run; the candidates are scored here, for the ceiling."""
     names = scorer_names(service)

@@ -16,7 +16,6 @@ const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
 const percent = (x) => `${Math.round(x * 100)} %`;
 const narrow = () => innerWidth < 760;
 const plotWidth = () => (narrow() ? 330 : 520);
-const bySource = (label) => S.sources.find((source) => source.label === label);
 
 function h(tag, props, ...children) {
   const node = document.createElement(tag);

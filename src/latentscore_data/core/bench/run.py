@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.loop import Job, run_stage
@@ -24,25 +23,13 @@ from latentscore_data.core.base.workspace import dataset_slug
 from latentscore_data.core.bench.stats import best_of, shuffled_partners
 from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated, PaidGenerator
 from latentscore_data.core.scoring.clips import waveform, write_flac, write_mp3
-from latentscore_data.core.scoring.service import ScoredRender
-from latentscore_data.core.scoring.types import UNFINISHED, Scorer, Unscored
+from latentscore_data.core.scoring.service import ScoredRender, ScoringService
+from latentscore_data.core.scoring.types import UNFINISHED, Unscored
 
 InT = TypeVar("InT")
 OutT = TypeVar("OutT")
 
 KEY = "sample_id"
-
-
-class Scorable(Protocol):
-    """What the benchmark needs of the studio."""
-
-    scorers: list[Scorer]
-
-    def submit(
-        self, vibe: str, payload: Mapping[str, Any] | None, *, want_audio: bool = False
-    ) -> Future[ScoredRender]: ...
-
-    def sound_key(self, config: Mapping[str, Any]) -> str: ...
 
 
 class Batcher(Generic[InT, OutT]):
@@ -99,39 +86,21 @@ def sample_id(source: str, row_id: str) -> str:
     return f"{source}|{row_id}"
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """Where a run keeps what."""
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results = folder / "results.jsonl"
+        self.summary = folder / "summary.json"
+        self.report = folder / "report.html"
+        self.audio = folder / "audio"
+        self.manifest = folder / "manifest.json"
+        self.score_failures = folder / "listen.failures.jsonl"
 
     def answers(self, source: str) -> Path:
         """One file per source: a source that is added or taken out leaves the others' answers as they are."""
         return self.folder / "answers" / f"{dataset_slug(source)}.jsonl"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        return self.folder / "summary.json"
-
-    @property
-    def report(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def audio(self) -> Path:
-        return self.folder / "audio"
-
-    @property
-    def manifest(self) -> Path:
-        return self.folder / "manifest.json"
-
-    @property
-    def score_failures(self) -> Path:
-        return self.folder / "listen.failures.jsonl"
 
 
 def generate(
@@ -218,7 +187,7 @@ def foreign_vibes(rows: Sequence[VibeRow], seed: int) -> list[str | None]:
 
 def score_answers(
     samples: Sequence[Sample],
-    service: Scorable,
+    service: ScoringService,
     files: RunFiles,
     *,
     keep_flac: bool = False,
@@ -294,7 +263,7 @@ def _write_sound(path: Path, scored_render: ScoredRender, sample: Sample, keep_f
     return waveform(audio)
 
 
-def score_fingerprint(sample: Sample, service: Scorable, keep_flac: bool, floor_source: str | None) -> str:
+def score_fingerprint(sample: Sample, service: ScoringService, keep_flac: bool, floor_source: str | None) -> str:
     """Identifies the result that a sample would get now: its vibes, its answer, the scorers and the renderer."""
     return digest(
         sample.row.vibe_original,
@@ -360,7 +329,7 @@ def _audio_is_there(line: Line, folder: Path, keep_flac: bool) -> bool:
     return path.exists() and (not keep_flac or path.with_suffix(".flac").exists())
 
 
-def ceiling(rows: Sequence[VibeRow], service: Scorable, scorers: Sequence[str]) -> dict[str, list[float | None]]:
+def ceiling(rows: Sequence[VibeRow], service: ScoringService, scorers: Sequence[str]) -> dict[str, list[float | None]]:
     """For each scorer the best score among each row's candidates; what a listener with hindsight would have picked."""
     futures = [
         [service.submit(row.vibe_original, candidate) for candidate in model_candidates(row) if candidate]
@@ -383,7 +352,7 @@ def _newest(path: Path, key: str) -> dict[str, Line]:
 def results_in_order(
     files: RunFiles,
     samples: Sequence[Sample],
-    service: Scorable,
+    service: ScoringService,
     *,
     keep_flac: bool = False,
     floor_source: str | None = None,

@@ -55,20 +55,15 @@ def too_few(documents: int) -> str:
 
 
 def estimate(
-    values: ArrayLike,
-    documents: Sequence[str],
-    rng: np.random.Generator,
-    *,
-    resamples: int = 4000,
-    level: float = 0.95,
+    values: ArrayLike, documents: Sequence[str], rng: np.random.Generator, *, resamples: int = 4000
 ) -> Estimate:
-    """Mean of the rows with a bootstrap interval that resamples whole documents."""
+    """Mean of the rows with a 95 % bootstrap interval that resamples whole documents."""
     sums, counts = _by_document(values, documents)
     mean = float(sums.sum() / counts.sum())
     reason = too_few(len(sums))
     if reason:
         return Estimate(mean, None, None, int(counts.sum()), len(sums), reason)
-    low, high = _cluster_interval(sums, counts, rng, resamples, level)
+    low, high = _cluster_interval(sums, counts, rng, resamples)
     return Estimate(mean, low, high, int(counts.sum()), len(sums))
 
 
@@ -79,13 +74,11 @@ def paired_difference(
     rng: np.random.Generator,
     *,
     resamples: int = 4000,
-    flips: int = 10_000,
-    level: float = 0.95,
 ) -> Difference:
     """Difference to a baseline on the same rows in the same order, tested by flipping the sign of whole documents."""
     differences = np.asarray(values, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    found = estimate(differences, documents, rng, resamples=resamples, level=level)
-    p = None if found.reason else sign_flip_p(differences, documents, rng, flips=flips)
+    found = estimate(differences, documents, rng, resamples=resamples)
+    p = None if found.reason else sign_flip_p(differences, documents, rng)
     return Difference(found.mean, found.low, found.high, p, None, found.rows, found.documents, found.reason)
 
 
@@ -122,10 +115,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def detectable_difference(
-    differences: ArrayLike, documents: Sequence[str], *, power: float = 0.8, alpha: float = 0.05
-) -> float | None:
-    """The smallest true mean difference that a paired test on this many documents would find with this power.
+def detectable_difference(differences: ArrayLike, documents: Sequence[str]) -> float | None:
+    """The smallest true mean difference that a paired test on this many documents would find with a power of 80 %.
 
     From the noncentral t distribution with (documents - 1) degrees of freedom and the cluster-robust standard error of
     the mean; None below 8 documents.
@@ -133,19 +124,19 @@ def detectable_difference(
     n = len(set(documents))
     if too_few(n):
         return None
-    return _detectable_shift(n, power, alpha) * cluster_standard_error(differences, documents)
+    return _detectable_shift(n) * cluster_standard_error(differences, documents)
 
 
-def _detectable_shift(n: int, power: float, alpha: float) -> float:
-    """The noncentrality at which a two-sided t test with n - 1 degrees of freedom reaches the power."""
+def _detectable_shift(n: int) -> float:
+    """The noncentrality at which a two-sided t test at 5 % with n - 1 degrees of freedom reaches a power of 80 %."""
     freedom = n - 1
     from scipy import optimize, stats
 
-    critical = stats.t.ppf(1 - alpha / 2, freedom)
+    critical = stats.t.ppf(0.975, freedom)
 
     def missing(shift: float) -> float:
         found = stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift)
-        return float(found) - power
+        return float(found) - 0.8
 
     return float(optimize.brentq(missing, 1e-3, 8.0))  # type: ignore[arg-type]
 
@@ -195,16 +186,14 @@ def _by_document(values: ArrayLike, documents: Sequence[str]) -> tuple[Floats, F
     return sums, counts
 
 
-def _cluster_interval(
-    sums: Floats, counts: Floats, rng: np.random.Generator, resamples: int, level: float
-) -> tuple[float, float]:
+def _cluster_interval(sums: Floats, counts: Floats, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
     n = len(sums)
     picks = rng.multinomial(n, np.full(n, 1 / n), size=resamples)
     means = (picks @ sums) / (picks @ counts)
     # A plain percentile interval is too narrow for few documents; Hesterberg's (2015) widened tails mend that.
     from scipy import stats
 
-    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - level) / 2, n - 1))
+    tail = stats.norm.cdf(np.sqrt(n / (n - 1)) * stats.t.ppf((1 - 0.95) / 2, n - 1))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,26 +94,34 @@ def bradley_terry(games: Sequence[tuple[int, int, int]], players: int, prior: fl
     array = np.asarray(games, dtype=np.int64)
     tally: Counter[tuple[int, int, int]] = Counter(map(tuple, array.tolist()))
     rows = np.array(list(tally), dtype=np.int64)
-    weights = np.array(list(tally.values()), dtype=np.float64)
     met = np.array(sorted({(min(a, b), max(a, b)) for a, b, _ in tally}), dtype=np.int64)
 
-    def loss(parameters: NDArray[np.float64]) -> float:
-        strengths, log_tie = parameters[:-1], parameters[-1]
+    # What was seen, and an imagined drawn game between each two that met: half a game won by either.
+    a = np.concatenate([rows[:, 0], met[:, 0], met[:, 0]])
+    b = np.concatenate([rows[:, 1], met[:, 1], met[:, 1]])
+    outcome = np.concatenate([rows[:, 2], np.zeros(len(met), dtype=np.int64), np.ones(len(met), dtype=np.int64)])
+    weights = np.concatenate([np.array(list(tally.values()), dtype=np.float64), np.full(2 * len(met), prior / 2)])
 
-        def log_chances(a: Any, b: Any) -> NDArray[np.float64]:
-            logits = np.stack([strengths[a], strengths[b], log_tie + (strengths[a] + strengths[b]) / 2])
-            return logits - np.logaddexp.reduce(logits, axis=0)
-
-        chances = log_chances(rows[:, 0], rows[:, 1])
-        value = -float((weights * chances[rows[:, 2], np.arange(len(rows))]).sum())
-        imagined = log_chances(met[:, 0], met[:, 1])
-        value -= prior / 2 * float((imagined[0] + imagined[1]).sum())
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """The negative log likelihood and its gradient."""
+        strengths, log_tie = parameters[:-1], float(parameters[-1])
+        logits = np.stack([strengths[a], strengths[b], log_tie + (strengths[a] + strengths[b]) / 2])
+        log_chances = logits - np.logaddexp.reduce(logits, axis=0)
+        each = np.arange(len(outcome))
         # Strengths only mean something relative to each other; this pins their sum without moving them.
-        return value + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * float(log_tie) ** 2
+        value = -float(weights @ log_chances[outcome, each]) + 1e-3 * float(strengths.sum()) ** 2 + 1e-4 * log_tie**2
+        by_logit = weights * np.exp(log_chances)
+        by_logit[outcome, each] -= weights
+        gradient = np.full(players + 1, 2e-3 * float(strengths.sum()))
+        np.add.at(gradient, a, by_logit[0] + by_logit[2] / 2)
+        np.add.at(gradient, b, by_logit[1] + by_logit[2] / 2)
+        gradient[-1] = float(by_logit[2].sum()) + 2e-4 * log_tie
+        return value, gradient
 
     from scipy import optimize
 
-    best = optimize.minimize(loss, np.zeros(players + 1), method="L-BFGS-B", bounds=[(-12, 12)] * (players + 1))
+    start, bounds = np.zeros(players + 1), [(-12, 12)] * (players + 1)
+    best = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     strengths = best.x[:-1] - best.x[:-1].mean()
     return Strengths(strengths, float(np.exp(best.x[-1])))
 

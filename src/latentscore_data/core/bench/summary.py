@@ -103,7 +103,7 @@ def summarise(rows: Sequence[BenchRow], run: RunFacts) -> JsonObject:
                 **_answers(source, samples),
                 "scores": {
                     scorer: {
-                        **_estimate(values[scorer][source.label], documents, source.label, scorer, run),
+                        **_estimate(values[scorer][source.label], documents, run, source.label, scorer),
                         **_spread(samples, scorer, summary["edges"][scorer]),
                         "parts": _part_means(samples, scorer),
                         "by_level": _grouped(values[scorer][source.label], [row.vibe_level for row in reference]),
@@ -146,9 +146,8 @@ def _floor(rows: Sequence[BenchRow], scorer: str, run: RunFacts) -> JsonObject:
         if isinstance(value, int | float) and np.isfinite(value):
             scored.append((float(value), row.source_id))
     if scored:
-        rng = rng_for(run.seed, "floor", scorer)
-        found = stats.estimate([v for v, _ in scored], [d for _, d in scored], rng, resamples=run.resamples)
-        return {**asdict(found), "of": "the same audio against vibes of other texts"}
+        found = _estimate([v for v, _ in scored], [d for _, d in scored], run, "floor", scorer)
+        return {**found, "of": "the same audio against vibes of other texts"}
     known = [score for row in rows if (score := final_score(row, scorer)) is not None]
     lowest = min(known, default=0.0)
     return {
@@ -163,12 +162,11 @@ def _ceiling(
     known = [(b, d) for b, d in zip(best or [], documents, strict=False) if b is not None]
     if not known:
         return None
-    rng = rng_for(run.seed, "ceiling", scorer)
-    return asdict(stats.estimate([b for b, _ in known], [d for _, d in known], rng, resamples=run.resamples))
+    return _estimate([b for b, _ in known], [d for _, d in known], run, "ceiling", scorer)
 
 
-def _estimate(values: Sequence[float], documents: Sequence[str], label: str, scorer: str, run: RunFacts) -> JsonObject:
-    return asdict(stats.estimate(values, documents, rng_for(run.seed, label, scorer), resamples=run.resamples))
+def _estimate(values: Sequence[float], documents: Sequence[str], run: RunFacts, *drawn_by: str) -> JsonObject:
+    return asdict(stats.estimate(values, documents, rng_for(run.seed, *drawn_by), resamples=run.resamples))
 
 
 def _comparisons(values: Mapping[str, list[float]], documents: Sequence[str], scorer: str, run: RunFacts) -> JsonObject:
@@ -291,8 +289,6 @@ def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> Jso
     hits = [(name, hit, row.source_id) for row in samples for name, hit in field_hits(row).items()]
     if not hits:
         return None
-    rng = rng_for(run.seed, label, "fields")
-    share = stats.estimate([float(hit) for _, hit, _ in hits], [d for *_, d in hits], rng, resamples=run.resamples)
     by_field: dict[str, list[bool]] = {}
     for name, hit, _ in hits:
         by_field.setdefault(name, []).append(hit)
@@ -300,7 +296,7 @@ def _asked_fields(samples: Sequence[BenchRow], label: str, run: RunFacts) -> Jso
     for row in samples:
         halves.setdefault(str(getattr(row, "half", "") or "all"), []).extend(field_hits(row).values())
     return {
-        **asdict(share),
+        **_estimate([float(hit) for _, hit, _ in hits], [d for *_, d in hits], run, label, "fields"),
         "asked": len(hits),
         "right": sum(hit for _, hit, _ in hits),
         "by_field": {name: {"asked": len(found), "right": sum(found)} for name, found in sorted(by_field.items())},

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.embed import Embedder
-from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines
 from latentscore_data.core.base.rows import PUBLISHED_SPLITS
@@ -35,7 +34,6 @@ def run_checks(settings: Settings) -> Report:
         raise InputError(f"no scored rows in {workspace.configs_dir}", "run lsdata configs first")
     embedder = load_embedder(choose_embedder(settings.dedupe))
     threshold = threshold_of(settings.dedupe, embedder)
-    say(f"check: {len(views):,} rows")
     vectors = embed_stream((view.vibe for view in views), embedder)
     origin = origins.joined(workspace, settings.export.source_licenses)
     findings = [
@@ -51,7 +49,7 @@ def run_checks(settings: Settings) -> Report:
         *check_models(views, chosen),
         *_since_export(views, workspace),
     ]
-    return Report(findings)
+    return Report(findings, len(views))
 
 
 def _suites(settings: Settings, embedder: Embedder) -> dict[str, tuple[Sequence[str], NDArray[np.float32]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -30,9 +30,6 @@ class Finding:
     limit: str = ""
     rows: tuple[str, ...] = ()
     """Ids of rows to look at, at most :data:`EXAMPLES`."""
-
-    def to_dict(self) -> JsonObject:
-        return asdict(self)
 
 
 def share_finding(group: str, name: str, ids: Sequence[str], total: int, limit: float) -> Finding:
@@ -118,11 +115,12 @@ def label_matrix(views: Iterable[RowView]) -> NDArray[np.uint8]:
 class Report:
     """All findings of a workspace."""
 
-    findings: list[Finding] = field(default_factory=list[Finding])
+    findings: list[Finding]
+    rows: int
 
     @property
     def faults(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.verdict == "fault"]
 
     def to_dict(self) -> JsonObject:
-        return {"faults": len(self.faults), "findings": [finding.to_dict() for finding in self.findings]}
+        return {"faults": len(self.faults), "findings": [asdict(finding) for finding in self.findings]}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
@@ -126,9 +125,6 @@ class RunEstimate:
     high_usd: float
     cap_usd: float
     basis: str
-
-    def to_dict(self) -> JsonObject:
-        return asdict(self)
 
 
 MOST_GPUS = 8

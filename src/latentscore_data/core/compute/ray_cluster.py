@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,13 @@ class RayCluster:
                 return task.remote(function, text, str(self._runs))
 
             waiting = iter(shards)
-            for text in waiting:
-                running.append(_Running(text, send(text)))
-                if len(running) >= self.shards_at_once:
-                    break
+            running.extend(_Running(text, send(text)) for text in islice(waiting, self.shards_at_once))
             # What is left when the caller stops early is not cancelled: ray.cancel aborts this process when a task ends in
             # the same moment (Ray 2.60). It is little, and it ends with the job.
             while running:
                 yield self._result(ray, running[0], send, deadline)
                 running.popleft()
-                running.extend(_Running(text, send(text)) for text in next_one(waiting))
+                running.extend(_Running(text, send(text)) for text in islice(waiting, 1))
 
     def _result(self, ray: Any, shard: _Running, send: Callable[[str], Any], deadline: float) -> str:
         """Wait for one shard, however many workers it takes."""
@@ -295,12 +293,6 @@ def _resources(ray: Any, gpu: bool, whole_machine: bool) -> dict[str, int]:
         return {"num_gpus": 1}
     most = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
     return {"num_cpus": most if whole_machine else 1}
-
-
-def next_one(waiting: Iterator[str]) -> list[str]:
-    """The next of them, if there is one."""
-    found = next(waiting, None)
-    return [] if found is None else [found]
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

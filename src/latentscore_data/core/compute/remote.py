@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.errors import InputError
@@ -16,18 +15,18 @@ from latentscore_data.core.compute import estimates
 from latentscore_data.core.compute.entrypoints import made_by, shards_of
 from latentscore_data.core.compute.estimates import Hire, RemoteJobEstimate
 from latentscore_data.core.compute.remote_scoring import RemoteRenderer
+from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.scoring.registry import remote_blocker, scorer_names
 from latentscore_data.core.scoring.renderer import MakeRenderer
 
 
-class RemoteExecutor:
+class RemoteExecutor(Executor):
     """Shards of ``shard_rows`` items, each done by one worker elsewhere.
 
     The deadline is ``hours`` after the first shard, for all that is mapped through this object together. A subclass says
     how shards are sent (:meth:`run_shards`) and what they cost.
     """
 
-    name: str
     remote = True
     cores: int
     """Cores of one worker."""
@@ -35,31 +34,14 @@ class RemoteExecutor:
     hours: float
     keep_processes = False
     """True where one process does many shards: what the first one loaded stays for the next."""
-    map_rows: int | None = None
-    """Items that one call of :meth:`map` takes; None for all that wait."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings, self._scoring, self._say = settings, settings.scoring, say
         self._deadline: float | None = None
 
     @property
-    def maps_at_once(self) -> int:
-        """Calls of :meth:`map` that run at the same time."""
-        return 1
-
-    @property
-    def at_once(self) -> int:
-        """Items that keep all of it busy."""
-        raise NotImplementedError
-
-    @property
     def workers(self) -> int:
-        """Workers that may be busy at the same time."""
         return self.at_once // self.shard_rows
-
-    def require(self) -> None:
-        """Raise :class:`MissingError` unless it can be used."""
-        raise NotImplementedError
 
     def run_shards(self, function: str, shards: Iterable[str], deadline: float) -> Iterator[str]:
         """Do the shards, JSON texts, with the entry point of that name; results come in their order."""
@@ -96,19 +78,8 @@ class RemoteExecutor:
             raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on here")
         return partial(RemoteRenderer, executor=self, say=self._say, keep_flac=keep_flac)
 
-    def check_model(self, model: str, runs: Path) -> None:
-        """Every model that is named can be seen there."""
-
-    def send_model(self, model: str, runs: Path) -> None:
-        """It is there already."""
-
     def map(
-        self,
-        function: str,
-        key: str,
-        items: Iterable[Any],
-        common: Mapping[str, Any],
-        shard_rows: int | None = None,
+        self, function: str, key: str, items: Iterable[Any], common: Mapping[str, Any], shard_rows: int | None = None
     ) -> Iterator[dict[str, Any]]:
         about = {
             **common,
@@ -127,6 +98,3 @@ class RemoteExecutor:
         if self._deadline is None:
             self._deadline = time.time() + self.hours * 3600
         return self._deadline
-
-    def close(self) -> None:
-        """End what was started for this object."""

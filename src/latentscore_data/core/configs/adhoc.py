@@ -192,7 +192,7 @@ def _answer(
         "errors": scored.errors,
         **scored.columns,
     }
-    if (note := _undecided(vibe, choice)) is not None:
+    if choice.scorer == "acoustic" and (note := nothing_asked(vibe)) is not None:
         found["note"] = note
     if audio is not None:
         winner = choice.scored_renders[best]
@@ -201,11 +201,6 @@ def _answer(
         if winner.audio is not None:
             found["audio_file"] = str(_write(winner.audio, audio, vibe, payload.get("title", vibe)))
     return found
-
-
-def _undecided(vibe: str, choice: Choice) -> str | None:
-    """What to know where the deciding scorer had nothing to go by."""
-    return nothing_asked(vibe) if choice.scorer == "acoustic" else None
 
 
 def _write(sound: Audio, folder: Path, vibe: str, title: str) -> Path:

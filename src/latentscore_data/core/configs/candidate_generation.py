@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from latentscore import schema_hash
-from latentscore.config import MusicConfigPromptPayload
+from latentscore.config import TITLE_CUT, TITLE_SHORTENED, MusicConfigPromptPayload
 from latentscore.files import open_file
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, MissingError
@@ -38,17 +37,9 @@ from latentscore_data.core.llm.types import LLM, Question
 from latentscore_data.core.scoring.candidate_validation import validate_candidates
 
 
-class Source(Protocol):
-    """Rows that can be counted before they are read."""
-
-    def __iter__(self) -> Iterator[VibeRow]: ...
-
-    def __len__(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class VibeRows:
-    """The vibe rows of a workspace in the wanted splits, in the order of the splits."""
+    """The vibe rows of a workspace in the wanted splits, in the order of the splits; they can be counted before they are read."""
 
     workspace: Workspace
     settings: ConfigsSettings
@@ -108,7 +99,7 @@ def fingerprint(
 
 
 def generate(
-    rows: Source | list[VibeRow],
+    rows: VibeRows | list[VibeRow],
     llm: LLM,
     settings: ConfigsSettings,
     workspace: Workspace,
@@ -118,14 +109,14 @@ def generate(
     version: str | None = None,
     max_concurrency: int = 16,
     retry_failed: bool = False,
-    overwrite: bool = False,
+    overwrite: set[str] | None = None,
     progress: Progress | None = None,
     files: RowFiles | None = None,
 ) -> Summary:
     """Ask for the candidates of every row that does not have them yet, and append them to ``candidates.jsonl``.
 
     ``api_base`` is where the model runs, if not at its provider's: the same name elsewhere may be another model. ``version``
-    says which one of that name it is. ``files`` is what is known of the workspace's files.
+    says which one of that name it is. ``overwrite`` is that of :func:`run_stage`. ``files`` is what is known of the workspace's files.
     """
     files = files or RowFiles(workspace)
 
@@ -148,7 +139,6 @@ def generate(
     # Twice what the model is asked at once, so that rows that wait for a retry do not leave it idle.
     in_flight = max(2, math.ceil(2 * max_concurrency * settings.vibes_per_call / settings.n))
     files.name_rows(workspace.candidates)
-    before = frozenset(files.candidates.entries) if overwrite else frozenset[str]()
     summary = run_stage(
         job,
         rows,
@@ -161,21 +151,19 @@ def generate(
         progress=progress,
         index=files.candidates,
     )
-    prune_orphans(workspace, before, files)
+    prune_orphans(workspace, files)
     return summary
 
 
-def prune_orphans(workspace: Workspace, before: Set[str] = frozenset(), files: RowFiles | None = None) -> None:
+def prune_orphans(workspace: Workspace, files: RowFiles | None = None) -> None:
     """Drop the candidates of rows that the vibes stage no longer has, and what was scored of them.
 
-    Their answers stay in the cache. ``before`` are rows that had candidates until they were made anew. Rows that somebody
-    put into a file stay.
+    Their answers stay in the cache. Rows that somebody put into a file stay.
     """
     files = files or RowFiles(workspace)
     candidates = files.candidates.entries
     known = {row_id for path in workspace.vibe_files() for row_id in _row_ids(path)}
-    orphans = {row_id for row_id, entry in candidates.items() if known and entry.ours and row_id not in known}
-    gone = orphans | (before - candidates.keys())
+    gone = {row_id for row_id, entry in candidates.items() if known and entry.ours and row_id not in known}
     if not gone:
         return
     # Scored rows first: where this is interrupted, the candidates still tell which rows are orphans.
@@ -219,6 +207,8 @@ async def _answer(row: VibeRow, llm: LLM, settings: ConfigsSettings, prompts: Pr
         "validation_scores": validate_candidates(candidates),
         "config_error": "; ".join(errors) or None,
     }
+    if any(candidate and candidate["title"].endswith(TITLE_CUT) for candidate in candidates):
+        line["converted"] = [TITLE_SHORTENED]
     ConfigRow.model_validate(line)
     return line
 
@@ -253,7 +243,7 @@ async def ask_for_candidates(asked: list[Question], llm: LLM) -> tuple[list[Payl
     return candidates, errors
 
 
-def require_rows(rows: Source | list[VibeRow], settings: ConfigsSettings) -> None:
+def require_rows(rows: VibeRows | list[VibeRow], settings: ConfigsSettings) -> None:
     """Raise :class:`MissingError` when there is nothing to do."""
     if len(rows) == 0:
         raise MissingError(

@@ -93,17 +93,14 @@ def _entries(path: Path, content: bytes) -> Iterator[tuple[str, Any]]:
     if value is not None:
         yield from _answers(path, value)
     elif content.startswith(GZIP_BEGINNING) or _begins_with_row(content):
-        yield from ((f"{path}:{number}", row) for number, row in read_lines(path, content=_held(path, content)))
+        # Standard input cannot be read twice; a file is streamed from its beginning.
+        held = content if str(path) == "-" else None
+        yield from ((f"{path}:{number}", row) for number, row in read_lines(path, content=held))
     elif not content.strip():
         raise InputError(f"{path} is empty", WHAT_IS_READ)
     else:
         reason = error or (f"it is longer than {MAX_DOCUMENT_BYTES // 2**20} MiB" if is_long else "it holds null")
         raise InputError(f"{path}: not a readable JSON file ({reason})", WHAT_IS_READ)
-
-
-def _held(path: Path, content: bytes) -> bytes | None:
-    """Standard input cannot be read twice; a file is streamed from its beginning."""
-    return content if str(path) == "-" else None
 
 
 def _begins_with_row(content: bytes) -> bool:
@@ -162,16 +159,12 @@ def _converted(where: str, config: Mapping[str, Any] | None) -> SavedPiece:
     try:
         read, notes = convert_config(config)
     except InvalidConfigError as error:
+        faults = "; ".join(f"{field}: {reason}" for field, reason in error.problems[:3])
         raise InputError(
-            f"{where}: {_at_fault(error)}",
+            f"{where}: {faults}",
             'fields and labels: docs/sound.md; a whole config to start from: lsdata configs "slow rain" --json',
         ) from error
     return SavedPiece(read, notes=notes)
-
-
-def _at_fault(error: InvalidConfigError) -> str:
-    """The first three faults of a config, in one line."""
-    return "; ".join(f"{field}: {reason}" for field, reason in error.problems[:3])
 
 
 def _tags(path: Path) -> JsonObject:

@@ -63,7 +63,8 @@ def _rendering() -> Iterator[None]:
     try:
         yield
     except InvalidConfigError as error:
-        raise InputError(str(error), "lsdata render --help lists what is allowed") from error
+        flag = f"--{error.field.replace('_', '-')}"
+        raise InputError(f"{flag}: {error.reason}", "lsdata render --help lists what is allowed") from error
 
 
 def _stem_path(out: Path, layer: str) -> Path:

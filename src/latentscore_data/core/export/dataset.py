@@ -93,11 +93,7 @@ def write_dataset(
 
 def lines_of(splits: Mapping[str, Rows], form: Callable[[Iterable[ScoredRow]], Iterable[Line]]) -> dict[str, Lines]:
     """Each split's rows in another form."""
-    return {split: partial(_formed, form, rows) for split, rows in splits.items()}
-
-
-def _formed(form: Callable[[Iterable[ScoredRow]], Iterable[Line]], rows: Rows) -> Iterable[Line]:
-    return form(rows())
+    return {split: lambda rows=rows: form(rows()) for split, rows in splits.items()}
 
 
 def _whole_lines(rows: Rows, sounds: Sounds | None) -> Iterator[Line]:

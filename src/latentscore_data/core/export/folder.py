@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from latentscore_data.core.base.manifest import file_fact, git_commit
 
 RECORD_FILE = "export.json"
 """What an exported folder says about itself; also the mark by which we know a folder of ours."""
+
+NAME_ANOTHER = "name another folder for it"
 
 
 @contextlib.contextmanager
@@ -37,11 +40,11 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     draft = draft_of(target)
     old = draft.with_suffix(".old")
     try:
-        with writing(target):
+        with writing(target, NAME_ANOTHER):
             draft.mkdir(parents=True)
         with _claimed(draft):
             yield draft
-        with writing(target):
+        with writing(target, NAME_ANOTHER):
             if target.exists():
                 target.rename(old)
             try:
@@ -112,7 +115,7 @@ def write_record(folder: Path, kind: str, facts: Mapping[str, Any]) -> None:
             "lsdata_version": __version__,
             "git_commit": git_commit(),
             **facts,
-            "files": {path.relative_to(folder).as_posix(): file_fact(path).to_dict() for path in files},
+            "files": {path.relative_to(folder).as_posix(): asdict(file_fact(path)) for path in files},
         },
     )
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore_data.core.base.errors import InputError, VerificationError, require
+from latentscore_data.core.base.errors import InputError, VerificationError, one_line, require
 from latentscore_data.core.base.jsonl import writing
 from latentscore_data.core.export.merge import PROBES, Logits, Parity, compare, logits, probe_tokens, tensors
 from latentscore_data.core.training.context import quiet_libraries
@@ -250,8 +250,7 @@ def copy_tokenizer(writer: GGUFWriter, path: Path, vocabulary: int) -> None:
     try:
         reader = gguf.GGUFReader(path)
     except Exception as error:  # it reads lengths and offsets from the file and believes them
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} cannot be read as GGUF ({reason})", "check --tokenizer") from None
+        raise InputError(f"{path} cannot be read as GGUF ({one_line(error)})", "check --tokenizer") from None
     tokens = reader.fields.get("tokenizer.ggml.tokens")
     if tokens is None or len(tokens.data) != vocabulary:
         count = len(tokens.data) if tokens is not None else 0

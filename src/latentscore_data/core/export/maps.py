@@ -75,7 +75,7 @@ def _text_source(settings: Settings) -> EmbeddingSource:
     chosen = choose_embedder(
         settings.dedupe.model_copy(update={"model": settings.export.embedder or settings.dedupe.model})
     )
-    embedder = load_embedder(chosen)
+    embedder = load_embedder(chosen, "--embedder (export.embedder)")
     return EmbeddingSource(
         embedder.fingerprint,
         lambda rows: embedder.embed([row.vibe_original for row in rows]),

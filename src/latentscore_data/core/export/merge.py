@@ -250,13 +250,13 @@ def public_record(record: JsonObject) -> JsonObject:
     return {**record, **names, **inner}
 
 
-def logits(model: Any, tokenizer: Any, probes: Sequence[str] = PROBES) -> list[Logits]:
+def logits(model: Any, tokenizer: Any) -> list[Logits]:
     """Next-token logits after every token of each probe, float32, shape (tokens, vocabulary)."""
     import torch
 
     found: list[Logits] = []
     with torch.inference_mode():
-        for probe in probes:
+        for probe in PROBES:
             ids = torch.tensor([probe_tokens(tokenizer, probe)])
             found.append(model(input_ids=ids).logits[0].float().numpy())
     return found

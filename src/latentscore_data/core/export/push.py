@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, OutputError, StoppedError
+from latentscore_data.core.base.errors import (
+    InputError,
+    LsdataError,
+    MissingError,
+    OutputError,
+    StoppedError,
+    one_line,
+)
+from latentscore_data.core.base.names import leads_out
 from latentscore_data.core.base.secrets import key_named, read_dotenv
 from latentscore_data.core.export.folder import RECORD_FILE, read_record
 
@@ -34,9 +42,7 @@ def check_push(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise InputError(
-            f"{repo!r} is no name that the hub takes ({_one_line(error)})", "choose another name"
-        ) from None
+        raise InputError(f"{repo!r} is no name that the hub takes ({one_line(error)})", "choose another name") from None
     read_dotenv()
     key_named(TOKEN_VARIABLE)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
@@ -88,12 +94,12 @@ def push_folder(folder: Path, repo: str, *, public: bool) -> str:
     except HfHubHTTPError as error:
         raise _refused(repo, error) from None
     except json.JSONDecodeError as error:  # a page of a proxy or of a hub that is down
-        raise _stopped(repo, _one_line(error)) from None
+        raise _stopped(repo, one_line(error)) from None
     except ValueError as error:  # what the client says of a card or of files that the hub does not take
-        raise _not_taken(repo, _one_line(error)) from None
+        raise _not_taken(repo, one_line(error)) from None
     except (httpx.TransportError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         # The last three are the client's, about an answer of another form than the hub's.
-        raise _stopped(repo, _one_line(error)) from None
+        raise _stopped(repo, one_line(error)) from None
     prefix = "datasets/" if kind == "dataset" else ""
     return f"{api.endpoint}/{prefix}{repo}"
 
@@ -124,7 +130,7 @@ def _brought(api: HfApi, repo: str, kind: str, there: set[str]) -> set[str]:
 def _refused(repo: str, error: HfHubHTTPError) -> LsdataError:
     """Which of the hub's refusals another try can change, and what changes the others."""
     status = error.response.status_code if error.response is not None else 0
-    reason = f"{status}: {_one_line(error.server_message or error)}"
+    reason = f"{status}: {one_line(error.server_message or error)}"
     if status in (401, 403, 404):
         return MissingError(f"the hub refuses {repo} ({reason})", f"check that {TOKEN_VARIABLE} may write there")
     if status in STORAGE_STATUSES:
@@ -144,10 +150,6 @@ def _not_taken(repo: str, reason: str) -> InputError:
     )
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
 def _stopped(repo: str, reason: str) -> StoppedError:
     return StoppedError(
         f"pushing to {repo} stopped ({reason})", "run the same command again; what has arrived is not sent again"
@@ -157,7 +159,7 @@ def _stopped(repo: str, reason: str) -> StoppedError:
 def refuse_links_out(folder: Path) -> None:
     """Raise :class:`InputError` for a link that leads out of the folder: what it points at would be published."""
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        if path.is_symlink() and leads_out(path, folder):
             raise InputError(f"{path} is a link that leads out of the export", "delete it, or export again")
 
 

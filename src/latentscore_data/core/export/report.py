@@ -62,18 +62,18 @@ def write_report(
         checks=checks,
         rows=rows,
         runs=_runs(workspace),
-        benches=_benches(workspace, folder),
-        exports=_exports(workspace, folder),
+        benches=_benches(workspace),
+        exports=_exports(workspace),
         manifests=[(stage, json.dumps(_decided(manifest), indent=2)) for stage, manifest in origin.manifests.items()],
     )
     replace_text(folder / "index.html", page)
     return sum(1 for row in rows if row["audio"])
 
 
-def choose_sample(rows: Iterable[ScoredRow], count: int = SAMPLE_ROWS) -> list[ScoredRow]:
+def choose_sample(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
     """Rows with a winner, drawn by a hash of their id: the same ones each time, from all over the data."""
     with_winner = (row for row in rows if row.config_payload is not None)
-    return heapq.nsmallest(count, with_winner, key=lambda row: (unit_hash("report", row.row_id), row.row_id))
+    return heapq.nsmallest(SAMPLE_ROWS, with_winner, key=lambda row: (unit_hash("report", row.row_id), row.row_id))
 
 
 def _player(folder: Path, row: ScoredRow, seconds: float, seed: int) -> JsonObject:
@@ -173,15 +173,21 @@ def _runs(workspace: Workspace) -> list[JsonObject]:
     return found
 
 
-def _benches(workspace: Workspace, folder: Path) -> list[dict[str, str]]:
+def _benches(workspace: Workspace) -> list[dict[str, str]]:
     found = []
     for path in sorted(workspace.bench_dir.glob("*/summary.json")):
         page = path.with_name("report.html")
-        found.append({"id": path.parent.name, "page": _link(page, workspace) if page.exists() else ""})
+        # The report lies in .exports/report/.
+        found.append(
+            {
+                "id": path.parent.name,
+                "page": "../../" + page.relative_to(workspace.root).as_posix() if page.exists() else "",
+            }
+        )
     return found
 
 
-def _exports(workspace: Workspace, folder: Path) -> list[dict[str, str]]:
+def _exports(workspace: Workspace) -> list[dict[str, str]]:
     found = []
     for path in sorted(workspace.export_dir.glob("*/export.json")):
         if not path.parent.name.startswith("."):
@@ -189,11 +195,6 @@ def _exports(workspace: Workspace, folder: Path) -> list[dict[str, str]]:
                 {"name": path.parent.name, "kind": str(_json(path).get("kind", "")), "page": f"../{path.parent.name}/"}
             )
     return found
-
-
-def _link(page: Path, workspace: Workspace) -> str:
-    """From the report in ``.exports/report/`` to a page elsewhere in the workspace."""
-    return "../../" + page.relative_to(workspace.root).as_posix()
 
 
 def _json(path: Path) -> JsonObject:

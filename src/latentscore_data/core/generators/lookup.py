@@ -28,12 +28,12 @@ from latentscore_data.core.generators.types import (
     Generated,
     GeneratorDeps,
     KnownRows,
-    SoundIndex,
     SourceKind,
     SourceName,
     SourceNote,
     with_payloads,
 )
+from latentscore_data.core.scoring.clap_index import ClapIndex
 from latentscore_data.core.vibes.dedupe import choose_embedder
 
 Vectors = NDArray[np.float32]
@@ -80,7 +80,7 @@ class TextLookup(_Lookup):
 class SoundLookup(_Lookup):
     """The config of the training row that sounds nearest to the vibe, by CLAP."""
 
-    def __init__(self, label: str, training_rows: Sequence[ScoredRow], index: SoundIndex) -> None:
+    def __init__(self, label: str, training_rows: Sequence[ScoredRow], index: ClapIndex) -> None:
         super().__init__("clap-lookup", label, training_rows, index.fingerprint)
         self._embed = index.texts
         self._vectors = index.sounds([row.config_payload for row in self._rows if row.config_payload])

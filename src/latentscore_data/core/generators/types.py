@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from latentscore.embed import Embedder
 from latentscore_data.core.base.errors import MissingError
@@ -18,6 +18,7 @@ from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.clap_index import ClapIndex
 
 
 @dataclass(frozen=True)
@@ -85,20 +86,6 @@ class SourceName:
     label: str
 
 
-class SoundIndex(Protocol):
-    """CLAP as ``clap-lookup`` needs it: texts and sounds in one space."""
-
-    fingerprint: str
-
-    def texts(self, vibes: Sequence[str]) -> Any:
-        """Unit vectors of texts, shape (texts, dim)."""
-        ...
-
-    def sounds(self, payloads: Sequence[Mapping[str, Any]]) -> Any:
-        """Unit vectors of the rendered payloads, shape (payloads, dim)."""
-        ...
-
-
 @dataclass(frozen=True)
 class GeneratorDeps:
     """What generators may draw on beyond the row they answer. The callables do the expensive part only when called."""
@@ -106,7 +93,7 @@ class GeneratorDeps:
     bench: BenchSettings
     configs: ConfigsSettings
     embedder: Callable[[], Embedder]
-    sounds: Callable[[], SoundIndex]
+    sounds: Callable[[], ClapIndex]
     connect: Callable[[str], LLM]
     training_rows: Callable[[], list[ScoredRow]]
     """Rows of SFT-Train that have a config."""

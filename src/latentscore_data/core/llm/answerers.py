@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm.labels_transport import LabelsTransport
 from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.local.transport import LocalTransport, check_local
 from latentscore_data.core.llm.local.types import Engine
@@ -69,6 +71,10 @@ class HostedAnswerer(Answerer):
 
     def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
         check_route(model, settings)
+        if settings.batch and model in settings.labels:
+            raise InputError(
+                f"{model} answers with labels (llm.labels), which is not asked for in batches", "leave --batch out"
+            )
 
     def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:
         route = route_to(model, settings)
@@ -77,6 +83,8 @@ class HostedAnswerer(Answerer):
         transport = transport_for(
             route, marks_prompt=marks, timeout_seconds=settings.timeout_seconds, connections=settings.max_concurrency
         )
+        if model in settings.labels:
+            transport = LabelsTransport(model, transport)
         return Opened(transport, Parameters(model, route))
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,6 @@ class ModelClient:
         stage: str = "",
         per_call: int = 1,
         price: Price | None = None,
-        rng: random.Random | None = None,
         runs: Path = Path(),
         engine: Engine | None = None,
         spend: SpendTracker | None = None,
@@ -148,7 +146,7 @@ class ModelClient:
         self._packed: dict[type[BaseModel], Shape[Together]] = {}
         self._asking: dict[str, asyncio.Task[Answer[Any]]] = {}
         self._packer = Packer(self._fetch_together, per_call) if per_call > 1 else None
-        self._rng = rng or random.Random()
+        self._rng = random.Random()
         self._writer = BackgroundWriter(self._together)
 
     # -- asking
@@ -440,7 +438,7 @@ class ModelClient:
             tokens_out=reply.tokens_out,
             cost_usd=reply.cost_usd,
             seconds=round(reply.seconds, 4),
-            litellm_version=_LITELLM_VERSION(),
+            litellm_version=litellm_version(),
             answer_type=answer_type.__name__,
         )
 
@@ -473,9 +471,6 @@ class ModelClient:
             self.ledger.close()
         if self._transport is not None:
             await self._transport.aclose()
-
-
-_LITELLM_VERSION = cache(litellm_version)
 
 
 def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from latentscore.json_search import JsonObject
@@ -13,12 +13,21 @@ from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import VibesSettings
 from latentscore_data.core.llm.prompts import page_count, vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
-from latentscore_data.core.vibes.schema import Ladder, TextVibes, vibe_schema_hash
+from latentscore_data.core.vibes.schema import Ladder, TextVibes, answer_type, vibe_schema_hash
 
 
 def text_key(text: SourceText) -> str:
     """The name of a text's line in ``extracted.jsonl``."""
     return source_id(text.dataset, text.id_in_dataset)
+
+
+def usable_fingerprints(
+    text: SourceText, version: str, settings: VibesSettings, api_base: str | None = None
+) -> tuple[str, ...]:
+    """The fingerprints of answers that do for a text, first that of the one that would be asked for now: without
+    characters, an answer that has some is not paid for again."""
+    kinds = [settings] if settings.characters else [settings, settings.model_copy(update={"characters": True})]
+    return tuple(text_fingerprint(text, version, kind, api_base) for kind in kinds)
 
 
 def text_fingerprint(text: SourceText, version: str, settings: VibesSettings, api_base: str | None = None) -> str:
@@ -29,8 +38,8 @@ def text_fingerprint(text: SourceText, version: str, settings: VibesSettings, ap
     return digest(
         text.text,
         version,
-        vibes_prompt_hash(),
-        vibe_schema_hash(),
+        vibes_prompt_hash(settings.characters),
+        vibe_schema_hash(settings.characters),
         settings.max_vibes,
         settings.page_words,
         settings.max_input_words,
@@ -43,7 +52,7 @@ def text_fingerprint(text: SourceText, version: str, settings: VibesSettings, ap
 
 async def ask_for_vibes(text: SourceText, llm: LLM, settings: VibesSettings) -> Line:
     """One line of ``extracted.jsonl``: the whole answer, so that rows can be built anew without asking."""
-    answer = await llm.ask(vibes_question(text.text, settings), TextVibes)
+    answer = await llm.ask(vibes_question(text.text, settings), answer_type(settings.characters))
     return {
         "source_id": text_key(text),
         "dataset": text.dataset,
@@ -65,13 +74,16 @@ def read_texts(files: Iterable[Path], limit: int | None = None) -> Iterator[Sour
             yield text
 
 
-def extracted_rows(extracted: Path, wanted: Mapping[str, str], settings: VibesSettings) -> Iterator[VibeRow]:
-    """The vibe rows of the texts in ``wanted`` (key -> fingerprint), in that order, streamed.
+def extracted_rows(
+    extracted: Path, wanted: Mapping[str, Collection[str] | None], settings: VibesSettings
+) -> Iterator[VibeRow]:
+    """The vibe rows of the texts in ``wanted`` (key -> fingerprints; None for any answer), in that order, streamed.
 
     Answers of another fingerprint (an older wording of the text, another model) are left out.
     """
     for line in read_newest(extracted, "source_id", wanted):
-        if line.get("input_fingerprint") == wanted[line["source_id"]]:
+        found = wanted[line["source_id"]]
+        if found is None or line.get("input_fingerprint") in found:
             yield from rows_of(line, settings)
 
 

@@ -76,13 +76,18 @@ class HTTPSession:
         import aiohttp
 
         _allow_files(self._connections + _SPARE_FILES)
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30, ssl=_trusted())
+        proxy = proxy_for(self._url)
+        named = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        # Reading hundreds of certificates takes a while, and servers on this machine have none.
+        needed = "https" in (urlsplit(self._url).scheme, urlsplit(proxy or "").scheme)
+        trusted = _trusted(named) if needed else True
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30, ssl=trusted)
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
-            proxy=proxy_for(self._url),
+            proxy=proxy,
         )
         return self._session
 
@@ -128,10 +133,10 @@ def _parsed(raw: bytes) -> Any:
         raise CallFailed("the server's answer is no JSON", maybe_billed=True) from None
 
 
-def _trusted() -> ssl.SSLContext:
-    """The system's authorities, or those that ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` name; certifi's where the system has none."""
+def _trusted(named: bool) -> ssl.SSLContext:
+    """The system's authorities and certifi's; only those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` where they are ``named``."""
     context = ssl.create_default_context()
-    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+    if not named:
         import certifi
 
         context.load_verify_locations(certifi.where())

@@ -16,7 +16,7 @@ import orjson
 from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.addresses import check_address
-from latentscore_data.core.base.errors import InputError, MissingError
+from latentscore_data.core.base.errors import InputError, MissingError, one_line
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.proxies import call_directly
 
@@ -111,8 +111,9 @@ def _get(url: str) -> Any:
     except httpx.HTTPStatusError as error:
         raise MissingError(f"{url} answered {error.response.status_code}", "try again later") from None
     except httpx.HTTPError as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MissingError(f"{url} cannot be reached ({reason})", "check the connection and try again") from None
+        raise MissingError(
+            f"{url} cannot be reached ({one_line(error)})", "check the connection and try again"
+        ) from None
     except orjson.JSONDecodeError:
         raise MissingError(f"{url} sent no JSON", "check the address") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import orjson
@@ -97,9 +98,13 @@ def make_plan(
             plan.calls += len(questions)
         plan.basis = "answered on this machine"
         return plan
-    cache = AnswerCache(cache_path) if cache_path.exists() else None
-    llm = ModelClient(model, settings, cache=cache, runs=runs)
-    counter = _Counter(model)
+    answers = AnswerCache(cache_path) if cache_path.exists() else None
+    llm = ModelClient(model, settings, cache=answers, runs=runs)
+
+    @cache
+    def tokens(text: str) -> int:
+        return int(load_litellm().token_counter(model=model, text=text))
+
     longest = 0
     asked: set[str] = set()
     in_batches = questions_in_flight(cache_path)
@@ -111,21 +116,21 @@ def make_plan(
             if key in in_batches:
                 plan.in_batches += 1
                 continue
-            if key in asked or (cache is not None and cache.has(key)):
+            if key in asked or (answers is not None and answers.has(key)):
                 plan.cached += 1
                 continue
             asked.add(key)
             plan.calls += 1
             # In a packed call the system message is sent once for all.
-            plan.tokens_in += counter(question.system) // per_call + counter(str(question.user))
+            plan.tokens_in += tokens(question.system) // per_call + tokens(str(question.user))
             longest += question.max_tokens or 4096
-    known = cache.mean_tokens_out(model, answer_type.__name__) if cache is not None else None
-    if cache is not None:
-        cache.close()
+    known = answers.mean_tokens_out(model, answer_type.__name__) if answers is not None else None
+    if answers is not None:
+        answers.close()
     if not plan.calls:
         plan.basis = "all of it is in the cache" + (" or in open batches" if plan.in_batches else "")
         return plan
-    plan.tokens_out = round((known if known is not None else counter(example)) * plan.calls)
+    plan.tokens_out = round((known if known is not None else tokens(example)) * plan.calls)
     out = "mean of this model's answers so far" if known is not None else "a typical answer"
     _put_price(plan, price_of(model, settings, batch=plan.batch), longest, out)
     return plan
@@ -182,17 +187,3 @@ def added_up(plans: Sequence[Plan]) -> Plan:
 def _sum(costs: Sequence[float | None]) -> float | None:
     known = [cost for cost in costs if cost is not None]
     return sum(known) if len(known) == len(costs) else None
-
-
-class _Counter:
-    """Counts tokens; each text once."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._known: dict[str, int] = {}
-
-    def __call__(self, text: str) -> int:
-        count = self._known.get(text)
-        if count is None:
-            count = self._known[text] = int(load_litellm().token_counter(model=self._model, text=text))
-        return count

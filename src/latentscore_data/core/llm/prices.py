@@ -9,15 +9,18 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import StoppedError
+from latentscore_data.core.base.proxies import is_loopback
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.openrouter_prices import newest_list
-from latentscore_data.core.llm.routes import is_loopback, load_litellm
+from latentscore_data.core.llm.replies import field_of, whole
+from latentscore_data.core.llm.routes import load_litellm
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +110,9 @@ def answer_cost(price: Price | None, usage: Any, worked_out: float | None = None
     A price from the settings decides. Then comes the cost that the provider reports with the answer, then ``worked_out``
     (LiteLLM's figure, which knows reasoning and cached tokens), then the tokens at the listed price.
     """
-    tokens_in, tokens_out = (_count(usage, name) for name in ("prompt_tokens", "completion_tokens"))
-    details = _field(usage, "prompt_tokens_details")
-    audio, cached = (min(_count(details, name), tokens_in) for name in ("audio_tokens", "cached_tokens"))
+    tokens_in, tokens_out = (whole(field_of(usage, name)) for name in ("prompt_tokens", "completion_tokens"))
+    details = field_of(usage, "prompt_tokens_details")
+    audio, cached = (min(whole(field_of(details, name)), tokens_in) for name in ("audio_tokens", "cached_tokens"))
     split = (max(0, tokens_in - audio - cached), tokens_out, audio, cached)
     if price is not None and price.declared:
         return price.of(*split)
@@ -123,7 +126,7 @@ def answer_cost(price: Price | None, usage: Any, worked_out: float | None = None
 
 def reported_cost(usage: Any) -> float | None:
     """The cost that a provider reports with an answer (OpenRouter's ``usage.cost``, in US dollars)."""
-    cost = _field(usage, "cost")
+    cost = field_of(usage, "cost")
     if isinstance(cost, int | float) and not isinstance(cost, bool) and math.isfinite(cost) and cost >= 0:
         return float(cost)
     return None
@@ -143,6 +146,7 @@ def cost_of_usage(model: str, usage: Mapping[str, Any]) -> float | None:
     return sum(parts) or None
 
 
+@cache
 def litellm_version() -> str:
     """The installed version, without importing it."""
     from importlib.metadata import version
@@ -200,7 +204,7 @@ def _of_entry(entry: JsonObject | None, litellm: Any, *, batch: bool = False) ->
         f"litellm {litellm_version()} price list",
         None if audio is None else float(audio),
         None if cached is None else float(cached),
-        f"installed {_day(Path(litellm.__file__).stat().st_mtime)}",
+        f"installed {time.strftime('%Y-%m-%d', time.gmtime(Path(litellm.__file__).stat().st_mtime))}",
     )
     if not batch:
         return price
@@ -279,16 +283,3 @@ def _of_vendor(name: str, litellm: Any) -> Price | None:
             if (price := _of_entry(entry, litellm)) is not None:
                 return replace(price, basis=f"price of {key}, which OpenRouter passes on, {price.basis}")
     return None
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
-
-
-def _field(usage: Any, name: str) -> Any:
-    return usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
-
-
-def _count(usage: Any, name: str) -> int:
-    value = _field(usage, name)
-    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0

@@ -27,7 +27,7 @@ Find up to {max_vibes} vibes: passages that have a mood of their own. Take the s
 For each vibe give
 - vibe_index: 0 for the first, then counting up
 - text_page: the number of the one page it comes from
-- characters: the people who are felt in the passage, each with a name and ladders for that person's mood; may be empty
+{characters}\
 - scene_vibes: ladders for the mood of the scene itself; at least one
 - tags: 1 to 3 words each, lower case
 
@@ -40,6 +40,16 @@ A ladder says one mood in five lengths, each complete in itself
 
 Write moods, not summaries: what a listener should feel, see and hear. Leave out names of people, places and plots from \
 the ladders, so that each can be understood without the text. The answer is one JSON object with "vibes", a list."""
+
+
+CHARACTERS = """\
+- characters: the people who are felt in the passage, each with a name and ladders for that person's mood; may be empty
+"""
+
+
+def vibes_system(max_vibes: int, characters: bool) -> str:
+    """The system message that asks for vibes."""
+    return VIBES_SYSTEM.format(max_vibes=max_vibes, characters=CHARACTERS if characters else "")
 
 
 MAX_SYSTEM_CHARS = 200_000
@@ -84,9 +94,10 @@ def config_prompt_hash(prompts: PromptsSettings = OWN) -> str:
 
 
 @cache
-def vibes_prompt_hash() -> str:
+def vibes_prompt_hash(characters: bool = True) -> str:
     """Changes when the words that ask for vibes change."""
-    return digest(VIBES_SYSTEM, text_message("text", 1, 1))
+    about = CHARACTERS if characters else ""
+    return digest(VIBES_SYSTEM.replace("{characters}", about), text_message("text", 1, 1))
 
 
 def config_question(
@@ -108,7 +119,7 @@ def config_question(
 def vibes_question(text: str, settings: VibesSettings) -> Question:
     """Ask which moods a text holds."""
     return Question(
-        system=VIBES_SYSTEM.format(max_vibes=settings.max_vibes),
+        system=vibes_system(settings.max_vibes, settings.characters),
         user=text_message(text, settings.page_words, settings.max_input_words),
         temperature=settings.temperature,
         max_tokens=settings.max_tokens,

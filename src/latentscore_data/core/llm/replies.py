@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -68,14 +69,14 @@ def read_message(message: Any) -> Message:
     """Read a raw message or LiteLLM's. Providers put the same thing into different places, some into several."""
     if message is None:
         return Message()
-    extra = _mapping(_field(message, "provider_specific_fields"))
-    said, thoughts = _parts(_field(message, "content"))
-    calls = [_field(call, "function") for call in _field(message, "tool_calls") or ()]
-    calls.append(_field(message, "function_call"))
-    arguments = [_as_text(_field(call, "arguments")) for call in calls if call is not None]
-    arguments += [_as_text(given) for given in (_field(message, "parsed"), extra.get("parsed"))]
+    extra = _mapping(field_of(message, "provider_specific_fields"))
+    said, thoughts = _parts(field_of(message, "content"))
+    calls = [field_of(call, "function") for call in field_of(message, "tool_calls") or ()]
+    calls.append(field_of(message, "function_call"))
+    arguments = [_as_text(field_of(call, "arguments")) for call in calls if call is not None]
+    arguments += [_as_text(given) for given in (field_of(message, "parsed"), extra.get("parsed"))]
     for place in ("reasoning_content", "reasoning", "thinking_blocks", "reasoning_details"):
-        for given in (_field(message, place), extra.get(place)):
+        for given in (field_of(message, place), extra.get(place)):
             thoughts += [text for half in _parts(given) for text in half]
     return Message(
         _clean("".join(said)) if said else None,
@@ -109,12 +110,9 @@ def _parts(content: Any) -> tuple[list[str], list[str]]:
             said.append(part)
         elif isinstance(part, dict):
             part = cast("Mapping[str, Any]", part)
-            (said if _is_said(part) else thoughts).extend(_texts(part))
+            kind = part.get("type")
+            (said if kind in _SAID or not isinstance(kind, str) else thoughts).extend(_texts(part))
     return said, thoughts
-
-
-def _is_said(part: Mapping[str, Any]) -> bool:
-    return part.get("type") in _SAID or not isinstance(part.get("type"), str)
 
 
 def _texts(part: Mapping[str, Any]) -> Iterator[str]:
@@ -132,8 +130,14 @@ def _texts(part: Mapping[str, Any]) -> Iterator[str]:
             yield from (text for half in _parts(inner) for text in half)
 
 
-def _field(value: Any, name: str) -> Any:
+def field_of(value: Any, name: str) -> Any:
+    """A field of an object of LiteLLM's, or of the same as a mapping."""
     return cast("Mapping[str, Any]", value).get(name) if isinstance(value, dict) else getattr(value, name, None)
+
+
+def whole(value: object) -> int:
+    """A count that a server reports; 0 for what is none."""
+    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
 def _as_text(value: Any) -> str | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,7 +103,7 @@ _TABLE: dict[int, Kind] = {
 }
 
 
-def classify(error: BaseException, now: Callable[[], float] = time.time, secret: SecretStr | None = None) -> CallError:
+def classify(error: BaseException, secret: SecretStr | None = None) -> CallError:
     """The row of the table that a failed call belongs to; ``secret`` is kept out of the message."""
     name = type(error).__name__
     if isinstance(error, TimeoutError) or name == "Timeout":
@@ -114,7 +112,7 @@ def classify(error: BaseException, now: Callable[[], float] = time.time, secret:
         message = _one_line(without(str(error), secret))
         kind = "bad request" if error.final else "transient"
         return CallError(kind, error.status, message, maybe_billed=error.maybe_billed)
-    server = read_server_error(error, now)
+    server = read_server_error(error)
     # Taken out before the message is cut, which could leave half of it.
     message = _one_line(without(server.message, secret))
     if "Invalid response object" in str(error):

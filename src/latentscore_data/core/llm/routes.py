@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import gc
-import ipaddress
 import logging
 import os
 import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError, MissingError
-from latentscore_data.core.base.proxies import call_directly
+from latentscore_data.core.base.proxies import call_directly, is_loopback
 from latentscore_data.core.base.secrets import granted, key_named
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.llm.replies import flatten_message
@@ -25,14 +23,9 @@ from latentscore_data.core.llm.replies import flatten_message
 log = logging.getLogger(__name__)
 
 NO_KEY = "no-key"
-
-
 """Sent to a server of the user's own, so that no library reaches for the provider's key."""
 
-
 BASE_PROVIDERS = ("openai", "custom_openai", "hosted_vllm", "openrouter", "lm_studio", "llamafile", "litellm_proxy")
-
-
 """Name prefixes that may go with ``api_base``: an explicit key is all they ever send."""
 
 
@@ -69,17 +62,6 @@ def _read_all_messages() -> None:
         return read(message)
 
     convert_dict_to_response.extract_reasoning_content = read_flat
-
-
-def is_loopback(address: str | None) -> bool:
-    """True for a server on this machine."""
-    try:
-        host = (urlsplit(address).hostname or "") if address else ""
-        if host == "localhost" or host.endswith(".localhost"):
-            return True
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
@@ -146,12 +128,9 @@ def check_route(model: str, settings: LLMSettings) -> None:
 
 
 def key_names(model: str) -> str:
+    named = f"{model.split('/', 1)[0].upper()}_API_KEY" if "/" in model else ""
     try:
-        return " and ".join(load_litellm().validate_environment(model)["missing_keys"]) or _provider_key(model)
+        return " and ".join(load_litellm().validate_environment(model)["missing_keys"]) or named
     except Exception as error:
         log.debug("no key name known for %s: %s", model, type(error).__name__)
         return ""
-
-
-def _provider_key(model: str) -> str:
-    return f"{model.split('/', 1)[0].upper()}_API_KEY" if "/" in model else ""

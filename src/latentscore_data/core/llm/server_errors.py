@@ -78,7 +78,7 @@ class ServerError:
         return any(pattern.search(name) for name in self.names)
 
 
-def read_server_error(error: BaseException, now: Callable[[], float] = time.time) -> ServerError:
+def read_server_error(error: BaseException) -> ServerError:
     """Read the refusal behind an exception. Whatever the server sent, this raises nothing."""
     chain = list(_chain(error))
     given: list[Any] = [getattr(one, "response", None) for one in chain]
@@ -101,7 +101,7 @@ def read_server_error(error: BaseException, now: Callable[[], float] = time.time
         frozenset(str(entry["type"]).lower() for entry in entries if entry.get("type")),
         next((str(entry["param"]) for entry in entries if entry.get("param")), None),
         # Of any other refusal only the beginning: behind it, servers repeat what they were asked.
-        _retry_seconds(headers, entries, message if status == 429 else message[:WORDS_IN], now),
+        _retry_seconds(headers, entries, message if status == 429 else message[:WORDS_IN]),
         next((str(entry["failed_generation"]) for entry in entries if "failed_generation" in entry), None),
     )
 
@@ -198,10 +198,10 @@ def _unit_seconds(unit: str) -> float:
     return _UNITS["milli"] if unit.startswith(("ms", "milli")) else _UNITS[unit[0]]
 
 
-def _retry_seconds(headers: list[Any], entries: list[Body], message: str, now: Callable[[], float]) -> float | None:
+def _retry_seconds(headers: list[Any], entries: list[Body], message: str) -> float | None:
     """From the header, else from the body (Google's ``retryDelay``, an estimated time of loading), else from the message."""
     for given in headers:
-        if (seconds := retry_after_seconds(given, now)) is not None:
+        if (seconds := retry_after_seconds(given)) is not None:
             return seconds
     for entry in entries:
         if isinstance(delay := entry.get("retryDelay"), str) and (seconds := seconds_in(delay)) is not None:

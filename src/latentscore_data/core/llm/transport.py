@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,7 +11,8 @@ from pydantic import SecretStr
 from latentscore.json_search import JsonObject
 from latentscore_data.core.llm.endpoints import Endpoint, endpoint_of
 from latentscore_data.core.llm.http_session import HTTPSession
-from latentscore_data.core.llm.replies import Message, read_completion, read_message
+from latentscore_data.core.llm.prices import reported_cost
+from latentscore_data.core.llm.replies import Message, read_completion, read_message, whole
 from latentscore_data.core.llm.routes import Route, load_litellm
 from latentscore_data.core.llm.types import Messages, Sampling
 
@@ -28,11 +28,11 @@ class Completion:
 
     @property
     def tokens_in(self) -> int:
-        return _count(self.usage.get("prompt_tokens"))
+        return whole(self.usage.get("prompt_tokens"))
 
     @property
     def tokens_out(self) -> int:
-        return _count(self.usage.get("completion_tokens"))
+        return whole(self.usage.get("completion_tokens"))
 
 
 class Transport(Protocol):
@@ -84,8 +84,8 @@ class OpenAITransport:
         answer = await self._session.post(self._endpoint.body(messages, sampling, response_format))
         message, finish_reason, usage = read_completion(answer)
         # OpenRouter tells the cost with each answer.
-        cost = usage.get("cost") if self._endpoint.provider == "openrouter" else None
-        return Completion(message, finish_reason, usage, _dollars(cost))
+        cost = reported_cost(usage) if self._endpoint.provider == "openrouter" else None
+        return Completion(message, finish_reason, usage, cost)
 
     async def aclose(self) -> None:
         await self._session.aclose()
@@ -131,11 +131,3 @@ class LiteLLMTransport:
 
     async def aclose(self) -> None:
         await load_litellm().close_litellm_async_clients()
-
-
-def _dollars(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else None
-
-
-def _count(value: object) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import Line, replace_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, typed_row
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
@@ -162,19 +162,15 @@ def run_scoring(
             )
             improver = make_improver and open_until_done.enter_context(make_improver(service, cache, make_renderer))
             total = Summary("score", details={"scorers": [s.name for s in scorers], "workers": service.workers})
-            if overwrite:
-                # Once: all splits share it, and the failures of one must outlive the next.
-                workspace.failures("score").unlink(missing_ok=True)
             job = scoring_job(service, settings.scoring, retry_failed=retry_failed, improver=improver)
             at_once = max(ROWS_IN_FLIGHT, service.at_once // settings.configs.n)
             converted: Counter[str] = Counter()
             for split, rows in inputs.items():
-                if overwrite:
-                    _begin_again(split, files)
                 part = run_stage(
                     job, _noting(rows.read(split, files), converted), workspace.scored(split),
                     workspace.failures("score"), max_in_flight=improver.rows_in_flight if improver else at_once,
-                    total=len(rows), retry_failed=retry_failed, progress=progress, index=files.scored(split),
+                    total=len(rows), retry_failed=retry_failed, overwrite=set() if overwrite else None,
+                    progress=progress, index=files.scored(split),
                 )  # fmt: skip
                 total.add(part)
             if improver is not None:
@@ -443,20 +439,6 @@ def _noting(rows: Iterator[ConfigRow], converted: Counter[str]) -> Iterator[Conf
     for row in rows:
         converted.update(row.converted)
         yield row
-
-
-def _begin_again(split: Split, files: RowFiles) -> None:
-    """Forget what scoring made; rows that somebody put there stay, to be scored anew."""
-    index = files.scored(split)
-    stays = files.put_there(split, files.homes())
-    if not stays:
-        index.clear()
-        return
-    lines = (
-        {name: value for name, value in line.items() if name != "input_fingerprint"} for line in index.lines(stays)
-    )
-    replace_rows(index.path, lines)
-    files.forget(index.path)
 
 
 def prune_moved(files: RowFiles) -> None:

@@ -41,19 +41,31 @@ class ScoreCache:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._sizes: dict[str, int] = {}
         if path is not None:
             self._db = open_database(path, WHAT, _make_tables)
         else:
             self._db = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
             _make_tables(self._db)
 
-    def vector(self, kind: str, key: str) -> NDArray[np.float32] | None:
-        """The vector that was kept, or None; one that damage has reached counts as missing."""
+    def vector(self, kind: str, key: str, size: int | None = None) -> NDArray[np.float32] | None:
+        """The vector that was kept, or None; one that damage has reached counts as missing, and so does one that is not of
+        this size, or of that of most vectors of its kind."""
         found = self._read("SELECT vector FROM vectors WHERE kind = ? AND key = ?", kind, key)
-        if found is None or not isinstance(found[0], bytes) or len(found[0]) % 4:
+        if found is None or not isinstance(found[0], bytes) or not found[0] or len(found[0]) % 4:
             return None
         vector = np.frombuffer(found[0], dtype="<f4").copy()
-        return vector if np.isfinite(vector).all() else None
+        whole = np.isfinite(vector).all() and vector.size == (size or self._size_of(kind))
+        return vector if whole else None
+
+    def _size_of(self, kind: str) -> int:
+        """Numbers in most vectors of a kind of which there is one."""
+        if kind not in self._sizes:
+            [found] = self._read(
+                "SELECT length(vector) FROM vectors WHERE kind = ? GROUP BY length(vector) ORDER BY count(*) DESC", kind
+            )
+            self._sizes[kind] = found // 4
+        return self._sizes[kind]
 
     def keep_vector(self, kind: str, key: str, vector: NDArray[np.float32]) -> None:
         blob = vector.astype("<f4").tobytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from latentscore.config import MusicConfigPrompt, MusicConfigPromptPayload, Palette
 
@@ -23,14 +23,14 @@ def validate_candidate(payload: Mapping[str, Any] | None) -> dict[str, float]:
     palettes = payload.get("palettes")
     return {
         "format_valid": float(set(payload) == set(MusicConfigPromptPayload.model_fields)),
-        "schema_valid": float(_is_valid(MusicConfigPrompt, payload.get("config"))),
+        "schema_valid": float(fits(MusicConfigPrompt, payload.get("config"))),
         "palette_valid": float(isinstance(palettes, list) and len(palettes) == 3 and all(map(_good_palette, palettes))),
     }
 
 
 def is_playable(payload: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
     """True for a payload whose config has all fields, with labels they may have."""
-    return payload is not None and _is_valid(MusicConfigPrompt, payload.get("config"))
+    return payload is not None and fits(MusicConfigPrompt, payload.get("config"))
 
 
 def validate_candidates(payloads: Sequence[Mapping[str, Any] | None]) -> dict[str, list[float]]:
@@ -45,7 +45,8 @@ def pick_winner(scores: Sequence[float | None]) -> int | None:
     return -max(known)[1] if known else None
 
 
-def _is_valid(shape: Any, value: object) -> bool:
+def fits(shape: type[BaseModel], value: object) -> bool:
+    """Return whether the value is one of that type."""
     try:
         shape.model_validate(value)
     except ValidationError:

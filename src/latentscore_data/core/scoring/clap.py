@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from latentscore import Audio
 from latentscore.files import read_whole
-from latentscore_data.core.base.errors import InputError, MissingError, require
+from latentscore_data.core.base.errors import InputError, MissingError, one_line, require
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.cache import ScoreCache
@@ -113,7 +113,7 @@ class ClapScorer:
         """Load the model and make sure that it can tell texts apart, before any work is done for it."""
         if self._backend is not None:
             return
-        with one_thread_count(), stdout_to_stderr():
+        with running():
             backend = self._open()
             refuse_collapsed(backend)
         self._backend = backend
@@ -157,7 +157,7 @@ class ClapScorer:
         self.prepare()
         assert self._backend is not None
         vectors: list[Vectors] = []
-        with one_thread_count(), stdout_to_stderr():
+        with running():
             for start in range(0, len(windows), BATCH_WINDOWS):
                 vectors.append(self._backend.audio(windows[start : start + BATCH_WINDOWS]))
         self.counts["windows"] += len(windows)
@@ -190,7 +190,7 @@ class ClapScorer:
     def _ask_text(self, text: str) -> Vectors:
         self.prepare()
         assert self._backend is not None
-        with one_thread_count(), stdout_to_stderr():
+        with running():
             return unit(self._backend.text(text))
 
 
@@ -252,24 +252,18 @@ def refuse_collapsed(backend: Backend) -> None:
 
 
 @contextlib.contextmanager
-def one_thread_count() -> Iterator[None]:
-    """The same number of threads each time: how a sum is split decides how it is rounded."""
+def running() -> Iterator[None]:
+    """Around all that a model does: the same number of threads each time, since how a sum is split decides how it is rounded,
+    and what libraries print goes to stderr, since stdout may belong to a JSON document."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Libraries that print must not end up in the one JSON document on stdout."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
 
 
 def clap_missing(settings: ScoringSettings) -> MissingError | None:
@@ -379,8 +373,9 @@ class TransformersClap:
             self._ears = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # the kinds that damaged files raise have no end
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"the CLAP model in {folder} cannot be loaded ({reason})", "fetch it again") from None
+            raise InputError(
+                f"the CLAP model in {folder} cannot be loaded ({one_line(error)})", "fetch it again"
+            ) from None
         # A weight that is not in the file is made up at random by the library, with no more than a log line.
         invented = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
         if invented:
@@ -444,16 +439,14 @@ def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.T
     except Exception as error:  # a damaged archive raises nearly anything
         sha256 = weights_digest(path)
         if trusted_sha256 is None or sha256 != trusted_sha256.lower():
-            reason = " ".join(str(error).split())[:120]
             raise InputError(
-                f"{path} cannot be loaded without running code from it, or is damaged ({reason})",
+                f"{path} cannot be loaded without running code from it, or is damaged ({one_line(error, 120)})",
                 f"if you trust the file, set scoring.clap_sha256 to {sha256}",
             ) from None
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=False)
         except Exception as damage:
-            reason = " ".join(str(damage).split())[:120] or type(damage).__name__
-            raise InputError(f"{path} is damaged ({reason})", "fetch it again") from None
+            raise InputError(f"{path} is damaged ({one_line(damage, 120)})", "fetch it again") from None
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not any(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(f"{path} holds no weights", "set scoring.clap_model to a CLAP checkpoint")
@@ -465,7 +458,7 @@ class LaionClap:
 
     def __init__(self, checkpoint: Path, trusted_sha256: str | None) -> None:
         tensors = read_checkpoint(checkpoint, trusted_sha256)
-        with stdout_to_stderr():
+        with contextlib.redirect_stdout(sys.stderr):
             import laion_clap  # pyright: ignore[reportMissingImports]
 
             self._clap = laion_clap.CLAP_Module(enable_fusion=False, device="cpu")
@@ -474,9 +467,8 @@ class LaionClap:
         try:
             self._clap.model.load_state_dict(tensors)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"{checkpoint} does not fit the model ({reason})", "use a checkpoint of HTSAT-tiny"
+                f"{checkpoint} does not fit the model ({one_line(error)})", "use a checkpoint of HTSAT-tiny"
             ) from None
         self._clap.model.eval()
 

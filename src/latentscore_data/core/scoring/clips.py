@@ -80,9 +80,9 @@ def without_tags(mp3: bytes) -> bytes:
     return mp3[:-128] if mp3[-128:-125] == b"TAG" else mp3
 
 
-def waveform(audio: Audio, bars: int = PEAKS) -> str:
+def waveform(audio: Audio) -> str:
     """One letter of :data:`ALPHABET` per bar: the loudest sample of that stretch, on a square-root scale."""
-    edges = np.linspace(0, len(audio.samples), bars + 1).astype(int)
+    edges = np.linspace(0, len(audio.samples), PEAKS + 1).astype(int)
     loudest = np.abs(audio.samples).max(axis=1)
     peaks = np.array([loudest[a:b].max() if b > a else 0.0 for a, b in itertools.pairwise(edges)])
     # The square root lets quiet passages be seen beside loud ones.

@@ -17,7 +17,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from pydantic import ValidationError
 
 from latentscore.config import (
     PALETTE_COUNT,
@@ -32,6 +31,7 @@ from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.settings import GrpoSettings
+from latentscore_data.core.scoring.candidate_validation import fits
 
 FENCED = 0.6
 """Format of an answer that is JSON once its Markdown fence is taken off."""
@@ -133,7 +133,7 @@ def schema_part(data: Mapping[str, Any] | None, palette_count: int = PALETTE_COU
     low, high = config.get("register_min_oct"), config.get("register_max_oct")
     if type(low) is int and type(high) is int and high in FIELDS["register_max_oct"].labels and low > high:
         valid -= 1
-    valid += sum(_is_palette(palette) for palette in palettes[:palette_count])
+    valid += sum(fits(Palette, palette) for palette in palettes[:palette_count])
     unknown = len(set(data) - set(MusicConfigPromptPayload.model_fields)) + len(set(config) - set(FIELDS))
     unknown += max(len(palettes) - palette_count, 0)
     return max(valid / (len(FIELDS) + palette_count) - UNKNOWN_KEY_COST * unknown, 0.0)
@@ -144,24 +144,10 @@ def _is_label(value: Any, labels: Sequence[Any]) -> bool:
     return any(type(value) is type(label) and value == label for label in labels)
 
 
-def _is_palette(value: Any) -> bool:
-    try:
-        Palette.model_validate(value)
-    except ValidationError:
-        return False
-    return True
-
-
 def playable(data: Mapping[str, Any] | None) -> Payload | None:
     """The config of an answer when it is valid as a whole; the rest of the answer does not matter for its sound."""
     config = (data or {}).get("config")
-    if not isinstance(config, dict):
-        return None
-    try:
-        MusicConfigPrompt.model_validate(config)
-    except ValidationError:
-        return None
-    return cast(JsonObject, config)
+    return cast(JsonObject, config) if isinstance(config, dict) and fits(MusicConfigPrompt, config) else None
 
 
 def audio_part(score: float | None, low: float, high: float) -> float:

@@ -16,8 +16,14 @@ from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import EmbeddingScorer, Vectors
-from latentscore_data.core.search.space import Codes, encode
-from latentscore_data.core.search.surrogate import START, SURROGATE_VERSION, Surrogate
+from latentscore_data.core.search.space import Codes, Floats, encode
+from latentscore_data.core.search.surrogate import (
+    BOUNDS,
+    MOST_DIMENSIONS,
+    START,
+    SURROGATE_VERSION,
+    Surrogate,
+)
 from latentscore_data.core.search.vibe_search import Found, VibeSearch
 
 SEARCH_VERSION = 1
@@ -75,8 +81,7 @@ class Searcher:
         held = [(config, vector) for config, vector in zip(configs, vectors, strict=True) if vector is not None]
         if len(held) < len(configs):
             return False
-        place = _place(encode([config for config, _ in held]), np.stack([vector for _, vector in held]))
-        return self.service.cache.vector(*place) is not None
+        return self._kept_weights(encode([config for config, _ in held]), np.stack([v for _, v in held])) is not None
 
     def _configs(self) -> list[Config]:
         """What the surrogate is fitted on; R2 is measured on the last ones."""
@@ -111,14 +116,20 @@ class Searcher:
 
     def _fitted(self, codes: Codes, vectors: Vectors) -> Surrogate:
         """The surrogate of these configs and vectors; its weights are fitted once and kept in the score cache."""
-        place = _place(codes, vectors)
-        known = self.service.cache.vector(*place)
-        whole = known is not None and known.size % len(START) == 0
-        weights = known.astype(float).reshape(-1, len(START)) if known is not None and whole else None
+        weights = self._kept_weights(codes, vectors)
         fitted = Surrogate.fit(codes, vectors.astype(float), weights)
         if weights is None:
-            self.service.cache.keep_vector(*place, fitted.weights.astype(np.float32))
+            self.service.cache.keep_vector(*_place(codes, vectors), fitted.weights.astype(np.float32))
         return fitted
+
+    def _kept_weights(self, codes: Codes, vectors: Vectors) -> Floats | None:
+        """The fitted logarithms in the cache, shape (dimensions, 36); None for those that no fit leads to."""
+        shape = min(vectors.shape[1], MOST_DIMENSIONS), len(START)
+        known = self.service.cache.vector(*_place(codes, vectors), size=shape[0] * shape[1])
+        if known is None:
+            return None
+        weights, (low, high) = known.astype(float).reshape(shape), np.array(BOUNDS).T
+        return weights if ((weights >= low) & (weights <= high)).all() else None
 
     def search(self, vibe: str, model: Sequence[Config], held: Sequence[str] = ()) -> VibeSearch:
         """The search for one vibe, from its valid payloads. ``held`` are fields that cost as much to change as those that the

@@ -48,6 +48,10 @@ class RunContext:
         """The executor, if it is not this machine."""
         return self.executor if self.executor is not None and self.executor.remote else None
 
+    def overwritten(self) -> set[str] | None:
+        """What :func:`run_stage` takes as ``overwrite``: no key is done again yet, or None where what is done stays."""
+        return set() if self.overwrite else None
+
 
 class Run(Protocol):
     def __call__(self, settings: Settings, context: RunContext) -> Summary: ...

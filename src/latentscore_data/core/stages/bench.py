@@ -73,8 +73,7 @@ def run_bench(
             )
             scorers = ", ".join(prepare.scorer_names(service))
             say(f"bench: {len(rows)} rows x {len(sources)} sources, scored by {scorers}")
-            again: JsonObject = {"retry_failed": context.retry_failed, "overwrite": context.overwrite}
-            generators, asked = ask_sources(batches, needs, sources, rows, files, **again)
+            generators, asked = ask_sources(batches, needs, sources, rows, files, context)
             if batches.pending:
                 return batches.bill(answers_so_far(asked))
             made_by = {generator.label: generator.fingerprint for generator in generators}
@@ -82,8 +81,9 @@ def run_bench(
             floor = prepare.floor_source(service, baseline)
             sounds: JsonObject = {"keep_flac": settings.bench.keep_audio, "floor_source": floor}
             scored = run.score_answers(
-                samples, service, files, **sounds, max_in_flight=service.at_once, progress=progress(), **again
-            )
+                samples, service, files, **sounds, max_in_flight=service.at_once, progress=progress(),
+                retry_failed=context.retry_failed, overwrite=context.overwritten(),
+            )  # fmt: skip
             results = run.results_in_order(files, samples, service, **sounds)
             facts = prepare.run_facts(settings, workspace, files.folder.name, rows, sources, baseline, service)
             scored.count(total_usage(service.scorers))
@@ -135,16 +135,16 @@ def ask_sources(
     sources: Sequence[SourceName],
     rows: Sequence[VibeRow],
     files: RunFiles,
-    *,
-    retry_failed: bool,
-    overwrite: bool,
+    context: RunContext,
 ) -> tuple[list[AnyGenerator], list[Summary]]:
     """Ask every source about every row. With questions left in ``batches``, the answers are not all there."""
 
-    def ask(first: bool) -> tuple[list[AnyGenerator], list[Summary]]:
+    overwritten = {source.label: context.overwritten() for source in sources}
+
+    def ask() -> tuple[list[AnyGenerator], list[Summary]]:
         made = [make_generator(source, needs) for source in sources]
-        again = {"retry_failed": retry_failed, "overwrite": overwrite and first}
-        return made, [run.generate(generator, rows, files, progress=progress(), **again) for generator in made]
+        again: JsonObject = {"retry_failed": context.retry_failed, "progress": progress()}
+        return made, [run.generate(one, rows, files, overwrite=overwritten[one.label], **again) for one in made]
 
     return batches.rounds(ask, progress())
 

@@ -18,6 +18,7 @@ from latentscore_data.core.base.display import (
     interactive,
     money,
     print_json,
+    print_next,
     print_table,
     say,
 )
@@ -118,8 +119,20 @@ class Chain:
             return problems[0].exit_code
         return max((summary.exit_code for summary in self.summaries), default=0)
 
+    @property
+    def next_step(self) -> str:
+        """The benchmark's page; where there is none or answers are waited for, what the last stage names."""
+        last = self.summaries[-1] if self.summaries else Summary("")
+        return f"open {self.report}" if self.report and not last.pending else last.next_step
+
     def _missing_lines(self) -> list[str]:
         return [f"{stage}: {problem}" for stage, problems in self.missing.items() for problem in problems]
+
+    def _show_left_out(self) -> None:
+        from rich.text import Text
+
+        for stage, why in self.left_out.items():
+            console().print(Text(clean(f"{stage} is left out: {why}"), style="dim"))
 
     def show(self) -> None:
         """The plan or the result, as a table or as one JSON document."""
@@ -131,6 +144,7 @@ class Chain:
                     "plan": [step.to_dict() for step in self.plan],
                     **({"missing": missing} if (missing := self._missing_lines()) else {}),
                     "report": self.report,
+                    "next_step": self.next_step,
                     "seconds": round(self.seconds, 3),
                     "exit_code": self.exit_code,
                 }
@@ -145,20 +159,22 @@ class Chain:
                 console().print(Text(f"missing: {clean(line)}", style="red"))
             for step in spending_steps(self.plan):
                 console().print(Text(clean(f"{step.stage}: {step.basis}"), style="dim"))
+            self._show_left_out()
             return
         table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
         for summary in self.summaries:
-            state = "fresh" if summary.fresh else "waiting" if summary.pending else "done"
+            if summary.fresh:
+                table.add_row(summary.stage, "fresh", "", "", "", "")
+                continue
+            state = "waiting" if summary.pending else "done"
             failed = str(sum(summary.failed.values()) or "")
             rows = str(summary.done + summary.skipped)
             table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
         for stage in self.left_out:
             table.add_row(stage, "skipped", "", "", "", "", style="dim")
         print_table(table)
-        for stage, why in self.left_out.items():
-            console().print(Text(clean(f"{stage} was skipped: {why}"), style="dim"))
-        if self.report:
-            console().print(Text.assemble(("open: ", "dim"), clean(self.report)), soft_wrap=True)
+        self._show_left_out()
+        print_next(self.next_step)
 
 
 def plan_table(plan: Sequence[Step]) -> Table:
@@ -274,7 +290,6 @@ def _cannot_run(stage: str, settings: Settings, sample: bool, chain: Chain) -> b
     else:
         return False
     chain.left_out[stage] = why
-    say(f"{stage}: skipped, {why}")
     return True
 
 

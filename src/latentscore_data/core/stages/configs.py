@@ -24,7 +24,6 @@ from latentscore_data.core.compute.remote_answers import answers_estimates, engi
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.adhoc import answer_typed
 from latentscore_data.core.configs.candidate_generation import (
-    Source,
     VibeRows,
     generate,
     questions,
@@ -64,7 +63,7 @@ def model_version(settings: Settings, workspace: Workspace) -> str:
 
 def choose_rows(
     settings: Settings, workspace: Workspace, only: str | None = None
-) -> tuple[Workspace, Source | list[VibeRow], str | None]:
+) -> tuple[Workspace, VibeRows | list[VibeRow], str | None]:
     """The vibe rows to work on, where, and which half alone is to be done (``only``); the bundled sample rows, in a place of
     their own, where there are none yet.
 
@@ -91,7 +90,7 @@ def run_configs(
     context: RunContext | None = None,
     *,
     workspace: Workspace,
-    rows: Source | list[VibeRow],
+    rows: VibeRows | list[VibeRow],
     only: str | None = None,
 ) -> Summary:
     """Candidates for the rows, then the winners. The lock is held by the caller.
@@ -160,7 +159,7 @@ def _with_next_step(summary: Summary, step: str) -> Summary:
 
 
 def planned(
-    rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None, executor: Executor
+    rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace, only: str | None, executor: Executor
 ) -> RunPlan:
     """What the run would ask of models: of the one that answers, then of judges that cost money; and what runs elsewhere."""
     settings = with_judge(settings)
@@ -180,7 +179,7 @@ def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: froz
 
 
 def remote_estimates(
-    rows: Source | list[VibeRow], settings: Settings, files: RowFiles, executor: Executor, only: str | None = None
+    rows: VibeRows | list[VibeRow], settings: Settings, files: RowFiles, executor: Executor, only: str | None = None
 ) -> list[RemoteJobEstimate]:
     """What is done on the executor: the answers of a local model, rendering and scoring.
 
@@ -232,7 +231,7 @@ def run_score(
     for line in summary_lines(scored.details.get("search")):
         say(line)
     for note, count in summary.details["converted"].items():
-        say(f"configs: {count} rows from elsewhere: {note}")
+        say(f"configs: {count} rows: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
             f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; their "
@@ -385,7 +384,7 @@ def answer_vibes(
     return summary
 
 
-def run_generate(settings: Settings, files: RowFiles, rows: Source | list[VibeRow], context: RunContext) -> Summary:
+def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[VibeRow], context: RunContext) -> Summary:
     """The first half: ask for the candidates."""
     workspace = files.workspace
     model, runs = model_name(settings), workspace.train_dir
@@ -395,8 +394,9 @@ def run_generate(settings: Settings, files: RowFiles, rows: Source | list[VibeRo
     with BatchRun("configs", settings.llm, *kept, [model], runs, engine, context.spend) as batches:
         batches.collect()
         agree_on_model(rows, settings, workspace, yes=context.yes)
+        overwrite = context.overwritten()
 
-        def run(first: bool) -> Summary:
+        def run() -> Summary:
             return generate(
                 rows,
                 batches.connect(model, settings.configs.vibes_per_call),
@@ -407,7 +407,7 @@ def run_generate(settings: Settings, files: RowFiles, rows: Source | list[VibeRo
                 version=model_version(settings, workspace),
                 max_concurrency=settings.llm.max_concurrency,
                 retry_failed=context.retry_failed,
-                overwrite=context.overwrite and first,
+                overwrite=overwrite,
                 progress=progress(),
                 files=files,
             )
@@ -422,13 +422,13 @@ def run_generate(settings: Settings, files: RowFiles, rows: Source | list[VibeRo
     return summary
 
 
-def agree_on_model(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> None:
+def agree_on_model(rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> None:
     """Ask before the model that answers the rows costs money."""
     if not costs_nothing(model_name(settings), settings.llm):
         confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
 
 
-def make_plan_for(rows: Source | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
+def make_plan_for(rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
     """What the first half would ask and cost."""
     return make_plan(
         model_name(settings),
@@ -452,7 +452,7 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
         inputs=[path for split in settings.configs.splits if (path := workspace.vibes(split)).exists()],
         settings={
             "model": model_name(settings),
-            "api_base": settings.llm.api_base,
+            "api_base": settings.llm.base_for(model_name(settings)),
             **{name: getattr(settings.configs, name) for name in decides},
         },
         versions={

@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from latentscore import RENDERER_VERSION
 from latentscore.embed import MINILM
 from latentscore_data import __version__
 from latentscore_data.core.base.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
-from latentscore_data.core.base.errors import InputError, install
+from latentscore_data.core.base.errors import InputError, LsdataError, install
 from latentscore_data.core.base.proxies import LOOPBACK_HOSTS, is_called_directly, no_proxy, proxy_variables
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings
@@ -94,9 +95,15 @@ def _program() -> Iterator[Finding]:
     yield from _namesakes()
 
 
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """The distributions by the packages that they install. Reads the file list of each."""
+    return packages_distributions()
+
+
 def _namesakes() -> Iterator[Finding]:
     """Another distribution that installs a ``latentscore`` package would shadow ours, or be shadowed."""
-    others = sorted(set(packages_distributions().get("latentscore", [])) - {"latentscore-data"})
+    others = sorted(set(_distributions().get("latentscore", [])) - {"latentscore-data"})
     if others:
         names = ", ".join(others)
         yield Finding(
@@ -110,7 +117,7 @@ def _namesakes() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    distributions = packages_distributions()
+    distributions = _distributions()
     for extra, modules in EXTRAS.items():
         absent = [module for module in modules if find_spec(module) is None]
         if absent:
@@ -189,15 +196,18 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     detail = f"{free_gb:.0f} GB free" if writable else f"{place} cannot be written"
     yield Finding("disk", str(Path(os.path.relpath(workspace.root))), state, detail, fix)
     if workspace.llm_cache.exists():
-        cache = AnswerCache(workspace.llm_cache)
+        yield _answer_cache(workspace.llm_cache)
+
+
+def _answer_cache(path: Path) -> Finding:
+    try:
+        cache = AnswerCache(path)
         facts = cache.facts()
         cache.close()
-        yield Finding(
-            "disk",
-            "answer cache",
-            "ok",
-            f"{facts['answers']:,} answers, {facts['bytes'] / 1e6:.1f} MB, {facts['hits']:,} hits",
-        )
+    except LsdataError as error:
+        return Finding("disk", "answer cache", "missing", error.message, error.remedy)
+    said = f"{facts['answers']:,} answers, {facts['bytes'] / 1e6:.1f} MB, {facts['hits']:,} hits"
+    return Finding("disk", "answer cache", "ok", said)
 
 
 def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:

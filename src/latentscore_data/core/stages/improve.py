@@ -16,7 +16,7 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
-from latentscore_data.core.base.jsonl import read_object, read_rows, replace_bytes, replace_json
+from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows, replace_bytes, replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
@@ -363,10 +363,12 @@ class _Work:
         rows = self._answers(self.rounds.for_judging(), number, "judged", model, self.rounds.judged)
         made = Round.judged(number, model, self.rounds.judged, rows, **trained)
         if not number and not made.scores.get(self.rounds.judge):
+            folder = self.rounds.folder / "round-0"
             raise MissingError(
-                f"{model} gave no answer that {self.rounds.judge} could score to any of {len(self.rounds.judged)} vibes",
-                f"see *.failures.jsonl below {self.rounds.folder / 'round-0'}; a model that was never trained (lsdata train sft) or "
-                "answers that are cut (configs.max_tokens) are likely reasons",
+                f"{model} gave no answer that {self.rounds.judge} could score to any of {len(self.rounds.judged)} vibes"
+                f"{_first_failure(self.rounds.workspace.within(folder / 'judged'))}",
+                f"see *.failures.jsonl below {folder}; a model that was never trained (lsdata train sft) or answers that are "
+                "cut (configs.max_tokens) are likely reasons",
             )
         made.write(self.rounds.folder / f"round-{number}")
         return made
@@ -408,6 +410,13 @@ class _Work:
         how = StartOptions(yes=True, spend=rounds.spend, agreed=True)
         train_one(settings, choices, how, data, self.executor if isinstance(self.executor, RayExecutor) else None)
         return run_id
+
+
+def _first_failure(room: Workspace) -> str:
+    """The message of a row that failed, to be put behind another one; empty where none did."""
+    files = (room.failures("score"), room.failures("configs"))
+    lines = (line for file in files if file.exists() for _, line in read_lines(file, torn="drop"))
+    return next((f": {line.get('message')}" for line in lines), "")
 
 
 def _report(rounds: Rounds, done: list[Round], found: Verdict) -> None:

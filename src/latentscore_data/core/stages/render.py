@@ -39,7 +39,7 @@ def answer_texts(
             # What lsdata configs would choose of one, without a scorer.
             return [latentscore.answer(vibe) for vibe in vibes]
     except (MapError, InvalidConfigError) as error:
-        raise InputError(f"--map {map_path}: {error}", "lsdata export map writes one") from error
+        raise InputError(f"--map: {error}", "name the folder of a map that lsdata export map wrote") from error
     summary = answer_vibes(list(vibes), settings, workspace, RunContext(yes))
     answers = []
     for vibe, found in zip(vibes, summary.details["answers"], strict=True):

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import merge
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons
@@ -42,7 +43,11 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     facts: dict[Path, FileFact] = {}
     found: list[StageStatus] = []
     for stage in STAGES:
-        parts = _parts_as_run(stage_named(stage), settings, workspace, reload)
+        try:
+            parts = _parts_as_run(stage_named(stage), settings, workspace, reload)
+        except InputError as error:  # what it read, such as a folder of texts, is gone
+            found.append(StageStatus(stage, "stale", [error.message]))
+            continue
         found += [_look_at(part, workspace, facts) for part in parts] or [StageStatus(stage)]
     for seen in found:
         if seen.stage == "score" and seen.finished:
@@ -72,7 +77,11 @@ def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]
     seen.why = stale_reasons(part, workspace.root, facts)
     seen.state = "stale" if seen.why else "fresh"
     seen.finished = manifest.get("finished", "")
-    counts = [fact.get("rows") for fact in manifest.get("outputs", {}).values()]
+    # The answers about texts lie among the rows that were made of them.
+    outputs = {
+        name: fact for name, fact in manifest.get("outputs", {}).items() if workspace.root / name != workspace.extracted
+    }
+    counts = [fact.get("rows") for fact in outputs.values()]
     seen.rows = sum(count for count in counts if count is not None) if any(c is not None for c in counts) else None
     seen.failed = manifest.get("failed", {})
     seen.cost_usd = manifest.get("cost_usd", 0.0)

@@ -9,9 +9,11 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.base.display import progress, say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
+from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.loop import Job, run_stage
 from latentscore_data.core.base.manifest import StageFiles, read_manifest, write_manifest
-from latentscore_data.core.base.rows import SPLITS, SourceText, Split
+from latentscore_data.core.base.row_index import RowIndex
+from latentscore_data.core.base.rows import SPLITS, SourceText, Split, VibeRow
 from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.settings import EXACT_UP_TO, Settings
 from latentscore_data.core.base.summary import Summary
@@ -22,7 +24,13 @@ from latentscore_data.core.compute.remote_embedding import embed_on, embeds_else
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.batches.run import BatchRun
-from latentscore_data.core.llm.extraction import ask_for_vibes, extracted_rows, read_texts, text_fingerprint, text_key
+from latentscore_data.core.llm.extraction import (
+    ask_for_vibes,
+    extracted_rows,
+    read_texts,
+    text_key,
+    usable_fingerprints,
+)
 from latentscore_data.core.llm.offline.builtin import vibes_for
 from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
@@ -32,10 +40,11 @@ from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
-from latentscore_data.core.vibes.schema import TextVibes, vibe_schema_hash
+from latentscore_data.core.vibes.schema import answer_type, vibe_schema_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
+    from pathlib import Path
 
 
 def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
@@ -47,6 +56,10 @@ def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
     say(f"vibes: near-duplicates by {choice.name} ({choice.why})")
     summary = extract(settings, workspace, context)
     if summary.pending:
+        return summary
+    if summary.failed and not summary.done and not summary.skipped:
+        say("vibes: no text was answered, so the rows that there are stay as they were")
+        summary.next_step = "the same command again, once the cause is mended"
         return summary
     arranged = arrange_rows(settings, workspace, context.executor)
     report(arranged)
@@ -93,13 +106,14 @@ def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Su
         batches.collect()
         if not costs_nothing(model, settings.llm):
             confirm_spending(make_plan_for(settings, workspace), settings.llm, context.yes)
+        overwrite = context.overwritten()
         summary = batches.rounds(
-            lambda first: ask_about_texts(
+            lambda: ask_about_texts(
                 batches.connect(model),
                 settings,
                 workspace,
                 retry_failed=context.retry_failed,
-                overwrite=context.overwrite and first,
+                overwrite=overwrite,
             ),
             progress(),
         )
@@ -118,40 +132,57 @@ def remote_estimates(settings: Settings, workspace: Workspace, executor: Executo
 
 
 def ask_about_texts(
-    llm: LLM, settings: Settings, workspace: Workspace, *, retry_failed: bool, overwrite: bool
+    llm: LLM, settings: Settings, workspace: Workspace, *, retry_failed: bool, overwrite: set[str] | None
 ) -> Summary:
     """The loop over the texts."""
     base = settings.llm.base_for(llm.model)
     version = model_version(settings, workspace)
+    index = RowIndex(workspace.extracted, "source_id")
+
+    def fingerprint(text: SourceText) -> str:
+        usable = usable_fingerprints(text, version, settings.vibes, base)
+        entry = index.entries.get(text_key(text))
+        found = entry is not None and overwrite is None and entry.fingerprint
+        return found if found and found in usable else usable[0]
+
     job: Job[SourceText] = Job(
         name="vibes",
         key=text_key,
-        fingerprint=lambda text: text_fingerprint(text, version, settings.vibes, base),
+        fingerprint=fingerprint,
         work=partial(ask_for_vibes, llm=llm, settings=settings.vibes),
         client=llm,
         line_key="source_id",
     )
-    return run_stage(
-        job,
-        texts(settings, workspace),
-        workspace.extracted,
-        workspace.failures("vibes"),
-        # Twice what the model is asked at once, so that texts that wait for a retry do not leave it idle.
-        max_in_flight=2 * settings.llm.max_concurrency,
-        total=sum(1 for _ in texts(settings, workspace)),
-        retry_failed=retry_failed,
-        overwrite=overwrite,
-        progress=progress(),
-    )
+    with index:
+        return run_stage(
+            job,
+            texts(settings, workspace),
+            workspace.extracted,
+            workspace.failures("vibes"),
+            # Twice what the model is asked at once, so that texts that wait for a retry do not leave it idle.
+            max_in_flight=2 * settings.llm.max_concurrency,
+            total=sum(1 for _ in texts(settings, workspace)),
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            progress=progress(),
+            index=index,
+        )
 
 
 def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | None = None) -> Arranged:
-    """All answers as rows: thinned out, split, noisy, written to one file per split."""
+    """All answers as rows: thinned out, split, noisy, written to one file per split.
+
+    The answers of texts behind ``vibes.limit`` stay rows, or the next stage would drop their configs, which were paid for.
+    """
     choice = choose_embedder(settings.dedupe)
     embedder = load_embedder(choice)
     version = model_version(settings, workspace)
     base = settings.llm.base_for(model_name(settings))
-    wanted = {text_key(t): text_fingerprint(t, version, settings.vibes, base) for t in texts(settings, workspace)}
+    wanted: dict[str, Collection[str] | None] = {
+        text_key(t): usable_fingerprints(t, version, settings.vibes, base) for t in texts(settings, workspace)
+    }
+    if settings.vibes.limit is not None:
+        wanted |= {key: None for t in read_texts(workspace.text_files()) if (key := text_key(t)) not in wanted}
     return arrange(
         lambda: extracted_rows(workspace.extracted, wanted, settings.vibes),
         workspace,
@@ -161,7 +192,21 @@ def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | 
         noise=settings.noise,
         filled=filled_before(settings, workspace),
         embed_by=embed_on(executor, choice.name, embedder, say),
+        put_there=rows_put_there(workspace),
     )
+
+
+def rows_put_there(workspace: Workspace) -> Iterator[tuple[Split, VibeRow]]:
+    """The rows in ``.vibes/`` that are of no text of this workspace: somebody put them there."""
+    if not workspace.vibe_files():
+        return
+    with RowIndex(workspace.extracted, "source_id") as index:
+        ours = index.entries.keys() | {text_key(text) for text in read_texts(workspace.text_files())}
+    files: list[tuple[Split, Path]] = [(split, workspace.vibes(split)) for split in SPLITS]
+    for split, path in files:
+        for row in read_rows(path, VibeRow) if path.exists() else ():
+            if row.source_id not in ours:
+                yield split, row
 
 
 def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
@@ -176,6 +221,8 @@ def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
 
 def report(arranged: Arranged) -> None:
     """How the rows fell, and how near the test rows are to what is trained on."""
+    if arranged.put_there:
+        say(f"vibes: {arranged.put_there} rows that others put into the files stay in them")
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
     say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
     for how, leak in (("by source", arranged.leakage), ("if split by row", arranged.leakage_by_row)):
@@ -189,7 +236,20 @@ def report(arranged: Arranged) -> None:
 
 def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
     """What the model would be asked and what it would cost."""
-    return _plan_of((text.text for text in texts(settings, workspace)), settings, workspace)
+    read = texts(settings, workspace)
+    if not settings.vibes.characters:
+        read = _without_answer(read, settings, workspace)
+    return _plan_of((text.text for text in read), settings, workspace)
+
+
+def _without_answer(read: Iterable[SourceText], settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
+    """The texts but those whose answer with characters does; the cache knows it under another question."""
+    version, base = model_version(settings, workspace), settings.llm.base_for(model_name(settings))
+    with RowIndex(workspace.extracted, "source_id") as index:
+        for text in read:
+            entry = index.entries.get(text_key(text))
+            if entry is None or entry.fingerprint not in usable_fingerprints(text, version, settings.vibes, base)[1:]:
+                yield text
 
 
 def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> Plan:
@@ -197,7 +257,7 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
     return make_plan(
         model_name(settings),
         ([vibes_question(text, settings.vibes)] for text in read),
-        TextVibes,
+        answer_type(settings.vibes.characters),
         example.model_dump_json(),
         settings.llm,
         workspace.llm_cache,
@@ -218,7 +278,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
         **{f"splits.{name}": value for name, value in settings.splits.model_dump().items()},
         **{f"noise.{name}": value for name, value in settings.noise.model_dump().items()},
     }
-    versions = {"prompt": vibes_prompt_hash(), "schema": vibe_schema_hash()}
+    characters = settings.vibes.characters
+    versions = {"prompt": vibes_prompt_hash(characters), "schema": vibe_schema_hash(characters)}
     if (kind := kind_of(model_name(settings))).here:
         versions[kind.name] = model_version(settings, workspace)
     return [

@@ -13,7 +13,7 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.manifest import file_fact
-from latentscore_data.core.base.names import path_named, printable
+from latentscore_data.core.base.names import leads_out, path_named, printable
 from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.seeds import digest, unit_hash
@@ -130,7 +130,7 @@ def local_files(path: Path) -> list[Path]:
         if _suffix(path) == "":
             raise InputError(f"{path} is not a text file that can be read", f"known: {', '.join(KNOWN_SUFFIXES)}")
         return [path]
-    files = [file for file in _text_files(path) if not _leads_out(file, path)]
+    files = [file for file in _text_files(path) if not leads_out(file, path)]
     if not files:
         if links_out(path):
             raise InputError(f"{path} holds no texts, only links that lead out of it", "name the folder they lead to")
@@ -146,7 +146,7 @@ def links_out(path: Path) -> list[Path]:
     if path.is_file():
         return []
     folders = [entry for entry in path.rglob("*") if entry.is_symlink() and entry.is_dir()]
-    return sorted(entry for entry in (*_text_files(path), *folders) if _leads_out(entry, path))
+    return sorted(entry for entry in (*_text_files(path), *folders) if leads_out(entry, path))
 
 
 def unread_files(path: Path) -> list[Unread]:
@@ -171,10 +171,6 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(
         file for file in folder.rglob("*") if not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
-
-
-def _leads_out(entry: Path, folder: Path) -> bool:
-    return not entry.resolve().is_relative_to(folder.resolve())
 
 
 def _suffix(path: Path) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, require
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, one_line, require
 from latentscore_data.core.base.jsonl import Appender, Line, read_lines
 from latentscore_data.core.base.rows import SourceText
 from latentscore_data.core.base.seeds import digest, rng_for
@@ -171,19 +172,15 @@ def _read_partial(path: Path, name: str) -> dict[int, tuple[list[SourceText], in
     return done
 
 
-class _hub_errors:
-    """Turns what the client raises while it plans, or reads a file, into one clear error, with what to do."""
-
-    def __init__(self, source: Source, file: str = "") -> None:
-        self.source, self.file = source, file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
-        if error is None or isinstance(error, LsdataError) or not isinstance(error, Exception):
-            return
-        raise _explained(self.source, self.file, error) from None
+@contextmanager
+def _hub_errors(source: Source, file: str = "") -> Iterator[None]:
+    """Turn what the client raises while it plans, or reads a file, into one clear error, with what to do."""
+    try:
+        yield
+    except LsdataError:
+        raise
+    except Exception as error:
+        raise _explained(source, file, error) from None
 
 
 def _explained(source: Source, file: str, error: Exception) -> LsdataError:
@@ -209,18 +206,14 @@ def _explained(source: Source, file: str, error: Exception) -> LsdataError:
         )
     network = (httpx.TransportError, ConnectionError, TimeoutError, errors.HfHubHTTPError)
     if any(isinstance(e, network) for e in chain):
-        reason = f"HTTP {status}" if status else _one_line(chain[-1])
+        reason = f"HTTP {status}" if status else one_line(chain[-1])
         return MissingError(
             f"{source.name}: the hub did not answer ({reason})", "run the same command again; what was fetched is kept"
         )
     # Whatever else it is (zlib's, Arrow's or YAML's errors, a cast that fails), a file or the card of the set caused it.
     if file:
         return InputError(
-            f"{source.name}: {file} cannot be read ({_one_line(chain[-1])})",
+            f"{source.name}: {file} cannot be read ({one_line(chain[-1])})",
             "the file on the hub is damaged or not of the form that the card says: choose another data set or :config",
         )
-    return InputError(f"{source.name}: {_one_line(error)}", "check the name, its :config and its card")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"{source.name}: {one_line(error)}", "check the name, its :config and its card")

@@ -21,37 +21,33 @@ def read_table(path: Path, encoding: str) -> Iterator[tuple[int, Line]]:
     Cells are texts, and None where a row is short. Blank lines are skipped. Raises :class:`InputError` naming file and line for
     a quotation mark that is not closed, and for a row with more cells than there are columns.
     """
-    csv.field_size_limit(MAX_CELL_CHARS)
-    with path.open(encoding=encoding, newline="") as file:
-        reader = csv.reader(file, delimiter=_delimiter(path, file.readline()), strict=True)
-        file.seek(0)
-        columns: list[str] = []
-        try:
-            for cells in reader:
-                if not cells:
-                    continue
-                if not columns:
-                    columns = _unique(cells)
-                    continue
-                if len(cells) > len(columns):
-                    raise InputError(
-                        f"{path}:{reader.line_num}: {len(cells)} cells in a table of {len(columns)} columns",
-                        "put cells that hold the delimiter into quotation marks",
-                    )
-                missing = [None] * (len(columns) - len(cells))
-                yield reader.line_num, dict(zip(columns, [*cells, *missing], strict=True))
-        except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: not a table that can be read ({error})", "mend it") from None
+    columns: list[str] = []
+    for line, cells in _lines(path, encoding):
+        if not columns:
+            columns = _unique(cells)
+            continue
+        if len(cells) > len(columns):
+            raise InputError(
+                f"{path}:{line}: {len(cells)} cells in a table of {len(columns)} columns",
+                "put cells that hold the delimiter into quotation marks",
+            )
+        missing = [None] * (len(columns) - len(cells))
+        yield line, dict(zip(columns, [*cells, *missing], strict=True))
 
 
 def read_columns(path: Path, encoding: str) -> list[str]:
     """The names of a table's columns. Raises :class:`InputError` for a first line that cannot be read."""
+    return _unique(next((cells for _, cells in _lines(path, encoding)), []))
+
+
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """(line where the row ends, cells) of the rows that are not blank."""
     csv.field_size_limit(MAX_CELL_CHARS)
     with path.open(encoding=encoding, newline="") as file:
         reader = csv.reader(file, delimiter=_delimiter(path, file.readline()), strict=True)
         file.seek(0)
         try:
-            return _unique(next((cells for cells in reader if cells), []))
+            yield from ((reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not a table that can be read ({error})", "mend it") from None
 

@@ -6,7 +6,7 @@ import bisect
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,6 @@ class Audit:
     all_parameters: int = 0
     checkpoint_bytes: int = 0
     """Weights and AdamW's two moments of what is trained."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -143,13 +140,10 @@ def audit(
             + (f" --set batch.per_device={smaller}" if smaller != spec.per_device else "")
             + ", or make more rows",
         )
-    report.steps = spec.steps(_units(spec, report, fits["train"]))
+    # What an epoch is made of: rows, or sequences that rows are packed into.
+    tokens = [m.tokens for m in fits["train"]]
+    report.steps = spec.steps(packed(tokens, spec.per_device * report.max_tokens) if spec.packs else len(tokens))
     return report, {role: [m.row for m in some] for role, some in fits.items()}
-
-
-def _units(spec: TrainSpec, report: Audit, rows: Sequence[Measured]) -> int:
-    """What an epoch is made of: rows, or sequences that rows are packed into."""
-    return packed([m.tokens for m in rows], spec.per_device * report.max_tokens) if spec.packs else len(rows)
 
 
 def packed(lengths: Sequence[int], room: int) -> int:

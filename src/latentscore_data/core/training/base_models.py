@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,7 +18,7 @@ from typing import Any
 from latentscore.config import random_config
 from latentscore.files import read_whole
 from latentscore.forms import json_text
-from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, install, require
+from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, install, one_line, require
 from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.training.chat import prompt_messages, template_options
 from latentscore_data.core.training.checkpoints import damaged_file
@@ -226,7 +228,7 @@ def unreachable_hub(repo: str) -> str | None:
         # It answered; whether that is worth another try is for the library to say.
         return None
     except (httpx.HTTPError, OSError) as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return one_line(error)
     return None
 
 
@@ -270,39 +272,33 @@ def pick_device(wanted: str) -> str:
     return "cuda"
 
 
-class _found:
-    """Turns the libraries' ways of saying "this is not there" and "this is broken" into one line.
+@contextlib.contextmanager
+def _found(where: str, base: str | None = None) -> Iterator[None]:
+    """Turn the libraries' ways of saying "this is not there" and "this is broken" into one line.
 
     Their kinds of exceptions have no end (SafetensorError, UnpicklingError, EOFError, a bare Exception of tokenizers), so
     all are meant. ``base`` is the model that an adapter in ``where`` is put on.
     """
-
-    def __init__(self, where: str, base: str | None = None) -> None:
-        self.where, self.base = where, base
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, LsdataError | MemoryError):
-            return
+    try:
+        yield
+    except (LsdataError, MemoryError):
+        raise
+    except Exception as error:
         if "out of memory" in str(error):
-            return
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if (broken := damaged_file(Path(self.where))) is not None:
+            raise
+        place, reason = Path(where), one_line(error)
+        if (broken := damaged_file(place)) is not None:
             raise InputError(
-                f"{Path(self.where) / broken[0]} is damaged ({broken[1]})", "fetch, copy or train the model again"
+                f"{place / broken[0]} is damaged ({broken[1]})", "fetch, copy or train the model again"
             ) from error
-        if self.base is not None:
+        if base is not None:
             raise InputError(
-                f"the adapter {self.where} does not fit its base {self.base} ({reason})",
-                "name the base it was trained on",
+                f"the adapter {where} does not fit its base {base} ({reason})", "name the base it was trained on"
             ) from error
-        place = Path(self.where)
         # A folder that lacks files is a missing thing, and so is a name that nobody knows.
         missing = isinstance(error, OSError) or not (place.is_file() or (place / "config.json").is_file())
-        if not missing:
-            raise InputError(f"base model {self.where} cannot be loaded ({reason})", OTHER_BASES) from error
-        raise MissingError(f"base model {self.where} cannot be loaded ({reason})", OTHER_BASES) from error
+        kind = MissingError if missing else InputError
+        raise kind(f"base model {where} cannot be loaded ({reason})", OTHER_BASES) from error
 
 
 def _place(name: str, runs: Path | None) -> str:
@@ -338,8 +334,10 @@ def _auto_tokenizer(where: str) -> Any:
 
 def _from_pretrained(where: str, device: str, quantize: str = "none") -> Loaded:
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
+    # A bar of the library would stand among the lines of the run, or within its panel.
+    transformers.logging.disable_progress_bar()
     with _found(where):
         source, options = _source(where)
     arguments = dict(options)
@@ -361,7 +359,7 @@ def _from_pretrained(where: str, device: str, quantize: str = "none") -> Loaded:
         )
         arguments["device_map"] = {"": this_gpu()}
     with _found(where):
-        load: Any = AutoModelForCausalLM.from_pretrained
+        load: Any = transformers.AutoModelForCausalLM.from_pretrained
         model, info = load(source, dtype=dtype, output_loading_info=True, **arguments)
         if lacking := sorted(info["missing_keys"]):
             # The library fills them with random numbers.
@@ -413,9 +411,9 @@ def _check_template(tokenizer: Any, where: str) -> None:
             said, tokenize=False, add_generation_prompt=False, **template_options(tokenizer.chat_template)
         )
     except Exception as error:  # a template is a program: it can raise anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"the chat template of {where} cannot say a system, a user and an assistant message ({reason})", remedy
+            f"the chat template of {where} cannot say a system, a user and an assistant message ({one_line(error)})",
+            remedy,
         ) from None
     if dropped := [part["role"] for part in said if part["content"] not in text]:
         raise InputError(f"the chat template of {where} drops the {dropped[0]} message", remedy)

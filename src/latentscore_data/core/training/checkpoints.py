@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.files import read_whole
+from latentscore_data.core.base.errors import one_line
 from latentscore_data.core.base.jsonl import replace_json
 
 STATE = "trainer_state.json"
@@ -108,7 +109,7 @@ def _file_damage(path: Path) -> str | None:
     try:
         _CHECKS[path.suffix](path)
     except Exception as error:  # torch's, zip's, safetensors' and the operating system's ways of saying it
-        return " ".join(str(error).split())[:120] or type(error).__name__
+        return one_line(error, 120)
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,6 @@ from latentscore.config import parse_payload
 from latentscore.decoding import SchemaDecoder
 from latentscore.errors import InvalidConfigError
 from latentscore.forms import AnswerForm
-from latentscore.labels import FIELDS
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
@@ -30,6 +28,7 @@ from latentscore_data.core.training.chat import prompt_messages
 from latentscore_data.core.training.context import TrainContext
 from latentscore_data.core.training.loop import MetricsCallback
 from latentscore_data.core.training.ranks import is_first, of_first
+from latentscore_data.core.training.run_health import label_entropy
 
 UNPLAYABLE = -1.0
 """The score of an answer that cannot be rendered: the lowest cosine there is."""
@@ -80,7 +79,8 @@ class ScoreCallback(TrainerCallback):
         found = answer_rows(self._context, self._rows)
         pairs = [(row.vibe_original, p["config"]) for row, p in zip(self._rows, found.payloads, strict=True) if p]
         sound_scores = iter(self._score_pairs(pairs) if pairs else [])
-        scores = [_playable(next(sound_scores)) if payload else UNPLAYABLE for payload in found.payloads]
+        given = [next(sound_scores) if payload else None for payload in found.payloads]
+        scores = [score if score is not None and math.isfinite(score) else UNPLAYABLE for score in given]
         return {
             "eval_score": sum(scores) / len(scores),
             "eval_valid": found.valid,
@@ -123,25 +123,6 @@ def _payload(text: str, row: ScoredRow, form: AnswerForm) -> dict[str, Any] | No
         return parse_payload(json.loads(said, strict=False)).model_dump(mode="json")
     except (ValueError, RecursionError, InvalidConfigError):
         return None
-
-
-def _playable(score: float | None) -> float:
-    return score if score is not None and math.isfinite(score) else UNPLAYABLE
-
-
-def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
-    """Mean over the fields of the entropy of their labels, as a share of the largest that so many configs can have.
-
-    0 when all configs are equal, 1 when the labels are spread evenly: a model whose answers have collapsed shows here.
-    """
-    if len(configs) < 2:
-        return 0.0
-    shares: list[float] = []
-    for name, spec in FIELDS.items():
-        counts = Counter(str(config.get(name)) for config in configs)
-        bits = -sum(count / len(configs) * math.log2(count / len(configs)) for count in counts.values())
-        shares.append(bits / math.log2(min(len(spec.labels), len(configs))))
-    return sum(shares) / len(shares)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +261,7 @@ def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
         count_parameters(report, run.spec, runs)
     except MissingError as error:
         return {**found, "missing": [str(error)]}
-    return {**found, "audit": report.to_dict(), "modal": estimate_run(run.spec, report, modal).to_dict()}
+    return {**found, "audit": asdict(report), "modal": asdict(estimate_run(run.spec, report, modal))}
 
 
 def plan_without_rows(settings: TrainSettings, choices: Choices, error: MissingError, runs: Path) -> dict[str, Any]:

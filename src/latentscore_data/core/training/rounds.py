@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from latentscore.labels import FIELDS
 from latentscore_data.core.base.errors import InputError, in_a_sentence
 from latentscore_data.core.base.jsonl import read_object, replace_json
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, source_id
 from latentscore_data.core.search.report import Paired, compared
+from latentscore_data.core.training.run_health import label_entropy
 
 ROUND_FILE = "round.json"
 
@@ -75,20 +74,6 @@ class Round:
         """The mean score of the answers, or None where there is none."""
         scores = self.scores.get(scorer)
         return sum(scores.values()) / len(scores) if scores else None
-
-
-def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
-    """How different configs are: the entropy of the labels of each of the 34 fields as a share of the largest that so many
-    configs can have, mean over the fields. 0 where all are alike, 1 where labels are spread evenly."""
-    if len(configs) < 2:
-        return 0.0
-    shares: list[float] = []
-    for name, spec in FIELDS.items():
-        labels = [config[name] for config in configs]
-        parts = [labels.count(label) / len(labels) for label in spec.labels]
-        bits = -sum(part * math.log2(part) for part in parts if part)
-        shares.append(bits / math.log2(min(len(spec.labels), len(configs))))
-    return sum(shares) / len(shares)
 
 
 def against(before: Round, after: Round, scorer: str) -> Paired | None:

@@ -9,6 +9,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import resolve_name
@@ -129,7 +130,7 @@ def _train(
     count_parameters(report, spec, folder.path.parent)
     # In the benchmark, a model that learned a scorer's choices is marked under that scorer.
     chosen_by = selection_scorers(kept["train"]) if spec.kind != "grpo" else ()
-    folder.note(audit=report.to_dict(), device=device, chosen_by=chosen_by)
+    folder.note(audit=asdict(report), device=device, chosen_by=chosen_by)
     watching = Watching(say, on_checkpoint, deadline) if is_first() else Watching(log.debug)
     context = TrainContext(spec, folder, loaded, kept, report, device, watching)
     trainer, watch = resolve_name(RECIPES[spec.kind])(context, reward)

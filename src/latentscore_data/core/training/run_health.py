@@ -1,11 +1,13 @@
-"""Looking at a run: its health while it trains, and the picture of its loss."""
+"""Looking at a run: its health while it trains, how different its answers are, and the picture of its loss."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from latentscore.labels import FIELDS
 
 WINDOW = 10
 """Logged steps over which a run's health is judged."""
@@ -51,6 +53,21 @@ def finite(lines: Sequence[Line], name: str) -> list[float]:
 def _mean(lines: Sequence[Line], name: str) -> float:
     values = finite(lines, name)
     return sum(values) / len(values) if values else 0.0
+
+
+def label_entropy(configs: Sequence[Mapping[str, Any]]) -> float:
+    """How different configs are: the entropy of the labels of each of the 34 fields as a share of the largest that so many
+    configs can have, mean over the fields. 0 where all are alike, 1 where labels are spread evenly: a model whose answers have
+    collapsed shows here."""
+    if len(configs) < 2:
+        return 0.0
+    shares: list[float] = []
+    for name, spec in FIELDS.items():
+        labels = [config[name] for config in configs]
+        parts = [labels.count(label) / len(labels) for label in spec.labels]
+        bits = -sum(part * math.log2(part) for part in parts if part)
+        shares.append(bits / math.log2(min(len(spec.labels), len(configs))))
+    return sum(shares) / len(shares)
 
 
 def draw(history: Sequence[Line], title: str, path: Path) -> None:

@@ -17,7 +17,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,52 +35,21 @@ from latentscore_data.core.training.spec import TrainSpec, differences
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of one run."""
 
-    path: Path
-
-    @property
-    def run_id(self) -> str:
-        return self.path.name
-
-    @property
-    def spec_file(self) -> Path:
-        return self.path / "spec.json"
-
-    @property
-    def record_file(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def picture(self) -> Path:
-        return self.path / "loss.png"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def final(self) -> Path:
-        return self.path / "final"
-
-    @property
-    def start(self) -> Path:
-        return self.path / "start"
-
-    @property
-    def done_mark(self) -> Path:
-        return self.path / "DONE"
-
-    @property
-    def uploaded_mark(self) -> Path:
+    def __init__(self, path: Path) -> None:
+        self.path, self.run_id = path, path.name
+        self.spec_file = path / "spec.json"
+        self.record_file = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.picture = path / "loss.png"
+        self.checkpoints = path / "checkpoints"
+        self.final = path / "final"
+        self.start = path / "start"
+        self.done_mark = path / "DONE"
+        self.uploaded_mark = path / "UPLOADED"
         """What the DONE mark of a run that was trained here is called beside the copy of its model on Modal's volume."""
-        return self.path / "UPLOADED"
 
     def data(self, role: str) -> Path:
         return self.path / "data" / f"{role}.jsonl"
@@ -152,7 +121,7 @@ class RunFolder:
     def mark_done(self) -> None:
         """List what must arrive whole, last of all."""
         kept = [self.spec_file, self.record_file, self.metrics, self.picture, *sorted(self.final.rglob("*"))]
-        files = {path.relative_to(self.path).as_posix(): file_fact(path).to_dict() for path in kept if path.is_file()}
+        files = {path.relative_to(self.path).as_posix(): asdict(file_fact(path)) for path in kept if path.is_file()}
         replace_json(self.done_mark, {"run_id": self.run_id, "files": files})
 
     def verify(self) -> None:

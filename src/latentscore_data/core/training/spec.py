@@ -220,13 +220,10 @@ class Choices:
     overrides: Sequence[str] = ()
 
 
-def effective_settings(
-    settings: TrainSettings, choices: Choices, settings_origins: Origins | None = None
-) -> tuple[TrainSettings, Origins]:
+def effective_settings(settings: TrainSettings, choices: Choices) -> tuple[TrainSettings, Origins]:
     """The settings of one run, with nothing left open, and each value's origin.
 
-    Later wins: default, recipe, settings, preset, ``--set``; ``settings_origins`` are those of ``Settings``, where they are
-    known. Raises :class:`InputError`.
+    Later wins: default, recipe, settings, preset, ``--set``. Raises :class:`InputError`.
     """
     recipes = preset_table()["recipe"]
     defaults = dict(leaves(TrainSettings().model_dump()))
@@ -246,12 +243,7 @@ def effective_settings(
     if resolved.value.batch.per_device is None:
         largest = {"batch": {"per_device": _per_device(_resolved(resolved.value.batch.size))}}
         resolved = resolve(TrainSettings, [*layers, Layer("largest that divides", largest)], remedy)
-    known = settings_origins or {}
-    origins = {
-        name: known.get(f"train.{name}", found) if found == "settings" else found
-        for name, found in resolved.origins.items()
-    }
-    return resolved.value, origins
+    return resolved.value, resolved.origins
 
 
 def build_spec(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Arranged:
     """Near-duplicates in that sample."""
     sources: int = 0
     rows: dict[str, int] = field(default_factory=lambda: {})
+    put_there: int = 0
+    """Rows that somebody put into the files, which stay as they are."""
     sources_by_split: dict[str, int] = field(default_factory=lambda: {})
     noisy: dict[str, int] = field(default_factory=lambda: {})
     filled: dict[str, Split] = field(default_factory=lambda: {})
@@ -61,11 +64,12 @@ class Arranged:
             "dedupe_recall_near_duplicates": self.dedupe_sampled,
             "sources": self.sources,
             "rows": self.rows,
+            **({"from_elsewhere": self.put_there} if self.put_there else {}),
             "sources_by_split": self.sources_by_split,
             "noisy": self.noisy,
             "filled": self.filled,
-            "leakage": self.leakage.to_dict() if self.leakage else None,
-            "leakage_if_split_by_row": self.leakage_by_row.to_dict() if self.leakage_by_row else None,
+            "leakage": asdict(self.leakage) if self.leakage else None,
+            "leakage_if_split_by_row": asdict(self.leakage_by_row) if self.leakage_by_row else None,
         }
 
 
@@ -79,10 +83,11 @@ def arrange(
     noise: NoiseSettings,
     filled: Mapping[str, Split] | None = None,
     embed_by: EmbedBatches | None = None,
+    put_there: Iterable[tuple[Split, VibeRow]] = (),
 ) -> Arranged:
     """Write ``.vibes/<SPLIT>.jsonl``. The rows are read once to decide and once to write.
 
-    ``embed_by`` does the work of ``embedder`` elsewhere.
+    ``put_there`` are rows of these files that no stage made; they stay behind the others. ``embed_by`` does the work of ``embedder`` elsewhere.
     """
     facts = _Facts(noise)
     texts = _no_more_than_can_be_compared(facts.note(rows()), dedupe.exact_up_to)
@@ -115,7 +120,10 @@ def arrange(
     noisy = _noisy_rows(np.array(facts.draws)[stays], places, names, noise.rate)
     files: dict[Split, Path] = {split: workspace.vibes(split) for split in SPLITS}
     step = SlowStep("vibes: writing", len(stays))
-    written = replace_several(_rows_to_write(rows(), files, split_at, noisy, noise, step), files.values())
+    made = _rows_to_write(rows(), files, split_at, noisy, noise, step)
+    kept_rows = [(files[split], row) for split, row in put_there]
+    result.put_there = len(kept_rows)
+    written = replace_several(chain(made, kept_rows), files.values())
     for split, path in files.items():
         result.rows[split] = written[path]
         result.noisy[split] = sum(1 for place in noisy if split_at[place] == split)

@@ -48,7 +48,7 @@ class EmbedderChoice:
 def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
     """``auto`` takes MiniLM where it is installed and fetched, else word vectors. Nothing is loaded or downloaded."""
     if settings.model != "auto":
-        return EmbedderChoice(settings.model, "named in the settings")
+        return EmbedderChoice(settings.model, "as set")
     missing = minilm_missing()
     if missing is None:
         return EmbedderChoice("minilm", "installed and fetched")
@@ -68,17 +68,18 @@ def minilm_missing() -> MissingError | None:
     return None
 
 
-def load_embedder(choice: EmbedderChoice) -> Embedder:
-    """The embedder. Raises :class:`MissingError` where its library or weights are not there."""
+def load_embedder(choice: EmbedderChoice, named_by: str = "dedupe.model (--dedupe-model of vibes)") -> Embedder:
+    """The embedder. Raises :class:`MissingError` where its library or weights are not there; ``named_by`` is what names
+    another one."""
     try:
         return make_embedder(choice.name)
     except EmbedderError as error:
         if choice.name not in ("minilm", MINILM) and find_spec("sentence_transformers") is not None:
             raise MissingError(
                 f"{choice.name} is neither a folder with a sentence-transformers model nor a hub model that was fetched before",
-                "name a folder, minilm or words with --dedupe-model",
+                f"name a folder, minilm or words with {named_by}",
             ) from None
-        raise MissingError(str(error), "install and fetch it, or set dedupe.model = 'words'") from None
+        raise MissingError(str(error), f"install and fetch it, or name words with {named_by}") from None
 
 
 def threshold_of(settings: DedupeSettings, embedder: Embedder) -> float:

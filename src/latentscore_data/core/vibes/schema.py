@@ -12,6 +12,7 @@ from functools import cache
 from typing import Annotated, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from latentscore_data.core.base.rows import LEVELS, Level
 
@@ -92,8 +93,30 @@ class TextVibes(BaseModel):
     vibes: list[Vibe]
 
 
+# For texts whose characters nobody keeps: they would cost tokens. The docstrings are part of what a model is sent.
+
+
+class SceneVibe(Vibe):
+    """A passage of the text that holds a mood of its own."""
+
+    characters: SkipJsonSchema[list[CharacterVibes]] = []
+
+
+class TextScenes(BaseModel):
+    """A model's whole answer about a text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vibes: list[SceneVibe]
+
+
+def answer_type(characters: bool) -> type[TextVibes] | type[TextScenes]:
+    """What a model is asked for about a text."""
+    return TextVibes if characters else TextScenes
+
+
 @cache
-def vibe_schema_hash() -> str:
-    """SHA-256 of the JSON schema of :class:`TextVibes`, in canonical form."""
-    canonical = json.dumps(TextVibes.model_json_schema(), sort_keys=True, separators=(",", ":"))
+def vibe_schema_hash(characters: bool = True) -> str:
+    """SHA-256 of the JSON schema of the answer, in canonical form."""
+    canonical = json.dumps(answer_type(characters).model_json_schema(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentscore.json_search import JsonObject
 from latentscore_data.core.base.rows import Split
 from latentscore_data.core.base.seeds import rng_for, unit_hash
 from latentscore_data.core.base.settings import SplitsSettings
@@ -93,9 +92,6 @@ class Leakage:
     share_above_threshold: float | None
     share_same_source: float | None
     """TEST rows whose source also has rows that are trained on."""
-
-    def to_dict(self) -> JsonObject:
-        return asdict(self)
 
 
 def leakage(

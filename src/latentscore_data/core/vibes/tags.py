@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from latentscore.meaning.reading import is_foreign
+from latentscore.meaning.sentence import is_foreign
 
 LONGEST_WORDS = 120
 """A vibe has five lengths; the longest asked for is two or three sentences."""

@@ -336,8 +336,6 @@ export function hear() {
   return { bands, level: Math.min(Math.sqrt(sum / samples.length) * 3.2, 1) };
 }
 
-export const audioTime = () => (context ? context.currentTime : 0);
-
 // Bars for a picture of the sound: the loudest sample of each stretch, on a square-root scale.
 export function peaks(buffer, bars) {
   const left = buffer.getChannelData(0), step = left.length / bars;

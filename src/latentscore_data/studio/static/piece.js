@@ -12,8 +12,6 @@ const past = [], future = [];
 
 export function knowFields(known) { fields = known; }
 
-export const bpm = (config, table) => table[config.tempo];
-
 const copy = () => structuredClone(piece);
 
 // Remember the piece as it is, before a change.

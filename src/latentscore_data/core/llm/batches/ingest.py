@@ -22,9 +22,11 @@ from latentscore_data.core.llm.prices import Price, answer_cost, litellm_version
 from latentscore_data.core.llm.replies import Message, read_message
 from latentscore_data.core.llm.retry import CallError
 from latentscore_data.core.llm.structured import BadAnswer, Shape
-from latentscore_data.core.vibes.schema import TextVibes
+from latentscore_data.core.vibes.schema import TextScenes, TextVibes
 
-ANSWER_TYPES: dict[str, type[BaseModel]] = {one.__name__: one for one in (TextVibes, MusicConfigPromptPayload)}
+ANSWER_TYPES: dict[str, type[BaseModel]] = {
+    one.__name__: one for one in (TextVibes, TextScenes, MusicConfigPromptPayload)
+}
 """What is asked for in batches."""
 
 

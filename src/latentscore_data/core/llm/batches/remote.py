@@ -4,8 +4,11 @@ Anthropic's message batches."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from typing import Any, NoReturn, Protocol, cast
 
 from latentscore.json_search import JsonObject
@@ -141,10 +144,16 @@ class OpenAIBatches:
             {"custom_id": one.custom_id, "method": "POST", "url": self.endpoint, "body": one.body} for one in requests
         )
         content = b"".join(json_bytes(line) + b"\n" for line in lines)
-        try:
+        with self._calling("the questions could not be uploaded"):
             return self._put_file(f"{tag}.jsonl", content)
+
+    @contextmanager
+    def _calling(self, what: str, *, submitting: bool = False) -> Generator[None]:
+        """``what`` is said of a call that failed."""
+        try:
+            yield
         except self._openai.OpenAIError as error:
-            _raise(error, "the questions could not be uploaded")
+            _raise(error, what, submitting=submitting)
 
     def _put_file(self, name: str, content: bytes) -> str:
         return self._client.files.create(file=(name, content), purpose="batch").id
@@ -152,7 +161,7 @@ class OpenAIBatches:
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
         # Not tried again by the client: a request whose answer was lost may have started the batch.
         client = self._client.with_options(max_retries=0)
-        try:
+        with self._calling("the batch could not be submitted", submitting=True):
             made = client.batches.create(
                 input_file_id=file_id,
                 endpoint=self.endpoint,
@@ -160,36 +169,27 @@ class OpenAIBatches:
                 metadata={TAG_NAME: tag},
                 extra_headers={"Idempotency-Key": tag},
             )
-        except self._openai.OpenAIError as error:
-            _raise(error, "the batch could not be submitted", submitting=True)
         return _openai_progress(made)
 
     def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
-        try:
-            for number, batch in enumerate(self._client.batches.list(limit=100)):
+        with self._calling("the batches could not be listed"):
+            for batch in islice(self._client.batches.list(limit=100), LISTED_AT_MOST + 1):
                 if (batch.metadata or {}).get(TAG_NAME) == tag or batch.input_file_id == file_id:
                     return [Found(_openai_progress(batch), certain=True)]
-                if number >= LISTED_AT_MOST:
-                    break
-        except self._openai.OpenAIError as error:
-            _raise(error, "the batches could not be listed")
         return []
 
     def progress(self, remote_id: str) -> Progress | None:
-        try:
-            return _openai_progress(self._client.batches.retrieve(remote_id))
-        except self._openai.NotFoundError:
-            return None
-        except self._openai.OpenAIError as error:
-            _raise(error, f"batch {remote_id} could not be looked up")
+        with self._calling(f"batch {remote_id} could not be looked up"):
+            try:
+                return _openai_progress(self._client.batches.retrieve(remote_id))
+            except self._openai.NotFoundError:
+                return None
 
     def results(self, remote_id: str) -> Iterator[bytes]:
-        try:
+        with self._calling(f"the answers of batch {remote_id} could not be downloaded"):
             for file_id in self._files_of(remote_id):
                 if file_id:
                     yield from self._lines(file_id)
-        except self._openai.OpenAIError as error:
-            _raise(error, f"the answers of batch {remote_id} could not be downloaded")
 
     def _files_of(self, remote_id: str) -> list[str | None]:
         batch = self._client.batches.retrieve(remote_id)
@@ -215,16 +215,12 @@ class OpenAIBatches:
         return Result(custom_id, error=line_error(None, error), passed=passed)
 
     def cancel(self, remote_id: str) -> Progress:
-        try:
+        with self._calling(f"batch {remote_id} could not be cancelled"):
             return _openai_progress(self._client.batches.cancel(remote_id))
-        except self._openai.OpenAIError as error:
-            _raise(error, f"batch {remote_id} could not be cancelled")
 
     def drop_file(self, file_id: str) -> None:
-        try:
+        with suppress(self._openai.OpenAIError):  # a file that is left there costs nothing
             self._client.with_options(max_retries=1).files.delete(file_id)
-        except self._openai.OpenAIError:
-            return  # a file that is left there costs nothing
 
     def close(self) -> None:
         self._client.close()
@@ -472,8 +468,6 @@ def _anthropic_progress(batch: JsonObject) -> Progress:
 
 
 def _unix_time(text: Any) -> float:
-    from datetime import datetime
-
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:

@@ -135,16 +135,14 @@ class BatchRun:
         self._clients.append(client)
         return client
 
-    def rounds(self, run: Callable[[bool], R], display: Display | None = None) -> R:
+    def rounds(self, run: Callable[[], R], display: Display | None = None) -> R:
         """Run the stage's loop and submit what it gathered; while waiting, do so again whenever a batch has ended.
 
-        ``run`` is told whether this is the first time. Where something is left in batches afterwards, ``pending`` is above 0.
+        Where something is left in batches afterwards, ``pending`` is above 0.
         """
-        first = True
         while True:
             self._clients.clear()
-            found = run(first)
-            first = False
+            found = run()
             if self._state is None:
                 return found
             self._submit(self._state)

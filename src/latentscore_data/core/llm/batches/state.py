@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.database import open_database, unusable
+from latentscore_data.core.base.database import open_database, open_to_read, unusable
 from latentscore_data.core.base.errors import InputError
 
 FILE_NAME = "batches.sqlite"
@@ -114,6 +115,9 @@ class BatchState:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.exists() and not os.access(path.parent, os.W_OK):
+            self._db = open_to_read(path, WHAT)
+            return
         self._db = open_database(path, WHAT, _make_tables, _copy_tables)
         # A step that is forgotten could be paid for twice, so each one is on the disk before the next begins.
         self._db.execute("PRAGMA synchronous = FULL")
@@ -282,9 +286,9 @@ def questions_in_flight(cache_path: Path) -> set[str]:
         state.close()
 
 
-def age_in_words(batch: Batch, now: float | None = None) -> str:
+def age_in_words(batch: Batch) -> str:
     """How long ago a batch was submitted: 12 min, 3 h 05 min."""
-    seconds = max(0.0, (now if now is not None else time.time()) - (batch.submitted or batch.created))
+    seconds = max(0.0, time.time() - (batch.submitted or batch.created))
     minutes = int(seconds // 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from latentscore_data.core.base.errors import InputError
+from latentscore_data.core.base.errors import InputError, one_line
 from latentscore_data.core.llm.local.names import place_of
 from latentscore_data.core.llm.local.types import Prompt, Written
 from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, load_tokenizer
@@ -42,7 +42,6 @@ class VLLMEngine:
 
     @cached_property
     def _engine(self) -> Any:
-
         options: dict[str, Any] = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
         if self._adapter is not None:
             options |= {"enable_lora": True, "max_lora_rank": 256}
@@ -50,7 +49,7 @@ class VLLMEngine:
             return import_module("vllm").LLM(model=self._model, **options)
         except (ValueError, OSError, RuntimeError) as error:
             raise InputError(
-                f"vLLM cannot load {self._name} ({' '.join(str(error).split())[:200]})",
+                f"vLLM cannot load {self._name} ({one_line(error)})",
                 "take a model that fits this GPU, or uninstall vllm to answer with transformers",
             ) from error
 

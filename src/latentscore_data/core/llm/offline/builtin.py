@@ -16,7 +16,7 @@ from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.llm.offline.excerpts import vibes_for
 from latentscore_data.core.llm.types import Answer, Question
-from latentscore_data.core.vibes.schema import TextVibes
+from latentscore_data.core.vibes.schema import TextScenes, TextVibes
 
 __all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "version_of", "vibes_for"]
 
@@ -48,8 +48,8 @@ class BuiltinLLM:
             value: BaseModel = payload_for(
                 text, temperature=temperature, seed=question.seed or 0, sample_idx=question.sample_idx
             )
-        elif issubclass(answer_type, TextVibes):
-            value = vibes_for(text)
+        elif issubclass(answer_type, TextVibes | TextScenes):
+            value = vibes_for(text, characters=answer_type is TextVibes)
         else:
             raise InputError(
                 f"{self.model} cannot answer with a {answer_type.__name__}", "name a model with --model provider/model"

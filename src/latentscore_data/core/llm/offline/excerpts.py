@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from latentscore.meaning.reading import pole_words, read, says_something, word_list
+from latentscore.meaning.reading import pole_words, read, says_something
+from latentscore.meaning.sentence import word_list
 from latentscore_data.core.vibes.schema import CharacterVibes, Ladder, TextVibes, Vibe
 
 PAGE_MARK = re.compile(r"\(Page (\d+)\)")
@@ -199,58 +200,12 @@ def _tags(scene: list[_Sentence]) -> list[str]:
 
 # --- who is in it ----------------------------------------------------------------------------------------------------
 
-_NOT_A_NAME = frozenset(
-    [
-        "god",
-        "lord",
-        "sir",
-        "madam",
-        "mr",
-        "captain",
-        "chapter",
-        "english",
-        "french",
-        "christian",
-        "christmas",
-        "yes",
-        "aye",
-        "ay",
-        "oh",
-        "nor",
-        "upon",
-        "after",
-        "before",
-        "while",
-        "yet",
-        "now",
-        "here",
-        "right",
-        "such",
-        "these",
-        "why",
-        "how",
-        "not",
-        "no",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "january",
-        "february",
-        "march",
-        "april",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-    ]
-)
+_CAPITALISED = """
+    god lord sir madam mr captain chapter english french christian christmas yes aye ay oh nor upon after before while yet now here
+    right such these why how not no monday tuesday wednesday thursday friday saturday sunday january february march april june july
+    august september october november december
+    """
+_NOT_A_NAME = frozenset(_CAPITALISED.split())
 
 
 def _names(sentences: list[_Sentence]) -> list[str]:
