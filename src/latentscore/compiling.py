@@ -101,9 +101,9 @@ def compiled(loop: Callable[..., Any], inner: bool = False) -> Callable[..., Any
 
     An ``inner`` loop can only be called by other loops: a call from Python would end the process.
     """
-    made: Any = numba.njit(
-        nogil=True, fastmath=_FASTMATH, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=inner
-    )(loop)
+    # Options that numba's declaration leaves out: the entry for its own function pointers, which nobody uses, and Python's.
+    entries: Any = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
+    made: Any = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", **entries)(loop)
     try:
         made._cache = _OptionalCache(made.py_func)
     except RuntimeError:
