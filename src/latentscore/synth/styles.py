@@ -71,14 +71,14 @@ LEVELS_DB: Mapping[str, Mapping[str, float]] = {
     },
     "accent": {
         "bells": 3.5,
-        "pluck": 9.9,
+        "pluck": 11.4,
         "chime": -1.1,
         "bells_dense": -1.2,
         "blip": 7.5,
         "blip_random": 6.8,
-        "brass_hit": -10.4,
+        "brass_hit": -9.4,
         "wind": 10.7,
-        "arp_accent": -2.7,
+        "arp_accent": -1.7,
         "piano_note": 3.2,
     },
 }
