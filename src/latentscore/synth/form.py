@@ -86,14 +86,12 @@ class Form:
             return bar >= self._entries[layer]
         section = self.section(bar)
         breaks = section.role == "statement" and bar % SECTION_BARS >= SECTION_BARS // 2
-        return layer not in section.resting and not (breaks and layer == self._pausing(section.index))
+        return layer not in section.resting and not (breaks and layer in self._pausing(section.index))
 
-    def _pausing(self, section: int) -> str | None:
-        """The layer that pauses in the second half of a statement, so that the next section brings it back: one of those that
-        density brings forward, never what carries harmony or melody."""
-        heard = [layer for layer in LAYERS[3:] if getattr(self.config, layer) != "none"]
-        forward = [layer for layer in heard if LAYERS.index(layer) < self.config.density] or heard
-        return forward[int(stream(self.seed, "form", 2, section).integers(len(forward)))] if forward else None
+    def _pausing(self, section: int) -> tuple[str, str]:
+        """The layers that pause in the second half of a statement, so that the next section brings them back: the drums, and
+        texture or accent."""
+        return "rhythm", ("texture", "accent")[int(stream(self.seed, "form", 2, section).integers(2))]
 
     def enters(self, layer: str, bar: int) -> bool:
         """Whether a layer plays in a bar and did not play in the bar before."""
