@@ -16,6 +16,7 @@ import pytest
 from numba.core import event
 
 from latentscore import compiling
+from latentscore.jit import inner_jit
 
 LOOP = """
 from latentscore.jit import jit
@@ -92,6 +93,15 @@ def test_a_folder_in_the_place_of_a_file_costs_only_the_time_to_compile(folder: 
     path.unlink()
     path.mkdir()
     assert ask(folder) == (42.0, True)
+
+
+def test_an_inner_loop_is_called_by_loops_and_not_from_python() -> None:
+    @inner_jit
+    def inner(x: float) -> float:
+        return x * 2.0
+
+    with pytest.raises(TypeError, match="no entry from Python"):
+        inner(21.0)
 
 
 def test_a_changed_loop_is_compiled_again(folder: Path) -> None:
