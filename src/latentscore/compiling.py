@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -64,11 +68,21 @@ class _OptionalCache(FunctionCache):
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
+        self._name = f"{loop.__module__}.{loop.__qualname__}"
         self._cache_file = SealedFiles(
             self._cache_path, self._impl.filename_base, self._impl.locator.get_source_stamp()
         )
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        while True:
+            # Asked before the folder is read: what the other process wrote just before it ended is found then.
+            waits = self._name in ROOM_LOOPS and _Announcer.is_compiling_beside()
+            found = self._load(sig, target_context)
+            if found is not None or not waits:
+                return found
+            time.sleep(0.02)
+
+    def _load(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
         except Exception as error:  # whatever keeps a kept loop from being loaded, it can be compiled
@@ -82,9 +96,14 @@ class _OptionalCache(FunctionCache):
             log.info("the compiled sound loops cannot be kept (%s)", error)
 
 
-def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop as machine code, made at its first call. It releases the GIL and runs on one thread, so its bytes never vary."""
-    made: Any = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(loop)
+def compiled(loop: Callable[..., Any], inner: bool = False) -> Callable[..., Any]:
+    """The loop as machine code, made at its first call. It releases the GIL and runs on one thread, so its bytes never vary.
+
+    An ``inner`` loop can only be called by other loops: a call from Python would end the process.
+    """
+    # Options that numba's declaration leaves out: the entry for its own function pointers, which nobody uses, and Python's.
+    entries: Any = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
+    made: Any = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", **entries)(loop)
     try:
         made._cache = _OptionalCache(made.py_func)
     except RuntimeError:
@@ -92,13 +111,22 @@ def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+ROOM_LOOPS = frozenset(
+    ("latentscore.synth.space._room", "latentscore.synth.space._tone", "latentscore.loudness._hop_energies",
+     "latentscore.synth.space._limit")
+)  # fmt: skip
+"""What a second process compiles at the first render on a machine, while this one compiles the sounds."""
+
+
 def telling(message: str) -> AbstractContextManager[None]:
-    """Inside it, ``message`` is logged before the first thing that this process compiles."""
+    """Inside it, ``message`` is logged before the first thing that this process compiles; with a second core, a second
+    process then compiles :data:`ROOM_LOOPS`."""
     return event.install_listener("numba:compile", _Announcer(message))
 
 
 class _Announcer(event.Listener):
     done = False
+    beside: subprocess.Popen[bytes] | None = None
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -107,6 +135,48 @@ class _Announcer(event.Listener):
         if not _Announcer.done:
             _Announcer.done = True
             log.warning(self._message)
+            _Announcer.beside = _compile_beside()
 
     def on_end(self, event: Any) -> None:
         pass
+
+    @classmethod
+    def is_compiling_beside(cls) -> bool:
+        """Whether the second process is still at work."""
+        return cls.beside is not None and cls.beside.poll() is None
+
+
+_BESIDE = "import sys; sys.path[:] = sys.argv[1:]; from latentscore.synth.space import compile_room; compile_room()"
+
+
+def _compile_beside() -> subprocess.Popen[bytes] | None:
+    """Start a process that compiles the loops of the room into the same folder. None where that would not help: one core,
+    no interpreter to start, no folder that both can write. If it fails or is killed, this process compiles them itself."""
+    if available_cores() < 2 or not sys.executable or getattr(sys, "frozen", False) or not _keeps_loops():
+        return None
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _BESIDE, *sys.path],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError as error:
+        log.info("no second process to compile the sound loops (%s)", error)
+        return None
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keeps_loops() -> bool:
+    """Whether the folder of compiled loops can be written and lacks those of the room."""
+    space = sys.modules.get("latentscore.synth.space")
+    loop = getattr(space, "_room", None)
+    if loop is None:
+        return False
+    try:
+        cache = FunctionCache(loop.__wrapped__)
+    except RuntimeError:
+        return False
+    return os.access(cache.cache_path, os.W_OK) and not Path(cache._cache_file._index_path).exists()

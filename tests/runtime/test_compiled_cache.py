@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,9 @@ from typing import Any
 import numba
 import pytest
 from numba.core import event
+
+from latentscore import compiling
+from latentscore.jit import inner_jit
 
 LOOP = """
 from latentscore.jit import jit
@@ -88,6 +95,15 @@ def test_a_folder_in_the_place_of_a_file_costs_only_the_time_to_compile(folder: 
     assert ask(folder) == (42.0, True)
 
 
+def test_an_inner_loop_is_called_by_loops_and_not_from_python() -> None:
+    @inner_jit
+    def inner(x: float) -> float:
+        return x * 2.0
+
+    with pytest.raises(TypeError, match="no entry from Python"):
+        inner(21.0)
+
+
 def test_a_changed_loop_is_compiled_again(folder: Path) -> None:
     (folder / "loop.py").write_text(LOOP.replace("2.0", "3.0") + "# longer\n")
     assert ask(folder) == (63.0, True)
@@ -97,3 +113,90 @@ def test_a_changed_loop_is_compiled_again(folder: Path) -> None:
 def test_what_another_numba_has_kept_is_not_unpickled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba, "__version__", "9.9.9")
     assert ask(folder) == (42.0, True)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a loop that nobody has compiled, and that a second process is to compile."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiling, "ROOM_LOOPS", frozenset({"loop.twice"}))
+    # What another process has compiled names the module that it comes from.
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "loop", raising=False)
+    (tmp_path / "loop.py").write_text(LOOP)
+    return tmp_path
+
+
+def beside(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=folder)
+    monkeypatch.setattr(compiling._Announcer, "beside", process)
+    return process
+
+
+def test_what_a_second_process_compiles_is_waited_for(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = beside(monkeypatch, empty, "import loop; loop.twice(21.0)")
+    assert ask(empty) == (42.0, False)
+    assert process.wait() == 0
+
+
+@pytest.mark.parametrize("program", ["raise SystemExit(1)", "import time; time.sleep(60)"])
+def test_what_a_second_process_leaves_undone_is_compiled(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    process = beside(monkeypatch, empty, program)
+    threading.Timer(0.5, process.kill).start()
+    assert ask(empty) == (42.0, True)
+    assert process.wait() != 0
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was started as a second process, on a machine with two cores and nothing compiled."""
+    from latentscore.synth import space  # noqa: F401
+
+    started: list[object] = []
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: started.append(command))
+    return started
+
+
+def test_a_second_process_compiles_the_room(started: list[object]) -> None:
+    compiling._compile_beside()
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [(os, "sched_getaffinity", lambda _: {0}), (sys, "executable", ""), (os, "access", lambda *_: False)],
+)
+def test_no_second_process_where_it_would_not_help(
+    started: list[object], monkeypatch: pytest.MonkeyPatch, module: object, name: str, value: object
+) -> None:
+    monkeypatch.setattr(module, name, value)
+    assert compiling._compile_beside() is None
+    assert not started
+
+
+@pytest.mark.slow
+def test_a_first_render_compiles_the_room_in_a_second_process(tmp_path: Path) -> None:
+    if compiling.available_cores() < 2:
+        pytest.skip("one core")
+    program = """
+from numba.core import event
+from latentscore import MusicConfig, compiling, render
+names = []
+class Compilations(event.Listener):
+    def on_start(self, event): names.append(event.data["dispatcher"].py_func.__name__)
+    def on_end(self, event): pass
+with event.install_listener("numba:compile", Compilations()):
+    render(MusicConfig(), 1.0, threads=1)
+assert compiling._Announcer.beside.wait() == 0
+print(*names)
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    names = done.stdout.split()
+    assert "add_wave" in names
+    assert not {"_room", "_tone", "_limit", "_hop_energies"} & set(names)

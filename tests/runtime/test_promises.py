@@ -46,6 +46,18 @@ def test_a_render_is_stereo_at_the_promised_loudness() -> None:
     assert audio.true_peak_dbfs() < -1.0
 
 
+@pytest.mark.parametrize("curve", ["arc", "ramp", "waves"])
+def test_the_drums_pause_once_in_the_first_cycle_and_come_back(curve: str) -> None:
+    score = compose(MusicConfig(rhythm="kit_medium", density=6, tension_curve=curve, human=0.0), 120.0, seed=3)
+    form = score.piece.form
+    statement = next(bar for bar in range(8, 32, 8) if form.section(bar).role == "statement")
+    bars = {int(note.at // 4) for note in score.layers["rhythm"]}
+    assert bars.isdisjoint(range(statement + 4, statement + 8))
+    assert bars.issuperset(range(statement, statement + 4))
+    height = next(bar for bar in range(8, 32, 8) if form.section(bar).role == "height")
+    assert bars.issuperset(range(height, height + 8))
+
+
 @pytest.mark.parametrize(
     ("field", "arguments"),
     [

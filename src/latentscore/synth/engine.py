@@ -54,7 +54,7 @@ SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -27.0, "texture": -27.0, "accent": -26.0}
 """How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
 
-_BACKGROUND_DB = -7.5
+_BACKGROUND_DB = -6.5
 """Against its place, a layer that density leaves in the background: quiet, never mute."""
 
 

@@ -84,7 +84,14 @@ class Form:
             return False
         if bar < SECTION_BARS:
             return bar >= self._entries[layer]
-        return layer not in self.section(bar).resting
+        section = self.section(bar)
+        breaks = section.role == "statement" and bar % SECTION_BARS >= SECTION_BARS // 2
+        return layer not in section.resting and not (breaks and layer in self._pausing(section.index))
+
+    def _pausing(self, section: int) -> tuple[str, str]:
+        """The layers that pause in the second half of a statement, so that the next section brings them back: the drums, and
+        texture or accent."""
+        return "rhythm", ("texture", "accent")[int(stream(self.seed, "form", 2, section).integers(2))]
 
     def enters(self, layer: str, bar: int) -> bool:
         """Whether a layer plays in a bar and did not play in the bar before."""

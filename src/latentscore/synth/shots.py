@@ -189,7 +189,7 @@ def _drum(hit: Hit, *parts: tuple[float, Mono]) -> Mono:
 
 def soft_kick(hit: Hit) -> Mono:
     beater = _burst(hit, 0.06, 0.014, 1300, LOW, salt=18)
-    return _drum(hit, (0.9, _sweep(hit, 105, 52, 0.03, 0.13, 0.5)), (0.45 * hit.edge, beater))
+    return _drum(hit, (0.9, _sweep(hit, 105, 52, 0.03, 0.13, 0.5)), (0.65 * hit.edge, beater))
 
 
 def kick(hit: Hit) -> Mono:
@@ -204,11 +204,11 @@ def deep_kick(hit: Hit) -> Mono:
 
 def lub(hit: Hit) -> Mono:
     body = _sweep(hit, 88, 50, 0.05, 0.1, 0.4)
-    return _drum(hit, (0.8, body), (0.55, _burst(hit, 0.14, 0.035, 420, LOW, salt=2)))
+    return _drum(hit, (0.8, body), (0.8, _burst(hit, 0.14, 0.035, 560, LOW, salt=2)))
 
 
 def dub(hit: Hit) -> Mono:
-    return _drum(hit, (0.7, _sweep(hit, 130, 74, 0.035, 0.07, 0.3)), (0.55, _burst(hit, 0.12, 0.025, 650, LOW, salt=3)))
+    return _drum(hit, (0.7, _sweep(hit, 130, 74, 0.035, 0.07, 0.3)), (0.8, _burst(hit, 0.12, 0.025, 850, LOW, salt=3)))
 
 
 def click(hit: Hit) -> Mono:

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.jit import jit
+from latentscore.jit import inner_jit, jit
 from latentscore.loudness import TINY
 
 Mono = NDArray[np.float32]
@@ -207,7 +207,7 @@ RING = 4096
 """Most frames of a ring of whole cycles."""
 
 
-@jit
+@inner_jit
 def _whole_cycles(increment):
     """So many cycles last so many frames: those of at most ``RING`` frames that fit the increment (cycles a frame) best."""
     period = 1.0 / increment
@@ -219,7 +219,7 @@ def _whole_cycles(increment):
     return cycles, min(round(cycles * period), RING)
 
 
-@jit
+@inner_jit
 def _read_places(place, part, first, step, size):
     """Where in a table so many frames in a row lie: the sample, and how far it is to the next."""
     fine = np.float32(1.0 / 2097152.0)
@@ -229,7 +229,7 @@ def _read_places(place, part, first, step, size):
         part[j] = np.float32(np.int32(p & np.uint32(2097151))) * fine
 
 
-@jit
+@inner_jit
 def _read_table(out, table, place, part):
     """What lies there."""
     for j in range(out.shape[0]):
@@ -238,7 +238,7 @@ def _read_table(out, table, place, part):
         out[j] = a + part[j] * (table[k + np.uint32(1)] - a)
 
 
-@jit
+@inner_jit
 def _block_size(frame, held, attack, release, longer):
     """Frames up to the next value of an envelope: ``longer`` where it moves slowly, else ``BLOCK``."""
     if frame < 2.0 * attack + 2048.0:
@@ -248,7 +248,7 @@ def _block_size(frame, held, attack, release, longer):
     return BLOCK
 
 
-@jit
+@inner_jit
 def _held_level(frame, attack, decay, sustain):
     """The envelope of a note before its release."""
     if frame < attack:
@@ -369,16 +369,21 @@ def partials(frames, steps, amplitudes, seconds_frames, attack):
     real = np.empty(lanes, np.float32)
     imaginary = np.empty(lanes, np.float32)
     for k in range(steps.shape[0]):
-        keep = 10.0 ** (-3.0 / seconds_frames[k])
-        now = complex(amplitudes[k], 0.0)
-        turn = keep * complex(np.cos(steps[k]), np.sin(steps[k]))
+        fall = np.log(10.0) * -3.0 / seconds_frames[k]
+        keep = np.exp(fall)
+        turn_real, turn_imaginary = keep * np.cos(steps[k]), keep * np.sin(steps[k])
+        now, now_imaginary = amplitudes[k], 0.0
         for j in range(lanes):
-            real[j] = now.real
-            imaginary[j] = now.imag
-            now *= turn
+            real[j] = now
+            imaginary[j] = now_imaginary
+            now, now_imaginary = (
+                now * turn_real - now_imaginary * turn_imaginary,
+                now * turn_imaginary + now_imaginary * turn_real,
+            )
         # So many frames turn at once; below -100 dB a partial is over.
-        c = np.float32(keep**lanes * np.cos(steps[k] * lanes))
-        s = np.float32(keep**lanes * np.sin(steps[k] * lanes))
+        keep = np.exp(fall * lanes)
+        c = np.float32(keep * np.cos(steps[k] * lanes))
+        s = np.float32(keep * np.sin(steps[k] * lanes))
         for begin in range(0, min(frames, int(1.7 * seconds_frames[k])), lanes):
             block = out[begin : begin + lanes]
             for j in range(lanes):
@@ -634,7 +639,7 @@ def sweep_stereo(
     states[0], states[1], states[2], states[3], states[4], states[5] = l1, l2, r1, r2, gl, gr
 
 
-@jit
+@inner_jit
 def _feed_pairs(side, fed, pairs, a1, a2, a3):
     """What each pair of frames adds to the two states of the filter."""
     for n in range(pairs):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.config import MusicConfig
-from latentscore.jit import jit
-from latentscore.loudness import TINY, oversampling
+from latentscore.jit import inner_jit, jit
+from latentscore.loudness import TINY, lufs_of_rows, oversampling
 from latentscore.synth.signal import Stereo
 
 # Delay lines of the reverb in seconds at full size: no two share a divisor at usual rates.
@@ -21,7 +21,7 @@ _LINES = np.array([
 
 # Delays of the allpasses that blur what enters the reverb, in seconds: four for the left, four for the right.
 _DIFFUSERS = np.array([0.00277, 0.00421, 0.00657, 0.00961, 0.00307, 0.00473, 0.00713, 0.00887])
-_DIFFUSION = 0.65
+_DIFFUSION = 0.57
 
 _DRIFT_FRAMES = np.array([54, 72, 42, 66, 48, 78, 60, 36, 70, 50, 64, 56, 76, 44, 58, 68])
 """How far each line drifts from its length and back at 48 kHz: it blurs the modes."""
@@ -29,8 +29,11 @@ _DRIFT_FRAMES = np.array([54, 72, 42, 66, 48, 78, 60, 36, 70, 50, 64, 56, 76, 44
 _DRIFT_SPEED = 100.0
 """Frames a second at 48 kHz: 3.6 cents of pitch."""
 
-_HIGH_HZ, _HIGH_SHARE = 8000.0, 0.33
+_HIGH_HZ, _HIGH_SHARE = 8000.0, 0.29
 """At this frequency the reverberation lasts this share of what it lasts below 1 kHz."""
+
+_TAPS_RATE = 24_000
+"""The taps of a line's filter lie one frame of this sample rate apart: neighbours at 48 kHz take too little from 8 kHz."""
 
 BLOCK = 128
 """Most frames that the room works on at once; fewer where a delay is shorter than that. Always a power of two."""
@@ -38,7 +41,7 @@ BLOCK = 128
 STEP = 3072
 """Frames in which a piece goes through room and bus: a multiple of every block that they work on."""
 
-_SIZES = (0.3, 0.6, 0.88, 1.0)
+_SIZES = (0.18, 0.6, 0.88, 1.0)
 _SPACES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.95, 1.0)
 
 
@@ -49,7 +52,7 @@ def reverb_seconds(space: float) -> float:
 
 def reverb_level(space: float) -> float:
     """Gain of the reverb's return."""
-    return float(np.interp(space, _SPACES, (0.07, 0.13, 0.41, 0.63, 0.96, 1.16, 1.2)))
+    return float(np.interp(space, _SPACES, (0.045, 0.083, 0.361, 0.549, 0.846, 1.034, 1.07)))
 
 
 def nearness_db(space: float) -> float:
@@ -84,15 +87,19 @@ class Room:
         rt60 = reverb_seconds(config.space)
         size = float(np.interp(rt60, (0.15, 0.6, 2.7, 5.0), _SIZES))
         lengths = (_LINES * size * rate).astype(np.int64) | 1
-        diffusers = np.maximum(_DIFFUSERS * rate, 8).astype(np.int64) | 1
+        # In a dry room they would ring for longer than the room; shorter than the shortest they would make blocks shorter.
+        shortened = _DIFFUSERS.min() + (_DIFFUSERS - _DIFFUSERS.min()) * min(1.2 * size, 1.0)
+        diffusers = np.maximum(shortened * rate, 8).astype(np.int64) | 1
         echo_frames = max(round(0.75 * seconds_per_beat * rate), 32)
         shortest = min(BLOCK, int(lengths.min()), int(diffusers.min()), echo_frames)
         self._block = block = 1 << int(math.log2(shortest))
         drifts = np.maximum(np.round(_DRIFT_FRAMES * rate / 48_000), 1).astype(np.int64)
         steps = max(round(48_000 / (_DRIFT_SPEED * block)), 1)
-        self._line_settings = (lengths, drifts, steps, *_absorption(lengths + drifts / 2 + 1.5, rt60, rate))
+        apart = max(round(rate / _TAPS_RATE), 1)
+        outer, middle = _absorption(lengths + drifts / 2 + apart + 0.5, rt60, rate, apart)
+        self._line_settings = (lengths, drifts, steps, outer, middle, apart)
         self._diffusers = diffusers
-        self._lines = _ring(16, int(lengths.max() + drifts.max()) + 4, block)
+        self._lines = _ring(16, int(lengths.max() + drifts.max()) + 2 * apart + 2, block)
         self._diffused = _ring(8, int(diffusers.max()), block)
         self._echoes = _ring(2, echo_frames, block)
         self._counts = np.zeros(1, np.int64)
@@ -150,9 +157,9 @@ def _slow(hz: float, rate: int) -> float:
 
 
 def _absorption(
-    lengths: NDArray[np.float64], rt60: float, rate: int
+    lengths: NDArray[np.float64], rt60: float, rate: int, apart: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The two different taps of each line's symmetric filter: outer and middle.
+    """The two different taps of each line's symmetric filter, which lie ``apart`` frames from each other: outer and middle.
 
     At low frequencies a line falls by 60 dB in ``rt60``, at 8 kHz in a third of it (J.-M. Jot's rule, 1991). What reading
     between samples takes away there, 0.8 dB on average at 48 kHz, counts.
@@ -162,14 +169,14 @@ def _absorption(
     between = np.linspace(0.0, 1.0, 101)
     reading = 10.0 ** float(np.mean(0.5 * np.log10(1.0 - 2.0 * between * (1.0 - between) * turn)))
     high = np.minimum(keep ** (1.0 / _HIGH_SHARE - 1.0) / reading, 1.0)
-    outer = np.minimum((1.0 - high) / (2.0 * turn), 0.25)
+    outer = np.minimum((1.0 - high) / (2.0 * (1.0 - math.cos(apart * math.acos(1.0 - turn)))), 0.25)
     # The mixing matrix is orthogonal once divided by two.
     return (0.5 * keep * outer).astype(np.float32), (0.5 * keep * (1.0 - 2.0 * outer)).astype(np.float32)
 
 
 @jit
 def _room(
-    groups, first, out, at, frames, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, lines, diffusers, diffused,
+    groups, first, out, at, frames, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, apart, lines, diffusers, diffused,
     echo_frames, echo, echoes, past, counts, work, block,
 ):  # fmt: skip
     """In blocks of ``block`` frames, shorter than any delay: what comes out of a line was written in an earlier block.
@@ -197,7 +204,7 @@ def _room(
                 reverb[j] += half * repeat[j]
         _no_rumble(to_room, past[4:6], levels[2])
         _diffuse(to_room, diffusers, diffused, counts[0], block)
-        _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, taps, counts[0], block)
+        _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, apart, taps, counts[0], block)
         for c in range(2):
             straight = dry[c]
             repeat = repeats[c]
@@ -215,7 +222,7 @@ def _room(
         counts[0] += 1
 
 
-@jit
+@inner_jit
 def _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo):
     """One block of the dry sound, and what of it goes to reverb and echo."""
     for c in range(2):
@@ -238,7 +245,7 @@ def _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo
                 echo[j] += echo_send * source[j]
 
 
-@jit
+@inner_jit
 def _no_rumble(sides, slow, high):
     """Take away what moves slower than a one-pole low-pass with the share ``high``, whose state is ``slow``."""
     low = np.float32(1.0) - high
@@ -255,7 +262,7 @@ def _no_rumble(sides, slow, high):
     slow[1] = slow_right
 
 
-@jit
+@inner_jit
 def _echo_step(to_echo, repeats, lines, echo_frames, settings, past, number, block):
     """Echo: what comes back on the left goes out again on the right, a little duller with each turn."""
     first, back, lose = settings[0], settings[1], settings[2]
@@ -289,7 +296,7 @@ def _echo_step(to_echo, repeats, lines, echo_frames, settings, past, number, blo
         _repeat_beginning(lines[c], ring, write, block)
 
 
-@jit
+@inner_jit
 def _repeat_beginning(line, ring, write, block):
     """What is written to the first two blocks of a ring is written behind its end as well."""
     if write < 2 * block:
@@ -297,7 +304,7 @@ def _repeat_beginning(line, ring, write, block):
             line[ring + j] = line[j]
 
 
-@jit
+@inner_jit
 def _diffuse(sides, lengths, lines, number, block):
     """Four allpasses in a row on each side (M. Schroeder, 1962): one click becomes a short cloud of clicks."""
     again = np.float32(_DIFFUSION)
@@ -316,8 +323,8 @@ def _diffuse(sides, lengths, lines, number, block):
         _repeat_beginning(lines[k], ring, write, block)
 
 
-@jit
-def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, taps, number, block):
+@inner_jit
+def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, apart, taps, number, block):
     """Reverb: sixteen delay lines that drift, each duller at every turn, mixed by fours.
 
     ``taps`` are what comes out of the lines, ``wet`` what of it is heard, and what goes in again is written.
@@ -325,6 +332,7 @@ def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, taps
     ring = lines.shape[1] - 2 * block
     write = number * block % ring
     step = np.float32(1.0) / np.float32(steps)
+    dulled = np.empty(block + 1, np.float32)
     for k in range(16):
         # The line is longer by 0 to drifts[k] frames, back and forth in straight lines; a whole frame takes so many steps.
         turn = drifts[k] * steps
@@ -337,20 +345,20 @@ def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, taps
         if not up:
             part += step
             slope = -slope
-        read = write - lengths[k] - whole - 3
+        read = write - lengths[k] - whole - 2 * apart - 1
         if read < 0:
             read += ring
-        old = lines[k, read : read + block + 3]
+        late = lines[k, read : read + block + 1]
+        now = lines[k, read + apart : read + apart + block + 1]
+        early = lines[k, read + 2 * apart : read + 2 * apart + block + 1]
         out = taps[k]
         o = outer[k]
         m = middle[k]
+        for j in range(block + 1):
+            dulled[j] = o * (early[j] + late[j]) + m * now[j]
         for j in range(block):
             f = part + slope * np.float32(np.int32(j))
-            a = old[j + 3]
-            b = old[j + 2]
-            c_ = old[j + 1]
-            d = old[j]
-            out[j] = o * (a + f * (b - a) + c_ + f * (d - c_)) + m * (b + f * (c_ - b))
+            out[j] = dulled[j + 1] + f * (dulled[j] - dulled[j + 1])
     # Hadamard's matrix on four lines each, whose results go to four different groups of four.
     for k in range(0, 16, 4):
         _four(taps[k], taps[k + 1], taps[k + 2], taps[k + 3])
@@ -368,13 +376,13 @@ def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, taps
         _repeat_beginning(lines[to], ring, write, block)
 
 
-@jit
+@inner_jit
 def _sum(out, a, b, c, d):
     for j in range(out.shape[0]):
         out[j] = a[j] + b[j] + c[j] + d[j]
 
 
-@jit
+@inner_jit
 def _four(a, b, c, d):
     """Sums and differences of four lines, in place."""
     for j in range(a.shape[0]):
@@ -410,14 +418,17 @@ class Bus:
         dc = 1.0 - math.exp(-math.tau * 22.0 / sample_rate)
         # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
         feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
-        taps = _fine_taps() if drive[0] > 0 else np.zeros((0, 0), np.float32)
-        self._settings = (feed, np.array(shelf[3:] + low[3:]), dc, *drive, taps)
-        self._state = np.zeros((2, BUS_BLOCK + 5)), np.zeros(12), np.zeros((2, 7, BUS_BLOCK + 13), np.float32)
+        self._tone = feed, np.array(shelf[3:] + low[3:]), dc, np.zeros((2, BUS_BLOCK + 5)), np.zeros(10)
+        self._drive = dc, *drive, _fine_taps(), np.zeros(2), np.zeros((2, 7, BUS_BLOCK + 13), np.float32)
+        self._is_driven = drive[0] > 0.0
 
     def apply(self, samples: Stereo, first: int = 0, frames: int | None = None) -> None:
         """Change ``samples``, shape (2, frames), in place; or so many frames of them, from ``first`` on."""
         frames = samples.shape[1] - first if frames is None else frames
-        _bus(samples, first, frames, *self._settings, *self._state)
+        _tone(samples, first, frames, *self._tone)
+        # A loop of its own, because many pieces are clean and its filters take two seconds to compile.
+        if self._is_driven:
+            _drive(samples, first, frames, *self._drive)
 
 
 def bus(samples: Stereo, config: MusicConfig, sample_rate: int) -> None:
@@ -448,18 +459,16 @@ def _low_pass(hz: float, rate: int) -> tuple[float, ...]:
 
 
 @jit
-def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past, states, fine):
+def _tone(samples, first, frames, feed, poles, dc, past, states):
     """Mean removed, shelf and low-pass in one: ``feed`` are the six taps of what they take from the input, ``poles`` the
-    two by two feedback coefficients; then drive."""
+    two by two feedback coefficients."""
     f0, f1, f2, f3, f4, f5 = feed[0], feed[1], feed[2], feed[3], feed[4], feed[5]
     a1, a2, d1, d2 = poles[0], poles[1], poles[2], poles[3]
     hold = 1.0 - dc
     toned = np.empty((2, BUS_BLOCK))
-    bent = np.empty((2, BUS_BLOCK), np.float32)
-    # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago; n
-    # after the mean that drive adds.
+    # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago.
     lm, rm, ly1, ry1, ly2, ry2 = states[0], states[1], states[2], states[3], states[4], states[5]
-    lz1, rz1, lz2, rz2, ln, rn = states[6], states[7], states[8], states[9], states[10], states[11]
+    lz1, rz1, lz2, rz2 = states[6], states[7], states[8], states[9]
     for begin in range(0, frames, BUS_BLOCK):
         size = min(BUS_BLOCK, frames - begin)
         for c in range(2):
@@ -469,18 +478,14 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
             for j in range(size):
                 line[j + 5] = source[j] + TINY
             for j in range(size):
-                fed[j] = (
-                    f0 * line[j + 5]
-                    + f1 * line[j + 4]
-                    + f2 * line[j + 3]
-                    + f3 * line[j + 2]
-                    + f4 * line[j + 1]
-                    + f5 * line[j]
-                )
+                near = f0 * line[j + 5] + f1 * line[j + 4] + f2 * line[j + 3]
+                fed[j] = near + f3 * line[j + 2] + f4 * line[j + 1] + f5 * line[j]
             for j in range(5):
                 line[j] = line[size + j]
         left = toned[0]
         right = toned[1]
+        target_left = samples[0, first + begin : first + begin + size]
+        target_right = samples[1, first + begin : first + begin + size]
         # Both sides in one loop, each number in a variable of its own: the processor works on one side while the other
         # waits for its last result.
         for j in range(size):
@@ -492,28 +497,30 @@ def _bus(samples, first, frames, feed, poles, dc, drive, bias, share, taps, past
             rz = (ry - d2 * rz2) - d1 * rz1
             ly2, ly1, lz2, lz1 = ly1, ly, lz1, lz
             ry2, ry1, rz2, rz1 = ry1, ry, rz1, rz
-            left[j] = lz
-            right[j] = rz
-        target_left = samples[0, first + begin : first + begin + size]
-        target_right = samples[1, first + begin : first + begin + size]
-        if drive > 0:
-            _bend_finely(left[:size], bent[0, :size], drive, bias, share, taps, fine[0])
-            _bend_finely(right[:size], bent[1, :size], drive, bias, share, taps, fine[1])
-            for j in range(size):
-                ln = hold * ln + dc * bent[0, j]
-                rn = hold * rn + dc * bent[1, j]
-                target_left[j] = bent[0, j] - ln
-                target_right[j] = bent[1, j] - rn
-        else:
-            for j in range(size):
-                target_left[j] = left[j]
-            for j in range(size):
-                target_right[j] = right[j]
+            target_left[j] = lz
+            target_right[j] = rz
     states[0], states[1], states[2], states[3], states[4], states[5] = lm, rm, ly1, ry1, ly2, ry2
-    states[6], states[7], states[8], states[9], states[10], states[11] = lz1, rz1, lz2, rz2, ln, rn
+    states[6], states[7], states[8], states[9] = lz1, rz1, lz2, rz2
 
 
 @jit
+def _drive(samples, first, frames, dc, drive, bias, share, taps, means, fine):
+    """Drive, and the mean that it adds removed again, whose state is ``means``."""
+    hold = 1.0 - dc
+    bent = np.empty(BUS_BLOCK, np.float32)
+    for begin in range(0, frames, BUS_BLOCK):
+        size = min(BUS_BLOCK, frames - begin)
+        for c in range(2):
+            sound = samples[c, first + begin : first + begin + size]
+            _bend_finely(sound, bent[:size], drive, bias, share, taps, fine[c])
+            mean = means[c]
+            for j in range(size):
+                mean = hold * mean + dc * bent[j]
+                sound[j] = bent[j] - mean
+            means[c] = mean
+
+
+@inner_jit
 def _bend(now, before, out, drive, bias, share):
     """A cubic that bends and stays flat beyond its knee; the bias makes even harmonics, and what it adds at rest is taken
     off again.
@@ -539,7 +546,7 @@ def _bend(now, before, out, drive, bias, share):
         out[j] = now[j] + (bent - rest) * makeup - half * share * (now[j] + before[j])
 
 
-@jit
+@inner_jit
 def _bend_finely(line, out, drive, bias, share, taps, fine):
     """The same at three times the sample rate, because a hard bend makes overtones far beyond it; 12 frames later.
 
@@ -571,7 +578,7 @@ def _bend_finely(line, out, drive, bias, share, taps, fine):
     fine[6, lags - 1] = fine[6, now - 1]
 
 
-@jit
+@inner_jit
 def _between(x, first, second, third, h, g):
     """The three phases of a sound at three times the rate. The taps of the third are those of the first, ``h``, backwards,
     so sums and differences of frames serve both; those of the second, ``g``, are the same backwards."""
@@ -595,7 +602,7 @@ def _between(x, first, second, third, h, g):
         second[j] = g0 * s0 + g1 * s1 + g2 * s2 + (g3 * s3 + g4 * s4 + g5 * s5)
 
 
-@jit
+@inner_jit
 def _together(out, x, y, z, h, g):
     """The three phases through the same taps, as one sound again: ``x`` through ``h``, ``y`` through the same backwards, ``z``
     through ``g``. All begin 11 frames before ``out``."""
@@ -668,7 +675,7 @@ def _hold(need, held, first, end):
         held[b] = min(m, held[b - 1] + 0.012 * (1.0 - held[b - 1]) + 1e-5) if b else m
 
 
-@jit
+@inner_jit
 def _smoothed(held, b):
     s = 0.0
     for k in range(-8, 9):
@@ -727,7 +734,7 @@ class Limiter:
         return out
 
 
-@jit
+@inner_jit
 def _highest(bits):
     top = np.int32(0)
     for j in range(bits.shape[0]):
@@ -735,7 +742,7 @@ def _highest(bits):
     return top
 
 
-@jit
+@inner_jit
 def _true_peak(samples, begin, end, near, oversampling):
     top = 0.0
     for i in range(begin, end):
@@ -749,3 +756,13 @@ def _true_peak(samples, begin, end, near, oversampling):
                         s += oversampling[p, t] * samples[c, i - 5 + t]
                     top = max(top, abs(s))
     return top
+
+
+def compile_room() -> None:
+    """Have the loops of room, bus, meter and limiter compiled, as a render calls them."""
+    rate = 48_000
+    config = MusicConfig(grain="clean")
+    mixed = mix(np.zeros((1, 2, STEP), np.float32), [0.5], [0.5], config, 0.5, rate)
+    bus(mixed, config, rate)
+    lufs_of_rows(mixed, rate)
+    limit(mixed, np.empty((STEP, 2), np.float32), 1.0, 0.87)
