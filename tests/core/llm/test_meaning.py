@@ -1,7 +1,7 @@
 """What sentences mean to the offline model and to the acoustic scorer: by kind, and on sentences that were put aside.
 
 ``meanings.jsonl`` holds sentences that the rules may be tuned on. ``../heldout_meanings*.jsonl`` hold three times
-sixty and once 126 that are only counted.
+sixty, 126 and 66 that are only counted; the author of the last knew neither rules nor seeds.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def test_sentences_of_a_kind_are_read_alike(kind: str):
         ("heldout_meanings_2", 51, 56),
         ("heldout_meanings_3", 58, 53),
         ("heldout_meanings_4", 115, 0),
+        ("heldout_meanings_5", 58, 56),
     ],
 )
 def test_held_out_sentences(name: str, least_right: int, least_heard: int):
