@@ -184,7 +184,7 @@ def readings() -> str:
         f"{tuned - tuned_wrong} are read right in all the fields that they speak about. Of five sets of English sentences for "
         f"which no rule was made, {held} are. The first four were counted often while the rules changed, and changes were kept or "
         "dropped by those counts; authors of the rules wrote the third and the fourth. The fifth was written by somebody who "
-        "knew neither rules nor seeds, and nothing was changed after it was counted: it says most about sentences that nobody "
+        "knew neither rules nor seeds, and nothing was changed because of it: it says most about sentences that nobody "
         "here has seen.\n"
     )
 
