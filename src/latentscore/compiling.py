@@ -124,9 +124,15 @@ def telling(message: str) -> AbstractContextManager[None]:
     return event.install_listener("numba:compile", _Announcer(message))
 
 
+BESIDE_SECONDS = 60.0
+"""How long the second process is waited for; it needs about five seconds on an idle core."""
+
+
 class _Announcer(event.Listener):
     done = False
     beside: subprocess.Popen[bytes] | None = None
+    waited_until = 0.0
+    """On the clock of ``time.monotonic``."""
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -135,15 +141,15 @@ class _Announcer(event.Listener):
         if not _Announcer.done:
             _Announcer.done = True
             log.warning(self._message)
-            _Announcer.beside = _compile_beside()
+            _Announcer.beside, _Announcer.waited_until = _compile_beside(), time.monotonic() + BESIDE_SECONDS
 
     def on_end(self, event: Any) -> None:
         pass
 
     @classmethod
     def is_compiling_beside(cls) -> bool:
-        """Whether the second process is still at work."""
-        return cls.beside is not None and cls.beside.poll() is None
+        """Whether the second process is still at work, and worth waiting for."""
+        return cls.beside is not None and cls.beside.poll() is None and time.monotonic() < cls.waited_until
 
 
 _BESIDE = "import sys; sys.path[:] = sys.argv[1:]; from latentscore.synth.space import compile_room; compile_room()"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,13 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def beside(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> subprocess.Popen[bytes]:
+def beside(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, program: str, wait_seconds: float = 60.0
+) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=folder)
     monkeypatch.setattr(compiling._Announcer, "beside", process)
+    monkeypatch.setattr(compiling._Announcer, "waited_until", time.monotonic() + wait_seconds)
     return process
 
 
@@ -148,6 +152,16 @@ def test_what_a_second_process_leaves_undone_is_compiled(
     threading.Timer(0.5, process.kill).start()
     assert ask(empty) == (42.0, True)
     assert process.wait() != 0
+
+
+def test_a_second_process_that_hangs_is_not_waited_for_without_end(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = beside(monkeypatch, empty, "import time; time.sleep(60)", wait_seconds=0.5)
+    assert ask(empty) == (42.0, True)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture
