@@ -175,7 +175,7 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path):
 
 
 def test_a_search_goes_on_batch_by_batch_and_keeps_locked_fields(studio: StudioProcess):
-    vibe = "night drive through neon"
+    vibe = "kids laughing"
     (first,) = studio.json("/api/answer", {"vibe": vibe, "model": "builtin/keywords", "n": 1})["candidates"]
     begin = {"vibe": vibe, "payload": first["payload"], "locked": ["root", "texture"], "renders": 40}
     name = studio.json("/api/better", begin)["search"]

@@ -279,7 +279,7 @@ class SearchSettings(Section):
     """A scorer that must agree, over the whole run, before what the search found replaces the model's candidates."""
     keep: float = Field(default=1.0, ge=0, le=10)
     """What a field costs, in score units, that leaves what the vibe names; 0 lets the search move it freely."""
-    near: float = Field(default=4.0, ge=0, le=100)
+    near: float = Field(default=1.5, ge=0, le=100)
     """What a config costs, in score units, whose labels neither the candidates nor the map's neighbours have; a config shares the
     cost by its fields. Low values please the guide, high values stay near to what the model and people chose."""
     neighbours: int = Field(default=6, ge=0, le=40)
