@@ -198,11 +198,7 @@ def score_answers(
     text's vibe; ``floor_source`` limits that to one source.
     """
     scorers = {scorer.name: scorer.fingerprint for scorer in service.scorers}
-    # Rows with one config share a file, whose tags name the first of them, whichever is ready first.
-    first: dict[str, Sample] = {}
-    for sample in samples:
-        if sample.answer is not None and sample.answer.payload is not None:
-            first.setdefault(service.sound_key(sample.answer.payload["config"]), sample)
+    first = _first_with_each_sound(samples, service)
 
     async def score(sample: Sample) -> Line:
         line = _line(sample)
@@ -242,6 +238,15 @@ def score_answers(
     )
     loop |= {"max_in_flight": max_in_flight, "total": len(samples), "progress": progress}
     return run_stage(job, samples, files.results, files.score_failures, **loop)
+
+
+def _first_with_each_sound(samples: Sequence[Sample], service: ScoringService) -> dict[str, Sample]:
+    """Rows with one config share a file, whose tags name the first of them, whichever is ready first."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.answer is not None and sample.answer.payload is not None:
+            first.setdefault(service.sound_key(sample.answer.payload["config"]), sample)
+    return first
 
 
 def _write_sound(path: Path, scored_render: ScoredRender, sample: Sample, keep_flac: bool) -> str | None:
