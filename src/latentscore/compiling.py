@@ -152,6 +152,19 @@ class _Announcer(event.Listener):
         return cls.beside is not None and cls.beside.poll() is None and time.monotonic() < cls.waited_until
 
 
+def end_second_process() -> None:
+    """Wait for the second process, if there is one; a hanging one is killed. For processes that take all of their children for
+    workers of theirs."""
+    process = _Announcer.beside
+    if process is None:
+        return
+    try:
+        process.wait(max(0.0, _Announcer.waited_until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 _BESIDE = "import sys; sys.path[:] = sys.argv[1:]; from latentscore.synth.space import compile_room; compile_room()"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -160,8 +161,14 @@ def test_a_second_process_that_hangs_is_not_waited_for_without_end(
     process = beside(monkeypatch, empty, "import time; time.sleep(60)", wait_seconds=0.5)
     assert ask(empty) == (42.0, True)
     assert process.poll() is None
-    process.kill()
-    process.wait()
+    compiling.end_second_process()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_second_process_is_left_time_to_end(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = beside(monkeypatch, empty, "import time; time.sleep(0.3)")
+    compiling.end_second_process()
+    assert process.returncode == 0
 
 
 @pytest.fixture
