@@ -315,8 +315,7 @@ def test_a_served_small_model_goes_the_whole_way_and_is_served_again(tmp_path: P
         step["command"].split(" --")[0]: step["said"] for step in json.loads((tmp_path / "steps.json").read_text())
     }
     assert steps["lsdata train sft"]["done"] == 1
-    assert steps['lsdata configs "rain on a tin roof"']["details"]["winners"], (
-        "what was trained answers when it is served"
-    )
+    (answer,) = steps['lsdata configs "rain on a tin roof"']["details"]["answers"]
+    assert answer["config_payload"], "what was trained answers when it is served"
     for source in ("search", "trained", "after a round", "look-up", "chance"):
         assert f"| {source} |" in out.stdout

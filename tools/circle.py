@@ -208,7 +208,8 @@ def against(work: Path, label: str) -> str:
 
 
 def interval(estimate: dict[str, Any]) -> str:
-    return f"{estimate['mean']:.3f} [{number(estimate['low'])}, {number(estimate['high'])}]"
+    bounds = "" if estimate["low"] is None else f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    return f"{estimate['mean']:.3f}{bounds}"
 
 
 def difference(mean: float | None, bounds: dict[str, Any]) -> str:
