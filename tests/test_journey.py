@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,11 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def kill_when(root: Path, moment: Any) -> bool:
-    """Start the chain, kill its whole process group at the moment; False when it finished before."""
-    process = start(root)
-    deadline = time.monotonic() + 200
+def kill_when(
+    process: subprocess.Popen[str], root: Path, moment: Callable[[Path], bool], watched_seconds: float = 200
+) -> bool:
+    """Kill a started command's whole process group at the moment of its workspace; False when it finished before."""
+    deadline = time.monotonic() + watched_seconds
     while process.poll() is None and time.monotonic() < deadline:
         if moment(root):
             os.killpg(process.pid, signal.SIGKILL)
@@ -97,7 +99,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_rows(
 ) -> None:
     peace, _ = uninterrupted
     root = tmp_path / "sample"
-    killed = {name: kill_when(root, moment) for name, moment in MOMENTS.items()}
+    killed = {name: kill_when(start(root), root, moment) for name, moment in MOMENTS.items()}
     run(root)
     assert sum(killed.values()) >= 5, killed
     assert comparable(root) == comparable(peace)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from test_journey import MOMENTS, comparable, environment, lines
+from test_journey import MOMENTS, comparable, environment, kill_when, lines
 
 pytestmark = pytest.mark.slow
 
@@ -125,19 +125,6 @@ IN_TRAINING: dict[str, Callable[[Path], bool]] = {
 }
 
 
-def kill_when(folder: Path, words: tuple[str, ...], moment: Callable[[Path], bool]) -> bool:
-    """Kill the command at that moment of the sample's workspace; False where it ended before."""
-    process = start(folder, words)
-    while process.poll() is None:
-        if moment(folder / "data/sample"):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return True
-        time.sleep(0.005)
-    process.communicate()
-    return False
-
-
 @pytest.mark.ml
 def test_run_all_that_was_killed_in_each_stage_ends_with_the_same_files(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -147,7 +134,10 @@ def test_run_all_that_was_killed_in_each_stage_ends_with_the_same_files(tmp_path
     moments = list(MOMENTS.items())
     at = [name for name, _ in moments].index("in the benchmark")
     moments[at:at] = IN_TRAINING.items()
-    killed = {name: kill_when(broken, ("run-all", "--sample"), moment) for name, moment in moments}
+    killed = {
+        name: kill_when(start(broken, ("run-all", "--sample")), broken / "data/sample", moment, watched_seconds=1200)
+        for name, moment in moments
+    }
     assert all(killed.values()), killed
     finish(broken, ("run-all", "--sample"))
     assert files(broken) == files(whole)

@@ -456,12 +456,18 @@ def test_a_folder_that_is_itself_a_link_is_read(root: Path, fetched: Path, tmp_p
     assert len(list(read_rows(root / ".outputs/link.jsonl", SourceText))) == 2
 
 
-def test_a_file_that_is_replaced_leaves_what_a_link_points_at(root: Path, tmp_path: Path) -> None:
+def link_to_mine(path: Path, tmp_path: Path, text: str) -> Path:
+    """A file outside of the workspace, which ``path`` links to."""
     target = tmp_path / "mine.txt"
-    target.write_text("mine")
-    path = Workspace(root).scored("GRPO")
+    target.write_text(text)
     path.parent.mkdir(parents=True)
     path.symlink_to(target)
+    return target
+
+
+def test_a_file_that_is_replaced_leaves_what_a_link_points_at(root: Path, tmp_path: Path) -> None:
+    path = Workspace(root).scored("GRPO")
+    target = link_to_mine(path, tmp_path, "mine")
     replace_rows(path, [make_scored()])
     assert target.read_text() == "mine"
     assert not path.is_symlink()
@@ -469,11 +475,8 @@ def test_a_file_that_is_replaced_leaves_what_a_link_points_at(root: Path, tmp_pa
 
 
 def test_nothing_is_appended_to_what_a_link_points_at(root: Path, tmp_path: Path) -> None:
-    target = tmp_path / "mine.txt"
-    target.write_text("mine\nand a last line without its end")
     path = Workspace(root).failures("configs")
-    path.parent.mkdir(parents=True)
-    path.symlink_to(target)
+    target = link_to_mine(path, tmp_path, "mine\nand a last line without its end")
     with pytest.raises(OutputError, match="is a link"):
         Appender(path)
     assert target.read_text() == "mine\nand a last line without its end"
