@@ -32,11 +32,15 @@ class InputError(LsdataError):
     exit_code = 2
 
 
+FLAG = "flag"
+"""The origin of a value that was typed."""
+
+
 class FlagError(InputError):
     """A value that was typed is not one that its setting takes."""
 
     def __init__(self, setting: str, typed: Any, problem: str, remedy: str) -> None:
-        super().__init__(f"flag: {setting}: {problem}", remedy)
+        super().__init__(f"{FLAG}: {setting}: {problem}", remedy)
         self.setting, self.typed, self.problem = setting, typed, problem
 
 

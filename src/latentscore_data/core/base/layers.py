@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.errors import FlagError, InputError, in_a_sentence
+from latentscore_data.core.base.errors import FLAG, FlagError, InputError, in_a_sentence
 
 Values = JsonObject
 """Nested values of settings by name, as a settings file or flags give them."""
@@ -24,7 +24,6 @@ Origins = dict[str, str]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 DEFAULT = "default"
-FLAG = "flag"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from latentscore.files import why_no_file
 from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.answerers import kind_of
-from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.layers import FLAG, Layer, Resolved, Values, did_you_mean, leaves, resolve
+from latentscore_data.core.base.errors import FLAG, InputError
+from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
 
 log = logging.getLogger(__name__)

@@ -77,10 +77,9 @@ class HTTPSession:
 
         _allow_files(self._connections + _SPARE_FILES)
         proxy = proxy_for(self._url)
-        named = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
         # Reading hundreds of certificates takes a while, and servers on this machine have none.
         needed = "https" in (urlsplit(self._url).scheme, urlsplit(proxy or "").scheme)
-        trusted = _trusted(named) if needed else True
+        trusted = _trusted() if needed else True
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30, ssl=trusted)
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -133,10 +132,10 @@ def _parsed(raw: bytes) -> Any:
         raise CallFailed("the server's answer is no JSON", maybe_billed=True) from None
 
 
-def _trusted(named: bool) -> ssl.SSLContext:
-    """The system's authorities and certifi's; only those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` where they are ``named``."""
+def _trusted() -> ssl.SSLContext:
+    """The system's authorities and certifi's; only those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` where these are set."""
     context = ssl.create_default_context()
-    if not named:
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
         import certifi
 
         context.load_verify_locations(certifi.where())
