@@ -208,14 +208,16 @@ def against(work: Path, label: str) -> str:
 
 
 def interval(estimate: dict[str, Any]) -> str:
-    bounds = "" if estimate["low"] is None else f" [{estimate['low']:.3f}, {estimate['high']:.3f}]"
-    return f"{estimate['mean']:.3f}{bounds}"
+    return f"{estimate['mean']:.3f}{_bounds(estimate, '.3f')}"
 
 
 def difference(mean: float | None, bounds: dict[str, Any]) -> str:
     """A signed difference with its interval (``low``, ``high``), where there are any."""
-    interval = "" if bounds["low"] is None else f" [{bounds['low']:+.3f}, {bounds['high']:+.3f}]"
-    return ("" if mean is None else f"{mean:+.3f}") + interval
+    return ("" if mean is None else f"{mean:+.3f}") + _bounds(bounds, "+.3f")
+
+
+def _bounds(of: dict[str, Any], form: str) -> str:
+    return "" if of["low"] is None else f" [{of['low']:{form}}, {of['high']:{form}}]"
 
 
 def number(value: float | None) -> str:
