@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from latentscore_data.commands._options import load
-from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_table, say
+from latentscore_data.core.base.display import OUTPUT, print_json, print_rows, say, styled
 from latentscore_data.core.base.errors import EXIT_CHECK_FAILED
 from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.checks.run import run_checks
@@ -42,23 +42,15 @@ def check(
 
 
 def _show(report: Report) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("measure", "value", "limit", "", box=None)
+    rows = []
     group = ""
     for finding in report.findings:
         mark, style = MARKS[finding.verdict]
         if finding.group != group:
-            table.add_row(Text(finding.group, style="bold"))
-        table.add_row(
-            Text(clean(finding.name)),
-            Text(clean(finding.value)),
-            Text(clean(finding.limit)),
-            Text(mark, style=style),
-        )
+            rows.append((styled(finding.group, "bold"),))
+        rows.append((finding.name, finding.value, finding.limit, styled(mark, style)))
         group = finding.group
-    print_table(table)
+    print_rows(("measure", "value", "limit", ""), rows)
     for fault in report.faults:
         rows = f"; look at {', '.join(fault.rows)}" if fault.rows else ""
         say(f"check: {fault.group}: {fault.name}: {fault.value}{rows}")
