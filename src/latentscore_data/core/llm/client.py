@@ -315,7 +315,8 @@ class ModelClient:
             mode, sent = self._mode, self._parameters.taken(sampling)
             try:
                 async with asyncio.timeout(transport.timeout_seconds):
-                    answer = await self._complete(transport, messages, sent, shape)
+                    asked, response_format = shape.asked(messages, mode)
+                    answer = await transport.complete(asked, sent, response_format)
             except (asyncio.CancelledError, LsdataError):
                 self._budget.settle(reserved, reserved)
                 self._limiter.leave(started, NOT_SENT)
@@ -346,14 +347,6 @@ class ModelClient:
             delay = retry_delay(attempt, call_error.retry_after, self.settings.retry_cap_seconds, self._rng)
             log.debug("%s: %s; again in %.1f s", self.model, call_error.message, delay)
             await self._limiter.rest(delay)
-
-    async def _complete(
-        self, transport: Transport, messages: Messages, sent: Sampling, shape: Shape[Any]
-    ) -> Completion:
-        if self._mode != "schema":
-            head = messages[0]
-            messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
-        return await transport.complete(messages, sent, shape.response_formats[self._mode])
 
     def _asks_differently(self, call_error: CallError, mode: Mode, sent: Sampling) -> bool:
         """Leave out what the server refused. False when it refused nothing that can be left out."""

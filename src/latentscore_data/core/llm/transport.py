@@ -26,6 +26,19 @@ class Completion:
     usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
     cost_usd: float | None = None
 
+    @classmethod
+    def of_litellm(cls, response: Any) -> Completion:
+        """LiteLLM's object for an answer, which has cached and reasoning tokens at their own prices."""
+        usage = getattr(response, "usage", None)
+        choice = response.choices[0] if response.choices else None
+        cost = getattr(response, "_hidden_params", {}).get("response_cost")
+        return cls(
+            read_message(choice.message if choice is not None else None),
+            str(choice.finish_reason or "stop") if choice is not None else "stop",
+            usage.model_dump() if usage is not None else {},
+            float(cost) if cost else None,
+        )
+
     @property
     def tokens_in(self) -> int:
         return whole(self.usage.get("prompt_tokens"))
@@ -118,16 +131,7 @@ class LiteLLMTransport:
             **shape,
             **self._extra,
         )
-        usage = getattr(response, "usage", None)
-        choice = response.choices[0] if response.choices else None
-        # With cached and reasoning tokens at their own prices.
-        cost = getattr(response, "_hidden_params", {}).get("response_cost")
-        return Completion(
-            read_message(choice.message if choice is not None else None),
-            str(choice.finish_reason or "stop") if choice is not None else "stop",
-            usage.model_dump() if usage is not None else {},
-            float(cost) if cost else None,
-        )
+        return Completion.of_litellm(response)
 
     async def aclose(self) -> None:
         await load_litellm().close_litellm_async_clients()
