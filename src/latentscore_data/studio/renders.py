@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import tempfile
 import threading
 import zipfile
@@ -19,6 +18,7 @@ import numpy as np
 
 import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
+from latentscore.installed import available_cores
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.base.workers import WorkerFailure, WorkerPool
@@ -127,7 +127,7 @@ class Renders:
     """At most ``count`` processes that render, for the page and for the scorers. Use it as a context manager."""
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count or os.cpu_count() or 1
+        self.count = count or available_cores()
         self.pool = WorkerPool(
             make_studio_worker,
             count=self.count,

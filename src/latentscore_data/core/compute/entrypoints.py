@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.embed import MINILM, Embedder
+from latentscore.installed import available_cores
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
@@ -98,7 +98,7 @@ def score_shard(shard_json: str) -> str:
     shard = json.loads(shard_json)
     refuse_other_code(shard)
     settings = ScoringSettings.model_validate(shard["scoring"])
-    cores = min(shard.get("cores", CPU_CORES), os.cpu_count() or 1)
+    cores = min(shard.get("cores", CPU_CORES), available_cores())
     settings = settings.model_copy(update={"workers": cores})
     have_clap(settings)
     with _scoring(settings, keep=shard.get("keep_processes", False)) as (service, cache):

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from latentscore.installed import available_cores
 from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, StoppedError, require
 from latentscore_data.core.base.settings import ComputeSettings
 from latentscore_data.core.compute.entrypoints import check_deadline, entry_point
@@ -205,7 +206,7 @@ class RayCluster:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
 
-        cpus = self._compute.ray_cpus or os.cpu_count() or 1
+        cpus = self._compute.ray_cpus or available_cores()
         self._say(f"Ray: starting a cluster of {cpus} CPUs on this machine")
         before = set(psutil.Process().children())
         # Sockets lie in this folder, and their paths must be short.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.forms import form_of
+from latentscore.installed import available_cores
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
@@ -302,7 +302,7 @@ def _sounds(
         if counter.done == total:
             shown.finish(counter)
 
-    workers = scoring.workers or os.cpu_count() or 1
+    workers = scoring.workers or available_cores()
     return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, step)
 
 
