@@ -141,7 +141,7 @@ def test_ollama_gets_a_modelfile_and_a_question_under_the_schema(root: Path, tin
 
 @pytest.mark.parametrize("system", ['Answer """so""".', 'Say "yes"', " Answer in one object.\n"])
 def test_a_system_message_that_a_modelfile_cannot_hold_stands_only_in_the_question(tmp_path: Path, system: str) -> None:
-    from latentscore_data.core.export.ollama import write_modelfile
+    from latentscore_data.core.export.quantize import write_modelfile
 
     (tmp_path / FORM_FILE).write_text(json.dumps({"answer": "json", "system": system}))
     write_modelfile(tmp_path, "tiny", "gguf/model-q8_0.gguf")

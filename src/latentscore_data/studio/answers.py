@@ -19,12 +19,12 @@ from latentscore.config import MusicConfigPromptPayload
 from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, Label
 from latentscore.meaning.offline import payload_for, title_for
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import BUILTIN_MODEL, LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import generator_deps, training_rows

@@ -19,7 +19,7 @@ import numpy as np
 import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
 from latentscore.installed import available_cores
-from latentscore_data.core.base.seeds import digest
+from latentscore.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.base.workers import WorkerFailure, WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache

@@ -24,7 +24,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm import answerers
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.local import transport, vllm_engine
-from latentscore_data.core.llm.local.decoder import Decoder
+from latentscore_data.core.llm.local.transport import Decoder
 from latentscore_data.core.llm.local.types import Prompt, Written
 from latentscore_data.core.llm.types import Question
 from tiny_models import finished_run, with_adapter

@@ -12,7 +12,7 @@ import pytest
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore import forms
-from latentscore.local_model import LocalModel
+from latentscore.models import LocalModel
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import GrpoSettings, PromptsSettings, ScoringSettings, TrainSettings

@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from latentscore_data.core.base.names import json_bytes, printable
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.secrets import NAMED
+from latentscore_data.core.base.summary import Progress, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
-
-    from latentscore_data.core.base.summary import Summary
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,8 @@ from typing import Generic, Protocol, TypeVar
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.jsonl import Appender, Line, read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_index import Entry, RowIndex
-from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
+from latentscore_data.core.base.summary import RETRYABLE_KINDS, Progress, Summary
 from latentscore_data.core.base.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ import numpy as np
 from latentscore import Audio
 from latentscore.files import read_whole, why_no_file
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.rows import BenchRow
-from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.bench.report import json_for_html
 from latentscore_data.core.bench.strengths import Game, fit
 from latentscore_data.core.scoring.clips import without_tags, write_mp3

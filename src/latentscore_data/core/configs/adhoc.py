@@ -14,15 +14,14 @@ from typing import Any
 
 from latentscore import Audio, AudioError, write_audio
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.payloads import Payload
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
-from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import ask_for_candidates, questions
 from latentscore_data.core.llm.types import LLM

@@ -13,6 +13,7 @@ from latentscore import schema_hash
 from latentscore.config import TITLE_CUT, TITLE_SHORTENED, MusicConfigPromptPayload
 from latentscore.files import open_file
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import Line, read_lines, read_rows, typed_row
 from latentscore_data.core.base.loop import (
@@ -23,13 +24,11 @@ from latentscore_data.core.base.loop import (
     run_stage,
 )
 from latentscore_data.core.base.payloads import Payload
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, spread, text_of
 from latentscore_data.core.base.sample import sample_vibes
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
-from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question

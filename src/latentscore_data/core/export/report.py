@@ -12,11 +12,11 @@ import latentscore
 from latentscore import InvalidConfigError, parse_payload
 from latentscore.files import open_file, read_whole
 from latentscore.json_search import JsonObject
+from latentscore.seeds import unit_hash
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
 from latentscore_data.core.base.jsonl import replace_bytes, replace_text
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.base.seeds import unit_hash
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.cards import picture_name
 from latentscore_data.core.export.dataset import DatasetFacts

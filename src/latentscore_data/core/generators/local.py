@@ -17,10 +17,10 @@ from latentscore import schema_hash
 from latentscore.forms import JSON, form_of
 from latentscore.json_search import JsonObject
 from latentscore.prompt import vibe_message
+from latentscore.seeds import digest
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate

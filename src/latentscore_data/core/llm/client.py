@@ -21,10 +21,9 @@ from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
 from latentscore_data.core.llm.answerers import answerer
-from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.builtin import BuiltinLLM
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
-from latentscore_data.core.llm.limiter import AdaptiveLimiter
+from latentscore_data.core.llm.limiter import AdaptiveLimiter, Budget
 from latentscore_data.core.llm.local.types import Engine
 from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
 from latentscore_data.core.llm.prices import (

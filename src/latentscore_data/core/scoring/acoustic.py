@@ -20,7 +20,7 @@ import numpy as np
 from latentscore import Audio
 from latentscore.meaning.reading import read, reading_fingerprint
 from latentscore.meaning.sentence import is_foreign
-from latentscore_data.core.base.seeds import digest
+from latentscore.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring import descriptors
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind

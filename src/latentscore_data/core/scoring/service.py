@@ -19,9 +19,9 @@ import numpy as np
 
 from latentscore import RENDERER_VERSION, Audio
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import LsdataError, OutputError
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.base.workers import WorkerFailure
 from latentscore_data.core.scoring.cache import ScoreCache

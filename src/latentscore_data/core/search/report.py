@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.seeds import rng_for
+from latentscore.seeds import rng_for
 
 FEW_DOCUMENTS = 8
 """Below this many source documents there is no interval, and the judge's mean alone decides."""

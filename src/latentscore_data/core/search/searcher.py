@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from latentscore import random_config
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import EmbeddingScorer, Vectors

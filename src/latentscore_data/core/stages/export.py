@@ -32,7 +32,6 @@ from latentscore_data.core.export import (
     maps,
     merge,
     metadata,
-    ollama,
     pictures,
     quantize,
     report,
@@ -188,7 +187,7 @@ def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace
             model.tools[quantize.TOOL] = version
         model.gguf[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
     if model.gguf:
-        ollama.write_modelfile(folder, source.name, next(iter(model.gguf)))
+        quantize.write_modelfile(folder, source.name, next(iter(model.gguf)))
     return model
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from latentscore.forms import form_of
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
@@ -20,7 +21,6 @@ from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows,
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace

@@ -18,8 +18,8 @@ from typing import Any
 from latentscore.config import random_config
 from latentscore.files import read_whole
 from latentscore.forms import json_text
+from latentscore.seeds import rng_for
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, install, one_line, require
-from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.training.chat import prompt_messages, template_options
 from latentscore_data.core.training.checkpoints import damaged_file
 from latentscore_data.core.training.runs import finished_final

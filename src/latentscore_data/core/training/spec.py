@@ -14,10 +14,10 @@ from typing import Any, Literal, cast, get_args
 from pydantic import BaseModel, ConfigDict
 
 from latentscore.forms import AnswerForm, FormName, form_named
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Origins, did_you_mean, leaves, nested, resolve
 from latentscore_data.core.base.names import model_text
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import (
     BatchSettings,
     CheckpointSettings,
