@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from pydantic import InstanceOf
 
 from latentscore import RENDERER_VERSION, Audio
 from latentscore.json_search import JsonObject
@@ -61,7 +62,7 @@ class ScoredRender:
     render_seconds: float | None = None
     score_seconds: float = 0.0
     failure: Unscored | None = None
-    audio: Audio | None = None
+    audio: InstanceOf[Audio] | None = None
     clip: Clip | None = None
 
     def score(self, scorer: str) -> Score | None:
