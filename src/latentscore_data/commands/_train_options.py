@@ -10,8 +10,8 @@ from latentscore_data.commands._options import OnOption, SeedOption, YesOption, 
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.models.spec import Choices, Kind, families
 from latentscore_data.core.stages.train import trust_reward
-from latentscore_data.core.training.spec import Choices, Kind, families
 
 WHAT = "What is trained"
 WHERE = "Where it runs"

@@ -35,8 +35,8 @@ from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.models.runs import find_runs
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.training.runs import find_runs
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 STATIONARY = ("root", "mode", "register_min_oct", "register_max_oct")

@@ -24,7 +24,7 @@ def short_prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import torch
 
     from latentscore_data.core.generators import local
-    from latentscore_data.core.training import chat
+    from latentscore_data.core.models import chat
 
     for module in (chat, local):
         monkeypatch.setattr(
@@ -41,8 +41,8 @@ def learn_one_answer(folder: Path, steps: int) -> dict:
     """Train tiny-random on one row until it knows the answer by heart, and save it as a run's ``final`` folder."""
     import torch
 
-    from latentscore_data.core.training import chat
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models import chat
+    from latentscore_data.core.models.base_models import load_base
 
     torch.manual_seed(0)
     loaded = load_base("tiny-random")
@@ -90,7 +90,7 @@ def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_s
 
 @pytest.mark.ml
 def test_the_free_answer_is_given_up_when_it_cannot_become_an_object():
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     loaded = load_base("tiny-random")
     decoder, tokenizer = SchemaDecoder(loaded.model, loaded.tokenizer, "tiny-random"), loaded.tokenizer

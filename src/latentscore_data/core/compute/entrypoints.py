@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from latentscore.decoding import Prompt
 from latentscore.embed import MINILM, Embedder
 from latentscore.installed import available_cores
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
@@ -27,8 +28,9 @@ from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.compute.estimates import CPU_CORES
 from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.llm.local.transport import engine_for
-from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.llm.local.engines import engine_for
+from latentscore_data.core.models.runs import RunFolder, open_run
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import clap_folder
 from latentscore_data.core.scoring.clips import make_clip
@@ -37,8 +39,6 @@ from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService, current_renderer_version
 from latentscore_data.core.training.launch import train_together
 from latentscore_data.core.training.run import versions
-from latentscore_data.core.training.runs import RunFolder, open_run
-from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, load_embedder, minilm_missing
 
 ON_A_GPU = ("generate_shard", "write_shard", "train")

@@ -30,11 +30,11 @@ from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.settings import ModalSettings
 from latentscore_data.core.compute.entrypoints import ON_A_GPU, code_digest
 from latentscore_data.core.compute.estimates import cap_usd, check_gpu, gpu_count
-from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
+from latentscore_data.core.models.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TINY_RANDOM, TrainSpec
 from latentscore_data.core.training.launch import check_processes
 from latentscore_data.core.training.prepare import Prepared
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TINY_RANDOM, TrainSpec
 
 Say = Callable[[str], None]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.training.chat import completion_messages, prompt_messages
+from latentscore_data.core.models.chat import completion_messages, prompt_messages
 from latentscore_data.core.training.preference import marked_pairs, row_pair
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 from latentscore import schema_hash
+from latentscore.decoding import Prompt
 from latentscore.forms import JSON, form_of
 from latentscore.json_search import JsonObject
 from latentscore.prompt import vibe_message
@@ -36,11 +37,10 @@ from latentscore_data.core.generators.types import (
     SourceName,
     SourceNote,
 )
+from latentscore_data.core.llm.local.engines import engine_for
 from latentscore_data.core.llm.local.names import place_of, weights_facts
-from latentscore_data.core.llm.local.transport import engine_for
-from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.llm.prompts import config_prompt_hash, own_system
-from latentscore_data.core.training.chat import prompt_messages
+from latentscore_data.core.models.chat import prompt_messages
 
 
 class LocalGenerator:

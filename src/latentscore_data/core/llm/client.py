@@ -24,7 +24,7 @@ from latentscore_data.core.llm.answerers import answerer
 from latentscore_data.core.llm.builtin import BuiltinLLM
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
 from latentscore_data.core.llm.limiter import AdaptiveLimiter, Budget
-from latentscore_data.core.llm.local.types import Engine
+from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
 from latentscore_data.core.llm.prices import (
     Price,

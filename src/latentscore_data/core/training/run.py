@@ -20,8 +20,11 @@ from latentscore_data import __version__
 from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.rows import selection_scorers
+from latentscore_data.core.models.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
+from latentscore_data.core.models.ranks import is_first
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.audit import audit, count_parameters
-from latentscore_data.core.training.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
 from latentscore_data.core.training.context import (
     TrainContext,
     Watching,
@@ -31,10 +34,7 @@ from latentscore_data.core.training.context import (
     quiet_libraries,
 )
 from latentscore_data.core.training.prepare import limited
-from latentscore_data.core.training.ranks import is_first
 from latentscore_data.core.training.run_health import draw, finite
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TrainSpec
 
 log = logging.getLogger(__name__)
 

@@ -164,7 +164,7 @@ def _resolved(value: Any) -> Any:
 @cache
 def preset_table() -> dict[str, Any]:
     """``presets.toml``: the recipes and the families of presets."""
-    return tomllib.loads((files("latentscore_data.core.training") / "presets.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((files("latentscore_data.core.models") / "presets.toml").read_text(encoding="utf-8"))
 
 
 def families() -> dict[str, dict[str, dict[str, Any]]]:

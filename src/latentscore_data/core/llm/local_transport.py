@@ -5,54 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from latentscore.config import MusicConfigPromptPayload
-from latentscore.decoding import SchemaDecoder
-from latentscore.errors import ModelError
+from latentscore.decoding import Prompt, Written
 from latentscore.forms import JSON, Grammar, form_of
 from latentscore.prompt import vibe_of
 from latentscore_data.core.base.answerers import LOCAL
-from latentscore_data.core.base.errors import InputError, LsdataError, require
+from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.llm.local.engines import Engine, engine_for
 from latentscore_data.core.llm.local.names import place_of
-from latentscore_data.core.llm.local.types import Engine, Prompt, Written
-from latentscore_data.core.llm.local.vllm_engine import VLLMEngine, vllm_answers
 from latentscore_data.core.llm.replies import Message
 from latentscore_data.core.llm.transport import Completion, Messages
-from latentscore_data.core.training.base_models import check_base, load_base, load_trained, pick_device
-
-
-class Decoder:
-    """A folder, an adapter, a training run, a GGUF file, a hub id or ``tiny-random``.
-
-    Raises :class:`MissingError` without the ml extra or the weights, :class:`InputError` for a tokenizer that no schema can
-    be compiled for.
-    """
-
-    def __init__(self, name: str, runs: Path, what: str) -> None:
-        for module in ("torch", "transformers", "xgrammar"):
-            require(module, "ml", what)
-        self._name, self._runs = name, runs
-
-    @cached_property
-    def _model(self) -> SchemaDecoder:
-        device = pick_device("auto")
-        place = place_of(self._name, self._runs)
-        if place is not None and place.is_dir():
-            loaded = load_trained(place, runs=self._runs, device=device)
-        else:
-            loaded = load_base(str(place) if place is not None else self._name, runs=self._runs, device=device)
-        return SchemaDecoder(loaded.model.eval(), loaded.tokenizer, self._name)
-
-    def write(self, prompts: Sequence[Prompt]) -> list[Written]:
-        """One answer per prompt, decoded as one batch."""
-        try:
-            return self._model.write(prompts)
-        except ModelError as error:
-            raise InputError(str(error), "take another model") from None
-
 
 MAX_TOKENS = 4096
 """How long an answer may be where the question does not say."""
@@ -61,18 +26,6 @@ GATHER_SECONDS = 0.25
 """How long the first question of a batch waits for others where the model runs elsewhere."""
 
 Waiting = tuple[Prompt, "asyncio.Future[Written]"]
-
-
-def check_local(model: str, runs: Path) -> None:
-    """Raise :class:`MissingError` where the libraries or the model are not there. Nothing is loaded or fetched."""
-    for module in ("torch", "transformers", "xgrammar"):
-        require(module, "ml", f"answers of {model}")
-    check_base(model.removeprefix(LOCAL.prefix), runs=runs)
-
-
-def engine_for(name: str, runs: Path, what: str) -> Engine:
-    """vLLM where it can answer, else transformers with a grammar's mask."""
-    return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what)
 
 
 class LocalTransport:
