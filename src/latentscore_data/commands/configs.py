@@ -18,9 +18,11 @@ from latentscore_data.commands._options import (
     OnOption,
     ScorerOption,
     SearchOption,
+    SecondsOption,
     SeedOption,
     SystemOption,
     TrustScorersOption,
+    WorkersOption,
     YesOption,
     calls_models,
     complete_split,
@@ -61,8 +63,8 @@ OPTIONS = {
     "scoring.scorers": ScorerOption,
     "search.renders": SearchOption,
     "search.judge": JudgeOption,
-    "scoring.seconds": setting_option("scoring.seconds"),
-    "scoring.workers": setting_option("scoring.workers"),
+    "scoring.seconds": SecondsOption,
+    "scoring.workers": WorkersOption,
 }
 
 

@@ -47,15 +47,13 @@ OPTIONS = {
     "improve.n": setting_option("improve.n", "--n", "-n", help="Answers to each vibe (default 8)."),
     "search.renders": SearchOption,
     "scoring.scorers": ScorerOption,
-    "improve.judge": setting_option(
-        "improve.judge", help="Scorer that decides whether a round was better.", autocompletion=complete_scorer
-    ),
+    "improve.judge": setting_option("improve.judge", autocompletion=complete_scorer),
     "improve.limit": setting_option("improve.limit", help="At most this many vibes, spread over the texts."),
     "scoring.seconds": SecondsOption,
     "scoring.workers": WorkersOption,
     "train.on": OnOption,
     "llm.max_cost": MaxCostOption,
-    "improve.name": setting_option("improve.name", help="Name of the rounds' folder and runs."),
+    "improve.name": setting_option("improve.name"),
 }
 
 
