@@ -651,6 +651,10 @@ class Settings(BaseModel):
         # Prices are looked up wherever a model is asked, with the settings of the calls alone at hand.
         self.llm.look_prices_up_in(self.paths.price_lists)
 
+    def model_of(self, stage: Literal["vibes", "configs"]) -> str:
+        """The model that the stage asks."""
+        return (self.vibes if stage == "vibes" else self.configs).model or self.llm.model
+
     def remember(self, flags: Mapping[str, Values]) -> None:
         """Note the sections of values that came from flags."""
         self._typed.update(flags)

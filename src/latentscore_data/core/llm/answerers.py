@@ -98,3 +98,8 @@ ANSWERERS: dict[str, Answerer] = {
 def answerer(model: str) -> Answerer:
     """The answerer of a model's name."""
     return ANSWERERS[kind_of(model).name]
+
+
+def version_of(model: str, runs: Path) -> str:
+    """Which version of a model would answer: see :meth:`Answerer.version`."""
+    return answerer(model).version(model, runs)
