@@ -14,7 +14,8 @@ from latentscore_data.core.llm.http_session import HTTPSession
 from latentscore_data.core.llm.prices import reported_cost
 from latentscore_data.core.llm.replies import Message, read_completion, read_message, whole
 from latentscore_data.core.llm.routes import Route, load_litellm
-from latentscore_data.core.llm.types import Messages, Sampling
+from latentscore_data.core.llm.structured import Shape
+from latentscore_data.core.llm.types import Messages, Sampling, T
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Completion:
             usage.model_dump() if usage is not None else {},
             float(cost) if cost else None,
         )
+
+    def read(self, shape: Shape[T]) -> T:
+        """The object in the answer. Raises :class:`BadAnswer`."""
+        said = self.message
+        return shape.read(said.text, self.finish_reason, said.thoughts, said.calls)
 
     @property
     def tokens_in(self) -> int:

@@ -233,10 +233,8 @@ def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
 
 def _without_answer(read: Iterable[SourceText], settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
     """The texts but those whose answer with characters does; the cache knows it under another question."""
-    version, base = (
-        version_of(settings.model_of("vibes"), workspace.train_dir),
-        settings.llm.base_for(settings.model_of("vibes")),
-    )
+    model = settings.model_of("vibes")
+    version, base = version_of(model, workspace.train_dir), settings.llm.base_for(model)
     with RowIndex(workspace.extracted, "source_id") as index:
         for text in read:
             entry = index.entries.get(text_key(text))

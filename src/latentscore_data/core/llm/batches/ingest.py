@@ -119,12 +119,13 @@ class Reader:
             harvest.lose_call()
             self._fault(harvest, key, str(error))
             return
-        said, finish, spent = answer.message, answer.finish_reason, (answer.tokens_in, answer.tokens_out)
+        said, spent = answer.message, (answer.tokens_in, answer.tokens_out)
         cost = answer_cost(self._price, answer.usage)
         harvest.usage.add(Usage.of_call(*spent, cost))
-        stored = Stored("", self._batch.model, finish, *spent, cost, 0.0, "", litellm_version(), answer_type)
+        model, version = self._batch.model, litellm_version()
+        stored = Stored("", model, answer.finish_reason, *spent, cost, 0.0, "", version, answer_type)
         try:
-            value = self._shapes[answer_type].read(said.text, finish, said.thoughts, said.calls)
+            value = answer.read(self._shapes[answer_type])
         except BadAnswer as bad:
             harvest.unusable.append((key, bad.reason, replace(stored, answer=said.shown)))
             self._unusable(harvest, key, bad, said)
