@@ -17,10 +17,9 @@ from latentscore.answers import Answer, Given, answer
 from latentscore.config import MusicConfigPromptPayload, parse_payload
 from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError, ModelError
-from latentscore.forms import form_of
+from latentscore.forms import form_of, prompt_messages
 from latentscore.installed import install
 from latentscore.json_search import search
-from latentscore.prompt import config_system, vibe_message
 
 Reply = Given | str
 """What a model answers: a payload, a config, a mapping, or the JSON text of one."""
@@ -106,10 +105,7 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
     except ImportError:
         raise ModelError(f"asking {name} needs litellm: pip install litellm") from None
     litellm.suppress_debug_info = True
-    messages: list[dict[str, str]] = [
-        {"role": "system", "content": config_system()},
-        {"role": "user", "content": vibe_message(text)},
-    ]
+    messages = prompt_messages(text)
     fault = "it said nothing"
     for _ in range(ATTEMPTS):
         try:
@@ -191,8 +187,7 @@ class LocalModel:
     def answer(self, text: str) -> MusicConfigPromptPayload:
         """The payload for a text; the same text always gets the same. Raises :class:`ModelError` for one that was cut."""
         form = self._form
-        messages = [{"role": "system", "content": form.system()}, {"role": "user", "content": vibe_message(text)}]
-        (written,) = self._decoder.write([Prompt(messages, MAX_NEW_TOKENS, form.grammar())])
+        (written,) = self._decoder.write([Prompt(prompt_messages(text, form=form), MAX_NEW_TOKENS, form.grammar())])
         try:
             return parse_payload(json.loads(form.to_json(written.text, text), strict=False))
         except ValueError as error:

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from latentscore.files import why_no_file
-from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import FLAG, InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
+from latentscore_data.core.base.proxies import check_address
 
 log = logging.getLogger(__name__)
 

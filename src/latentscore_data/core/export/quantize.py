@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from latentscore.forms import LABELS, form_of, labels_gbnf
-from latentscore.prompt import decoding_schema, vibe_message
+from latentscore.forms import LABELS, form_of, labels_gbnf, prompt_messages
+from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json, replace_text, writing
 from latentscore_data.core.base.settings import ConfigsSettings
@@ -101,10 +101,7 @@ def write_modelfile(folder: Path, name: str, gguf: str) -> None:
     ``answer.gbnf`` holds llama.cpp's server to a line of labels. ``gguf`` is relative to ``folder``.
     """
     settings, form = ConfigsSettings(), form_of(folder)
-    messages = [
-        {"role": "system", "content": form.system()},
-        {"role": "user", "content": vibe_message(EXAMPLE_VIBE)},
-    ]
+    messages = prompt_messages(EXAMPLE_VIBE, form=form)
     held = {"format": decoding_schema()} if form.name != LABELS.name else {}
     if not held:
         replace_text(folder / GRAMMAR_FILE, labels_gbnf() + "\n")

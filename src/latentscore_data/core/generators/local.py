@@ -15,7 +15,7 @@ from time import perf_counter
 
 from latentscore import schema_hash
 from latentscore.decoding import Prompt
-from latentscore.forms import JSON, form_of
+from latentscore.forms import JSON, form_of, prompt_messages
 from latentscore.json_search import JsonObject
 from latentscore.prompt import vibe_message
 from latentscore.seeds import digest
@@ -40,7 +40,6 @@ from latentscore_data.core.generators.types import (
 from latentscore_data.core.llm.local.engines import engine_for
 from latentscore_data.core.llm.local.names import place_of, weights_facts
 from latentscore_data.core.llm.prompts import config_prompt_hash, own_system
-from latentscore_data.core.models.chat import prompt_messages
 
 
 class LocalGenerator:

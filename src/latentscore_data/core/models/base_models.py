@@ -17,10 +17,10 @@ from typing import Any
 
 from latentscore.config import random_config
 from latentscore.files import read_whole
-from latentscore.forms import json_text
+from latentscore.forms import json_text, prompt_messages
+from latentscore.prompt import template_options
 from latentscore.seeds import rng_for
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, install, one_line, require
-from latentscore_data.core.models.chat import prompt_messages, template_options
 from latentscore_data.core.models.checkpoints import damaged_file
 from latentscore_data.core.models.runs import finished_final
 from latentscore_data.core.models.spec import TINY_RANDOM

@@ -12,11 +12,11 @@ from typing import Any
 
 from latentscore.config import parse_payload
 from latentscore.errors import InvalidConfigError
-from latentscore.forms import JSON, AnswerForm
+from latentscore.forms import JSON, AnswerForm, Message, completion_messages, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.models.base_models import model_config
-from latentscore_data.core.models.chat import Message, completion_messages, prompt_messages, template_options
 from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.preference import pair_of
 

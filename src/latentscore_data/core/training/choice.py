@@ -14,11 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from latentscore.config import parse_payload
 from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError
-from latentscore.forms import AnswerForm
+from latentscore.forms import AnswerForm, prompt_messages
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.models.chat import prompt_messages
 from latentscore_data.core.models.ranks import is_first, of_first
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto

@@ -8,8 +8,9 @@ from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from latentscore.forms import completion_messages, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.models.chat import completion_messages, prompt_messages, template_options
 from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext

@@ -18,11 +18,11 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from latentscore.decoding import SchemaDecoder
-from latentscore.forms import JSON, AnswerForm
+from latentscore.forms import JSON, AnswerForm, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.errors import InputError, MissingError, install
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
-from latentscore_data.core.models.chat import prompt_messages, template_options
 from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.scoring.rewards import (

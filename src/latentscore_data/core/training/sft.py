@@ -9,8 +9,9 @@ from peft import LoraConfig, PeftConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from latentscore.forms import completion_messages, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.models.chat import completion_messages, prompt_messages, template_options
 from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext

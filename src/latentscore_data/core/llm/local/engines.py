@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from latentscore.decoding import Prompt, SchemaDecoder, Written
 from latentscore.errors import ModelError
+from latentscore.prompt import template_options
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.errors import InputError, one_line, require
 from latentscore_data.core.llm.local.names import place_of
@@ -23,7 +24,6 @@ from latentscore_data.core.models.base_models import (
     load_trained,
     pick_device,
 )
-from latentscore_data.core.models.chat import template_options
 from latentscore_data.core.models.spec import TINY_RANDOM
 
 
