@@ -117,7 +117,10 @@ SystemOption = call_option(
     "prompts.system", metavar="FILE", help="System prompt for configs, instead of the own one (v1)."
 )
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
-MaxCostOption = call_option("llm.max_cost", help="Cap on the run in USD; containers: refused beforehand.")
+MaxCostOption = Annotated[
+    float | None,
+    typer.Option(help="Cap on the run in USD; containers: refused beforehand.", min=0, rich_help_panel=MODELS),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
 RetryFailedOption = Annotated[bool | None, typer.Option("--retry-failed", help="Try bad requests again, too.")]
@@ -142,7 +145,7 @@ JudgeOption = setting_option(
     "search.judge", help="With --search: a scorer that must agree.", autocompletion=complete_scorer
 )
 SecondsOption = setting_option("scoring.seconds")
-WorkersOption = setting_option("scoring.workers", help="Processes that render (default: one per core).")
+WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[
     str | None,
     typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=lambda: ["here", "modal", "ray"]),

@@ -175,7 +175,7 @@ def styled(text: object, style: str = "") -> Text:
 
 
 def print_rows(
-    heads: Sequence[str], rows: Iterable[Sequence[object]], title: str | Text | None = None, *, whole: int = 0
+    heads: Sequence[str], rows: Iterable[Sequence[Any]], title: str | Text | None = None, *, whole: int = 0
 ) -> None:
     """Rows on stdout below their heads; the first ``whole`` columns are never broken. A cell is made clean, unless it is
     something that rich draws."""
