@@ -84,8 +84,8 @@ class Audio:
     ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz. ``stems`` holds the layers by
     name when they were asked for. ``tags`` are those of the file, or of the piece: a rendered one holds ``config``,
     ``seed``, ``seconds`` and ``renderer`` (its version), which :func:`write_audio` writes.
-    name when they were asked for. ``metadata`` is None for sound that was not rendered here. ``np.asarray(audio)`` is the
-    samples; a notebook shows a player.
+    ``metadata`` is None for sound that was not rendered here. ``np.asarray(audio)`` is the samples; a notebook shows a
+    player.
     """
 
     samples: Samples
