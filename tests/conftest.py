@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from forked import Program
+
 if TYPE_CHECKING:
     from latentscore_data.core.base.workspace import Workspace
     from modal_loopback import LoopbackModal
@@ -109,22 +111,23 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 Lsdata = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session")
+def program() -> Iterator[Program]:
+    program = Program()
+    yield program
+    program.close()
+
+
 @pytest.fixture
-def lsdata() -> Lsdata:
-    """Run the real program in a process of its own: ``lsdata("status", "--json")``."""
+def lsdata(program: Program) -> Lsdata:
+    """Run the program in a process of its own: ``lsdata("status", "--json")``."""
 
     def run(
         *args: str, timeout: float = 120, env: dict[str, str] | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "latentscore_data", *args],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            check=False,
-        )
+        too_late = [name for name in env or {} if name.startswith(("PYTHON", "LANG", "LC_"))]
+        assert not too_late, "Python reads these when it starts: start it with subprocess"
+        return program.run(list(args), {**os.environ, **(env or {})}, cwd or Path.cwd(), timeout)
 
     return run
 
