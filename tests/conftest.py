@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +68,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     work.mkdir()
     monkeypatch.chdir(work)
     yield
+    # With tmp_path_retention_policy: pytest looks through the folders of all tests before to name the next one's.
+    shutil.rmtree(work, ignore_errors=True)
     from latentscore_data.commands._options import Globals
     from latentscore_data.core.base import display
 
@@ -149,6 +153,13 @@ def lsdata_here(monkeypatch: pytest.MonkeyPatch) -> Lsdata:
         return subprocess.CompletedProcess(args, out.exit_code, out.stdout, out.stderr)
 
     return run
+
+
+def needs(*libraries: str) -> pytest.MarkDecorator:
+    """Skip tests where a library is not installed. Unlike ``pytest.importorskip`` it imports nothing while tests are collected:
+    torch and what builds upon it take seconds, in each process and for tests that need none of it too."""
+    absent = [name for name in libraries if find_spec(name) is None]
+    return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}")
 
 
 Words = tuple[str, ...]

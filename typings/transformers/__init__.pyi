@@ -7,6 +7,8 @@ from transformers.data.data_collator import DataCollator as DataCollator
 from transformers.generation.configuration_utils import GenerationConfig as GenerationConfig
 from transformers.generation.logits_process import LogitsProcessorList as LogitsProcessorList
 from transformers.generation.stopping_criteria import StoppingCriteriaList as StoppingCriteriaList
+from transformers.integrations.integration_utils import is_trackio_available as is_trackio_available
+from transformers.integrations.integration_utils import is_wandb_available as is_wandb_available
 from transformers.modeling_utils import PreTrainedModel as PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING as CONFIG_MAPPING
 from transformers.models.auto.configuration_auto import AutoConfig as AutoConfig
@@ -31,8 +33,6 @@ from transformers.trainer_callback import TrainerControl as TrainerControl
 from transformers.trainer_callback import TrainerState as TrainerState
 from transformers.trainer_utils import set_seed as set_seed
 from transformers.training_args import TrainingArguments as TrainingArguments
-from transformers.utils import is_trackio_available as is_trackio_available
-from transformers.utils import is_wandb_available as is_wandb_available
 from transformers.utils import logging as logging
 from transformers.utils.quantization_config import BitsAndBytesConfig as BitsAndBytesConfig
 from transformers.utils.quantization_config import GgufConfig as GgufConfig
