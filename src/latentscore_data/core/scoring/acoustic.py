@@ -20,8 +20,8 @@ import numpy as np
 from latentscore import Audio
 from latentscore.labels import FIELDS, Label
 from latentscore.meaning.lexicon import parse_vibe
-from latentscore.meaning.reading import reading_fingerprint
-from latentscore.meaning.sentence import is_foreign
+from latentscore.meaning.reading import poles, reading_fingerprint
+from latentscore.meaning.sentence import is_foreign, root
 from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring import descriptors
@@ -129,14 +129,16 @@ class AcousticScorer:
 
 
 def asked_for(vibe: str) -> tuple[dict[str, float], list[str]]:
-    """({axis: -1..1} of what a vibe asks for, the words it was read from). What it names outright overrules its moods."""
+    """({axis: -1..1} of what a vibe asks for, the words it was read from). Terms that it names overrule its moods."""
     parsed = parse_vibe(vibe)
     asked = {axis: value for axis, value in parsed.reading.axes.items() if axis in AXES}
-    named = [field for field in parsed.fields if field in NAMED]
+    # A term that is a seed as well ("bright") is read already, with its degree and what speaks against it.
+    terms = {field: words for field, words in parsed.words.items() if field in NAMED}
+    named = [field for field, words in terms.items() if not any(root(word) in poles() for word in words.split())]
     for field in named:
         axis, labels = NAMED[field]
         asked[axis] = 2.0 * labels.index(parsed.fields[field]) / (len(labels) - 1) - 1.0
-    return asked, list(dict.fromkeys([*(parsed.words[field] for field in named), *parsed.reading.words]))
+    return asked, list(dict.fromkeys([*(terms[field] for field in named), *parsed.reading.words]))
 
 
 def nothing_asked(vibe: str) -> str | None:
