@@ -218,9 +218,10 @@ function scatter() {
     const points = S.sources.map((source) => [source, value(source)]).filter(([, v]) => v !== undefined && v !== null);
     const W = plotWidth(), H = 250, left = 46, bottom = 34, right = 16;
     const unit = kind === "cost" ? money : duration;
-    const log = (v) => Math.log10(Math.max(v, kind === "cost" ? 1e-7 : 1e-5));
+    const least = kind === "cost" ? -7 : -5;
+    const log = (v) => Math.max(Math.log10(v), least);
     let a = Math.min(...points.map(([, v]) => log(v))), b = Math.max(...points.map(([, v]) => log(v)));
-    a = Math.floor(a - 0.2); b = Math.max(Math.ceil(b + 0.2), a + 1);
+    a = Math.max(Math.floor(a - 0.2), least); b = Math.max(Math.ceil(b + 0.2), a + 1);
     const ends = points.flatMap(([source]) => [source.scores[scorer].low ?? source.scores[scorer].mean, source.scores[scorer].high ?? source.scores[scorer].mean]);
     let low = Math.min(...ends), high = Math.max(...ends); const margin = (high - low) * 0.12 || 0.1; low -= margin; high += margin;
     const x = (v) => left + ((log(v) - a) / (b - a)) * (W - left - right), y = (v) => 10 + ((high - v) / (high - low)) * (H - bottom - 10);
