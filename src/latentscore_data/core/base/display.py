@@ -236,7 +236,9 @@ def print_summary(summary: Summary) -> None:
 
     out = console()
     if summary.fresh and not summary.exit_code:
-        done = f"all {summary.skipped:,} rows are done already" if summary.skipped else "fresh"
+        done = {0: "fresh", 1: f"the {summary.unit} is done already"}.get(
+            summary.skipped, f"all {summary.skipped:,} {summary.unit}s are done already"
+        )
         out.print(Text.assemble((summary.stage, "bold"), f": {done}, nothing to do"))
     else:
         table = Table(title=summary.stage, title_justify="left", title_style="bold", show_header=False, box=None)

@@ -76,6 +76,8 @@ class Job(Generic[InT]):
     short: Callable[[Line], bool] = lambda line: False
     refresh: Callable[[InT, Line], Line] | None = None
     client: Client | None = None
+    unit: str = "row"
+    """What an input is called, in the singular."""
     line_key: str = "row_id"
     breaker_window: int = 40
     breaker_at_least: int = 20
@@ -143,7 +145,7 @@ class _Run(Generic[InT]):
         self.total = total
         self.retry_failed, self.overwrite = retry_failed, overwrite
         self.progress = progress
-        self.summary = Summary(job.name)
+        self.summary = Summary(job.name, unit=job.unit)
         self.outcomes: deque[bool] = deque(maxlen=job.breaker_window)
         self.causes: Counter[str] = Counter()
         self.stop: list[BaseException] = []
