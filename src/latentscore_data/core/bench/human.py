@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -130,15 +130,12 @@ def _catch_trials(pairs: Sequence[Pair], seed: int) -> list[Pair]:
     wanted = max(2, round(len(pairs) * CATCH_SHARE))
     chosen = sorted(pairs, key=lambda pair: unit_hash(seed, pair.id, "catch"))[:wanted]
     return [
-        Pair(
-            digest(seed, pair.id, "catch")[:10],
-            pair.vibe,
-            pair.document,
-            pair.a,
-            pair.a,
-            pair.audio_a,
-            pair.audio_a,
-            "a" if unit_hash(seed, pair.id, "catch side") < 0.5 else "b",
+        replace(
+            pair,
+            id=digest(seed, pair.id, "catch")[:10],
+            b=pair.a,
+            audio_b=pair.audio_a,
+            catch="a" if unit_hash(seed, pair.id, "catch side") < 0.5 else "b",
         )
         for pair in chosen
     ]

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from latentscore import schema_hash
 from latentscore.config import TITLE_CUT, TITLE_SHORTENED, MusicConfigPromptPayload
-from latentscore.files import open_file
 from latentscore.json_search import JsonObject
 from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import Line, read_lines, read_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, count_lines, read_lines, read_rows, typed_row
 from latentscore_data.core.base.loop import (
     RETRYABLE_KINDS,
     Job,
@@ -58,12 +57,7 @@ class VibeRows:
                 yield row if row.split else row.model_copy(update={"split": split})
 
     def __len__(self) -> int:
-        count = 0
-        for split in self.settings.splits:
-            path = self.workspace.vibes(split)
-            if path.exists():
-                with open_file(path) as file:
-                    count += sum(1 for line in file if line.strip())
+        count = count_lines(map(self.workspace.vibes, self.settings.splits))
         return min(count, self.settings.limit) if self.settings.limit is not None else count
 
 

@@ -32,7 +32,6 @@ from latentscore_data.core.export import (
     maps,
     merge,
     metadata,
-    pictures,
     quantize,
     report,
     sounds,
@@ -315,10 +314,7 @@ def _describe_dataset(
 ) -> None:
     """The files beside the rows: score pictures, card, attribution, Croissant metadata and citation."""
     chosen = settings.export
-    for scorer, scores in facts.candidates.items():
-        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
-        picture = pictures.histograms(f"{scorer} scores, share of each", series)
-        replace_text(folder / cards.picture_name(scorer), picture)
+    cards.draw_scores(folder, facts)
     checks = _checks(settings)
     card = cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, checks, parquet=parquet)
     replace_text(folder / "README.md", card)
