@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from latentscore.json_search import JsonObject
 from latentscore_data.commands._options import end_dry_run, load
 from latentscore_data.core.base.display import OUTPUT, money, print_facts, print_json, print_rows, say
-from latentscore_data.core.base.errors import raised_by
+from latentscore_data.core.base.errors import InputError, raised_by
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.llm.batch_state import Batch, age_in_words
@@ -36,10 +36,22 @@ def show_dry_run(
     end_dry_run(problem)
 
 
-def load_to_ask(calls: Values, **given: Values) -> Settings:
-    """The settings of a command that calls models; the key that ``--api-key-env`` names may go to the address in them."""
+def load_to_ask(calls: Values, asked: Callable[[Settings], Iterable[str]], **given: Values) -> Settings:
+    """The settings of a command that calls models; the key that ``--api-key-env`` names may go to the address in them.
+
+    ``asked`` are the names of the models that the command asks. Raises :class:`InputError` where ``--labels`` names another
+    one: its answers would be asked for as JSON, and paid for.
+    """
     settings = load(**given, llm=calls)
     trust_key_to(settings.llm, calls.get("api_key_env"))
+    if typed := calls.get("labels"):
+        models = list(dict.fromkeys(asked(settings)))
+        if unknown := [name for name in typed if name not in models]:
+            whom = ", ".join(models) or "no model behind a server"
+            raise InputError(
+                f"--labels {unknown[0]}: this command asks {whom}",
+                "spell it as the model is spelled in --model or --source",
+            )
     return settings
 
 

@@ -36,7 +36,14 @@ from latentscore_data.core.bench.prepare import compared
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.stages.base import RunContext
-from latentscore_data.core.stages.bench import check_run, evaluate_answers, plans, remote_estimates, run_bench
+from latentscore_data.core.stages.bench import (
+    check_run,
+    evaluate_answers,
+    hosted_sources,
+    plans,
+    remote_estimates,
+    run_bench,
+)
 from latentscore_data.core.stages.spending import RunPlan
 
 LISTENERS = "People listen"
@@ -96,7 +103,7 @@ def bench(
         lsdata bench --source litellm:openai/gpt-4o-mini=mini --source baseline:random --max-cost 2
         lsdata bench --suite controllability --source baseline:keywords
     """
-    settings = load_to_ask(calls, **given)
+    settings = load_to_ask(calls, hosted_sources, **given)
     executor = make_executor(on or "here", settings, say)
     workspace = Workspace(settings.paths.root)
     if dry_run:

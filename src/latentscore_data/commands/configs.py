@@ -44,6 +44,7 @@ from latentscore_data.core.stages.configs import (
     check_run,
     choose_rows,
     for_typed,
+    model_name,
     planned,
     run_configs,
     typed_rows,
@@ -93,7 +94,7 @@ def configs(
         lsdata configs "slow rain on a tin roof" --n 8 --audio out/
         lsdata configs --search 64 --scorer acoustic --judge clap
     """
-    settings = load_to_ask(calls, **given)
+    settings = load_to_ask(calls, lambda s: [model_name(s)], **given)
     check_flags(vibe, only, on, settings, {**given, "llm": calls}, with_sound=audio is not None or play)
     executor = make_executor(on or "here", settings, say)
     trusted = trusted_scorers(settings, given, trust_settings)

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("peft")
-
-from conftest import Lsdata
+from conftest import Lsdata, needs
 from latentscore import forms
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.workspace import Workspace
@@ -21,7 +19,7 @@ from latentscore_data.core.models.runs import RunFolder
 from tiny_models import change_json, finished_run, tiny_qwen3, with_adapter
 from training_runs import short_system, train, write_rows
 
-pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
+pytestmark = [needs("peft"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

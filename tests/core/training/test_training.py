@@ -16,9 +16,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("trl")
-
-from conftest import SRC
+from conftest import SRC, needs
 from factories import make_payload
 from latentscore import forms
 from latentscore.forms import prompt_messages
@@ -30,14 +28,13 @@ from latentscore_data.core.models.base_models import load_base, load_tokenizer, 
 from latentscore_data.core.models.runs import RunFolder, open_run
 from latentscore_data.core.models.spec import Choices
 from latentscore_data.core.scoring.rewards import part_weights
-from latentscore_data.core.training import choice, dpo, grpo, sft
 from latentscore_data.core.training.audit import audit
 from latentscore_data.core.training.preference import Pair
 from latentscore_data.core.training.prepare import prepare
 from latentscore_data.core.training.run import run_training
 from training_runs import SFT_STEPS, quotes, ready, short_system, train, training_row, write_rows
 
-pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread", "short_prompt")]
+pytestmark = [needs("trl"), pytest.mark.ml, pytest.mark.usefixtures("one_thread", "short_prompt")]
 
 Trained = tuple[Workspace, RunFolder]
 
@@ -97,6 +94,8 @@ def test_a_run_notes_the_scorer_that_chose_what_it_learned(workspace: Workspace)
 
 
 def test_the_system_prompt_of_the_settings_is_what_is_trained_on(workspace: Workspace, tmp_path: Path) -> None:
+    from latentscore_data.core.training import dpo, grpo, sft
+
     write_rows(workspace)
     (tmp_path / "mine.txt").write_text("Answer with calm music.")
     prompts = PromptsSettings(system=str(tmp_path / "mine.txt"))
@@ -606,6 +605,8 @@ def test_dpo_from_an_sft_run_learns_to_prefer_and_ends_the_same_after_a_crash(tr
 
 
 def test_the_checkpoint_whose_answers_sound_best_is_kept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentscore_data.core.training import choice
+
     write_rows(workspace)
     scores = iter([0.9, 0.2])
     asked: list[list[str]] = []

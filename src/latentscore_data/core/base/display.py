@@ -258,7 +258,9 @@ def print_summary(summary: Summary) -> None:
         return
     out = console()
     if summary.fresh and not summary.exit_code:
-        done = f"all {summary.skipped:,} rows are done already" if summary.skipped else "fresh"
+        done = {0: "fresh", 1: f"the {summary.unit} is done already"}.get(
+            summary.skipped, f"all {summary.skipped:,} {summary.unit}s are done already"
+        )
         out.print(styled(summary.stage, "bold"), f": {done}, nothing to do", sep="")
     else:
         print_facts(styled(summary.stage, "bold"), _facts(summary))

@@ -75,6 +75,8 @@ class Job(Generic[InT]):
     short: Callable[[Line], bool] = lambda line: False
     refresh: Callable[[InT, Line], Line] | None = None
     client: Client | None = None
+    unit: str = "row"
+    """What an input is called, in the singular."""
     line_key: str = "row_id"
     breaker_window: int = 40
     breaker_at_least: int = 20
@@ -147,7 +149,7 @@ class _Run(Generic[InT]):
         self.waiting = iter(self.inputs)
         most = self.max_in_flight if self.total is None else min(self.max_in_flight, self.total)
         self.workers = max(1, most)
-        self.summary = Summary(self.job.name)
+        self.summary = Summary(self.job.name, unit=self.job.unit)
         self.outcomes: deque[bool] = deque(maxlen=self.job.breaker_window)
 
     async def to_the_end(self) -> None:

@@ -18,6 +18,8 @@ class Summary:
     """What a stage did. ``exit_code`` is 0 when nothing is missing and 1 when some rows failed or came short."""
 
     stage: str
+    unit: str = "row"
+    """What is counted, in the singular."""
     done: int = 0
     skipped: int = 0
     failed: Counter[str] = field(default_factory=lambda: Counter())

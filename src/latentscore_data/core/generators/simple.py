@@ -185,15 +185,18 @@ class DatasetKind(SourceKind):
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
         made_by = _made_by(known.rows)
         if source.name == WINNERS:
-            note = f"best of {most_candidates(known.rows)}. {made_by}".strip()
-            return SourceNote(note, selection_scorers(known.rows))
+            return SourceNote(_note(f"best of {most_candidates(known.rows)}", made_by), selection_scorers(known.rows))
         if source.name == FIRST_VALID:
-            return SourceNote(f"the first valid answer, before any choice. {made_by}".strip())
+            return SourceNote(_note("the first valid answer, before any choice", made_by))
         if source.name in (SEARCHED, STARTED):
             guides = {str(search["guide"]) for row in known.rows if (search := getattr(row, "search", None))}
             what = "found by search" if source.name == SEARCHED else "best of the model's candidates"
-            return SourceNote(f"{what}. {made_by}".strip(), tuple(sorted(guides)))
+            return SourceNote(_note(what, made_by), tuple(sorted(guides)))
         return SourceNote(made_by)
+
+
+def _note(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _made_by(rows: Sequence[VibeRow]) -> str:

@@ -26,7 +26,7 @@ from latentscore_data.core.bench.summary import RunFacts, summarise
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.generators.registry import kind_of, make_generator
+from latentscore_data.core.generators.registry import kind_of, make_generator, parse_sources
 from latentscore_data.core.generators.types import AnyGenerator, GeneratorDeps, SourceName
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.plan import Plan, added_up
@@ -40,6 +40,11 @@ from latentscore_data.core.stages.spending import (
     confirm_remote_jobs,
     confirm_spending,
 )
+
+
+def hosted_sources(settings: Settings) -> list[str]:
+    """The models behind servers that are asked as sources."""
+    return [source.name for source in parse_sources(settings.bench.sources) if source.kind == "litellm"]
 
 
 def run_bench(
@@ -61,8 +66,7 @@ def run_bench(
     # What cannot run there is said before a key is missed or money is asked for.
     there = remote_estimates(settings, compared, executor) if executor.remote else []
     kept = workspace.llm_cache, workspace.ledger
-    hosted = [source.name for source in sources if source.kind == "litellm"]
-    with BatchRun("bench", settings.llm, *kept, hosted, spend=spend) as batches:
+    with BatchRun("bench", settings.llm, *kept, hosted_sources(settings), spend=spend) as batches:
         batches.collect()
         for plan in plans(settings, workspace, compared):
             confirm_spending(plan, settings.llm, context.yes)

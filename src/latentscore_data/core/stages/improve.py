@@ -291,7 +291,7 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
     started = time.monotonic()
     check(rounds)
     settings = rounds.settings.improve
-    summary = Summary("improve")
+    summary = Summary("improve", unit="round")
     replace_json(rounds.folder / SPEC_FILE, rounds.spec)
     work = _Work(rounds, executor, summary)
     done: list[Round] = []

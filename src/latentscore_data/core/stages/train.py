@@ -80,7 +80,7 @@ class StartOptions:
 def run_train(settings: Settings, context: RunContext | None = None) -> Summary:
     """Train every recipe that the settings name, in order."""
     workspace, context = Workspace(settings.paths.root), context or RunContext()
-    total = Summary("train")
+    total = Summary("train", unit="run")
     for kind in settings.train.recipes:
         summary = train_one(settings, Choices(kind), StartOptions(yes=context.yes, spend=context.spend))
         total.add(summary)
@@ -165,7 +165,7 @@ def check_runs(settings: Settings, runs: int, spend: SpendTracker) -> None:
 def run_summary(folder: RunFolder, was_done: bool) -> Summary:
     """What a finished run came to."""
     record = folder.record()
-    summary = Summary(f"train {record['kind']}", done=int(not was_done), skipped=int(was_done))
+    summary = Summary(f"train {record['kind']}", unit="run", done=int(not was_done), skipped=int(was_done))
     summary.seconds = 0.0 if was_done else float(record["seconds"])
     summary.details = {"run": folder.run_id, "base_model": record["base_model"], **record["metrics"]}
     for number, finding in enumerate(record["health"], 1):

@@ -136,6 +136,7 @@ def ask_about_texts(
 
     job: Job[SourceText] = Job(
         name="vibes",
+        unit="text",
         key=text_key,
         fingerprint=fingerprint,
         work=partial(ask_for_vibes, llm=llm, settings=settings.vibes),
