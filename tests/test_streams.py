@@ -79,4 +79,4 @@ def test_a_terminal_without_a_size_has_the_usual_one(lsdata: Lsdata, root: Path,
     for command in (("status", "--root", str(root)), ("--help",)):
         done = lsdata(*command, env=env)
         assert done.returncode == 0, done.stderr
-        assert {"status": "not run", "--help": "From a sentence"}[command[0]] in done.stdout
+        assert {"status": "not run", "--help": "Turn a sentence"}[command[0]] in done.stdout

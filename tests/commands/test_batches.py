@@ -344,7 +344,7 @@ def test_a_model_without_batches_is_refused_before_anything_is_sent(lsdata_here:
         assert out.returncode == 2, out.stderr
         assert "no batch API" in out.stderr
     typed = lsdata_here("configs", "grey rain", "--batch")
-    assert (typed.returncode, "answered at once" in typed.stderr) == (2, True)
+    assert (typed.returncode, "cannot be answered in batches" in typed.stderr) == (2, True)
 
 
 def test_anthropics_message_batches_carry_the_same_question_and_their_own_price(

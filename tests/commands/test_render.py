@@ -286,7 +286,7 @@ def test_several_vibes_become_one_mix(tmp_path: Path):
         (["a", "--sample-rate", "1"], "--sample-rate: a number from 8000"),
         (["a", "--map", "nowhere"], "--map: nowhere does not exist"),
         (["a", "b", "--crossfade", "31"], "from 0 to 30 s"),
-        (["a", "b", "--stems"], "go with one vibe"),
+        (["a", "b", "--stems"], "need one vibe"),
         (["a", " "], "the vibe is empty"),
     ],
 )

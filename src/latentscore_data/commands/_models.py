@@ -1,4 +1,4 @@
-"""What the stages that cost money share: the plan of a dry run, and the exit code that the run would have."""
+"""Shared by the commands that call models: the plan of a dry run, and the exit code that the run would have."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from latentscore_data.core.stages.spending import RunPlan, trust_key_to
 def show_dry_run(
     plan: RunPlan, check: Callable[[], object], *, document: Callable[[], JsonObject] | None = None
 ) -> None:
-    """Show the plan, then end as the run would: with the error that ``check`` raises, or with 0.
+    """Show the plan, then exit as the run would: with the error that ``check`` raises, or with 0.
 
-    ``document`` makes the JSON document, where it is not that of the one model's plan.
+    ``document`` makes the JSON document; by default it is the plan of the only model.
     """
     problem = next(iter(raised_by(check)), None)
     if OUTPUT.json:
@@ -37,14 +37,14 @@ def show_dry_run(
 
 
 def load_to_ask(calls: Values, **given: Values) -> Settings:
-    """The settings of a command that calls models; the key that ``--api-key-env`` names may go to the address in them."""
+    """Return the settings of a command that calls models, and allow sending the key of ``--api-key-env`` to their address."""
     settings = load(**given, llm=calls)
     trust_key_to(settings.llm, calls.get("api_key_env"))
     return settings
 
 
 def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> frozenset[str]:
-    """The scorers whose code may run: those that were typed, and with ``--trust-settings`` those of the settings file."""
+    """The scorers whose code may run: those of the flags, and with ``--trust-settings`` those of the settings file."""
     typed = [*given.get("scoring", {}).get("scorers", ())]
     typed += [given.get(section, {}).get("judge") for section in ("search", "improve")]
     of_settings = [*settings.scoring.scorers, settings.search.judge, settings.improve.judge] if trust_settings else []
@@ -56,18 +56,16 @@ def show_plan(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title="dry run: nothing is asked, nothing is spent", title_justify="left", show_header=False, box=None
-    )
+    table = Table(title="dry run: no calls, no cost", title_justify="left", show_header=False, box=None)
     table.add_column(style="dim", no_wrap=True)
-    waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
+    waiting = f", {plan.in_batches:,} in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
         "rows": f"{plan.rows:,}",
-        "calls": f"{plan.calls:,} ({plan.cached:,} more are in the cache)" + waiting,
+        "calls": f"{plan.calls:,} ({plan.cached:,} more in the cache)" + waiting,
         "tokens": f"{plan.tokens_in:,} in, about {plan.tokens_out:,} out",
         "price": plan.price,
-        "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at the very most" if plan.worst_usd else ""),
+        "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at most" if plan.worst_usd else ""),
         "basis": plan.basis,
     }
     for name, value in facts.items():
@@ -77,7 +75,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def show_batches(batches: Sequence[Batch]) -> None:
-    """The batches in flight, one line each, as they were when the provider was last asked."""
+    """Print the open batches, one line each, with the state of the last query."""
     if not batches:
         return
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""lsdata check: what to look at before a data set is published."""
+"""lsdata check: measure the scored rows before they are published."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MARKS = {"ok": ("ok", "green"), "note": ("", "dim"), "fault": ("fault", "red")}
 
 
 def check(
-    license: Annotated[str | None, typer.Option(help="The licence that you want to publish under.")] = None,
+    license: Annotated[str | None, typer.Option(help="Licence that you want to publish under.")] = None,
     sounds: Annotated[
-        int | None, typer.Option(help="Winners that are rendered and measured; 0 for none.", min=0)
+        int | None, typer.Option(help="Number of winners to render and measure; 0 for none.", min=0)
     ] = None,
 ) -> None:
     """Check the scored rows before you publish them: duplicates, diversity, leaks, scores, texts and licences.
 
-    Exit 8 when a measure is beyond its limit; the limits are settings (section check). Changes nothing.
+    Exit code 8 if a measure exceeds its limit; the limits are settings (section check). Changes nothing.
 
     Examples:
 

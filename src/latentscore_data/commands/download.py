@@ -21,7 +21,7 @@ def download(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What to sample: a hub data set owner/name[:config], a folder or file of .txt/.md/.jsonl/.csv/.tsv/.parquet, or builtin. Repeatable.",
+            help="Data set: owner/name[:config] on the hub, a folder or file of .txt/.md/.jsonl/.csv/.tsv/.parquet, or builtin. Repeatable.",
         ),
     ] = None,
     sample_size: Annotated[
@@ -59,7 +59,7 @@ def download(
 
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
-    """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
+    """Show the files that would be read and downloaded. Requests only file names and sizes from the hub."""
     steps: list[JsonObject] = []
     for source in chosen_sources(settings):
         step: JsonObject = {"dataset": source.name, "kind": source.kind}
@@ -72,7 +72,7 @@ def show_plan(settings: Settings, workspace: Workspace) -> None:
         return
     for step in steps:
         if step["there"]:
-            line = f"download: {step['dataset']} is there already"
+            line = f"download: {step['dataset']} exists already"
         elif "files" in step:
             line = in_words(step, settings.download)
         else:
