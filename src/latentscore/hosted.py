@@ -1,6 +1,6 @@
-"""A hosted model through LiteLLM, asked for one config: ``model="litellm:PROVIDER/MODEL"``.
+"""Ask a hosted model for one config through LiteLLM: ``model="litellm:PROVIDER/MODEL"``.
 
-``lsdata configs`` asks many questions with a cache, a plan and a cap; this asks one, which costs what one answer costs.
+For many questions use ``lsdata configs``, which has a cache, a cost estimate and a cap.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from latentscore.json_search import search
 from latentscore.prompt import config_system, vibe_message
 
 ATTEMPTS = 2
-"""A second question, which names the fault, goes to a model whose first answer cannot be used."""
+"""If the first answer is unusable, a second question names the error."""
 TIMEOUT_SECONDS = 120
 REASON_CHARS = 300
 
 
 def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
-    """The payload with which a LiteLLM model answers a text. Raises :class:`ModelError`."""
-    # Otherwise LiteLLM fetches its price list when it is imported.
+    """Return the payload with which a LiteLLM model answers a text. Raises :class:`ModelError`."""
+    # Prevents LiteLLM from downloading its price list when it is imported.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
         import litellm
     except ImportError:
-        raise ModelError(f"asking {name} needs litellm: pip install litellm") from None
+        raise ModelError(f"{name} needs litellm: pip install litellm") from None
     litellm.suppress_debug_info = True
     messages: list[dict[str, str]] = [
         {"role": "system", "content": config_system()},
         {"role": "user", "content": vibe_message(text)},
     ]
-    fault = "it said nothing"
+    fault = "the answer was empty"
     for _ in range(ATTEMPTS):
         try:
             reply: Any = litellm.completion(name, messages, timeout=TIMEOUT_SECONDS, max_retries=2, drop_params=True)
-        except Exception as error:  # each provider has its own kinds
-            raise ModelError(f"{name} could not be asked: {_shown(error)}") from None
+        except Exception as error:  # each provider has its own exception types
+            raise ModelError(f"the call of {name} failed: {_shown(error)}") from None
         said = str(reply.choices[0].message.content or "") if reply.choices else ""
         try:
             return read_payload(said)
@@ -54,7 +54,8 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
 
 
 def read_payload(said: str) -> MusicConfigPromptPayload:
-    """The likeliest payload in what a model said. Raises :class:`InvalidConfigError` with the fault of the likeliest object."""
+    """Return the most likely payload in a model's reply. Raises :class:`InvalidConfigError` with the error of the most
+    likely object."""
     fault: InvalidConfigError | None = None
     found = search(said)
     for one in (*found.said, *found.thoughts):
@@ -62,11 +63,11 @@ def read_payload(said: str) -> MusicConfigPromptPayload:
             return parse_payload(one.value)
         except InvalidConfigError as error:
             fault = fault or error
-    raise fault or InvalidConfigError("answer", "it holds no JSON object")
+    raise fault or InvalidConfigError("answer", "it contains no JSON object")
 
 
 def _shown(error: Exception) -> str:
-    """The error in one line, without the values of variables that hold keys."""
+    """Return the error in one line, without the values of environment variables that hold keys."""
     line = f"{type(error).__name__}: {' '.join(str(error).split())}"
     for name, value in os.environ.items():
         if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) > 3:

@@ -1,4 +1,4 @@
-"""Models that answer a text with a config: any function, a hosted model through LiteLLM, a local one."""
+"""Models that answer a text with a config: a function, a hosted model through LiteLLM, or a local model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from latentscore.hosted import ask_hosted, read_payload
 from latentscore.local_model import local_model
 
 Reply = Given | str
-"""What a model answers: a payload, a config, a mapping, or the JSON text of one."""
+"""What a model may return: a payload, a config, a mapping, or JSON text."""
 
 Model = str | Callable[[str], Reply | Awaitable[Reply]]
 
 
 def ask(what: Given | Answer, model: Model) -> Answer:
-    """The model's answer to a text. Raises :class:`ModelError` where there is none, and for something else than a text."""
+    """Return the model's answer to a text. Raises :class:`ModelError` if it has none, and :class:`InvalidConfigError` if
+    ``what`` is not a text."""
     text = _text(what, model)
     reply = make_model(model)(text)
     if inspect.isawaitable(reply):
@@ -30,7 +31,7 @@ def ask(what: Given | Answer, model: Model) -> Answer:
 
 
 async def ask_async(what: Given | Answer, model: Model) -> Answer:
-    """:func:`ask` without blocking the event loop."""
+    """Run :func:`ask` without blocking the event loop."""
     text = _text(what, model)
     function = make_model(model)
     if inspect.iscoroutinefunction(function):
@@ -40,28 +41,28 @@ async def ask_async(what: Given | Answer, model: Model) -> Answer:
 
 
 def make_model(model: Model) -> Callable[[str], Any]:
-    """The function that a model stands for. Raises :class:`ModelError` for a name that stands for none."""
+    """Return the function of a model, which may be given by name. Raises :class:`ModelError` for an unknown name."""
     if callable(model):
         return model
     if not isinstance(model, str):
-        raise ModelError(f"a model is a name or a function, not {type(model).__name__}")
+        raise ModelError(f"a model must be a name or a function, not {type(model).__name__}")
     kind, _, name = model.partition(":")
     if kind == "litellm" and name:
         return lambda text: ask_hosted(name, text)
     if kind == "local" and name:
         return lambda text: local_model(name).answer(text)
-    raise ModelError(f"there is no model {model!r}; models are litellm:PROVIDER/MODEL, local:FOLDER or a function")
+    raise ModelError(f"unknown model {model!r}; a model is litellm:PROVIDER/MODEL, local:FOLDER or a function")
 
 
 def name_of(model: Model) -> str:
-    """How metadata names a model."""
+    """Return the name of a model in metadata."""
     return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
 
 
 def _text(what: Given | Answer, model: Model) -> str:
     if not isinstance(what, str) or not what.strip():
         shown = "an empty text" if isinstance(what, str) else type(what).__name__
-        raise InvalidConfigError("model", f"{name_of(model)} answers texts, and {shown} was given; leave model= out")
+        raise InvalidConfigError("model", f"{name_of(model)} needs a text, not {shown}; leave model= out")
     return what
 
 
@@ -69,7 +70,7 @@ def _run(reply: Awaitable[Any]) -> Any:
     async def wait() -> Any:
         return await reply
 
-    # In a thread of its own, because a notebook's loop is running already.
+    # In a separate thread, because a notebook already runs an event loop.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, wait()).result()
 

@@ -141,7 +141,7 @@ def test_a_rate_that_flac_cannot_hold_is_refused_before_anything_is_rendered(
 ):
     monkeypatch.setattr("latentscore.render", lambda *_, **__: pytest.fail("rendered"))
     for rate in (99_999, 65_537, 191_999):
-        with pytest.raises(InputError, match=rf"FLAC cannot hold {rate} Hz.* 96000") as caught:
+        with pytest.raises(InputError, match=rf"FLAC does not support {rate} Hz.* 96000") as caught:
             command.render(vibes=["calm"], out=tmp_path / "a.flac", sample_rate=rate)
         assert ".wav" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
