@@ -60,7 +60,7 @@ def test_a_question_without_anybody_to_answer_is_a_refusal() -> None:
     finally:
         del os.environ["OPENAI_API_KEY"]
     assert done.returncode == 2, done.stderr
-    assert "no terminal to ask on" in done.stderr
+    assert "no terminal to confirm it" in done.stderr
 
 
 def test_files_of_the_user_are_never_taken_for_drafts() -> None:

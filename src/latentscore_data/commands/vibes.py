@@ -35,7 +35,7 @@ OPTIONS = {
     "vibes.max_input_words": setting_option("vibes.max_input_words"),
     "vibes.page_words": setting_option("vibes.page_words"),
     "vibes.characters": setting_option("vibes.characters", help="Also request the moods of characters."),
-    "noise.rate": setting_option("noise.rate", "--noise-rate", help="Share of vibes with typing noise."),
+    "noise.rate": setting_option("noise.rate", "--noise-rate", help="Share of vibes with typing errors."),
     "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
     "dedupe.model": setting_option(
         "dedupe.model", "--dedupe-model", help="Embedder: auto, minilm, words, a folder or a hub id."

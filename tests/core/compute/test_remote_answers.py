@@ -112,5 +112,5 @@ def test_a_hosted_model_does_not_go_to_modal(modal: LoopbackModal, tmp_path: Pat
 
 
 def test_a_folder_of_this_machine_is_refused(modal: LoopbackModal, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         engine_elsewhere(f"local:{tmp_path}", make_executor("modal", modal_settings(), print), tmp_path / "runs")

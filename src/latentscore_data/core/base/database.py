@@ -48,7 +48,7 @@ def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | No
             reason = str(error)
         aside = _set_aside(path)
         db = _open(path, prepare)
-        kept = _salvaged(aside, db, salvage) if salvage is not None else "it is filled again"
+        kept = _salvaged(aside, db, salvage) if salvage is not None else "it will be refilled"
         log.warning("the %s %s is damaged (%s) and was moved to %s; %s", what, path, reason, aside.name, kept)
         return db
     except (OSError, sqlite3.Error) as error:
@@ -99,10 +99,10 @@ def unusable(path: Path, what: str, error: OSError | sqlite3.Error) -> OutputErr
             _mark(path).touch()
         return OutputError(
             f"the {what} {path} is damaged ({reason})",
-            "run the same command again: the damaged file is set aside and a new one is made",
+            "run the same command again: the damaged file is moved aside and replaced",
         )
     if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return OutputError(message, "another process is using it: wait for that, or choose another --root")
+        return OutputError(message, "another process is using it: wait, or choose another --root")
     if _code(error) == sqlite3.SQLITE_FULL:
         return OutputError(message, "free some disk space, then run the same command again")
     return OutputError(message, "free some disk space, check the permissions, or choose another --root")

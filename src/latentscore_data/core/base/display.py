@@ -236,7 +236,7 @@ def print_summary(summary: Summary) -> None:
 
     out = console()
     if summary.fresh and not summary.exit_code:
-        done = f"all {summary.skipped:,} rows are done already" if summary.skipped else "fresh"
+        done = f"all {summary.skipped:,} rows are already done" if summary.skipped else "fresh"
         out.print(Text.assemble((summary.stage, "bold"), f": {done}, nothing to do"))
     else:
         table = Table(title=summary.stage, title_justify="left", title_style="bold", show_header=False, box=None)
@@ -271,8 +271,8 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failed.most_common())
         yield "failed", f"{sum(summary.failed.values())} ({kinds})"
     if summary.short:
-        again = f" ({summary.unfinished} can be tried again)" if summary.unfinished else ""
-        yield "fewer than asked", f"{summary.short}{again}"
+        again = f" ({summary.unfinished} can be retried)" if summary.unfinished else ""
+        yield "fewer than requested", f"{summary.short}{again}"
     if summary.calls or summary.cached:
         yield "model calls", f"{summary.calls} ({summary.cached} from the cache)"
     if summary.tokens_in or summary.tokens_out:

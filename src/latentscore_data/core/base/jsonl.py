@@ -70,12 +70,12 @@ def read_lines(
                 value = orjson.loads(line)
             except orjson.JSONDecodeError as error:
                 if not whole and torn == "drop":
-                    log.warning("%s:%d: dropped a torn last line", path, number)
+                    log.warning("%s:%d: dropped an incomplete last line", path, number)
                     return
                 raise InputError(*_why_not_json(path, number, line, whole, error)) from None
             if not isinstance(value, dict):
                 raise InputError(
-                    f"{path}:{number}: a JSON object is needed, not {type(value).__name__}", "mend the line"
+                    f"{path}:{number}: must be a JSON object, not {type(value).__name__}", "correct the line"
                 )
             yield number, value
 
@@ -118,8 +118,8 @@ def _why_not_json(path: Path, number: int, line: bytes, whole: bool, error: Exce
     except UnicodeDecodeError as bad:
         return f"{path}:{number}: not UTF-8 at byte {bad.start} of the line", "save the file as UTF-8"
     if not whole:
-        return f"{path}:{number}: the last line is torn", "complete or delete the last line"
-    return f"{path}:{number}: not valid JSON ({error})", "mend or delete the line"
+        return f"{path}:{number}: the last line is incomplete", "complete or delete the last line"
+    return f"{path}:{number}: not valid JSON ({error})", "correct or delete the line"
 
 
 def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> Iterator[RowT]:
@@ -136,7 +136,7 @@ def typed_row(value: Line, row_type: type[RowT], where: str) -> RowT:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "row"
         raise InputError(
-            f"{where}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
+            f"{where}: field {field}: {in_a_sentence(first['msg'])}", f"correct the field {field} in that line"
         ) from None
 
 
@@ -147,7 +147,7 @@ def read_object(path: Path, remedy: str) -> JsonObject:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error})", remedy) from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged (it holds no JSON object)", remedy)
+        raise InputError(f"{path} is damaged (it is not a JSON object)", remedy)
     return value
 
 
@@ -249,7 +249,7 @@ def _end_with_newline(path: Path) -> None:
             if _is_whole(file.read()):
                 file.write(b"\n")
                 return
-            log.warning("%s: dropped a torn last line", path)
+            log.warning("%s: dropped an incomplete last line", path)
             file.truncate(keep)
 
 

@@ -159,7 +159,7 @@ def _read(path: Path) -> tuple[int, dict[tuple[str, str], Usage]]:
                 if not isinstance(value, int | float):
                     raise InputError(
                         f"{path}:{number}: {name} is not a number",
-                        "mend the line, or delete it and what it says was spent",
+                        "correct the line, or delete it together with its cost",
                     )
             sums.setdefault((str(line.get("stage")), str(line.get("model"))), Usage()).add(Usage(**known))
     return count, sums

@@ -243,7 +243,7 @@ class _Run(Generic[InT]):
             self.halt(
                 StoppedError(
                     f"{self.job.name} stopped: {bad} of the last {len(self.outcomes)} rows failed ({names})",
-                    "mend the cause and run the same command again; what was done is kept",
+                    "fix the cause and run the same command again; finished work is kept",
                 )
             )
 
@@ -279,7 +279,7 @@ class _Run(Generic[InT]):
         if self.interrupted or self.loop is None:
             raise KeyboardInterrupt
         self.interrupted = True
-        log.warning("finishing what is in flight; press Ctrl-C again to stop now")
+        log.warning("finishing the calls in flight; press Ctrl-C again to stop at once")
         with suppress(RuntimeError):  # the loop has ended already
             self.loop.call_soon_threadsafe(self.halt, KeyboardInterrupt())
 

@@ -139,7 +139,7 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     given = {relative(path, root): path for path in stage.inputs}
     for name in sorted(set(known) | set(given)):
         if name not in given:
-            reasons.append(f"input {name} is gone")
+            reasons.append(f"input {name} is missing")
         elif name not in known:
             reasons.append(f"input {name} is new")
         elif not given[name].exists() or sha256(given[name]) != known[name]["sha256"]:
@@ -147,14 +147,14 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     for name, fact in manifest.get("outputs", {}).items():
         path = root / name
         if not path.exists():
-            reasons.append(f"output {name} is gone")
+            reasons.append(f"output {name} is missing")
         elif sha256(path) != fact["sha256"]:
-            reasons.append(f"output {name} was changed by hand")
+            reasons.append(f"output {name} was modified")
     retryable = {kind: n for kind, n in manifest.get("failed", {}).items() if kind in RETRYABLE_KINDS}
     if retryable:
-        reasons.append(f"{sum(retryable.values())} rows failed and can be tried again")
+        reasons.append(f"{sum(retryable.values())} rows failed and can be retried")
     if unfinished := manifest.get("unfinished"):
-        reasons.append(f"{unfinished} rows came short and can be tried again")
+        reasons.append(f"{unfinished} rows are incomplete and can be retried")
     return reasons
 
 

@@ -83,7 +83,7 @@ class RowIndex(Closing):
         if key:
             return str(key)
         if name is None:
-            raise InputError(f"{place}: the line has no {self.line_key}", "mend or delete the line")
+            raise InputError(f"{place}: the line has no {self.line_key}", "correct or delete the line")
         self.unnamed += 1
         return name(line, place)
 

@@ -34,7 +34,7 @@ class _Stdout(io.FileIO):
         except OSError as error:
             raise OutputError(
                 f"the result cannot be written to standard output ({error.strerror})",
-                "send it to a file or a pipe that takes it; what was done is saved",
+                "redirect it to a writable file or pipe; finished work is saved",
             ) from None
 
 

@@ -31,7 +31,7 @@ def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | Non
     )
 
     if Path(model).exists():
-        raise InputError(f"{model} is a local file or folder", "nothing has to be fetched")
+        raise InputError(f"{model} is a local file or folder", "nothing needs to be fetched")
     try:
         files = [name for name in HfApi(endpoint=endpoint).list_repo_files(model) if WANTED.match(name)]
         if "model.safetensors" not in files:

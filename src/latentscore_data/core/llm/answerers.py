@@ -73,7 +73,7 @@ class HostedAnswerer(Answerer):
         check_route(model, settings)
         if settings.batch and model in settings.labels:
             raise InputError(
-                f"{model} answers with labels (llm.labels), which is not asked for in batches", "leave --batch out"
+                f"{model} answers with labels (llm.labels), which cannot be requested in batches", "leave --batch out"
             )
 
     def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:

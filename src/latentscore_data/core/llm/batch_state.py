@@ -138,8 +138,8 @@ class BatchState(Closing):
             money = (batch.worst_usd or 0, batch.cost_usd or 0)
             if not all(isinstance(value, int | float) for value in (*counts, *money)):
                 raise InputError(
-                    f"{self.path}: the record of batch {batch.tag} holds text where a number belongs",
-                    "restore the file from a copy: a batch that is forgotten is paid for twice",
+                    f"{self.path}: the record of batch {batch.tag} holds text instead of a number",
+                    "restore the file from a copy: otherwise its questions are paid for twice",
                 )
         return found
 

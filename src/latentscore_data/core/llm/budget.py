@@ -32,7 +32,7 @@ class Budget:
         while self.spent + self._spend.in_flight + worst > self.cap + 1e-12:
             if self._reserved <= 1e-12:
                 raise StoppedError(
-                    f"the next call could take the cost over --max-cost {self.cap:g} (spent ${self.spent:.4f})",
+                    f"the next call could raise the cost above --max-cost {self.cap:g} (spent ${self.spent:.4f})",
                     "raise --max-cost and run the same command again; everything paid for is kept",
                 )
             # What is in flight mostly turns out cheaper than its worst case.

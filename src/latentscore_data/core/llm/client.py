@@ -370,7 +370,7 @@ class ModelClient:
         if step == len(MODES):
             return False
         self._mode = MODES[step]
-        log.warning("%s does not take %s; asking with %s instead", self.model, mode, self._mode)
+        log.warning("%s does not accept %s; using %s instead", self.model, mode, self._mode)
         return True
 
     def _reply(self, answer: Completion, seconds: float, attempts: int) -> _Reply:

@@ -93,7 +93,7 @@ class HTTPSession:
     def _redirected(self, response: aiohttp.ClientResponse) -> CallFailed:
         where = urlsplit(urljoin(self._url, response.headers.get("Location", "")))
         return CallFailed(
-            f"the server sends calls on to {where.scheme}://{where.netloc}{where.path}, and nothing is sent on; "
+            f"the server redirects calls to {where.scheme}://{where.netloc}{where.path}, and redirects are not followed; "
             "if that is right, give its address with --api-base",
             status=response.status,
             final=True,
@@ -129,7 +129,7 @@ def _parsed(raw: bytes) -> Any:
         # Half a surrogate pair and NaN, which orjson refuses, are no reason to lose an answer.
         return json.loads(raw)
     except (ValueError, RecursionError):
-        raise CallFailed("the server's answer is no JSON", maybe_billed=True) from None
+        raise CallFailed("the server's answer is not JSON", maybe_billed=True) from None
 
 
 def _trusted() -> ssl.SSLContext:

@@ -29,8 +29,8 @@ class LabelsTransport:
         named = (response_format or {}).get("json_schema")
         if named is None or named["name"] != MusicConfigPromptPayload.__name__:
             raise InputError(
-                f"{self._model} answers a vibe with labels (llm.labels), and is asked for another thing",
-                "ask it for configs, one vibe in a call (--vibes-per-call 1)",
+                f"{self._model} answers a vibe with labels (llm.labels), but another answer was requested",
+                "use it for configs, one vibe per call (--vibes-per-call 1)",
             )
         system, question = messages[:2]  # what follows asks again, in words that such a model never saw
         if system["content"] == config_system():

@@ -108,7 +108,7 @@ def _get(url: str) -> Any:
             f"{url} cannot be reached ({one_line(error)})", "check the connection and try again"
         ) from None
     except orjson.JSONDecodeError:
-        raise MissingError(f"{url} sent no JSON", "check the address") from None
+        raise MissingError(f"{url} did not send JSON", "check the address") from None
 
 
 def _prices(answer: Any) -> dict[str, dict[str, float]]:

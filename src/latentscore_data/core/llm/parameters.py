@@ -72,4 +72,4 @@ class Parameters(TakesAll):
         self._said.add(name)
         # Every question has a seed, and most providers know none: that is no news.
         level = logging.INFO if name == "seed" else logging.WARNING
-        log.log(level, "%s does not take %s %s; it is asked without", self._name, name, value)
+        log.log(level, "%s does not accept %s %s; it is left out", self._name, name, value)

@@ -96,7 +96,7 @@ def make_plan(
         for questions in rows:
             plan.rows += 1
             plan.calls += len(questions)
-        plan.basis = "answered on this machine"
+        plan.basis = "runs on this machine"
         return plan
     answers = AnswerCache(cache_path) if cache_path.exists() else None
     llm = ModelClient(model, settings, cache=answers, runs=runs)
@@ -128,7 +128,7 @@ def make_plan(
     if answers is not None:
         answers.close()
     if not plan.calls:
-        plan.basis = "all of it is in the cache" + (" or in open batches" if plan.in_batches else "")
+        plan.basis = "all answers are in the cache" + (" or in open batches" if plan.in_batches else "")
         return plan
     plan.tokens_out = round((known if known is not None else tokens(example)) * plan.calls)
     out = "mean of this model's answers so far" if known is not None else "a typical answer"
@@ -156,7 +156,7 @@ def expected_texts(settings: Settings, workspace: Workspace, *, new_texts: bool)
         return there, f"{there:,} texts"
     wanted = len(settings.download.datasets) * settings.download.sample_size
     wanted = min(wanted, settings.vibes.limit or wanted)
-    return wanted, f"{wanted:,} texts as download is set, each as long as vibes.max_input_words allows"
+    return wanted, f"{wanted:,} texts by the settings of download, each with vibes.max_input_words words"
 
 
 def expected_vibes(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:
@@ -164,7 +164,7 @@ def expected_vibes(settings: Settings, workspace: Workspace, *, new_texts: bool)
     texts, basis = expected_texts(settings, workspace, new_texts=new_texts)
     each = settings.vibes.max_vibes * len(LEVELS) * (2 if settings.vibes.characters else 1)
     rows = min(texts * each, settings.configs.limit or texts * each)
-    return rows, f"at most {rows:,} vibes, before what is alike is dropped ({basis})"
+    return rows, f"at most {rows:,} vibes, before near-duplicates are dropped ({basis})"
 
 
 def added_up(plans: Sequence[Plan]) -> Plan:

@@ -100,7 +100,7 @@ def unknown_price(model: str, cap: float) -> StoppedError:
         f"  in latentscore.toml:  [llm.prices.{named}] with input = 0.30 and output = 2.50 (patterns such as provider/* match)\n"
         f'  in the environment:   LSDATA_LLM__PRICES=\'{{{named}: {{"input": 0.30, "output": 2.50}}}}\'\n'
         "  from OpenRouter:      lsdata doctor --fetch prices (its public list; for openrouter/... models)\n"
-        "or leave the cap out and say --yes",
+        "or leave the cap out and pass --yes",
     )
 
 

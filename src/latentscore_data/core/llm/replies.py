@@ -42,13 +42,13 @@ def read_completion(answer: Any) -> tuple[Message, str, Mapping[str, Any]]:
     if (refusal := _refusal(body)) is not None:
         raise refusal
     if not isinstance(choices, list):
-        raise CallFailed("the server's answer is no chat completion", maybe_billed=True)
+        raise CallFailed("the server's answer is not a chat completion", maybe_billed=True)
     usage = _mapping(body.get("usage"))
     if not choices:
         return Message(), "stop", usage
     choice = _mapping(cast("list[Any]", choices)[0])
     if not isinstance(choice.get("message"), dict):
-        raise CallFailed("the server's answer is no chat completion", maybe_billed=True)
+        raise CallFailed("the server's answer is not a chat completion", maybe_billed=True)
     finish_reason = choice.get("finish_reason")
     mapped = str(map_finish_reason(finish_reason)) if isinstance(finish_reason, str) else "stop"
     return read_message(choice["message"]), mapped, usage

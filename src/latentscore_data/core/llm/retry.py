@@ -116,7 +116,7 @@ def classify(error: BaseException, secret: SecretStr | None = None) -> CallError
     # Taken out before the message is cut, which could leave half of it.
     message = _one_line(without(server.message, secret))
     if "Invalid response object" in str(error):
-        return CallError("transient", None, "the server's answer is no chat completion", maybe_billed=True)
+        return CallError("transient", None, "the server's answer is not a chat completion", maybe_billed=True)
     if name == "APIConnectionError":
         return CallError("transient", None, f"connection failed: {message}", maybe_billed=True)
     if server.draw is not None or (server.status in (400, 422) and server.named(_NO_JSON)):

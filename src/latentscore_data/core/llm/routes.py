@@ -80,11 +80,11 @@ def route_to(model: str, settings: LLMSettings) -> Route:
     environment names it: a settings file in somebody else's folder cannot send keys away.
     """
     if "://" in model:  # some providers of litellm take an address there, past all that is asked of an api_base
-        raise InputError(f"{model} has an address in its name", "give the address with --api-base URL")
+        raise InputError(f"{model} contains an address", "give the address with --api-base URL")
     if settings.api_base is None:
         if settings.api_key_env:
             raise InputError(
-                f"the key in {settings.api_key_env} is named for a server of your own, but there is no api_base",
+                f"the key in {settings.api_key_env} is for your own server, but there is no api_base",
                 "give --api-base URL, or leave --api-key-env out and set the provider's own variable (NAME_API_KEY)",
             )
         return Route(model)
@@ -100,8 +100,8 @@ def route_to(model: str, settings: LLMSettings) -> Route:
         return Route(model, settings.api_base, SecretStr(NO_KEY))
     if not is_loopback(settings.api_base) and not granted(settings.api_key_env):
         raise InputError(
-            f"the settings file wants the key in {settings.api_key_env} sent to {settings.api_base}",
-            f"if that is right, say so with --api-key-env {settings.api_key_env} "
+            f"the settings file requests sending the key in {settings.api_key_env} to {settings.api_base}",
+            f"to allow this, pass --api-key-env {settings.api_key_env} "
             f"or LSDATA_LLM__API_KEY_ENV={settings.api_key_env}",
         )
     return Route(model, settings.api_base, key_named(settings.api_key_env))

@@ -29,7 +29,7 @@ def find_encoding(path: Path, otherwise: str | None = None) -> str:
     if encoding is None:
         raise InputError(
             f"{path}:{misfit.line}: not UTF-8 at byte {misfit.at} of the line",
-            f"save it as UTF-8, or say --encoding {_likely(misfit.block)}",
+            f"save it as UTF-8, or pass --encoding {_likely(misfit.block)}",
         )
     if (misfit := _misfit(path, encoding)) is not None:
         raise InputError(f"{path}:{misfit.line}: neither UTF-8 nor {encoding}", "name another one with --encoding")

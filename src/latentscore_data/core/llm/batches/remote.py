@@ -312,7 +312,7 @@ class TogetherBatches(OpenAIBatches):
         try:
             return getattr(client, method)(path, cast_to=httpx.Response, **given).json()
         except self._openai.NotFoundError:
-            raise _GoneError(f"{what}: it is not known there", "") from None
+            raise _GoneError(f"{what}: the provider does not have it", "") from None
         except (self._openai.OpenAIError, json.JSONDecodeError) as error:
             _raise(error, what, submitting=submitting)
 
@@ -426,7 +426,7 @@ class AnthropicBatches(Remote):
             return
         answer.read()
         if answer.status_code == 404:
-            raise _GoneError(f"{what}: it is not known there", "")
+            raise _GoneError(f"{what}: the provider does not have it", "")
         try:
             answer.raise_for_status()
         except self._httpx.HTTPStatusError as error:
@@ -484,6 +484,6 @@ def _outcome(found: CallError, what: str, submitting: bool) -> LsdataError:
         return kind(message, "run the same command again later, or without --batch")
     if submitting:
         return UnknownOutcomeError(
-            message, "run the same command again: it finds out whether the provider has the batch before it submits"
+            message, "run the same command again: it checks whether the provider has the batch before submitting"
         )
-    return StoppedError(message, "run the same command again later; what was submitted is not lost")
+    return StoppedError(message, "run the same command again later; submitted batches are not lost")

@@ -89,7 +89,7 @@ class BatchRun(Closing):
         wanted = bool(self._models) and (settings.batch or path.exists())
         self._state = BatchState(path) if wanted else None
         if settings.batch and not self._models:
-            say(f"{stage}: no batches: none of its models is a hosted one")
+            say(f"{stage}: no batches: none of its models is hosted")
         self._clients: list[BatchLLM] = []
         self._wordings: dict[str, Wording] = {}
         self._remotes: dict[str, Remote] = {}
@@ -161,7 +161,7 @@ class BatchRun(Closing):
         summary.skipped -= self._done_before
         summary.pending = self.pending
         if summary.pending:
-            summary.next_step = "the same command again, to collect the answers (lsdata batches shows the batches)"
+            summary.next_step = "run the same command again to collect the answers (lsdata batches lists the batches)"
         return summary
 
     @property
@@ -226,7 +226,7 @@ class BatchRun(Closing):
             return not batch.doubtful or self._is_ours(state, batch, path)
         progress = remote.progress(batch.remote_id or "")
         if progress is None:
-            say(f"{self.stage}: the provider no longer knows batch {batch.tag}; its questions are asked again")
+            say(f"{self.stage}: the provider no longer has batch {batch.tag}; its questions are asked again")
             progress = Progress(batch.remote_id or "", "gone", True)
             replace_bytes(path, [], 0o600)
         _note(batch, progress)
@@ -284,11 +284,11 @@ class BatchRun(Closing):
         if harvest.stop is not None:
             raise MissingError(
                 f"batch {batch.tag}: {batch.model} refused a question: {harvest.stop.message}",
-                "mend the key or add credit with the provider, then run the same command again",
+                "set a valid key or add credit with the provider, then run the same command again",
             )
         if batch.remote_status.startswith("failed"):
             raise InputError(
-                f"the provider refused batch {batch.tag} ({batch.remote_status})", "mend that, or leave --batch out"
+                f"the provider refused batch {batch.tag} ({batch.remote_status})", "fix that, or leave --batch out"
             )
 
     def _book(self, state: BatchState, batch: Batch, usage: Usage) -> None:
@@ -317,7 +317,7 @@ class BatchRun(Closing):
                 client.waiting.update(line.key for line in allowed)
         if self._held_back:
             say(
-                f"{self.stage}: {self._held_back:,} questions wait for the open batches, whose worst case fills --max-cost"
+                f"{self.stage}: {self._held_back:,} questions wait for open batches, whose maximum cost reaches --max-cost"
             )
 
     def _lines(
@@ -356,7 +356,7 @@ class BatchRun(Closing):
             fitting.append(line)
         if not fitting and not any(one.in_flight for one in of_run):
             raise StoppedError(
-                f"the next batch could take the cost over --max-cost {cap:g} (spent ${self._spend.spent:.4f})",
+                f"the next batch could raise the cost above --max-cost {cap:g} (spent ${self._spend.spent:.4f})",
                 "raise --max-cost and run the same command again; everything paid for is kept",
             )
         return fitting
@@ -515,7 +515,7 @@ def cancel_batches(path: Path, settings: LLMSettings, tags: Sequence[str]) -> No
             continue
         if batch.doubtful:
             raise InputError(
-                f"batch {batch.tag} was interrupted while it was submitted, and which one it is shows with its results",
+                f"batch {batch.tag} was interrupted while it was submitted, and its results will identify it",
                 "run the command that submitted it again",
             )
         _note(batch, remote.cancel(batch.remote_id or ""))

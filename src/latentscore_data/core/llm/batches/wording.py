@@ -50,8 +50,8 @@ def check_batch(model: str, settings: LLMSettings) -> Protocol:
     provider = _split(model, settings)[1]
     if provider not in BATCH_KEYS:
         raise InputError(
-            f"{model} cannot be asked in batches: {provider} has no batch API that is spoken here",
-            f"leave --batch out, name a model of {', '.join(BATCH_KEYS)}, or give the address of a server that speaks "
+            f"{model} cannot be used with batches: {provider} has no batch API that lsdata supports",
+            f"leave --batch out, name a model of {', '.join(BATCH_KEYS)}, or give the address of a server that supports "
             "OpenAI's files and batches with --api-base",
         )
     return "anthropic" if provider == "anthropic" else "openai"
@@ -136,7 +136,7 @@ class Wording:
                 response_object=body, model_response_object=self._litellm.ModelResponse()
             )
         except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
-            raise ValueError(f"no chat completion ({type(error).__name__})") from None
+            raise ValueError(f"not a chat completion ({type(error).__name__})") from None
 
     def _anthropic_response(self, body: JsonObject) -> Any:
         import httpx

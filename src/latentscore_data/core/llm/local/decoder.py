@@ -41,4 +41,4 @@ class Decoder:
         try:
             return self._model.write(prompts)
         except ModelError as error:
-            raise InputError(str(error), "take another model") from None
+            raise InputError(str(error), "use another model") from None

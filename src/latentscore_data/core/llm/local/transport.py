@@ -95,8 +95,8 @@ class LocalTransport:
             return messages, self._form.grammar() if of_payload else named and named["schema"]
         if named is not None and not of_payload:
             raise InputError(
-                f"{self._model} was trained to answer a vibe with labels, and is asked for {named['name']}",
-                "ask it for configs, one vibe in a call (--vibes-per-call 1)",
+                f"{self._model} was trained to answer a vibe with labels, but the request is for {named['name']}",
+                "use it for configs, one vibe per call (--vibes-per-call 1)",
             )
         return [{"role": "system", "content": self._form.system()}, messages[-1]], self._form.grammar()
 
@@ -132,8 +132,8 @@ class LocalTransport:
             if "out of memory" not in str(error):
                 raise
             raise InputError(
-                f"{len(prompts)} questions at once do not fit into memory",
-                "ask fewer at once with --max-concurrency, or take a smaller model",
+                f"{len(prompts)} questions at once exceed the memory",
+                "lower --max-concurrency, or use a smaller model",
             ) from error
 
     async def aclose(self) -> None:

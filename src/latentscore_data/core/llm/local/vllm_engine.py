@@ -50,7 +50,7 @@ class VLLMEngine:
         except (ValueError, OSError, RuntimeError) as error:
             raise InputError(
                 f"vLLM cannot load {self._name} ({one_line(error)})",
-                "take a model that fits this GPU, or uninstall vllm to answer with transformers",
+                "use a model that fits this GPU, or uninstall vllm to answer with transformers",
             ) from error
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
