@@ -74,7 +74,7 @@ class Answers:
         ]
         if self._workspace.scored("SFT-Train").exists():
             found.append(Source("lookup", "Look-up", "nearest training rows of this workspace"))
-        found += [Source(f"local:{run}", f"Run {run}", "trained here; may use a while", 1) for run in self._runs()]
+        found += [Source(f"local:{run}", f"Run {run}", "trained here; may take a while", 1) for run in self._runs()]
         model = self._settings.configs.model or self._settings.llm.model
         if not model.startswith("builtin/"):
             free = costs_nothing(model, self._settings.llm)
