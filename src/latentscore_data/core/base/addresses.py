@@ -1,4 +1,4 @@
-"""Addresses of servers."""
+"""Validation of server addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 
 def check_address(address: str) -> None:
-    """Raise :class:`ValueError` for what is no address of an HTTP server; the message says what is wrong with it."""
+    """Raise :class:`ValueError`, with the reason, for an invalid address of an HTTP server."""
     if any(char.isspace() or not char.isprintable() for char in address):
         raise ValueError("the address contains a space")
     if "://" not in address:

@@ -1,4 +1,4 @@
-"""Randomness that depends on what is worked on, never on what ran before: the functions of :mod:`latentscore.seeds`."""
+"""The functions of :mod:`latentscore.seeds`: randomness that depends only on the arguments, never on earlier calls."""
 
 from latentscore.seeds import digest, rng_for, seed_for, unit_hash
 
