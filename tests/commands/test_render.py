@@ -282,8 +282,8 @@ def test_several_vibes_become_one_mix(tmp_path: Path):
     [
         (["a", "--crossfade", "2"], "--crossfade needs several vibes"),
         (["a", "b", "--seconds", "1"], "0.5 s; it must be 1 to 600 s"),
-        (["a", "--seconds", "0.1"], "--seconds: a number from 0.5 to 600"),
-        (["a", "--sample-rate", "1"], "--sample-rate: a number from 8000"),
+        (["a", "--seconds", "0.1"], "--seconds: must be a number from 0.5 to 600"),
+        (["a", "--sample-rate", "1"], "--sample-rate: must be from 8000"),
         (["a", "--map", "nowhere"], "--map: nowhere does not exist"),
         (["a", "b", "--crossfade", "31"], "from 0 to 30 s"),
         (["a", "b", "--stems"], "need one vibe"),

@@ -107,7 +107,7 @@ def test_a_map_answers_with_its_nearest_row_as_it_stands(tmp_path: Path) -> None
     assert pair["vibe"] in found.reasons
     with pytest.raises(ls.MapError, match="does not exist"):
         ls.render("fog", map=tmp_path / "none", **SHORT)
-    with pytest.raises(ls.InvalidConfigError, match="one of them"):
+    with pytest.raises(ls.InvalidConfigError, match="cannot both"):
         ls.render("fog", map="starter", model=dict, **SHORT)
 
 
@@ -116,7 +116,7 @@ def test_what_is_wrong_beside_the_config_is_named() -> None:
     for palettes in (3, [{"colors": []}], [{"colors": [{"hex": "red", "weight": "xs"}] * 5}]):
         with pytest.raises(ls.InvalidConfigError, match="palettes"):
             ls.render(payload | {"palettes": palettes}, **SHORT)
-    with pytest.raises(ls.InvalidConfigError, match="update: a MusicConfigUpdate"):
+    with pytest.raises(ls.InvalidConfigError, match="update: must be a MusicConfigUpdate"):
         ls.render(payload, update="slow", **SHORT)  # type: ignore[arg-type]
 
 

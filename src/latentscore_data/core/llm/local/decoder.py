@@ -1,4 +1,4 @@
-"""A local model by its name, loaded at the first answer: :class:`latentscore.decoding.SchemaDecoder` as an engine."""
+"""An engine for a local model by its name, with :class:`latentscore.decoding.SchemaDecoder`; loaded at the first answer."""
 
 from __future__ import annotations
 

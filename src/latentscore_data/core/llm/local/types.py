@@ -1,4 +1,4 @@
-"""What a local engine is given and gives back."""
+"""The interface of local engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latentscore.decoding import Written as Written
 
 
 class Engine(Protocol):
-    """Answers prompts in batches, in the thread that calls it."""
+    """Answers prompts in batches, in the calling thread."""
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
         """One answer per prompt, in order; the prompts of a call share grammar and ``max_tokens``."""

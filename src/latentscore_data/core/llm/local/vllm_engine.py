@@ -1,4 +1,4 @@
-"""vLLM's offline engine with structured outputs, where it is installed beside a GPU."""
+"""vLLM's offline engine with structured outputs, if it is installed and there is a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from latentscore_data.core.training.spec import TINY_RANDOM
 
 
 def vllm_answers(name: str) -> bool:
-    """True where vLLM is installed, there is a GPU, and the model has files that it can load."""
+    """Return True if vLLM is installed, there is a GPU, and vLLM can load the model's files."""
     if name == TINY_RANDOM or find_spec("vllm") is None:
         return False
     import torch
@@ -27,7 +27,7 @@ def vllm_answers(name: str) -> bool:
 
 
 class VLLMEngine:
-    """A model in vLLM, loaded at the first answer; an adapter is put on its base as a LoRA request."""
+    """A model in vLLM, loaded at the first answer; an adapter is used through a LoRA request."""
 
     def __init__(self, name: str, runs: Path) -> None:
         self._name, self._runs = name, runs
