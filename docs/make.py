@@ -98,9 +98,10 @@ def command_reference() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from latentscore_data.cli import app
+    from latentscore_data.cli import COMMANDS, app, load_command
 
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    command.commands = {name: load_command(name) for name in COMMANDS}
     context = typer.Context(command, info_name="lsdata")
     text = get_docs_for_click(obj=command, ctx=context, name="lsdata", title="The command line")
     return (

@@ -18,6 +18,8 @@ import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+from latentscore.installed import available_cores
+
 log = logging.getLogger("latentscore")
 
 # A multiplication and an addition may be fused to one instruction. No other reordering is allowed: the feedback of
@@ -183,11 +185,6 @@ def _compile_beside() -> subprocess.Popen[bytes] | None:
     except OSError as error:
         log.info("cannot start a second process to compile the sound loops (%s)", error)
         return None
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keeps_loops() -> bool:

@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from latentscore.files import why_no_file
-from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import FLAG, InputError
 from latentscore_data.core.base.layers import Layer, Resolved, Values, did_you_mean, leaves, resolve
 from latentscore_data.core.base.names import printable
+from latentscore_data.core.base.proxies import check_address
 
 log = logging.getLogger(__name__)
 
@@ -668,6 +668,10 @@ class Settings(BaseModel):
     def model_post_init(self, context: Any) -> None:
         # Code that calls a model has only the section llm, and needs the price lists.
         self.llm.look_prices_up_in(self.paths.price_lists)
+
+    def model_of(self, stage: Literal["vibes", "configs"]) -> str:
+        """The model that the stage asks."""
+        return (self.vibes if stage == "vibes" else self.configs).model or self.llm.model
 
     def remember(self, flags: Mapping[str, Values]) -> None:
         """Store the sections of values that came from flags."""
