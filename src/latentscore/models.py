@@ -92,27 +92,27 @@ def _answered(reply: Any, model: Model, text: str) -> Answer:
 
 
 ATTEMPTS = 2
-"""A second question, which names the fault, goes to a model whose first answer cannot be used."""
+"""If the first answer is unusable, a second question names the error."""
 TIMEOUT_SECONDS = 120
 REASON_CHARS = 300
 
 
 def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
-    """The payload with which a LiteLLM model answers a text. Raises :class:`ModelError`."""
-    # Otherwise LiteLLM fetches its price list when it is imported.
+    """Return the payload with which a LiteLLM model answers a text. Raises :class:`ModelError`."""
+    # Prevents LiteLLM from downloading its price list when it is imported.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
         import litellm
     except ImportError:
-        raise ModelError(f"asking {name} needs litellm: pip install litellm") from None
+        raise ModelError(f"{name} needs litellm: pip install litellm") from None
     litellm.suppress_debug_info = True
     messages = prompt_messages(text)
-    fault = "it said nothing"
+    fault = "the answer was empty"
     for _ in range(ATTEMPTS):
         try:
             reply: Any = litellm.completion(name, messages, timeout=TIMEOUT_SECONDS, max_retries=2, drop_params=True)
-        except Exception as error:  # each provider has its own kinds
-            raise ModelError(f"{name} could not be asked: {_shown(error)}") from None
+        except Exception as error:  # each provider has its own exception types
+            raise ModelError(f"the call of {name} failed: {_shown(error)}") from None
         said = str(reply.choices[0].message.content or "") if reply.choices else ""
         try:
             return read_payload(said)
@@ -129,7 +129,8 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
 
 
 def read_payload(said: str) -> MusicConfigPromptPayload:
-    """The likeliest payload in what a model said. Raises :class:`InvalidConfigError` with the fault of the likeliest object."""
+    """Return the most likely payload in a model's reply. Raises :class:`InvalidConfigError` with the error of the most
+    likely object."""
     fault: InvalidConfigError | None = None
     found = search(said)
     for one in (*found.said, *found.thoughts):
@@ -137,11 +138,11 @@ def read_payload(said: str) -> MusicConfigPromptPayload:
             return parse_payload(one.value)
         except InvalidConfigError as error:
             fault = fault or error
-    raise fault or InvalidConfigError("answer", "it holds no JSON object")
+    raise fault or InvalidConfigError("answer", "it contains no JSON object")
 
 
 def _shown(error: Exception) -> str:
-    """The error in one line, without the values of variables that hold keys."""
+    """Return the error in one line, without the values of environment variables that hold keys."""
     line = f"{type(error).__name__}: {' '.join(str(error).split())}"
     for name, value in os.environ.items():
         if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) > 3:
@@ -154,21 +155,22 @@ NEEDED = ("torch", "transformers", "xgrammar")
 
 
 class LocalModel:
-    """A causal language model from a folder, decoded greedily and held to the grammar of its answers.
+    """A causal language model from a folder, decoded greedily under the grammar of its answer format.
 
-    The folder holds a whole model, or an adapter (then ``peft`` loads its base, from a folder or the hub's local cache). Its
-    ``latentscore.json`` says in which form it answers, and which system message it was trained with. Nothing is downloaded. Raises :class:`ModelError` without the ml extra, and for a folder that cannot be loaded.
+    The folder holds a model or an adapter (``peft`` then loads its base from a folder or the hub's local cache). Its
+    ``latentscore.json`` names the answer format and the system message of its training. Nothing is downloaded. Raises
+    :class:`ModelError` without the ml extra, and for a folder that cannot be loaded.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not folder.is_dir():
-            raise ModelError(f"local:{folder}: there is no such folder; name one that lsdata export model wrote")
+            raise ModelError(f"local:{folder}: the folder does not exist; name one that lsdata export model wrote")
         self._form = form_of(folder)
         try:
             import torch
             import transformers
-            import xgrammar  # noqa: F401  # looked for here, where the error can name the extra
+            import xgrammar  # noqa: F401  # imported here so that the error can name the extra
         except ImportError as error:
             raise ModelError(
                 f"local:{folder} needs {', '.join(NEEDED)}, and {error.name} is not installed: {install('ml')}"
@@ -176,17 +178,17 @@ class LocalModel:
         transformers.logging.disable_progress_bar()
         try:
             tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            # With an adapter's folder this loads the base and puts the adapter on it.
+            # For an adapter's folder, this loads the base and attaches the adapter.
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32
             )
             model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        except Exception as error:  # damaged and foreign folders raise many kinds, a bare Exception among them
+        except Exception as error:  # damaged folders and other formats raise many exception types, including Exception
             raise ModelError(f"local:{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         self._decoder = SchemaDecoder(model, tokenizer, f"local:{folder}")
 
     def answer(self, text: str) -> MusicConfigPromptPayload:
-        """The payload for a text; the same text always gets the same. Raises :class:`ModelError` for one that was cut."""
+        """Return the payload for a text; deterministic. Raises :class:`ModelError` if the answer was cut."""
         form = self._form
         (written,) = self._decoder.write([Prompt(prompt_messages(text, form=form), MAX_NEW_TOKENS, form.grammar())])
         try:
@@ -197,5 +199,5 @@ class LocalModel:
 
 @lru_cache(maxsize=1)
 def local_model(folder: str) -> LocalModel:
-    """The model of a folder; the last one stays in memory."""
+    """Return the model of a folder; the most recent one stays in memory."""
     return LocalModel(Path(folder).expanduser())

@@ -86,7 +86,7 @@ class LazyGroup(TyperGroup):
 
 @functools.cache
 def load_command(name: str) -> Any:
-    """Import one command: the function of the same name, or the module's ``app`` when it has subcommands."""
+    """Import one command: the function of the same name, or the module's ``app`` if it has subcommands."""
     function = name.replace("-", "_")
     module = importlib.import_module(f"latentscore_data.commands.{function}")
     group: typer.Typer | None = getattr(module, "app", None)

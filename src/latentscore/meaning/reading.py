@@ -164,7 +164,7 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 
 @lru_cache(maxsize=1 << 16)
 def word_values(word: str) -> tuple[float, ...]:
-    """Where a word (lower case) lies on each axis, in standard deviations beyond the dead zone; 0 for words that ask for nothing."""
+    """Return the value of a word (lower case) on each axis, in standard deviations beyond the dead zone; 0 for neutral words."""
     if (word in word_list("small") and word not in poles()) or not _is_readable(word):
         return (0.0,) * len(axes())
     points, weights, mean, deviation = _scale()

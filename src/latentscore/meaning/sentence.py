@@ -170,7 +170,7 @@ def _phrases() -> Sequence[tuple[re.Pattern[str], str]]:
 
 @lru_cache(maxsize=4096)
 def sentence(text: str) -> tuple[Token, ...]:
-    """The tokens of a text, in lower case. Takes time with its length, whatever it holds."""
+    """Return the tokens of a text, in lower case, in linear time for any content."""
     text = re.sub(r"(?<!ca)n't\b|(?<=can)'t\b", " not", text.lower().replace("’", "'"))
     text = re.sub(r"[-_/]", " ", text.replace("♯", "#").replace("♭", " flat"))
     for said, meant in _phrases():

@@ -65,7 +65,7 @@ def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> 
 
 def show_plan(plan: Plan) -> None:
     """The plan of one model as a table."""
-    waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
+    waiting = f", {plan.in_batches:,} in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
         "rows": f"{plan.rows:,}",

@@ -160,9 +160,9 @@ CALL_OPTIONS = {
     "max_qps": call_option("llm.max_qps"),
     "max_cost": MaxCostOption,
     "api_base": call_option("llm.api_base", help="Address of an OpenAI-compatible server."),
-    "api_key_env": call_option("llm.api_key_env", help="Variable whose key goes to --api-base."),
-    "labels": call_option("llm.labels", metavar="MODEL", help="Served model that learned to answer with labels."),
-    "batch": call_option("llm.batch", "--batch", help="Ask through the batch API, half price; judges directly."),
+    "api_key_env": call_option("llm.api_key_env", help="Variable with the key for --api-base."),
+    "labels": call_option("llm.labels", metavar="MODEL", help="Served model that answers with labels."),
+    "batch": call_option("llm.batch", "--batch", help="Use the provider's batch API at half the price."),
     "batch_wait": call_option("llm.batch_wait", "--wait"),
 }
 """The flags of every command that calls models, by the setting in ``llm`` that each overrides."""

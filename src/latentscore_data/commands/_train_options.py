@@ -62,9 +62,7 @@ SETTING_FLAGS: dict[str, Any] = {
     "train.modal.gpu": setting_option(
         "train.modal.gpu", help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE
     ),
-    "llm.max_cost": setting_option(
-        "llm.max_cost", help="Cap on the run in USD; containers: refused beforehand.", rich_help_panel=WHERE
-    ),
+    "llm.max_cost": setting_option("llm.max_cost", help="Cost cap of the run in USD.", rich_help_panel=WHERE),
 }
 """The options by the setting that each overrides."""
 

@@ -37,7 +37,7 @@ def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alon
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
-    """Every value with its origin, then what the rows are, what training would take, and what is missing."""
+    """Show every value with its origin, then the rows, the estimated time and cost, and what is missing."""
     values = [
         [styled(cell, "" if origin != "default" else "dim") for cell in (name, value, origin)]
         for name, (value, origin) in plan["spec"].items()
@@ -68,14 +68,14 @@ def show_runs(lines: list[dict[str, Any]]) -> None:
         what += [line["error"]] if line["error"] else []
         rows.append((line["run"], line["state"], ", ".join(what)))
     if rows:
-        # The run's name is typed again after this, so it stays whole and the rest gives way.
+        # Users copy the run's name, so it is never wrapped; the other columns are.
         print_rows(("run", "state", "what"), rows, whole=2)
     else:
         console().print("no runs yet: lsdata train sft")
 
 
 def show_sweep(lines: list[dict[str, Any]]) -> None:
-    """The members of a sweep beside each other; nothing with ``--json``, where the summary holds them."""
+    """Print the members of a sweep as a table; nothing with ``--json``, because the summary contains them."""
     if OUTPUT.json:
         return
     columns = [name for name in lines[0] if any(line[name] is not None for line in lines)]

@@ -15,7 +15,7 @@ MARKS = {"ok": ("ok", "green"), "note": ("", "dim"), "fault": ("fault", "red")}
 
 
 OPTIONS = {
-    "export.license": setting_option("export.license", help="The licence that you want to publish under."),
+    "export.license": setting_option("export.license", help="Licence that you want to publish under."),
     "check.sounds": setting_option("check.sounds"),
 }
 

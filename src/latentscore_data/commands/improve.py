@@ -93,7 +93,7 @@ def improve(
 
 
 def _show_plan(asked: Rounds, executor: Executor) -> None:
-    """What all rounds would do; ends as the run would."""
+    """Show the plan of all rounds, then exit with the code that the run would have."""
     plan = plan_improve(asked, executor)
     if not OUTPUT.json:
         facts = {

@@ -70,13 +70,13 @@ def studio(
         show(summary)
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
     serve(settings, access, port, partial(_ready, open_browser), trusted)
-    say("studio: ended")
+    say("studio: stopped")
 
 
 def _ready(open_browser: bool, address: str) -> None:
     if OUTPUT.json:
         print_json({"address": address})
         return
-    say(f"studio: {address}\n(Ctrl-C ends it)")
+    say(f"studio: {address}\n(Ctrl-C stops the server)")
     if open_browser:
         typer.launch(address)

@@ -34,7 +34,7 @@ OPTIONS = {
     "vibes.max_vibes": setting_option("vibes.max_vibes"),
     "vibes.max_input_words": setting_option("vibes.max_input_words"),
     "vibes.page_words": setting_option("vibes.page_words"),
-    "vibes.characters": setting_option("vibes.characters", help="Ask for the moods of characters, too."),
+    "vibes.characters": setting_option("vibes.characters", help="Also request the moods of characters."),
     "noise.rate": setting_option("noise.rate", "--noise-rate"),
     "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
     "dedupe.model": setting_option(

@@ -434,7 +434,7 @@ class LivePanel(Progress):
             rows.append(styled(line + (f" · projected {money(projected)}" if projected is not None else ""), "dim"))
         if summary.failed:
             rows.append(styled(", ".join(f"{n} {kind}" for kind, n in summary.failed.most_common()), "red"))
-        # In a grid, since a bar ends without a new line and the text behind it would be cut off.
+        # In a grid, because a bar ends without a newline and the text after it would be cut off.
         lines = Table.grid(expand=True)
         for row in rows:
             lines.add_row(row)

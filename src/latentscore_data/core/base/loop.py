@@ -140,7 +140,7 @@ class _Run(Generic[InT]):
     loop: asyncio.AbstractEventLoop | None = None
     order: list[str] = field(default_factory=list[str])
     failing: dict[str, str] = field(default_factory=dict[str, str])
-    """The inputs without an answer, and which answer they would get."""
+    """The inputs without an answer, and the fingerprint of the missing answer."""
     in_flight: int = 0
     started: float = field(default_factory=time.monotonic)
 

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 
 def check_address(address: str) -> None:
-    """Raise :class:`ValueError` for what is no address of an HTTP server; the message says what is wrong with it."""
+    """Raise :class:`ValueError`, with the reason, for an invalid address of an HTTP server."""
     if any(char.isspace() or not char.isprintable() for char in address):
-        raise ValueError("there is a blank in the address")
+        raise ValueError("the address contains a space")
     if "://" not in address:
         raise ValueError(f"the address has no scheme, write http://{address.lstrip('/')} or https://...")
     try:
@@ -27,16 +27,16 @@ def check_address(address: str) -> None:
     except ValueError as error:
         port_wrong = str(error).startswith("Port")
         raise ValueError(
-            "the port is a number from 1 to 65535" if port_wrong else f"this is no address ({error})"
+            "the port must be a number from 1 to 65535" if port_wrong else f"this is not an address ({error})"
         ) from None
     if parts.scheme not in ("http", "https"):
-        raise ValueError("the address begins with http:// or https://")
+        raise ValueError("the address must begin with http:// or https://")
     if not parts.hostname:
         raise ValueError("the address has no host")
     if port == 0:
-        raise ValueError("the port is a number from 1 to 65535")
+        raise ValueError("the port must be a number from 1 to 65535")
     if "@" in parts.netloc:
-        raise ValueError("a name or password does not belong into the address, name a key with api_key_env")
+        raise ValueError("the address must not contain a name or password; name a key with api_key_env")
 
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")

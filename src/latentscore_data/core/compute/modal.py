@@ -76,13 +76,13 @@ def modal_errors() -> Iterator[None]:
         raise InputError("Modal no longer stores the result of this run", "lsdata train fetch RUN") from error
     except (modal.exception.FunctionTimeoutError, modal.exception.TimeoutError) as error:
         raise StoppedError(
-            f"the run on Modal was out of time ({first_line(error)})",
+            f"the run on Modal reached its time-out ({first_line(error)})",
             "raise train.modal.timeout_hours and run the same command again; it resumes from its newest checkpoint",
         ) from error
     except modal.exception.ConnectionError as error:
         raise ModalError(f"Modal cannot be reached ({first_line(error)})", "check the network and try again") from error
     except modal.exception.NotFoundError as error:
-        raise InputError(f"Modal does not know it ({first_line(error)})", "see lsdata train status") from error
+        raise InputError(f"Modal has no such object ({first_line(error)})", "see lsdata train status") from error
     except modal.exception.Error as error:
         raise RemoteRunError(f"the run on Modal failed ({first_line(error)})", "see lsdata train attach RUN") from error
 

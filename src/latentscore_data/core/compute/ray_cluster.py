@@ -144,11 +144,11 @@ class RayCluster:
         most = self._compute.ray_retries
         if deaths > most:
             raise WorkersDiedError(
-                f"{deaths} workers on Ray died with the same shard: {first_line(error)}",
-                "see whether their machine has enough memory, lower compute.ray_cpus, or take --on here",
+                f"{deaths} workers on Ray died while working on the same shard: {first_line(error)}",
+                "check whether their machine has enough memory, lower compute.ray_cpus, or use --on here",
             ) from error
         self._say(
-            f"Ray: a worker died ({first_line(error)}); its shard is done again ({deaths} of at most {most} times)"
+            f"Ray: a worker died ({first_line(error)}); its shard is retried ({deaths} of at most {most} retries)"
         )
 
     @contextmanager
@@ -227,7 +227,7 @@ class RayCluster:
             self._end(ray)
             if isinstance(error, Exception):
                 raise MissingError(
-                    f"no Ray cluster could be started on this machine ({first_line(error)})", "take --on here"
+                    f"no Ray cluster could be started on this machine ({first_line(error)})", "use --on here"
                 ) from error
             raise
         self._processes = [one for one in psutil.Process().children() if one not in before]

@@ -32,7 +32,7 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     false, or when it exists and was not written by an export: somebody else's files are never replaced.
     """
     check_target(target, overwrite)
-    # A link stays one: what it points at is replaced.
+    # The target of a link is replaced, not the link.
     target = Path(os.path.realpath(target))
     _sweep_drafts(target)
     draft = draft_of(target)

@@ -38,8 +38,9 @@ class LabelsTransport:
         ]  # later messages repeat the question in a form that such a model was not trained on
         if system["content"] == config_system():
             system = {**system, "content": LABELS.system()}
-        # No grammar is sent: servers spell that differently. llama.cpp's takes the exported one with --grammar-file.
-        # Without one, a model that was hardly trained writes until its room ends, so it gets no more than a line needs.
+        # No grammar is sent, because servers have different parameters for it; llama.cpp's takes the exported one with
+        # --grammar-file. Without one, a model that was hardly trained writes until its room ends, so it gets no more
+        # than a line needs.
         room = sampling.get("max_tokens") or LABELS_MOST_TOKENS
         sampling = {**sampling, "max_tokens": min(room, LABELS_MOST_TOKENS)}
         answer = await self._inner.complete([system, question], sampling, None)

@@ -201,10 +201,11 @@ class AdaptiveLimiter:
 
 
 class Budget:
-    """A hard stop in dollars that counts what is in flight.
+    """A hard limit in US dollars that includes calls in flight.
 
-    A call may start only when everything spent, everything in flight at its worst, and this call at its worst fit. With a
-    ``spend`` the other models of a run count as well; what they have in flight is taken as spent, and not waited for.
+    A call may start only if the amount spent, the maximum cost of the calls in flight, and the maximum cost of this
+    call fit. With ``spend``, the other models of a run are included; their calls in flight count as spent and are not
+    waited for.
     """
 
     def __init__(self, cap: float | None, spend: SpendTracker | None = None) -> None:
@@ -218,16 +219,16 @@ class Budget:
         return self._spend.spent
 
     async def reserve(self, worst: float) -> float:
-        """Wait until the call fits. Raises :class:`StoppedError` when it cannot fit any more."""
+        """Wait until the call fits. Raises :class:`StoppedError` if it can no longer fit."""
         if self.cap is None:
             return 0.0
         while self.spent + self._spend.in_flight + worst > self.cap + 1e-12:
             if self._reserved <= 1e-12:
                 raise StoppedError(
-                    f"the next call could take the cost over --max-cost {self.cap:g} (spent ${self.spent:.4f})",
+                    f"the next call could use the cost over --max-cost {self.cap:g} (spent ${self.spent:.4f})",
                     "raise --max-cost and run the same command again; everything paid for is kept",
                 )
-            # What is in flight mostly turns out cheaper than its worst case.
+            # Calls in flight usually cost less than their maximum.
             self._settled.clear()
             await self._settled.wait()
         self._reserved += worst
@@ -235,7 +236,7 @@ class Budget:
         return worst
 
     def settle(self, reserved: float, cost: float) -> None:
-        """The call has come back and did cost so much."""
+        """Replace the reservation of a finished call by its actual cost."""
         self._reserved = max(0.0, self._reserved - reserved)
         self._spend.in_flight = max(0.0, self._spend.in_flight - reserved)
         self._spend.spent += cost

@@ -77,7 +77,7 @@ class Shape(Generic[T]):
 
     @cached_property
     def _instruction(self) -> str:
-        """Said in words where the schema cannot be handed over."""
+        """The instruction in the prompt, if the schema cannot be sent as a parameter."""
         return (
             "\n\nAnswer with one JSON object and nothing else. It must match this JSON schema:\n"
             + orjson.dumps(self.schema).decode()

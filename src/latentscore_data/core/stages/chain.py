@@ -128,7 +128,7 @@ class Chain:
 
     def _show_left_out(self) -> None:
         for stage, why in self.left_out.items():
-            console().print(styled(f"{stage} is left out: {why}", "dim"))
+            console().print(styled(f"{stage} is skipped: {why}", "dim"))
 
     def show(self) -> None:
         """The plan or the result, as a table or as one JSON document."""

@@ -176,7 +176,8 @@ def run_summary(folder: RunFolder, was_done: bool) -> Summary:
 
 
 def attach_run(settings: Settings, run: str) -> Summary:
-    """Follow a run on Modal until it ends, then fetch it. Raises :class:`InputError` for a run that is not there."""
+    """Show the log of a run on Modal until it ends, then fetch the run. Raises :class:`InputError` for a run that is not
+    there."""
     folder = find_run(Workspace(settings.paths.root).train_dir, run)
     remote.require_modal()
     remote.attach(folder, say)

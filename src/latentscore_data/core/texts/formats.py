@@ -125,7 +125,9 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
         try:
             yield from ((reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: not a table that can be read ({error})", "mend it") from None
+            raise InputError(
+                f"{path}:{reader.line_num}: not a table that can be read ({error})", "correct it"
+            ) from None
 
 
 def _delimiter(path: Path, first: str) -> str:

@@ -136,8 +136,8 @@ class Wording:
                 json_mode=True,
             )
             return Completion.of_litellm(response)
-        except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
-            raise ValueError(f"no chat completion ({type(error).__name__})") from None
+        except Exception as error:  # LiteLLM raises various exceptions for invalid bodies
+            raise ValueError(f"not a chat completion ({type(error).__name__})") from None
 
     def remote(self) -> Remote:
         """The provider's batch API. Raises :class:`MissingError` for a key that is not set."""

@@ -28,7 +28,7 @@ from latentscore_data.core.models.spec import TINY_RANDOM
 
 
 class Engine(Protocol):
-    """Answers prompts in batches, in the thread that calls it."""
+    """Answers prompts in batches, in the calling thread."""
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
         """One answer per prompt, in order; the prompts of a call share grammar and ``max_tokens``."""
@@ -36,14 +36,14 @@ class Engine(Protocol):
 
 
 def check_local(model: str, runs: Path) -> None:
-    """Raise :class:`MissingError` where the libraries or the model are not there. Nothing is loaded or fetched."""
+    """Raise :class:`MissingError` if the libraries or the model are missing. Loads and downloads nothing."""
     for module in ("torch", "transformers", "xgrammar"):
         require(module, "ml", f"answers of {model}")
     check_base(model.removeprefix(LOCAL.prefix), runs=runs)
 
 
 def engine_for(name: str, runs: Path, what: str) -> Engine:
-    """vLLM where it can answer, else transformers with a grammar's mask."""
+    """Return vLLM if it can run the model, otherwise transformers with constrained decoding."""
     return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what)
 
 
@@ -74,7 +74,7 @@ class Decoder:
         try:
             return self._model.write(prompts)
         except ModelError as error:
-            raise InputError(str(error), "take another model") from None
+            raise InputError(str(error), "use another model") from None
 
 
 def vllm_answers(name: str) -> bool:
