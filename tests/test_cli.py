@@ -219,7 +219,7 @@ def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[
     [
         (["configs", "--split", "TRAIN"], "--split: input should be"),
         (["bench", "--source", "oracle:me"], "unknown source oracle:me"),
-        (["export", "map", "--embedder", "glove"], "glove"),
+        pytest.param(["export", "map", "--embedder", "glove"], "glove", marks=pytest.mark.ml),
     ],
 )
 def test_the_first_error_is_about_what_was_typed(lsdata_here: Lsdata, root: Path, typed: list[str], said: str) -> None:
