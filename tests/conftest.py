@@ -43,7 +43,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins."""
+    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins.
+
+    Long tests begin first: at the end no process waits for a minute on what another one has just begun.
+    """
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("long", "ml", "browser"))))
     for item in items:
         if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
             continue
