@@ -22,9 +22,9 @@ from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import ConfigRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import without_tags
-from latentscore_data.core.training.runs import RunFolder
 from rounds_fakes import ONE_THREAD, small_rounds
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from latentscore_data.core.base.settings import ScoringSettings, Settings, Train
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError
+from latentscore_data.core.models.spec import Choices, TrainSpec
 from latentscore_data.core.stages.train import StartOptions, run_sweep
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.spec import Choices, TrainSpec
 from training_runs import ready, short_system
 
 if TYPE_CHECKING:

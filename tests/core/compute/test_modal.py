@@ -18,10 +18,10 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.compute import modal as remote
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import Choices
 from latentscore_data.core.stages.train import StartOptions, train_one
 from latentscore_data.core.training.prepare import Prepared
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import Choices
 from training_runs import ready as ready_to_train
 from training_runs import short_system, write_rows
 

@@ -28,7 +28,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_gemma_from_gguf_learns_and_answers_under_the_schema(gguf: str, root: Path) -> None:
     from latentscore_data.core.generators.local import LocalGenerator
-    from latentscore_data.core.training.base_models import load_trained
+    from latentscore_data.core.models.base_models import load_trained
 
     workspace = Workspace(root)
     write_rows(workspace)

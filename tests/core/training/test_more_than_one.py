@@ -15,9 +15,9 @@ from latentscore_data.core.base.errors import InputError, MissingError, StoppedE
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import check_gpu, gpu_count, price_per_hour
+from latentscore_data.core.models.spec import Choices, DataFact, TrainSpec, build_spec
 from latentscore_data.core.training.audit import packed
 from latentscore_data.core.training.launch import _hear, check_processes, train_together
-from latentscore_data.core.training.spec import Choices, DataFact, TrainSpec, build_spec
 from training_runs import ready, short_system, train, write_rows
 
 DATA = {"train": DataFact(sha256="0" * 64, rows=100)}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from latentscore.embed import BUILTIN_WORDS, MINILM, Embedder, EmbedderError, WordVectorEmbedder, make_embedder
+from latentscore.seeds import rng_for
 from latentscore_data.core.base.display import SlowStep
 from latentscore_data.core.base.errors import MissingError, install, require
-from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import DedupeSettings
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest
 from conftest import needs
 from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.checkpoints import damage, mend_best, newest_whole
+from latentscore_data.core.models.checkpoints import damage, mend_best, newest_whole
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder
 from training_runs import ready, short_system, write_rows
 
 pytestmark = [needs("trl"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
