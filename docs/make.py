@@ -214,19 +214,26 @@ def with_leakage(page: str) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Path and text of everything that is made from the code."""
-    architecture, meaning, data = (ROOT / "docs" / f"{name}.md" for name in ("architecture", "meaning", "data"))
+    """Path and text of what follows from settings, commands and docstrings."""
+    architecture = ROOT / "docs" / "architecture.md"
     return {
         ROOT / "latentscore.toml.example": settings_example(),
         ROOT / "docs" / "cli.md": command_reference(),
         ROOT / "src/latentscore_data/commands/help.json": command_outlines(),
         architecture: with_module_map(architecture.read_text(encoding="utf-8")),
+    }
+
+
+def measured() -> dict[Path, str]:
+    """Path and text of the pages with what the code answers: a thousand sentences are read, the sample is run."""
+    meaning, data = (ROOT / "docs" / f"{name}.md" for name in ("meaning", "data"))
+    return {
         meaning: with_readings(meaning.read_text(encoding="utf-8")),
         data: with_leakage(data.read_text(encoding="utf-8")),
     }
 
 
 if __name__ == "__main__":
-    for path, text in documents().items():
+    for path, text in {**documents(), **measured()}.items():
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))

@@ -235,7 +235,7 @@ def test_what_is_done_already_is_called_by_its_name(
     [
         (["configs", "--split", "TRAIN"], "--split: input should be"),
         (["bench", "--source", "oracle:me"], "unknown source oracle:me"),
-        (["export", "map", "--embedder", "glove"], "glove"),
+        pytest.param(["export", "map", "--embedder", "glove"], "glove", marks=pytest.mark.ml),
     ],
 )
 def test_the_first_error_is_about_what_was_typed(lsdata_here: Lsdata, root: Path, typed: list[str], said: str) -> None:

@@ -261,6 +261,7 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
     _log_to_stderr(Globals.verbose)
     if not gc.isenabled():
         gc.freeze()
+        gc.set_threshold(10_000)  # commands import too: torch with a seventh less work than at the usual 700
         gc.enable()
     try:
         work()

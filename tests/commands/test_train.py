@@ -273,6 +273,7 @@ def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackMod
     assert not list(workspace.train_dir.glob("*"))
 
 
+@pytest.mark.ml
 def test_the_runs_of_a_sweep_are_counted_once_towards_the_cap(
     modal: LoopbackModal, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

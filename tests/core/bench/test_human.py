@@ -259,7 +259,7 @@ def test_a_listener_answers_in_the_browser_and_the_file_can_be_evaluated(run_fol
         assert page.evaluate("window.hacked") is None
         assert page.errors == []
         page.set_viewport_size({"width": 390, "height": 844})
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        until(page, "innerWidth === 390 && document.documentElement.scrollWidth <= 390")
     found = human.evaluate([tmp_path / "ann.json"], run_folder.parent, resamples=2)
     assert found["catch_trials"] == {"Ann Onymous": 1.0}
     assert [strength["label"] for strength in found["strengths"]] == ["aster", "birch", "cedar"]

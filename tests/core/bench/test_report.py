@@ -286,8 +286,7 @@ class TestInChromium:
         assert page.evaluate("getComputedStyle(document.body).color") != light
         page.click("#theme")
         page.set_viewport_size({"width": 390, "height": 844})
-        page.wait_for_timeout(100)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        until(page, "innerWidth === 390 && document.documentElement.scrollWidth <= 390")
         page.set_viewport_size({"width": 1280, "height": 900})
 
     def test_names_focus_and_contrast(self, page: Any):

@@ -35,8 +35,16 @@ def load_litellm() -> Any:
     # Without these, its import downloads a price list and loads all of .env, including addresses.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
-    import litellm
-
+    # Its hundreds of thousands of objects are permanent: the garbage collector need not visit them during the import (a quarter of the
+    # time) or afterwards.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        import litellm
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
     call_directly()
     litellm.suppress_debug_info = True
     # It would download Llama's and Cohere's tokenizers from the hub, again for each text if the hub does not respond.
@@ -44,8 +52,6 @@ def load_litellm() -> Any:
     _read_all_messages()
     # Of the parts that it is not used to, which are read all the same.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
-    # Its hundreds of thousands of objects are permanent, so the garbage collector need not visit them.
-    gc.freeze()
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
