@@ -54,7 +54,7 @@ def chime(bar: Bar) -> Iterator[Note]:
     """Wind chimes: a handful of tubes one after the other, falling."""
     for at in _moments(bar, (1.0, 3.0), 0.45):
         for number in range(int(bar.rng.integers(4, 7))):
-            pitch = near(bar.piece.key + bar.piece.scale[(4, 2, 1, 0, 5, 4)[number]], 98 - 3 * number)
+            pitch = near(bar.piece.key + bar.chord(at).scale[(4, 2, 1, 0, 5, 4)[number]], 98 - 3 * number)
             late = number * 0.11 + 0.05 * float(bar.rng.random())
             yield bar.note(at + late, 1.0, pitch, 0.62, 0.9 - 0.3 * number)
 
@@ -81,7 +81,7 @@ def blip_random(bar: Bar) -> Iterator[Note]:
     """The same signal out of order: any sixteenth, any pitch of the scale, any side."""
     for slot in range(16):
         if bar.rng.random() < (0.3 if bar.full else 0.2):
-            step = bar.piece.scale[int(bar.rng.integers(7))]
+            step = bar.chord(slot / 4).scale[int(bar.rng.integers(7))]
             pitch = near(bar.piece.key + step, 70 + 30 * float(bar.rng.random()))
             yield bar.note(slot / 4, 0.2, pitch, 0.6, float(bar.rng.uniform(-1, 1)))
 

@@ -123,8 +123,13 @@ class Form:
 
 
 def has_cadence(phrase: int, strength: float) -> bool:
-    """Whether a phrase comes to rest: a share of ``strength`` of them, dealt out evenly."""
-    return math.floor((phrase + 1) * strength + 0.5) > math.floor(phrase * strength + 0.5)
+    """Whether a phrase comes to rest: a share of ``strength`` of them."""
+    return dealt(phrase, strength)
+
+
+def dealt(number: int, share: float) -> bool:
+    """Whether the thing with this number is one of a ``share`` of them, dealt out evenly."""
+    return math.floor((number + 1) * share + 0.5) > math.floor(number * share + 0.5)
 
 
 def _ramp(x: float, bars: int) -> float:

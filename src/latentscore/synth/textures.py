@@ -62,7 +62,7 @@ def stars(bar: Bar) -> Iterator[Note]:
     """Single points of light, far apart."""
     for at in _scattered(bar, 5):
         degree = int(bar.rng.integers(5))
-        pitch = near(bar.piece.key + bar.piece.scale[(0, 2, 4, 1, 5)[degree]], 96 + 8 * float(bar.rng.random()))
+        pitch = near(bar.piece.key + bar.chord(at).scale[(0, 2, 4, 1, 5)[degree]], 96 + 8 * float(bar.rng.random()))
         yield bar.note(at, 0.5, pitch, float(bar.rng.uniform(0.4, 0.9)), float(bar.rng.uniform(-1, 1)))
 
 
