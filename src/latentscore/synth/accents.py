@@ -38,13 +38,13 @@ def none(bar: Bar) -> Iterator[Note]:
 
 def bells(bar: Bar) -> Iterator[Note]:
     """One bell now and then."""
-    for at in _moments(bar, (0.0, 2.0, 3.0), 0.9):
+    for at in _moments(bar, (0.0, 2.0, 3.0), 1.4):
         yield bar.note(at, 2.0, _tone(bar, 74, at), 0.75, float(bar.rng.uniform(-0.5, 0.5)))
 
 
 def pluck(bar: Bar) -> Iterator[Note]:
     """A guitar string, two notes at a time."""
-    for at in _moments(bar, (0.0, 1.0, 2.0, 3.0), 1.1):
+    for at in _moments(bar, (0.0, 1.0, 2.0, 3.0), 1.7):
         low = _tone(bar, 62, at)
         yield bar.note(at, 1.0, low, 0.75, -0.35)
         yield bar.note(at + 0.5, 1.0, _tone(bar, low + 9, at), 0.65, -0.2)
@@ -114,7 +114,7 @@ def arp_accent(bar: Bar) -> Iterator[Note]:
 
 def piano_note(bar: Bar) -> Iterator[Note]:
     """A single piano note left to ring, its octave under it."""
-    for at in _moments(bar, (0.0, 1.0, 2.5), 1.1):
+    for at in _moments(bar, (0.0, 1.0, 2.5), 1.6):
         pitch = _tone(bar, 67, at)
         yield bar.note(at, 3.0, pitch, 0.72, 0.2)
         yield bar.note(at, 3.0, pitch - 12, 0.5, -0.2)

@@ -43,7 +43,7 @@ def none(bar: Bar) -> Iterator[Note]:
 def minimal(bar: Bar) -> Iterator[Note]:
     """A soft stroke on one, a distant click on three."""
     yield from _pattern(bar, "kick", "X...............")
-    yield from _pattern(bar, "click", "........x.....o." if bar.index % 2 else "........x.......", pan=0.35)
+    yield from _pattern(bar, "click", "........X.....x." if bar.index % 2 else "........X.......", pan=0.35)
     yield from _syncopated(bar, "click")
 
 
@@ -57,7 +57,7 @@ def heartbeat(bar: Bar) -> Iterator[Note]:
 def soft_four(bar: Bar) -> Iterator[Note]:
     """A muffled four on the floor."""
     yield from _pattern(bar, "kick", "X...x...X...x...")
-    yield from _pattern(bar, "hat", "..o...o...o...o.", pan=0.3)
+    yield from _pattern(bar, "hat", "..x...x...x...x.", pan=0.3)
     yield from _syncopated(bar, "hat")
 
 
@@ -118,7 +118,7 @@ def tabla_essence(bar: Bar) -> Iterator[Note]:
     tuned = 60.0 + bar.piece.key if bar.piece.key < 6 else 48.0 + bar.piece.key
     yield from _pattern(bar, "bayan", "X.....x...X....." if bar.index % 2 else "X.........X..x..", tuned - 12, pan=-0.4)
     yield from _pattern(bar, "dayan", "X..x..x.x..x.x..", tuned, pan=0.35)
-    yield from _pattern(bar, "closed", "..o.o..o..o.o.oo", tuned, pan=0.35)
+    yield from _pattern(bar, "closed", "..x.o..x..x.o.xo", tuned, pan=0.35)
     yield from _syncopated(bar, "dayan", tuned)
 
 
