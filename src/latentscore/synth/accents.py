@@ -73,8 +73,7 @@ def blip(bar: Bar) -> Iterator[Note]:
     """A regular electronic signal: two short tones on the same beat of every bar."""
     yield bar.note(1.5, 0.2, near(bar.piece.key, 84), 0.7, 0.3)
     yield bar.note(1.75, 0.2, near(bar.piece.key, 84), 0.55, 0.3)
-    if bar.full:
-        yield bar.note(3.5, 0.2, near(bar.piece.key + 7, 86), 0.6, 0.3)
+    yield bar.note(3.5, 0.2, near(bar.piece.key + 7, 86), 0.6, 0.3)
 
 
 def blip_random(bar: Bar) -> Iterator[Note]:

@@ -77,8 +77,8 @@ class RenderContext:
 
     @cached_property
     def open(self) -> float:
-        """What brightness multiplies cutoffs with: 0.51 to 1.9 between very dark and very bright."""
-        return 2.0 ** (2.4 * (self.piece.config.brightness - 0.5))
+        """What brightness multiplies cutoffs with, 0.51 to 1.9 between very dark and very bright, and a light mode by a little more."""
+        return 2.0 ** (2.4 * (self.piece.config.brightness - 0.5) + 0.3 * self.piece.light)
 
     @cached_property
     def seconds_per_beat(self) -> float:

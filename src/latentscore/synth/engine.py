@@ -54,7 +54,7 @@ SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -24.5, "texture": -25.5, "accent": -24.0}
 """How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
 
-_BACKGROUND_DB = -4.5
+_BACKGROUND_DB = -4.0
 """Against its place, a layer that density leaves in the background: quiet, never mute."""
 
 
@@ -307,7 +307,7 @@ def _prominence_db(layer: str, density: int) -> float:
         return 0.0
     if rank < density:
         return 0.6 * (density - rank - 1) - 2.2
-    return _BACKGROUND_DB - 0.9 * (rank - density)
+    return _BACKGROUND_DB - 0.6 * (rank - density)
 
 
 SWEEP_BLOCK = 64
@@ -366,7 +366,7 @@ class Sweep:
         grid = np.arange(first, beats[-1] + 1.0, 0.25)
         tension = np.interp(beats, grid, [piece.tension(beat) for beat in grid.tolist()]).astype(np.float32)
         # Octaves above 4.2 kHz.
-        opening = 2.0 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6)
+        opening = 2.0 * (piece.config.brightness - 0.5) + 0.5 * piece.light + 1.6 * (tension - 0.6)
         cutoff_left = np.clip(4200.0 * np.exp2(opening + 1.8 * depth * turn), 60.0, 0.44 * rate)
         cutoff_right = np.clip(4200.0 * np.exp2(opening + 1.8 * depth * other), 60.0, 0.44 * rate)
         swell = (0.4 + 0.6 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))

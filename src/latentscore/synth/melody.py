@@ -152,7 +152,7 @@ def _target(bar: Bar, manner: Manner, position: float) -> float:
         high = max(_CEILING + 0.25 * (high - _CEILING), min(low + 6, high))
     if low < _FLOOR:
         low = min(_FLOOR - 0.4 * (_FLOOR - low), max(high - 6, low))
-    lift = {"height": 0.12, "breath": -0.08}.get(bar.section.role, 0.0)
+    lift = {"height": 0.12, "breath": -0.08}.get(bar.section.role, 0.0) + 0.08 * bar.piece.light
     return low + (high - low) * min(max(0.12 + 0.76 * manner.contour(position) + lift, 0.0), 1.0)
 
 
@@ -166,10 +166,18 @@ def _notes(
         last = closes and number == len(slots) - 1
         at, pitch = slot / 4, float(12 + bar.piece.key + scale_pitch(bar.chord(slot / 4).scale, degree))
         position = (place + slot / SLOTS) / config.phrase_len_bars
-        velocity = 0.6 + lift + (0.1 if slot % 4 == 0 else 0.0) + 0.12 * (1.0 - abs(2.0 * position - 1.0))
+        velocity = (
+            0.6
+            + lift
+            + 0.04 * bar.piece.light
+            + (0.1 if slot % 4 == 0 else 0.0)
+            + 0.12 * (1.0 - abs(2.0 * position - 1.0))
+        )
         # High notes are shrill at the strength of others.
         velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
         length = sixteenths / 4 if last else _held_length(bar, at, max(manner.sounds(sixteenths) / 4, 0.12), degree)
+        if not last and bar.piece.light > 0:
+            length *= 1.0 - 0.35 * bar.piece.light
         if not last and walker.leaves_scale(config.chromatic_prob):
             beside = float(_beside(round(pitch), bar, at))
             quick = 0.25 * bar.piece.bpm / 60.0
@@ -238,7 +246,7 @@ def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
     rhythm = bar.piece.stream("melody", phrase, 2) if pattern else bar.piece.stream("melody", bar.index, 3)
     chances = rhythm.random(SLOTS)
     fullness = (0.5 + 0.1 * config.density) * _FULLNESS[bar.section.role]
-    wanted = NOTES_A_BAR * config.melody_density * manner.notes * fullness
+    wanted = NOTES_A_BAR * config.melody_density * manner.notes * fullness * (1.0 + 0.12 * bar.piece.light)
     count = max(int(wanted + rhythm.random()), 1)
 
     weights = np.array([_weight(slot, config.syncopation) for slot in range(SLOTS)])

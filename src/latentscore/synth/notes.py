@@ -18,7 +18,16 @@ from latentscore.config import MusicConfig
 from latentscore.labels import beats_per_minute
 from latentscore.synth.chromatics import borrowed, parted
 from latentscore.synth.form import BEATS_PER_BAR, LAYERS, Form, Section, stream
-from latentscore.synth.theory import ROOTS, SCALES, Chord, Harmony, chord_number, chords_before_cadence, harmony_of
+from latentscore.synth.theory import (
+    LIGHT,
+    ROOTS,
+    SCALES,
+    Chord,
+    Harmony,
+    chord_number,
+    chords_before_cadence,
+    harmony_of,
+)
 
 KEPT_CHORDS = 64
 """The most chords that a piece keeps, which may have no end."""
@@ -61,6 +70,11 @@ class Piece:
     @cached_property
     def scale(self) -> tuple[int, ...]:
         return SCALES[self.config.mode]
+
+    @cached_property
+    def light(self) -> float:
+        """How light the mode is played, from -1 to 1."""
+        return LIGHT[self.config.mode]
 
     @cached_property
     def form(self) -> Form:

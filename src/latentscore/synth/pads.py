@@ -14,7 +14,7 @@ def _voiced(bar: Bar, chord: Chord, center: float) -> list[int]:
     """The chord as the harmony style lays it out, moving as little as possible from the one before, rising."""
     piece, role = bar.piece, bar.section.role
     before = bar.memory.get("voicing", ())
-    center += {"departure": 4, "breath": -3}.get(role, 0)
+    center += {"departure": 4, "breath": -3}.get(role, 0) + 2.0 * piece.light
     pitches = voice(chord, piece.key, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
     bar.memory["voicing"] = pitches
     # A full piece doubles the lowest voices an octave above, most at its height.

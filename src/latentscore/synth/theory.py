@@ -21,6 +21,9 @@ SCALES = {
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
 
+LIGHT = {"major": 1.0, "mixolydian": 0.5, "dorian": -0.4, "minor": -1.0}
+"""How light or shaded each mode is played: what is light lies a little higher and more open, and is lifted off sooner."""
+
 # Scale degrees of the chords, home being 0: the progression of most sections, and the one of those that depart.
 _AUTO = {
     "major": ((0, 5, 3, 4), (3, 4, 2, 5)),
