@@ -365,6 +365,7 @@ def modulation(config: MusicConfigPrompt) -> float:
     words = {
         **config.model_dump(),
         "chord_change_bars": "very_slow",
+        "chromatic_prob": "none",
         "attack": "soft",
         "space": "small",
         "echo": "none",
@@ -387,6 +388,7 @@ def flux(config: MusicConfigPrompt) -> float:
     words = {
         **config.model_dump(),
         "chord_change_bars": "very_slow",
+        "chromatic_prob": "none",
         "attack": "soft",
         "space": "small",
         "echo": "none",

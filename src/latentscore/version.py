@@ -1,4 +1,4 @@
 """The version of the sound."""
 
-RENDERER_VERSION = "8"
+RENDERER_VERSION = "9"
 """Changes whenever an existing config sounds different; part of every score's cache key and of every file's tags."""

@@ -409,7 +409,7 @@ class Sway:
 def _fade_curve(seconds: float, frames: int, rate: int) -> NDArray[np.float32]:
     """The gains of the last nine tenths of ``seconds``: to zero along a cosine, tails included."""
     length = min(round(0.9 * seconds * rate), frames // 2)
-    return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, length))).astype(np.float32)
+    return np.float32(0.5) + np.float32(0.5) * sine(np.linspace(0.25, 0.75, length))
 
 
 def _fade(samples: Stereo, curve: NDArray[np.float32], end: int) -> None:

@@ -131,7 +131,10 @@ class Piece:
 
     def chord_at(self, beat: float) -> Chord:
         """The chord that sounds at a beat."""
-        parts = self.parts(int((beat + 1e-6) / self.chord_beats))
+        n = int((beat + 1e-6) / self.chord_beats)
+        if self.config.chromatic_prob <= 0.0:
+            return self.chord(n)
+        parts = self.parts(n)
         if len(parts) == 1:
             return parts[0]
         return next((part for part in parts if beat + 1e-6 < part.end), parts[-1])
