@@ -215,6 +215,22 @@ def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
+    ("summary", "said"),
+    [
+        (Summary("improve", unit="round", skipped=2, fresh=True), "improve: all 2 rounds are done already"),
+        (Summary("train sft", unit="run", skipped=1, fresh=True), "train sft: the run is done already"),
+        (Summary("configs", skipped=1200, fresh=True), "configs: all 1,200 rows are done already"),
+        (Summary("export", fresh=True), "export: fresh, nothing to do"),
+    ],
+)
+def test_what_is_done_already_is_called_by_its_name(
+    capsys: pytest.CaptureFixture[str], summary: Summary, said: str
+) -> None:
+    print_summary(summary)
+    assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("typed", "said"),
     [
         (["configs", "--split", "TRAIN"], "--split: input should be"),

@@ -264,6 +264,17 @@ def _tidy_title(value: object) -> object:
     return title.rstrip(" ,;:.-…") + TITLE_CUT
 
 
+def _registers_swapped(value: object) -> object:
+    """Registers in the wrong order can mean only one range: an answer that was paid for is not lost for that."""
+    if not isinstance(value, dict):
+        return value
+    config = cast("dict[str, Any]", value)
+    low, high = config.get("register_min_oct"), config.get("register_max_oct")
+    if type(low) is int and type(high) is int and low > high:
+        return {**config, "register_min_oct": high, "register_max_oct": low}
+    return config
+
+
 class MusicConfigPromptPayload(BaseModel):
     """A model's whole answer to a vibe."""
 
@@ -285,7 +296,7 @@ class MusicConfigPromptPayload(BaseModel):
         BeforeValidator(_tidy_title),
         Field(min_length=1, max_length=TITLE_MAX_CHARS, description="a name for the piece, 1 to 6 words"),
     ]
-    config: MusicConfigPrompt
+    config: Annotated[MusicConfigPrompt, BeforeValidator(_registers_swapped)]
     palettes: Annotated[
         list[Palette],
         Field(min_length=PALETTE_COUNT, max_length=PALETTE_COUNT, description="three palettes of five colours"),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore.config import TITLE_SHORTENED
-from latentscore.forms import labels_line
+from latentscore.forms import LABELS_MOST_TOKENS, labels_line
 from latentscore.prompt import labels_system
 from latentscore_data.cli import app
 from latentscore_data.core.base import secrets
@@ -140,6 +140,40 @@ def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root
     assert json.loads(out.stdout)["details"]["converted"] == {TITLE_SHORTENED: 2}
 
 
+def test_registers_in_the_wrong_order_are_swapped_and_not_paid_for_again(root: Path) -> None:
+    workspace = write_rows(root, 1)
+    answer = make_payload(register_min_oct=6, register_max_oct=3)
+    with ChatServer(lambda body: json.dumps(answer)) as server:
+        assert generate(server, root, "--n", "1").exit_code == 0
+        assert len(server.received) == 1
+    (line,) = lines(workspace)
+    config = line["config_candidates"][0]["config"]
+    assert (config["register_min_oct"], config["register_max_oct"]) == (3, 6)
+    assert line["validation_scores"]["schema_valid"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("command", "asks"),
+    [
+        (("configs", "--model", "hosted_vllm/test"), "hosted_vllm/test"),
+        (("vibes", "--model", "hosted_vllm/test"), "hosted_vllm/test"),
+        (("render", "rain", "--model", "hosted_vllm/test"), "hosted_vllm/test"),
+        (("render", "rain", "--map", "starter"), "no model"),
+        (("bench", "--source", "litellm:hosted_vllm/test", "--source", "baseline:random"), "hosted_vllm/test"),
+        (("bench", "--source", "baseline:random"), "no model"),
+    ],
+)
+def test_a_name_in_labels_that_is_not_asked_is_refused_before_anything_is_asked(
+    root: Path, command: tuple[str, ...], asks: str
+) -> None:
+    with ChatServer(config_reply()) as server:
+        typed = [*command, "--root", str(root), "--api-base", server.url, "--labels", "hosted_vllm/tset"]
+        out = CliRunner().invoke(app, typed)
+        assert not server.received
+    assert out.exit_code == 2, out.output
+    assert f"--labels hosted_vllm/tset: this command asks {asks}" in " ".join(out.output.split())
+
+
 def test_a_served_model_that_learned_labels_is_asked_for_a_line(root: Path) -> None:
     workspace = write_rows(root, 2)
     lines_of_labels = iter(
@@ -151,6 +185,7 @@ def test_a_served_model_that_learned_labels_is_asked_for_a_line(root: Path) -> N
         first = server.received[0].body
         assert first["messages"][0]["content"] == labels_system()
         assert "response_format" not in first
+        assert first["max_tokens"] == LABELS_MOST_TOKENS
         (line,) = lines(workspace)
         assert line["config_candidates"][0]["config"] == make_payload()["config"]
         out = generate(server, root, "--n", "1", "--labels", "hosted_vllm/test")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,11 +13,13 @@ from latentscore_data.core.base.settings import ScoringSettings, Settings, Train
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError
+from latentscore_data.core.models.spec import Choices, TrainSpec
 from latentscore_data.core.stages.train import StartOptions, run_sweep
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.spec import Choices, TrainSpec
-from modal_loopback import LoopbackModal
 from training_runs import ready, short_system
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
 

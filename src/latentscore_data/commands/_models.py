@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from latentscore.json_search import JsonObject
 from latentscore_data.commands._options import end_dry_run, load
-from latentscore_data.core.base.display import OUTPUT, clean, money, print_json, print_table, say
-from latentscore_data.core.base.errors import raised_by
+from latentscore_data.core.base.display import OUTPUT, money, print_facts, print_json, print_rows, say
+from latentscore_data.core.base.errors import InputError, raised_by
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.llm.batch_state import Batch, age_in_words
@@ -36,10 +36,22 @@ def show_dry_run(
     end_dry_run(problem)
 
 
-def load_to_ask(calls: Values, **given: Values) -> Settings:
-    """The settings of a command that calls models; the key that ``--api-key-env`` names may go to the address in them."""
+def load_to_ask(calls: Values, asked: Callable[[Settings], Iterable[str]], **given: Values) -> Settings:
+    """The settings of a command that calls models; the key that ``--api-key-env`` names may go to the address in them.
+
+    ``asked`` are the names of the models that the command asks. Raises :class:`InputError` where ``--labels`` names another
+    one: its answers would be asked for as JSON, and paid for.
+    """
     settings = load(**given, llm=calls)
     trust_key_to(settings.llm, calls.get("api_key_env"))
+    if typed := calls.get("labels"):
+        models = list(dict.fromkeys(asked(settings)))
+        if unknown := [name for name in typed if name not in models]:
+            whom = ", ".join(models) or "no model behind a server"
+            raise InputError(
+                f"--labels {unknown[0]}: this command asks {whom}",
+                "spell it as the model is spelled in --model or --source",
+            )
     return settings
 
 
@@ -53,13 +65,6 @@ def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> 
 
 def show_plan(plan: Plan) -> None:
     """The plan of one model as a table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title="dry run: nothing is asked, nothing is spent", title_justify="left", show_header=False, box=None
-    )
-    table.add_column(style="dim", no_wrap=True)
     waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
@@ -70,32 +75,24 @@ def show_plan(plan: Plan) -> None:
         "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at the very most" if plan.worst_usd else ""),
         "basis": plan.basis,
     }
-    for name, value in facts.items():
-        if value:
-            table.add_row(name, Text(clean(value)))
-    print_table(table)
+    print_facts("dry run: nothing is asked, nothing is spent", (fact for fact in facts.items() if fact[1]))
 
 
 def show_batches(batches: Sequence[Batch]) -> None:
     """The batches in flight, one line each, as they were when the provider was last asked."""
     if not batches:
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None)
-    table.add_column("batch", no_wrap=True, min_width=12)
-    for name in ("stage", "model", "state", "answered", "failed", "age", "at most"):
-        table.add_column(name)
-    for batch in batches:
-        table.add_row(
+    rows = [
+        (
             batch.tag,
             batch.stage,
-            Text(clean(batch.model)),
-            Text(clean(batch.remote_status or batch.state)),
+            batch.model,
+            batch.remote_status or batch.state,
             f"{batch.done:,} of {batch.questions:,}",
             f"{batch.failed:,}",
             age_in_words(batch),
             money(batch.worst_usd),
         )
-    print_table(table)
+        for batch in batches
+    ]
+    print_rows(("batch", "stage", "model", "state", "answered", "failed", "age", "at most"), rows, whole=1)

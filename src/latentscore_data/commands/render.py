@@ -12,7 +12,7 @@ from latentscore_data.commands._models import load_to_ask
 from latentscore_data.commands._options import ModelOption, YesOption, calls_models
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Values
-from latentscore_data.core.base.settings import chosen
+from latentscore_data.core.base.settings import Settings, chosen
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.saved import SavedPiece, read_piece
 from latentscore_data.core.configs.sound_files import (
@@ -24,6 +24,7 @@ from latentscore_data.core.configs.sound_files import (
     render_files,
     report_files,
 )
+from latentscore_data.core.stages.configs import model_name
 from latentscore_data.core.stages.render import answer_texts
 
 ValueT = TypeVar("ValueT")
@@ -135,9 +136,12 @@ def _check_flags(
 def _answers(
     vibes: list[str], model: str | None, map_path: str | None, calls: Values, *, search: bool, yes: bool
 ) -> list[Answer]:
-    settings = load_to_ask(calls, configs=chosen(model=model))
+    def asked(settings: Settings) -> list[str]:
+        return [] if map_path is not None else [model_name(settings)]
+
+    settings = load_to_ask(calls, asked, configs=chosen(model=model))
     if search and settings.search.renders is None:
-        settings = load_to_ask(calls, configs=chosen(model=model), search={"renders": RENDERS})
+        settings = load_to_ask(calls, asked, configs=chosen(model=model), search={"renders": RENDERS})
     return answer_texts(vibes, settings, Workspace(settings.paths.root), map_path=map_path, yes=yes)
 
 

@@ -157,6 +157,45 @@ def test_a_page_of_players_needs_no_table(tmp_path: Path):
     assert "Listening page" in text
 
 
+LONG = "a model behind a server, asked as configs asks it"
+ALIKE = (f"{LONG}, first wording", f"{LONG}, second wording", f"the one on {LONG} too", f"the two on {LONG} too")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_labels_stay_apart_and_inside_and_no_two_ticks_read_alike(tmp_path: Path, width: int):
+    facts = replace(FACTS, sources=[SourceFacts(label, "litellm", label) for label in ALIKE], baseline=ALIKE[0])
+    rows = [
+        make_result(row, label, 0.4 + 0.1 * at, generate_seconds=seconds)
+        for at, (label, seconds) in enumerate(zip(ALIKE, (2e-6, 3e-5, 3e-4, 2e-3), strict=True))
+        for row in make_rows(4, 2)
+    ]
+    path = render_report(summarise(rows, facts), rows, tmp_path / "audio", tmp_path / "report.html")
+    with open_page(path, viewport={"width": width, "height": 900}) as page:
+        plots = page.evaluate(PLOTS)
+    drawn = [plot for plot in plots if plot["labels"]]
+    assert len(drawn) == 2  # how the scores spread, and score against effort
+    for plot in drawn:
+        assert len(plot["labels"]) == len(set(plot["labels"])) == len(ALIKE)
+        assert plot["outside"] == []
+    ticks = [tick for tick in drawn[1]["ticks"] if tick[0].endswith("s")]
+    assert len({text for text, _ in ticks}) == len({x for _, x in ticks}) == len(ticks) >= 3
+
+
+PLOTS = """[...document.querySelectorAll('svg.plot')].map((plot) => {
+  const texts = [...plot.querySelectorAll('text')], within = plot.closest('.card').getBoundingClientRect();
+  return {
+    labels: texts.filter((t) => t.classList.contains('strong')).map((t) => t.textContent).filter((t) => t.length > 2),
+    ticks: texts.filter((t) => !t.classList.contains('strong')).map((t) => [t.textContent, t.getAttribute('x')]),
+    outside: texts.filter((t) => { const box = t.getBoundingClientRect(); return box.left < within.left || box.right > within.right; }).map((t) => t.textContent),
+  };
+})"""
+"""The text in each drawing, and what reaches beyond its card."""
+
+
+# Behind what opens a page of its own: two at once are one too many for Playwright.
+
+
 @pytest.fixture(scope="module")
 def opened() -> Iterator[Any]:
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What a stage did: counts, money, outputs, and the exit code that follows from them."""
+"""What a stage did: counts, money, outputs, and the exit code that follows from them; and what shows how far it is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Summary:
     """What a stage did. ``exit_code`` is 0 when nothing is missing and 1 when some rows failed or came short."""
 
     stage: str
+    unit: str = "row"
+    """What is counted, in the singular."""
     done: int = 0
     skipped: int = 0
     failed: Counter[str] = field(default_factory=lambda: Counter())
@@ -82,3 +84,13 @@ class Summary:
         """For ``--json``: plain values, the same names."""
         failed, seconds = dict(self.failed), round(self.seconds, 3)
         return {**vars(self), "failed": failed, "seconds": seconds, "exit_code": self.exit_code}
+
+
+class Progress:
+    """Receive the progress of a stage; this one shows nothing. Displays override its methods."""
+
+    def start(self, stage: str, total: int | None) -> None: ...
+
+    def update(self, summary: Summary, in_flight: int) -> None: ...
+
+    def finish(self, summary: Summary) -> None: ...

@@ -60,11 +60,19 @@ function ticks(low, high, about) {
   for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-6; t += step) found.push(Number(t.toPrecision(6)));
   return found;
 }
-// From the middle, since labels that begin alike differ at their ends.
-const shorter = (text, most) => {
-  const end = Math.floor(most / 3);
-  return text.length > most ? `${text.slice(0, most - 1 - end)}…${text.slice(-end)}` : text;
-};
+// From the middle, since labels that begin alike mostly differ at their ends; where two would read alike, from elsewhere.
+const cut = (text, most, end) => (text.length > most ? `${text.slice(0, most - 1 - end)}…${text.slice(text.length - end)}` : text);
+function shorter(text, most) {
+  const others = SOURCES.filter((other) => other !== text);
+  for (const share of [1 / 3, 2 / 3]) {
+    const end = Math.floor(most * share), short = cut(text, most, end);
+    if (others.every((other) => cut(other, most, end) !== short)) return short;
+  }
+  let alike = 0;
+  for (const other of others) for (let i = 0; i < other.length && other[i] === text[i]; i++) alike = Math.max(alike, i + 1);
+  const from = Math.max(1, Math.min(alike - 2, text.length - most + 2));
+  return `…${text.slice(from, from + most - 2)}${from + most - 2 < text.length ? "…" : ""}`;
+}
 
 /* ---------- leaderboard ---------- */
 function drawBoard() {
@@ -210,15 +218,17 @@ function scatter() {
     const points = S.sources.map((source) => [source, value(source)]).filter(([, v]) => v !== undefined && v !== null);
     const W = plotWidth(), H = 250, left = 46, bottom = 34, right = 16;
     const unit = kind === "cost" ? money : duration;
-    const log = (v) => Math.log10(Math.max(v, kind === "cost" ? 1e-7 : 1e-5));
+    const least = kind === "cost" ? -7 : -5;
+    const log = (v) => Math.max(Math.log10(v), least);
     let a = Math.min(...points.map(([, v]) => log(v))), b = Math.max(...points.map(([, v]) => log(v)));
-    a = Math.floor(a - 0.2); b = Math.max(Math.ceil(b + 0.2), a + 1);
+    a = Math.max(Math.floor(a - 0.2), least); b = Math.max(Math.ceil(b + 0.2), a + 1);
     const ends = points.flatMap(([source]) => [source.scores[scorer].low ?? source.scores[scorer].mean, source.scores[scorer].high ?? source.scores[scorer].mean]);
     let low = Math.min(...ends), high = Math.max(...ends); const margin = (high - low) * 0.12 || 0.1; low -= margin; high += margin;
     const x = (v) => left + ((log(v) - a) / (b - a)) * (W - left - right), y = (v) => 10 + ((high - v) / (high - low)) * (H - bottom - 10);
     const plot = svg("svg", { class: "plot", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "Mean score against " + kind });
     for (const t of ticks(low, high, 4)) plot.append(svg("line", { x1: left, x2: W - right, y1: y(t), y2: y(t), stroke: "var(--line)" }), label(left - 8, y(t) + 4, plain(t), "end"));
-    for (let p = a; p <= b; p += Math.max(1, Math.round((b - a) / 5))) plot.append(svg("line", { x1: x(10 ** p), x2: x(10 ** p), y1: 10, y2: H - bottom, stroke: "var(--line)" }), label(x(10 ** p), H - bottom + 18, kind === "cost" ? "$" + Number((10 ** p).toPrecision(1)) : unit(10 ** p), "middle"));
+    const mark = (v) => (kind === "cost" ? "$" + Number(v.toPrecision(1)) : v < 0.001 ? `${Math.round(v * 1e6)} µs` : duration(v));
+    for (let p = a; p <= b; p += Math.max(1, Math.round((b - a) / 5))) plot.append(svg("line", { x1: x(10 ** p), x2: x(10 ** p), y1: 10, y2: H - bottom, stroke: "var(--line)" }), label(x(10 ** p), H - bottom + 18, mark(10 ** p), "middle"));
     const taken = [];
     for (const [source, v] of points) {
       const e = source.scores[scorer], paint = color(SOURCES.indexOf(source.label));
@@ -227,7 +237,8 @@ function scatter() {
       const end = x(v) > W * 0.62; let at = y(e.mean) - 10;
       while (taken.some((t) => Math.abs(t - at) < 13)) at += 13;
       taken.push(at);
-      plot.append(label(x(v) + (end ? -10 : 10), at, shorter(source.label, 30), end ? "end" : "start", true));
+      const room = Math.floor((end ? x(v) - 10 : W - x(v) - 10) / 7);
+      plot.append(label(x(v) + (end ? -10 : 10), at, shorter(source.label, Math.min(30, room)), end ? "end" : "start", true));
     }
     box.replaceChildren(plot);
     if (points.length < S.sources.length) box.append(h("p", { class: "soft small" }, `Not shown, nothing measured: ${S.sources.filter((s) => !points.some(([p]) => p === s)).map((s) => s.label).join(", ")}.`));

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from latentscore.config import MusicConfigPromptPayload
-from latentscore.forms import LABELS
+from latentscore.forms import LABELS, LABELS_MOST_TOKENS
 from latentscore.json_search import JsonObject
 from latentscore.prompt import config_system, vibe_of
 from latentscore_data.core.base.errors import InputError
@@ -36,6 +36,9 @@ class LabelsTransport:
         if system["content"] == config_system():
             system = {**system, "content": LABELS.system()}
         # No grammar is sent: servers spell that differently. llama.cpp's takes the exported one with --grammar-file.
+        # Without one, a model that was hardly trained writes until its room ends, so it gets no more than a line needs.
+        room = sampling.get("max_tokens") or LABELS_MOST_TOKENS
+        sampling = {**sampling, "max_tokens": min(room, LABELS_MOST_TOKENS)}
         answer = await self._inner.complete([system, question], sampling, None)
         text = LABELS.to_json((answer.message.text or "").strip(), vibe_of(str(question["content"])))
         return replace(answer, message=Message(text))

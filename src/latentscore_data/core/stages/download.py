@@ -41,7 +41,7 @@ def run_download(settings: Settings, context: RunContext | None = None) -> Summa
     """Every data set that is not there yet, one file each. The lock is held by the caller."""
     workspace, context = Workspace(settings.paths.root), context or RunContext()
     started = time.monotonic()
-    summary = Summary("download")
+    summary = Summary("download", unit="text")
     described: JsonObject = {}
     sources = chosen_sources(settings)
     _refuse_shared_files(sources, workspace)
