@@ -89,7 +89,9 @@ class AcousticScorer:
 
     def __init__(self) -> None:
         self.embedding_fingerprint = digest("acoustic descriptors", descriptors.VERSION, descriptors.NAMES)
-        self.fingerprint = "acoustic-" + digest(self.embedding_fingerprint, AXES, NAMED, TYPICAL, reading_fingerprint())[:16]
+        self.fingerprint = (
+            "acoustic-" + digest(self.embedding_fingerprint, AXES, NAMED, TYPICAL, reading_fingerprint())[:16]
+        )
         means = np.array([TYPICAL[name][0] for name in descriptors.NAMES])
         spreads = np.array([TYPICAL[name][1] for name in descriptors.NAMES])
         self._means, self._spreads = means, spreads
