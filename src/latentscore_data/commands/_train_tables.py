@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from latentscore_data.commands._options import end_dry_run
-from latentscore_data.core.base.display import OUTPUT, clean, console, duration, print_json, print_table
+from latentscore_data.core.base.display import OUTPUT, clean, console, duration, money, print_json, print_table
 from latentscore_data.core.base.errors import MissingError, raised_by
 
 
@@ -37,14 +37,19 @@ def _show_plan(plan: dict[str, Any]) -> None:
         "value", "", "from", title=plan["run_id"] or "a run that cannot start yet", title_justify="left", box=None
     )
     for name, (value, origin) in plan["spec"].items():
-        values.add_row(name, clean(value), clean(origin), style="" if origin != "default" else "dim")
+        values.add_row(
+            name, "-" if value is None else clean(value), clean(origin), style="" if origin != "default" else "dim"
+        )
     print_table(values)
     facts = Table(show_header=False, title="rows and time", title_justify="left", box=None)
     for name, value in plan["audit"].items():
         text = ", ".join(f"{k} {v:,}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
         facts.add_row(name.replace("_", " "), clean(text or "none"))
-    for name, value in plan["modal"].items():
-        facts.add_row(f"modal {name.replace('_', ' ')}", clean(value))
+    if modal := plan["modal"]:
+        low, high = duration(modal["low_seconds"]), duration(modal["high_seconds"])
+        cost = f"{money(modal['low_usd'])} to {money(modal['high_usd'])}, at most {money(modal['cap_usd'])}"
+        facts.add_row("with --on modal", f"{low} to {high}, {cost}")
+        facts.add_row("", clean(modal["basis"]))
     if plan["audit"]:
         print_table(facts)
     for line in plan["missing"]:

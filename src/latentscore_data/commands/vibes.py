@@ -62,6 +62,7 @@ def vibes(
     Examples:
 
         lsdata vibes
+        lsdata vibes --model builtin/verbatim   (each text is one vibe, as it stands)
         lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
     for section in ("vibes", "noise", "splits"):

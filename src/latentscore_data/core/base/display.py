@@ -282,7 +282,12 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     if summary.calls or summary.saved_usd:
         yield "cost", money(summary.cost_usd) + (f", saved {money(summary.saved_usd)}" if summary.saved_usd else "")
     for name, value in summary.details.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
+        # A count of nothing says nothing; the JSON document has it.
+        if (
+            isinstance(value, str | int | float)
+            and not isinstance(value, bool)
+            and (value != 0 or type(value) is float)
+        ):
             # A benchmark's details are named by its sources' labels, which are typed again as they stand here.
             label = name if ":" in name or summary.stage == "bench" else name.replace("_", " ")
             yield label, f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -9,8 +9,7 @@ from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
-from latentscore_data.core.llm.builtin import BuiltinLLM
-from latentscore_data.core.llm.builtin import fingerprint as builtin_version
+from latentscore_data.core.llm.builtin import BuiltinLLM, version_of
 from latentscore_data.core.llm.labels_transport import LabelsTransport
 from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.local.transport import LocalTransport, check_local
@@ -50,7 +49,7 @@ class BuiltinAnswerer(Answerer):
         BuiltinLLM(model)
 
     def version(self, model: str, runs: Path) -> str:
-        return builtin_version()
+        return version_of(model)
 
 
 class LocalAnswerer(Answerer):
