@@ -98,9 +98,10 @@ def command_reference() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from latentscore_data.cli import app
+    from latentscore_data.cli import COMMANDS, app, load_command
 
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    command.commands = {name: load_command(name) for name in COMMANDS}
     context = typer.Context(command, info_name="lsdata")
     text = get_docs_for_click(obj=command, ctx=context, name="lsdata", title="The command line")
     return (
@@ -180,12 +181,11 @@ def readings() -> str:
     (tuned, tuned_wrong), *others = counts
     held = ", ".join(f"{of - wrong} of {of}" for of, wrong in others)
     return "\n".join(lines) + (
-        f"\n\nThe first sentence of each kind and every misread one, of {tuned} that the rules were tuned on: "
-        f"{tuned - tuned_wrong} are read right in all the fields that they speak about. Of five sets of English sentences for "
-        f"which no rule was made, {held} are. The first four were counted often while the rules changed, and changes were kept or "
-        "dropped by those counts; authors of the rules wrote the third and the fourth. The fifth was written by somebody who "
-        "knew neither rules nor seeds, and nothing was changed because of it: it says most about sentences that nobody "
-        "here has seen.\n"
+        f"\n\nThe table shows the first sentence of each kind and every misread one. The rules were tuned on {tuned} sentences, of which "
+        f"{tuned - tuned_wrong} are correct in all fields that they specify. On five other sets of English sentences, for which "
+        f"no rule was made, {held} are correct. Changes of the rules were selected by the results on the first four sets, and authors "
+        "of the rules wrote the third and the fourth. The fifth was written by a person who knew neither rules nor seeds, and "
+        "no change was selected by it: it is the best estimate for unseen sentences.\n"
     )
 
 

@@ -18,6 +18,8 @@ import numba
 from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
+from latentscore.installed import available_cores
+
 log = logging.getLogger("latentscore")
 
 # A product and a sum may become one instruction. Nothing is reordered: filters feed back in the order they are written in,
@@ -181,11 +183,6 @@ def _compile_beside() -> subprocess.Popen[bytes] | None:
     except OSError as error:
         log.info("no second process to compile the sound loops (%s)", error)
         return None
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keeps_loops() -> bool:

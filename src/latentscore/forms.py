@@ -18,7 +18,7 @@ from latentscore.config import MusicConfigPrompt
 from latentscore.errors import InvalidConfigError, ModelError
 from latentscore.labels import FIELDS, Label
 from latentscore.meaning.offline import dressed
-from latentscore.prompt import PAYLOAD_ORDER, config_system, decoding_schema, labels_system
+from latentscore.prompt import PAYLOAD_ORDER, config_system, decoding_schema, labels_system, vibe_message
 
 Grammar = dict[str, Any] | str
 """What an answer is held to while it is decoded: a JSON schema, or a regular expression."""
@@ -49,6 +49,22 @@ class AnswerForm:
     """What every answer begins with, one of them."""
     most_tokens: int | None = None
     """The most tokens that an answer can have; None where the form sets no end."""
+
+
+Message = dict[str, str]
+
+
+def prompt_messages(vibe: str, system: str | None = None, form: AnswerForm | None = None) -> list[Message]:
+    """What a model is asked: the task as the system message (by default that of the form), the vibe as the user's."""
+    return [
+        {"role": "system", "content": (form or JSON).system() if system is None else system},
+        {"role": "user", "content": vibe_message(vibe)},
+    ]
+
+
+def completion_messages(payload: Mapping[str, Any], form: AnswerForm | None = None) -> list[Message]:
+    """The answer that a model learns, in the form in which it is to write."""
+    return [{"role": "assistant", "content": (form or JSON).write(payload)}]
 
 
 def json_text(payload: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""How this copy was installed, and the command that adds an extra to it."""
+"""What this copy runs on: how it was installed, the command that adds an extra to it, and its share of the machine."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ def install(extra: str) -> str:
     """
     pip = f"pipx runpip {DISTRIBUTION}" if (Path(sys.prefix) / "pipx_metadata.json").exists() else "pip"
     return f"{pip} install {shlex.quote(_requirement(extra))}"
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _requirement(extra: str) -> str:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from latentscore.answers import Answer, Given, answer
+from latentscore.config import MusicConfigPromptPayload, parse_payload
+from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError, ModelError
-from latentscore.hosted import ask_hosted, read_payload
-from latentscore.local_model import local_model
+from latentscore.forms import form_of, prompt_messages
+from latentscore.installed import install
+from latentscore.json_search import search
 
 Reply = Given | str
 """What a model answers: a payload, a config, a mapping, or the JSON text of one."""
@@ -81,3 +88,113 @@ def _answered(reply: Any, model: Model, text: str) -> Answer:
     except InvalidConfigError as error:
         raise ModelError(f"{name} gave no usable answer: {error}") from error
     return replace(found, answered_by=name, text=text)
+
+
+ATTEMPTS = 2
+"""A second question, which names the fault, goes to a model whose first answer cannot be used."""
+TIMEOUT_SECONDS = 120
+REASON_CHARS = 300
+
+
+def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
+    """The payload with which a LiteLLM model answers a text. Raises :class:`ModelError`."""
+    # Otherwise LiteLLM fetches its price list when it is imported.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    try:
+        import litellm
+    except ImportError:
+        raise ModelError(f"asking {name} needs litellm: pip install litellm") from None
+    litellm.suppress_debug_info = True
+    messages = prompt_messages(text)
+    fault = "it said nothing"
+    for _ in range(ATTEMPTS):
+        try:
+            reply: Any = litellm.completion(name, messages, timeout=TIMEOUT_SECONDS, max_retries=2, drop_params=True)
+        except Exception as error:  # each provider has its own kinds
+            raise ModelError(f"{name} could not be asked: {_shown(error)}") from None
+        said = str(reply.choices[0].message.content or "") if reply.choices else ""
+        try:
+            return read_payload(said)
+        except InvalidConfigError as error:
+            fault = str(error)
+        messages += [
+            {"role": "assistant", "content": said},
+            {
+                "role": "user",
+                "content": f"This cannot be used ({fault}). Answer with the whole JSON object, corrected.",
+            },
+        ]
+    raise ModelError(f"{name} gave no usable answer: {fault}")
+
+
+def read_payload(said: str) -> MusicConfigPromptPayload:
+    """The likeliest payload in what a model said. Raises :class:`InvalidConfigError` with the fault of the likeliest object."""
+    fault: InvalidConfigError | None = None
+    found = search(said)
+    for one in (*found.said, *found.thoughts):
+        try:
+            return parse_payload(one.value)
+        except InvalidConfigError as error:
+            fault = fault or error
+    raise fault or InvalidConfigError("answer", "it holds no JSON object")
+
+
+def _shown(error: Exception) -> str:
+    """The error in one line, without the values of variables that hold keys."""
+    line = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    for name, value in os.environ.items():
+        if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) > 3:
+            line = line.replace(value, f"${name}")
+    return line[:REASON_CHARS]
+
+
+MAX_NEW_TOKENS = 2048
+NEEDED = ("torch", "transformers", "xgrammar")
+
+
+class LocalModel:
+    """A causal language model from a folder, decoded greedily and held to the grammar of its answers.
+
+    The folder holds a whole model, or an adapter (then ``peft`` loads its base, from a folder or the hub's local cache). Its
+    ``latentscore.json`` says in which form it answers, and which system message it was trained with. Nothing is downloaded. Raises :class:`ModelError` without the ml extra, and for a folder that cannot be loaded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not folder.is_dir():
+            raise ModelError(f"local:{folder}: there is no such folder; name one that lsdata export model wrote")
+        self._form = form_of(folder)
+        try:
+            import torch
+            import transformers
+            import xgrammar  # noqa: F401  # looked for here, where the error can name the extra
+        except ImportError as error:
+            raise ModelError(
+                f"local:{folder} needs {', '.join(NEEDED)}, and {error.name} is not installed: {install('ml')}"
+            ) from None
+        transformers.logging.disable_progress_bar()
+        try:
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            # With an adapter's folder this loads the base and puts the adapter on it.
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32
+            )
+            model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        except Exception as error:  # damaged and foreign folders raise many kinds, a bare Exception among them
+            raise ModelError(f"local:{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        self._decoder = SchemaDecoder(model, tokenizer, f"local:{folder}")
+
+    def answer(self, text: str) -> MusicConfigPromptPayload:
+        """The payload for a text; the same text always gets the same. Raises :class:`ModelError` for one that was cut."""
+        form = self._form
+        (written,) = self._decoder.write([Prompt(prompt_messages(text, form=form), MAX_NEW_TOKENS, form.grammar())])
+        try:
+            return parse_payload(json.loads(form.to_json(written.text, text), strict=False))
+        except ValueError as error:
+            raise ModelError(f"local:{self.folder} gave no usable answer: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def local_model(folder: str) -> LocalModel:
+    """The model of a folder; the last one stays in memory."""
+    return LocalModel(Path(folder).expanduser())

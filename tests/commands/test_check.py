@@ -128,7 +128,7 @@ def _by_a_hair(rows: list[ScoredRow]) -> None:
 
 def _unread(rows: list[ScoredRow]) -> None:
     for row in rows[:10]:
-        row.scores_external = {"acoustic": {"parts": [{"words": 0.0}, {"words": 0.0}]}}
+        row.scores_external = {"acoustic": {"final_score": 0.1, "words": 0.0}}
 
 
 def _against_each_other(rows: list[ScoredRow]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,11 +16,13 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RunEstimate
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError
+from latentscore_data.core.models.spec import Choices, TrainSpec
 from latentscore_data.core.stages.train import StartOptions, run_sweep
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.spec import Choices, TrainSpec
-from modal_loopback import LoopbackModal
 from training_runs import ready, short_system
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
 
 QUICK = ("--base-model", "tiny-random", "--max-steps", "1", "--limit", "4")
 
@@ -114,7 +116,7 @@ def test_a_plan_for_people_holds_rounded_times_and_money(capsys: pytest.CaptureF
     plan = {"run_id": "r", "spec": {"optim.max_steps": (None, "default")}, "audit": {"steps": 45}, "missing": []}
     show_plans([{**plan, "modal": asdict(estimate)}], lambda: None, alone=True)
     shown = " ".join(capsys.readouterr().out.split())
-    assert "with --on modal 1 min 00 s to 3 min 00 s, $0.0186 to $0.0559, at most $4.47 45 steps" in shown
+    assert "with --on modal 1 min 00 s to 3 min 00 s, $0.0186 to $0.0559, at most $4.47 (45 steps)" in shown
     assert "None" not in shown
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import latentscore as ls
 from factories import make_payload
-from latentscore import local_model
+from latentscore import models
 from latentscore.decoding import SchemaDecoder
 from latentscore.forms import JSON
 from latentscore.installed import install
@@ -222,7 +222,7 @@ def test_a_local_model_answers_a_valid_payload(tmp_path: Path, monkeypatch: pyte
     schema = decoding_schema()
     schema["properties"]["thinking"]["maxLength"] = 5
     form = replace(JSON, grammar=lambda: schema, system=lambda: "Answer in one object.")
-    monkeypatch.setattr(local_model, "form_of", lambda folder: form)
+    monkeypatch.setattr(models, "form_of", lambda folder: form)
     asked: list[str] = []
     write = SchemaDecoder.write
     monkeypatch.setattr(

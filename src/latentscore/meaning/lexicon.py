@@ -243,7 +243,7 @@ class _Reader:
                 return True, degree
             if found := next((sign for words, sign in _SIGNS if word in words), 0):
                 degree = found
-            elif word not in _FILLERS:
+            elif word not in _FILLERS and word != "in":
                 break
         return False, degree
 

@@ -165,7 +165,7 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 @lru_cache(maxsize=1 << 16)
 def word_values(word: str) -> tuple[float, ...]:
     """Where a word (lower case) lies on each axis, in standard deviations beyond the dead zone; 0 for words that ask for nothing."""
-    if word in word_list("small") or not _is_readable(word):
+    if (word in word_list("small") and word not in poles()) or not _is_readable(word):
         return (0.0,) * len(axes())
     points, weights, mean, deviation = _scale()
     form = word if " " in word or embedder().pieces(word) == 1 else root(word)
@@ -249,6 +249,8 @@ def _in_time(values: NDArray[np.float64], time: str) -> NDArray[np.float64]:
 
 def _weighted(said: Sequence[Token], named: frozenset[int]) -> Iterator[_Said]:
     strength, time, phrase, at = 1.0, "", 0, 0
+    # "Go!" is all that such a text says.
+    small = word_list("small") if any(t.text not in word_list("small") for t in said if not t.is_mark) else frozenset()
     while at < len(said):
         word, here = said[at].text, at
         at += 1
@@ -274,7 +276,7 @@ def _weighted(said: Sequence[Token], named: frozenset[int]) -> Iterator[_Said]:
             strength *= 0.5 if kind == "more" and strength < 0 else STRENGTHS[kind]
         elif word in ("and", "or", "nor", "with"):
             phrase += 1
-        elif word not in word_list("small") and here not in named and _is_readable(word):
+        elif word not in small and here not in named and _is_readable(word):
             yield _Said(word, strength, time, phrase)
             strength = 1.0
 

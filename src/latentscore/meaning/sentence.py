@@ -169,7 +169,7 @@ def _phrases() -> Sequence[tuple[re.Pattern[str], str]]:
 @lru_cache(maxsize=4096)
 def sentence(text: str) -> tuple[Token, ...]:
     """The tokens of a text, in lower case. Takes time with its length, whatever it holds."""
-    text = re.sub(r"n't\b", " not", text.lower().replace("’", "'"))
+    text = re.sub(r"(?<!ca)n't\b|(?<=can)'t\b", " not", text.lower().replace("’", "'"))
     text = re.sub(r"[-_/]", " ", text.replace("♯", "#").replace("♭", " flat"))
     for said, meant in _phrases():
         text = said.sub(meant, text)

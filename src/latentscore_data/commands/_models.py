@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from latentscore.json_search import JsonObject
 from latentscore_data.commands._options import end_dry_run, load
-from latentscore_data.core.base.display import OUTPUT, clean, money, print_json, print_table, say
+from latentscore_data.core.base.display import OUTPUT, money, print_facts, print_json, print_rows, say
 from latentscore_data.core.base.errors import InputError, raised_by
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
@@ -65,13 +65,6 @@ def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> 
 
 def show_plan(plan: Plan) -> None:
     """The plan of one model as a table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title="dry run: nothing is asked, nothing is spent", title_justify="left", show_header=False, box=None
-    )
-    table.add_column(style="dim", no_wrap=True)
     waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
@@ -82,32 +75,24 @@ def show_plan(plan: Plan) -> None:
         "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at the very most" if plan.worst_usd else ""),
         "basis": plan.basis,
     }
-    for name, value in facts.items():
-        if value:
-            table.add_row(name, Text(clean(value)))
-    print_table(table)
+    print_facts("dry run: nothing is asked, nothing is spent", (fact for fact in facts.items() if fact[1]))
 
 
 def show_batches(batches: Sequence[Batch]) -> None:
     """The batches in flight, one line each, as they were when the provider was last asked."""
     if not batches:
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None)
-    table.add_column("batch", no_wrap=True, min_width=12)
-    for name in ("stage", "model", "state", "answered", "failed", "age", "at most"):
-        table.add_column(name)
-    for batch in batches:
-        table.add_row(
+    rows = [
+        (
             batch.tag,
             batch.stage,
-            Text(clean(batch.model)),
-            Text(clean(batch.remote_status or batch.state)),
+            batch.model,
+            batch.remote_status or batch.state,
             f"{batch.done:,} of {batch.questions:,}",
             f"{batch.failed:,}",
             age_in_words(batch),
             money(batch.worst_usd),
         )
-    print_table(table)
+        for batch in batches
+    ]
+    print_rows(("batch", "stage", "model", "state", "answered", "failed", "age", "at most"), rows, whole=1)

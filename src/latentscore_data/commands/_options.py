@@ -111,14 +111,11 @@ ModelOption = Annotated[
         autocompletion=complete_model,
     ),
 ]
-ExamplesOption = setting_option(
-    "prompts.examples", help="Starter pairs shown to the model as examples.", rich_help_panel=MODELS
-)
-SystemOption = setting_option(
-    "prompts.system",
-    metavar="FILE",
-    help="System prompt for configs, instead of the own one (v1).",
-    rich_help_panel=MODELS,
+call_option = functools.partial(setting_option, rich_help_panel=MODELS)
+"""A :func:`setting_option` among those of model calls."""
+ExamplesOption = call_option("prompts.examples")
+SystemOption = call_option(
+    "prompts.system", metavar="FILE", help="System prompt for configs, instead of the own one (v1)."
 )
 SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
 MaxCostOption = Annotated[
@@ -148,7 +145,7 @@ SearchOption = setting_option(
 JudgeOption = setting_option(
     "search.judge", help="With --search: a scorer that must agree.", autocompletion=complete_scorer
 )
-SecondsOption = setting_option("scoring.seconds", help="Seconds of audio per candidate.")
+SecondsOption = setting_option("scoring.seconds")
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[
     str | None,
@@ -157,26 +154,14 @@ OnOption = Annotated[
 
 
 CALL_OPTIONS = {
-    "max_concurrency": setting_option(
-        "llm.max_concurrency", help="Maximum number of calls in flight.", rich_help_panel=MODELS
-    ),
-    "max_qps": setting_option(
-        "llm.max_qps", help="Maximum number of calls started per second.", rich_help_panel=MODELS
-    ),
+    "max_concurrency": call_option("llm.max_concurrency"),
+    "max_qps": call_option("llm.max_qps"),
     "max_cost": MaxCostOption,
-    "api_base": setting_option("llm.api_base", help="Address of an OpenAI-compatible server.", rich_help_panel=MODELS),
-    "api_key_env": setting_option(
-        "llm.api_key_env", help="Variable whose key goes to --api-base.", rich_help_panel=MODELS
-    ),
-    "labels": setting_option(
-        "llm.labels", metavar="MODEL", help="Served model that learned to answer with labels.", rich_help_panel=MODELS
-    ),
-    "batch": setting_option(
-        "llm.batch", "--batch", help="Ask through the batch API, half price; judges directly.", rich_help_panel=MODELS
-    ),
-    "batch_wait": setting_option(
-        "llm.batch_wait", "--wait", help="Stay until the batches have ended.", rich_help_panel=MODELS
-    ),
+    "api_base": call_option("llm.api_base", help="Address of an OpenAI-compatible server."),
+    "api_key_env": call_option("llm.api_key_env", help="Variable whose key goes to --api-base."),
+    "labels": call_option("llm.labels", metavar="MODEL", help="Served model that learned to answer with labels."),
+    "batch": call_option("llm.batch", "--batch", help="Ask through the batch API, half price; judges directly."),
+    "batch_wait": call_option("llm.batch_wait", "--wait"),
 }
 """The flags of every command that calls models, by the setting in ``llm`` that each overrides."""
 

@@ -69,7 +69,7 @@ class OutlinedCommand(TyperCommand):
 def _from_module(parent: Any, name: str) -> Any:
     """Import the module of the command of that name below the context ``parent``; return the module's command."""
     if parent.parent is None:
-        return parent.command.commands[name]
+        return parent.command.loaded(name)
     return _from_module(parent.parent, parent.info_name).commands[name]
 
 

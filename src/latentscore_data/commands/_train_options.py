@@ -6,12 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from latentscore_data.commands._options import OnOption, SeedOption, YesOption, complete_run, load, setting_option
+from latentscore_data.commands._options import (
+    OnOption,
+    SeedOption,
+    YesOption,
+    complete_run,
+    load,
+    setting_option,
+)
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.settings import Settings
+from latentscore_data.core.models.spec import Choices, Kind, families
 from latentscore_data.core.stages.train import trust_reward
-from latentscore_data.core.training.spec import Choices, Kind, families
 
 WHAT = "What is trained"
 WHERE = "Where it runs"
@@ -48,19 +55,15 @@ SETTING_FLAGS: dict[str, Any] = {
         help="gemma3-270m, qwen3-600m, tiny-random, a hub id, folder, GGUF or run.",
         rich_help_panel=WHAT,
     ),
-    "train.optim.max_steps": setting_option(
-        "train.optim.max_steps", help="Train for exactly this many steps.", rich_help_panel=WHAT
-    ),
-    "train.limit": setting_option("train.limit", help="Use at most this many rows, spread over the texts."),
+    "train.optim.max_steps": setting_option("train.optim.max_steps", rich_help_panel=WHAT),
+    "train.limit": setting_option("train.limit"),
     "train.seed": SeedOption,
     "train.on": OnOption,
     "train.modal.gpu": setting_option(
         "train.modal.gpu", help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE
     ),
     "llm.max_cost": setting_option(
-        "llm.max_cost",
-        help="Cap in US dollars on the whole run: containers that could exceed it are refused beforehand.",
-        rich_help_panel=WHERE,
+        "llm.max_cost", help="Cap on the run in USD; containers: refused beforehand.", rich_help_panel=WHERE
     ),
 }
 """By the setting that each overrides."""

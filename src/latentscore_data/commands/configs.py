@@ -18,9 +18,11 @@ from latentscore_data.commands._options import (
     OnOption,
     ScorerOption,
     SearchOption,
+    SecondsOption,
     SeedOption,
     SystemOption,
     TrustScorersOption,
+    WorkersOption,
     YesOption,
     calls_models,
     complete_split,
@@ -42,7 +44,6 @@ from latentscore_data.core.stages.configs import (
     check_run,
     choose_rows,
     for_typed,
-    model_name,
     planned,
     run_configs,
     typed_rows,
@@ -62,8 +63,8 @@ OPTIONS = {
     "scoring.scorers": ScorerOption,
     "search.renders": SearchOption,
     "search.judge": JudgeOption,
-    "scoring.seconds": setting_option("scoring.seconds"),
-    "scoring.workers": setting_option("scoring.workers"),
+    "scoring.seconds": SecondsOption,
+    "scoring.workers": WorkersOption,
 }
 
 
@@ -92,7 +93,7 @@ def configs(
         lsdata configs "slow rain on a tin roof" --n 8 --audio out/
         lsdata configs --search 64 --scorer acoustic --judge clap
     """
-    settings = load_to_ask(calls, lambda s: [model_name(s)], **given)
+    settings = load_to_ask(calls, lambda s: [s.model_of("configs")], **given)
     check_flags(vibe, only, on, settings, {**given, "llm": calls}, with_sound=audio is not None or play)
     executor = make_executor(on or "here", settings, say)
     trusted = trusted_scorers(settings, given, trust_settings)

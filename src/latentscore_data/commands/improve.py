@@ -26,7 +26,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.commands._train_tables import show_sweep
-from latentscore_data.core.base.display import OUTPUT, clean, print_table, say
+from latentscore_data.core.base.display import OUTPUT, print_facts, say
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -47,15 +47,13 @@ OPTIONS = {
     "improve.n": setting_option("improve.n", "--n", "-n", help="Answers to each vibe (default 8)."),
     "search.renders": SearchOption,
     "scoring.scorers": ScorerOption,
-    "improve.judge": setting_option(
-        "improve.judge", help="Scorer that decides whether a round was better.", autocompletion=complete_scorer
-    ),
+    "improve.judge": setting_option("improve.judge", autocompletion=complete_scorer),
     "improve.limit": setting_option("improve.limit", help="At most this many vibes, spread over the texts."),
     "scoring.seconds": SecondsOption,
     "scoring.workers": WorkersOption,
     "train.on": OnOption,
     "llm.max_cost": MaxCostOption,
-    "improve.name": setting_option("improve.name", help="Name of the rounds' folder and runs."),
+    "improve.name": setting_option("improve.name"),
 }
 
 
@@ -96,16 +94,13 @@ def improve(
 
 def _show_plan(asked: Rounds, executor: Executor) -> None:
     """What all rounds would do; ends as the run would."""
-    from rich.table import Table
-
     plan = plan_improve(asked, executor)
     if not OUTPUT.json:
-        facts = Table(
-            show_header=False, title="dry run: nothing is rendered or trained", title_justify="left", box=None
-        )
-        for key, value in plan.items():
-            if value is not None and key != "plans":
-                facts.add_row(key.replace("_", " "), clean(f"{value:,}" if isinstance(value, int) else value))
-        print_table(facts)
+        facts = {
+            key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value
+            for key, value in plan.items()
+            if value is not None and key != "plans"
+        }
+        print_facts("dry run: nothing is rendered or trained", facts.items())
 
     show_dry_run(RunPlan(plans(asked), [], executor), lambda: check_start(asked, executor), document=lambda: plan)

@@ -24,7 +24,6 @@ from latentscore_data.core.configs.sound_files import (
     render_files,
     report_files,
 )
-from latentscore_data.core.stages.configs import model_name
 from latentscore_data.core.stages.render import answer_texts
 
 ValueT = TypeVar("ValueT")
@@ -137,7 +136,7 @@ def _answers(
     vibes: list[str], model: str | None, map_path: str | None, calls: Values, *, search: bool, yes: bool
 ) -> list[Answer]:
     def asked(settings: Settings) -> list[str]:
-        return [] if map_path is not None else [model_name(settings)]
+        return [] if map_path is not None else [settings.model_of("configs")]
 
     settings = load_to_ask(calls, asked, configs=chosen(model=model))
     if search and settings.search.renders is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -68,14 +69,14 @@ def studio(
         summary = Summary("studio", done=count, outputs=[str(bundle / PAGE)], next_step=f"open {bundle / PAGE}")
         show(summary)
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
-
-    def ready(address: str) -> None:
-        if OUTPUT.json:
-            print_json({"address": address})
-            return
-        say(f"studio: {address}\n(Ctrl-C ends it)")
-        if open_browser:
-            typer.launch(address)
-
-    serve(settings, access, port, ready, trusted)
+    serve(settings, access, port, partial(_ready, open_browser), trusted)
     say("studio: ended")
+
+
+def _ready(open_browser: bool, address: str) -> None:
+    if OUTPUT.json:
+        print_json({"address": address})
+        return
+    say(f"studio: {address}\n(Ctrl-C ends it)")
+    if open_browser:
+        typer.launch(address)

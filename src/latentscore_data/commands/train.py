@@ -23,6 +23,7 @@ from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.modal import check_code
+from latentscore_data.core.models.spec import Kind, kind_of_sweep
 from latentscore_data.core.stages.train import (
     StartOptions,
     attach_run,
@@ -34,7 +35,6 @@ from latentscore_data.core.stages.train import (
     run_sweep,
     train_one,
 )
-from latentscore_data.core.training.spec import Kind, kind_of_sweep
 
 app = typer.Typer(
     help="Rows to a model: SFT, GRPO, DPO and ablations, here, on Modal or on Ray.",

@@ -25,7 +25,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.spending import RunPlan
-from latentscore_data.core.stages.vibes import make_plan_for, model_name, remote_estimates, require_texts, run_vibes
+from latentscore_data.core.stages.vibes import make_plan_for, remote_estimates, require_texts, run_vibes
 
 OPTIONS = {
     "vibes.model": ModelOption,
@@ -35,7 +35,7 @@ OPTIONS = {
     "vibes.max_input_words": setting_option("vibes.max_input_words"),
     "vibes.page_words": setting_option("vibes.page_words"),
     "vibes.characters": setting_option("vibes.characters", help="Ask for the moods of characters, too."),
-    "noise.rate": setting_option("noise.rate", "--noise-rate", help="Share of vibes with typing noise."),
+    "noise.rate": setting_option("noise.rate", "--noise-rate"),
     "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
     "dedupe.model": setting_option(
         "dedupe.model", "--dedupe-model", help="Embedder: auto, minilm, words, a folder or a hub id."
@@ -69,7 +69,7 @@ def vibes(
     """
     for section in ("vibes", "noise", "splits"):
         given[section] = {**given.get(section, {}), **chosen(seed=seed)}
-    settings = load_to_ask(calls, lambda s: [model_name(s)], **given)
+    settings = load_to_ask(calls, lambda s: [s.model_of("vibes")], **given)
     workspace = Workspace(settings.paths.root)
     executor = make_executor(on or "here", settings, say)
     if dry_run:

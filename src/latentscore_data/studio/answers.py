@@ -19,12 +19,12 @@ from latentscore.config import MusicConfigPromptPayload
 from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, Label
 from latentscore.meaning.offline import payload_for, title_for
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import BUILTIN_MODEL, LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import generator_deps, training_rows
@@ -35,8 +35,8 @@ from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.models.runs import find_runs
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.training.runs import find_runs
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 STATIONARY = ("root", "mode", "register_min_oct", "register_max_oct")
@@ -75,7 +75,7 @@ class Answers:
         if self._workspace.scored("SFT-Train").exists():
             found.append(Source("lookup", "Look-up", "nearest training rows of this workspace"))
         found += [Source(f"local:{run}", f"Run {run}", "trained here; may take a while", 1) for run in self._runs()]
-        model = self._settings.configs.model or self._settings.llm.model
+        model = self._settings.model_of("configs")
         if not model.startswith("builtin/"):
             free = costs_nothing(model, self._settings.llm)
             found.append(Source(f"hosted:{model}", model, "" if free else "costs money", 8, not free))

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Lsdata
-from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.proxies import is_loopback
+from latentscore_data.core.base.proxies import check_address, is_loopback
 from latentscore_data.core.base.settings import load_settings
 
 SLIPS = [

@@ -14,7 +14,7 @@ from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import choose_rows, describe_sources, rows_file, run_name
 from latentscore_data.core.generators.registry import parse_sources
-from latentscore_data.core.training.runs import slim
+from latentscore_data.core.models.runs import slim
 
 
 def note(runs: Path, run_id: str, **record: object) -> None:

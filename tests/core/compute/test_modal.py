@@ -6,13 +6,11 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("modal")
-pytest.importorskip("torch")
-
+from conftest import needs
 from latentscore import forms
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ModalSettings, Settings
@@ -20,20 +18,26 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.compute import modal as remote
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import Choices
 from latentscore_data.core.stages.train import StartOptions, train_one
 from latentscore_data.core.training.prepare import Prepared
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import Choices
-from modal_loopback import LoopbackModal
 from training_runs import ready as ready_to_train
 from training_runs import short_system, write_rows
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
+
+pytestmark = needs("modal", "torch")
 
 VOLUME = "latentscore-data-outputs"
 QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
 
 
 @pytest.fixture(autouse=True)
-def _short_prompt(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_prompt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("ml"):
+        request.getfixturevalue("one_thread")
     monkeypatch.setattr(forms, "config_system", short_system)
 
 

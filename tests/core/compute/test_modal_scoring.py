@@ -6,12 +6,11 @@ import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("modal")
-
+from conftest import needs
 from factories import make_payload, make_scored
 from latentscore_data.core.base.errors import InputError, StoppedError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
@@ -25,7 +24,11 @@ from latentscore_data.core.scoring.clips import make_clip
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers, remote_blocker
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
-from modal_loopback import LoopbackModal
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
+
+pytestmark = needs("modal")
 
 SCORING = ScoringSettings(scorers=["acoustic"], seconds=1, workers=1)
 BRIGHT, DARK, BROKEN = make_payload(brightness="very_bright"), make_payload(brightness="very_dark"), {"tempo": "purple"}

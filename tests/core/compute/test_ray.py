@@ -21,6 +21,7 @@ import pytest
 
 from conftest import Lsdata
 from factories import make_payload, make_scored
+from latentscore.decoding import Prompt
 from latentscore_data.core.base.errors import MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import ComputeSettings, ScoringSettings, Settings
@@ -30,11 +31,10 @@ from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.remote_answers import RemoteEngine
 from latentscore_data.core.compute.remote_embedding import embed_on
-from latentscore_data.core.llm.local.decoder import Decoder
-from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.llm.local.engines import Decoder
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.vibes.dedupe import EMBED_ROWS, EmbedderChoice, embed_stream, load_embedder
 from tiny_models import tiny_sentences
 

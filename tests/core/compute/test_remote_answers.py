@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from latentscore_data.core.base.ledger import SpendTracker
-
-pytest.importorskip("modal")
-
 from pydantic import BaseModel, Field
 
+from conftest import needs
 from factories import make_text, make_vibe
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
-from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.settings import LLMSettings, Settings, VibesSettings, load_settings
 from latentscore_data.core.base.workspace import Workspace
@@ -31,7 +27,11 @@ from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.configs import remote_estimates
 from latentscore_data.core.stages.spending import confirm_remote_jobs
 from latentscore_data.core.stages.vibes import run_vibes
-from modal_loopback import LoopbackModal
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
+
+pytestmark = needs("modal")
 
 TINY = "local:tiny-random"
 

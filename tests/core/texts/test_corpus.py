@@ -25,9 +25,8 @@ from latentscore_data.core.texts.corpus import (
     local_files,
     sample_local,
 )
-from latentscore_data.core.texts.encodings import UTF8, find_encoding
+from latentscore_data.core.texts.formats import UTF8, find_encoding, read_table
 from latentscore_data.core.texts.kinds import fingerprint
-from latentscore_data.core.texts.tables import read_table
 
 
 def read(path: Path, text_field: str | None = None):

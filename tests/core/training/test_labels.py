@@ -12,19 +12,19 @@ import pytest
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore import forms
-from latentscore.local_model import LocalModel
+from latentscore.models import LocalModel
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import GrpoSettings, PromptsSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.llm.local.transport import LocalTransport
+from latentscore_data.core.llm.local_transport import LocalTransport
+from latentscore_data.core.models.base_models import load_tokenizer
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import Choices, TrainSpec
 from latentscore_data.core.scoring.rewards import RewardBook, calibrate, part_weights
 from latentscore_data.core.training.audit import audit
-from latentscore_data.core.training.base_models import load_tokenizer
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import Choices, TrainSpec
 from training_runs import train, training_row, write_rows
 
 QUICK = ("answer=labels", "optim.max_steps=2", "batch.size=2")

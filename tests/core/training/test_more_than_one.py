@@ -15,10 +15,9 @@ from latentscore_data.core.base.errors import InputError, MissingError, StoppedE
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import check_gpu, gpu_count, price_per_hour
-from latentscore_data.core.training import choice
+from latentscore_data.core.models.spec import Choices, DataFact, TrainSpec, build_spec
 from latentscore_data.core.training.audit import packed
 from latentscore_data.core.training.launch import _hear, check_processes, train_together
-from latentscore_data.core.training.spec import Choices, DataFact, TrainSpec, build_spec
 from training_runs import ready, short_system, train, write_rows
 
 DATA = {"train": DataFact(sha256="0" * 64, rows=100)}
@@ -80,6 +79,7 @@ def test_4_bits_are_refused_for_full_training() -> None:
 @pytest.mark.parametrize("answer", ["json", "labels"])
 @pytest.mark.ml
 def test_vllm_gets_the_grammar_of_the_answers_by_a_name_of_its_own(answer: str) -> None:
+
     from trl.trainer.grpo_config import GRPOConfig
 
     from latentscore_data.core.training.grpo import vllm_arguments, vllm_grammar
@@ -114,6 +114,8 @@ class TestRuns:
     def test_grpo_keeps_the_checkpoint_whose_answers_sound_best(
         self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        from latentscore_data.core.training import choice
+
         write_rows(workspace)
         scores = iter([0.9, 0.2])
 

@@ -16,10 +16,10 @@ from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DpoSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.chat import preference_lines
+from latentscore_data.core.models.spec import Choices
 from latentscore_data.core.training.audit import usable
 from latentscore_data.core.training.preference import Pair, pair_of, preference_pairs
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.spec import Choices
 
 DARK, BRIGHT = make_payload(brightness="very_dark"), make_payload(brightness="very_bright")
 

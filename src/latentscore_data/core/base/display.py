@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from latentscore_data.core.base.names import json_bytes, printable
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.secrets import NAMED
+from latentscore_data.core.base.summary import Progress, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
-
-    from latentscore_data.core.base.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +167,33 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.flush()
 
 
+def styled(text: object, style: str = "") -> Text:
+    """Clean text in one style."""
+    from rich.text import Text
+
+    return Text(clean(text), style)
+
+
+def print_rows(
+    heads: Sequence[str], rows: Iterable[Sequence[Any]], title: str | Text | None = None, *, whole: int = 0
+) -> None:
+    """Rows on stdout below their heads; the first ``whole`` columns are never broken. A cell is made clean, unless it is
+    something that rich draws."""
+    from rich.table import Table
+
+    table = Table(*heads, title=title, title_justify="left", show_header=any(heads), box=None)
+    for column in table.columns[:whole]:
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(*(cell if hasattr(cell, "__rich_console__") else styled(cell) for cell in row))
+    print_table(table)
+
+
+def print_facts(title: str | Text, facts: Iterable[tuple[str, object]]) -> None:
+    """Names and their values on stdout."""
+    print_rows(("", ""), ((styled(name, "dim"), value) for name, value in facts), title, whole=1)
+
+
 def print_table(table: Table) -> None:
     """A table on stdout. Where a column is too narrow for a word, such as a path, cells stand below their rows: nothing is cut,
     and nothing that is copied from here is broken."""
@@ -231,36 +256,36 @@ def print_summary(summary: Summary) -> None:
     if OUTPUT.json:
         print_json(summary.to_dict())
         return
-    from rich.table import Table
-    from rich.text import Text
-
     out = console()
     if summary.fresh and not summary.exit_code:
         done = {0: "fresh", 1: f"the {summary.unit} is done already"}.get(
             summary.skipped, f"all {summary.skipped:,} {summary.unit}s are done already"
         )
-        out.print(Text.assemble((summary.stage, "bold"), f": {done}, nothing to do"))
+        out.print(styled(summary.stage, "bold"), f": {done}, nothing to do", sep="")
     else:
-        table = Table(title=summary.stage, title_justify="left", title_style="bold", show_header=False, box=None)
-        table.add_column(style="dim", no_wrap=True)
-        for name, value in _facts(summary):
-            table.add_row(Text(clean(name)), Text(clean(value)))
-        print_table(table)
+        print_facts(styled(summary.stage, "bold"), _facts(summary))
         for path in summary.outputs:
-            # Never broken: a path is copied from here. The terminal may fold it.
-            out.print(Text.assemble(("wrote  ", "dim"), clean(path)), soft_wrap=True)
-        scores = summary.details.get("winner_scores")
-        if isinstance(scores, list) and len(scores) > 1:
-            out.print(Text("winner scores  ", style="dim") + Text(histogram(scores)))
+            print_named("wrote", path)
+        print_winner_scores(summary.details)
     print_next(summary.next_step)
+
+
+def print_named(name: str, value: object) -> None:
+    """A value behind its name; never broken, for a path is copied from here: the terminal may fold it."""
+    console().print(styled(name, "dim"), styled(value), sep="  ", soft_wrap=True)
+
+
+def print_winner_scores(details: Mapping[str, Any]) -> None:
+    """How the scores of a stage's winners lie, where there are some."""
+    scores = details.get("winner_scores")
+    if isinstance(scores, list) and len(scores) > 1:
+        print_named("winner scores", histogram(scores))
 
 
 def print_next(step: str) -> None:
     """The last line of what a command prints: what to type or to open now. Nothing for an empty step."""
     if step:
-        from rich.text import Text
-
-        console().print(Text.assemble(("next: ", "dim"), clean(step)), soft_wrap=True)
+        console().print(styled("next:", "dim"), styled(step), soft_wrap=True)
 
 
 def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
@@ -330,12 +355,10 @@ def histogram(values: Sequence[float], bins: int = 20) -> str:
 
 def palette_blocks(palette: Mapping[str, Any]) -> RenderableType:
     """A palette as coloured blocks, the widest for the largest weight; hex codes where there are no colours."""
-    from rich.text import Text
-
     widths = {"xs": 1, "sm": 2, "md": 3, "lg": 4, "xl": 5, "xxl": 6}
     if os.environ.get("NO_COLOR") or console().color_system is None:
-        return Text(" ".join(clean(color["hex"]) for color in palette["colors"]))
-    blocks = Text()
+        return styled(" ".join(color["hex"] for color in palette["colors"]))
+    blocks = styled("")
     for color in palette["colors"]:
         blocks.append(" " * widths.get(str(color["weight"]), 3), style=f"on {clean(color['hex'])}")
     return blocks
@@ -398,10 +421,9 @@ class LivePanel(Progress):
         from rich.panel import Panel
         from rich.progress_bar import ProgressBar
         from rich.table import Table
-        from rich.text import Text
 
         elapsed = time.monotonic() - self._started
-        rows: list[RenderableType] = [Text(one_line(summary, in_flight, self._total, elapsed))]
+        rows: list[RenderableType] = [styled(one_line(summary, in_flight, self._total, elapsed))]
         if self._total:
             finished = summary.done + summary.skipped + sum(summary.failed.values())
             rows.insert(0, ProgressBar(total=self._total, completed=finished))
@@ -411,9 +433,9 @@ class LivePanel(Progress):
                 f"{summary.tokens_in:,} tokens in, {summary.tokens_out:,} out · {summary.cached} cached · spent {spent}"
             )
             projected = _projected(summary, self._total)
-            rows.append(Text(line + (f" · projected {money(projected)}" if projected is not None else ""), style="dim"))
+            rows.append(styled(line + (f" · projected {money(projected)}" if projected is not None else ""), "dim"))
         if summary.failed:
-            rows.append(Text(", ".join(f"{n} {kind}" for kind, n in summary.failed.most_common()), style="red"))
+            rows.append(styled(", ".join(f"{n} {kind}" for kind, n in summary.failed.most_common()), "red"))
         # In a grid, since a bar ends without a new line and the text behind it would be cut off.
         lines = Table.grid(expand=True)
         for row in rows:

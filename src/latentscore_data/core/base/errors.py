@@ -97,6 +97,11 @@ def one_line(error: object, most: int = 200) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def first_line(error: object) -> str:
+    """The first line of what an error of a library says, where a traceback follows."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+
+
 def in_a_sentence(message: str) -> str:
     """Pydantic's message inside ours. Only the first letter is lowered: the values it names must be typed as they are."""
     message = message.removeprefix("Value error, ")

@@ -122,6 +122,16 @@ def _why_not_json(path: Path, number: int, line: bytes, whole: bool, error: Exce
     return f"{path}:{number}: not valid JSON ({error})", "mend or delete the line"
 
 
+def count_lines(paths: Iterable[Path]) -> int:
+    """How many lines that are not blank the files hold that are there."""
+    count = 0
+    for path in paths:
+        if path.exists():
+            with open_file(path) as file:
+                count += sum(1 for line in file if line.strip())
+    return count
+
+
 def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> Iterator[RowT]:
     """Typed rows, streamed. Raises :class:`InputError` naming file, line and field."""
     for number, value in read_lines(path, torn):

@@ -9,16 +9,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.jsonl import Appender, Line, read_lines, replace_rows
 from latentscore_data.core.base.ledger import Usage
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_index import Entry, RowIndex
-from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
+from latentscore_data.core.base.summary import RETRYABLE_KINDS, Progress, Summary
 from latentscore_data.core.base.writer import BackgroundWriter
 
 log = logging.getLogger(__name__)
@@ -123,39 +122,35 @@ def run_stage(
     return run.summary
 
 
+@dataclass
 class _Run(Generic[InT]):
     """One run of a stage."""
 
-    def __init__(
-        self,
-        job: Job[InT],
-        inputs: Iterable[InT],
-        index: RowIndex,
-        failures: Path,
-        max_in_flight: int,
-        total: int | None,
-        retry_failed: bool,
-        overwrite: set[str] | None,
-        progress: Progress,
-    ) -> None:
-        self.job = job
-        self.waiting = iter(inputs)
-        self.index, self.failures = index, failures
-        self.workers = max(1, min(max_in_flight, total) if total is not None else max_in_flight)
-        self.total = total
-        self.retry_failed, self.overwrite = retry_failed, overwrite
-        self.progress = progress
-        self.summary = Summary(job.name, unit=job.unit)
-        self.outcomes: deque[bool] = deque(maxlen=job.breaker_window)
-        self.causes: Counter[str] = Counter()
-        self.stop: list[BaseException] = []
-        self.interrupted = False
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.order: list[str] = []
-        self.failing: dict[str, str] = {}
-        """The inputs without an answer, and which answer they would get."""
-        self.in_flight = 0
-        self.started = time.monotonic()
+    job: Job[InT]
+    inputs: Iterable[InT]
+    index: RowIndex
+    failures: Path
+    max_in_flight: int
+    total: int | None
+    retry_failed: bool
+    overwrite: set[str] | None
+    progress: Progress
+    causes: Counter[str] = field(default_factory=Counter[str])
+    stop: list[BaseException] = field(default_factory=list[BaseException])
+    interrupted: bool = False
+    loop: asyncio.AbstractEventLoop | None = None
+    order: list[str] = field(default_factory=list[str])
+    failing: dict[str, str] = field(default_factory=dict[str, str])
+    """The inputs without an answer, and which answer they would get."""
+    in_flight: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.waiting = iter(self.inputs)
+        most = self.max_in_flight if self.total is None else min(self.max_in_flight, self.total)
+        self.workers = max(1, most)
+        self.summary = Summary(self.job.name, unit=self.job.unit)
+        self.outcomes: deque[bool] = deque(maxlen=self.job.breaker_window)
 
     async def to_the_end(self) -> None:
         self.loop = asyncio.get_running_loop()

@@ -24,7 +24,8 @@ from latentscore_data.core.base.rows import ROW_FORMAT_VERSION
 from latentscore_data.core.base.summary import RETRYABLE_KINDS, Summary
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """The time as records hold it: ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -182,7 +183,7 @@ def write_manifest(
             "lsdata_version": __version__,
             "python_version": ".".join(map(str, sys.version_info[:3])),
             "git_commit": git_commit(),
-            "finished": _now(),
+            "finished": utc_now(),
             "settings": _plain(stage.settings),
             "typed": _plain(stage.typed),
             "versions": _plain(stage.versions),

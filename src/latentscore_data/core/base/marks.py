@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
+from latentscore.seeds import digest
 from latentscore_data.core.base.jsonl import Appender, Line, read_lines
 from latentscore_data.core.base.payloads import Payload
-from latentscore_data.core.base.seeds import digest
 
 Verdict = Literal["good", "bad", "none"]
 VERDICTS: tuple[Verdict, ...] = ("good", "bad", "none")

@@ -1,4 +1,4 @@
-"""Which calls go through the proxy that the environment names.
+"""Addresses of servers, and which calls go through the proxy that the environment names.
 
 The HTTP clients take ``HTTP_PROXY`` and its kin for servers on this machine too, and of ``NO_PROXY`` they know neither
 networks (``10.0.0.0/8``) nor stars. So the hosts that are to be called directly are written into it one by one.
@@ -11,6 +11,32 @@ import os
 import urllib.request
 from contextlib import suppress
 from urllib.parse import urlsplit
+
+
+def check_address(address: str) -> None:
+    """Raise :class:`ValueError` for what is no address of an HTTP server; the message says what is wrong with it."""
+    if any(char.isspace() or not char.isprintable() for char in address):
+        raise ValueError("there is a blank in the address")
+    if "://" not in address:
+        raise ValueError(f"the address has no scheme, write http://{address.lstrip('/')} or https://...")
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+        (parts.hostname or "").encode("idna")
+    except ValueError as error:
+        port_wrong = str(error).startswith("Port")
+        raise ValueError(
+            "the port is a number from 1 to 65535" if port_wrong else f"this is no address ({error})"
+        ) from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("the address begins with http:// or https://")
+    if not parts.hostname:
+        raise ValueError("the address has no host")
+    if port == 0:
+        raise ValueError("the port is a number from 1 to 65535")
+    if "@" in parts.netloc:
+        raise ValueError("a name or password does not belong into the address, name a key with api_key_env")
+
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from typing_extensions import TypedDict
 
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.payloads import UNTITLED, Payload, convert_payload
-from latentscore_data.core.base.seeds import digest
 
 ROW_FORMAT_VERSION = 1
 

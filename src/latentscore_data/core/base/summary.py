@@ -1,4 +1,4 @@
-"""What a stage did: counts, money, outputs, and the exit code that follows from them."""
+"""What a stage did: counts, money, outputs, and the exit code that follows from them; and what shows how far it is."""
 
 from __future__ import annotations
 
@@ -84,3 +84,13 @@ class Summary:
         """For ``--json``: plain values, the same names."""
         failed, seconds = dict(self.failed), round(self.seconds, 3)
         return {**vars(self), "failed": failed, "seconds": seconds, "exit_code": self.exit_code}
+
+
+class Progress:
+    """Receive the progress of a stage; this one shows nothing. Displays override its methods."""
+
+    def start(self, stage: str, total: int | None) -> None: ...
+
+    def update(self, summary: Summary, in_flight: int) -> None: ...
+
+    def finish(self, summary: Summary) -> None: ...

@@ -23,12 +23,7 @@ def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | Non
     """
     import httpx
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub.errors import HFValidationError
 
     if Path(model).exists():
         raise InputError(f"{model} is a local file or folder", "nothing has to be fetched")
@@ -40,14 +35,7 @@ def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | Non
             name: hf_hub_download(model, name, endpoint=endpoint, tqdm_class=_telling(name, on_progress))
             for name in files
         }
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        httpx.HTTPError,
-        OSError,
-    ) as error:
+    except (httpx.HTTPError, HFValidationError, OSError) as error:  # the hub's other errors are an OSError's children
         raise MissingError(
             f"{model} cannot be fetched ({one_line(error)})", "check the connection and the name"
         ) from None

@@ -49,7 +49,7 @@ class WorkerPool:
     ``make(*make_args)`` runs once in each process. With ``preload``, the named modules are imported once, in a process that
     the workers are forked from, so that each of them starts in milliseconds; without it each is a fresh interpreter.
     Calls fail with :class:`WorkerFailure`: when the function raises, when it takes longer than ``timeout_seconds`` (the
-    process is killed and another one takes its place) or when the process dies.
+    process is killed and another one takes its place) or when ``tries`` processes died with it.
     """
 
     def __init__(
@@ -62,11 +62,12 @@ class WorkerPool:
         start_seconds: float = START_SECONDS,
         preload: Sequence[str] = (),
         slots: threading.Semaphore | None = None,
+        tries: int = 1,
     ) -> None:
         self._make, self._make_args = make, make_args
         self._timeout, self._start_timeout = timeout_seconds, start_seconds
         self._preload = list(preload)
-        self._slots = slots
+        self._slots, self._tries = slots, tries
         self._jobs: queue.SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._closed = False
         self._watchers = [
@@ -113,19 +114,24 @@ class WorkerPool:
                     continue
                 if self._slots is not None:
                     self._slots.acquire()
-                try:
-                    if worker is None:
-                        worker = _Worker(self._make, self._make_args, self._preload, self._start_timeout)
-                    result = worker.call(args, self._timeout)
-                except WorkerFailure as failure:
-                    if failure.kind != "raised" and worker is not None:
-                        worker.kill()
-                        worker = None
-                    future.set_exception(failure)
-                except Exception as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
+                for left in reversed(range(self._tries)):
+                    try:
+                        if worker is None:
+                            worker = _Worker(self._make, self._make_args, self._preload, self._start_timeout)
+                        result = worker.call(args, self._timeout)
+                    except WorkerFailure as failure:
+                        if failure.kind != "raised" and worker is not None:
+                            worker.kill()
+                            worker = None
+                        if failure.kind == "died" and left:
+                            log.warning("a worker process died (%s); its call is made again", failure.message)
+                            continue
+                        future.set_exception(failure)
+                    except Exception as error:
+                        future.set_exception(error)
+                    else:
+                        future.set_result(result)
+                    break
         finally:
             if worker is not None:
                 worker.end()

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from latentscore.files import read_whole
+from latentscore.seeds import digest
 from latentscore_data import __version__
 from latentscore_data.core.base.display import RedactingFormatter
 from latentscore_data.core.base.errors import OutputError
 from latentscore_data.core.base.jsonl import DRAFT_ENDING, is_draft, replace_json, writing
-from latentscore_data.core.base.manifest import _now
+from latentscore_data.core.base.manifest import utc_now
 from latentscore_data.core.base.rows import SPLITS
-from latentscore_data.core.base.seeds import digest
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Workspace:
                 ) from None
         try:
             self._sweep_drafts()
-            replace_json(note, {"pid": os.getpid(), "command": command, "since": _now()})
+            replace_json(note, {"pid": os.getpid(), "command": command, "since": utc_now()})
             with self._logging(command):
                 yield
         finally:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import latentscore
 from latentscore import FIELDS, MusicConfigPrompt
-from latentscore_data.core.base.seeds import unit_hash
+from latentscore.seeds import unit_hash
 from latentscore_data.core.base.settings import CheckSettings, ScoringSettings
 from latentscore_data.core.checks.types import Finding, RowView, share_finding
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.audit import Audit
-from latentscore_data.core.training.spec import TrainSpec
 
 PRICES_AS_OF = "2026-11"
 

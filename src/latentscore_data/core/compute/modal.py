@@ -8,7 +8,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,19 @@ from latentscore_data.core.base.errors import (
     OutputError,
     StoppedError,
     VerificationError,
+    first_line,
     require,
 )
 from latentscore_data.core.base.jsonl import read_object, replace_json, writing
-from latentscore_data.core.base.manifest import file_fact
+from latentscore_data.core.base.manifest import file_fact, utc_now
 from latentscore_data.core.base.settings import ModalSettings
 from latentscore_data.core.compute.entrypoints import ON_A_GPU, code_digest
 from latentscore_data.core.compute.estimates import cap_usd, check_gpu, gpu_count
-from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
+from latentscore_data.core.models.base_models import SHORT_NAMES, adapter_base, is_local, unreachable_hub
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TINY_RANDOM, TrainSpec
 from latentscore_data.core.training.launch import check_processes
 from latentscore_data.core.training.prepare import Prepared
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TINY_RANDOM, TrainSpec
 
 Say = Callable[[str], None]
 
@@ -71,24 +71,20 @@ def modal_errors() -> Iterator[None]:
     except LsdataError:
         raise
     except modal.exception.AuthError as error:
-        raise ModalError(f"Modal refused the token ({_line(error)})", "run `modal setup` again") from error
+        raise ModalError(f"Modal refused the token ({first_line(error)})", "run `modal setup` again") from error
     except modal.exception.OutputExpiredError as error:
         raise InputError("Modal no longer keeps the result of this run", "lsdata train fetch RUN") from error
     except (modal.exception.FunctionTimeoutError, modal.exception.TimeoutError) as error:
         raise StoppedError(
-            f"the run on Modal was out of time ({_line(error)})",
+            f"the run on Modal was out of time ({first_line(error)})",
             "raise train.modal.timeout_hours and run the same command again; it resumes from its newest checkpoint",
         ) from error
     except modal.exception.ConnectionError as error:
-        raise ModalError(f"Modal cannot be reached ({_line(error)})", "check the network and try again") from error
+        raise ModalError(f"Modal cannot be reached ({first_line(error)})", "check the network and try again") from error
     except modal.exception.NotFoundError as error:
-        raise InputError(f"Modal does not know it ({_line(error)})", "see lsdata train status") from error
+        raise InputError(f"Modal does not know it ({first_line(error)})", "see lsdata train status") from error
     except modal.exception.Error as error:
-        raise RemoteRunError(f"the run on Modal failed ({_line(error)})", "see lsdata train attach RUN") from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise RemoteRunError(f"the run on Modal failed ({first_line(error)})", "see lsdata train attach RUN") from error
 
 
 def check_cap(modal: ModalSettings, gpu: str | None, runs: int = 1) -> float:
@@ -153,7 +149,7 @@ def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume
         call = function.spawn(asked)
         note_remote(
             run.folder, call_id=call.object_id, app_id=app.app_id, gpu=modal.gpu, cap_usd=cap, deadline=deadline,
-            started=_now(), state="running",
+            started=utc_now(), state="running",
         )  # fmt: skip
         if detach:
             return None
@@ -300,12 +296,12 @@ def follow(folder: RunFolder, call: Any, say: Say) -> JsonObject:
             say(entry.message.rstrip("\n"))
     except Error as error:
         # Lost log lines are a pity, the run is not lost.
-        say(f"the log of {folder.run_id} cannot be followed ({_line(error)}); waiting for the result")
+        say(f"the log of {folder.run_id} cannot be followed ({first_line(error)}); waiting for the result")
     try:
         with modal_errors():
             record = json.loads(call.get())
     except Exception as error:
-        note_remote(folder, state="failed", error=_line(error))
+        note_remote(folder, state="failed", error=first_line(error))
         raise
     note_remote(folder, state="finished")
     return record
@@ -347,7 +343,7 @@ def state(folder: RunFolder) -> JsonObject:
         else:
             raise
     except Exception as error:  # whatever the run raised in its container is raised here
-        note_remote(folder, state="failed", error=_line(error))
+        note_remote(folder, state="failed", error=first_line(error))
     else:
         note_remote(folder, state="finished")
     return remote_note(folder)
@@ -453,7 +449,3 @@ def map_on_modal(
     )
     with _app_running(detach=False):
         yield from function.map(list(shards), order_outputs=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from latentscore import schema_hash
 from latentscore.config import TITLE_CUT, TITLE_SHORTENED, MusicConfigPromptPayload
-from latentscore.files import open_file
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import Line, read_lines, read_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, count_lines, read_lines, read_rows, typed_row
 from latentscore_data.core.base.loop import (
     RETRYABLE_KINDS,
     Job,
@@ -23,13 +23,11 @@ from latentscore_data.core.base.loop import (
     run_stage,
 )
 from latentscore_data.core.base.payloads import Payload
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, share_out, spread, text_of
 from latentscore_data.core.base.sample import sample_vibes
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
-from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
@@ -60,15 +58,7 @@ class VibeRows:
 
     def _counts(self) -> list[int]:
         """The rows of each wanted split; 0 for one without a file."""
-        counts: list[int] = []
-        for split in self.settings.splits:
-            path = self.workspace.vibes(split)
-            count = 0
-            if path.exists():
-                with open_file(path) as file:
-                    count = sum(1 for line in file if line.strip())
-            counts.append(count)
-        return counts
+        return [count_lines([self.workspace.vibes(split)]) for split in self.settings.splits]
 
 
 def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:

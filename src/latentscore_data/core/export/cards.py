@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from latentscore import FIELDS
 from latentscore.forms import FormName
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.jsonl import replace_text
 from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.maps import MapFacts
 from latentscore_data.core.export.merge import Parity, is_hub_id, public_name
+from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.export.tables import Table, split_name
 from latentscore_data.core.texts.licenses import license_lines, license_slug
 from latentscore_data.core.texts.provenance import Provenance, hub_license, md
@@ -203,6 +206,14 @@ def _scores(facts: DatasetFacts) -> list[Cells]:
 def picture_name(scorer: str) -> str:
     """The file of a scorer's histogram; scorers may be paths and models' names."""
     return SCORES_PICTURE.format(scorer="".join(c if c.isalnum() else "-" for c in scorer))
+
+
+def draw_scores(folder: Path, facts: DatasetFacts) -> dict[str, str]:
+    """Write a histogram of each scorer's scores; the names of the files by scorer."""
+    for scorer, scores in facts.candidates.items():
+        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
+        replace_text(folder / picture_name(scorer), histograms(f"{scorer} scores, share of each", series))
+    return {scorer: picture_name(scorer) for scorer in facts.candidates}
 
 
 def _spread(scorer: str, of: str, numbers: Sequence[float]) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from latentscore.forms import FORM_FILE
 from latentscore.json_search import JsonObject
+from latentscore.prompt import template_options
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import replace_json, writing
-from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained, model_config
-from latentscore_data.core.training.chat import template_options
+from latentscore_data.core.models.base_models import adapter_base, load_base, load_trained, model_config
+from latentscore_data.core.models.runs import RunFolder, find_run, find_runs
 from latentscore_data.core.training.context import quiet_libraries
-from latentscore_data.core.training.runs import RunFolder, find_run, find_runs
 
 Logits = NDArray[np.float32]
 

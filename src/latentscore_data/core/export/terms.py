@@ -13,7 +13,7 @@ from latentscore.files import why_no_file
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import replace_text, writing
 from latentscore_data.core.export.merge import public_name
-from latentscore_data.core.training.spec import TINY_RANDOM
+from latentscore_data.core.models.spec import TINY_RANDOM
 
 NOTICE_FILE = "NOTICE"
 LICENSE_FILE = "LICENSE"

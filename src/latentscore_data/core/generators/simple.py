@@ -10,10 +10,10 @@ from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
 from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS, Label
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.types import (

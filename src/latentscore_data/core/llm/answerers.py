@@ -9,11 +9,12 @@ from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
-from latentscore_data.core.llm.builtin import BuiltinLLM, version_of
+from latentscore_data.core.llm import builtin
+from latentscore_data.core.llm.builtin import BuiltinLLM
 from latentscore_data.core.llm.labels_transport import LabelsTransport
+from latentscore_data.core.llm.local.engines import Engine, check_local
 from latentscore_data.core.llm.local.names import local_version
-from latentscore_data.core.llm.local.transport import LocalTransport, check_local
-from latentscore_data.core.llm.local.types import Engine
+from latentscore_data.core.llm.local_transport import LocalTransport
 from latentscore_data.core.llm.parameters import Parameters, TakesAll
 from latentscore_data.core.llm.routes import check_route, route_to
 from latentscore_data.core.llm.transport import Transport, transport_for
@@ -49,7 +50,7 @@ class BuiltinAnswerer(Answerer):
         BuiltinLLM(model)
 
     def version(self, model: str, runs: Path) -> str:
-        return version_of(model)
+        return builtin.version_of(model)
 
 
 class LocalAnswerer(Answerer):
@@ -97,3 +98,8 @@ ANSWERERS: dict[str, Answerer] = {
 def answerer(model: str) -> Answerer:
     """The answerer of a model's name."""
     return ANSWERERS[kind_of(model).name]
+
+
+def version_of(model: str, runs: Path) -> str:
+    """Which version of a model would answer: see :meth:`Answerer.version`."""
+    return answerer(model).version(model, runs)

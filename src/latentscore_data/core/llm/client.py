@@ -21,11 +21,10 @@ from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.writer import BackgroundWriter
 from latentscore_data.core.llm.answerers import answerer
-from latentscore_data.core.llm.budget import Budget
 from latentscore_data.core.llm.builtin import BuiltinLLM
 from latentscore_data.core.llm.cache import AnswerCache, Stored, cache_key
-from latentscore_data.core.llm.limiter import AdaptiveLimiter
-from latentscore_data.core.llm.local.types import Engine
+from latentscore_data.core.llm.limiter import AdaptiveLimiter, Budget
+from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.packing import Asked, Packer, Together, packed_schema, taken_apart, together
 from latentscore_data.core.llm.prices import (
     Price,
@@ -87,20 +86,14 @@ def connect(
 
 @dataclass
 class _Reply:
-    """One model answer before it is read."""
+    """One model answer before it is read; ``said`` by the server, ``cost_usd`` by all that is known of prices."""
 
-    message: Message
-    finish_reason: str
+    said: Completion
     tokens_in: int
     tokens_out: int
     cost_usd: float | None
     seconds: float
     attempts: int
-
-    def read(self, shape: Shape[T]) -> T:
-        """The object in the answer. Raises :class:`BadAnswer`."""
-        said = self.message
-        return shape.read(said.text, self.finish_reason, said.thoughts, said.calls)
 
     def share(self, count: int) -> _Reply:
         """One question's part of a reply to so many."""
@@ -201,20 +194,20 @@ class ModelClient:
             seconds += reply.seconds
             cost = None if cost is None or reply.cost_usd is None else cost + reply.cost_usd
             try:
-                value = reply.read(shape)
+                value = reply.said.read(shape)
             except BadAnswer as bad:
-                entry = self._stored(reply, reply.message.shown, answer_type)
+                entry = self._stored(reply, reply.said.message.shown, answer_type)
                 await self._writer.write(self._keep_unusable, reply, key, bad.reason, entry)
                 log.debug("%s: unusable answer (%s)", self.model, bad)
                 if bad.reason == "filtered":
                     raise RowFailure("bad request", str(bad), None, attempts) from None
                 if again == ASKED_AGAIN:
                     raise RowFailure("answer", str(bad), None, attempts) from None
-                messages = asked_again(question.messages, reply.message.shown, bad)
+                messages = asked_again(question.messages, reply.said.message.shown, bad)
                 continue
             entry = self._stored(reply, value.model_dump_json(), answer_type)
             await self._writer.write(self._keep, reply, [(key, entry)])
-            return Answer(value, tokens_in, tokens_out, cost, seconds, reply.finish_reason, False, self.model)
+            return Answer(value, tokens_in, tokens_out, cost, seconds, reply.said.finish_reason, False, self.model)
         raise AssertionError("the last round returns or raises")
 
     async def _fetch_together(self, batch: Sequence[Asked]) -> None:
@@ -240,7 +233,7 @@ class ModelClient:
             shape = self._packed[answer_type] = Shape(Together, self._hosted, packed_schema(answer_type))
         reply = await self._call(question.messages, question.sampling, shape)
         try:
-            values = taken_apart(reply.read(shape), len(batch), answer_type)
+            values = taken_apart(reply.said.read(shape), len(batch), answer_type)
         except BadAnswer as bad:
             await self._writer.write(self._book, reply)
             raise RowFailure("answer", str(bad)) from None
@@ -315,7 +308,8 @@ class ModelClient:
             mode, sent = self._mode, self._parameters.taken(sampling)
             try:
                 async with asyncio.timeout(transport.timeout_seconds):
-                    answer = await self._complete(transport, messages, sent, shape)
+                    asked, response_format = shape.asked(messages, mode)
+                    answer = await transport.complete(asked, sent, response_format)
             except (asyncio.CancelledError, LsdataError):
                 self._budget.settle(reserved, reserved)
                 self._limiter.leave(started, NOT_SENT)
@@ -347,14 +341,6 @@ class ModelClient:
             log.debug("%s: %s; again in %.1f s", self.model, call_error.message, delay)
             await self._limiter.rest(delay)
 
-    async def _complete(
-        self, transport: Transport, messages: Messages, sent: Sampling, shape: Shape[Any]
-    ) -> Completion:
-        if self._mode != "schema":
-            head = messages[0]
-            messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
-        return await transport.complete(messages, sent, shape.response_formats[self._mode])
-
     def _asks_differently(self, call_error: CallError, mode: Mode, sent: Sampling) -> bool:
         """Leave out what the server refused. False when it refused nothing that can be left out."""
         if call_error.refused is not None and call_error.refused in sent:
@@ -376,21 +362,13 @@ class ModelClient:
     def _reply(self, answer: Completion, seconds: float, attempts: int) -> _Reply:
         cost = self._cost(answer)
         self.usage.add(Usage.of_call(answer.tokens_in, answer.tokens_out, cost))
-        return _Reply(
-            message=answer.message,
-            finish_reason=answer.finish_reason,
-            tokens_in=answer.tokens_in,
-            tokens_out=answer.tokens_out,
-            cost_usd=cost,
-            seconds=seconds,
-            attempts=attempts,
-        )
+        return _Reply(answer, answer.tokens_in, answer.tokens_out, cost, seconds, attempts)
 
     def _refused_draw(self, call_error: CallError, seconds: float, attempts: int) -> _Reply:
         """What the model wrote where its server refused it as no JSON: a bad answer, whose tokens the server does not report."""
         cost = 0.0 if self._price is not None and self._price.free else None
         self.usage.add(Usage.of_call(0, 0, cost))
-        return _Reply(Message(call_error.draw), "stop", 0, 0, cost, seconds, attempts)
+        return _Reply(Completion(Message(call_error.draw), "stop"), 0, 0, cost, seconds, attempts)
 
     def _cost(self, answer: Completion) -> float | None:
         if self._engine is not None:
@@ -428,7 +406,7 @@ class ModelClient:
         return Stored(
             answer=text,
             model=self.model,
-            finish_reason=reply.finish_reason,
+            finish_reason=reply.said.finish_reason,
             tokens_in=reply.tokens_in,
             tokens_out=reply.tokens_out,
             cost_usd=reply.cost_usd,

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.jsonl import Line, read_rows
 from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import SourceText, VibeRow, source_id, vibe_row_id
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import VibesSettings
 from latentscore_data.core.llm.prompts import page_count, vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM

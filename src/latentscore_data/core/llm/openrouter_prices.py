@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.addresses import check_address
 from latentscore_data.core.base.errors import InputError, MissingError, one_line
 from latentscore_data.core.base.jsonl import replace_json
-from latentscore_data.core.base.proxies import call_directly
+from latentscore_data.core.base.proxies import call_directly, check_address
 
 ADDRESS_VARIABLE = "OPENROUTER_API_BASE"
 """Variable with another address of OpenRouter's API; LiteLLM reads the same one."""

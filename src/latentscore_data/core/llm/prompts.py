@@ -10,8 +10,8 @@ from pathlib import Path
 from latentscore.files import read_whole
 from latentscore.forms import JSON, AnswerForm
 from latentscore.prompt import break_marks, config_system, example_messages, vibe_message
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, VibesSettings
 from latentscore_data.core.llm.types import Question
 

@@ -7,14 +7,13 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from latentscore.json_search import Found, JsonObject, inside, search
-
-T = TypeVar("T", bound=BaseModel)
+from latentscore_data.core.llm.types import Messages, T
 
 Mode = Literal["schema", "json_object", "text"]
 MODES: tuple[Mode, ...] = ("schema", "json_object", "text")
@@ -68,8 +67,15 @@ class Shape(Generic[T]):
             "text": None,
         }
 
+    def asked(self, messages: Messages, mode: Mode) -> tuple[Messages, JsonObject | None]:
+        """The messages and the response format of a call in that mode."""
+        if mode != "schema":
+            head = messages[0]
+            messages = [{**head, "content": head["content"] + self._instruction}, *messages[1:]]
+        return messages, self.response_formats[mode]
+
     @cached_property
-    def instruction(self) -> str:
+    def _instruction(self) -> str:
         """Said in words where the schema cannot be handed over."""
         return (
             "\n\nAnswer with one JSON object and nothing else. It must match this JSON schema:\n"

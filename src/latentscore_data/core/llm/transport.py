@@ -14,7 +14,8 @@ from latentscore_data.core.llm.http_session import HTTPSession
 from latentscore_data.core.llm.prices import reported_cost
 from latentscore_data.core.llm.replies import Message, read_completion, read_message, whole
 from latentscore_data.core.llm.routes import Route, load_litellm
-from latentscore_data.core.llm.types import Messages, Sampling
+from latentscore_data.core.llm.structured import Shape
+from latentscore_data.core.llm.types import Messages, Sampling, T
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,24 @@ class Completion:
     finish_reason: str
     usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
     cost_usd: float | None = None
+
+    @classmethod
+    def of_litellm(cls, response: Any) -> Completion:
+        """LiteLLM's object for an answer, which has cached and reasoning tokens at their own prices."""
+        usage = getattr(response, "usage", None)
+        choice = response.choices[0] if response.choices else None
+        cost = getattr(response, "_hidden_params", {}).get("response_cost")
+        return cls(
+            read_message(choice.message if choice is not None else None),
+            str(choice.finish_reason or "stop") if choice is not None else "stop",
+            usage.model_dump() if usage is not None else {},
+            float(cost) if cost else None,
+        )
+
+    def read(self, shape: Shape[T]) -> T:
+        """The object in the answer. Raises :class:`BadAnswer`."""
+        said = self.message
+        return shape.read(said.text, self.finish_reason, said.thoughts, said.calls)
 
     @property
     def tokens_in(self) -> int:
@@ -118,16 +137,7 @@ class LiteLLMTransport:
             **shape,
             **self._extra,
         )
-        usage = getattr(response, "usage", None)
-        choice = response.choices[0] if response.choices else None
-        # With cached and reasoning tokens at their own prices.
-        cost = getattr(response, "_hidden_params", {}).get("response_cost")
-        return Completion(
-            read_message(choice.message if choice is not None else None),
-            str(choice.finish_reason or "stop") if choice is not None else "stop",
-            usage.model_dump() if usage is not None else {},
-            float(cost) if cost else None,
-        )
+        return Completion.of_litellm(response)
 
     async def aclose(self) -> None:
         await load_litellm().close_litellm_async_clients()

@@ -3,7 +3,7 @@
 What it can: tell a bright from a dark piece, fast from slow, full from bare, vast from dry, calm from wild, wide from narrow,
 smooth from rough, deep from light, and a little of glad from sad, when the vibe says so in common English words.
 
-What it cannot: it reads each word by where its vector lies (``latentscore.meaning``) and looks at each alone, apart from "not" and "very".
+What it cannot: it reads words by where their vectors lie (``latentscore.meaning``), and musical terms by name.
 It does not understand irony or other languages, nor which instrument plays, nor whether the music is good. A vibe that
 asks for nothing gets 0 from every candidate, and says so (``words`` is 0). It measures a mix, so a shaker counts as brightness and a long
 reverb as fullness. Use CLAP where weights can be had; use this to get going, offline, and as a second opinion.
@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from latentscore import Audio
-from latentscore.meaning.reading import read, reading_fingerprint
-from latentscore.meaning.sentence import is_foreign
-from latentscore_data.core.base.seeds import digest
+from latentscore.labels import FIELDS, Label
+from latentscore.meaning.lexicon import parse_vibe
+from latentscore.meaning.reading import poles, reading_fingerprint
+from latentscore.meaning.sentence import is_foreign, root
+from latentscore.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring import descriptors
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
@@ -38,6 +40,18 @@ AXES: dict[str, dict[str, float]] = {
     "mood": {"majorness": 1.0},
 }
 """What each thing that words ask for looks like in the descriptors: weights on their standard scores."""
+
+NAMED: dict[str, tuple[str, tuple[Label, ...]]] = {
+    "tempo": ("speed", FIELDS["tempo"].labels),
+    "brightness": ("light", FIELDS["brightness"].labels),
+    "density": ("crowd", FIELDS["density"].labels),
+    "space": ("room", FIELDS["space"].labels),
+    "stereo": ("width", FIELDS["stereo"].labels),
+    "grain": ("rough", FIELDS["grain"].labels),
+    "depth": ("depth", FIELDS["depth"].labels),
+    "mode": ("mood", ("minor", "dorian", "mixolydian", "major")),
+}
+"""The field whose label, where a vibe names one, decides what is asked of a thing: the first label -1, the last 1."""
 
 TYPICAL: dict[str, tuple[float, float]] = {
     "activity": (-1.42, 0.28),
@@ -75,7 +89,9 @@ class AcousticScorer:
 
     def __init__(self) -> None:
         self.embedding_fingerprint = digest("acoustic descriptors", descriptors.VERSION, descriptors.NAMES)
-        self.fingerprint = "acoustic-" + digest(self.embedding_fingerprint, AXES, TYPICAL, reading_fingerprint())[:16]
+        self.fingerprint = (
+            "acoustic-" + digest(self.embedding_fingerprint, AXES, NAMED, TYPICAL, reading_fingerprint())[:16]
+        )
         means = np.array([TYPICAL[name][0] for name in descriptors.NAMES])
         spreads = np.array([TYPICAL[name][1] for name in descriptors.NAMES])
         self._means, self._spreads = means, spreads
@@ -115,9 +131,16 @@ class AcousticScorer:
 
 
 def asked_for(vibe: str) -> tuple[dict[str, float], list[str]]:
-    """({axis: -1..1} of what a vibe asks for, the words it was read from)."""
-    reading = read(vibe)
-    return {axis: value for axis, value in reading.axes.items() if axis in AXES}, list(reading.words)
+    """({axis: -1..1} of what a vibe asks for, the words it was read from). Terms that it names overrule its moods."""
+    parsed = parse_vibe(vibe)
+    asked = {axis: value for axis, value in parsed.reading.axes.items() if axis in AXES}
+    # A term that is a seed as well ("bright") is read already, with its degree and what speaks against it.
+    terms = {field: words for field, words in parsed.words.items() if field in NAMED}
+    named = [field for field, words in terms.items() if not any(root(word) in poles() for word in words.split())]
+    for field in named:
+        axis, labels = NAMED[field]
+        asked[axis] = 2.0 * labels.index(parsed.fields[field]) / (len(labels) - 1) - 1.0
+    return asked, list(dict.fromkeys([*(terms[field] for field in named), *parsed.reading.words]))
 
 
 def nothing_asked(vibe: str) -> str | None:

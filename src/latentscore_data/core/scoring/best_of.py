@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, MissingError
 from latentscore_data.core.base.jsonl import Line, typed_row
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.row_index import FROM_ELSEWHERE
 from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, share_out, spread, text_of
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings, Settings
-from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.candidate_validation import pick_winner

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from latentscore import Audio
 from latentscore.files import read_whole
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError, MissingError, one_line, require
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind

@@ -17,9 +17,9 @@ from typing import Any
 
 from latentscore import Audio
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.workers import WorkerFailure, WorkerPool
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
 from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Unscored

@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from latentscore import Audio
+from latentscore.seeds import digest
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Ledger, Usage
 from latentscore_data.core.base.loop import RETRYABLE_KINDS, NotAttempted, RowFailure
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentscore.json_search import JsonObject
-from latentscore_data.core.base.seeds import rng_for
+from latentscore.seeds import rng_for
 
 FEW_DOCUMENTS = 8
 """Below this many source documents there is no interval, and the judge's mean alone decides."""
@@ -67,19 +67,8 @@ class Run:
         return self.judge is None or any(one.scorer == self.judge and one.better for one in self.scorers)
 
     def to_dict(self) -> JsonObject:
-        return {
-            "guide": self.guide,
-            "judge": self.judge,
-            "agrees": self.agrees,
-            "rows": self.rows,
-            "scorers": [
-                {**one.__dict__, "difference": one.difference, "in_words": one.in_words()} for one in self.scorers
-            ],
-            "curve": self.curve,
-            "start_kept": self.start_kept,
-            "found_kept": self.found_kept,
-            "surrogate_r2": self.surrogate_r2,
-        }
+        scorers = [{**vars(one), "difference": one.difference, "in_words": one.in_words()} for one in self.scorers]
+        return {**vars(self), "agrees": self.agrees, "scorers": scorers}
 
 
 def run_of(searched: Sequence[tuple[str, JsonObject]], judge: str | None) -> Run:

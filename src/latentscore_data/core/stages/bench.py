@@ -9,7 +9,7 @@ from pathlib import Path
 from latentscore import RENDERER_VERSION, schema_hash
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
@@ -187,7 +187,7 @@ def plans(settings: Settings, workspace: Workspace, compared: Compared) -> list[
 
 def check_run(plan: RunPlan, settings: Settings) -> None:
     """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
-    for problem in preflight(settings):
+    for problem in missing(settings):
         raise problem
     plan.check(settings, SpendTracker())
 
@@ -259,9 +259,4 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     return [StageFiles("bench", workspace.bench_dir / "manifest.json", found, decisive, versions, settings.typed)]
 
 
-def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop the benchmark, found without network or cost."""
-    return missing(settings)
-
-
-STAGE = Stage("bench", stage_files, preflight, run_bench, estimate=estimate, finished_mark="manifest.json")
+STAGE = Stage("bench", stage_files, missing, run_bench, estimate=estimate, finished_mark="manifest.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.evaluate import evaluate_run
 from latentscore_data.core.compute import modal as remote
-from latentscore_data.core.compute.estimates import cap_usd
+from latentscore_data.core.compute.estimates import cap_usd, estimate_run
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
 from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.models.base_models import check_base
+from latentscore_data.core.models.runs import RunFolder, find_run, find_runs, open_run
+from latentscore_data.core.models.spec import Choices, effective_settings, unnamed
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
-from latentscore_data.core.training.base_models import check_base
 from latentscore_data.core.training.launch import train_together
 from latentscore_data.core.training.prepare import (
     Prepared,
@@ -37,8 +39,6 @@ from latentscore_data.core.training.prepare import (
     prepare,
     training_files,
 )
-from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
-from latentscore_data.core.training.spec import Choices, effective_settings, unnamed
 from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
 
 log = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
         run = _prepare(settings, choices, say)
     except MissingError as error:
         return plan_without_rows(settings.train, choices, error, Workspace(settings.paths.root).train_dir)
-    return plan(run, settings.train.modal)
+    return plan(run, lambda spec, report: asdict(estimate_run(spec, report, settings.train.modal)))
 
 
 def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[str, Any]]:

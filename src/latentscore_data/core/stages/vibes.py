@@ -22,7 +22,7 @@ from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
 from latentscore_data.core.compute.remote_embedding import embed_on, embeds_elsewhere
 from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.llm.answerers import answerer
+from latentscore_data.core.llm.answerers import answerer, version_of
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.builtin import vibes_for
 from latentscore_data.core.llm.extraction import (
@@ -63,23 +63,12 @@ def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
         return summary
     arranged = arrange_rows(settings, workspace, context.executor)
     report(arranged)
-    summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)
+    summary.details.update(arranged.to_dict(), model=settings.model_of("vibes"), dedupe_model=choice.name)
     outputs = [workspace.vibes(split) for split in SPLITS]
     summary.outputs = [str(path) for path in outputs]
     summary.next_step = "lsdata configs"
     write_manifest(stage_files(settings, workspace)[0], workspace.root, [workspace.extracted, *outputs], summary)
     return summary
-
-
-def model_name(settings: Settings) -> str:
-    """The model this stage asks."""
-    return settings.vibes.model or settings.llm.model
-
-
-def model_version(settings: Settings, workspace: Workspace) -> str:
-    """Which version of it would answer."""
-    model = model_name(settings)
-    return answerer(model).version(model, workspace.train_dir)
 
 
 def require_texts(workspace: Workspace) -> None:
@@ -95,7 +84,7 @@ def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
 
 def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
-    model, runs = model_name(settings), workspace.train_dir
+    model, runs = settings.model_of("vibes"), workspace.train_dir
     announce("vibes", model, settings.llm, context.executor)
     if (there := context.remote) is not None:
         jobs = remote_estimates(settings, workspace, there)
@@ -122,7 +111,7 @@ def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Su
 
 def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
     """What a local model's answers take on the executor. Raises :class:`InputError` where nothing is done there."""
-    model, embedder = model_name(settings), choose_embedder(settings.dedupe).name
+    model, embedder = settings.model_of("vibes"), choose_embedder(settings.dedupe).name
     if kind_of(model) is not LOCAL and not embeds_elsewhere(embedder, executor):
         raise InputError(
             f"vibes: nothing of this run is done on {executor.name}: {model} is asked and {embedder} embeds from here",
@@ -136,7 +125,7 @@ def ask_about_texts(
 ) -> Summary:
     """The loop over the texts."""
     base = settings.llm.base_for(llm.model)
-    version = model_version(settings, workspace)
+    version = version_of(settings.model_of("vibes"), workspace.train_dir)
     index = RowIndex(workspace.extracted, "source_id")
 
     def fingerprint(text: SourceText) -> str:
@@ -177,8 +166,8 @@ def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | 
     """
     choice = choose_embedder(settings.dedupe)
     embedder = load_embedder(choice)
-    version = model_version(settings, workspace)
-    base = settings.llm.base_for(model_name(settings))
+    version = version_of(settings.model_of("vibes"), workspace.train_dir)
+    base = settings.llm.base_for(settings.model_of("vibes"))
     wanted: dict[str, Collection[str] | None] = {
         text_key(t): usable_fingerprints(t, version, settings.vibes, base) for t in texts(settings, workspace)
     }
@@ -245,7 +234,8 @@ def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
 
 def _without_answer(read: Iterable[SourceText], settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
     """The texts but those whose answer with characters does; the cache knows it under another question."""
-    version, base = model_version(settings, workspace), settings.llm.base_for(model_name(settings))
+    model = settings.model_of("vibes")
+    version, base = version_of(model, workspace.train_dir), settings.llm.base_for(model)
     with RowIndex(workspace.extracted, "source_id") as index:
         for text in read:
             entry = index.entries.get(text_key(text))
@@ -256,7 +246,7 @@ def _without_answer(read: Iterable[SourceText], settings: Settings, workspace: W
 def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> Plan:
     example = vibes_for(next(sample_texts()).text, max_vibes=settings.vibes.max_vibes)
     return make_plan(
-        model_name(settings),
+        settings.model_of("vibes"),
         ([vibes_question(text, settings.vibes)] for text in read),
         answer_type(settings.vibes.characters),
         example.model_dump_json(),
@@ -269,7 +259,7 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the stage reads, and what decides its result."""
     decides: JsonObject = {
-        "model": model_name(settings),
+        "model": settings.model_of("vibes"),
         "api_base": settings.llm.api_base,
         **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
         "dedupe.model": choose_embedder(settings.dedupe).version,
@@ -281,8 +271,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     }
     characters = settings.vibes.characters
     versions = {"prompt": vibes_prompt_hash(characters), "schema": vibe_schema_hash(characters)}
-    if (kind := kind_of(model_name(settings))).here:
-        versions[kind.name] = model_version(settings, workspace)
+    if (kind := kind_of(settings.model_of("vibes"))).here:
+        versions[kind.name] = version_of(settings.model_of("vibes"), workspace.train_dir)
     return [
         StageFiles(
             typed=settings.typed,
@@ -297,7 +287,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, an embedder's library or weights."""
-    model = model_name(settings)
+    model = settings.model_of("vibes")
     runs = Workspace(settings.paths.root).train_dir
     problems = raised_by(lambda: answerer(model).check(model, settings.llm, runs))
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):

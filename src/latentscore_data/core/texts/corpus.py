@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest, unit_hash
 from latentscore_data.core.base.errors import InputError, require
 from latentscore_data.core.base.jsonl import Line, read_lines
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.names import leads_out, path_named, printable
 from latentscore_data.core.base.rows import SourceText
-from latentscore_data.core.base.seeds import digest, unit_hash
-from latentscore_data.core.texts.encodings import UTF8, find_encoding
-from latentscore_data.core.texts.tables import TABLE_SUFFIXES, read_columns, read_table
+from latentscore_data.core.texts.formats import TABLE_SUFFIXES, UTF8, find_encoding, read_columns, read_table
 
 BUILTIN = "builtin"
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, one_line, require
 from latentscore_data.core.base.jsonl import Appender, Line, read_lines
 from latentscore_data.core.base.rows import SourceText
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import DownloadSettings
 from latentscore_data.core.texts.corpus import Reader, Sample, Source, draw_sample
 

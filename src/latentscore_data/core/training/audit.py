@@ -12,13 +12,13 @@ from typing import Any
 
 from latentscore.config import parse_payload
 from latentscore.errors import InvalidConfigError
-from latentscore.forms import JSON, AnswerForm
+from latentscore.forms import JSON, AnswerForm, Message, completion_messages, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.training.base_models import model_config
-from latentscore_data.core.training.chat import Message, completion_messages, prompt_messages, template_options
+from latentscore_data.core.models.base_models import model_config
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.preference import pair_of
-from latentscore_data.core.training.spec import TrainSpec
 
 LENGTH_STEP = 64
 COMPLETION_ROOM = 1.25

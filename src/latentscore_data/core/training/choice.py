@@ -12,22 +12,20 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from latentscore.config import parse_payload
-from latentscore.decoding import SchemaDecoder
+from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError
-from latentscore.forms import AnswerForm
+from latentscore.forms import AnswerForm, prompt_messages
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.models.ranks import is_first, of_first
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
 from latentscore_data.core.scoring.rewards import ScorePairs
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.training.audit import COMPLETION_ROOM
-from latentscore_data.core.training.chat import prompt_messages
 from latentscore_data.core.training.context import TrainContext
 from latentscore_data.core.training.loop import MetricsCallback
-from latentscore_data.core.training.ranks import is_first, of_first
 from latentscore_data.core.training.run_health import label_entropy
 
 UNPLAYABLE = -1.0

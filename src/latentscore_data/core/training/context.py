@@ -12,12 +12,12 @@ from pathlib import Path
 from latentscore_data.core.base.errors import InputError, OutputError
 from latentscore_data.core.base.jsonl import writing
 from latentscore_data.core.base.rows import ScoredRow
+from latentscore_data.core.models.base_models import Loaded, adapter_base, load_base, load_trained
+from latentscore_data.core.models.ranks import first_alone
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.audit import Audit
-from latentscore_data.core.training.base_models import Loaded, adapter_base, load_base, load_trained
 from latentscore_data.core.training.prepare import check_adapter
-from latentscore_data.core.training.ranks import first_alone
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TrainSpec
 
 OnCheckpoint = Callable[[Path], None]
 

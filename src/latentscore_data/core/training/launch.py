@@ -16,11 +16,11 @@ from typing import Any
 
 from latentscore_data.core.base import errors
 from latentscore_data.core.base.errors import InputError, LsdataError, OutputError
-from latentscore_data.core.training.base_models import pick_device
-from latentscore_data.core.training.ranks import is_first
+from latentscore_data.core.models.base_models import pick_device
+from latentscore_data.core.models.ranks import is_first
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TrainSpec
 
 log = logging.getLogger(__name__)
 

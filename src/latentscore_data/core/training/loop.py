@@ -19,12 +19,12 @@ from transformers import (
 from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import Appender
-from latentscore_data.core.training.checkpoints import mend_best, step_of
+from latentscore_data.core.models.checkpoints import mend_best, step_of
+from latentscore_data.core.models.ranks import first_alone, is_first, world_size
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
-from latentscore_data.core.training.ranks import first_alone, is_first, world_size
 from latentscore_data.core.training.run_health import Line, health
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TrainSpec
 
 LINES_EVERY_SECONDS = 10.0
 CHECKPOINTS_PER_RUN = 10

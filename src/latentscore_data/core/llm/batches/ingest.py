@@ -19,7 +19,7 @@ from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import Stored
 from latentscore_data.core.llm.client import ASKED_AGAIN
 from latentscore_data.core.llm.prices import Price, answer_cost, litellm_version
-from latentscore_data.core.llm.replies import Message, read_message
+from latentscore_data.core.llm.replies import Message
 from latentscore_data.core.llm.retry import CallError
 from latentscore_data.core.llm.structured import BadAnswer, Shape
 from latentscore_data.core.vibes.schema import TextScenes, TextVibes
@@ -114,26 +114,18 @@ class Reader:
 
     def _answer(self, harvest: Harvest, key: str, answer_type: str, body: JsonObject) -> None:
         try:
-            response = self._wording.response(body)
+            answer = self._wording.completion(body)
         except ValueError as error:
             harvest.lose_call()
             self._fault(harvest, key, str(error))
             return
-        usage = getattr(response, "usage", None)
-        tokens_in, tokens_out = (
-            max(0, int(getattr(usage, name, 0) or 0)) for name in ("prompt_tokens", "completion_tokens")
-        )
-        cost = answer_cost(self._price, usage)
-        harvest.usage.add(Usage.of_call(tokens_in, tokens_out, cost))
-        choice = response.choices[0] if response.choices else None
-        said = read_message(choice.message if choice is not None else None)
-        finish = str(choice.finish_reason or "stop") if choice is not None else "stop"
-        stored = Stored(
-            "", self._batch.model, finish, tokens_in, tokens_out, cost, 0.0, "", litellm_version(), answer_type
-        )
-        shape = self._shapes[answer_type]
+        said, spent = answer.message, (answer.tokens_in, answer.tokens_out)
+        cost = answer_cost(self._price, answer.usage)
+        harvest.usage.add(Usage.of_call(*spent, cost))
+        model, version = self._batch.model, litellm_version()
+        stored = Stored("", model, answer.finish_reason, *spent, cost, 0.0, "", version, answer_type)
         try:
-            value = shape.read(said.text, finish, said.thoughts, said.calls)
+            value = answer.read(self._shapes[answer_type])
         except BadAnswer as bad:
             harvest.unusable.append((key, bad.reason, replace(stored, answer=said.shown)))
             self._unusable(harvest, key, bad, said)

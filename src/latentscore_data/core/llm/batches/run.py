@@ -18,9 +18,9 @@ from latentscore_data.core.base.display import money, say
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError
 from latentscore_data.core.base.jsonl import replace_bytes
 from latentscore_data.core.base.ledger import Ledger, SpendTracker, Usage, has_batch
-from latentscore_data.core.base.progress import Progress as Display
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.base.summary import Progress as Display
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.llm.batch_state import (
     FILE_NAME,
@@ -37,7 +37,7 @@ from latentscore_data.core.llm.batches.remote import Found, Progress, Remote, Re
 from latentscore_data.core.llm.batches.wording import Wording
 from latentscore_data.core.llm.cache import AnswerCache
 from latentscore_data.core.llm.client import asked_again, connect, rough_tokens
-from latentscore_data.core.llm.local.types import Engine
+from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.prices import price_of, unknown_price
 from latentscore_data.core.llm.structured import BadAnswer, Shape
 from latentscore_data.core.llm.types import LLM, Messages, Question

@@ -18,9 +18,11 @@ from latentscore_data.core.llm.batches.remote import (
     TogetherBatches,
 )
 from latentscore_data.core.llm.parameters import Parameters
+from latentscore_data.core.llm.replies import read_completion
 from latentscore_data.core.llm.retry import CallError
 from latentscore_data.core.llm.routes import load_litellm, route_to
 from latentscore_data.core.llm.structured import MODES, Mode, Shape
+from latentscore_data.core.llm.transport import Completion
 from latentscore_data.core.llm.types import Messages, Sampling
 
 BATCH_KEYS = {
@@ -101,12 +103,9 @@ class Wording:
     def body(self, messages: Messages, sampling: Sampling, shape: Shape[Any]) -> JsonObject:
         """The body that a direct call would send."""
         given: JsonObject = {**self._parameters.taken(sampling)}
-        response_format = shape.response_formats[self._mode]
+        messages, response_format = shape.asked(messages, self._mode)
         if response_format is not None:
             given["response_format"] = response_format
-        if self._mode != "schema":
-            head = messages[0]
-            messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
         options = self._litellm.utils.get_optional_params(self._model, custom_llm_provider=self._provider, **given)
         if self.protocol == "anthropic":
             return self._anthropic_body(messages, options)
@@ -123,30 +122,22 @@ class Wording:
         )
         return {name: value for name, value in body.items() if name != "json_mode"}
 
-    def response(self, body: JsonObject) -> Any:
-        """LiteLLM's response object for the body of an answer. Raises :class:`ValueError` for a body that is none."""
-        try:
-            if self.protocol == "anthropic":
-                return self._anthropic_response(body)
-            from litellm.litellm_core_utils.llm_response_utils.convert_dict_to_response import (
-                convert_to_model_response_object,
-            )
-
-            return convert_to_model_response_object(
-                response_object=body, model_response_object=self._litellm.ModelResponse()
-            )
-        except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
-            raise ValueError(f"no chat completion ({type(error).__name__})") from None
-
-    def _anthropic_response(self, body: JsonObject) -> Any:
+    def completion(self, body: JsonObject) -> Completion:
+        """What a direct call makes of the body of an answer. Raises :class:`ValueError` for a body that is none."""
         import httpx
 
-        return self._litellm.AnthropicConfig().transform_parsed_response(
-            completion_response=body,
-            raw_response=httpx.Response(200, json=body, request=httpx.Request("POST", "http://batch")),
-            model_response=self._litellm.ModelResponse(),
-            json_mode=True,
-        )
+        try:
+            if self.protocol == "openai":
+                return Completion(*read_completion(body))
+            response = self._litellm.AnthropicConfig().transform_parsed_response(
+                completion_response=body,
+                raw_response=httpx.Response(200, json=body, request=httpx.Request("POST", "http://batch")),
+                model_response=self._litellm.ModelResponse(),
+                json_mode=True,
+            )
+            return Completion.of_litellm(response)
+        except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
+            raise ValueError(f"no chat completion ({type(error).__name__})") from None
 
     def remote(self) -> Remote:
         """The provider's batch API. Raises :class:`MissingError` for a key that is not set."""

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_object
-from latentscore_data.core.base.seeds import digest
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "adapter_config.json", "config.json")
 

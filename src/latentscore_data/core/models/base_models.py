@@ -17,13 +17,13 @@ from typing import Any
 
 from latentscore.config import random_config
 from latentscore.files import read_whole
-from latentscore.forms import json_text
+from latentscore.forms import json_text, prompt_messages
+from latentscore.prompt import template_options
+from latentscore.seeds import rng_for
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, install, one_line, require
-from latentscore_data.core.base.seeds import rng_for
-from latentscore_data.core.training.chat import prompt_messages, template_options
-from latentscore_data.core.training.checkpoints import damaged_file
-from latentscore_data.core.training.runs import finished_final
-from latentscore_data.core.training.spec import TINY_RANDOM
+from latentscore_data.core.models.checkpoints import damaged_file
+from latentscore_data.core.models.runs import finished_final
+from latentscore_data.core.models.spec import TINY_RANDOM
 
 SHORT_NAMES = {"gemma3-270m": "unsloth/gemma-3-270m-it", "qwen3-600m": "unsloth/Qwen3-0.6B"}
 

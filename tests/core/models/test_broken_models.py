@@ -10,18 +10,16 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("peft")
-
-from conftest import Lsdata
+from conftest import Lsdata, needs
 from latentscore import forms
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.base_models import load_base, load_tokenizer, load_trained, weights_digest
-from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.models.base_models import load_base, load_tokenizer, load_trained, weights_digest
+from latentscore_data.core.models.runs import RunFolder
 from tiny_models import change_json, finished_run, tiny_qwen3, with_adapter
 from training_runs import short_system, train, write_rows
 
-pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
+pytestmark = [needs("peft"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

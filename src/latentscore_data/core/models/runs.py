@@ -28,9 +28,9 @@ from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows, replace_json, replace_rows, writing
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.training.checkpoints import newest_whole
-from latentscore_data.core.training.ranks import is_first
-from latentscore_data.core.training.spec import TrainSpec, differences
+from latentscore_data.core.models.checkpoints import newest_whole
+from latentscore_data.core.models.ranks import is_first
+from latentscore_data.core.models.spec import TrainSpec, differences
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, cast, get_args
 from pydantic import BaseModel, ConfigDict
 
 from latentscore.forms import AnswerForm, FormName, form_named
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.layers import Layer, Origins, did_you_mean, leaves, nested, resolve
 from latentscore_data.core.base.names import model_text
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import (
     BatchSettings,
     CheckpointSettings,
@@ -164,7 +164,7 @@ def _resolved(value: Any) -> Any:
 @cache
 def preset_table() -> dict[str, Any]:
     """``presets.toml``: the recipes and the families of presets."""
-    return tomllib.loads((files("latentscore_data.core.training") / "presets.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((files("latentscore_data.core.models") / "presets.toml").read_text(encoding="utf-8"))
 
 
 def families() -> dict[str, dict[str, dict[str, Any]]]:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("trl")
-
+from conftest import needs
 from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.checkpoints import damage, mend_best, newest_whole
+from latentscore_data.core.models.checkpoints import damage, mend_best, newest_whole
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder
 from training_runs import ready, short_system, write_rows
 
-pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
+pytestmark = [needs("trl"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 SPEC = ("optim.max_steps=3", "checkpoint.every_steps=1", "checkpoint.keep=3", "limit=4")
 

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from latentscore_data.core.base.errors import InputError, MissingError
-from latentscore_data.core.training import base_models
+from latentscore_data.core.models import base_models
 
 
 @pytest.fixture(autouse=True)

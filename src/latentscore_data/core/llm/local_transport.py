@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.config import MusicConfigPromptPayload
+from latentscore.decoding import Prompt, Written
 from latentscore.forms import JSON, Grammar, form_of
 from latentscore.prompt import vibe_of
 from latentscore_data.core.base.answerers import LOCAL
-from latentscore_data.core.base.errors import InputError, LsdataError, require
-from latentscore_data.core.llm.local.decoder import Decoder
+from latentscore_data.core.base.errors import InputError, LsdataError
+from latentscore_data.core.llm.local.engines import Engine, engine_for
 from latentscore_data.core.llm.local.names import place_of
-from latentscore_data.core.llm.local.types import Engine, Prompt, Written
-from latentscore_data.core.llm.local.vllm_engine import VLLMEngine, vllm_answers
 from latentscore_data.core.llm.replies import Message
 from latentscore_data.core.llm.transport import Completion, Messages
-from latentscore_data.core.training.base_models import check_base
 
 MAX_TOKENS = 4096
 """How long an answer may be where the question does not say."""
@@ -28,18 +26,6 @@ GATHER_SECONDS = 0.25
 """How long the first question of a batch waits for others where the model runs elsewhere."""
 
 Waiting = tuple[Prompt, "asyncio.Future[Written]"]
-
-
-def check_local(model: str, runs: Path) -> None:
-    """Raise :class:`MissingError` where the libraries or the model are not there. Nothing is loaded or fetched."""
-    for module in ("torch", "transformers", "xgrammar"):
-        require(module, "ml", f"answers of {model}")
-    check_base(model.removeprefix(LOCAL.prefix), runs=runs)
-
-
-def engine_for(name: str, runs: Path, what: str) -> Engine:
-    """vLLM where it can answer, else transformers with a grammar's mask."""
-    return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what)
 
 
 class LocalTransport:
