@@ -264,7 +264,7 @@ def test_the_cap_holds_over_all_commands_of_a_run(
     assert spent(workspace).cost_usd <= 4.5 * one
     tiny = write_rows(root / "tiny", 1)
     out = configs("--batch", "--max-cost", "0.000001", "--root", str(tiny.root), code=4)
-    assert "over --max-cost" in out["error"]
+    assert "above --max-cost" in out["error"]
 
 
 def test_a_direct_run_leaves_alone_what_waits_in_a_batch(

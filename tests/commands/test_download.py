@@ -145,7 +145,7 @@ def test_what_is_not_read_is_said_with_the_option_that_reads_it(root: Path, tmp_
     done = lsdata_here(*draw)
     assert done.returncode == 0, done.stderr
     assert "not read: notes (its name has no extension); old.txt (" in done.stderr
-    assert "say --encoding latin-1" in done.stderr
+    assert "pass --encoding latin-1" in done.stderr
     assert len(list(read_rows(root / ".outputs/texts.jsonl", SourceText))) == 2
     done = lsdata_here(*draw, "--encoding", "latin-1", "--json")
     facts = json.loads(done.stdout)["details"]["datasets"]["texts"]

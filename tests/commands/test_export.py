@@ -437,6 +437,6 @@ def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeyp
     assert stale_reasons(stage, root) == []
     workspace.scored("TEST").unlink()
     (stage,) = export.stage_files(settings, workspace)
-    assert stale_reasons(stage, root) == ["input .processed/TEST.jsonl is gone"]
+    assert stale_reasons(stage, root) == ["input .processed/TEST.jsonl is missing"]
     export.run_export(settings, RunContext())
     assert not (workspace.export_dir / "dataset" / "jsonl" / "test.jsonl").exists()

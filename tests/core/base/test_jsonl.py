@@ -33,7 +33,7 @@ def test_an_empty_file_is_zero_rows(tmp_path: Path) -> None:
     ("data", "where", "what"),
     [
         (b'{"a":1}\n{"a":\n{"a":3}\n', ":2:", "not valid JSON"),
-        (b'{"a":1}\n{"a":2', ":2:", "torn"),
+        (b'{"a":1}\n{"a":2', ":2:", "incomplete"),
         (b'{"a":1}\n{"a":"\xff"}\n', ":2:", "not UTF-8"),
         (b"[1]\n", ":1:", "JSON object"),
         (b'{"a":"' + b"x" * MAX_LINE_BYTES + b'"}\n', ":1:", "longer than"),

@@ -44,7 +44,7 @@ def test_a_completed_stage_is_fresh_until_something_changes(done: Path) -> None:
     replace_rows(done / "in.jsonl", [{"a": 2}])
     assert stale_reasons(stage(done), done) == ["input in.jsonl changed"]
     (done / "out.jsonl").unlink()
-    assert "output out.jsonl is gone" in stale_reasons(stage(done), done)
+    assert "output out.jsonl is missing" in stale_reasons(stage(done), done)
 
 
 def test_dates_decide_nothing(done: Path) -> None:

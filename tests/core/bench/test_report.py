@@ -138,7 +138,7 @@ def test_configs_and_palettes_are_packed_without_loss():
 def test_the_sentence_is_no_stronger_than_the_numbers(tmp_path: Path):
     _, rows = write_page(tmp_path)
     clear = in_short(summarise(rows, FACTS))
-    assert "“data” comes first" in clear
+    assert "“data” has the highest mean" in clear
     assert "chosen by bright itself" in clear
     assert "p < 0.001" in clear or "p = 0.0" in clear
     few = in_short(summarise([row for row in rows if row.id_in_dataset <= "chapter-004"], FACTS))
