@@ -111,15 +111,16 @@ def command_reference() -> str:
 
 EXIT_CODES = (
     (0, "done"),
-    (1, "some rows failed, or fewer than asked; the counts are printed"),
-    (2, "wrong usage, settings or input data"),
-    (3, "a needed extra, key, weight or input is missing or was refused; the remedy is printed"),
-    (4, "stopped by the breaker or the budget; what was done is kept"),
+    (1, "some rows failed, or fewer than requested were made; the counts are printed"),
+    (2, "invalid usage, settings or input data"),
+    (3, "a required extra, key, weight or input is missing or was refused; the remedy is printed"),
+    (4, "stopped by the circuit breaker or the budget; finished work is kept"),
     (5, "training did not improve, and that was required"),
-    (6, "disk, output folder or lock"),
-    (7, "an export failed its verification"),
+    (6, "a disk, output folder or lock problem"),
+    (7, "an export failed its verification, or workers have another version"),
+    (8, "a measure of check exceeds its limit"),
     (70, "a bug, with its traceback"),
-    (130, "interrupted; what was done is saved"),
+    (130, "interrupted; finished work is saved"),
 )
 
 

@@ -106,7 +106,7 @@ def test_no_judge_the_guide_as_judge_and_other_settings_are_refused_before_anyth
         assert "louder, quiet" in refused.value.remedy
     assert not rows.improve_dir.exists()
     make_rounds(rows.root, rounds=1)
-    with pytest.raises(InputError, match="begun with other improve"):
+    with pytest.raises(InputError, match="started with other improve"):
         make_rounds(rows.root, rounds=1, n=4)
 
 

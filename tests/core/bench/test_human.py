@@ -168,9 +168,9 @@ def test_a_listener_of_two_files_may_not_contradict_herself(run_folder: Path, tm
 @pytest.mark.parametrize(
     ("text", "name", "match"),
     [
-        ("not json", "x.json", "holds no answers"),
+        ("not json", "x.json", "contains no answers"),
         ('{"answers": [{"pair": "p", "choice": "left"}]}', "x.json", "has the answer 'left'"),
-        ("wrong,header\n1,2", "x.csv", "holds no answers"),
+        ("wrong,header\n1,2", "x.csv", "contains no answers"),
         ("pair,choice\nzzz,a", "x.csv", "no listening pack"),
     ],
 )
