@@ -182,9 +182,7 @@ Words = tuple[str, ...]
 
 def command_paths(leaves_only: bool = False) -> list[Words]:
     """The words that call the program and each command and subcommand; with ``leaves_only``, those that do something."""
-    import typer
-
-    from latentscore_data.cli import app
+    from latentscore_data.cli import whole_program
 
     def walk(command: object, path: Words) -> Iterator[Words]:
         below = getattr(command, "commands", {})
@@ -193,7 +191,7 @@ def command_paths(leaves_only: bool = False) -> list[Words]:
         for name, sub in below.items():
             yield from walk(sub, (*path, name))
 
-    return list(walk(typer.main.get_command(app), ()))
+    return list(walk(whole_program(), ()))
 
 
 @pytest.fixture

@@ -209,9 +209,10 @@ def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsda
 
 def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(Summary("bench", details={"dataset:config_payload": "0.2", "my_model": "0.1"}))
-    print_summary(Summary("configs", details={"best_of": 4}))
+    print_summary(Summary("configs", details={"best_of": 4, "cached_scores": 0, "lift": 0.0}))
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("dataset:config_payload", "my_model", "best of"))
+    assert all(name in shown for name in ("dataset:config_payload", "my_model", "best of", "lift"))
+    assert "cached scores" not in shown, "a count of nothing says nothing"
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,29 @@ def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root
     assert json.loads(out.stdout)["details"]["converted"] == {TITLE_SHORTENED: 2}
 
 
+def test_a_limit_leaves_rows_in_every_split_for_the_next_stages(root: Path, lsdata_here: Lsdata) -> None:
+    for split, count in (("SFT-Train", 8), ("TEST", 4)):
+        workspace = write_rows(root, count, split, dataset=split.lower())
+    made = (
+        "configs",
+        "--model",
+        "builtin/keywords",
+        "--n",
+        "2",
+        "--scorer",
+        "acoustic",
+        "--seconds",
+        "1",
+        "--root",
+        str(root),
+    )
+    assert lsdata_here(*made, "--limit", "3", "--only", "generate").returncode == 0
+    assert [line["split"] for line in lines(workspace)] == ["SFT-Train", "SFT-Train", "TEST"]
+    assert lsdata_here(*made, "--limit", "3").returncode == 0
+    scored = {split: len(list(read_lines(workspace.scored(split)))) for split in ("SFT-Train", "TEST")}
+    assert scored == {"SFT-Train": 2, "TEST": 1}
+
+
 def test_registers_in_the_wrong_order_are_swapped_and_not_paid_for_again(root: Path) -> None:
     workspace = write_rows(root, 1)
     answer = make_payload(register_min_oct=6, register_max_oct=3)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from latentscore_data.commands._train_tables import show_plans
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.estimates import RunEstimate
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError
 from latentscore_data.core.models.spec import Choices, TrainSpec
 from latentscore_data.core.stages.train import StartOptions, run_sweep
@@ -106,6 +109,15 @@ def test_wrong_use_is_one_line_and_a_remedy(
     assert message in out.stderr
     assert "Traceback" not in out.stderr
     assert not list(workspace.train_dir.glob("*"))
+
+
+def test_a_plan_for_people_holds_rounded_times_and_money(capsys: pytest.CaptureFixture[str]) -> None:
+    estimate = RunEstimate("L4", 1.1172, 60.00684436, 180.0684, 0.018622, 0.055881, 4.4688, "45 steps")
+    plan = {"run_id": "r", "spec": {"optim.max_steps": (None, "default")}, "audit": {"steps": 45}, "missing": []}
+    show_plans([{**plan, "modal": asdict(estimate)}], lambda: None, alone=True)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "with --on modal 1 min 00 s to 3 min 00 s, $0.0186 to $0.0559, at most $4.47 (45 steps)" in shown
+    assert "None" not in shown
 
 
 @pytest.mark.ml

@@ -31,10 +31,11 @@ from latentscore.meaning.reading import (
 from latentscore.meaning.sentence import table_text, word_list
 from latentscore.meaning.starter import Neighbours, neighbours, starter_fingerprint
 from latentscore.seeds import digest, rng_for
+from latentscore.vibe_map import starter_pairs
 
 OFFLINE_MODEL = "builtin/keywords"
 """The name of the offline model in records and metadata."""
-VERSION = 3
+VERSION = 4
 """Raised when the same tables give another answer to the same question."""
 
 
@@ -67,17 +68,16 @@ def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) ->
         thinking=_thinking(parsed, config, near),
         title=title_for(vibe),
         config=config,
-        palettes=_palettes([*parsed.colors], near, config, temperature, rng),
+        palettes=_palettes(parsed.colors, near, temperature, rng),
     )
 
 
 def dressed(vibe: str, config: MusicConfigPrompt) -> MusicConfigPromptPayload:
-    """Return the payload of a config without one: a title from the vibe's words, palettes from the colours that the vibe
-    names and those of the nearest starter pairs, adjusted to the config's brightness, and empty ``thinking``.
-    Deterministic."""
+    """Return the payload of a config without one: a title from the vibe's words, the palettes of the nearest starter pairs
+    after the colours that the vibe names, and empty ``thinking``. Deterministic."""
     parsed = parse_vibe(vibe)
     rng = rng_for(OFFLINE_MODEL, VERSION, vibe)
-    palettes = _palettes([*parsed.colors], neighbours(parsed.reading), config, 0.0, rng)
+    palettes = _palettes(parsed.colors, neighbours(parsed.reading), 0.0, rng)
     return MusicConfigPromptPayload(thinking="", title=title_for(vibe), config=config, palettes=palettes)
 
 
@@ -144,7 +144,7 @@ def _thinking(parsed: ParsedVibe, config: MusicConfigPrompt, near: Neighbours) -
     if parsed.reading.words:
         poles = ", ".join(list(pole_words(parsed.reading))[:3])
         parts.append(f"{', '.join(parsed.reading.words[:5])} read as {poles}" if poles else "its words pull both ways")
-    if near.trust > 0:
+    if near.pairs:
         parts.append(f"the nearest known vibe is “{near.pairs[0]['vibe']}”")
     return "; ".join(parts) or "no word of this vibe is known, so the usual ambient setting is varied"
 
@@ -161,43 +161,16 @@ def title_for(vibe: str) -> str:
     return title[:60] or "Untitled"
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------
-
-_PLAIN_COLORS = ("#6B7A8F", "#A3B1BF", "#3D4A5C", "#D9DEE4", "#8C7B6B")
-_WEIGHTS = ("xxl", "xl", "lg", "md", "sm")
-_LIGHT = {"very_dark": -0.22, "dark": -0.12, "medium": 0.0, "bright": 0.08, "very_bright": 0.16}
-
-
-def _palettes(
-    named: list[str], near: Neighbours, config: MusicConfigPrompt, temperature: float, rng: np.random.Generator
-) -> list[Palette]:
-    """Return three palettes: the named colours and those of the nearest pairs, a dark version, and a light version."""
-    pool = list(dict.fromkeys([*named, *near.colors(), *_PLAIN_COLORS]))
-    # Named colours are kept; the others are drawn.
-    fixed, rest = pool[: len(set(named)) or 1], pool[len(set(named)) or 1 : 10]
-    if temperature > 0 and rest:
-        rest = [rest[i] for i in rng.permutation(len(rest))]
-    chosen = (fixed + rest)[:5]
-    base = _LIGHT[config.brightness]
-    return [
-        Palette(
-            colors=[
-                PaletteColor(hex=_lit(color, base + shift, temperature, rng), weight=weight)
-                for color, weight in zip(_turned(chosen, turn), _WEIGHTS, strict=True)
-            ]
-        ).repair()
-        for turn, shift in ((0, 0.0), (1, -0.14), (2, 0.14))
-    ]
+def _palettes(named: Sequence[str], near: Neighbours, temperature: float, rng: np.random.Generator) -> list[Palette]:
+    """Return the first palettes of the three nearest pairs (of any pairs if none is near), after the named colours."""
+    pairs = near.pairs[:6] or starter_pairs()
+    if temperature > 0 or not near.pairs:
+        pairs = [pairs[at] for at in rng.permutation(len(pairs))]
+    return [_tinted(Palette.model_validate(pair["palettes"][0]), named) for pair in pairs[:3]]
 
 
-def _turned(colors: Sequence[str], by: int) -> list[str]:
-    return [*colors[by:], *colors[:by]]
-
-
-def _lit(color: str, lightness: float, temperature: float, rng: np.random.Generator) -> str:
-    """Return the colour moved towards white or black by ``lightness`` (-1 to 1), with a small random variation."""
-    target = 255.0 if lightness > 0 else 0.0
-    play = rng.normal(0.0, 6.0, size=3) * min(temperature, 1.5)
-    channels = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    mixed = [c + (target - c) * abs(lightness) + p for c, p in zip(channels, play, strict=True)]
-    return "#" + "".join(f"{min(max(round(c), 0), 255):02X}" for c in mixed)
+def _tinted(palette: Palette, named: Sequence[str]) -> Palette:
+    colors = list(dict.fromkeys([*named, *(color.hex for color in palette.colors)]))
+    return Palette(
+        colors=[PaletteColor(hex=color, weight=old.weight) for color, old in zip(colors, palette.colors, strict=False)]
+    )

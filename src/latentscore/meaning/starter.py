@@ -17,9 +17,6 @@ from latentscore.vibe_map import starter_lines, starter_pairs
 NEIGHBOURS = 40
 SPREAD = 0.15
 """Difference in cosine at which a neighbour's weight falls to 1/e."""
-FAR, NEAR = -0.2, 0.3
-"""Cosines of the nearest pair at which the trust in the neighbours is 0 and 1."""
-
 
 USUAL = 0.7
 """Factor on a label's share in the whole set that is subtracted from its votes; otherwise the most frequent label always wins."""
@@ -27,32 +24,23 @@ USUAL = 0.7
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest pairs to a text, sorted by similarity, with weights that add up to ``trust`` (0 to 1)."""
+    """The nearest pairs to a text, sorted by similarity, with weights that add up to 1."""
 
     pairs: tuple[Mapping[str, Any], ...] = ()
     weights: tuple[float, ...] = ()
 
-    @property
-    def trust(self) -> float:
-        return sum(self.weights)
-
     def votes(self, field: str) -> dict[Label, float]:
         """Return the weight of each label of a field; for fields without an order, minus its share in the whole set."""
-        usual = 0.0 if FIELDS[field].ordered else USUAL
-        votes = {label: -self.trust * usual * share for label, share in _shares(field).items()}
+        usual = USUAL if self.pairs and not FIELDS[field].ordered else 0.0
+        votes = {label: -usual * share for label, share in _shares(field).items()}
         for pair, weight in zip(self.pairs, self.weights, strict=True):
             votes[pair["config"][field]] += weight
         return votes
 
-    def colors(self) -> list[str]:
-        """The colours of the nearest three pairs' first palettes, the most prominent of each pair first."""
-        palettes = [[color["hex"] for color in pair["palettes"][0]["colors"]] for pair in self.pairs[:3]]
-        return [color for colors in zip(*palettes, strict=False) for color in colors]
-
 
 def starter_fingerprint() -> str:
     """Return a hash of the pairs, the number of neighbours and their weights."""
-    return digest(NEIGHBOURS, SPREAD, FAR, NEAR, USUAL, *starter_lines())
+    return digest(NEIGHBOURS, SPREAD, USUAL, *starter_lines())
 
 
 @cache
@@ -77,5 +65,4 @@ def neighbours(reading: Reading) -> Neighbours:
     cosines = (vectors * reading.vector).sum(axis=1)
     nearest = np.argsort(-cosines, kind="stable")[:NEIGHBOURS]
     weights = np.exp((cosines[nearest] - cosines[nearest[0]]) / SPREAD)
-    trust = min(max((float(cosines[nearest[0]]) - FAR) / (NEAR - FAR), 0.0), 1.0)
-    return Neighbours(tuple(pairs[at] for at in nearest), tuple((trust * weights / weights.sum()).tolist()))
+    return Neighbours(tuple(pairs[at] for at in nearest), tuple((weights / weights.sum()).tolist()))

@@ -42,9 +42,10 @@ def none(bar: Bar) -> Iterator[Note]:
 
 
 def minimal(bar: Bar) -> Iterator[Note]:
-    """A soft stroke on one, a distant click on three."""
+    """A soft stroke on one, a distant click on three, a tick between them."""
     yield from _pattern(bar, "kick", "X...............")
-    yield from _pattern(bar, "click", "........x.....o." if bar.index % 2 else "........x.......", pan=0.35)
+    yield from _pattern(bar, "tick", "....X.......X...", pan=-0.3)
+    yield from _pattern(bar, "click", "........X.....x." if bar.index % 2 else "........X.......", pan=0.35)
     yield from _syncopated(bar, "click")
 
 
@@ -56,9 +57,9 @@ def heartbeat(bar: Bar) -> Iterator[Note]:
 
 
 def soft_four(bar: Bar) -> Iterator[Note]:
-    """A muffled kick on every beat."""
+    """A muffled kick on every beat, and an open hi-hat after each."""
     yield from _pattern(bar, "kick", "X...x...X...x...")
-    yield from _pattern(bar, "hat", "..o...o...o...o.", pan=0.3)
+    yield from _pattern(bar, "hat", "..x...x...x...x.", pan=0.3)
     yield from _syncopated(bar, "hat")
 
 
@@ -119,7 +120,7 @@ def tabla_essence(bar: Bar) -> Iterator[Note]:
     tuned = 60.0 + bar.piece.key if bar.piece.key < 6 else 48.0 + bar.piece.key
     yield from _pattern(bar, "bayan", "X.....x...X....." if bar.index % 2 else "X.........X..x..", tuned - 12, pan=-0.4)
     yield from _pattern(bar, "dayan", "X..x..x.x..x.x..", tuned, pan=0.35)
-    yield from _pattern(bar, "closed", "..o.o..o..o.o.oo", tuned, pan=0.35)
+    yield from _pattern(bar, "closed", "..x.o..x..x.o.xo", tuned, pan=0.35)
     yield from _syncopated(bar, "dayan", tuned)
 
 
@@ -141,9 +142,9 @@ def _drums(**made: object) -> Mapping[str, Shot]:
 
 STYLES = {
     "none": Style(none, {}),
-    "minimal": Style(minimal, _drums(kick=shots.soft_kick, click=shots.click)),
+    "minimal": Style(minimal, _drums(kick=shots.soft_kick, click=shots.click, tick=shots.hat)),
     "heartbeat": Style(heartbeat, _drums(lub=shots.lub, dub=shots.dub)),
-    "soft_four": Style(soft_four, _drums(kick=shots.soft_kick, hat=shots.hat)),
+    "soft_four": Style(soft_four, _drums(kick=shots.soft_kick, hat=shots.open_hat)),
     "hats_only": Style(hats_only, _drums(hat=shots.hat, open=shots.open_hat)),
     "electronic": Style(electronic, _drums(kick=shots.deep_kick, clap=shots.clap, hat=shots.electronic_hat)),
     "kit_light": Style(kit_light, _drums(kick=shots.soft_kick, rim=shots.rim, ride=shots.ride)),

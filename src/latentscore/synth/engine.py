@@ -51,10 +51,10 @@ GROUPS: tuple[Group, ...] = (
 
 SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -27.0, "texture": -27.0, "accent": -26.0}
+TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -26.0, "texture": -25.5, "accent": -24.5}
 """Target loudness of each layer alone, in the foreground; ``styles.LEVELS_DB`` levels every style to it."""
 
-_BACKGROUND_DB = -6.5
+_BACKGROUND_DB = -5.5
 """Level, relative to its target, of a layer that density puts in the background."""
 
 
@@ -308,7 +308,7 @@ def _prominence_db(layer: str, density: int) -> float:
         return 0.0
     if rank < density:
         return 0.6 * (density - rank - 1) - 2.2
-    return _BACKGROUND_DB - 1.2 * (rank - density)
+    return _BACKGROUND_DB - 1.0 * (rank - density)
 
 
 SWEEP_BLOCK = 64
@@ -367,7 +367,7 @@ class Sweep:
         grid = np.arange(first, beats[-1] + 1.0, 0.25)
         tension = np.interp(beats, grid, [piece.tension(beat) for beat in grid.tolist()]).astype(np.float32)
         # Octaves above 4.2 kHz.
-        opening = 2.0 * (piece.config.brightness - 0.5) + 1.6 * (tension - 0.6)
+        opening = 2.0 * (piece.config.brightness - 0.5) + 0.5 * piece.light + 1.6 * (tension - 0.6)
         cutoff_left = np.clip(4200.0 * np.exp2(opening + 1.8 * depth * turn), 60.0, 0.44 * rate)
         cutoff_right = np.clip(4200.0 * np.exp2(opening + 1.8 * depth * other), 60.0, 0.44 * rate)
         swell = (0.4 + 0.6 * tension) * (1.0 - 0.85 * depth * (0.5 - 0.5 * turn))
@@ -410,7 +410,7 @@ class Sway:
 def _fade_curve(seconds: float, frames: int, rate: int) -> NDArray[np.float32]:
     """The gains of the last nine tenths of ``seconds``: to zero along a cosine, tails included."""
     length = min(round(0.9 * seconds * rate), frames // 2)
-    return (0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, length))).astype(np.float32)
+    return np.float32(0.5) + np.float32(0.5) * sine(np.linspace(0.25, 0.75, length))
 
 
 def _fade(samples: Stereo, curve: NDArray[np.float32], end: int) -> None:

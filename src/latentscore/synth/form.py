@@ -126,7 +126,12 @@ class Form:
 
 def has_cadence(phrase: int, strength: float) -> bool:
     """Return whether a phrase ends with a cadence: a share of ``strength`` of them, distributed evenly."""
-    return math.floor((phrase + 1) * strength + 0.5) > math.floor(phrase * strength + 0.5)
+    return dealt(phrase, strength)
+
+
+def dealt(number: int, share: float) -> bool:
+    """Return whether item ``number`` belongs to a share of all items, which is distributed evenly."""
+    return math.floor((number + 1) * share + 0.5) > math.floor(number * share + 0.5)
 
 
 def _ramp(x: float, bars: int) -> float:

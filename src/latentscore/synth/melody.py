@@ -154,7 +154,7 @@ def _target(bar: Bar, manner: Manner, position: float) -> float:
         high = max(_CEILING + 0.25 * (high - _CEILING), min(low + 6, high))
     if low < _FLOOR:
         low = min(_FLOOR - 0.4 * (_FLOOR - low), max(high - 6, low))
-    lift = {"height": 0.12, "breath": -0.08}.get(bar.section.role, 0.0)
+    lift = {"height": 0.12, "breath": -0.08}.get(bar.section.role, 0.0) + 0.08 * bar.piece.light
     return low + (high - low) * min(max(0.12 + 0.76 * manner.contour(position) + lift, 0.0), 1.0)
 
 
@@ -166,14 +166,22 @@ def _notes(
     lift = {"height": 0.06, "breath": -0.06, "opening": -0.04}.get(bar.section.role, 0.0)
     for number, ((slot, sixteenths), degree) in enumerate(zip(slots, degrees, strict=True)):
         last = closes and number == len(slots) - 1
-        at, pitch = slot / 4, float(12 + bar.piece.key + scale_pitch(bar.piece.scale, degree))
+        at, pitch = slot / 4, float(12 + bar.piece.key + scale_pitch(bar.chord(slot / 4).scale, degree))
         position = (place + slot / SLOTS) / config.phrase_len_bars
-        velocity = 0.6 + lift + (0.1 if slot % 4 == 0 else 0.0) + 0.12 * (1.0 - abs(2.0 * position - 1.0))
+        velocity = (
+            0.6
+            + lift
+            + 0.04 * bar.piece.light
+            + (0.1 if slot % 4 == 0 else 0.0)
+            + 0.12 * (1.0 - abs(2.0 * position - 1.0))
+        )
         # High notes are played more softly, because they sound shrill.
         velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
         length = sixteenths / 4 if last else _held_length(bar, at, max(manner.sounds(sixteenths) / 4, 0.12), degree)
+        if not last and bar.piece.light > 0:
+            length *= 1.0 - 0.35 * bar.piece.light
         if not last and walker.leaves_scale(config.chromatic_prob):
-            beside = float(_beside(round(pitch), bar))
+            beside = float(_beside(round(pitch), bar, at))
             quick = 0.25 * bar.piece.bpm / 60.0
             if length <= 1.6 * quick:
                 pitch = beside
@@ -189,7 +197,9 @@ def _held_length(bar: Bar, at: float, length: float, degree: int) -> float:
     """Return the length of a note; it ends at the change of chord if its pitch is not in the next chord."""
     change = bar.chord(at).end - bar.start
     late = length - (change - at)
-    if late > _SHORT_SECONDS * bar.piece.bpm / 60.0 and degree % 7 not in _triad(bar, change + 0.01):
+    after = bar.chord(change + 0.01)
+    bent = after.scale[degree % 7] != bar.chord(at).scale[degree % 7]
+    if late > _SHORT_SECONDS * bar.piece.bpm / 60.0 and (bent or degree % 7 not in _triad(bar, change + 0.01)):
         return change - at
     return length
 
@@ -238,7 +248,7 @@ def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
     rhythm = bar.piece.stream("melody", phrase, 2) if pattern else bar.piece.stream("melody", bar.index, 3)
     chances = rhythm.random(SLOTS)
     fullness = (0.5 + 0.1 * config.density) * _FULLNESS[bar.section.role]
-    wanted = NOTES_A_BAR * config.melody_density * manner.notes * fullness
+    wanted = NOTES_A_BAR * config.melody_density * manner.notes * fullness * (1.0 + 0.12 * bar.piece.light)
     count = max(int(wanted + rhythm.random()), 1)
 
     weights = np.array([_weight(slot, config.syncopation) for slot in range(SLOTS)])
@@ -408,7 +418,7 @@ def _fits(bar: Bar, degree: int, slot: int, length: float) -> bool:
 def _apart(bar: Bar, degree: int, at: float) -> bool:
     """Whether a scale degree is a chord tone or at least a whole tone from all of them."""
     chord = bar.chord(at)
-    pitch = scale_pitch(bar.piece.scale, degree % 7)
+    pitch = scale_pitch(chord.scale, degree % 7)
     return degree % 7 in {d % 7 for d in chord.degrees} or all(
         (pitch - tone) % 12 not in (1, 11) for tone in chord.tones
     )
@@ -437,7 +447,7 @@ def _rest(bar: Bar, degree: int, at: float, stable: bool, low: int, high: int) -
     return min((d for d in range(low, high + 1) if d % 7 in wanted), key=lambda d: (abs(d - degree), d))
 
 
-def _beside(pitch: int, bar: Bar) -> int:
+def _beside(pitch: int, bar: Bar, at: float) -> int:
     """A neighbour a semitone away that is not in the scale."""
     below = (pitch - 1 - bar.piece.key) % 12
-    return pitch - 1 if below not in bar.piece.scale else pitch + 1
+    return pitch - 1 if below not in {tone % 12 for tone in bar.chord(at).scale} else pitch + 1

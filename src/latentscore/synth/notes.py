@@ -16,8 +16,18 @@ import numpy as np
 
 from latentscore.config import MusicConfig
 from latentscore.labels import beats_per_minute
+from latentscore.synth.chromatics import borrowed, parted
 from latentscore.synth.form import BEATS_PER_BAR, LAYERS, Form, Section, stream
-from latentscore.synth.theory import ROOTS, SCALES, Chord, Harmony, chord_number, harmony_of
+from latentscore.synth.theory import (
+    LIGHT,
+    ROOTS,
+    SCALES,
+    Chord,
+    Harmony,
+    chord_number,
+    chords_before_cadence,
+    harmony_of,
+)
 
 KEPT_CHORDS = 64
 """Maximum number of cached chords of a piece, which may be endless."""
@@ -62,6 +72,11 @@ class Piece:
         return SCALES[self.config.mode]
 
     @cached_property
+    def light(self) -> float:
+        """How light the mode is played, from -1 to 1."""
+        return LIGHT[self.config.mode]
+
+    @cached_property
     def form(self) -> Form:
         return Form(self.config, self.seed)
 
@@ -76,6 +91,8 @@ class Piece:
         if found is None:
             departs = self.form.section(int(n * self.config.chord_change_bars)).role == "departure"
             found = chord_number(n, self._harmony, departs)
+            if self.config.chromatic_prob > 0.0 and chords_before_cadence(n, self._harmony) not in (0, 1):
+                found = borrowed(found, n, self.config.mode, self.config.chord_extensions, self.config.chromatic_prob)
             if len(self._chords) >= KEPT_CHORDS:
                 self._chords.clear()
             self._chords[n] = found
@@ -87,12 +104,40 @@ class Piece:
         return {}
 
     @cached_property
+    def _parts(self) -> dict[int, tuple[Chord, ...]]:
+        """What the chords that were asked for last are cut into."""
+        return {}
+
+    @cached_property
     def _harmony(self) -> Harmony:
         return harmony_of(self.config, self.seed)
 
+    def parts(self, n: int) -> tuple[Chord, ...]:
+        """The ``n``-th chord as it sounds: whole, or cut by short chords from outside the scale that lead on."""
+        config = self.config
+        if config.chromatic_prob <= 0.0:
+            return (self.chord(n),)
+        found = self._parts.get(n)
+        if found is None:
+            rests = chords_before_cadence(n, self._harmony) == 0
+            cut = parted(
+                self.chord(n), self.chord(n + 1), n, config.mode, config.chord_extensions, config.chromatic_prob, rests
+            )
+            found = tuple(cut)
+            if len(self._parts) >= KEPT_CHORDS:
+                self._parts.clear()
+            self._parts[n] = found
+        return found
+
     def chord_at(self, beat: float) -> Chord:
         """The chord that sounds at a beat."""
-        return self.chord(int((beat + 1e-6) / self.chord_beats))
+        n = int((beat + 1e-6) / self.chord_beats)
+        if self.config.chromatic_prob <= 0.0:
+            return self.chord(n)
+        parts = self.parts(n)
+        if len(parts) == 1:
+            return parts[0]
+        return next((part for part in parts if beat + 1e-6 < part.end), parts[-1])
 
     @property
     def chords(self) -> list[Chord]:
@@ -142,9 +187,9 @@ class Bar:
     @cached_property
     def chords(self) -> list[Chord]:
         """Chords that begin in this bar."""
-        first = math.ceil((self.start - 1e-6) / self.piece.chord_beats)
-        end = math.ceil((self.start + BEATS_PER_BAR - 1e-6) / self.piece.chord_beats)
-        return [self.piece.chord(n) for n in range(first, end)]
+        begin, end = self.start - 1e-6, self.start + BEATS_PER_BAR - 1e-6
+        numbers = range(max(int(begin / self.piece.chord_beats), 0), math.ceil(end / self.piece.chord_beats))
+        return [part for n in numbers for part in self.piece.parts(n) if begin <= part.start < end]
 
     @cached_property
     def section(self) -> Section:

@@ -15,8 +15,8 @@ def _voiced(bar: Bar, chord: Chord, center: float) -> list[int]:
     previous chord."""
     piece, role = bar.piece, bar.section.role
     before = bar.memory.get("voicing", ())
-    center += {"departure": 4, "breath": -3}.get(role, 0)
-    pitches = voice(chord, piece.key, piece.scale, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
+    center += {"departure": 4, "breath": -3}.get(role, 0) + 2.0 * piece.light
+    pitches = voice(chord, piece.key, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
     bar.memory["voicing"] = pitches
     # Dense pieces double the lowest voices an octave above, most in sections with the role height.
     doubled = max(bar.config.density - 4 + {"height": 1, "opening": -1, "breath": -2}.get(role, 0), 0)
@@ -76,7 +76,7 @@ def stacked_fifths(bar: Bar) -> Iterator[Note]:
     """Fifths on fifths from the chord's root: open, neither light nor dark."""
     for at, length, chord in held(bar):
         root = near(bar.piece.key + chord.root, 44)
-        scale, degree = bar.piece.scale, chord.degrees[0]
+        scale, degree = chord.scale, chord.degrees[0]
         count = min(len(chord.tones), 4)
         fifths = [root + scale_pitch(scale, degree + 4 * n) - chord.root for n in range(count)]
         # A fifth that is a semitone away from the third or the root is left out.

@@ -69,16 +69,21 @@ def render(
         if loop:
             return Audio(_loop(numbers, seconds, seed, sample_rate), sample_rate, tags=tags)
         score = compose(numbers, seconds, seed)
-        bus, meter, energies = space.Bus(numbers, sample_rate), Meter(sample_rate), []
-
-        def to_bus(mixed: Stereo, at: int, frames: int) -> None:
-            bus.apply(mixed, at, frames)
-            energies.append(meter.energies(mixed[:, at : at + frames]))
-
-        mixed = mix_layers(score, RenderContext(score.piece, sample_rate), GROUPS, threads, to_bus)
-        samples = finish(mixed, sample_rate, lufs_of_energies(np.concatenate(energies)))
-        # The stems are mixed in the same memory.
+        samples = _played(score, sample_rate, threads)
+        # The stems are mixed in the memory that the mix was made in.
         return Audio(samples, sample_rate, _stems(score, sample_rate) if stems else {}, tags)
+
+
+def _played(score: Score, sample_rate: int, threads: int) -> NDArray[np.float32]:
+    """A score from its notes to its loudness, shape (frames, 2)."""
+    bus, meter, energies = space.Bus(score.piece.config, sample_rate), Meter(sample_rate), []
+
+    def to_bus(mixed: Stereo, at: int, frames: int) -> None:
+        bus.apply(mixed, at, frames)
+        energies.append(meter.energies(mixed[:, at : at + frames]))
+
+    mixed = mix_layers(score, RenderContext(score.piece, sample_rate), GROUPS, threads, to_bus)
+    return finish(mixed, sample_rate, lufs_of_energies(np.concatenate(energies)))
 
 
 def _stems(score: Score, sample_rate: int) -> dict[str, Audio]:

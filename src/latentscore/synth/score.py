@@ -96,7 +96,13 @@ def compose(config: MusicConfig, seconds: float, seed: int = 0) -> Score:
         for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR) + 1)
     ]
     last = {layer: max((note for bar in bars for note in bar[layer]), default=None) for layer in ("bass", "melody")}
-    return Score(piece, bars, close(piece, last))
+    home = close(piece, last)
+    if piece.seconds > 20.0:
+        # The drums that beat until then end on the first stroke of their bar.
+        before = closing - BEATS_PER_BAR
+        strokes = [note for note in bars[int(before / BEATS_PER_BAR)]["rhythm"] if note.at == before]
+        home["rhythm"] = [note._replace(start=note.start + BEATS_PER_BAR, at=closing) for note in strokes]
+    return Score(piece, bars, home)
 
 
 def closing_beat(piece: Piece) -> float:

@@ -204,11 +204,11 @@ def deep_kick(hit: Hit) -> Mono:
 
 def lub(hit: Hit) -> Mono:
     body = _sweep(hit, 88, 50, 0.05, 0.1, 0.4)
-    return _drum(hit, (0.8, body), (0.8, _burst(hit, 0.14, 0.035, 560, LOW, salt=2)))
+    return _drum(hit, (0.7, body), (1.0, _burst(hit, 0.16, 0.04, 800, LOW, salt=2)))
 
 
 def dub(hit: Hit) -> Mono:
-    return _drum(hit, (0.7, _sweep(hit, 130, 74, 0.035, 0.07, 0.3)), (0.8, _burst(hit, 0.12, 0.025, 850, LOW, salt=3)))
+    return _drum(hit, (0.7, _sweep(hit, 130, 74, 0.035, 0.07, 0.3)), (1.0, _burst(hit, 0.14, 0.03, 1300, LOW, salt=3)))
 
 
 def click(hit: Hit) -> Mono:
@@ -284,8 +284,8 @@ def dayan(hit: Hit) -> Mono:
 
 
 def dayan_closed(hit: Hit) -> Mono:
-    tap = _burst(hit, 0.05, 0.008, 2400, BAND, 1.5, 16)
-    return _drum(hit, (0.35, _sweep(hit, 2.2 * hit.hz, 2 * hit.hz, 0.01, 0.02, 0.12)), (0.6, tap))
+    tap = _burst(hit, 0.1, 0.018, 2900, BAND, 0.8, 16)
+    return _drum(hit, (0.35, _sweep(hit, 2.2 * hit.hz, 2 * hit.hz, 0.01, 0.02, 0.12)), (0.8, tap))
 
 
 def bayan(hit: Hit) -> Mono:

@@ -411,36 +411,38 @@ def pluck(frames, period, keep, brightness, position, excitation, attack):
     delay = period - damp
     whole = int(delay)
     part = delay - whole
-    size = whole + 2
-    line = np.zeros(size, np.float64)
+    # The string's past, and one sample before it: moved to the front whenever the room behind it is used up.
+    line = np.zeros(1 + whole + 16 * BLOCK, np.float64)
     comb = max(int(whole * position), 1)
     mean = 0.0
     for i in range(whole):
-        line[i] = excitation[i % excitation.shape[0]] - excitation[(i + comb) % whole % excitation.shape[0]]
-        mean += line[i]
+        line[1 + i] = excitation[i % excitation.shape[0]] - excitation[(i + comb) % whole % excitation.shape[0]]
+        mean += line[1 + i]
     mean /= whole
     for i in range(whole):
-        line[i] -= mean
-    for i in range(whole, size):
-        line[i] = 0.0
+        line[1 + i] -= mean
     out = np.zeros(frames, np.float32)
-    write = whole
-    last = 0.0
-    for i in range(frames):
-        a = write - whole
-        if a < 0:
-            a += size
-        b = a - 1
-        if b < 0:
-            b += size
-        x = line[a] * (1.0 - part) + line[b] * part
-        y = keep * (x * (1.0 - damp) + last * damp) + TINY
-        last = x
-        out[i] = x
-        line[write] = y
-        write += 1
-        if write == size:
-            write = 0
+    read = np.zeros(1 + BLOCK, np.float64)
+    here = 0
+    frame = 0
+    while frame < frames:
+        # Within a period nothing depends on what is made, so a compiler turns both passes into vector instructions.
+        size = min(whole, BLOCK, frames - frame)
+        if 1 + here + whole + size > line.shape[0]:
+            for i in range(1 + whole):
+                line[i] = line[here + i]
+            here = 0
+        past = line[here : here + size + 1]
+        made = line[1 + here + whole : 1 + here + whole + size]
+        for i in range(size):
+            read[1 + i] = past[i + 1] * (1.0 - part) + past[i] * part
+        for i in range(size):
+            made[i] = keep * (read[1 + i] * (1.0 - damp) + read[i] * damp) + TINY
+        for i in range(size):
+            out[frame + i] = read[1 + i]
+        read[0] = read[size]
+        here += size
+        frame += size
     _edges(out, attack)
     return out
 

@@ -44,7 +44,7 @@ MOST_PARTS = 4
 SILENCE = 1e-5
 """A part that has ended is dropped below this peak (-100 dBFS)."""
 
-_COMMON_GROUND = ("tempo", "root", "mode", "harmony_style", "chord_change_bars", "chord_extensions")
+_COMMON_GROUND = ("tempo", "root", "mode", "harmony_style", "chord_change_bars", "chord_extensions", "chromatic_prob")
 """Fields that must be equal in two configs that sound together without a cross-fade."""
 
 

@@ -60,15 +60,15 @@ def breath(bar: Bar) -> Iterator[Note]:
 
 def stars(bar: Bar) -> Iterator[Note]:
     """Single high, short tones, far apart."""
-    for at in _scattered(bar, 5):
+    for at in _scattered(bar, 7):
         degree = int(bar.rng.integers(5))
-        pitch = near(bar.piece.key + bar.piece.scale[(0, 2, 4, 1, 5)[degree]], 96 + 8 * float(bar.rng.random()))
+        pitch = near(bar.piece.key + bar.chord(at).scale[(0, 2, 4, 1, 5)[degree]], 96 + 8 * float(bar.rng.random()))
         yield bar.note(at, 0.5, pitch, float(bar.rng.uniform(0.4, 0.9)), float(bar.rng.uniform(-1, 1)))
 
 
 def glitch(bar: Bar) -> Iterator[Note]:
     """Stutters: a fragment repeated very fast, then silence."""
-    for at in _scattered(bar, 2.2):
+    for at in _scattered(bar, 3.0):
         at = round(at * 8) / 8
         repeats, pitch = int(bar.rng.integers(3, 9)), near(bar.piece.key, 60 + 24 * float(bar.rng.random()))
         gap = (1 / 8, 1 / 12, 1 / 16)[int(bar.rng.integers(3))]
@@ -86,7 +86,7 @@ def noise_wash(bar: Bar) -> Iterator[Note]:
 
 def crystal(bar: Bar) -> Iterator[Note]:
     """Struck glass: pure inharmonic tones on the chord."""
-    for at in _scattered(bar, 2.4):
+    for at in _scattered(bar, 3.4):
         at = round(at * 2) / 2
         tones = _tones(bar, 80, min(at, 3.9))
         pitch = tones[int(bar.rng.integers(len(tones)))]

@@ -21,6 +21,9 @@ SCALES = {
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
 
+LIGHT = {"major": 1.0, "mixolydian": 0.5, "dorian": -0.4, "minor": -1.0}
+"""How light (1) or dark (-1) each mode is played: a light mode is a little higher and brighter, and its notes are shorter."""
+
 # Scale degrees of the chords (0 is the home chord): the progression of most sections, and that of departures.
 _AUTO = {
     "major": ((0, 5, 3, 4), (3, 4, 2, 5)),
@@ -47,13 +50,14 @@ class Chord:
     """A chord and when it sounds.
 
     ``tones`` are semitones above the home note in root position, rising: root, third, fifth, and as the extensions ask
-    seventh and ninth. ``degrees`` are the same tones as scale degrees.
+    seventh and ninth. ``degrees`` are the same tones as degrees of ``scale``, which holds while the chord sounds.
     """
 
     start: float
     length: float
     degrees: tuple[int, ...]
     tones: tuple[int, ...]
+    scale: tuple[int, ...]
 
     @property
     def root(self) -> int:
@@ -76,11 +80,11 @@ def scale_pitch(scale: Sequence[int], degree: int) -> int:
     return 12 * octave + scale[step]
 
 
-def stack(scale: Sequence[int], degree: int, extensions: str, start: float, length: float) -> Chord:
+def stack(scale: tuple[int, ...], degree: int, extensions: str, start: float, length: float) -> Chord:
     """The chord of thirds on a scale degree: three, four or five tones for triads, sevenths or lush."""
     count = {"triads": 3, "sevenths": 4, "lush": 5}[extensions]
     degrees = tuple(degree + 2 * n for n in range(count))
-    return Chord(start, length, degrees, tuple(scale_pitch(scale, d) for d in degrees))
+    return Chord(start, length, degrees, tuple(scale_pitch(scale, d) for d in degrees), scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Harmony:
     bars: float
     cadence_bars: float
     cadence: float
+    chromatic: float
     seed: int
 
 
@@ -105,7 +110,7 @@ def harmony_of(config: MusicConfig, seed: int) -> Harmony:
     phrases = max(math.ceil(4 * config.chord_change_bars / config.phrase_len_bars), 1)
     return Harmony(
         config.mode, config.harmony_style, config.chord_extensions, config.chord_change_bars,
-        float(phrases * config.phrase_len_bars), config.cadence_strength, seed,
+        float(phrases * config.phrase_len_bars), config.cadence_strength, config.chromatic_prob, seed,
     )  # fmt: skip
 
 
@@ -125,7 +130,7 @@ def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
     if n % 4 == 2 and n > 4 and stream(harmony.seed, "harmony", n).random() < 0.3:
         # Sometimes a chord is replaced by its relative, so that the progression is varied.
         degree = (degree - 2) % 7
-    before_end = _chords_before_cadence(n, harmony)
+    before_end = chords_before_cadence(n, harmony)
     if before_end == 0:
         degree = 0
     elif before_end == 1:
@@ -135,7 +140,7 @@ def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
     return stack(SCALES[mode], degree, harmony.extensions, n * length, length)
 
 
-def _chords_before_cadence(n: int, harmony: Harmony) -> int | None:
+def chords_before_cadence(n: int, harmony: Harmony) -> int | None:
     """How many chords follow up to the end of the phrase, if that has a cadence."""
     chords = harmony.cadence_bars / harmony.bars
     phrase = int((n + 0.5) / chords)
@@ -148,9 +153,7 @@ def near(pitch_class: int, target: float) -> int:
 
 
 @lru_cache(maxsize=2048)
-def voice(
-    chord: Chord, key: int, scale: tuple[int, ...], style: str, center: float, before: tuple[int, ...]
-) -> tuple[int, ...]:
+def voice(chord: Chord, key: int, style: str, center: float, before: tuple[int, ...]) -> tuple[int, ...]:
     """Return pitches for the pad in the layout of the harmony style around ``center``, ascending.
 
     Of all inversions, this is the one with the smallest movement from the pitches ``before``, with a preference against
@@ -158,21 +161,21 @@ def voice(
     """
     layouts = [
         spread_semitones([pitch + 12 * octave for pitch in layout], center)
-        for layout in _layouts(chord, key, scale, style, center) for octave in (-1, 0, 1)
+        for layout in _layouts(chord, key, style, center) for octave in (-1, 0, 1)
     ]  # fmt: skip
     return min(layouts, key=lambda pitches: _effort(pitches, before, center))
 
 
-def _layouts(chord: Chord, key: int, scale: tuple[int, ...], style: str, center: float) -> list[list[int]]:
+def _layouts(chord: Chord, key: int, style: str, center: float) -> list[list[int]]:
     """The inversions of a chord in the layout of a harmony style, each near ``center``."""
     tones = [key + tone for tone in chord.tones]
     if style == "jazz":
         # Without the root, which the bass has: third and seventh (or the sixth above a triad) carry the colour.
-        sixth = key + scale_pitch(scale, chord.degrees[0] + 5)
+        sixth = key + scale_pitch(chord.scale, chord.degrees[0] + 5)
         tones = tones[1:] if len(tones) > 3 else [*tones[1:], sixth]
     elif style == "ambient":
         # A second leans on the third where they are a whole tone apart.
-        second = key + scale_pitch(scale, chord.degrees[0] + 1)
+        second = key + scale_pitch(chord.scale, chord.degrees[0] + 1)
         if len(tones) < 5 and tones[1] - second == 2:
             tones = [tones[0], second, *tones[1:]]
     closes = [_close(tones[turn:] + tones[:turn], center) for turn in range(len(tones))]

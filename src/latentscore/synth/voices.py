@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -219,13 +220,20 @@ def punched(sample: Mono, hit: Hit) -> Mono:
         return sample
     # Only the first frames are changed: after them the extra level is below 0.01 %.
     first = sample[: round(9.0 * PUNCH_SECONDS * hit.sample_rate)]
-    falls = np.exp(np.arange(len(first), dtype=np.float32) * np.float32(-1.0 / (PUNCH_SECONDS * hit.sample_rate)))
-    shaped = first * (np.float32(1.0) + np.float32(hit.punch) * falls)
+    shaped = first * _punch_curve(hit.sample_rate, hit.punch)[: len(first)]
     # Sums of numpy, because those of BLAS depend on the number of threads.
     before, after = (float(np.square(sound, dtype=np.float64).sum()) for sound in (first, shaped))
     rest = float(np.square(sample[len(first) :], dtype=np.float64).sum())
     louder = np.concatenate([shaped, sample[len(first) :]])
     return louder * np.float32(math.sqrt((before + rest) / (after + rest + 1e-12)))
+
+
+@lru_cache(maxsize=8)
+def _punch_curve(sample_rate: int, punch: float) -> Mono:
+    """What the beginning of a sharp sound is multiplied with."""
+    frames = np.arange(round(9.0 * PUNCH_SECONDS * sample_rate), dtype=np.float32)
+    falls = np.exp(frames * np.float32(-1.0 / (PUNCH_SECONDS * sample_rate)))
+    return np.float32(1.0) + np.float32(punch) * falls
 
 
 def punch_level(punch: float, seconds: float) -> float:

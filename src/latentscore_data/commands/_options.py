@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from latentscore_data.commands._globals import Globals
+from latentscore_data.core.base.answerers import VERBATIM
 from latentscore_data.core.base.display import OUTPUT, print_summary, say
 from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.base.layers import Values, nested, section_of
@@ -37,9 +38,9 @@ def complete_scorer() -> list[str]:
 
 
 def complete_model() -> list[str]:
-    """The offline model and the models in the settings."""
+    """The offline models and the models in the settings."""
     named = _from_settings(lambda settings: [settings.llm.model, settings.vibes.model, settings.configs.model])
-    return sorted({"builtin/keywords", *(name for name in named if name)})
+    return sorted({"builtin/keywords", VERBATIM, *(name for name in named if name)})
 
 
 def complete_source() -> list[str]:

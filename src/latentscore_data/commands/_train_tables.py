@@ -13,6 +13,7 @@ from latentscore_data.core.base.display import (
     clean,
     console,
     duration,
+    money,
     print_facts,
     print_json,
     print_rows,
@@ -39,7 +40,7 @@ def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alon
 def _show_plan(plan: dict[str, Any]) -> None:
     """Show every value with its origin, then the rows, the estimated time and cost, and what is missing."""
     values = [
-        [styled(cell, "" if origin != "default" else "dim") for cell in (name, value, origin)]
+        [styled(cell, "" if origin != "default" else "dim") for cell in (name, "-" if value is None else value, origin)]
         for name, (value, origin) in plan["spec"].items()
     ]
     print_rows(("value", "", "from"), values, clean(plan["run_id"] or "a run that cannot start yet"))
@@ -47,8 +48,10 @@ def _show_plan(plan: dict[str, Any]) -> None:
     for name, value in plan["audit"].items():
         text = ", ".join(f"{k} {v:,}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
         facts[name.replace("_", " ")] = text or "none"
-    for name, value in plan["modal"].items():
-        facts[f"modal {name.replace('_', ' ')}"] = value
+    if modal := plan["modal"]:
+        low, high = duration(modal["low_seconds"]), duration(modal["high_seconds"])
+        cost = f"{money(modal['low_usd'])} to {money(modal['high_usd'])}, at most {money(modal['cap_usd'])}"
+        facts["with --on modal"] = f"{low} to {high}, {cost} ({modal['basis']})"
     if plan["audit"]:
         print_facts("rows and time", facts.items())
     for line in plan["missing"]:

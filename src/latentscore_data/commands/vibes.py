@@ -59,9 +59,12 @@ def vibes(
 ) -> None:
     """Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise.
 
+    With builtin/verbatim as the model, each text is one vibe, as it stands.
+
     Examples:
 
         lsdata vibes
+        lsdata vibes --model builtin/verbatim
         lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
     for section in ("vibes", "noise", "splits"):

@@ -10,7 +10,7 @@ import pytest
 from bench_fakes import make_rows
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.rows import ScoredRow, selection_scorers
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
+from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, ScoringSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import choose_rows, describe_sources, rows_file, run_name
 from latentscore_data.core.generators.registry import parse_sources
@@ -42,6 +42,19 @@ def test_a_model_is_marked_with_all_who_taught_it(tmp_path: Path):
         {"clap"}, {"acoustic", "clap"}, {"acoustic", "clap"}, {"acoustic", "clap"}, set(), set(),
     ]  # fmt: skip
     assert [fact.note for fact in found][1::4] == ["sft of sft-1", ""]
+
+
+def test_a_model_is_marked_with_the_system_prompt_that_it_is_asked_with(tmp_path: Path):
+    note(tmp_path, "run", kind="sft", spec={"system": "One object."})
+    names = ["local:run", "local:some/hub-model", "litellm:openai/some-model"]
+    own = PromptsSettings(system="mine.txt")
+    found = describe_sources(parse_sources(names), [], [], tmp_path, own)
+    assert [fact.note for fact in found] == [
+        "sft of gemma3-270m, asked with the system prompt it was trained with",
+        "asked with the system prompt mine.txt",
+        "asked with the system prompt mine.txt",
+    ]
+    assert [fact.note for fact in describe_sources(parse_sources(names), [], [], tmp_path)][1:] == ["", ""]
 
 
 def suite(path: Path, *lines: object) -> str:

@@ -17,6 +17,9 @@ class AnswererKind:
 
 
 BUILTIN = AnswererKind("builtin", "builtin/", True, " (offline, free, English only)")
+VERBATIM = "builtin/verbatim"
+"""The offline model that takes each text as one vibe, as it stands."""
+
 LOCAL = AnswererKind("local", "local:", True, " (on this machine)")
 HOSTED = AnswererKind("hosted", "", False)
 """A provider's model, or one served at an address: any other name."""

@@ -310,7 +310,12 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     if summary.calls or summary.saved_usd:
         yield "cost", money(summary.cost_usd) + (f", saved {money(summary.saved_usd)}" if summary.saved_usd else "")
     for name, value in summary.details.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
+        # Counts of zero are left out here; the JSON document has them.
+        if (
+            isinstance(value, str | int | float)
+            and not isinstance(value, bool)
+            and (value != 0 or type(value) is float)
+        ):
             # A benchmark's details are named by its sources' labels, which users type again, so they are not changed.
             label = name if ":" in name or summary.stage == "bench" else name.replace("_", " ")
             yield label, f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -295,6 +295,20 @@ def spread(rows: Iterable[RowT], limit: int | None, text: Callable[[RowT], str])
     return [rows[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
 
 
+def share_out(limit: int | None, counts: Sequence[int]) -> list[int]:
+    """How many of ``limit`` each part gets that holds ``counts``: in proportion, and one at least while the limit lasts.
+
+    A larger limit takes nothing from any part (Adams' method), so that more is added to what was done with a smaller one.
+    """
+    if limit is None or limit >= sum(counts):
+        return list(counts)
+    shares = [0] * len(counts)
+    for _ in range(limit):
+        at = max(range(len(counts)), key=lambda i: (counts[i] > 0 and not shares[i], counts[i] / max(shares[i], 1), -i))
+        shares[at] += 1
+    return shares
+
+
 def model_candidates(row: VibeRow) -> list[Payload | None]:
     """Return the candidates of the model, without those that a search added; empty for a row without candidates."""
     candidates: list[Payload | None] = getattr(row, "config_candidates", None) or []

@@ -251,7 +251,7 @@ class ConfigsSettings(Section):
     max_tokens: int = Field(default=3000, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """At most this many vibe rows, spread over the texts."""
+    """At most this many vibe rows, spread over splits and texts."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
     vibes_per_call: int = Field(default=1, ge=1, le=64)

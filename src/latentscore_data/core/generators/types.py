@@ -125,11 +125,12 @@ class Depends:
 
 @dataclass(frozen=True)
 class KnownRows:
-    """What a source may be described from: the rows that are compared, the training rows, and the folder of the runs."""
+    """What a source may be described from: the rows that are compared, the training rows, the folder of the runs, and the prompts."""
 
     rows: Sequence[VibeRow]
     training: Sequence[ScoredRow]
     runs: Path
+    prompts: PromptsSettings = field(default_factory=PromptsSettings)
 
 
 @dataclass(frozen=True)

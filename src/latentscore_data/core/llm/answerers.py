@@ -9,8 +9,8 @@ from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.builtin import BuiltinLLM
-from latentscore_data.core.llm.builtin import fingerprint as builtin_version
 from latentscore_data.core.llm.labels_transport import LabelsTransport
 from latentscore_data.core.llm.local.engines import Engine, check_local
 from latentscore_data.core.llm.local.names import local_version
@@ -50,7 +50,7 @@ class BuiltinAnswerer(Answerer):
         BuiltinLLM(model)
 
     def version(self, model: str, runs: Path) -> str:
-        return builtin_version()
+        return builtin.version_of(model)
 
 
 class LocalAnswerer(Answerer):

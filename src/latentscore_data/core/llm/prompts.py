@@ -76,6 +76,11 @@ def own_system(prompts: PromptsSettings, form: AnswerForm = JSON) -> str | None:
     return None if prompts.system in (None, *OWN_PROMPTS) else system_for(prompts)
 
 
+def named_system(prompts: PromptsSettings) -> str:
+    """What is said of a model that is asked with a system message of the user's; "" for the package's own."""
+    return "" if prompts.system in (None, *OWN_PROMPTS) else f"asked with the system prompt {prompts.system}"
+
+
 def _read_system(path: Path) -> str:
     remedy = f"name a text file in UTF-8, or {', '.join(OWN_PROMPTS)}"
     try:

@@ -35,8 +35,8 @@ def load_litellm() -> Any:
     # Without these, its import downloads a price list and loads all of .env, including addresses.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
-    # Its hundreds of thousands of objects are permanent, so the garbage collector need not visit them: neither during the
-    # import, where that is a quarter of the time, nor afterwards.
+    # Its hundreds of thousands of objects are permanent: the garbage collector need not visit them during the import (a quarter of the
+    # time) or afterwards.
     collects = gc.isenabled()
     gc.disable()
     try:

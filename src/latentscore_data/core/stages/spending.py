@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from latentscore_data.core.base.answerers import LOCAL, kind_of
+from latentscore_data.core.base.answerers import LOCAL, VERBATIM, kind_of
 from latentscore_data.core.base.display import interactive, money, say
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.ledger import SpendTracker
@@ -25,6 +25,8 @@ def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None 
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
     kind = kind_of(model)
     where = f" (on {on.name})" if on is not None and on.remote and kind is LOCAL else kind.said
+    if model == VERBATIM:
+        where = " (each text is one vibe, as it stands)"
     if not kind.here and settings.api_base:
         parts = urlsplit(settings.api_base)
         host = (parts.hostname or settings.api_base) + (f":{parts.port}" if parts.port else "")

@@ -22,7 +22,20 @@ BUILTIN = "builtin"
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 KNOWN_SUFFIXES = (*TEXT_SUFFIXES, *ROW_SUFFIXES, *TABLE_SUFFIXES)
-TEXT_FIELDS = ("text", "content", "body", "passage", "document", "article", "story", "raw_content", "markdown")
+TEXT_FIELDS = (
+    "text",
+    "content",
+    "body",
+    "passage",
+    "document",
+    "article",
+    "story",
+    "raw_content",
+    "markdown",
+    "sentence",
+    "vibe",
+    "caption",
+)
 TEXT_MAX_CHARS = 1_000_000
 """Longer texts are cut: no stage reads that far, and a line of ours must stay readable."""
 ID_FIELDS = ("id_in_dataset", "id", "_id", "uuid", "doc_id", "url")

@@ -166,7 +166,7 @@ function drawDetail() {
     row.tags.length ? h("p", { class: "tags" }, row.tags.map((tag) => h("span", { class: "tag" }, tag))) : null,
     row.failure || row.error ? h("p", { class: "small badtext" }, row.failure || row.error) : null,
     h("div", { class: "marking" }, verdict("good", "Good"), verdict("bad", "Bad"), noteBox),
-    usable.length ? h("div", { class: "cards" }, usable.map(([one, i]) => candidate(row, one, i))) : h("p", { class: "soft" }, "No candidates yet."),
+    usable.length ? h("div", { class: "cards" }, usable.map(([one, i]) => candidate(row, one, i))) : h("p", { class: "soft" }, "No candidates yet: lsdata configs makes them."),
     usable.length > 1 ? pairing(row, usable) : null,
     more("The question", [["System", row.prompt.system], ["User", row.prompt.user], ["Sampling", JSON.stringify(row.sampling)]].map(([name, text]) => [h("h4", null, name), h("pre", null, typeof text === "string" ? text : JSON.stringify(text, null, 2))])),
     row.attempts.length ? more(`${row.attempts.length} answer${row.attempts.length > 1 ? "s" : ""} in the cache`, row.attempts.map(attemptBox)) : null].filter(Boolean));

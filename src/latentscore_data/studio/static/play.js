@@ -191,7 +191,8 @@ function showCandidates() {
   view.classList.toggle("many", candidates.length > 1);
 }
 
-const summary = (c) => `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${words(c.rhythm)} · ${words(c.texture)}`;
+const layer = (name, style) => (style === "none" ? `no ${name}` : words(style));
+const summary = (c) => `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${layer("rhythm", c.rhythm)} · ${layer("texture", c.texture)}`;
 
 const strip = (palette) => h("span", { class: "strip", "aria-hidden": "true" }, palette.colors.map((c) => h("i", { style: { background: c.hex, "flex-grow": String(1 + state.WEIGHTS.indexOf(c.weight)) } })));
 
