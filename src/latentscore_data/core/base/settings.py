@@ -105,7 +105,7 @@ class LLMSettings(Section):
     """Send the questions of vibes, configs and bench to the provider's batch API: half the price, answers within a day.
     Judges are always called directly."""
     batch_wait: bool = False
-    """Wait until the open batches have ended, instead of returning."""
+    """Wait until the open batches have ended."""
     batch_poll_seconds: float = Field(default=30.0, gt=0, le=3600)
     """Seconds between two queries of the batches' progress while waiting."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
@@ -183,7 +183,7 @@ class VibesSettings(Section):
     limit: int | None = Field(default=None, ge=1)
     """Ask about at most this many texts, from the start; existing answers about other texts are kept."""
     max_vibes: int = Field(default=3, ge=1, le=50)
-    """Maximum number of vibes to keep from one text."""
+    """Maximum number of vibes per text."""
     max_input_words: int = Field(default=4000, ge=1)
     """Cut a text after this many words."""
     page_words: int = Field(default=1000, ge=1)
@@ -236,7 +236,7 @@ class PromptsSettings(Section):
     system: str | None = None
     """System prompt for configs: a text file, or v1; empty for the package's own (v1)."""
     examples: int = Field(default=0, ge=0, le=20)
-    """Number of starter pairs that are added to the prompt as examples."""
+    """Number of starter pairs in the prompt."""
 
 
 class ConfigsSettings(Section):
@@ -251,7 +251,7 @@ class ConfigsSettings(Section):
     max_tokens: int = Field(default=3000, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """At most this many vibe rows, spread over splits and texts."""
+    """Use at most this many rows, spread over texts."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
     vibes_per_call: int = Field(default=1, ge=1, le=64)
