@@ -98,10 +98,9 @@ def command_reference() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from latentscore_data.cli import COMMANDS, app, load_command
+    from latentscore_data.cli import whole_program
 
-    command: Any = typer.main.get_command(app)
-    command.commands = {name: load_command(name) for name in COMMANDS}
+    command = whole_program()
     context = typer.Context(command, info_name="lsdata")
     text = get_docs_for_click(obj=command, ctx=context, name="lsdata", title="The command line")
     return (
