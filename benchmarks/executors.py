@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import psutil
 from scoring import make_rows
 
+from latentscore.installed import available_cores
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import ComputeSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=available_cores())
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     settings = Settings(

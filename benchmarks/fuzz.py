@@ -23,10 +23,9 @@ with atheris.instrument_imports(include=["latentscore", "latentscore_data"]):
 
     from latentscore.config import MusicConfigPromptPayload, parse_payload
     from latentscore.errors import InvalidConfigError
-    from latentscore_data.core.base.addresses import check_address
     from latentscore_data.core.base.errors import LsdataError
     from latentscore_data.core.base.jsonl import read_rows
-    from latentscore_data.core.base.proxies import is_loopback
+    from latentscore_data.core.base.proxies import check_address, is_loopback
     from latentscore_data.core.base.rows import VibeRow
     from latentscore_data.core.base.settings import load_settings
     from latentscore_data.core.llm.replies import flatten_message, read_message

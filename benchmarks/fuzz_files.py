@@ -26,12 +26,12 @@ from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.base.jsonl import dump_line
 from latentscore_data.core.base.manifest import StageFiles, stale_reasons
 from latentscore_data.core.llm.cache import AnswerCache, Stored
+from latentscore_data.core.models import checkpoints
+from latentscore_data.core.models.base_models import adapter_base
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.types import Score
 from latentscore_data.core.texts.corpus import find_source, sample_local
-from latentscore_data.core.training import checkpoints
-from latentscore_data.core.training.base_models import adapter_base
-from latentscore_data.core.training.runs import RunFolder
 
 FOLDER = Path(tempfile.mkdtemp(prefix="lsdata-fuzz-files-"))
 ROWS = 100

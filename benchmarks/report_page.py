@@ -17,7 +17,7 @@ sys.path[:0] = [str(REPO / "src"), str(REPO / "tests")]
 
 from bench_fakes import make_result, make_rows, noise  # noqa: E402
 from browsing import open_page  # noqa: E402
-from latentscore_data.core.base.seeds import unit_hash  # noqa: E402
+from latentscore.seeds import unit_hash  # noqa: E402
 from latentscore_data.core.bench.report import render_report  # noqa: E402
 from latentscore_data.core.bench.summary import RunFacts, SourceFacts, summarise  # noqa: E402
 from latentscore_data.core.generators.simple import RandomGenerator  # noqa: E402

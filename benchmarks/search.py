@@ -34,7 +34,7 @@ from latentscore import random_config
 from latentscore.meaning import starter
 from latentscore.meaning.lexicon import parse_vibe
 from latentscore.meaning.reading import read
-from latentscore_data.core.base.seeds import rng_for
+from latentscore.seeds import rng_for
 from latentscore_data.core.base.settings import ScoringSettings, SearchSettings
 from latentscore_data.core.llm.builtin import payload_for
 from latentscore_data.core.scoring.acoustic import TYPICAL, AcousticScorer, asked_for

@@ -10,8 +10,8 @@ import numpy as np
 
 from factories import make_payload, make_scored
 from latentscore import Audio
+from latentscore.seeds import digest, unit_hash
 from latentscore_data.core.base.rows import BenchRow, ScoredRow, VibeRow
-from latentscore_data.core.base.seeds import digest, unit_hash
 from latentscore_data.core.generators.types import Generated
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import Score, Unscored

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+from forked import Program
 
 if TYPE_CHECKING:
     from latentscore_data.core.base.workspace import Workspace
@@ -26,9 +31,23 @@ settings.register_profile("unhurried", settings(), deadline=None)
 settings.load_profile("unhurried")
 
 
+# What is imported and collected lives as long as the process: the collector need not walk it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins."""
+    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins.
+
+    Long tests begin first: at the end no process waits for a minute on what another one has just begun.
+    """
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("long", "ml", "browser"))))
     for item in items:
         if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
             continue
@@ -64,6 +83,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     work.mkdir()
     monkeypatch.chdir(work)
     yield
+    # With tmp_path_retention_policy: pytest looks through the folders of all tests before to name the next one's.
+    shutil.rmtree(work, ignore_errors=True)
     from latentscore_data.commands._options import Globals
     from latentscore_data.core.base import display
 
@@ -109,22 +130,23 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 Lsdata = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session")
+def program() -> Iterator[Program]:
+    program = Program()
+    yield program
+    program.close()
+
+
 @pytest.fixture
-def lsdata() -> Lsdata:
-    """Run the real program in a process of its own: ``lsdata("status", "--json")``."""
+def lsdata(program: Program) -> Lsdata:
+    """Run the program in a process of its own: ``lsdata("status", "--json")``."""
 
     def run(
         *args: str, timeout: float = 120, env: dict[str, str] | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "latentscore_data", *args],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            check=False,
-        )
+        too_late = [name for name in env or {} if name.startswith(("PYTHON", "LANG", "LC_"))]
+        assert not too_late, "Python reads these when it starts: start it with subprocess"
+        return program.run(list(args), {**os.environ, **(env or {})}, cwd or Path.cwd(), timeout)
 
     return run
 
@@ -146,6 +168,13 @@ def lsdata_here(monkeypatch: pytest.MonkeyPatch) -> Lsdata:
         return subprocess.CompletedProcess(args, out.exit_code, out.stdout, out.stderr)
 
     return run
+
+
+def needs(*libraries: str) -> pytest.MarkDecorator:
+    """Skip tests where a library is not installed. Unlike ``pytest.importorskip`` it imports nothing while tests are collected:
+    torch and what builds upon it take seconds, in each process and for tests that need none of it too."""
+    absent = [name for name in libraries if find_spec(name) is None]
+    return pytest.mark.skipif(bool(absent), reason=f"needs {', '.join(absent)}")
 
 
 Words = tuple[str, ...]

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from factories import make_payload, make_vibe
+from latentscore.decoding import Prompt, Written
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.llm.local import transport
-from latentscore_data.core.llm.local.types import Prompt, Written
+from latentscore_data.core.llm import local_transport
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.scoring import registry, renderer
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
 from latentscore_data.core.scoring.renderer import make_worker
 from latentscore_data.core.stages import improve, train
 from latentscore_data.core.stages.improve import Rounds, run_improve
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TrainSpec
 from scoring_fakes import LoudnessScorer, render_by_echo
 
 ECHOES = FIELDS["echo"].labels
@@ -78,7 +78,7 @@ def install(
             folder.mark_done()
         return folder.record()
 
-    setattr_(transport, "engine_for", lambda name, runs, what: Model(name, at, bores))
+    setattr_(local_transport, "engine_for", lambda name, runs, what: Model(name, at, bores))
     setattr_(train, "train_together", trains)
     setattr_(improve, "check_local", lambda model, runs: None)
     setattr_(renderer, "make_worker", make_fake_worker)
@@ -111,7 +111,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 def small_rounds(root: Path, place: str) -> tuple[str, ...]:
     """The command of one real round of a tiny model, which answers in labels; its rows, its model and its judge are made."""
     from latentscore.forms import FORM_FILE
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
     from tiny_models import finished_run
 
     workspace = Workspace(root)

@@ -27,33 +27,47 @@ def shell(tmp_path: Path) -> Path:
     return folder
 
 
-def completions(shell: Path, words: str) -> list[str]:
-    """What bash offers after the words; a trailing space starts a new one."""
+def completions(shell: Path, typed: list[str]) -> list[list[str]]:
+    """What bash offers after each of the lines; a trailing space starts a new word."""
     script = f"""
         export PATH="{shell}:$PATH" {BY_NAME}=1
         source <(lsdata --show-completion bash)
-        COMP_WORDS=({words}{" ''" if words.endswith(" ") else ""})
-        COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
-        COMP_LINE="{words}"
-        $(complete -p lsdata | sed -E 's/.*-F ([^ ]+).*/\\1/') lsdata
-        printf '%s\\n' "${{COMPREPLY[@]}}"
+        complete=$(complete -p lsdata | sed -E 's/.*-F ([^ ]+).*/\\1/')
+        for line in "$@"; do
+            COMP_LINE=$line
+            read -ra COMP_WORDS <<<"$line"
+            [[ $line == *" " ]] && COMP_WORDS+=("")
+            COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) COMPREPLY=()
+            $complete lsdata
+            printf '%s\n' "${{COMPREPLY[@]}}" ---
+        done
     """
-    out = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    return out.stdout.split("\n")[:-1]
+    run = ["bash", "-c", script, "bash", *typed]
+    out = subprocess.run(run, capture_output=True, text=True, timeout=60, check=True)
+    return [offered.split() for offered in out.stdout.split("---\n")[:-1]]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_knows_commands_and_values_of_settings_and_workspace(shell: Path) -> None:
-    assert {"run-all", "doctor"} <= set(completions(shell, "lsdata "))
-    assert completions(shell, "lsdata run-") == ["run-all"]
-    assert "--sample" in completions(shell, "lsdata run-all --sa")
-    assert completions(shell, "lsdata doctor --fetch ") == ["clap", "minilm", "prices"]
-    assert completions(shell, "lsdata configs --split S") == ["SFT-Train", "SFT-Val"]
-    assert "acoustic" in completions(shell, "lsdata configs --scorer ")
-    assert "builtin/keywords" in completions(shell, "lsdata configs --model ")
-    assert "lora_rank:r32" in completions(shell, "lsdata train sft --preset ")
-    assert "baseline:random" in completions(shell, "lsdata bench --source ")
-    assert completions(shell, "lsdata train sft --on m") == ["modal"]
+    offered_after = {
+        "lsdata ": {"run-all", "doctor"},
+        "lsdata run-all --sa": {"--sample"},
+        "lsdata configs --scorer ": {"acoustic"},
+        "lsdata configs --model ": {"builtin/keywords"},
+        "lsdata train sft --preset ": {"lora_rank:r32"},
+        "lsdata bench --source ": {"baseline:random"},
+    }
+    alone_after = {
+        "lsdata run-": ["run-all"],
+        "lsdata doctor --fetch ": ["clap", "minilm", "prices"],
+        "lsdata configs --split S": ["SFT-Train", "SFT-Val"],
+        "lsdata train sft --on m": ["modal"],
+    }
+    typed = [*offered_after, *alone_after]
+    offered = dict(zip(typed, completions(shell, typed), strict=True))
+    assert {line: offered[line] for line in alone_after} == alone_after
+    for line, some in offered_after.items():
+        assert some <= set(offered[line]), line
 
 
 @pytest.mark.parametrize("name", ["zsh", "fish"])

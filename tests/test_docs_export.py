@@ -43,7 +43,7 @@ def test_the_example_of_each_section_runs(title: str, capsys: pytest.CaptureFixt
     if title == "A model":
         if not find_spec("torch"):
             pytest.skip("needs the ml extra")
-        from latentscore_data.core.training.base_models import load_base
+        from latentscore_data.core.models.base_models import load_base
         from tiny_models import finished_run
 
         base = load_base("tiny-random")

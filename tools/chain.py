@@ -130,9 +130,9 @@ def score(vibe, audio):
 '''
 
 NOTE = """\
-The judge is the likeness of the sound to that of the offline engine's likeliest answer. So *offline engine* (the better of two other answers of it)
-is near to it by construction, and *search* starts from there; `acoustic` chose both. The trained models and look-up know SFT-Train alone, whose
-answers the search found."""
+The judge measures how similar the sound is to that of the offline engine's most likely answer. *offline engine* (the better of two other answers of
+the same engine) and *search*, which starts from it, are therefore similar by construction; `acoustic` selected both. The trained models and look-up use
+only SFT-Train, whose answers come from the search."""
 JUDGED_BY = "judge.py:score"
 VIBE = "rain on a tin roof"
 PIECE_WORDS = 180

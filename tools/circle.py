@@ -33,8 +33,8 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 BEGIN, END = "<!-- circle: made by tools/circle.py -->", "<!-- end of circle -->"
 SECONDS = 5.0
 NOTE = """\
-`written` is the config that a person wrote for the vibe, so it is the reference itself but for the seed. `baseline:keywords` answers with the help of the
-starter set, which holds these very vibes: its row is no comparison. Look-up, SFT and the last round know SFT-Train alone."""
+`written` is the config that a person wrote for the vibe: it is the judge's reference, rendered with another seed. `baseline:keywords` uses the
+starter set, which contains these vibes, so its row is not a fair comparison. Look-up, SFT and the last round use only SFT-Train."""
 
 EAR = '''"""How alike a sound is to that of the config that was written for the vibe: the cosine of standardised descriptors."""
 import json
@@ -180,7 +180,7 @@ def words(options: argparse.Namespace, summary: dict[str, Any], rounds: dict[str
         )
     lines += [
         "",
-        f"The rounds ended: {rounds['stopped'] or 'all were made'}. The best model is `{rounds['best']}`.",
+        f"End of the rounds: {rounds['stopped'] or 'all were made'}. The best model is `{rounds['best']}`.",
         "",
     ]
     lines += ["| source, TEST | reference [95 %] | acoustic [95 %] | reference against look-up |", "|---|---|---|---|"]

@@ -1,6 +1,6 @@
-"""Music from a sentence, or from a config in words.
+"""Render music from a sentence or from a config of labels.
 
-Importing the package loads no number crunching: sound is imported when it is first asked for.
+Importing the package does not import numpy or numba: each module is imported when one of its names is first used.
 """
 
 from importlib import import_module
@@ -38,55 +38,24 @@ if TYPE_CHECKING:
     from latentscore.synth.stream import Stream
     from latentscore.vibe_map import Match, VibeMap, load_map, lookup, starter_map, starter_pairs
 
-_LAZY = {
-    "Answer": "answers",
-    "answer": "answers",
-    "Audio": "audio",
-    "Metadata": "audio",
-    "read_audio": "audio",
-    "write_audio": "audio",
-    "MusicConfig": "config",
-    "MusicConfigPrompt": "config",
-    "MusicConfigPromptPayload": "config",
-    "MusicConfigUpdate": "config",
-    "Step": "config",
-    "Palette": "config",
-    "PaletteColor": "config",
-    "convert_config": "config",
-    "parse_config": "config",
-    "parse_payload": "config",
-    "random_config": "config",
-    "schema_hash": "config",
-    "integrated_lufs": "loudness",
-    "true_peak": "loudness",
-    "render": "compat",
-    "arender": "compat",
-    "stream": "compat",
-    "astream": "compat",
-    "live": "compat",
-    "prefetch": "compat",
-    "save_wav": "compat",
-    "RenderHooks": "compat",
-    "StreamHooks": "compat",
-    "SAMPLE_RATE": "compat",
-    "Streamable": "compat",
-    "Track": "compat",
-    "Playlist": "streaming",
-    "AudioStream": "streaming",
-    "LiveStream": "streaming",
-    "Score": "synth.score",
-    "compose": "synth.score",
-    "render_excerpt": "synth.excerpt",
-    "Stream": "synth.stream",
-    "LAYERS": "synth.notes",
-    "write_midi": "synth.midi",
-    "Match": "vibe_map",
-    "VibeMap": "vibe_map",
-    "load_map": "vibe_map",
-    "lookup": "vibe_map",
-    "starter_map": "vibe_map",
-    "starter_pairs": "vibe_map",
+_NAMES = {
+    "answers": "Answer answer",
+    "audio": "Audio Metadata read_audio write_audio",
+    "config": "MusicConfig MusicConfigPrompt MusicConfigPromptPayload MusicConfigUpdate Step Palette PaletteColor "
+    "convert_config parse_config parse_payload random_config schema_hash",
+    "loudness": "integrated_lufs true_peak",
+    "compat": "render arender stream astream live prefetch save_wav RenderHooks StreamHooks SAMPLE_RATE Streamable Track",
+    "streaming": "Playlist AudioStream LiveStream",
+    "synth.score": "Score compose",
+    "synth.excerpt": "render_excerpt",
+    "synth.stream": "Stream",
+    "synth.notes": "LAYERS",
+    "synth.midi": "write_midi",
+    "vibe_map": "Match VibeMap load_map lookup starter_map starter_pairs",
 }
+"""What comes from which module when it is first asked for."""
+
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
     "FIELDS",
@@ -147,8 +116,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        value = getattr(import_module(f"latentscore.{_LAZY[name]}"), name)
+    if name in _MODULES:
+        value = getattr(import_module(f"latentscore.{_MODULES[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'latentscore' has no attribute {name!r}")

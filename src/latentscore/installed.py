@@ -1,8 +1,9 @@
-"""How this copy was installed, and the command that adds an extra to it."""
+"""What this copy runs on: how it was installed, the command that adds an extra to it, and its share of the machine."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,12 +13,18 @@ DISTRIBUTION = "latentscore-data"
 
 
 def install(extra: str) -> str:
-    """The command that adds an extra to this very installation.
+    """Return the command that adds an extra to this installation.
 
-    It names the folder or the repository that the package came from (PEP 610); pipx has a pip of its own for each program.
+    It names the folder or the repository that the package was installed from (PEP 610), and uses pipx's pip for an
+    installation by pipx.
     """
     pip = f"pipx runpip {DISTRIBUTION}" if (Path(sys.prefix) / "pipx_metadata.json").exists() else "pip"
     return f"{pip} install {shlex.quote(_requirement(extra))}"
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _requirement(extra: str) -> str:
@@ -33,7 +40,7 @@ def _requirement(extra: str) -> str:
 
 
 def _origin() -> dict[str, dict[str, str]]:
-    # 10 ms, and only a remedy asks.
+    # This import takes 10 ms and is needed only for error messages.
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore.config import TITLE_SHORTENED
-from latentscore.forms import labels_line
+from latentscore.forms import LABELS_MOST_TOKENS, labels_line
 from latentscore.prompt import labels_system
 from latentscore_data.cli import app
 from latentscore_data.core.base import secrets
@@ -140,6 +140,63 @@ def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root
     assert json.loads(out.stdout)["details"]["converted"] == {TITLE_SHORTENED: 2}
 
 
+def test_a_limit_leaves_rows_in_every_split_for_the_next_stages(root: Path, lsdata_here: Lsdata) -> None:
+    for split, count in (("SFT-Train", 8), ("TEST", 4)):
+        workspace = write_rows(root, count, split, dataset=split.lower())
+    made = (
+        "configs",
+        "--model",
+        "builtin/keywords",
+        "--n",
+        "2",
+        "--scorer",
+        "acoustic",
+        "--seconds",
+        "1",
+        "--root",
+        str(root),
+    )
+    assert lsdata_here(*made, "--limit", "3", "--only", "generate").returncode == 0
+    assert [line["split"] for line in lines(workspace)] == ["SFT-Train", "SFT-Train", "TEST"]
+    assert lsdata_here(*made, "--limit", "3").returncode == 0
+    scored = {split: len(list(read_lines(workspace.scored(split)))) for split in ("SFT-Train", "TEST")}
+    assert scored == {"SFT-Train": 2, "TEST": 1}
+
+
+def test_registers_in_the_wrong_order_are_swapped_and_not_paid_for_again(root: Path) -> None:
+    workspace = write_rows(root, 1)
+    answer = make_payload(register_min_oct=6, register_max_oct=3)
+    with ChatServer(lambda body: json.dumps(answer)) as server:
+        assert generate(server, root, "--n", "1").exit_code == 0
+        assert len(server.received) == 1
+    (line,) = lines(workspace)
+    config = line["config_candidates"][0]["config"]
+    assert (config["register_min_oct"], config["register_max_oct"]) == (3, 6)
+    assert line["validation_scores"]["schema_valid"] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("command", "asks"),
+    [
+        (("configs", "--model", "hosted_vllm/test"), "hosted_vllm/test"),
+        (("vibes", "--model", "hosted_vllm/test"), "hosted_vllm/test"),
+        (("render", "rain", "--model", "hosted_vllm/test"), "hosted_vllm/test"),
+        (("render", "rain", "--map", "starter"), "no model"),
+        (("bench", "--source", "litellm:hosted_vllm/test", "--source", "baseline:random"), "hosted_vllm/test"),
+        (("bench", "--source", "baseline:random"), "no model"),
+    ],
+)
+def test_a_name_in_labels_that_is_not_asked_is_refused_before_anything_is_asked(
+    root: Path, command: tuple[str, ...], asks: str
+) -> None:
+    with ChatServer(config_reply()) as server:
+        typed = [*command, "--root", str(root), "--api-base", server.url, "--labels", "hosted_vllm/tset"]
+        out = CliRunner().invoke(app, typed)
+        assert not server.received
+    assert out.exit_code == 2, out.output
+    assert f"--labels hosted_vllm/tset: this command asks {asks}" in " ".join(out.output.split())
+
+
 def test_a_served_model_that_learned_labels_is_asked_for_a_line(root: Path) -> None:
     workspace = write_rows(root, 2)
     lines_of_labels = iter(
@@ -151,6 +208,7 @@ def test_a_served_model_that_learned_labels_is_asked_for_a_line(root: Path) -> N
         first = server.received[0].body
         assert first["messages"][0]["content"] == labels_system()
         assert "response_format" not in first
+        assert first["max_tokens"] == LABELS_MOST_TOKENS
         (line,) = lines(workspace)
         assert line["config_candidates"][0]["config"] == make_payload()["config"]
         out = generate(server, root, "--n", "1", "--labels", "hosted_vllm/test")
@@ -243,13 +301,13 @@ def test_rows_that_came_short_of_a_busy_server_are_asked_again_by_the_same_comma
         summary = json.loads(generate(server, root, "--n", "4").stdout)
         assert (summary["short"], summary["unfinished"]) == (3, 3)
         files = generate_files(load_settings(paths={"root": root}, configs={"n": 4}), workspace)
-        assert any("3 rows came short" in reason for reason in stale_reasons(files, root))
+        assert any("3 rows are incomplete" in reason for reason in stale_reasons(files, root))
         assert generate(server, root, "--n", "4").exit_code == 1, "it is still loading"
         server.status, asked = None, len(server.received)
         out = generate(server, root, "--n", "4")
         assert (out.exit_code, len(server.received) - asked) == (0, 6)
     assert all(None not in line["config_candidates"] for line in lines(workspace))
-    assert not any("came short" in reason for reason in stale_reasons(files, root))
+    assert not any("are incomplete" in reason for reason in stale_reasons(files, root))
 
 
 class Odd(ChatServer):
@@ -539,9 +597,9 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     command = ["configs", "--seconds", "1", "--scorer", "acoustic", "--n", "2", "--root", str(root)]
     out = CliRunner().invoke(app, [*command, "xyzzy qwrt", "bright storm"])
     assert out.exit_code == 0, out.output
-    assert out.output.count("acoustic reads nothing from its words") == 1
+    assert out.output.count("acoustic knows none of its words") == 1
     said = " ".join(out.output.split())
-    assert "the first answer that can be played stands" in said
+    assert "the first candidate that can be rendered is kept" in said
     assert "--scorer clap" in said
 
     replace_rows(
@@ -549,4 +607,4 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     )
     staged = CliRunner().invoke(app, command)
     assert staged.exit_code == 0, staged.output
-    assert "acoustic reads nothing in 1 of 2 vibes" in " ".join(staged.output.split())
+    assert "acoustic knows no word of 1 of 2 vibes" in " ".join(staged.output.split())

@@ -164,7 +164,7 @@ def test_trl_trains_on_the_data_set_as_it_stands(root: Path, tmp_path: Path, com
     import subprocess
     import sys
 
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     workspace = fill(root)
     run(root, "dataset")
@@ -383,7 +383,7 @@ def test_rows_whose_candidates_sound_alike_make_no_pair() -> None:
 def test_trl_applies_a_chat_template_to_the_chat_files(root: Path) -> None:
     from trl.data_utils import is_conversational, maybe_apply_chat_template
 
-    from latentscore_data.core.training.base_models import load_tokenizer
+    from latentscore_data.core.models.base_models import load_tokenizer
 
     workspace = fill(root)
     run(root, "chat")

@@ -20,7 +20,7 @@ from latentscore_data.cli import app
 from latentscore_data.core.base.settings import PromptsSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.local import system_of
-from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.models.runs import RunFolder
 from tiny_models import change_json, finished_run, sentencepiece_gemma, tiny_llama, tiny_qwen3, with_adapter
 
 # Not importorskip: libraries that are imported while tests are collected read the user's settings.
@@ -40,7 +40,7 @@ def run(root: Path, *args: str, code: int = 0) -> str:
 @pytest.fixture
 def tiny_run(root: Path) -> RunFolder:
     """A finished LoRA run on tiny-random, the Gemma-3-shaped model."""
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     base = load_base("tiny-random")
     adapted = with_adapter(base.model, "tiny-random")
@@ -50,7 +50,7 @@ def tiny_run(root: Path) -> RunFolder:
 
 @pytest.fixture
 def qwen_run(root: Path, tmp_path: Path) -> RunFolder:
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     folder = tiny_qwen3(tmp_path / "qwen3")
     (folder / "LICENSE").write_text("Apache License, Version 2.0")
@@ -64,7 +64,7 @@ def test_the_merged_model_answers_like_adapter_and_base(root: Path, tiny_run: Ru
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from latentscore_data.core.training.base_models import load_trained
+    from latentscore_data.core.models.base_models import load_trained
 
     run(root)
     folder = root / ".exports" / "tiny-lora"
@@ -101,14 +101,14 @@ def test_an_adapter_alone_answers_on_its_base_as_before(root: Path, tiny_run: Ru
 
 
 def test_an_adapter_alone_is_no_gguf_and_a_whole_model_is_no_adapter(root: Path, tiny_run: RunFolder) -> None:
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     assert "--adapter-only" in run(root, "tiny-lora", "--adapter-only", "--gguf", "f16", code=2)
     base = load_base("tiny-random")
     finished_run(
         Workspace(root).train_dir, "whole", base.model, base.tokenizer, base_model="tiny-random", method="full"
     )
-    assert "was trained whole" in run(root, "whole", "--adapter-only", code=2)
+    assert "was trained without an adapter" in run(root, "whole", "--adapter-only", code=2)
 
 
 def test_a_missing_licence_text_is_found_before_anything_is_merged(
@@ -141,7 +141,7 @@ def test_ollama_gets_a_modelfile_and_a_question_under_the_schema(root: Path, tin
 
 @pytest.mark.parametrize("system", ['Answer """so""".', 'Say "yes"', " Answer in one object.\n"])
 def test_a_system_message_that_a_modelfile_cannot_hold_stands_only_in_the_question(tmp_path: Path, system: str) -> None:
-    from latentscore_data.core.export.ollama import write_modelfile
+    from latentscore_data.core.export.quantize import write_modelfile
 
     (tmp_path / FORM_FILE).write_text(json.dumps({"answer": "json", "system": system}))
     write_modelfile(tmp_path, "tiny", "gguf/model-q8_0.gguf")
@@ -214,7 +214,7 @@ def test_a_model_that_was_trained_whole_is_written_as_it_is(root: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     base = load_base("tiny-random")
     with torch.no_grad():
@@ -302,13 +302,13 @@ def test_the_loading_example_of_the_card_runs(root: Path, tiny_run: RunFolder, c
 
 
 def test_a_gemma_ships_its_terms_or_says_that_they_are_missing(root: Path, tmp_path: Path) -> None:
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     base = load_base("tiny-random")
     folder = tmp_path / "some-gemma"
     base.model.save_pretrained(str(folder))
     base.tokenizer.save_pretrained(str(folder))
-    assert "the text of the base model's licence (gemma) is not here" in run(root, str(folder))
+    assert "the text of the base model's licence (gemma) is missing" in run(root, str(folder))
     exported = root / ".exports" / "some-gemma"
     assert "Gemma Terms of Use" in (exported / "NOTICE").read_text()
     terms = tmp_path / "gemma-terms.html"
@@ -372,7 +372,7 @@ def test_a_model_that_was_really_trained_is_exported_and_read_back(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from latentscore_data.core.training.base_models import load_base, load_trained
+    from latentscore_data.core.models.base_models import load_base, load_trained
     from training_runs import write_rows
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -428,7 +428,7 @@ def test_an_adapter_of_another_shape(root: Path, qwen_run: RunFolder, tmp_path: 
     config.hidden_size = 128
     Qwen3ForCausalLM(config).save_pretrained(tmp_path / "qwen3")
     output = refused(root, "qwen-lora", code=2)
-    assert "does not fit its base" in output
+    assert "does not match its base" in output
 
 
 def test_weights_that_are_not_finite(root: Path, tiny_run: RunFolder) -> None:
@@ -458,7 +458,7 @@ def test_a_gguf_that_is_not_the_model_is_never_left(root: Path, tiny_run: RunFol
     ],
 )
 def test_what_llama_cpp_takes_for_granted_is_refused(root: Path, tmp_path: Path, change: dict, message: str) -> None:
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     base = load_base("tiny-random")
     folder = tmp_path / "odd"
@@ -542,7 +542,7 @@ def test_the_real_llama_quantize_makes_every_k_quant(root: Path, monkeypatch: py
     import gguf
 
     from latentscore_data.core.export.gguf import K_QUANTS
-    from latentscore_data.core.training import base_models
+    from latentscore_data.core.models import base_models
 
     # Rows of 256 weights, which K-quants are made for; with others the tool takes other types.
     monkeypatch.setattr(base_models, "TINY_HIDDEN", 256)

@@ -10,25 +10,27 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("modal")
-
 from bench_fakes import make_rows
-from conftest import Lsdata
+from conftest import Lsdata, needs
 from factories import make_payload, make_vibe
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.ledger import totals
 from latentscore_data.core.base.rows import ConfigRow
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import without_tags
-from latentscore_data.core.training.runs import RunFolder
-from modal_loopback import LoopbackModal
 from rounds_fakes import ONE_THREAD, small_rounds
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
+
+pytestmark = needs("modal")
 
 QUICK = ("--scorer", "acoustic", "--seconds", "1", "--workers", "1")
 SHARDS = {"LSDATA_TRAIN__MODAL__SHARD_ROWS": "3", "LSDATA_BENCH__MAX_NEW_TOKENS": "64"}

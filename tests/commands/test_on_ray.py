@@ -18,7 +18,7 @@ from conftest import Lsdata
 from factories import make_vibe
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.runs import RunFolder
+from latentscore_data.core.models.runs import RunFolder
 from rounds_fakes import ONE_THREAD, small_rounds
 
 pytestmark = [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import random
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -99,10 +101,18 @@ CACHES: dict[str, tuple[Callable[[Path], None], Callable[[Path], int]]] = {
 }
 
 
+@functools.cache
+def filled(name: str) -> bytes:
+    """A cache of that name with an entry for each number below COUNT."""
+    with tempfile.TemporaryDirectory() as folder:
+        CACHES[name][0](Path(folder) / name)
+        return (Path(folder) / name).read_bytes()
+
+
 @pytest.fixture(params=CACHES)
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / request.param
-    CACHES[request.param][0](path)
+    path.write_bytes(filled(request.param))
     return path
 
 
@@ -152,8 +162,7 @@ def test_whatever_is_overwritten_costs_at_most_what_it_touched(tmp_path: Path, s
     """Random bytes at random places, or a cut: what comes back can be used; at worst there is one clear error, once."""
     rng = random.Random(seed)
     path = tmp_path / ("llm.sqlite" if seed % 2 else "scores.sqlite")
-    CACHES[path.name][0](path)
-    data = bytearray(path.read_bytes())
+    data = bytearray(filled(path.name))
     for _ in range(rng.choice((1, 3, 20))):
         at, length = rng.randrange(len(data)), rng.choice((1, 8, 300, PAGE))
         piece = rng.choice((bytes(length), rng.randbytes(length)))[: len(data) - at]

@@ -16,8 +16,8 @@ from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.export.maps import write_map
 from latentscore_data.core.generators.types import Generated
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.studio import answers
 from latentscore_data.studio.answers import Answers
 

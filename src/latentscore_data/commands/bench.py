@@ -1,4 +1,4 @@
-"""lsdata bench: several generators answer the same vibes; every answer is played, scored and put on one page."""
+"""lsdata bench: compare generators on the same vibes; render and score every answer, and write one page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from latentscore_data.commands._options import (
     DryRunOption,
     OnOption,
     ScorerOption,
+    SecondsOption,
     SeedOption,
     SystemOption,
     TrustScorersOption,
+    WorkersOption,
     YesOption,
     calls_models,
     complete_source,
@@ -34,12 +36,19 @@ from latentscore_data.core.bench.prepare import compared
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.stages.base import RunContext
-from latentscore_data.core.stages.bench import check_run, evaluate_answers, plans, remote_estimates, run_bench
+from latentscore_data.core.stages.bench import (
+    check_run,
+    evaluate_answers,
+    hosted_sources,
+    plans,
+    remote_estimates,
+    run_bench,
+)
 from latentscore_data.core.stages.spending import RunPlan
 
 LISTENERS = "People listen"
 SOURCES_HELP = (
-    "What is compared: dataset:config_payload, litellm:MODEL, local:PATH, "
+    "Source: dataset:config_payload, litellm:MODEL, local:PATH, "
     "baseline:NAME (random, keywords, most-common, lookup, clap-lookup)."
 )
 
@@ -55,11 +64,11 @@ OPTIONS = {
     "bench.limit": setting_option("bench.limit"),
     "prompts.system": SystemOption,
     "scoring.scorers": ScorerOption,
-    "scoring.seconds": setting_option("scoring.seconds"),
+    "scoring.seconds": SecondsOption,
     "bench.baseline": setting_option("bench.baseline", help="Source that the others are compared with."),
     "bench.name": setting_option("bench.name"),
-    "bench.keep_audio": setting_option("bench.keep_audio", "--keep-audio", help="Also write FLAC files."),
-    "scoring.workers": setting_option("scoring.workers"),
+    "bench.keep_audio": setting_option("bench.keep_audio", "--keep-audio"),
+    "scoring.workers": WorkersOption,
     "bench.seed": SeedOption,
 }
 
@@ -86,7 +95,7 @@ def bench(
     yes: YesOption = False,
     calls: Values,
 ) -> None:
-    """Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.
+    """Compare generators on the same rows: scores with intervals, times, cost, and a page with players.
 
     Examples:
 
@@ -94,7 +103,7 @@ def bench(
         lsdata bench --source litellm:openai/gpt-4o-mini=mini --source baseline:random --max-cost 2
         lsdata bench --suite controllability --source baseline:keywords
     """
-    settings = load_to_ask(calls, **given)
+    settings = load_to_ask(calls, hosted_sources, **given)
     executor = make_executor(on or "here", settings, say)
     workspace = Workspace(settings.paths.root)
     if dry_run:
@@ -111,7 +120,7 @@ def bench(
 
 
 def show_plans(settings: Settings, workspace: Workspace, executor: Executor) -> None:
-    """What the run would ask and cost; ends as the run would."""
+    """Show the calls and the cost of the run, then exit with the code that the run would have."""
     both = compared(settings.bench, workspace)
     remote = remote_estimates(settings, both, executor) if executor.remote else []
     plan = RunPlan(plans(settings, workspace, both), remote, executor)

@@ -1,38 +1,37 @@
-"""lsdata check: what to look at before a data set is published."""
+"""lsdata check: measure the scored rows before they are published."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from latentscore_data.commands._options import load
-from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_table, say
+from latentscore_data.commands._options import load, sets_settings, setting_option
+from latentscore_data.core.base.display import OUTPUT, print_json, print_rows, say, styled
 from latentscore_data.core.base.errors import EXIT_CHECK_FAILED
-from latentscore_data.core.base.settings import chosen
+from latentscore_data.core.base.layers import Values
 from latentscore_data.core.checks.run import run_checks
 from latentscore_data.core.checks.types import Report
 
 MARKS = {"ok": ("ok", "green"), "note": ("", "dim"), "fault": ("fault", "red")}
 
 
-def check(
-    license: Annotated[str | None, typer.Option(help="The licence that you want to publish under.")] = None,
-    sounds: Annotated[
-        int | None, typer.Option(help="Winners that are rendered and measured; 0 for none.", min=0)
-    ] = None,
-) -> None:
+OPTIONS = {
+    "export.license": setting_option("export.license", help="Licence that you want to publish under."),
+    "check.sounds": setting_option("check.sounds"),
+}
+
+
+@sets_settings(OPTIONS)
+def check(*, given: Values) -> None:
     """Check the scored rows before you publish them: duplicates, diversity, leaks, scores, texts and licences.
 
-    Exit 8 when a measure is beyond its limit; the limits are settings (section check). Changes nothing.
+    Exit code 8 if a measure exceeds its limit; the limits are settings (section check). Changes nothing.
 
     Examples:
 
         lsdata check --license cc-by-4.0
         lsdata check --json
     """
-    settings = load(export=chosen(license=license), check=chosen(sounds=sounds))
-    report = run_checks(settings)
+    report = run_checks(load(**given))
     say(f"check: {report.rows:,} rows")
     if OUTPUT.json:
         print_json(report.to_dict())
@@ -42,23 +41,15 @@ def check(
 
 
 def _show(report: Report) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("measure", "value", "limit", "", box=None)
+    rows = []
     group = ""
     for finding in report.findings:
         mark, style = MARKS[finding.verdict]
         if finding.group != group:
-            table.add_row(Text(finding.group, style="bold"))
-        table.add_row(
-            Text(clean(finding.name)),
-            Text(clean(finding.value)),
-            Text(clean(finding.limit)),
-            Text(mark, style=style),
-        )
+            rows.append((styled(finding.group, "bold"),))
+        rows.append((finding.name, finding.value, finding.limit, styled(mark, style)))
         group = finding.group
-    print_table(table)
+    print_rows(("measure", "value", "limit", ""), rows)
     for fault in report.faults:
         rows = f"; look at {', '.join(fault.rows)}" if fault.rows else ""
         say(f"check: {fault.group}: {fault.name}: {fault.value}{rows}")

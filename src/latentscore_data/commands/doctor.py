@@ -1,4 +1,4 @@
-"""lsdata doctor: what is installed, what would not work, and the fix."""
+"""lsdata doctor: show what is installed, what would fail, and the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from latentscore_data.commands._options import Globals, load
-from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_table
+from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_rows, styled
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.layers import Values, leaves
 from latentscore_data.core.base.settings import resolve_settings
@@ -32,13 +32,11 @@ def doctor(
             autocompletion=lambda: ["clap", "minilm", "prices"],
         ),
     ] = None,
-    settings: Annotated[
-        bool, typer.Option("--settings", help="Each effective setting and where it came from.")
-    ] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="Show each effective setting and its origin.")] = False,
 ) -> None:
-    """What is installed, which keys and weights are there, what would not work, and the fix.
+    """Show what is installed, which keys and weights exist, what would fail, and the fix.
 
-    The exit code is 0 when what was asked for works and 3 when something it needs is missing.
+    Exit code 3 if something is missing, otherwise 0.
 
     Examples:
 
@@ -65,40 +63,28 @@ def doctor(
 
 
 def show_findings(findings: list[Finding]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     if OUTPUT.json:
         print_json([finding.to_dict() for finding in findings])
         return
     marks = {"ok": ("ok", "green"), "absent": ("-", "dim"), "missing": ("missing", "red")}
-    table = Table("", "", "", "", box=None, show_header=False)
+    rows = []
     subject = ""
     for finding in findings:
         mark, style = marks[finding.state]
-        detail = Text(clean(finding.detail))
+        detail = styled(finding.detail)
         if finding.fix:
             detail.append(f"\n-> {clean(finding.fix)}", style="cyan" if finding.state == "missing" else "dim")
-        table.add_row(
-            Text(finding.subject if finding.subject != subject else "", style="bold"),
-            Text(clean(finding.name)),
-            Text(mark, style=style),
-            detail,
-        )
+        head = styled(finding.subject if finding.subject != subject else "", "bold")
+        rows.append((head, finding.name, styled(mark, style), detail))
         subject = finding.subject
-    print_table(table)
+    print_rows(("", "", "", ""), rows)
 
 
 def show_settings() -> None:
-    from rich.table import Table
-
     flags: Values = {"paths": {"root": Globals.root}} if Globals.root else {}
     resolved = resolve_settings(Globals.config, **flags)
     rows = [(name, value, resolved.origins[name]) for name, value in leaves(resolved.value.model_dump())]
     if OUTPUT.json:
         print_json([{"name": name, "value": value, "from": origin} for name, value, origin in rows])
         return
-    table = Table("setting", "value", "from", box=None)
-    for name, value, origin in rows:
-        table.add_row(name, clean(value), clean(origin))
-    print_table(table)
+    print_rows(("setting", "value", "from"), rows)

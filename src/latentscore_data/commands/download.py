@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from latentscore.json_search import JsonObject
-from latentscore_data.commands._options import DryRunOption, OverwriteOption, SeedOption, YesOption, load, show
+from latentscore_data.commands._options import (
+    DryRunOption,
+    OverwriteOption,
+    SeedOption,
+    YesOption,
+    load,
+    sets_settings,
+    setting_option,
+    show,
+)
 from latentscore_data.core.base.display import OUTPUT, clean, console, print_json
-from latentscore_data.core.base.settings import Settings, chosen
+from latentscore_data.core.base.layers import Values
+from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.download import chosen_sources, in_words, is_there, run_download
 from latentscore_data.core.texts.kinds import kind_of
 
+OPTIONS = {
+    "download.datasets": setting_option("download.datasets", "--dataset", metavar="NAME"),
+    "download.sample_size": setting_option(
+        "download.sample_size", help="Texts to keep from each data set (default 1000)."
+    ),
+    "download.text_field": setting_option(
+        "download.text_field", help="Column that holds the text (default: found by its name)."
+    ),
+    "download.encoding": setting_option("download.encoding", metavar="NAME"),
+    "download.seed": SeedOption,
+}
 
+
+@sets_settings(OPTIONS)
 def download(
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="What to sample: a hub data set owner/name[:config], a folder or file of .txt/.md/.jsonl/.csv/.tsv/.parquet, or builtin. Repeatable.",
-        ),
-    ] = None,
-    sample_size: Annotated[
-        int | None, typer.Option(help="Texts to keep from each data set (default 1000).", min=1)
-    ] = None,
-    text_field: Annotated[
-        str | None, typer.Option(help="Column that holds the text (default: found by its name).")
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Encoding of files that are not UTF-8, such as latin-1 or cp1252."),
-    ] = None,
-    seed: SeedOption = None,
+    *,
+    given: Values,
     overwrite: OverwriteOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -47,9 +50,7 @@ def download(
         lsdata download --dataset ./my-books --sample-size 200
         lsdata download --dataset common-pile/news_filtered --yes
     """
-    settings = load(
-        download=chosen(datasets=dataset, sample_size=sample_size, text_field=text_field, encoding=encoding, seed=seed)
-    )
+    settings = load(**given)
     workspace = Workspace(settings.paths.root)
     if dry_run:
         show_plan(settings, workspace)
@@ -59,7 +60,7 @@ def download(
 
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
-    """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
+    """Show the files that would be read and downloaded. Requests only file names and sizes from the hub."""
     steps: list[JsonObject] = []
     for source in chosen_sources(settings):
         step: JsonObject = {"dataset": source.name, "kind": source.kind}
@@ -72,7 +73,7 @@ def show_plan(settings: Settings, workspace: Workspace) -> None:
         return
     for step in steps:
         if step["there"]:
-            line = f"download: {step['dataset']} is there already"
+            line = f"download: {step['dataset']} exists already"
         elif "files" in step:
             line = in_words(step, settings.download)
         else:

@@ -1,4 +1,4 @@
-"""lsdata improve: rounds in which a model answers, its answers are scored, and the next model learns from the best."""
+"""lsdata improve: rounds of answering, scoring and training on the best answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.commands._train_tables import show_sweep
-from latentscore_data.core.base.display import OUTPUT, clean, print_table, say
+from latentscore_data.core.base.display import OUTPUT, print_facts, say
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -35,27 +35,25 @@ from latentscore_data.core.stages.improve import Rounds, check_start, plan_impro
 from latentscore_data.core.stages.spending import RunPlan
 
 OPTIONS = {
-    "improve.rounds": setting_option("improve.rounds", help="Rounds at most (default 3)."),
+    "improve.rounds": setting_option("improve.rounds", help="Maximum number of rounds (default 3)."),
     "improve.method": setting_option("improve.method", help="dpo (the default), or sft on the best answers."),
     "improve.model": setting_option(
         "improve.model",
         metavar="RUN|PATH",
-        help="What is improved (default: the newest SFT run; none for the base model).",
+        help="Model to improve (default: the newest SFT run; none for the base model).",
         autocompletion=complete_run,
     ),
     "train.base_model": setting_option("train.base_model", help="Base model, as in train."),
     "improve.n": setting_option("improve.n", "--n", "-n", help="Answers to each vibe (default 8)."),
     "search.renders": SearchOption,
     "scoring.scorers": ScorerOption,
-    "improve.judge": setting_option(
-        "improve.judge", help="Scorer that decides whether a round was better.", autocompletion=complete_scorer
-    ),
+    "improve.judge": setting_option("improve.judge", autocompletion=complete_scorer),
     "improve.limit": setting_option("improve.limit", help="At most this many vibes, spread over the texts."),
     "scoring.seconds": SecondsOption,
     "scoring.workers": WorkersOption,
     "train.on": OnOption,
     "llm.max_cost": MaxCostOption,
-    "improve.name": setting_option("improve.name", help="Name of the rounds' folder and runs."),
+    "improve.name": setting_option("improve.name"),
 }
 
 
@@ -65,13 +63,13 @@ def improve(
     given: Values,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any training value: optim.learning_rate=1e-5."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any training value: optim.learning_rate=1e-5."),
     ] = None,
     trust_settings: TrustScorersOption = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Improve a model in rounds: it answers the GRPO vibes, the best answers train the next one, a judge decides.
+    """Improve a model in rounds: answer the GRPO vibes, train on the best answers, and let a judge decide.
 
     Examples:
 
@@ -95,17 +93,14 @@ def improve(
 
 
 def _show_plan(asked: Rounds, executor: Executor) -> None:
-    """What all rounds would do; ends as the run would."""
-    from rich.table import Table
-
+    """Show the plan of all rounds, then exit with the code that the run would have."""
     plan = plan_improve(asked, executor)
     if not OUTPUT.json:
-        facts = Table(
-            show_header=False, title="dry run: nothing is rendered or trained", title_justify="left", box=None
-        )
-        for key, value in plan.items():
-            if value is not None and key != "plans":
-                facts.add_row(key.replace("_", " "), clean(f"{value:,}" if isinstance(value, int) else value))
-        print_table(facts)
+        facts = {
+            key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value
+            for key, value in plan.items()
+            if value is not None and key != "plans"
+        }
+        print_facts("dry run: nothing is rendered or trained", facts.items())
 
     show_dry_run(RunPlan(plans(asked), [], executor), lambda: check_start(asked, executor), document=lambda: plan)

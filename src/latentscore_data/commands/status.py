@@ -1,4 +1,4 @@
-"""lsdata status: what each stage has done, what is stale and why, what failed, what it cost."""
+"""lsdata status: show what each stage has done, what is stale and why, what failed, and the cost."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from latentscore_data.core.base.display import (
     OUTPUT,
     clean,
     console,
-    histogram,
     print_json,
+    print_named,
     print_next,
-    print_table,
+    print_rows,
+    print_winner_scores,
     say,
+    styled,
 )
 from latentscore_data.core.base.display import money as dollars
 from latentscore_data.core.base.ledger import Usage
@@ -31,9 +33,9 @@ from latentscore_data.core.stages.status import StageStatus, look, money_spent
 
 
 def status(
-    sample: Annotated[bool, typer.Option("--sample", help="The workspace of run-all --sample.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="Show the workspace of run-all --sample.")] = False,
 ) -> None:
-    """What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing.
+    """Show what each stage has done, what is stale and why, what failed, and the cost. Changes nothing.
 
     Examples:
 
@@ -47,7 +49,7 @@ def status(
         and not _begun(settings.paths.root)
         and _begun(settings.paths.root / "sample")
     ):
-        say("status: there are no rows of your own yet; this is the sample workspace")
+        say("status: this workspace has no rows yet; this is the sample workspace")
         sample = True
     if sample:
         settings = load(**sample_flags(Globals.root, Globals.config))
@@ -71,40 +73,29 @@ def _begun(root: Path) -> bool:
 
 
 def show_rounds(rounds: list[JsonObject]) -> None:
-    """A line for each command improve: how far it is and which model is the best."""
+    """Print a line for each `improve`: its progress and its best model."""
     for one in rounds:
         made = len(one["rounds"]) - 1
         judge = next(line.get(one["judge"]) for line in one["rounds"] if line["model"] == one["best"])
-        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one.get('stopped') or 'can go on'}"
+        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one.get('stopped') or 'can be continued'}"
         console().print(clean(line))
 
 
 def show_status(workspace: Workspace, stages: list[StageStatus], money: Usage) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    out = console()
-    out.print(Text.assemble(("workspace ", "dim"), clean(workspace.root)), soft_wrap=True)
+    print_named("workspace", workspace.root)
     colors = {"fresh": "green", "finished": "green", "stale": "yellow", "begun": "yellow", "not run": "dim"}
-    table = Table("stage", "state", "rows", "failed", "cost", "why", box=None)
+    lines = []
     for seen in stages:
-        failed = clean(", ".join(f"{count} {kind}" for kind, count in seen.failed.items()))
-        why = Text(clean("; ".join(seen.why)), style="dim")
+        failed = ", ".join(f"{count} {kind}" for kind, count in seen.failed.items())
+        why = styled("; ".join(seen.why), "dim")
         rows = "" if seen.rows is None else f"{seen.rows:,}"
         cost = dollars(seen.cost_usd) if seen.state in ("fresh", "stale") else ""
-        table.add_row(seen.stage, Text(seen.state, style=colors[seen.state]), rows, failed, cost, why)
-    print_table(table)
+        lines.append((seen.stage, styled(seen.state, colors[seen.state]), rows, failed, cost, why))
+    print_rows(("stage", "state", "rows", "failed", "cost", "why"), lines)
     if all(seen.state == "not run" for seen in stages):
         print_next("lsdata run-all --sample (bundled passages), or lsdata download --dataset FOLDER (your own texts)")
     for seen in stages:
-        scores = seen.details.get("winner_scores")
-        if isinstance(scores, list) and len(scores) > 1:
-            out.print(Text.assemble(("winner scores  ", "dim"), histogram(scores)))
+        print_winner_scores(seen.details)
     if money.calls:
-        out.print(
-            Text.assemble(
-                ("money  ", "dim"),
-                f"{dollars(money.cost_usd)} spent on {money.calls:,} calls, "
-                f"{dollars(money.saved_usd)} saved by the cache",
-            )
-        )
+        spent = f"{dollars(money.cost_usd)} spent on {money.calls:,} calls"
+        print_named("money", f"{spent}, {dollars(money.saved_usd)} saved by the cache")

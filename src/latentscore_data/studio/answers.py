@@ -19,12 +19,12 @@ from latentscore.config import MusicConfigPromptPayload
 from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, Label
 from latentscore.meaning.offline import payload_for, title_for
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.ledger import Ledger
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import BUILTIN_MODEL, LLMSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import generator_deps, training_rows
@@ -35,8 +35,8 @@ from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.routes import check_route
+from latentscore_data.core.models.runs import find_runs
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.training.runs import find_runs
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 STATIONARY = ("root", "mode", "register_min_oct", "register_max_oct")
@@ -75,7 +75,7 @@ class Answers:
         if self._workspace.scored("SFT-Train").exists():
             found.append(Source("lookup", "Look-up", "nearest training rows of this workspace"))
         found += [Source(f"local:{run}", f"Run {run}", "trained here; may take a while", 1) for run in self._runs()]
-        model = self._settings.configs.model or self._settings.llm.model
+        model = self._settings.model_of("configs")
         if not model.startswith("builtin/"):
             free = costs_nothing(model, self._settings.llm)
             found.append(Source(f"hosted:{model}", model, "" if free else "costs money", 8, not free))
@@ -161,7 +161,7 @@ class Answers:
         try:
             payloads, errors = await ask_for_candidates(asked, llm)
         except RowFailure as failure:
-            raise MissingError(f"{model} did not answer: {failure.message}") from None
+            raise MissingError(f"{model} failed: {failure.message}") from None
         finally:
             await llm.aclose()
         found = [payload for payload in payloads if payload]
@@ -203,7 +203,7 @@ class Answers:
     def _training_map(self) -> VibeMap:
         rows = training_rows(self._workspace)
         if not rows:
-            raise MissingError("SFT-Train holds no configs", "run lsdata configs --split SFT-Train")
+            raise MissingError("SFT-Train contains no configs", "run lsdata configs --split SFT-Train")
         lines = [{"vibe_original": row.vibe_original, **(row.config_payload or {})} for row in rows]
         vectors = self._embedder().embed([row.vibe_original for row in rows])
         return VibeMap(self._workspace.scored("SFT-Train"), "text", vectors, lines, None)

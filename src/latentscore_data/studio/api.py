@@ -11,9 +11,9 @@ from typing import Any
 from latentscore import RENDERER_VERSION, MusicConfig, MusicConfigPrompt, parse_config, parse_payload, starter_pairs
 from latentscore.json_search import JsonObject
 from latentscore.labels import FIELDS, beats_per_minute
+from latentscore.seeds import rng_for
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.marks import VERDICTS, Mark, read_preferences
-from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.scoring.acoustic import nothing_asked
@@ -23,13 +23,13 @@ from latentscore_data.core.scoring.registry import make_scorers, scorer_plans
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService
 from latentscore_data.studio.answers import Answers, as_dicts, in_thread, variations
 from latentscore_data.studio.exchange import Call, Reply, as_json
+from latentscore_data.studio.kept import LONGEST_BLOCK_SECONDS, Streams
 from latentscore_data.studio.places import Places
 from latentscore_data.studio.playlists import Playlists
 from latentscore_data.studio.preferences import by_source
 from latentscore_data.studio.renders import FORMATS, PLAYED, Renders, Sound
 from latentscore_data.studio.rows import SORTS, Rows, Wanted
 from latentscore_data.studio.searches import Searches
-from latentscore_data.studio.streams import LONGEST_BLOCK_SECONDS, Streams
 
 LONGEST_VIBE = 4000
 LONGEST_SECONDS = 300.0

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.rows import SPLITS, BenchRow, ScoredRow, spread, text_of
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.report import render_report

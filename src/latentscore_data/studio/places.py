@@ -12,7 +12,7 @@ from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.names import leads_out
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.runs import RunFolder, find_runs
+from latentscore_data.core.models.runs import RunFolder, find_runs
 
 SERVED = {
     ".html": "text/html; charset=utf-8",

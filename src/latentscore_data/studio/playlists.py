@@ -9,9 +9,9 @@ from typing import Any
 
 from latentscore import parse_payload
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_object, replace_json, writing
-from latentscore_data.core.base.seeds import digest
 
 MOST_PIECES = 200
 MOST_PLAYLISTS = 500

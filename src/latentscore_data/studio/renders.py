@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import tempfile
 import threading
 import zipfile
@@ -19,9 +18,10 @@ import numpy as np
 
 import latentscore
 from latentscore import MusicConfig, MusicConfigPrompt, parse_config
-from latentscore_data.core.base.seeds import digest
+from latentscore.installed import available_cores
+from latentscore.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.base.workers import WorkerFailure, WorkerPool
+from latentscore_data.core.base.workers import WorkerPool
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clips import Clip, flac_bytes, make_clip, mp3_bytes, sound_bytes
 from latentscore_data.core.scoring.renderer import Rendered, RenderRequest, embedders_of, make_worker
@@ -127,12 +127,13 @@ class Renders:
     """At most ``count`` processes that render, for the page and for the scorers. Use it as a context manager."""
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count or os.cpu_count() or 1
+        self.count = count or available_cores()
         self.pool = WorkerPool(
             make_studio_worker,
             count=self.count,
             timeout_seconds=TIMEOUT_SECONDS,
             preload=["latentscore_data.core.scoring.preload", "latentscore_data.studio.renders"],
+            tries=2,
         )
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
@@ -148,7 +149,7 @@ class Renders:
             future: Future[bytes] = Future()
             future.set_result(known)
             return future
-        future = self.run("sound", sound)
+        future = self.pool.submit("sound", sound)
         future.add_done_callback(lambda done: self._keep(sound.key, done))
         return future
 
@@ -162,35 +163,6 @@ class Renders:
             self._bytes += len(done.result())
             while self._bytes > KEPT_BYTES:
                 self._bytes -= len(self._kept.popitem(last=False)[1])
-
-    def run(self, *args: Any, tries: int = 2) -> Future[Any]:
-        """The future of a call in a worker process; the call is made once more if the process dies."""
-        asked: Future[Any] = Future()
-
-        def begin(left: int) -> None:
-            inner = self.pool.submit(*args)
-            inner.add_done_callback(lambda done: finish(done, left))
-            asked.add_done_callback(lambda ended: ended.cancelled() and inner.cancel())
-
-        def finish(done: Future[Any], left: int) -> None:
-            if done.cancelled():
-                asked.cancel()
-            elif (
-                isinstance(error := done.exception(), WorkerFailure)
-                and error.kind == "died"
-                and left > 1
-                and not asked.cancelled()
-            ):
-                log.warning("a rendering process died (%s); its sound is rendered again", error.message)
-                try:
-                    begin(left - 1)
-                except RuntimeError as closed:  # the server is ending
-                    asked.set_exception(closed)
-            elif asked.set_running_or_notify_cancel():
-                asked.set_exception(error) if error else asked.set_result(done.result())
-
-        begin(tries)
-        return asked
 
     def clip(self, payload: Mapping[str, Any], scoring: ScoringSettings) -> Future[Clip]:
         """The payload's piece as it was scored, as a clip, later."""
@@ -223,7 +195,9 @@ class SharedRenderer:
 
     def submit(self, request: RenderRequest) -> Future[Rendered]:
         wanted = request.want_audio or self._needs_audio
-        return self._renders.run("score", dict(request.config), self._seconds, self._seed, self._embedders, wanted)
+        return self._renders.pool.submit(
+            "score", dict(request.config), self._seconds, self._seed, self._embedders, wanted
+        )
 
     def release(self) -> None:
         """Nothing is held back: the page asks for a few sounds at a time."""

@@ -6,7 +6,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latentscore_data.core.base.seeds import digest, rng_for, seed_for, unit_hash
+from latentscore.seeds import digest, rng_for, seed_for, unit_hash
 
 
 @given(st.lists(st.text()), st.lists(st.text()))
@@ -15,7 +15,7 @@ def test_a_digest_knows_where_its_parts_end(one: list[str], other: list[str]) ->
 
 
 def test_a_digest_is_the_same_in_every_process() -> None:
-    code = "from latentscore_data.core.base.seeds import digest; print(digest('a', 1, frozenset('abcdef'), {'x': 1}))"
+    code = "from latentscore.seeds import digest; print(digest('a', 1, frozenset('abcdef'), {'x': 1}))"
     found = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
         for _ in range(3)

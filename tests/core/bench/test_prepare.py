@@ -14,7 +14,7 @@ from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, 
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import choose_rows, describe_sources, rows_file, run_name
 from latentscore_data.core.generators.registry import parse_sources
-from latentscore_data.core.training.runs import slim
+from latentscore_data.core.models.runs import slim
 
 
 def note(runs: Path, run_id: str, **record: object) -> None:
@@ -86,11 +86,11 @@ def test_a_suite_of_ones_own_is_answered_like_a_bundled_one(tmp_path: Path):
     ("lines", "said"),
     [
         ([{"vibe": " "}], ":1: a prompt has no vibe"),
-        ([{"vibe": "a"}, {"vibe": "b", "expect": {"tempo": "slow"}}], ":2: expect is no object of lists"),
+        ([{"vibe": "a"}, {"vibe": "b", "expect": {"tempo": "slow"}}], ":2: expect is not an object of lists"),
         ([{"vibe": "a", "expect": {"tempo": ["presto"]}}], "tempo presto, which no config holds"),
         ([{"vibe": "a", "expect": {"temp": []}}], "expect names temp"),
-        ([{"id": "x", "vibe": "a"}, {"id": "x", "vibe": "b"}], "the id x is used twice"),
-        ([], "holds no prompts"),
+        ([{"id": "x", "vibe": "a"}, {"id": "x", "vibe": "b"}], "the id x is used more than once"),
+        ([], "contains no prompts"),
     ],
 )
 def test_a_suite_that_cannot_be_used_says_which_line(tmp_path: Path, lines: list[object], said: str):

@@ -118,8 +118,8 @@ def test_hostile_text_stays_text_and_nothing_is_fetched(tmp_path: Path):
 
 
 def test_where_acoustic_judges_the_page_says_who_reads_words_alike(tmp_path: Path):
-    assert "in the same way, on the same axes" in write_acoustic_page(tmp_path).read_text("utf-8")
-    assert "in the same way, on the same axes" not in write_page(tmp_path)[0].read_text("utf-8")
+    assert "with the same axes" in write_acoustic_page(tmp_path).read_text("utf-8")
+    assert "with the same axes" not in write_page(tmp_path)[0].read_text("utf-8")
 
 
 def test_json_cannot_close_its_script():
@@ -144,7 +144,7 @@ def test_the_sentence_is_no_stronger_than_the_numbers(tmp_path: Path):
     few = in_short(summarise([row for row in rows if row.id_in_dataset <= "chapter-004"], FACTS))
     assert "the order is not reliable" in few
     same = [make_result(row, s, 0.5 + noise(row.row_id, s)) for s in ("data", "chance") for row in make_rows(12, 1)]
-    assert "chance could explain" in in_short(summarise(same, FACTS)) or "nothing did better" in in_short(
+    assert "chance could explain" in in_short(summarise(same, FACTS)) or "no source has a higher mean" in in_short(
         summarise(same, FACTS)
     )
 
@@ -155,6 +155,45 @@ def test_a_page_of_players_needs_no_table(tmp_path: Path):
     text = out.read_text(encoding="utf-8")
     assert '"audio":"../audio/"' in text
     assert "Listening page" in text
+
+
+LONG = "a model behind a server, asked as configs asks it"
+ALIKE = (f"{LONG}, first wording", f"{LONG}, second wording", f"the one on {LONG} too", f"the two on {LONG} too")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_long_labels_stay_apart_and_inside_and_no_two_ticks_read_alike(tmp_path: Path, width: int):
+    facts = replace(FACTS, sources=[SourceFacts(label, "litellm", label) for label in ALIKE], baseline=ALIKE[0])
+    rows = [
+        make_result(row, label, 0.4 + 0.1 * at, generate_seconds=seconds)
+        for at, (label, seconds) in enumerate(zip(ALIKE, (2e-6, 3e-5, 3e-4, 2e-3), strict=True))
+        for row in make_rows(4, 2)
+    ]
+    path = render_report(summarise(rows, facts), rows, tmp_path / "audio", tmp_path / "report.html")
+    with open_page(path, viewport={"width": width, "height": 900}) as page:
+        plots = page.evaluate(PLOTS)
+    drawn = [plot for plot in plots if plot["labels"]]
+    assert len(drawn) == 2  # how the scores spread, and score against effort
+    for plot in drawn:
+        assert len(plot["labels"]) == len(set(plot["labels"])) == len(ALIKE)
+        assert plot["outside"] == []
+    ticks = [tick for tick in drawn[1]["ticks"] if tick[0].endswith("s")]
+    assert len({text for text, _ in ticks}) == len({x for _, x in ticks}) == len(ticks) >= 3
+
+
+PLOTS = """[...document.querySelectorAll('svg.plot')].map((plot) => {
+  const texts = [...plot.querySelectorAll('text')], within = plot.closest('.card').getBoundingClientRect();
+  return {
+    labels: texts.filter((t) => t.classList.contains('strong')).map((t) => t.textContent).filter((t) => t.length > 2),
+    ticks: texts.filter((t) => !t.classList.contains('strong')).map((t) => [t.textContent, t.getAttribute('x')]),
+    outside: texts.filter((t) => { const box = t.getBoundingClientRect(); return box.left < within.left || box.right > within.right; }).map((t) => t.textContent),
+  };
+})"""
+"""The text in each drawing, and what reaches beyond its card."""
+
+
+# Behind what opens a page of its own: two at once are one too many for Playwright.
 
 
 @pytest.fixture(scope="module")
@@ -247,8 +286,7 @@ class TestInChromium:
         assert page.evaluate("getComputedStyle(document.body).color") != light
         page.click("#theme")
         page.set_viewport_size({"width": 390, "height": 844})
-        page.wait_for_timeout(100)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        until(page, "innerWidth === 390 && document.documentElement.scrollWidth <= 390")
         page.set_viewport_size({"width": 1280, "height": 900})
 
     def test_names_focus_and_contrast(self, page: Any):

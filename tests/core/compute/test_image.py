@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("modal")
-
+from conftest import needs
 from factories import make_payload
-from latentscore_data.core.compute.modal_app import pins
+
+pytestmark = needs("modal")
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -39,6 +39,12 @@ if __name__ == "__main__":
 
 def names(requirements: list[str]) -> set[str]:
     return {re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~! ;]", line)[0].lower()) for line in requirements}
+
+
+def pins() -> list[str]:
+    from latentscore_data.core.compute import modal_app
+
+    return modal_app.pins()
 
 
 def project() -> dict:

@@ -6,13 +6,11 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-pytest.importorskip("modal")
-pytest.importorskip("torch")
-
+from conftest import needs
 from latentscore import forms
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ModalSettings, Settings
@@ -20,20 +18,26 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute import entrypoints
 from latentscore_data.core.compute import modal as remote
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import Choices
 from latentscore_data.core.stages.train import StartOptions, train_one
 from latentscore_data.core.training.prepare import Prepared
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import Choices
-from modal_loopback import LoopbackModal
 from training_runs import ready as ready_to_train
 from training_runs import short_system, write_rows
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
+
+pytestmark = needs("modal", "torch")
 
 VOLUME = "latentscore-data-outputs"
 QUICK = ("optim.max_steps=2", "checkpoint.every_steps=1", "limit=4")
 
 
 @pytest.fixture(autouse=True)
-def _short_prompt(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_prompt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("ml"):
+        request.getfixturevalue("one_thread")
     monkeypatch.setattr(forms, "config_system", short_system)
 
 
@@ -77,7 +81,7 @@ def test_a_run_goes_to_modal_and_comes_home(modal: LoopbackModal, workspace: Wor
     # Asking again is a no-op there, and fetching again is allowed; the second time it is deleted after the comparison.
     again, said = start(run)
     assert again == record
-    assert f"run {run.spec.run_id} is on Modal already and goes on there" in said
+    assert f"run {run.spec.run_id} is already on Modal and continues there" in said
     remote.fetch(run.folder, delete_remote=True, say=said.append)
     assert not (modal.volume(VOLUME) / run.spec.run_id).exists()
     assert remote.remote_note(run.folder)["state"] == "fetched"
@@ -147,7 +151,7 @@ def test_rows_that_are_not_those_of_the_spec_are_not_trained_on(modal: LoopbackM
     run = ready(workspace)
     remote.upload(run, print)
     RunFolder(modal.volume(VOLUME) / run.spec.run_id).data("train").write_text("{}")
-    with pytest.raises(InputError, match=r"the train rows of run .* are not those of its spec"):
+    with pytest.raises(InputError, match=r"the train rows of run .* differ from those of its spec"):
         start(run)
 
 
@@ -187,7 +191,7 @@ def test_nothing_runs_after_the_deadline(modal: LoopbackModal, workspace: Worksp
     run = ready(workspace)
     remote.upload(run, print)
     asked = {"run_id": run.spec.run_id, "spec": run.spec.model_dump(mode="json"), "deadline": time.time() - 1}
-    with pytest.raises(StoppedError, match="out of time"):
+    with pytest.raises(StoppedError, match="time-out"):
         entrypoints.train_run(json.dumps(asked), modal.volume(VOLUME), lambda: None)
 
 
@@ -231,7 +235,7 @@ def test_the_image_is_pinned_and_the_package_data_travels(modal: LoopbackModal) 
 
 def test_other_code_on_modal_is_noticed(modal: LoopbackModal) -> None:
     modal.bodies["check"] = lambda question: json.dumps({**entrypoints.what_is_here(), "code": "another"})
-    with pytest.raises(VerificationError, match="does not see the code"):
+    with pytest.raises(VerificationError, match="differs from the code"):
         remote.check_code()
 
 
@@ -269,7 +273,7 @@ def test_what_costs_too_much_or_does_not_exist_never_starts(
 
 def test_a_base_model_in_a_folder_here_is_refused(modal: LoopbackModal, workspace: Workspace, tmp_path: Path) -> None:
     run = ready(workspace, *QUICK, f"base_model={tmp_path}")
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         start(run)
 
 
@@ -330,7 +334,7 @@ def test_a_model_of_this_machine_is_uploaded_with_its_base_and_again_when_it_cha
     assert len(said) == 3
     # On the volume it is a model, not a run that was trained there.
     assert not (there / "sft-adapter" / "DONE").exists()
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         remote.upload_model(str(workspace.root), workspace.train_dir, said.append)
 
 

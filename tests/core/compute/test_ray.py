@@ -21,6 +21,7 @@ import pytest
 
 from conftest import Lsdata
 from factories import make_payload, make_scored
+from latentscore.decoding import Prompt
 from latentscore_data.core.base.errors import MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import ComputeSettings, ScoringSettings, Settings
@@ -30,11 +31,10 @@ from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.remote_answers import RemoteEngine
 from latentscore_data.core.compute.remote_embedding import embed_on
-from latentscore_data.core.llm.local.decoder import Decoder
-from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.llm.local.engines import Decoder
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.scoring.best_of import run_scoring
 from latentscore_data.core.scoring.cache import ScoreCache
-from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.vibes.dedupe import EMBED_ROWS, EmbedderChoice, embed_stream, load_embedder
 from tiny_models import tiny_sentences
 
@@ -283,7 +283,7 @@ def test_training_on_ray_leaves_a_finished_run_in_the_workspace(
 def test_nothing_is_done_after_the_deadline(ray: tuple[RayExecutor, list[str]]) -> None:
     executor, _ = ray
     shard = json.dumps({**COMMON, "sounds": [SOUND], "deadline": time.time() - 1})
-    with pytest.raises(StoppedError, match="out of time") as error:
+    with pytest.raises(StoppedError, match="time-out") as error:
         list(executor.run_shards("score_shard", [shard], time.time() - 1))
     assert "compute.ray_timeout_hours" in error.value.remedy
     assert RayExecutor(SETTINGS.model_copy(update={"compute": ComputeSettings(ray_timeout_hours=2)}), print).hours == 2
@@ -293,6 +293,9 @@ def test_a_shard_that_kills_its_workers_is_given_up(ray: tuple[RayExecutor, list
     executor, _ = ray
     # A minute of sound, because a second's is done before its worker is found.
     common = {**COMMON, "scoring": SCORING.model_copy(update={"seconds": 60}).model_dump(mode="json")}
-    with killing(100), pytest.raises(OutputError, match="2 workers on Ray died with the same shard") as error:
+    with (
+        killing(100),
+        pytest.raises(OutputError, match="2 workers on Ray died while working on the same shard") as error,
+    ):
         list(executor.map("score_shard", "sounds", [SOUND], common))
     assert "--on here" in error.value.remedy

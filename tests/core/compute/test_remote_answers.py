@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from latentscore_data.core.base.ledger import SpendTracker
-
-pytest.importorskip("modal")
-
 from pydantic import BaseModel, Field
 
+from conftest import needs
 from factories import make_text, make_vibe
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
-from latentscore_data.core.base.ledger import Ledger
+from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.settings import LLMSettings, Settings, VibesSettings, load_settings
 from latentscore_data.core.base.workspace import Workspace
@@ -31,7 +27,11 @@ from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.configs import remote_estimates
 from latentscore_data.core.stages.spending import confirm_remote_jobs
 from latentscore_data.core.stages.vibes import run_vibes
-from modal_loopback import LoopbackModal
+
+if TYPE_CHECKING:
+    from modal_loopback import LoopbackModal
+
+pytestmark = needs("modal")
 
 TINY = "local:tiny-random"
 
@@ -106,11 +106,11 @@ def test_the_answers_are_estimated_and_capped_before_anything_is_sent(modal: Loo
 def test_a_hosted_model_does_not_go_to_modal(modal: LoopbackModal, tmp_path: Path) -> None:
     settings = Settings(vibes=VibesSettings(model="builtin/keywords"), paths={"root": tmp_path})  # type: ignore[arg-type]
     replace_rows(Workspace(tmp_path).texts("moby-dick"), [make_text(1)])
-    with pytest.raises(InputError, match="builtin/keywords is asked and words embeds from here") as error:
+    with pytest.raises(InputError, match="builtin/keywords answers and words embeds here") as error:
         run_vibes(settings, RunContext(executor=make_executor("modal", settings, print)))
     assert "--model local:NAME" in error.value.remedy
 
 
 def test_a_folder_of_this_machine_is_refused(modal: LoopbackModal, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         engine_elsewhere(f"local:{tmp_path}", make_executor("modal", modal_settings(), print), tmp_path / "runs")

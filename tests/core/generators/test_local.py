@@ -23,10 +23,10 @@ def short_prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The real prompt is over a thousand tokens long, which makes training on a CPU wait for nothing that is tested here."""
     import torch
 
+    from latentscore import forms
     from latentscore_data.core.generators import local
-    from latentscore_data.core.training import chat
 
-    for module in (chat, local):
+    for module in (forms, local):
         monkeypatch.setattr(
             module, "prompt_messages", lambda vibe, system=None, form=None: [{"role": "user", "content": vibe}]
         )
@@ -41,15 +41,13 @@ def learn_one_answer(folder: Path, steps: int) -> dict:
     """Train tiny-random on one row until it knows the answer by heart, and save it as a run's ``final`` folder."""
     import torch
 
-    from latentscore_data.core.training import chat
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore.forms import prompt_messages
+    from latentscore_data.core.models.base_models import load_base
 
     torch.manual_seed(0)
     loaded = load_base("tiny-random")
     payload = make_payload("Rain On Tin", thinking="", tempo="slow")
-    prompt = loaded.tokenizer.apply_chat_template(
-        chat.prompt_messages(VIBE), tokenize=False, add_generation_prompt=True
-    )
+    prompt = loaded.tokenizer.apply_chat_template(prompt_messages(VIBE), tokenize=False, add_generation_prompt=True)
     asked = loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]
     messages = loaded.tokenizer(json_text(payload) + "<end_of_turn>", add_special_tokens=False)["input_ids"]
     ids = torch.tensor([asked + messages])
@@ -90,7 +88,7 @@ def test_a_trained_tiny_model_answers_by_heart_and_a_random_one_only_under_the_s
 
 @pytest.mark.ml
 def test_the_free_answer_is_given_up_when_it_cannot_become_an_object():
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     loaded = load_base("tiny-random")
     decoder, tokenizer = SchemaDecoder(loaded.model, loaded.tokenizer, "tiny-random"), loaded.tokenizer

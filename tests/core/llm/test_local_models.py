@@ -16,16 +16,16 @@ from pydantic import BaseModel, Field
 
 from conftest import Lsdata
 from factories import make_text, make_vibe
+from latentscore.decoding import Prompt, Written
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import LLMSettings
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.llm import answerers
+from latentscore_data.core.llm import answerers, local_transport
 from latentscore_data.core.llm.client import connect
-from latentscore_data.core.llm.local import transport, vllm_engine
-from latentscore_data.core.llm.local.decoder import Decoder
-from latentscore_data.core.llm.local.types import Prompt, Written
+from latentscore_data.core.llm.local import engines
+from latentscore_data.core.llm.local.engines import Decoder
 from latentscore_data.core.llm.types import Question
 from tiny_models import finished_run, with_adapter
 
@@ -88,7 +88,7 @@ class Echo:
 def ask(
     engine: Echo, *words: str, cache: Path | None = None, monkeypatch: pytest.MonkeyPatch, **changes: Any
 ) -> list[Any]:
-    monkeypatch.setattr(transport, "engine_for", lambda name, runs, what: engine)
+    monkeypatch.setattr(local_transport, "engine_for", lambda name, runs, what: engine)
     monkeypatch.setattr(answerers, "check_local", lambda model, runs: None)
 
     async def run() -> list[Any]:
@@ -169,7 +169,7 @@ def test_draws_follow_the_models_shares(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_vibes_and_configs_are_written_by_a_run_on_this_machine(root: Path, lsdata: Lsdata) -> None:
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     workspace = Workspace(root)
     base = load_base("tiny-random")
@@ -249,7 +249,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.mark.ml
 def test_vllm_is_asked_for_structured_outputs_in_one_batch(vllm: list[dict[str, Any]], tmp_path: Path) -> None:
-    from latentscore_data.core.training.base_models import load_base
+    from latentscore_data.core.models.base_models import load_base
 
     base = load_base("tiny-random")
     folder = tmp_path / "base"
@@ -257,7 +257,7 @@ def test_vllm_is_asked_for_structured_outputs_in_one_batch(vllm: list[dict[str, 
     base.tokenizer.save_pretrained(folder)
     adapted = with_adapter(base.model, str(folder))
     finished_run(tmp_path, "tiny", adapted, base.tokenizer, base_model=str(folder), method="lora")
-    engine = vllm_engine.VLLMEngine("tiny", tmp_path)
+    engine = engines.VLLMEngine("tiny", tmp_path)
     prompts = [Prompt([{"role": "user", "content": "rain"}], 20, SCHEMA, 0.7, 0.9, seed) for seed in (1, 2)]
     assert engine.write(prompts) == [Written('{"word": "rain"}', 3, 2, False)] * 2
     made, asked = vllm
@@ -269,20 +269,21 @@ def test_vllm_is_asked_for_structured_outputs_in_one_batch(vllm: list[dict[str, 
     assert asked["chat_template"] == base.tokenizer.chat_template
 
 
+@pytest.mark.ml
 def test_without_a_gpu_or_vllm_transformers_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(vllm_engine, "find_spec", lambda name: object())
+    monkeypatch.setattr(engines, "find_spec", lambda name: object())
     for gpu in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        engine = transport.engine_for("org/model", tmp_path, "a test")
-        assert isinstance(engine, vllm_engine.VLLMEngine if gpu else Decoder)
-    assert isinstance(transport.engine_for("tiny-random", tmp_path, "a test"), Decoder), "which has no files"
+        engine = engines.engine_for("org/model", tmp_path, "a test")
+        assert isinstance(engine, engines.VLLMEngine if gpu else Decoder)
+    assert isinstance(engines.engine_for("tiny-random", tmp_path, "a test"), Decoder), "which has no files"
 
 
 def test_the_libraries_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def missing(module: str, extra: str, what: str) -> None:
         raise MissingError(f"{what} needs {module}", f"pip install latentscore-data[{extra}]")
 
-    monkeypatch.setattr(transport, "require", missing)
+    monkeypatch.setattr(engines, "require", missing)
     with pytest.raises(MissingError, match="local:x needs torch"):
         answerers.answerer("local:x").check("local:x", LLMSettings(), tmp_path)

@@ -31,8 +31,8 @@ from latentscore_data.core.llm.prompts import (
     vibe_message,
     vibes_question,
 )
+from latentscore_data.core.models.spec import Choices
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.spec import Choices
 from training_runs import write_rows
 
 

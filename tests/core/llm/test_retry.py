@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from latentscore_data.core.base.errors import StoppedError
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import NotAttempted
-from latentscore_data.core.llm.budget import Budget
-from latentscore_data.core.llm.limiter import FIRST_LIMIT, AdaptiveLimiter, RateLimiter
+from latentscore_data.core.llm.limiter import FIRST_LIMIT, AdaptiveLimiter, Budget, RateLimiter
 from latentscore_data.core.llm.retry import CallError, classify, retry_delay
 from latentscore_data.core.llm.server_errors import retry_after_seconds
 

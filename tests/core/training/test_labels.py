@@ -12,19 +12,19 @@ import pytest
 from conftest import Lsdata
 from factories import make_payload, make_vibe
 from latentscore import forms
-from latentscore.local_model import LocalModel
+from latentscore.models import LocalModel
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import read_lines, replace_rows
 from latentscore_data.core.base.settings import GrpoSettings, PromptsSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.llm.local.transport import LocalTransport
+from latentscore_data.core.llm.local_transport import LocalTransport
+from latentscore_data.core.models.base_models import load_tokenizer
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import Choices, TrainSpec
 from latentscore_data.core.scoring.rewards import RewardBook, calibrate, part_weights
 from latentscore_data.core.training.audit import audit
-from latentscore_data.core.training.base_models import load_tokenizer
 from latentscore_data.core.training.prepare import prepare
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import Choices, TrainSpec
 from training_runs import train, training_row, write_rows
 
 QUICK = ("answer=labels", "optim.max_steps=2", "batch.size=2")
@@ -95,7 +95,7 @@ def test_bench_configs_and_the_runtime_get_whole_payloads_of_it(
     (_, line), _ = read_lines(workspace.candidates)
     assert [candidate["title"] for candidate in line["config_candidates"]] == ["Slow Rain"] * 2
     packed = {"json_schema": {"name": "Packed", "schema": {}}}
-    with pytest.raises(InputError, match="trained to answer a vibe with labels, and is asked for Packed"):
+    with pytest.raises(InputError, match="trained to answer a vibe with labels, but the request is for Packed"):
         asyncio.run(LocalTransport("local:lines", workspace.train_dir, 1).complete([], {}, packed))
 
     payload = LocalModel(run.final).answer("slow rain")
@@ -109,7 +109,7 @@ def test_preference_and_reward_go_on_in_the_same_form(taught: tuple[Workspace, R
     one, two = make_payload(), make_payload(tempo="very_slow", brightness="very_dark")
     pairs = {"config_candidates": [one, two], "candidate_scores": {"acoustic": [0.1, 0.9]}}
     replace_rows(workspace.scored("GRPO"), [training_row(n).model_copy(update=pairs) for n in range(4)])
-    with pytest.raises(InputError, match="answers in the form labels, and train"):
+    with pytest.raises(InputError, match="has the answer format labels, and train"):
         train(workspace, kind, "method=full", adapter="lines")
     seen: list[str] = []
 

@@ -15,10 +15,9 @@ from latentscore_data.core.base.errors import InputError, MissingError, StoppedE
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import check_gpu, gpu_count, price_per_hour
-from latentscore_data.core.training import choice
+from latentscore_data.core.models.spec import Choices, DataFact, TrainSpec, build_spec
 from latentscore_data.core.training.audit import packed
 from latentscore_data.core.training.launch import _hear, check_processes, train_together
-from latentscore_data.core.training.spec import Choices, DataFact, TrainSpec, build_spec
 from training_runs import ready, short_system, train, write_rows
 
 DATA = {"train": DataFact(sha256="0" * 64, rows=100)}
@@ -47,7 +46,7 @@ def test_rows_are_packed_best_fit_decreasing() -> None:
 @pytest.mark.parametrize(("count", "fits"), [(1, True), (2, True), (3, False)])
 def test_a_batch_is_shared_out_evenly_or_refused(count: int, fits: bool) -> None:
     wanted = spec("sft", "batch.size=8", "batch.per_device=2")
-    with contextlib.nullcontext() if fits else pytest.raises(InputError, match=r"cannot be shared by 3 processes"):
+    with contextlib.nullcontext() if fits else pytest.raises(InputError, match=r"cannot be divided among 3 processes"):
         check_processes(wanted, count)
 
 
@@ -57,7 +56,7 @@ def test_the_number_of_gpus_stands_behind_their_name_and_multiplies_their_price(
     assert two - one == pytest.approx(three - two)
     assert two > one
     for wrong in ("L4:0", "L4:9", "L4:x", "L4:"):
-        with pytest.raises(InputError, match="no number of GPUs"):
+        with pytest.raises(InputError, match="not a number of GPUs"):
             check_gpu(wrong)
 
 
@@ -80,6 +79,7 @@ def test_4_bits_are_refused_for_full_training() -> None:
 @pytest.mark.parametrize("answer", ["json", "labels"])
 @pytest.mark.ml
 def test_vllm_gets_the_grammar_of_the_answers_by_a_name_of_its_own(answer: str) -> None:
+
     from trl.trainer.grpo_config import GRPOConfig
 
     from latentscore_data.core.training.grpo import vllm_arguments, vllm_grammar
@@ -89,7 +89,7 @@ def test_vllm_gets_the_grammar_of_the_answers_by_a_name_of_its_own(answer: str) 
     grammar = vllm_grammar(held)
     assert len(grammar) == 1
     assert grammar.keys() <= GRPOConfig.__dataclass_fields__.keys()
-    with pytest.raises(MissingError, match="there is no vLLM or no NVIDIA GPU here"):
+    with pytest.raises(MissingError, match="but vLLM or an NVIDIA GPU is missing"):
         vllm_arguments(held)
 
 
@@ -114,6 +114,8 @@ class TestRuns:
     def test_grpo_keeps_the_checkpoint_whose_answers_sound_best(
         self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        from latentscore_data.core.training import choice
+
         write_rows(workspace)
         scores = iter([0.9, 0.2])
 

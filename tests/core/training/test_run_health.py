@@ -9,11 +9,11 @@ import pytest
 from latentscore_data.core.base.jsonl import replace_rows
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings, TrainSettings
 from latentscore_data.core.compute.estimates import cap_usd, estimate_run
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import Choices, DataFact, build_spec
 from latentscore_data.core.training.audit import Audit, percentiles
 from latentscore_data.core.training.run import figures
 from latentscore_data.core.training.run_health import draw, health
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import Choices, DataFact, build_spec
 from latentscore_data.core.training.sweep import best, members, table
 
 

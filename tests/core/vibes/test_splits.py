@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from factories import unit_rows
+from latentscore.seeds import unit_hash
 from latentscore_data.core.base.rows import SPLITS
-from latentscore_data.core.base.seeds import unit_hash
 from latentscore_data.core.base.settings import SplitsSettings
 from latentscore_data.core.vibes.splits import draw_splits, leakage, mean_vectors
 

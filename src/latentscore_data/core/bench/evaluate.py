@@ -13,8 +13,8 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench import prepare, run
 from latentscore_data.core.bench.summary import summarise
 from latentscore_data.core.generators.registry import make_generator
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.training.prepare import VALIDATION_SPLIT
-from latentscore_data.core.training.runs import RunFolder
 
 TRAINED = "trained"
 RIVALS = ("base", "random", "look-up")

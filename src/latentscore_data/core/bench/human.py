@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,10 +22,10 @@ import numpy as np
 from latentscore import Audio
 from latentscore.files import read_whole, why_no_file
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.jsonl import replace_bytes, replace_json
 from latentscore_data.core.base.rows import BenchRow
-from latentscore_data.core.base.seeds import digest, rng_for, unit_hash
 from latentscore_data.core.bench.report import json_for_html
 from latentscore_data.core.bench.strengths import Game, fit
 from latentscore_data.core.scoring.clips import without_tags, write_mp3
@@ -130,15 +130,12 @@ def _catch_trials(pairs: Sequence[Pair], seed: int) -> list[Pair]:
     wanted = max(2, round(len(pairs) * CATCH_SHARE))
     chosen = sorted(pairs, key=lambda pair: unit_hash(seed, pair.id, "catch"))[:wanted]
     return [
-        Pair(
-            digest(seed, pair.id, "catch")[:10],
-            pair.vibe,
-            pair.document,
-            pair.a,
-            pair.a,
-            pair.audio_a,
-            pair.audio_a,
-            "a" if unit_hash(seed, pair.id, "catch side") < 0.5 else "b",
+        replace(
+            pair,
+            id=digest(seed, pair.id, "catch")[:10],
+            b=pair.a,
+            audio_b=pair.audio_a,
+            catch="a" if unit_hash(seed, pair.id, "catch side") < 0.5 else "b",
         )
         for pair in chosen
     ]
@@ -198,7 +195,7 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
             run, listener = found.get("run"), (found.get("listener") or "").strip()
             answers = [(item["pair"], item["choice"]) for item in found["answers"]]
             if not all(isinstance(one, str) for one in (run or "", *itertools.chain(*answers))):
-                raise TypeError("a run, a pair or a choice is no text")
+                raise TypeError("a run, a pair or a choice is not text")
         else:
             run, listener = None, path.stem if path.name != SHEET_FILE else ""
             answers = [
@@ -206,7 +203,7 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
             ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(
-            f"{path} holds no answers ({type(error).__name__}: {error})", "use the file the page saved"
+            f"{path} contains no answers ({type(error).__name__}: {error})", "use the file the page saved"
         ) from None
     if listener.casefold() in ("", NAMELESS):
         listener = f"{NAMELESS} ({path})"
@@ -296,7 +293,7 @@ def judge(
         if pairs[judgement.pair]["catch"] is None
     ]
     if not kept:
-        raise InputError("no answers are left", "nobody passed the catch trials, or nothing was answered")
+        raise InputError("no answers are left", "no listener passed the catch trials, or there were no answers")
     games = [
         Game(pairs[j.pair]["a"], pairs[j.pair]["b"], CHOICES.index(j.choice), pairs[j.pair]["document"]) for j in kept
     ]

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from latentscore import RENDERER_VERSION
+from latentscore.seeds import digest
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers, spread
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.run import ceiling
@@ -59,7 +59,9 @@ def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]
     else:
         rows = list(read_rows(path, ScoredRow)) if path is not None and path.exists() else []
     if not rows and bench.suite is not None:
-        raise MissingError(f"{bench.suite} holds no prompts", 'write a line for each: {"vibe": "rain on a tin roof"}')
+        raise MissingError(
+            f"{bench.suite} contains no prompts", 'write a line for each: {"vibe": "rain on a tin roof"}'
+        )
     if not rows:
         raise MissingError(
             f"there are no {bench.split} rows under {workspace.root}",
@@ -84,7 +86,7 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
         sources = [source for source in sources if not kind_of(source).holds_rows_only]
         if not sources:
             raise InputError(
-                f"the suite {bench.suite} holds no configs, so a dataset source has nothing to show",
+                f"the suite {bench.suite} contains no configs, so a dataset source has nothing to show",
                 "name another source, such as --source baseline:keywords",
             )
         return sources
@@ -124,7 +126,7 @@ def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:
     labels = [source.label for source in sources]
     if bench.baseline is not None:
         if bench.baseline not in labels:
-            raise InputError(f"no source is called {bench.baseline}", f"the baseline is one of {', '.join(labels)}")
+            raise InputError(f"there is no source {bench.baseline}", f"the baseline is one of {', '.join(labels)}")
         return bench.baseline
     chance = next((s.label for s in sources if s.kind == "baseline" and s.name == "random"), None)
     return chance or labels[0]

@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.loop import Job, run_stage
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_index import read_newest
 from latentscore_data.core.base.rows import BenchRow, VibeRow, model_candidates
-from latentscore_data.core.base.seeds import digest, rng_for
-from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import dataset_slug
 from latentscore_data.core.bench.stats import best_of, shuffled_partners
 from latentscore_data.core.generators.types import AnyGenerator, AskingGenerator, Generated, PaidGenerator

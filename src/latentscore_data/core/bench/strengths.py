@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore_data.core.base.seeds import rng_for
+from latentscore.seeds import rng_for
 from latentscore_data.core.bench.stats import too_few
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from latentscore import FIELDS
 from latentscore.json_search import JsonObject
+from latentscore.seeds import rng_for
 from latentscore_data.core.base.rows import BenchRow
-from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.bench import stats
 
 

@@ -80,8 +80,7 @@ def view_of(row: ScoredRow, split: str) -> RowView:
     winners = [
         (name, given[best]) for name, given in row.candidate_scores.items() if best is not None and best < len(given)
     ]
-    parts = row.scores_external.get(scorer, {}).get("parts") if row.scores_external else None
-    details = parts[best] if parts and best is not None and best < len(parts) else None
+    details = row.scores_external.get(scorer)
     return RowView(
         row_id=row.row_id,
         split=split,

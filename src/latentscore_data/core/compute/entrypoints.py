@@ -5,39 +5,40 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from latentscore.decoding import Prompt
 from latentscore.embed import MINILM, Embedder
+from latentscore.installed import available_cores
 from latentscore_data.core.base.errors import InputError, MissingError, StoppedError, VerificationError
 from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.compute.estimates import CPU_CORES
 from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.llm.local.transport import engine_for
-from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.llm.local.engines import engine_for
+from latentscore_data.core.models.runs import RunFolder, open_run
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap import clap_folder
-from latentscore_data.core.scoring.clips import Clip, make_clip
+from latentscore_data.core.scoring.clips import make_clip
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoredRender, ScoringService, current_renderer_version
-from latentscore_data.core.scoring.types import Score, Unscored
 from latentscore_data.core.training.launch import train_together
 from latentscore_data.core.training.run import versions
-from latentscore_data.core.training.runs import RunFolder, open_run
-from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, load_embedder, minilm_missing
 
 ON_A_GPU = ("generate_shard", "write_shard", "train")
@@ -56,12 +57,12 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     folder = RunFolder(root / asked["run_id"])
     if not folder.done and time.time() > asked["deadline"]:
         raise StoppedError(
-            f"run {folder.run_id} is out of time",
-            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and start it again; it goes on",
+            f"run {folder.run_id} has reached its time-out",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and start it again; it resumes",
         )
     if wrong := folder.other_rows(spec):
         raise InputError(
-            f"the {' and '.join(wrong)} rows of run {folder.run_id} on the volume are not those of its spec",
+            f"the {' and '.join(wrong)} rows of run {folder.run_id} on the volume differ from those of its spec",
             "start it again with lsdata train ... --resume never",
         )
     open_run(folder, spec, resume=True, force=True)
@@ -78,7 +79,7 @@ def train_on_shared_files(run_json: str, runs: Path) -> str:
     refuse_other_code(shard)
     if not RunFolder(runs / shard["run_id"]).spec_file.exists():
         raise InputError(
-            f"the worker {platform.node()} does not see {runs / shard['run_id']}",
+            f"the worker {platform.node()} cannot read {runs / shard['run_id']}",
             "put the data root (--root) on a file system that all machines of the cluster share",
         )
     return train_run(run_json, runs, lambda: None)
@@ -98,7 +99,7 @@ def score_shard(shard_json: str) -> str:
     shard = json.loads(shard_json)
     refuse_other_code(shard)
     settings = ScoringSettings.model_validate(shard["scoring"])
-    cores = min(shard.get("cores", CPU_CORES), os.cpu_count() or 1)
+    cores = min(shard.get("cores", CPU_CORES), available_cores())
     settings = settings.model_copy(update={"workers": cores})
     have_clap(settings)
     with _scoring(settings, keep=shard.get("keep_processes", False)) as (service, cache):
@@ -170,47 +171,17 @@ def _drop_kept() -> None:
 
 def pack(scored_render: ScoredRender, keep_flac: bool = False, vibe: str | None = None) -> dict[str, Any]:
     """A scored render as plain values; its audio becomes a clip, tagged with the vibe."""
-    packed: dict[str, Any] = {
-        "outcomes": {
-            name: {"score": outcome.final_score, "parts": outcome.parts}
-            if isinstance(outcome, Score)
-            else vars(outcome)
-            for name, outcome in scored_render.outcomes.items()
-        },
-        "render_seconds": scored_render.render_seconds,
-        "score_seconds": scored_render.score_seconds,
-        "failure": vars(scored_render.failure) if scored_render.failure is not None else None,
-        "clip": None,
-    }
-    if scored_render.audio is not None:
-        clip = make_clip(scored_render.audio.tagged(vibe=vibe), keep_flac=keep_flac)
-        packed["clip"] = {
-            "mp3": base64.b64encode(clip.mp3).decode(),
-            "peaks": clip.peaks,
-            "flac": base64.b64encode(clip.flac).decode() if clip.flac is not None else None,
-        }
-    return packed
+    audio = scored_render.audio
+    clip = make_clip(audio.tagged(vibe=vibe), keep_flac=keep_flac) if audio is not None else None
+    return _AS_JSON.dump_python(replace(scored_render, audio=None, clip=clip), mode="json")
 
 
 def unpack(packed: Mapping[str, Any]) -> ScoredRender:
     """The scored render that :func:`pack` was given, with a clip for its audio."""
-    clip, failure = packed["clip"], packed["failure"]
-    return ScoredRender(
-        {
-            name: Score(outcome["score"], outcome["parts"]) if "score" in outcome else Unscored(**outcome)
-            for name, outcome in packed["outcomes"].items()
-        },
-        render_seconds=packed["render_seconds"],
-        score_seconds=packed["score_seconds"],
-        failure=Unscored(**failure) if failure is not None else None,
-        clip=None
-        if clip is None
-        else Clip(
-            base64.b64decode(clip["mp3"]),
-            clip["peaks"],
-            base64.b64decode(clip["flac"]) if clip["flac"] is not None else None,
-        ),
-    )
+    return _AS_JSON.validate_python(packed)
+
+
+_AS_JSON = TypeAdapter(ScoredRender)
 
 
 def have_clap(settings: ScoringSettings) -> None:
@@ -223,8 +194,8 @@ def check_deadline(deadline: float) -> None:
     """Raise :class:`StoppedError` once the time that was agreed to is over (Unix time)."""
     if time.time() > deadline:
         raise StoppedError(
-            "the work on remote workers is out of time",
-            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and run the same command again; what has arrived is kept",
+            "the work on remote workers has reached its time-out",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and run the same command again; results that have arrived are kept",
         )
 
 
@@ -292,7 +263,7 @@ def embed_shard(shard_json: str) -> str:
     embedder = _embedder(shard["embedder"])
     if weights_of(embedder) != shard["weights"]:
         raise VerificationError(
-            f"the worker {platform.node()} has other weights of {shard['embedder']}: "
+            f"the worker {platform.node()} has different weights of {shard['embedder']}: "
             f"{weights_of(embedder)} there and {shard['weights']} here",
             "give every machine the same weights, or leave --on out",
         )
@@ -313,7 +284,7 @@ def _embedder(name: str) -> Embedder:
     except MissingError as error:
         raise MissingError(
             f"the worker {platform.node()} does not have the embedder {name}: {error.message}",
-            "put it at the same path on every machine, or leave --on out",
+            "install it at the same path on every machine, or leave --on out",
         ) from None
 
 
@@ -332,8 +303,8 @@ def refuse_other_code(shard: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise VerificationError(
-            f"the worker {platform.node()} has another lsdata: {', '.join(differing)}",
-            "install the same version of lsdata on every machine, or take --on here",
+            f"the worker {platform.node()} has another version of lsdata: {', '.join(differing)}",
+            "install the same version of lsdata on every machine, or use --on here",
         )
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import psutil
 
-from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, StoppedError, require
+from latentscore.installed import available_cores
+from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, StoppedError, first_line, require
 from latentscore_data.core.base.settings import ComputeSettings
 from latentscore_data.core.compute.entrypoints import check_deadline, entry_point
 
@@ -124,7 +125,7 @@ class RayCluster:
             while not ray.wait([shard.answer], timeout=LOOK_SECONDS)[0]:
                 check_deadline(deadline)
                 if self._closing.is_set():
-                    raise StoppedError("the work on Ray was stopped", "run the same command again: it goes on")
+                    raise StoppedError("the work on Ray was stopped", "run the same command again to continue")
             try:
                 return ray.get(shard.answer)
             except died as error:
@@ -135,17 +136,20 @@ class RayCluster:
                 if isinstance(error.cause, LsdataError):
                     raise error.cause from None
                 raise WorkersDiedError(
-                    f"a shard failed on Ray: {_line(error.cause)}", "run lsdata doctor on the machine of that worker"
+                    f"a shard failed on Ray: {first_line(error.cause)}",
+                    "run lsdata doctor on the machine of that worker",
                 ) from error
 
     def _note_death(self, error: Exception, deaths: int) -> None:
         most = self._compute.ray_retries
         if deaths > most:
             raise WorkersDiedError(
-                f"{deaths} workers on Ray died with the same shard: {_line(error)}",
-                "see whether their machine has enough memory, lower compute.ray_cpus, or take --on here",
+                f"{deaths} workers on Ray died while working on the same shard: {first_line(error)}",
+                "check whether their machine has enough memory, lower compute.ray_cpus, or use --on here",
             ) from error
-        self._say(f"Ray: a worker died ({_line(error)}); its shard is done again ({deaths} of at most {most} times)")
+        self._say(
+            f"Ray: a worker died ({first_line(error)}); its shard is retried ({deaths} of at most {most} retries)"
+        )
 
     @contextmanager
     def _using(self) -> Iterator[Any]:
@@ -163,7 +167,7 @@ class RayCluster:
         with self._idle:
             if self._ray is None:
                 if self._closing.is_set():
-                    raise StoppedError("the work on Ray was stopped", "run the same command again: it goes on")
+                    raise StoppedError("the work on Ray was stopped", "run the same command again to continue")
                 require("ray", "ray", "running on Ray")
                 # Ray prints what it has to say about its processes to stdout, which belongs to results.
                 self._output.enter_context(redirect_stdout(sys.stderr))
@@ -179,7 +183,7 @@ class RayCluster:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except Exception as error:
             raise MissingError(
-                f"the Ray cluster {address} cannot be reached ({_line(error)})",
+                f"the Ray cluster {address} cannot be reached ({first_line(error)})",
                 "see ray status there, or leave compute.ray_address empty to start one on this machine",
             ) from error
         self._say(f"Ray: cluster {address}, {int(ray.cluster_resources().get('CPU', 0))} CPUs")
@@ -198,14 +202,14 @@ class RayCluster:
         """A cluster that only this machine reaches, with a token that only its processes know."""
         if "ray" in sys.modules and "RAY_AUTH_TOKEN" not in os.environ:
             raise MissingError(
-                "this process has imported Ray already, which then listens on every address of this machine",
-                "start lsdata in a process of its own, or name a cluster with compute.ray_address",
+                "this process has already imported Ray, which then listens on every address of this machine",
+                "start lsdata in a new process, or name a cluster with compute.ray_address",
             )
         os.environ.update(WHAT_A_LOCAL_CLUSTER_READS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
 
-        cpus = self._compute.ray_cpus or os.cpu_count() or 1
+        cpus = self._compute.ray_cpus or available_cores()
         self._say(f"Ray: starting a cluster of {cpus} CPUs on this machine")
         before = set(psutil.Process().children())
         # Sockets lie in this folder, and their paths must be short.
@@ -223,7 +227,7 @@ class RayCluster:
             self._end(ray)
             if isinstance(error, Exception):
                 raise MissingError(
-                    f"no Ray cluster could be started on this machine ({_line(error)})", "take --on here"
+                    f"no Ray cluster could be started on this machine ({first_line(error)})", "use --on here"
                 ) from error
             raise
         self._processes = [one for one in psutil.Process().children() if one not in before]
@@ -300,7 +304,3 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-
-
-def _line(error: BaseException | None) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")

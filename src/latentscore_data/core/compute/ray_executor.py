@@ -12,7 +12,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.entrypoints import ON_A_GPU, made_by
 from latentscore_data.core.compute.ray_cluster import RayCluster
 from latentscore_data.core.compute.remote import RemoteExecutor
-from latentscore_data.core.training.spec import TrainSpec
+from latentscore_data.core.models.spec import TrainSpec
 
 
 class RayExecutor(RemoteExecutor):

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from latentscore.decoding import Prompt, Written
 from latentscore_data.core.base.answerers import LOCAL, kind_of
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.llm.local.types import Engine, Prompt, Written
+from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.plan import Plan
 
 

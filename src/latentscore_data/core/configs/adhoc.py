@@ -6,23 +6,22 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from latentscore import Audio, AudioError, write_audio
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, OutputError
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.payloads import Payload
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.rows import ConfigRow, VibeRow
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
-from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import ask_for_candidates, questions
 from latentscore_data.core.llm.types import LLM
@@ -65,9 +64,10 @@ def answer_typed(
         scorers = make_scorers(ScorerDeps.of_run(settings, workspace, cache, trusted, spend))
         candidates = asyncio.run(_ask_all(rows, llm, settings))
         progress.start("configs", len(rows))
+        improve = improver_for(settings)
         with (
             ScoringService(scorers, settings.scoring, cache) as service,
-            _improving(settings, service, cache) as improver,
+            improve(service, cache, LocalRenderer) if improve is not None else nullcontext() as improver,
         ):
             scored: list[_Scored | RowFailure] = []
             for row, answer in zip(rows, candidates, strict=True):
@@ -94,7 +94,7 @@ def _make_folder(folder: Path) -> None:
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror or error
-        raise OutputError(f"--audio {folder} is no folder for sound ({reason})", "name another folder") from None
+        raise OutputError(f"--audio {folder} cannot hold sound files ({reason})", "name another folder") from None
 
 
 async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Candidates | RowFailure]:
@@ -123,17 +123,6 @@ class _Scored:
     best: int | None
     columns: Mapping[str, Any] = field(default_factory=lambda: {})
     """What a search adds to a row."""
-
-
-@contextmanager
-def _improving(settings: Settings, service: ScoringService, cache: ScoreCache) -> Iterator[Improver | None]:
-    """The search of the settings; None where they ask for none."""
-    make = improver_for(settings)
-    if make is None:
-        yield None
-        return
-    with make(service, cache, LocalRenderer) as improver:
-        yield improver
 
 
 def _score(

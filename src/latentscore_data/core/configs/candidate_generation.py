@@ -11,10 +11,10 @@ from pathlib import Path
 
 from latentscore import schema_hash
 from latentscore.config import TITLE_CUT, TITLE_SHORTENED, MusicConfigPromptPayload
-from latentscore.files import open_file
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import LsdataError, MissingError
-from latentscore_data.core.base.jsonl import Line, read_lines, read_rows, typed_row
+from latentscore_data.core.base.jsonl import Line, count_lines, read_lines, read_rows, typed_row
 from latentscore_data.core.base.loop import (
     RETRYABLE_KINDS,
     Job,
@@ -23,13 +23,11 @@ from latentscore_data.core.base.loop import (
     run_stage,
 )
 from latentscore_data.core.base.payloads import Payload
-from latentscore_data.core.base.progress import Progress
 from latentscore_data.core.base.row_files import RowFiles
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, spread, text_of
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, share_out, spread, text_of
 from latentscore_data.core.base.sample import sample_vibes
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
-from latentscore_data.core.base.summary import Summary
+from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
@@ -45,27 +43,22 @@ class VibeRows:
     settings: ConfigsSettings
 
     def __iter__(self) -> Iterator[VibeRow]:
-        left = self.settings.limit
-        for split in self.settings.splits:
-            path = self.workspace.vibes(split)
-            if not path.exists():
+        limit = self.settings.limit
+        shares = share_out(limit, self._counts())
+        for split, share in zip(self.settings.splits, shares, strict=True):
+            if not share:
                 continue
-            rows = read_rows(path, VibeRow)
-            if left is not None:
-                rows = spread(rows, left, lambda row: text_of(row.row_id))
-                left -= len(rows)
-            for row in rows:
+            rows = read_rows(self.workspace.vibes(split), VibeRow)
+            for row in rows if limit is None else spread(rows, share, lambda row: text_of(row.row_id)):
                 # The file says which split a row belongs to; rows from elsewhere need not.
                 yield row if row.split else row.model_copy(update={"split": split})
 
     def __len__(self) -> int:
-        count = 0
-        for split in self.settings.splits:
-            path = self.workspace.vibes(split)
-            if path.exists():
-                with open_file(path) as file:
-                    count += sum(1 for line in file if line.strip())
-        return min(count, self.settings.limit) if self.settings.limit is not None else count
+        return sum(share_out(self.settings.limit, self._counts()))
+
+    def _counts(self) -> list[int]:
+        """The rows of each wanted split; 0 for one without a file."""
+        return [count_lines([self.workspace.vibes(split)]) for split in self.settings.splits]
 
 
 def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:
@@ -83,7 +76,7 @@ def fingerprint(
 ) -> str:
     """Says which answers a row would get: the vibe, the model and where it runs, the words that ask, the schema, the sampling.
 
-    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    Without an ``api_base`` it is the same as in older versions, so that older answers stay usable.
     """
     return digest(
         row.vibe_original,

@@ -9,14 +9,14 @@ from latentscore.errors import AudioError
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import (
     OUTPUT,
-    clean,
     console,
     fields_in_lines,
     palette_blocks,
     print_json,
-    print_table,
+    print_rows,
     say,
     shorten,
+    styled,
 )
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.settings import Settings
@@ -39,19 +39,17 @@ def show_winners(summary: Summary) -> None:
     found: list[JsonObject] = summary.details.get("winners", [])
     if OUTPUT.json or not found:
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("vibe", "title", "won", "score", "palette", box=None)
-    for winner in found:
-        table.add_row(
-            Text(shorten(winner["vibe"], 40)),
-            Text(shorten(winner["title"], 30)),
+    rows = [
+        (
+            shorten(winner["vibe"], 40),
+            shorten(winner["title"], 30),
             f"{winner['best_index'] + 1} of {winner['candidates']}",
             f"{winner['score']:.3f}",
             palette_blocks(winner["palette"]),
         )
-    print_table(table)
+        for winner in found
+    ]
+    print_rows(("vibe", "title", "won", "score", "palette"), rows)
     _say_usual(summary.details.get("scorers", [])[:1])
 
 
@@ -63,28 +61,27 @@ def show_answers(summary: Summary, settings: Settings, *, play: bool) -> None:
         print_json(summary.to_dict())
         return
     from rich.padding import Padding
-    from rich.text import Text
 
     out = console()
     for answer in summary.details["answers"]:
-        out.print(Text.assemble((clean(answer["vibe"]), "bold")))
+        out.print(styled(answer["vibe"], "bold"))
         payload = answer["config_payload"]
         if payload is None:
-            out.print(Padding(Text(clean(answer["failure"]), style="red"), (0, 0, 1, 2)))
+            out.print(Padding(styled(answer["failure"], "red"), (0, 0, 1, 2)))
             continue
         origins = answer.get("candidate_origins")
         origin = f" ({origins[answer['best_index']]})" if origins else ""
         won = f"{answer['best_index'] + 1} of {len(answer['scores'])}{origin}, {answer['scorer']} {answer['score']:.3f}"
-        out.print(Padding(Text.assemble((clean(payload["title"]), "italic"), f"   {won}"), (0, 2)))
+        out.print(Padding(styled(payload["title"], "italic").append(f"   {won}"), (0, 2)))
         if payload.get("thinking"):
-            out.print(Padding(Text(clean(payload["thinking"])), (0, 2)))
+            out.print(Padding(styled(payload["thinking"]), (0, 2)))
         if answer.get("note"):
-            out.print(Padding(Text(clean(answer["note"]), style="yellow"), (0, 2)))
+            out.print(Padding(styled(answer["note"], "yellow"), (0, 2)))
         for palette in payload["palettes"]:
             out.print(Padding(palette_blocks(palette), (0, 2)))
-        out.print(Padding(Text(clean(fields_in_lines(payload["config"], 4)), style="dim"), (0, 2)))
+        out.print(Padding(styled(fields_in_lines(payload["config"], 4), "dim"), (0, 2)))
         if answer.get("audio_file"):
-            out.print(Text(f"  {clean(answer['audio_file'])}"), soft_wrap=True)
+            out.print(styled(f"  {answer['audio_file']}"), soft_wrap=True)
         out.print()
     _say_usual(answer["scorer"] for answer in summary.details["answers"] if answer["config_payload"] is not None)
     if not any(answer.get("audio_file") for answer in summary.details["answers"]):

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import mean, quantiles
 from typing import TYPE_CHECKING, Any
 
 from latentscore import FIELDS
 from latentscore.forms import FormName
 from latentscore.json_search import JsonObject
+from latentscore_data.core.base.jsonl import replace_text
 from latentscore_data.core.base.layers import leaves
 from latentscore_data.core.export.columns import features
 from latentscore_data.core.export.dataset import DatasetFacts
 from latentscore_data.core.export.maps import MapFacts
 from latentscore_data.core.export.merge import Parity, is_hub_id, public_name
+from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.export.tables import Table, split_name
 from latentscore_data.core.texts.licenses import license_lines, license_slug
 from latentscore_data.core.texts.provenance import Provenance, hub_license, md
@@ -205,6 +208,14 @@ def picture_name(scorer: str) -> str:
     return SCORES_PICTURE.format(scorer="".join(c if c.isalnum() else "-" for c in scorer))
 
 
+def draw_scores(folder: Path, facts: DatasetFacts) -> dict[str, str]:
+    """Write a histogram of each scorer's scores; the names of the files by scorer."""
+    for scorer, scores in facts.candidates.items():
+        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
+        replace_text(folder / picture_name(scorer), histograms(f"{scorer} scores, share of each", series))
+    return {scorer: picture_name(scorer) for scorer in facts.candidates}
+
+
 def _spread(scorer: str, of: str, numbers: Sequence[float]) -> tuple[str, ...]:
     cuts = quantiles(numbers, n=20, method="inclusive") if len(numbers) > 1 else [numbers[0]] * 19
     return md(scorer), of, f"{len(numbers):,}", *(f"{x:.3f}" for x in (mean(numbers), cuts[0], cuts[9], cuts[18]))
@@ -221,7 +232,7 @@ def _spell(kind: Any) -> str:
 
 def _limits(facts: DatasetFacts, table: Table, origin: Provenance) -> Iterable[str]:
     total = sum(facts.rows.values())
-    yield "Vibes and configurations were written by models; nobody has read them all."
+    yield "Vibes and configurations were written by models; they have not been reviewed completely."
     yield "A configuration is the best of a few candidates, not the best possible one."
     if facts.winners:
         yield (
@@ -236,11 +247,11 @@ def _limits(facts: DatasetFacts, table: Table, origin: Provenance) -> Iterable[s
     if "builtin/keywords" in facts.config_models or "builtin/keywords" in facts.vibe_models:
         yield "Some rows come from the built-in keyword model, which reads words, not meaning."
     if facts.noisy:
-        yield f"{facts.noisy:,} of {total:,} rows carry typing noise in `vibe_noisy`, for training; `vibe_original` is clean."
+        yield f"{facts.noisy:,} of {total:,} rows have typing errors in `vibe_noisy`, for training; `vibe_original` is clean."
     if total > facts.with_config:
         yield f"{total - facts.with_config:,} rows have no valid configuration (`config_payload` is null)."
     if any(work.license == "unknown" for work in origin.works):
-        yield "The licence of some source texts is not known: do not pass these rows on before it is."
+        yield "The licence of some source texts is unknown: do not redistribute these rows until it is known."
     json_columns = [name for name, kind in table.columns.items() if kind == "json"]
     if json_columns:
         yield f"Columns of mixed types are JSON text: {', '.join(f'`{name}`' for name in json_columns)}."

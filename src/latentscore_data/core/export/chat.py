@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from latentscore.forms import completion_messages, prompt_messages
 from latentscore_data.core.base.jsonl import Line
 from latentscore_data.core.base.marks import Preference
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.training.chat import completion_messages, prompt_messages
 from latentscore_data.core.training.preference import marked_pairs, row_pair
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from latentscore.forms import FORM_FILE
 from latentscore.json_search import JsonObject
+from latentscore.prompt import template_options
 from latentscore_data.core.base.errors import InputError, VerificationError
 from latentscore_data.core.base.jsonl import replace_json, writing
-from latentscore_data.core.training.base_models import adapter_base, load_base, load_trained, model_config
-from latentscore_data.core.training.chat import template_options
+from latentscore_data.core.models.base_models import adapter_base, load_base, load_trained, model_config
+from latentscore_data.core.models.runs import RunFolder, find_run, find_runs
 from latentscore_data.core.training.context import quiet_libraries
-from latentscore_data.core.training.runs import RunFolder, find_run, find_runs
 
 Logits = NDArray[np.float32]
 
@@ -77,7 +77,9 @@ def find_source(name: str | None, train_dir: Path) -> Source:
         if run.spec_file.exists():
             return _of_run(run)
         if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):
-            raise InputError(f"{path} holds no model (adapter_config.json or config.json)", "name a run or its final/")
+            raise InputError(
+                f"{path} contains no model (adapter_config.json or config.json)", "name a run or its final/"
+            )
         return Source(path.resolve().name, path, None)
     return _of_run(find_run(train_dir, name))
 
@@ -175,7 +177,7 @@ def base_of_adapter(source: Source) -> str:
     """The base model of an adapter. Raises :class:`InputError` for a model that was trained whole."""
     base = adapter_base(source.weights)
     if base is None:
-        raise InputError(f"{source.name} was trained whole, it has no adapter", "leave out --adapter-only")
+        raise InputError(f"{source.name} was trained without an adapter", "leave out --adapter-only")
     return base
 
 

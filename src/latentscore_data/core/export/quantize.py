@@ -1,4 +1,5 @@
-"""GGUF files of every type: those that the ``gguf`` package writes, and K-quants by llama.cpp's own ``llama-quantize``."""
+"""GGUF files of every type: those that the ``gguf`` package writes, K-quants by llama.cpp's own ``llama-quantize``, and what
+servers need beside them."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from latentscore.forms import LABELS, form_of, labels_gbnf, prompt_messages
+from latentscore.prompt import decoding_schema
 from latentscore_data.core.base.errors import InputError, VerificationError
-from latentscore_data.core.base.jsonl import writing
+from latentscore_data.core.base.jsonl import replace_bytes, replace_json, replace_text, writing
+from latentscore_data.core.base.settings import ConfigsSettings
 from latentscore_data.core.export.gguf import K_QUANTS, QUANTIZATIONS, write_gguf
 
 TOOL = "llama-quantize"
@@ -67,7 +71,7 @@ def _run(source: Path, target: Path, quantization: str) -> str:
         raise InputError(f"{command[0]} cannot be run ({error.strerror})", "check the path") from None
     said = done.stdout.decode("utf-8", "replace").strip().splitlines()
     if done.returncode != 0 or not target.is_file():
-        last = said[-1].strip()[:200] if said else "it said nothing"
+        last = said[-1].strip()[:200] if said else "it printed nothing"
         raise VerificationError(f"{TOOL} failed with exit code {done.returncode} ({last})", "choose another type")
     version = (re.match(r"(?:main: )?(?:version:|build\s*=)\s*(.+)", line) for line in said)
     return next((found[1].strip()[:100] for found in version if found), "unknown")
@@ -84,3 +88,35 @@ def _check_type(path: Path, quantization: str) -> None:
     if found is not gguf.LlamaFileType[f"MOSTLY_{quantization.upper()}"]:
         what = "a file that does not say its type" if found is None else found.name.removeprefix("MOSTLY_").lower()
         raise VerificationError(f"{TOOL} was asked for {quantization} and wrote {what}", "try another version of it")
+
+
+EXAMPLE_VIBE = "rain on a tin roof"
+GRAMMAR_FILE = "answer.gbnf"
+
+
+def write_modelfile(folder: Path, name: str, gguf: str) -> None:
+    """Write ``Modelfile`` for ``ollama create`` and ``question.json`` for ``/api/chat``, whose ``format`` is the schema.
+
+    Ollama takes no other grammar than a JSON schema: for a model that answers with labels there is no ``format``, and
+    ``answer.gbnf`` holds llama.cpp's server to a line of labels. ``gguf`` is relative to ``folder``.
+    """
+    settings, form = ConfigsSettings(), form_of(folder)
+    messages = prompt_messages(EXAMPLE_VIBE, form=form)
+    held = {"format": decoding_schema()} if form.name != LABELS.name else {}
+    if not held:
+        replace_text(folder / GRAMMAR_FILE, labels_gbnf() + "\n")
+    lines = [f"FROM ./{gguf}"]
+    lines += [f"PARAMETER {key} {value}" for key, value in (("num_ctx", 8192), ("num_predict", settings.max_tokens))]
+    lines += [f"PARAMETER temperature {settings.temperature}", *_system_lines(form.system())]
+    replace_bytes(folder / "Modelfile", ["\n".join(lines).encode() + b"\n"])
+    replace_json(
+        folder / "question.json",
+        {"model": name, "stream": False, "messages": messages, **held},
+    )
+
+
+def _system_lines(system: str) -> list[str]:
+    """A Modelfile has no way to write three quotes within a text, nor blanks around it: those messages it cannot hold."""
+    if '"""' in system or system.endswith('"') or system != system.strip():
+        return ["# No SYSTEM: a Modelfile cannot hold this message. Send it with each request, as question.json does."]
+    return [f'SYSTEM """{system}"""']

@@ -10,17 +10,16 @@ from typing import Any
 
 import latentscore
 from latentscore import InvalidConfigError, parse_payload
-from latentscore.files import open_file, read_whole
+from latentscore.files import read_whole
 from latentscore.json_search import JsonObject
+from latentscore.seeds import unit_hash
 from latentscore_data import __version__
 from latentscore_data.core.base import ledger
-from latentscore_data.core.base.jsonl import replace_bytes, replace_text
+from latentscore_data.core.base.jsonl import count_lines, replace_bytes, replace_text
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.base.seeds import unit_hash
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.export.cards import picture_name
+from latentscore_data.core.export.cards import draw_scores
 from latentscore_data.core.export.dataset import DatasetFacts
-from latentscore_data.core.export.pictures import histograms
 from latentscore_data.core.scoring.clips import mp3_bytes
 from latentscore_data.core.texts.provenance import Provenance
 
@@ -46,19 +45,13 @@ def write_report(
     hears what was scored.
     """
     rows = [_player(folder, row, min(seconds, MOST_SECONDS), seed) for row in sample]
-    pictures = []
-    for scorer, scores in facts.candidates.items():
-        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
-        picture = histograms(f"{scorer} scores, share of each", series)
-        replace_text(folder / picture_name(scorer), picture)
-        pictures.append({"file": picture_name(scorer), "scorer": scorer})
     page = _template().render(
         version=__version__,
         flow=_flow(workspace, facts, origin),
         sources=_sources(origin),
         splits=[{"name": split, "rows": n, "texts": len(facts.sources[split])} for split, n in facts.rows.items()],
         money=_money(workspace),
-        pictures=pictures,
+        pictures=[{"file": file, "scorer": scorer} for scorer, file in draw_scores(folder, facts).items()],
         checks=checks,
         rows=rows,
         runs=_runs(workspace),
@@ -114,25 +107,16 @@ def _winner_scores(row: ScoredRow) -> dict[str, str]:
 def _flow(workspace: Workspace, facts: DatasetFacts, origin: Provenance) -> list[JsonObject]:
     """Each stop of the journey with what it holds now; stops that were never reached are left out."""
     stops = [
-        ("texts sampled", _lines(workspace.text_files()), "lsdata download"),
-        ("texts read by a model", _lines([workspace.extracted]), "lsdata vibes"),
-        ("vibes in splits", _lines(workspace.vibe_files()), "lsdata vibes"),
-        ("vibes with candidates", _lines([workspace.candidates]), "lsdata configs"),
+        ("texts sampled", count_lines(workspace.text_files()), "lsdata download"),
+        ("texts read by a model", count_lines([workspace.extracted]), "lsdata vibes"),
+        ("vibes in splits", count_lines(workspace.vibe_files()), "lsdata vibes"),
+        ("vibes with candidates", count_lines([workspace.candidates]), "lsdata configs"),
         ("candidates scored", max(map(len, facts.candidates.values()), default=0), "lsdata configs"),
         ("vibes with a winner", facts.with_config, "lsdata configs"),
     ]
     failed = {stage: sum(manifest.get("failed", {}).values()) for stage, manifest in origin.manifests.items()}
     rows = [{"what": what, "count": count, "command": command} for what, count, command in stops if count]
     return rows + [{"what": f"failed in {stage}", "count": n, "command": ""} for stage, n in failed.items() if n]
-
-
-def _lines(paths: Iterable[Path]) -> int:
-    count = 0
-    for path in paths:
-        if path.exists():
-            with open_file(path) as file:
-                count += sum(1 for line in file if line.strip())
-    return count
 
 
 def _sources(origin: Provenance) -> list[JsonObject]:

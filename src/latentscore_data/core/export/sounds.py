@@ -12,8 +12,8 @@ from typing import Any
 import latentscore
 from latentscore import parse_payload
 from latentscore.audio import write_audio
+from latentscore.seeds import digest
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.workers import WorkerPool
 from latentscore_data.core.export.columns import AudioFile
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from time import perf_counter
 
 from latentscore import schema_hash
-from latentscore.forms import JSON, form_of
+from latentscore.decoding import Prompt
+from latentscore.forms import JSON, form_of, prompt_messages
 from latentscore.json_search import JsonObject
 from latentscore.prompt import vibe_message
+from latentscore.seeds import digest
 from latentscore_data.core.base.jsonl import read_object
 from latentscore_data.core.base.ledger import Usage
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
@@ -36,11 +37,9 @@ from latentscore_data.core.generators.types import (
     SourceName,
     SourceNote,
 )
+from latentscore_data.core.llm.local.engines import engine_for
 from latentscore_data.core.llm.local.names import place_of, weights_facts
-from latentscore_data.core.llm.local.transport import engine_for
-from latentscore_data.core.llm.local.types import Prompt
 from latentscore_data.core.llm.prompts import config_prompt_hash, named_system, own_system
-from latentscore_data.core.training.chat import prompt_messages
 
 
 class LocalGenerator:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from latentscore import starter_pairs
 from latentscore.embed import Embedder
+from latentscore.seeds import digest
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, selection_scorers
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.simple import checked

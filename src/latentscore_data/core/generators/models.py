@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from latentscore import MusicConfigPromptPayload, schema_hash
+from latentscore.seeds import digest
 from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.types import (

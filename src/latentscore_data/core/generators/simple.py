@@ -10,10 +10,10 @@ from latentscore import FIELDS, InvalidConfigError, parse_payload, random_config
 from latentscore.config import COLORS_PER_PALETTE, PALETTE_COUNT
 from latentscore.json_search import JsonObject
 from latentscore.labels import PALETTE_WEIGHTS, Label
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.generators.types import (
@@ -185,15 +185,18 @@ class DatasetKind(SourceKind):
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
         made_by = _made_by(known.rows)
         if source.name == WINNERS:
-            note = f"best of {most_candidates(known.rows)}. {made_by}".strip()
-            return SourceNote(note, selection_scorers(known.rows))
+            return SourceNote(_note(f"best of {most_candidates(known.rows)}", made_by), selection_scorers(known.rows))
         if source.name == FIRST_VALID:
-            return SourceNote(f"the first valid answer, before any choice. {made_by}".strip())
+            return SourceNote(_note("the first valid answer, before any choice", made_by))
         if source.name in (SEARCHED, STARTED):
             guides = {str(search["guide"]) for row in known.rows if (search := getattr(row, "search", None))}
             what = "found by search" if source.name == SEARCHED else "best of the model's candidates"
-            return SourceNote(f"{what}. {made_by}".strip(), tuple(sorted(guides)))
+            return SourceNote(_note(what, made_by), tuple(sorted(guides)))
         return SourceNote(made_by)
+
+
+def _note(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _made_by(rows: Sequence[VibeRow]) -> str:

@@ -183,7 +183,7 @@ def with_payloads(rows: Sequence[ScoredRow], label: str) -> list[ScoredRow]:
     held = [row for row in rows if row.config_payload and in_labels(row.config_payload.get("config") or {})]
     if not held:
         raise MissingError(
-            f"{label} has nothing to look at: SFT-Train holds no configs",
+            f"{label} has no rows to use: SFT-Train contains no configs",
             "run lsdata configs --split SFT-Train first, or leave this source out",
         )
     return held

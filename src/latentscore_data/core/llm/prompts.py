@@ -1,4 +1,4 @@
-"""What exactly we ask a model: the texts, and how they are filled in."""
+"""The prompts: their texts, and the questions made from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from latentscore.files import read_whole
 from latentscore.forms import JSON, AnswerForm
 from latentscore.prompt import break_marks, config_system, example_messages, vibe_message
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings, VibesSettings
 from latentscore_data.core.llm.types import Question
 
@@ -71,7 +71,7 @@ def own_system(prompts: PromptsSettings, form: AnswerForm = JSON) -> str | None:
     if prompts.examples:
         raise InputError(
             f"prompts.examples shows {prompts.examples} answers in JSON, and train.answer is {form.name}",
-            "take --set answer=json, or prompts.examples = 0",
+            "use --set answer=json, or prompts.examples = 0",
         )
     return None if prompts.system in (None, *OWN_PROMPTS) else system_for(prompts)
 
@@ -94,13 +94,13 @@ def _read_system(path: Path) -> str:
 
 
 def config_prompt_hash(prompts: PromptsSettings = OWN) -> str:
-    """Changes when the words that ask for a config change."""
+    """Return a hash of the prompt for configs."""
     return digest(system_for(prompts), vibe_message("vibe"))
 
 
 @cache
 def vibes_prompt_hash(characters: bool = True) -> str:
-    """Changes when the words that ask for vibes change."""
+    """Return a hash of the prompt for vibes."""
     about = CHARACTERS if characters else ""
     return digest(VIBES_SYSTEM.replace("{characters}", about), text_message("text", 1, 1))
 
@@ -115,7 +115,7 @@ def config_question(
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_tokens=settings.max_tokens,
-        # One seed for all candidates would make a server that honours it answer N times the same.
+        # With one seed for all candidates, a server that supports seeds would return N equal answers.
         seed=settings.seed + sample_idx,
         sample_idx=sample_idx,
     )

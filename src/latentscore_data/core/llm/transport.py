@@ -1,4 +1,4 @@
-"""How a question reaches a model server: one HTTP session for OpenAI's protocol, LiteLLM for every other."""
+"""Transports to model servers: an HTTP session for OpenAI's protocol, LiteLLM for all others."""
 
 from __future__ import annotations
 
@@ -14,17 +14,36 @@ from latentscore_data.core.llm.http_session import HTTPSession
 from latentscore_data.core.llm.prices import reported_cost
 from latentscore_data.core.llm.replies import Message, read_completion, read_message, whole
 from latentscore_data.core.llm.routes import Route, load_litellm
-from latentscore_data.core.llm.types import Messages, Sampling
+from latentscore_data.core.llm.structured import Shape
+from latentscore_data.core.llm.types import Messages, Sampling, T
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A server's answer whose text is not read yet. ``cost_usd`` is None where the server or LiteLLM names no cost."""
+    """A server's answer before parsing. ``cost_usd`` is None if neither the server nor LiteLLM gives a cost."""
 
     message: Message
     finish_reason: str
     usage: Mapping[str, Any] = field(default_factory=dict[str, Any])
     cost_usd: float | None = None
+
+    @classmethod
+    def of_litellm(cls, response: Any) -> Completion:
+        """LiteLLM's object for an answer, which has cached and reasoning tokens at their own prices."""
+        usage = getattr(response, "usage", None)
+        choice = response.choices[0] if response.choices else None
+        cost = getattr(response, "_hidden_params", {}).get("response_cost")
+        return cls(
+            read_message(choice.message if choice is not None else None),
+            str(choice.finish_reason or "stop") if choice is not None else "stop",
+            usage.model_dump() if usage is not None else {},
+            float(cost) if cost else None,
+        )
+
+    def read(self, shape: Shape[T]) -> T:
+        """The object in the answer. Raises :class:`BadAnswer`."""
+        said = self.message
+        return shape.read(said.text, self.finish_reason, said.thoughts, said.calls)
 
     @property
     def tokens_in(self) -> int:
@@ -36,31 +55,31 @@ class Completion:
 
 
 class Transport(Protocol):
-    """Sends one request and returns what came back; never sends it again."""
+    """Sends one request and returns the response, without retries."""
 
     @property
     def secret(self) -> SecretStr | None:
-        """The key that goes with the requests, to be kept out of messages."""
+        """The key of the requests, which must not appear in messages."""
         ...
 
     @property
     def timeout_seconds(self) -> float | None:
-        """How long one call may take; None where nothing can hang."""
+        """Time-out of a call in seconds; None for local models."""
         ...
 
     async def complete(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> Completion:
-        """One chat completion. Raises what :func:`~latentscore_data.core.llm.retry.classify` sorts."""
+        """Return one chat completion. Raises exceptions that :func:`~latentscore_data.core.llm.retry.classify` classifies."""
         ...
 
     async def aclose(self) -> None:
-        """Close the connections, in the event loop that asked."""
+        """Close the connections, in the event loop of the calls."""
 
 
 def transport_for(route: Route, *, marks_prompt: bool, timeout_seconds: float, connections: int) -> Transport:
     """The transport of a route.
 
-    ``marks_prompt`` marks the system message for providers that bill cached prompts when told to; ``connections`` is the
-    most that are open at once.
+    ``marks_prompt`` marks the system message for providers that cache prompts on request; ``connections`` is the
+    maximum number of open connections.
     """
     endpoint = endpoint_of(route)
     if endpoint is None:
@@ -69,7 +88,7 @@ def transport_for(route: Route, *, marks_prompt: bool, timeout_seconds: float, c
 
 
 class OpenAITransport:
-    """OpenAI's protocol over one session. LiteLLM says what the body has to be for the provider, and sends nothing."""
+    """OpenAI's protocol over one session. LiteLLM only builds the body for the provider."""
 
     def __init__(self, endpoint: Endpoint, marks_prompt: bool, timeout_seconds: float, connections: int) -> None:
         self.secret = endpoint.key
@@ -92,7 +111,7 @@ class OpenAITransport:
 
 
 class LiteLLMTransport:
-    """Whatever LiteLLM can reach."""
+    """The transport for all providers of LiteLLM."""
 
     def __init__(self, route: Route, marks_prompt: bool, timeout_seconds: float) -> None:
         self.secret = route.api_key
@@ -118,16 +137,7 @@ class LiteLLMTransport:
             **shape,
             **self._extra,
         )
-        usage = getattr(response, "usage", None)
-        choice = response.choices[0] if response.choices else None
-        # With cached and reasoning tokens at their own prices.
-        cost = getattr(response, "_hidden_params", {}).get("response_cost")
-        return Completion(
-            read_message(choice.message if choice is not None else None),
-            str(choice.finish_reason or "stop") if choice is not None else "stop",
-            usage.model_dump() if usage is not None else {},
-            float(cost) if cost else None,
-        )
+        return Completion.of_litellm(response)
 
     async def aclose(self) -> None:
         await load_litellm().close_litellm_async_clients()

@@ -15,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscore.seeds import digest
 from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.database import is_bad_text, open_database, transaction, unusable
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.scoring.types import Score
 
 WHAT = "score cache"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Base64Bytes
 
 from latentscore import Audio
 from latentscore.audio import encode, file_tags
@@ -26,11 +27,11 @@ MP3_COMPRESSION = 0.7
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound as the page has it, made where it was rendered: the bytes of its files, and its waveform."""
+    """A sound as the page has it, made where it was rendered: the bytes of its files (Base64 in JSON), and its waveform."""
 
-    mp3: bytes
+    mp3: Base64Bytes
     peaks: str
-    flac: bytes | None = None
+    flac: Base64Bytes | None = None
 
     def write(self, path: Path) -> None:
         """The MP3 at ``path``, a FLAC beside it."""

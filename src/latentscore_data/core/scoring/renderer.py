@@ -5,7 +5,6 @@ A renderer turns a config into sound and, for the scorers that allow it, into ve
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 import latentscore
 from latentscore import Audio, InvalidConfigError, parse_config
+from latentscore.installed import available_cores
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.base.workers import WorkerPool
@@ -31,7 +31,9 @@ BATCH = 16
 """Sounds handed to a scorer at once; a scorer with a model cuts them into batches of its own."""
 
 SLOW_START_SECONDS = 4.0
-SLOW_START = "starting the renderers; once on a machine the sound loops are compiled, which takes about ten seconds"
+SLOW_START = (
+    "starting the renderers; the first start on a machine compiles the sound loops, which takes about ten seconds"
+)
 """Said when no sound has come by then."""
 
 SILENCE_PEAK = 10 ** (-60 / 20)
@@ -111,7 +113,7 @@ class LocalRenderer:
         render: Render | None = None,
         timeout_seconds: float | None = None,
     ) -> None:
-        self.workers = settings.workers or os.cpu_count() or 1
+        self.workers = settings.workers or available_cores()
         self._seconds, self._seed = settings.seconds, settings.seed
         self._embedders = embedders_of(scorers)
         # 10 s of sound take milliseconds between processes: they travel only where a scorer here needs the samples.

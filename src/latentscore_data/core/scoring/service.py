@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from pydantic import InstanceOf
 
 from latentscore import RENDERER_VERSION, Audio
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.closing import Closing
 from latentscore_data.core.base.errors import LsdataError, OutputError
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.base.workers import WorkerFailure
 from latentscore_data.core.scoring.cache import ScoreCache
@@ -61,7 +62,7 @@ class ScoredRender:
     render_seconds: float | None = None
     score_seconds: float = 0.0
     failure: Unscored | None = None
-    audio: Audio | None = None
+    audio: InstanceOf[Audio] | None = None
     clip: Clip | None = None
 
     def score(self, scorer: str) -> Score | None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.jsonl import Line, read_lines, replace_rows
 from latentscore_data.core.base.names import model_text
 from latentscore_data.core.base.rows import ConfigRow, source_id
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import SearchSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm import builtin

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from latentscore import random_config
+from latentscore.seeds import digest, rng_for
 from latentscore_data.core.base.display import say
-from latentscore_data.core.base.seeds import digest, rng_for
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.scoring.types import EmbeddingScorer, Vectors
@@ -77,11 +77,8 @@ class Searcher:
         if not isinstance(self.guide, EmbeddingScorer) or not self.settings.surrogate_renders:
             return True
         configs = self._configs()
-        vectors = [self.service.vector(self.guide, config) for config in configs]
-        held = [(config, vector) for config, vector in zip(configs, vectors, strict=True) if vector is not None]
-        if len(held) < len(configs):
-            return False
-        return self._kept_weights(encode([config for config, _ in held]), np.stack([v for _, v in held])) is not None
+        held = self._held(self.guide, configs)
+        return len(held) == len(configs) and self._kept_weights(*_fitted_on(held)) is not None
 
     def _configs(self) -> list[Config]:
         """What the surrogate is fitted on; R2 is measured on the last ones."""
@@ -89,6 +86,11 @@ class Searcher:
         configs: list[Config] = [random_config(rng).model_dump() for _ in range(self.settings.surrogate_renders)]
         configs = [*configs, *self._known][:MOST]
         return [configs[at] for at in rng.permutation(len(configs))]
+
+    def _held(self, guide: EmbeddingScorer, configs: Sequence[Config]) -> list[tuple[Config, Vectors]]:
+        """The configs whose vectors are in the cache, with these."""
+        found = ((config, self.service.vector(guide, config)) for config in configs)
+        return [(config, vector) for config, vector in found if vector is not None]
 
     def _fit(self, guide: EmbeddingScorer) -> None:
         configs = self._configs()
@@ -99,12 +101,11 @@ class Searcher:
             )
             say(f"search: rendering {missing} configs to fit the surrogate; {kept}")
         self.service.score_all((NO_VIBE, config) for config in configs)
-        vectors = [self.service.vector(guide, config) for config in configs]
-        held = [(config, vector) for config, vector in zip(configs, vectors, strict=True) if vector is not None]
+        held = self._held(guide, configs)
         if len(held) < FEWEST:
             say(f"search: no surrogate, because only {len(held)} configs have vectors ({FEWEST} are needed)")
             return
-        fitted = self._fitted(encode([config for config, _ in held]), np.stack([v for _, v in held]))
+        fitted = self._fitted(*_fitted_on(held))
         self.r2 = fitted.r2
         if fitted.r2 >= self.settings.surrogate_min_r2:
             self.surrogate = fitted
@@ -144,6 +145,10 @@ class Searcher:
         while payloads := search.ask():
             search.tell(self.service.score_all((vibe, payload) for payload in payloads))
         return search.found
+
+
+def _fitted_on(held: Sequence[tuple[Config, Vectors]]) -> tuple[Codes, Vectors]:
+    return encode([config for config, _ in held]), np.stack([vector for _, vector in held])
 
 
 def _place(codes: Codes, vectors: Vectors) -> tuple[str, str]:

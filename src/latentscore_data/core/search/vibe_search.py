@@ -14,9 +14,9 @@ from latentscore.config import MusicConfigPrompt
 from latentscore.errors import LatentScoreError
 from latentscore.meaning.reading import read
 from latentscore.meaning.starter import neighbours
+from latentscore.seeds import rng_for
 from latentscore.vibe_map import Match, VibeMap, load_map, starter_pairs
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import SearchSettings
 from latentscore_data.core.scoring.service import ScoredRender
 from latentscore_data.core.scoring.types import EmbeddingScorer, Score, Scorer, Vectors

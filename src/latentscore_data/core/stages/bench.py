@@ -9,7 +9,7 @@ from pathlib import Path
 from latentscore import RENDERER_VERSION, schema_hash
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import LsdataError, MissingError
+from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.jsonl import replace_json
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
@@ -26,7 +26,7 @@ from latentscore_data.core.bench.summary import RunFacts, summarise
 from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.generators.registry import kind_of, make_generator
+from latentscore_data.core.generators.registry import kind_of, make_generator, parse_sources
 from latentscore_data.core.generators.types import AnyGenerator, GeneratorDeps, SourceName
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.plan import Plan, added_up
@@ -40,6 +40,11 @@ from latentscore_data.core.stages.spending import (
     confirm_remote_jobs,
     confirm_spending,
 )
+
+
+def hosted_sources(settings: Settings) -> list[str]:
+    """The models behind servers that are asked as sources."""
+    return [source.name for source in parse_sources(settings.bench.sources) if source.kind == "litellm"]
 
 
 def run_bench(
@@ -61,8 +66,7 @@ def run_bench(
     # What cannot run there is said before a key is missed or money is asked for.
     there = remote_estimates(settings, compared, executor) if executor.remote else []
     kept = workspace.llm_cache, workspace.ledger
-    hosted = [source.name for source in sources if source.kind == "litellm"]
-    with BatchRun("bench", settings.llm, *kept, hosted, spend=spend) as batches:
+    with BatchRun("bench", settings.llm, *kept, hosted_sources(settings), spend=spend) as batches:
         batches.collect()
         for plan in plans(settings, workspace, compared):
             confirm_spending(plan, settings.llm, context.yes)
@@ -183,7 +187,7 @@ def plans(settings: Settings, workspace: Workspace, compared: Compared) -> list[
 
 def check_run(plan: RunPlan, settings: Settings) -> None:
     """Raise what the run would raise before it asks anybody: a source or scorer that cannot run, a plan that is refused."""
-    for problem in preflight(settings):
+    for problem in missing(settings):
         raise problem
     plan.check(settings, SpendTracker())
 
@@ -195,7 +199,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     if not any(name.startswith(("litellm:", "judge:")) for name in named):
         return added_up([])
     if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
-        return Plan("", cost_usd=None, basis=f"{behind} runs before it: its rows are not there yet")
+        return Plan("", cost_usd=None, basis=f"{behind} runs before it: its rows do not exist yet")
     try:
         found = plans(settings, workspace, prepare.compared(settings.bench, workspace))
     except MissingError as missing:
@@ -255,9 +259,4 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     return [StageFiles("bench", workspace.bench_dir / "manifest.json", found, decisive, versions, settings.typed)]
 
 
-def preflight(settings: Settings) -> list[LsdataError]:
-    """What would stop the benchmark, found without network or cost."""
-    return missing(settings)
-
-
-STAGE = Stage("bench", stage_files, preflight, run_bench, estimate=estimate, finished_mark="manifest.json")
+STAGE = Stage("bench", stage_files, missing, run_bench, estimate=estimate, finished_mark="manifest.json")

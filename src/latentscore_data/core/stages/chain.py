@@ -12,15 +12,15 @@ import typer
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.display import (
     OUTPUT,
-    clean,
     console,
     duration,
     interactive,
     money,
     print_json,
     print_next,
-    print_table,
+    print_rows,
     say,
+    styled,
 )
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED, InputError, LsdataError, StoppedError
 from latentscore_data.core.base.layers import Values
@@ -34,8 +34,6 @@ from latentscore_data.core.stages.base import STAGES, RunContext, stage_named
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.table import Table
 
 
 SAMPLE_SETTINGS: dict[str, Values] = {
@@ -69,7 +67,7 @@ def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[
     """The stages to run, in order. Raises :class:`InputError` for a name that is no stage or an empty choice."""
     for name in (from_, until, *skip):
         if name is not None and name not in STAGES:
-            raise InputError(f"{name!r} is no stage", f"stages: {', '.join(STAGES)}")
+            raise InputError(f"{name!r} is not a stage", f"stages: {', '.join(STAGES)}")
     first = STAGES.index(from_) if from_ else 0
     last = STAGES.index(until) if until else len(STAGES) - 1
     stages = [name for name in STAGES[first : last + 1] if name not in skip]
@@ -129,10 +127,8 @@ class Chain:
         return [f"{stage}: {problem}" for stage, problems in self.missing.items() for problem in problems]
 
     def _show_left_out(self) -> None:
-        from rich.text import Text
-
         for stage, why in self.left_out.items():
-            console().print(Text(clean(f"{stage} is left out: {why}"), style="dim"))
+            console().print(styled(f"{stage} is skipped: {why}", "dim"))
 
     def show(self) -> None:
         """The plan or the result, as a table or as one JSON document."""
@@ -150,43 +146,33 @@ class Chain:
                 }
             )
             return
-        from rich.table import Table
-        from rich.text import Text
-
         if self.plan:
-            print_table(plan_table(self.plan))
+            _print_plan(self.plan)
             for line in self._missing_lines():
-                console().print(Text(f"missing: {clean(line)}", style="red"))
+                console().print(styled(f"missing: {line}", "red"))
             for step in spending_steps(self.plan):
-                console().print(Text(clean(f"{step.stage}: {step.basis}"), style="dim"))
+                console().print(styled(f"{step.stage}: {step.basis}", "dim"))
             self._show_left_out()
             return
-        table = Table("stage", "state", "rows", "failed", "cost", "time", box=None)
+        lines: list[Sequence[object]] = []
         for summary in self.summaries:
             if summary.fresh:
-                table.add_row(summary.stage, "fresh", "", "", "", "")
+                lines.append((summary.stage, "fresh"))
                 continue
             state = "waiting" if summary.pending else "done"
             failed = str(sum(summary.failed.values()) or "")
             rows = str(summary.done + summary.skipped)
-            table.add_row(summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds))
-        for stage in self.left_out:
-            table.add_row(stage, "skipped", "", "", "", "", style="dim")
-        print_table(table)
+            lines.append((summary.stage, state, rows, failed, money(summary.cost_usd), duration(summary.seconds)))
+        lines += [(styled(stage, "dim"), styled("skipped", "dim")) for stage in self.left_out]
+        print_rows(("stage", "state", "rows", "failed", "cost", "time"), lines)
         self._show_left_out()
         print_next(self.next_step)
 
 
-def plan_table(plan: Sequence[Step]) -> Table:
+def _print_plan(plan: Sequence[Step]) -> None:
     """What each stage would do and cost."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("stage", "state", "why", "cost", box=None)
-    for step in plan:
-        why = "; ".join(dict.fromkeys(step.why))
-        table.add_row(step.stage, step.state, Text(clean(why)), money(step.cost_usd))
-    return table
+    rows = [(step.stage, step.state, "; ".join(dict.fromkeys(step.why)), money(step.cost_usd)) for step in plan]
+    print_rows(("stage", "state", "why", "cost"), rows)
 
 
 def spending_steps(plan: Iterable[Step]) -> list[Step]:
@@ -208,12 +194,12 @@ def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
     if not interactive():
         costs = ", ".join(f"{step.stage} {money(step.cost_usd)}" for step in spending)
         raise InputError(
-            f"this costs money ({costs}) and there is no terminal to ask on", "say --yes or --max-cost USD"
+            f"this costs money ({costs}) and there is no terminal to confirm it", "pass --yes or --max-cost USD"
         )
     for step in spending:
         say(f"{step.stage}: {money(step.cost_usd)} ({step.basis})")
-    if not typer.confirm("Go on with all of it?", err=True):
-        raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
+    if not typer.confirm("Continue with all stages?", err=True):
+        raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
     return True
 
 
@@ -250,7 +236,9 @@ def run_stages(
             summary = of_chain.run(settings, context)
             chain.summaries.append(summary)
             if summary.pending:
-                say(f"{stage}: {summary.pending:,} questions wait in provider batches; the same command again goes on")
+                say(
+                    f"{stage}: {summary.pending:,} questions wait in provider batches; run the same command again to continue"
+                )
                 break
             if summary.exit_code > EXIT_SOME_FAILED:
                 break

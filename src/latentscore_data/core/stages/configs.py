@@ -30,7 +30,7 @@ from latentscore_data.core.configs.candidate_generation import (
     require_rows,
     sample_rows,
 )
-from latentscore_data.core.llm.answerers import answerer
+from latentscore_data.core.llm.answerers import answerer, version_of
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.builtin import MODEL as BUILTIN
 from latentscore_data.core.llm.client import connect
@@ -48,17 +48,6 @@ from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import RunPlan, announce, confirm_remote_jobs, confirm_spending
 
 log = logging.getLogger(__name__)
-
-
-def model_name(settings: Settings) -> str:
-    """The model this stage asks."""
-    return settings.configs.model or settings.llm.model
-
-
-def model_version(settings: Settings, workspace: Workspace) -> str:
-    """Which version of it would answer."""
-    model = model_name(settings)
-    return answerer(model).version(model, workspace.train_dir)
 
 
 def choose_rows(
@@ -234,7 +223,7 @@ def run_score(
         say(f"configs: {count} rows: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
-            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; their "
+            f"configs: acoustic knows no word of {undecided} of {len(summary.details['winner_scores'])} vibes; their "
             "first candidate is kept (--scorer clap or judge:MODEL can decide)"
         )
     in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"
@@ -343,7 +332,7 @@ def for_typed(settings: Settings) -> Settings:
     Where nothing says how many candidates, the offline model gives its likeliest answer, the one of ``latentscore.render``.
     """
     named = settings.configs.model_fields_set
-    if model_name(settings) != BUILTIN or "n" in named:
+    if settings.model_of("configs") != BUILTIN or "n" in named:
         return settings
     likeliest = {"n": 1} if "temperature" in named else {"n": 1, "temperature": 0.0}
     return settings.model_copy(update={"configs": settings.configs.model_copy(update=likeliest)})
@@ -356,7 +345,7 @@ def answer_vibes(
     rows, settings = typed_rows(texts), with_judge(settings)
     announce_scorer(settings)
     check_scorers(settings, len(rows), context)
-    model = model_name(settings)
+    model = settings.model_of("configs")
     announce("configs", model, settings.llm)
     agree_on_model(rows, settings, workspace, yes=context.yes)
     llm = connect(
@@ -387,7 +376,7 @@ def answer_vibes(
 def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[VibeRow], context: RunContext) -> Summary:
     """The first half: ask for the candidates."""
     workspace = files.workspace
-    model, runs = model_name(settings), workspace.train_dir
+    model, runs = settings.model_of("configs"), workspace.train_dir
     announce("configs", model, settings.llm, context.executor)
     engine = engine_elsewhere(model, context.executor, runs)
     kept = workspace.llm_cache, workspace.ledger
@@ -404,7 +393,7 @@ def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[Vibe
                 workspace,
                 api_base=settings.llm.base_for(model),
                 prompts=settings.prompts,
-                version=model_version(settings, workspace),
+                version=version_of(settings.model_of("configs"), workspace.train_dir),
                 max_concurrency=settings.llm.max_concurrency,
                 retry_failed=context.retry_failed,
                 overwrite=overwrite,
@@ -424,14 +413,14 @@ def run_generate(settings: Settings, files: RowFiles, rows: VibeRows | list[Vibe
 
 def agree_on_model(rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace, *, yes: bool) -> None:
     """Ask before the model that answers the rows costs money."""
-    if not costs_nothing(model_name(settings), settings.llm):
+    if not costs_nothing(settings.model_of("configs"), settings.llm):
         confirm_spending(make_plan_for(rows, settings, workspace), settings.llm, yes)
 
 
 def make_plan_for(rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
     """What the first half would ask and cost."""
     return make_plan(
-        model_name(settings),
+        settings.model_of("configs"),
         (questions(row, settings.configs, settings.prompts) for row in rows),
         MusicConfigPromptPayload,
         example_answer(),
@@ -451,14 +440,14 @@ def generate_files(settings: Settings, workspace: Workspace) -> StageFiles:
         manifest=workspace.configs_dir / "generate.manifest.json",
         inputs=[path for split in settings.configs.splits if (path := workspace.vibes(split)).exists()],
         settings={
-            "model": model_name(settings),
-            "api_base": settings.llm.base_for(model_name(settings)),
+            "model": settings.model_of("configs"),
+            "api_base": settings.llm.base_for(settings.model_of("configs")),
             **{name: getattr(settings.configs, name) for name in decides},
         },
         versions={
             "prompt": config_prompt_hash(settings.prompts),
             "schema": schema_hash(),
-            "model": model_version(settings, workspace),
+            "model": version_of(settings.model_of("configs"), workspace.train_dir),
         },
     )
 
@@ -470,7 +459,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, the weights of a scorer."""
-    model = model_name(settings)
+    model = settings.model_of("configs")
     return raised_by(
         lambda: answerer(model).check(model, settings.llm, Workspace(settings.paths.root).train_dir),
         lambda: make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.forms import form_of
+from latentscore.installed import available_cores
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
@@ -32,8 +32,6 @@ from latentscore_data.core.export import (
     maps,
     merge,
     metadata,
-    ollama,
-    pictures,
     quantize,
     report,
     sounds,
@@ -188,7 +186,7 @@ def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace
             model.tools[quantize.TOOL] = version
         model.gguf[f"gguf/{path.name}"] = gguf.verify_gguf(path, quantization, merged.logits, merged.tokenizer)
     if model.gguf:
-        ollama.write_modelfile(folder, source.name, next(iter(model.gguf)))
+        quantize.write_modelfile(folder, source.name, next(iter(model.gguf)))
     return model
 
 
@@ -314,7 +312,7 @@ def _sounds(
         if counter.done == total:
             shown.finish(counter)
 
-    workers = scoring.workers or os.cpu_count() or 1
+    workers = scoring.workers or available_cores()
     return sounds.rendered(folder, dataset.all_rows(splits), scoring.seconds, scoring.seed, workers, step)
 
 
@@ -328,10 +326,7 @@ def _describe_dataset(
 ) -> None:
     """The files beside the rows: score pictures, card, attribution, Croissant metadata and citation."""
     chosen = settings.export
-    for scorer, scores in facts.candidates.items():
-        series = {"all candidates": scores, "winners": facts.winners.get(scorer, [])}
-        picture = pictures.histograms(f"{scorer} scores, share of each", series)
-        replace_text(folder / cards.picture_name(scorer), picture)
+    cards.draw_scores(folder, facts)
     checks = _checks(settings)
     card = cards.dataset_card(chosen.name, facts, tables, origin, chosen.license, checks, parquet=parquet)
     replace_text(folder / "README.md", card)

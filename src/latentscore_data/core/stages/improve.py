@@ -13,6 +13,7 @@ from typing import Any
 
 from latentscore.forms import form_of
 from latentscore.json_search import JsonObject
+from latentscore.seeds import digest
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.display import say
 from latentscore_data.core.base.errors import InputError, LsdataError, MissingError, raised_by
@@ -20,7 +21,6 @@ from latentscore_data.core.base.jsonl import read_lines, read_object, read_rows,
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -30,9 +30,12 @@ from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.candidate_generation import VibeRows
 from latentscore_data.core.export.pictures import panels
+from latentscore_data.core.llm.local.engines import check_local
 from latentscore_data.core.llm.local.names import place_of, weights_facts
-from latentscore_data.core.llm.local.transport import check_local
 from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.models.base_models import absolute_base, adapter_base
+from latentscore_data.core.models.runs import RunFolder, newest_finished
+from latentscore_data.core.models.spec import Choices, Kind, check_run_id, effective_settings, unnamed
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
 from latentscore_data.core.scoring.renderer import LocalRenderer
@@ -40,7 +43,6 @@ from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.configs import paid_scorers, run_generate, run_score
 from latentscore_data.core.stages.spending import RunPlan, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.stages.train import StartOptions, agree, check_runs, train_one
-from latentscore_data.core.training.base_models import absolute_base, adapter_base
 from latentscore_data.core.training.preference import preference_pairs
 from latentscore_data.core.training.prepare import NO_ADAPTER, VALIDATION_SPLIT, Rows, starting_point
 from latentscore_data.core.training.rounds import (
@@ -52,8 +54,6 @@ from latentscore_data.core.training.rounds import (
     verdict,
     with_winner,
 )
-from latentscore_data.core.training.runs import RunFolder, newest_finished
-from latentscore_data.core.training.spec import Choices, Kind, check_run_id, effective_settings, unnamed
 
 LEARNED_SPLIT = "GRPO"
 SPEC_FILE, TABLE_FILE, PICTURE_FILE = "spec.json", "rounds.json", "rounds.svg"
@@ -212,7 +212,7 @@ def check(rounds: Rounds) -> None:
     if old.exists() and (kept := read_object(old, f"delete {rounds.folder}")) != rounds.spec:
         changed = [name for name in rounds.spec if kept.get(name) != rounds.spec[name]]
         raise InputError(
-            f"the rounds {rounds.name} were begun with other {', '.join(changed)}",
+            f"the rounds {rounds.name} were started with other {', '.join(changed)}",
             f"use another --name, or delete {rounds.folder}",
         )
 
@@ -291,7 +291,7 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
     started = time.monotonic()
     check(rounds)
     settings = rounds.settings.improve
-    summary = Summary("improve")
+    summary = Summary("improve", unit="round")
     replace_json(rounds.folder / SPEC_FILE, rounds.spec)
     work = _Work(rounds, executor, summary)
     done: list[Round] = []
@@ -307,7 +307,9 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
         else:
             summary.skipped += 1
         if one is None:
-            found = Verdict(found.best, f"{rounds.guide} tells no two answers of round {len(done)} apart")
+            found = Verdict(
+                found.best, f"{rounds.guide} gives all answers to each vibe of round {len(done)} the same score"
+            )
             break
         done.append(one)
         found = verdict(done, rounds.judge, settings.min_entropy)
@@ -469,7 +471,7 @@ def _known(file: Path) -> dict[str, Any]:
         or not all(isinstance(line, dict) and isinstance(line.get("model"), str) for line in lines)
         or held.get("best") not in [line["model"] for line in lines]
     ):
-        raise InputError(f"{file} is damaged (it holds no table of rounds)", remedy)
+        raise InputError(f"{file} is damaged (it contains no table of rounds)", remedy)
     return held
 
 

@@ -13,7 +13,7 @@ from latentscore_data.core.base.errors import InputError, MissingError
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.stages.base import RunContext
-from latentscore_data.core.stages.configs import answer_vibes, for_typed, model_name
+from latentscore_data.core.stages.configs import answer_vibes, for_typed
 
 
 def answer_texts(
@@ -31,7 +31,7 @@ def answer_texts(
             return [latentscore.answer(vibe, map_path) for vibe in vibes]
         settings = for_typed(settings)
         if (
-            model_name(settings) == OFFLINE_MODEL
+            settings.model_of("configs") == OFFLINE_MODEL
             and settings.configs.n == 1
             and not settings.configs.temperature
             and settings.search.renders is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.evaluate import evaluate_run
 from latentscore_data.core.compute import modal as remote
-from latentscore_data.core.compute.estimates import cap_usd
+from latentscore_data.core.compute.estimates import cap_usd, estimate_run
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError, check_cap, require_modal
 from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prompts import config_prompt_hash
+from latentscore_data.core.models.base_models import check_base
+from latentscore_data.core.models.runs import RunFolder, find_run, find_runs, open_run
+from latentscore_data.core.models.spec import Choices, effective_settings, unnamed
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import confirm_remote, reserve_remote
-from latentscore_data.core.training.base_models import check_base
 from latentscore_data.core.training.launch import train_together
 from latentscore_data.core.training.prepare import (
     Prepared,
@@ -37,8 +39,6 @@ from latentscore_data.core.training.prepare import (
     prepare,
     training_files,
 )
-from latentscore_data.core.training.runs import RunFolder, find_run, find_runs, open_run
-from latentscore_data.core.training.spec import Choices, effective_settings, unnamed
 from latentscore_data.core.training.sweep import best, members, table, table_file, write_table
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ def trust_reward(settings: Settings, trusted: bool) -> None:
     reward = settings.train.grpo.reward
     if reward != "standard" and not trusted:
         raise InputError(
-            f"the settings file wants to run the reward {reward}",
-            f"if that is right, say so with --set grpo.reward={reward} or --trust-settings",
+            f"the settings file names the reward code {reward}",
+            f"to allow this, pass --set grpo.reward={reward} or --trust-settings",
         )
 
 
@@ -74,13 +74,13 @@ class StartOptions:
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never"):
-            raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
+            raise InputError(f"--resume {self.resume} is unknown", "use auto or never")
 
 
 def run_train(settings: Settings, context: RunContext | None = None) -> Summary:
     """Train every recipe that the settings name, in order."""
     workspace, context = Workspace(settings.paths.root), context or RunContext()
-    total = Summary("train")
+    total = Summary("train", unit="run")
     for kind in settings.train.recipes:
         summary = train_one(settings, Choices(kind), StartOptions(yes=context.yes, spend=context.spend))
         total.add(summary)
@@ -165,7 +165,7 @@ def check_runs(settings: Settings, runs: int, spend: SpendTracker) -> None:
 def run_summary(folder: RunFolder, was_done: bool) -> Summary:
     """What a finished run came to."""
     record = folder.record()
-    summary = Summary(f"train {record['kind']}", done=int(not was_done), skipped=int(was_done))
+    summary = Summary(f"train {record['kind']}", unit="run", done=int(not was_done), skipped=int(was_done))
     summary.seconds = 0.0 if was_done else float(record["seconds"])
     summary.details = {"run": folder.run_id, "base_model": record["base_model"], **record["metrics"]}
     for number, finding in enumerate(record["health"], 1):
@@ -176,7 +176,8 @@ def run_summary(folder: RunFolder, was_done: bool) -> Summary:
 
 
 def attach_run(settings: Settings, run: str) -> Summary:
-    """Follow a run on Modal until it ends, then fetch it. Raises :class:`InputError` for a run that is not there."""
+    """Show the log of a run on Modal until it ends, then fetch the run. Raises :class:`InputError` for a run that is not
+    there."""
     folder = find_run(Workspace(settings.paths.root).train_dir, run)
     remote.require_modal()
     remote.attach(folder, say)
@@ -189,7 +190,7 @@ def fetch_run(settings: Settings, run: str, *, delete_remote: bool) -> Summary:
     folder = find_run(Workspace(settings.paths.root).train_dir, run)
     remote.require_modal()
     files = remote.fetch(folder, delete_remote=delete_remote, say=say)
-    say(f"{files} files arrived as they were written")
+    say(f"{files} files fetched and verified")
     return run_summary(folder, was_done=False)
 
 
@@ -243,7 +244,7 @@ def plan_one(settings: Settings, choices: Choices) -> dict[str, Any]:
         run = _prepare(settings, choices, say)
     except MissingError as error:
         return plan_without_rows(settings.train, choices, error, Workspace(settings.paths.root).train_dir)
-    return plan(run, settings.train.modal)
+    return plan(run, lambda spec, report: asdict(estimate_run(spec, report, settings.train.modal)))
 
 
 def plan_sweep(settings: Settings, family: str, choices: Choices) -> list[dict[str, Any]]:

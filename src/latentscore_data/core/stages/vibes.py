@@ -22,7 +22,7 @@ from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
 from latentscore_data.core.compute.remote_embedding import embed_on, embeds_elsewhere
 from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.llm.answerers import answerer
+from latentscore_data.core.llm.answerers import answerer, version_of
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.builtin import vibes_for
 from latentscore_data.core.llm.extraction import (
@@ -58,28 +58,17 @@ def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
     if summary.pending:
         return summary
     if summary.failed and not summary.done and not summary.skipped:
-        say("vibes: no text was answered, so the rows that there are stay as they were")
-        summary.next_step = "the same command again, once the cause is mended"
+        say("vibes: no text was answered, so the existing rows are kept")
+        summary.next_step = "fix the cause, then run the same command again"
         return summary
     arranged = arrange_rows(settings, workspace, context.executor)
     report(arranged)
-    summary.details.update(arranged.to_dict(), model=model_name(settings), dedupe_model=choice.name)
+    summary.details.update(arranged.to_dict(), model=settings.model_of("vibes"), dedupe_model=choice.name)
     outputs = [workspace.vibes(split) for split in SPLITS]
     summary.outputs = [str(path) for path in outputs]
     summary.next_step = "lsdata configs"
     write_manifest(stage_files(settings, workspace)[0], workspace.root, [workspace.extracted, *outputs], summary)
     return summary
-
-
-def model_name(settings: Settings) -> str:
-    """The model this stage asks."""
-    return settings.vibes.model or settings.llm.model
-
-
-def model_version(settings: Settings, workspace: Workspace) -> str:
-    """Which version of it would answer."""
-    model = model_name(settings)
-    return answerer(model).version(model, workspace.train_dir)
 
 
 def require_texts(workspace: Workspace) -> None:
@@ -95,7 +84,7 @@ def texts(settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
 
 def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Summary:
     """Ask the model about every text that has no answer yet; one line each in ``extracted.jsonl``."""
-    model, runs = model_name(settings), workspace.train_dir
+    model, runs = settings.model_of("vibes"), workspace.train_dir
     announce("vibes", model, settings.llm, context.executor)
     if (there := context.remote) is not None:
         jobs = remote_estimates(settings, workspace, there)
@@ -122,11 +111,11 @@ def extract(settings: Settings, workspace: Workspace, context: RunContext) -> Su
 
 def remote_estimates(settings: Settings, workspace: Workspace, executor: Executor) -> list[RemoteJobEstimate]:
     """What a local model's answers take on the executor. Raises :class:`InputError` where nothing is done there."""
-    model, embedder = model_name(settings), choose_embedder(settings.dedupe).name
+    model, embedder = settings.model_of("vibes"), choose_embedder(settings.dedupe).name
     if kind_of(model) is not LOCAL and not embeds_elsewhere(embedder, executor):
         raise InputError(
-            f"vibes: nothing of this run is done on {executor.name}: {model} is asked and {embedder} embeds from here",
-            "take --model local:NAME, or leave --on out",
+            f"vibes: no part of this run uses {executor.name}: {model} answers and {embedder} embeds here",
+            "use --model local:NAME, or leave --on out",
         )
     return answers_estimates(make_plan_for(settings, workspace), settings.llm.max_concurrency, executor)
 
@@ -136,7 +125,7 @@ def ask_about_texts(
 ) -> Summary:
     """The loop over the texts."""
     base = settings.llm.base_for(llm.model)
-    version = model_version(settings, workspace)
+    version = version_of(settings.model_of("vibes"), workspace.train_dir)
     index = RowIndex(workspace.extracted, "source_id")
 
     def fingerprint(text: SourceText) -> str:
@@ -147,6 +136,7 @@ def ask_about_texts(
 
     job: Job[SourceText] = Job(
         name="vibes",
+        unit="text",
         key=text_key,
         fingerprint=fingerprint,
         work=partial(ask_for_vibes, llm=llm, settings=settings.vibes),
@@ -176,8 +166,8 @@ def arrange_rows(settings: Settings, workspace: Workspace, executor: Executor | 
     """
     choice = choose_embedder(settings.dedupe)
     embedder = load_embedder(choice)
-    version = model_version(settings, workspace)
-    base = settings.llm.base_for(model_name(settings))
+    version = version_of(settings.model_of("vibes"), workspace.train_dir)
+    base = settings.llm.base_for(settings.model_of("vibes"))
     wanted: dict[str, Collection[str] | None] = {
         text_key(t): usable_fingerprints(t, version, settings.vibes, base) for t in texts(settings, workspace)
     }
@@ -222,7 +212,7 @@ def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
 def report(arranged: Arranged) -> None:
     """How the rows fell, and how near the test rows are to what is trained on."""
     if arranged.put_there:
-        say(f"vibes: {arranged.put_there} rows that others put into the files stay in them")
+        say(f"vibes: {arranged.put_there} rows from other tools stay in the files")
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
     say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
     for how, leak in (("by source", arranged.leakage), ("if split by row", arranged.leakage_by_row)):
@@ -244,7 +234,8 @@ def make_plan_for(settings: Settings, workspace: Workspace) -> Plan:
 
 def _without_answer(read: Iterable[SourceText], settings: Settings, workspace: Workspace) -> Iterator[SourceText]:
     """The texts but those whose answer with characters does; the cache knows it under another question."""
-    version, base = model_version(settings, workspace), settings.llm.base_for(model_name(settings))
+    model = settings.model_of("vibes")
+    version, base = version_of(model, workspace.train_dir), settings.llm.base_for(model)
     with RowIndex(workspace.extracted, "source_id") as index:
         for text in read:
             entry = index.entries.get(text_key(text))
@@ -255,7 +246,7 @@ def _without_answer(read: Iterable[SourceText], settings: Settings, workspace: W
 def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> Plan:
     example = vibes_for(next(sample_texts()).text, max_vibes=settings.vibes.max_vibes)
     return make_plan(
-        model_name(settings),
+        settings.model_of("vibes"),
         ([vibes_question(text, settings.vibes)] for text in read),
         answer_type(settings.vibes.characters),
         example.model_dump_json(),
@@ -268,7 +259,7 @@ def _plan_of(read: Iterable[str], settings: Settings, workspace: Workspace) -> P
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     """What the stage reads, and what decides its result."""
     decides: JsonObject = {
-        "model": model_name(settings),
+        "model": settings.model_of("vibes"),
         "api_base": settings.llm.api_base,
         **{name: value for name, value in settings.vibes.model_dump().items() if name != "model"},
         "dedupe.model": choose_embedder(settings.dedupe).version,
@@ -280,8 +271,8 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
     }
     characters = settings.vibes.characters
     versions = {"prompt": vibes_prompt_hash(characters), "schema": vibe_schema_hash(characters)}
-    if (kind := kind_of(model_name(settings))).here:
-        versions[kind.name] = model_version(settings, workspace)
+    if (kind := kind_of(settings.model_of("vibes"))).here:
+        versions[kind.name] = version_of(settings.model_of("vibes"), workspace.train_dir)
     return [
         StageFiles(
             typed=settings.typed,
@@ -296,7 +287,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 def preflight(settings: Settings) -> list[LsdataError]:
     """What is missing for this stage: a key, an embedder's library or weights."""
-    model = model_name(settings)
+    model = settings.model_of("vibes")
     runs = Workspace(settings.paths.root).train_dir
     problems = raised_by(lambda: answerer(model).check(model, settings.llm, runs))
     if settings.dedupe.model == "minilm" and (why := minilm_missing()):

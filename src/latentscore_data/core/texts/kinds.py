@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentscore.seeds import digest
 from latentscore_data.core.base.errors import require
 from latentscore_data.core.base.manifest import file_fact
 from latentscore_data.core.base.sample import PASSAGES, sample_texts
-from latentscore_data.core.base.seeds import digest
 from latentscore_data.core.base.settings import DownloadSettings
 from latentscore_data.core.texts.corpus import (
     Kind,

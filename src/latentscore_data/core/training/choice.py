@@ -12,22 +12,20 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from latentscore.config import parse_payload
-from latentscore.decoding import SchemaDecoder
+from latentscore.decoding import Prompt, SchemaDecoder
 from latentscore.errors import InvalidConfigError
-from latentscore.forms import AnswerForm
+from latentscore.forms import AnswerForm, prompt_messages
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import ScoringSettings
-from latentscore_data.core.llm.local.types import Prompt
+from latentscore_data.core.models.ranks import is_first, of_first
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorer, resolve_auto
 from latentscore_data.core.scoring.rewards import ScorePairs
 from latentscore_data.core.scoring.service import ScoringService
 from latentscore_data.core.training.audit import COMPLETION_ROOM
-from latentscore_data.core.training.chat import prompt_messages
 from latentscore_data.core.training.context import TrainContext
 from latentscore_data.core.training.loop import MetricsCallback
-from latentscore_data.core.training.ranks import is_first, of_first
 from latentscore_data.core.training.run_health import label_entropy
 
 UNPLAYABLE = -1.0
@@ -146,7 +144,7 @@ def score_callbacks(
 def open_scorer(scoring: ScoringSettings | None, scorer: str, seconds: float) -> Iterator[tuple[str, str, ScorePairs]]:
     """(scorer, why this one, a function that scores pairs): renders in worker processes, each config once."""
     if scoring is None:
-        raise InputError("the spec of this run holds no settings of scorers", "make it with lsdata train")
+        raise InputError("the spec of this run contains no settings of scorers", "make it with lsdata train")
     settings = scoring.model_copy(update={"seconds": seconds})
     name, why = resolve_auto(settings) if scorer == "auto" else (scorer, "")
     made = make_scorer(name, ScorerDeps(settings))

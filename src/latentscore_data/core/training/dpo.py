@@ -8,8 +8,10 @@ from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from latentscore.forms import completion_messages, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext
 from latentscore_data.core.training.loop import (
@@ -21,7 +23,6 @@ from latentscore_data.core.training.loop import (
 )
 from latentscore_data.core.training.preference import pair_of
 from latentscore_data.core.training.sft import lora_config
-from latentscore_data.core.training.spec import TrainSpec
 
 
 def train_dpo(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:

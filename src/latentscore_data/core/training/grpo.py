@@ -18,10 +18,13 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from latentscore.decoding import SchemaDecoder
-from latentscore.forms import JSON, AnswerForm
+from latentscore.forms import JSON, AnswerForm, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.errors import InputError, MissingError, install
 from latentscore_data.core.base.rows import ScoredRow
 from latentscore_data.core.base.settings import DedupeSettings
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.scoring.rewards import (
     Calibration,
     RewardBook,
@@ -32,13 +35,10 @@ from latentscore_data.core.scoring.rewards import (
     part_weights,
 )
 from latentscore_data.core.training.audit import reference_answers
-from latentscore_data.core.training.chat import prompt_messages, template_options
 from latentscore_data.core.training.choice import open_scorer, score_callbacks
 from latentscore_data.core.training.context import Say, TrainContext
 from latentscore_data.core.training.loop import MetricsCallback, common_arguments, run_trainer, validation_arguments
-from latentscore_data.core.training.runs import RunFolder
 from latentscore_data.core.training.sft import lora_config
-from latentscore_data.core.training.spec import TrainSpec
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder
 
 Reward = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
@@ -118,7 +118,7 @@ def vllm_arguments(spec: TrainSpec) -> dict[str, Any]:
         return {}
     if find_spec("vllm") is None or not torch.cuda.is_available():
         raise MissingError(
-            "grpo.vllm samples with vLLM, and there is no vLLM or no NVIDIA GPU here",
+            "grpo.vllm samples with vLLM, but vLLM or an NVIDIA GPU is missing",
             f"{install('vllm')} beside a GPU, or --set grpo.vllm=false",
         )
     return {
@@ -193,7 +193,7 @@ def reward_functions(
 
 def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
     """One's own reward, which raises :class:`InputError` under its name when it fails or does not reward each answer."""
-    remedy = "mend the function: it takes (vibes, answers) and returns a number for each answer"
+    remedy = "correct the function: it takes (vibes, answers) and returns a number for each answer"
 
     def score(vibes: Sequence[str], answers: Sequence[str]) -> list[float]:
         try:

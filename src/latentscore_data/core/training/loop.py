@@ -19,12 +19,12 @@ from transformers import (
 from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.jsonl import Appender
-from latentscore_data.core.training.checkpoints import mend_best, step_of
+from latentscore_data.core.models.checkpoints import mend_best, step_of
+from latentscore_data.core.models.ranks import first_alone, is_first, world_size
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.context import TrainContext, Watching, disk_full, quiet_libraries
-from latentscore_data.core.training.ranks import first_alone, is_first, world_size
 from latentscore_data.core.training.run_health import Line, health
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TrainSpec
 
 LINES_EVERY_SECONDS = 10.0
 CHECKPOINTS_PER_RUN = 10
@@ -142,7 +142,7 @@ class MetricsCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._deadline is not None and time.time() > self._deadline:
             raise StoppedError(
-                f"run {self.folder.run_id} is out of time at step {state.global_step} of {state.max_steps}",
+                f"run {self.folder.run_id} has reached its time-out at step {state.global_step} of {state.max_steps}",
                 "raise train.modal.timeout_hours and start it again; it resumes from its newest checkpoint",
             )
 
@@ -182,7 +182,7 @@ def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainCo
     if trainer.state.global_step == 0 < context.audit.steps:
         raise InputError(
             f"run {folder.run_id} ended before the first of its {context.audit.steps} steps",
-            "take a smaller --set batch.size=..., or more rows",
+            "use a smaller --set batch.size=..., or more rows",
         )
     return trainer, watch
 

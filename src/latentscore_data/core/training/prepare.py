@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.forms import JSON, AnswerForm, form_named, form_of
+from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError, MissingError, require
 from latentscore_data.core.base.jsonl import dump_line, read_rows, replace_bytes
 from latentscore_data.core.base.layers import leaves
@@ -17,19 +18,15 @@ from latentscore_data.core.base.marks import marks_file, read_preferences
 from latentscore_data.core.base.rows import ScoredRow, spread
 from latentscore_data.core.base.settings import (
     DpoSettings,
-    ModalSettings,
     PromptsSettings,
     ScoringSettings,
     TrainSettings,
 )
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute.estimates import estimate_run
 from latentscore_data.core.llm.prompts import OWN, own_system
-from latentscore_data.core.training.audit import audit, count_parameters
-from latentscore_data.core.training.base_models import absolute_base, adapter_base, check_base, load_tokenizer
-from latentscore_data.core.training.preference import marked_pairs, preference_pairs
-from latentscore_data.core.training.runs import RunFolder, find_runs, newest_finished, slim
-from latentscore_data.core.training.spec import (
+from latentscore_data.core.models.base_models import absolute_base, adapter_base, check_base, load_tokenizer
+from latentscore_data.core.models.runs import RunFolder, find_runs, newest_finished, slim
+from latentscore_data.core.models.spec import (
     Choices,
     DataFact,
     Kind,
@@ -39,6 +36,8 @@ from latentscore_data.core.training.spec import (
     check_run_id,
     effective_settings,
 )
+from latentscore_data.core.training.audit import Audit, audit, count_parameters
+from latentscore_data.core.training.preference import marked_pairs, preference_pairs
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +115,8 @@ def prepare(
             check_adapter(spec, base)
         if start.is_dir() and (answers := form_of(start).name) != spec.answer:
             raise InputError(
-                f"{spec.adapter} answers in the form {answers}, and train.answer is {spec.answer}",
-                f"take --set answer={answers}, or another --adapter",
+                f"{spec.adapter} has the answer format {answers}, and train.answer is {spec.answer}",
+                f"use --set answer={answers}, or another --adapter",
             )
     return Prepared(spec, origins, RunFolder(workspace.train_dir / spec.run_id), rows, lines)
 
@@ -161,7 +160,7 @@ def check_adapter(spec: TrainSpec, base: str) -> None:
     if base != spec.base_model and not _same_path(base, spec.base_model):
         raise InputError(
             f"adapter {spec.adapter} was trained on {base}, not on {spec.base_model}",
-            f"take --base-model {base}, or another --adapter",
+            f"use --base-model {base}, or another --adapter",
         )
     if spec.method != "lora":
         raise InputError(
@@ -212,14 +211,14 @@ def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Pa
     marked = marked_pairs(rows["train"], read_preferences(root)) if dpo.marks != "no" else []
     if dpo.marks == "only" and not marked:
         raise MissingError(
-            f"{marks_file(root)} holds no answers on the {len(rows['train'])} rows of {dpo.split}",
+            f"{marks_file(root)} contains no answers on the {len(rows['train'])} rows of {dpo.split}",
             "answer some in lsdata studio (Data, Which fits better?), or --set dpo.marks=also",
         )
     found = preference_pairs([] if dpo.marks == "only" else rows["train"], dpo, marked, form)
     if not found.pairs:
         raise MissingError(
             f"none of the {len(rows['train'])} rows gives a preference pair ({found.said()})",
-            f"make several candidates a vibe: lsdata configs --split {dpo.split} --n 5 (--set dpo.margin=0 keeps near ties)",
+            f"make several candidates per vibe: lsdata configs --split {dpo.split} --n 5 (--set dpo.margin=0 keeps near ties)",
         )
     answered = f", {len(marked)} of them answered by people" if marked else ""
     say(
@@ -237,13 +236,13 @@ def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
     try:
         tokenizer = load_tokenizer(run.spec.base_model, runs=run.folder.path.parent)
     except MissingError as error:
-        say(f"the rows are measured on Modal: {error.message}")
+        say(f"the rows are tokenized on Modal: {error.message}")
         return
     audit(run.spec, run.limited_rows(), tokenizer)
 
 
-def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
-    """A dry run: the resolved spec with each value's origin, the audit of the rows, and the price on Modal.
+def plan(run: Prepared, estimate: Callable[[TrainSpec, Audit], JsonObject]) -> dict[str, Any]:
+    """A dry run: the resolved spec with each value's origin, the audit of the rows, and the ``estimate`` of time and price.
 
     Loads the tokenizer and the architecture of the base model, no weights; where they are not here, the plan has neither
     audit nor price, and names them under ``missing``. Raises what training would raise before its first step.
@@ -261,7 +260,7 @@ def plan(run: Prepared, modal: ModalSettings) -> dict[str, Any]:
         count_parameters(report, run.spec, runs)
     except MissingError as error:
         return {**found, "missing": [str(error)]}
-    return {**found, "audit": asdict(report), "modal": asdict(estimate_run(run.spec, report, modal))}
+    return {**found, "audit": asdict(report), "modal": estimate(run.spec, report)}
 
 
 def plan_without_rows(settings: TrainSettings, choices: Choices, error: MissingError, runs: Path) -> dict[str, Any]:

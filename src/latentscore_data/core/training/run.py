@@ -10,7 +10,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -19,9 +18,13 @@ from latentscore.forms import FORM_FILE, JSON
 from latentscore_data import __version__
 from latentscore_data.core.base.errors import LsdataError, MissingError, OutputError, require
 from latentscore_data.core.base.jsonl import replace_json
+from latentscore_data.core.base.manifest import utc_now
 from latentscore_data.core.base.rows import selection_scorers
+from latentscore_data.core.models.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
+from latentscore_data.core.models.ranks import is_first
+from latentscore_data.core.models.runs import RunFolder
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.audit import audit, count_parameters
-from latentscore_data.core.training.base_models import BASE_FILE, adapter_base, load_base, pick_device, weights_digest
 from latentscore_data.core.training.context import (
     TrainContext,
     Watching,
@@ -31,10 +34,7 @@ from latentscore_data.core.training.context import (
     quiet_libraries,
 )
 from latentscore_data.core.training.prepare import limited
-from latentscore_data.core.training.ranks import is_first
 from latentscore_data.core.training.run_health import draw, finite
-from latentscore_data.core.training.runs import RunFolder
-from latentscore_data.core.training.spec import TrainSpec
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def run_training(
         adapter=spec.adapter,
         status="running",
         error=None,
-        started=folder.record().get("started") or _now(),
+        started=folder.record().get("started") or utc_now(),
         spec=spec.model_dump(mode="json"),
         spec_hash=spec.hash(),
         versions=versions(),
@@ -104,7 +104,7 @@ def run_training(
         raise
     if not is_first():
         return folder.record()
-    folder.note(**facts, status="finished", finished=_now(), seconds=round(before + time.monotonic() - started, 3))
+    folder.note(**facts, status="finished", finished=utc_now(), seconds=round(before + time.monotonic() - started, 3))
     draw(folder.history(), f"{folder.run_id}: {spec.base_model}", folder.picture)
     folder.mark_done()
     if on_checkpoint is not None:
@@ -200,7 +200,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

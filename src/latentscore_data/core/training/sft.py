@@ -9,8 +9,10 @@ from peft import LoraConfig, PeftConfig
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from latentscore.forms import completion_messages, prompt_messages
+from latentscore.prompt import template_options
 from latentscore_data.core.base.rows import ScoredRow
-from latentscore_data.core.training.chat import completion_messages, prompt_messages, template_options
+from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.training.choice import score_callbacks
 from latentscore_data.core.training.context import TrainContext
 from latentscore_data.core.training.loop import (
@@ -20,7 +22,6 @@ from latentscore_data.core.training.loop import (
     run_trainer,
     validation_arguments,
 )
-from latentscore_data.core.training.spec import TrainSpec
 
 
 def train_sft(context: TrainContext, reward: object = None) -> tuple[Any, MetricsCallback]:

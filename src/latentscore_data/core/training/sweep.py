@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscore_data.core.base.jsonl import replace_json
-from latentscore_data.core.training.spec import Choices, family
+from latentscore_data.core.models.spec import Choices, family
 
 COLUMNS = ("steps", "first_loss", "last_loss", "best_eval_loss", "first_reward", "last_reward")
 

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from latentscore.embed import BUILTIN_WORDS, MINILM, Embedder, EmbedderError, WordVectorEmbedder, make_embedder
+from latentscore.seeds import rng_for
 from latentscore_data.core.base.display import SlowStep
 from latentscore_data.core.base.errors import MissingError, install, require
-from latentscore_data.core.base.seeds import rng_for
 from latentscore_data.core.base.settings import DedupeSettings
 
 if TYPE_CHECKING:
@@ -57,15 +58,25 @@ def choose_embedder(settings: DedupeSettings) -> EmbedderChoice:
 
 def minilm_missing() -> MissingError | None:
     """Why MiniLM cannot run here; None when it can."""
-    from huggingface_hub import try_to_load_from_cache
-
     try:
         require("sentence_transformers", "ml", "MiniLM")
     except MissingError as missing:
         return missing
-    if not isinstance(try_to_load_from_cache(MINILM, "modules.json"), str):
+    if not _is_fetched(MINILM, "modules.json"):
         return MissingError("MiniLM is not fetched", "lsdata doctor --fetch minilm")
     return None
+
+
+def _is_fetched(repo: str, file: str) -> bool:
+    """What ``huggingface_hub.try_to_load_from_cache`` tells; importing that takes a tenth of a second of every command."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
+    try:
+        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return (folder / "snapshots" / commit / file).is_file()
 
 
 def load_embedder(choice: EmbedderChoice, named_by: str = "dedupe.model (--dedupe-model of vibes)") -> Embedder:
@@ -274,7 +285,7 @@ def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
     that size, row by row, and each part gives its share: those least similar to what was chosen so far.
     """
     parts = -(-len(vectors) // CHOSEN_TOGETHER)
-    step = SlowStep(f"vibes: the most different of {len(vectors):,}", count)
+    step = SlowStep(f"vibes: the most diverse of {len(vectors):,}", count)
     chosen: list[int] = []
     for part in range(parts):
         mine = np.arange(part, len(vectors), parts)

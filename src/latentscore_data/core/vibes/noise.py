@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from latentscore.seeds import rng_for, unit_hash
 from latentscore_data.core.base.rows import VibeRow
-from latentscore_data.core.base.seeds import rng_for, unit_hash
 from latentscore_data.core.base.settings import NoiseSettings
 
 if TYPE_CHECKING:

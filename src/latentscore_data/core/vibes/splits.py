@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latentscore.seeds import rng_for, unit_hash
 from latentscore_data.core.base.rows import Split
-from latentscore_data.core.base.seeds import rng_for, unit_hash
 from latentscore_data.core.base.settings import SplitsSettings
 from latentscore_data.core.vibes.dedupe import farthest_points, nearest_similarity
 

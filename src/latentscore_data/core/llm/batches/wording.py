@@ -1,4 +1,4 @@
-"""A question as a line of a provider batch, and a line's answer as a direct call's answer."""
+"""Conversion of a question to a line of a provider batch, and of a result line to the response of a direct call."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from latentscore_data.core.llm.batches.remote import (
     TogetherBatches,
 )
 from latentscore_data.core.llm.parameters import Parameters
+from latentscore_data.core.llm.replies import read_completion
 from latentscore_data.core.llm.retry import CallError
 from latentscore_data.core.llm.routes import load_litellm, route_to
 from latentscore_data.core.llm.structured import MODES, Mode, Shape
+from latentscore_data.core.llm.transport import Completion
 from latentscore_data.core.llm.types import Messages, Sampling
 
 BATCH_KEYS = {
@@ -32,26 +34,26 @@ BATCH_KEYS = {
 }
 """Providers whose batch API is used at their own address, with the variable of the key."""
 _CLIENTS = {"azure": AzureBatches, "together_ai": TogetherBatches}
-"""Those of them that depart from OpenAI's protocol."""
+"""Providers that deviate from OpenAI's protocol."""
 _OPENAI_ADDRESS = "OPENAI_API_BASE"
-"""Where LiteLLM finds another address; OpenAI's library reads ``OPENAI_BASE_URL`` by itself."""
+"""LiteLLM's variable for another address; OpenAI's library itself reads ``OPENAI_BASE_URL``."""
 _AZURE_ADDRESS = "AZURE_API_BASE"
 _OF_LITELLM = frozenset({"stream", "extra_body", "max_retries", "fake_stream", "json_mode"})
-"""Parameters that LiteLLM tells itself, and no server."""
+"""Parameters that LiteLLM uses internally and does not send."""
 _ANTHROPIC_ADDRESSES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
 
 Protocol = Literal["openai", "anthropic"]
 
 
 def check_batch(model: str, settings: LLMSettings) -> Protocol:
-    """The protocol of a model's batch API. Raises :class:`InputError` for a model without one that is spoken here."""
+    """Return the protocol of a model's batch API. Raises :class:`InputError` for a model without a supported one."""
     if settings.api_base is not None:
         return "openai"
     provider = _split(model, settings)[1]
     if provider not in BATCH_KEYS:
         raise InputError(
-            f"{model} cannot be asked in batches: {provider} has no batch API that is spoken here",
-            f"leave --batch out, name a model of {', '.join(BATCH_KEYS)}, or give the address of a server that speaks "
+            f"{model} cannot be used with batches: {provider} has no batch API that lsdata supports",
+            f"leave --batch out, name a model of {', '.join(BATCH_KEYS)}, or give the address of a server that supports "
             "OpenAI's files and batches with --api-base",
         )
     return "anthropic" if provider == "anthropic" else "openai"
@@ -65,7 +67,7 @@ def _split(model: str, settings: LLMSettings) -> tuple[str, str, str | None]:
 
 
 class Wording:
-    """Builds the lines for one model and reads what comes back, as LiteLLM does for a direct call."""
+    """Builds the lines for one model and reads the results, as LiteLLM does for a direct call."""
 
     def __init__(self, model: str, settings: LLMSettings, refused: Sequence[str]) -> None:
         self.protocol = check_batch(model, settings)
@@ -80,7 +82,7 @@ class Wording:
             self.refuse(one)
 
     def refuse(self, refused: str) -> None:
-        """Leave out what the server refused before: a sampling parameter, or a way of asking for the shape."""
+        """Leave out a sampling parameter or a response format that the server refused before."""
         self._refused.add(refused)
         if refused in MODES:
             step = MODES.index(cast(Mode, refused)) + 1
@@ -89,24 +91,21 @@ class Wording:
             self._parameters.refuse(refused)
 
     def learned(self, error: CallError) -> str | None:
-        """What a refusal says should be left out; None where there is nothing to leave out."""
+        """Return the parameter or format to leave out after a refusal; None if there is none."""
         if error.refused is not None:
             return error.refused
         return self._mode if error.unstructured and self._mode != MODES[-1] else None
 
     def knows(self, refused: str) -> bool:
-        """True for what is left out already."""
+        """Return True if it is already left out."""
         return refused in self._refused
 
     def body(self, messages: Messages, sampling: Sampling, shape: Shape[Any]) -> JsonObject:
         """The body that a direct call would send."""
         given: JsonObject = {**self._parameters.taken(sampling)}
-        response_format = shape.response_formats[self._mode]
+        messages, response_format = shape.asked(messages, self._mode)
         if response_format is not None:
             given["response_format"] = response_format
-        if self._mode != "schema":
-            head = messages[0]
-            messages = [{**head, "content": head["content"] + shape.instruction}, *messages[1:]]
         options = self._litellm.utils.get_optional_params(self._model, custom_llm_provider=self._provider, **given)
         if self.protocol == "anthropic":
             return self._anthropic_body(messages, options)
@@ -123,30 +122,22 @@ class Wording:
         )
         return {name: value for name, value in body.items() if name != "json_mode"}
 
-    def response(self, body: JsonObject) -> Any:
-        """LiteLLM's response object for the body of an answer. Raises :class:`ValueError` for a body that is none."""
-        try:
-            if self.protocol == "anthropic":
-                return self._anthropic_response(body)
-            from litellm.litellm_core_utils.llm_response_utils.convert_dict_to_response import (
-                convert_to_model_response_object,
-            )
-
-            return convert_to_model_response_object(
-                response_object=body, model_response_object=self._litellm.ModelResponse()
-            )
-        except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
-            raise ValueError(f"no chat completion ({type(error).__name__})") from None
-
-    def _anthropic_response(self, body: JsonObject) -> Any:
+    def completion(self, body: JsonObject) -> Completion:
+        """What a direct call makes of the body of an answer. Raises :class:`ValueError` for a body that is none."""
         import httpx
 
-        return self._litellm.AnthropicConfig().transform_parsed_response(
-            completion_response=body,
-            raw_response=httpx.Response(200, json=body, request=httpx.Request("POST", "http://batch")),
-            model_response=self._litellm.ModelResponse(),
-            json_mode=True,
-        )
+        try:
+            if self.protocol == "openai":
+                return Completion(*read_completion(body))
+            response = self._litellm.AnthropicConfig().transform_parsed_response(
+                completion_response=body,
+                raw_response=httpx.Response(200, json=body, request=httpx.Request("POST", "http://batch")),
+                model_response=self._litellm.ModelResponse(),
+                json_mode=True,
+            )
+            return Completion.of_litellm(response)
+        except Exception as error:  # LiteLLM raises various exceptions for invalid bodies
+            raise ValueError(f"not a chat completion ({type(error).__name__})") from None
 
     def remote(self) -> Remote:
         """The provider's batch API. Raises :class:`MissingError` for a key that is not set."""
@@ -159,7 +150,7 @@ class Wording:
         return _CLIENTS.get(self._provider, OpenAIBatches)(self._key(), self._address(), timeout)
 
     def _address(self) -> str | None:
-        """Where the provider's files and batches are; None for the place that OpenAI's library knows."""
+        """Return the address of the provider's files and batches; None for the default of OpenAI's library."""
         if self._provider == "openai":
             return self._base or os.environ.get(_OPENAI_ADDRESS)
         if self._provider != "azure":

@@ -1,4 +1,4 @@
-"""vLLM's offline engine with structured outputs, where it is installed beside a GPU."""
+"""Engines that answer prompts with a local model: transformers with a grammar's mask, or vLLM beside a GPU."""
 
 from __future__ import annotations
 
@@ -7,18 +7,78 @@ from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from latentscore_data.core.base.errors import InputError, one_line
+from latentscore.decoding import Prompt, SchemaDecoder, Written
+from latentscore.errors import ModelError
+from latentscore.prompt import template_options
+from latentscore_data.core.base.answerers import LOCAL
+from latentscore_data.core.base.errors import InputError, one_line, require
 from latentscore_data.core.llm.local.names import place_of
-from latentscore_data.core.llm.local.types import Prompt, Written
-from latentscore_data.core.training.base_models import SHORT_NAMES, adapter_base, load_tokenizer
-from latentscore_data.core.training.chat import template_options
-from latentscore_data.core.training.spec import TINY_RANDOM
+from latentscore_data.core.models.base_models import (
+    SHORT_NAMES,
+    adapter_base,
+    check_base,
+    load_base,
+    load_tokenizer,
+    load_trained,
+    pick_device,
+)
+from latentscore_data.core.models.spec import TINY_RANDOM
+
+
+class Engine(Protocol):
+    """Answers prompts in batches, in the calling thread."""
+
+    def write(self, prompts: Sequence[Prompt]) -> list[Written]:
+        """One answer per prompt, in order; the prompts of a call share grammar and ``max_tokens``."""
+        ...
+
+
+def check_local(model: str, runs: Path) -> None:
+    """Raise :class:`MissingError` if the libraries or the model are missing. Loads and downloads nothing."""
+    for module in ("torch", "transformers", "xgrammar"):
+        require(module, "ml", f"answers of {model}")
+    check_base(model.removeprefix(LOCAL.prefix), runs=runs)
+
+
+def engine_for(name: str, runs: Path, what: str) -> Engine:
+    """Return vLLM if it can run the model, otherwise transformers with constrained decoding."""
+    return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what)
+
+
+class Decoder:
+    """A folder, an adapter, a training run, a GGUF file, a hub id or ``tiny-random``.
+
+    Raises :class:`MissingError` without the ml extra or the weights, :class:`InputError` for a tokenizer that no schema can
+    be compiled for.
+    """
+
+    def __init__(self, name: str, runs: Path, what: str) -> None:
+        for module in ("torch", "transformers", "xgrammar"):
+            require(module, "ml", what)
+        self._name, self._runs = name, runs
+
+    @cached_property
+    def _model(self) -> SchemaDecoder:
+        device = pick_device("auto")
+        place = place_of(self._name, self._runs)
+        if place is not None and place.is_dir():
+            loaded = load_trained(place, runs=self._runs, device=device)
+        else:
+            loaded = load_base(str(place) if place is not None else self._name, runs=self._runs, device=device)
+        return SchemaDecoder(loaded.model.eval(), loaded.tokenizer, self._name)
+
+    def write(self, prompts: Sequence[Prompt]) -> list[Written]:
+        """One answer per prompt, decoded as one batch."""
+        try:
+            return self._model.write(prompts)
+        except ModelError as error:
+            raise InputError(str(error), "use another model") from None
 
 
 def vllm_answers(name: str) -> bool:
-    """True where vLLM is installed, there is a GPU, and the model has files that it can load."""
+    """Return True if vLLM is installed, there is a GPU, and vLLM can load the model's files."""
     if name == TINY_RANDOM or find_spec("vllm") is None:
         return False
     import torch
@@ -27,7 +87,7 @@ def vllm_answers(name: str) -> bool:
 
 
 class VLLMEngine:
-    """A model in vLLM, loaded at the first answer; an adapter is put on its base as a LoRA request."""
+    """A model in vLLM, loaded at the first answer; an adapter is used through a LoRA request."""
 
     def __init__(self, name: str, runs: Path) -> None:
         self._name, self._runs = name, runs
@@ -50,7 +110,7 @@ class VLLMEngine:
         except (ValueError, OSError, RuntimeError) as error:
             raise InputError(
                 f"vLLM cannot load {self._name} ({one_line(error)})",
-                "take a model that fits this GPU, or uninstall vllm to answer with transformers",
+                "use a model that fits this GPU, or uninstall vllm to answer with transformers",
             ) from error
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:

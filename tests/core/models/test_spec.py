@@ -6,7 +6,7 @@ import pytest
 
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ScoringSettings, TrainSettings
-from latentscore_data.core.training.spec import (
+from latentscore_data.core.models.spec import (
     Choices,
     DataFact,
     TrainSpec,

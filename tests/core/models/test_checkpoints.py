@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("trl")
-
+from conftest import needs
 from latentscore import forms
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.training.checkpoints import damage, mend_best, newest_whole
+from latentscore_data.core.models.checkpoints import damage, mend_best, newest_whole
+from latentscore_data.core.models.runs import RunFolder
 from latentscore_data.core.training.run import run_training
-from latentscore_data.core.training.runs import RunFolder
 from training_runs import ready, short_system, write_rows
 
-pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
+pytestmark = [needs("trl"), pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 SPEC = ("optim.max_steps=3", "checkpoint.every_steps=1", "checkpoint.keep=3", "limit=4")
 
@@ -152,7 +151,7 @@ def test_a_run_without_a_whole_checkpoint_starts_again(run: RunFolder) -> None:
     for checkpoint in run.checkpoints.glob("checkpoint-*"):
         (checkpoint / "optimizer.pt").unlink()
     said = go_on(run)
-    assert "no checkpoint is whole: training starts at its first step" in said
+    assert "no checkpoint is complete: training starts at its first step" in said
 
 
 def test_a_run_that_lost_its_best_checkpoint_ends_with_the_best_of_the_rest(run: RunFolder) -> None:

@@ -1,0 +1,95 @@
+"""The program in processes that are forked from one which has loaded its libraries: each as long as its work, not its imports.
+
+A call has arguments, environment, working folder and standard streams of its own. What starting alone does is tested in
+``test_startup.py``, ``test_streams.py`` and wherever a test starts ``python -m latentscore_data``.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+LOADED = (
+    "latentscore_data.commands._models", "latentscore_data.commands.configs", "latentscore_data.commands.status",
+    "latentscore_data.commands.vibes", "httpx",
+)  # fmt: skip
+"""None of them reads the environment while it is imported."""
+
+
+class Program:
+    """``run`` calls the program; ``close`` ends the process that calls are forked from."""
+
+    def __init__(self) -> None:
+        self._parent: subprocess.Popen[str] | None = None
+
+    def run(self, args: list[str], env: dict[str, str], cwd: Path, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Raises :class:`subprocess.TimeoutExpired` after so many seconds."""
+        if self._parent is None:
+            self._parent = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )  # fmt: skip
+        parent = self._parent
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        with tempfile.TemporaryDirectory() as folder:
+            streams = [str(Path(folder, name)) for name in ("out", "err")]
+            parent.stdin.write(json.dumps([args, env, str(cwd), streams]) + "\n")
+            parent.stdin.flush()
+            child = int(parent.stdout.readline())
+            late = threading.Event()
+            alarm = threading.Timer(timeout, lambda: (late.set(), os.kill(child, signal.SIGKILL)))
+            alarm.start()
+            code = int(parent.stdout.readline())
+            alarm.cancel()
+            out, err = (Path(path).read_text(encoding="utf-8", errors="replace") for path in streams)
+        if late.is_set():
+            raise subprocess.TimeoutExpired(args, timeout, out, err)
+        return subprocess.CompletedProcess(args, code, out, err)
+
+    def close(self) -> None:
+        if self._parent is not None and self._parent.stdin is not None:
+            self._parent.stdin.close()
+            self._parent.wait(30)
+
+
+def _become(args: list[str], env: dict[str, str], cwd: str, streams: list[str]) -> None:
+    """Make this process what ``python -m latentscore_data ARGS`` would be."""
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.path[0] = cwd
+    sys.argv = ["lsdata", *args]
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(streams, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+
+
+def _serve() -> None:
+    for name in LOADED:
+        importlib.import_module(name)
+    gc.freeze()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    for line in sys.stdin:
+        call: Any = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(*call)
+            from latentscore_data.cli import main
+
+            main()
+            return
+        print(child, file=answers)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers)
+
+
+if __name__ == "__main__":
+    _serve()
