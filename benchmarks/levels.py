@@ -21,10 +21,10 @@ from latentscore.synth.score import compose
 from latentscore.synth.styles import LEVELS_DB
 
 MORE_DB = {
-    "bells": 5.0, "pluck": 5.5, "brass_hit": 1.0, "arp_accent": 1.0, "chime": 4.0, "piano_note": 6.5, "blip": 1.5, "blip_random": 1.5,
-    "crystal": 3.5, "glitch": 2.5, "stars": 2.0, "minimal": 5.0, "heartbeat": 5.5,
-    "soft_four": -0.5, "hats_only": 1.5, "electronic": 1.0, "kit_light": 1.5, "kit_medium": 1.5, "military": 1.5,
-    "tabla_essence": 2.5, "brush": 1.5, "wind": -1.5,
+    "bells": 6.5, "pluck": 7.5, "brass_hit": 1.0, "arp_accent": 2.0, "chime": 5.5, "bells_dense": 1.0, "piano_note": 8.0, "blip": -1.5, "blip_random": 2.3,
+    "crystal": 7.0, "glitch": 5.0, "stars": 3.5, "minimal": 6.5, "heartbeat": 5.5,
+    "soft_four": -3.0, "hats_only": 1.5, "electronic": 1.5, "kit_light": 1.5, "kit_medium": 1.5, "military": 1.5,
+    "tabla_essence": 5.5, "brush": 1.5, "wind": -1.5,
 }  # fmt: skip
 """For styles of few events: loudness over time says too little of how loud each of them must be to be heard in the mix, and too
 much of even strokes and long gusts. The melody has a style of the same name as one of the rhythm; it gets nothing."""

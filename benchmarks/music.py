@@ -246,10 +246,9 @@ def _classes(score: Score, beat: float) -> set[int]:
 
 def chords_of_pad(score: Score) -> list[list[int]]:
     """The pitches of the pad that begin within each chord's first bar, chord by chord; the closing is left out."""
-    length = score.piece.chords[0].length
-    chords: dict[int, set[int]] = defaultdict(set)
+    chords: dict[float, set[int]] = defaultdict(set)
     for note in before_closing(score, "pad"):
-        chords[int((note.at + 1e-6) / length)].add(round(note.pitch))
+        chords[score.piece.chord_at(note.at).start].add(round(note.pitch))
     return [sorted(chords[n]) for n in sorted(chords)]
 
 
@@ -365,6 +364,7 @@ def modulation(config: MusicConfigPrompt) -> float:
     words = {
         **config.model_dump(),
         "chord_change_bars": "very_slow",
+        "chromatic_prob": "none",
         "attack": "soft",
         "space": "small",
         "echo": "none",
@@ -387,6 +387,7 @@ def flux(config: MusicConfigPrompt) -> float:
     words = {
         **config.model_dump(),
         "chord_change_bars": "very_slow",
+        "chromatic_prob": "none",
         "attack": "soft",
         "space": "small",
         "echo": "none",

@@ -111,15 +111,16 @@ def command_reference() -> str:
 
 EXIT_CODES = (
     (0, "done"),
-    (1, "some rows failed, or fewer than asked; the counts are printed"),
-    (2, "wrong usage, settings or input data"),
-    (3, "a needed extra, key, weight or input is missing or was refused; the remedy is printed"),
-    (4, "stopped by the breaker or the budget; what was done is kept"),
+    (1, "some rows failed, or fewer than requested were made; the counts are printed"),
+    (2, "invalid usage, settings or input data"),
+    (3, "a required extra, key, weight or input is missing or was refused; the remedy is printed"),
+    (4, "stopped by the circuit breaker or the budget; finished work is kept"),
     (5, "training did not improve, and that was required"),
-    (6, "disk, output folder or lock"),
-    (7, "an export failed its verification"),
+    (6, "a disk, output folder or lock problem"),
+    (7, "an export failed its verification, or workers have another version"),
+    (8, "a measure of check exceeds its limit"),
     (70, "a bug, with its traceback"),
-    (130, "interrupted; what was done is saved"),
+    (130, "interrupted; finished work is saved"),
 )
 
 
@@ -213,19 +214,26 @@ def with_leakage(page: str) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Path and text of everything that is made from the code."""
-    architecture, meaning, data = (ROOT / "docs" / f"{name}.md" for name in ("architecture", "meaning", "data"))
+    """Path and text of what follows from settings, commands and docstrings."""
+    architecture = ROOT / "docs" / "architecture.md"
     return {
         ROOT / "latentscore.toml.example": settings_example(),
         ROOT / "docs" / "cli.md": command_reference(),
         ROOT / "src/latentscore_data/commands/help.json": command_outlines(),
         architecture: with_module_map(architecture.read_text(encoding="utf-8")),
+    }
+
+
+def measured() -> dict[Path, str]:
+    """Path and text of the pages with what the code answers: a thousand sentences are read, the sample is run."""
+    meaning, data = (ROOT / "docs" / f"{name}.md" for name in ("meaning", "data"))
+    return {
         meaning: with_readings(meaning.read_text(encoding="utf-8")),
         data: with_leakage(data.read_text(encoding="utf-8")),
     }
 
 
 if __name__ == "__main__":
-    for path, text in documents().items():
+    for path, text in {**documents(), **measured()}.items():
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(ROOT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
@@ -30,9 +31,23 @@ settings.register_profile("unhurried", settings(), deadline=None)
 settings.load_profile("unhurried")
 
 
+# What is imported and collected lives as long as the process: the collector need not walk it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins."""
+    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins.
+
+    Long tests begin first: at the end no process waits for a minute on what another one has just begun.
+    """
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("long", "ml", "browser"))))
     for item in items:
         if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
             continue

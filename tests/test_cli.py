@@ -199,7 +199,7 @@ def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsda
     assert train()["state"] == "begun"
     (root / ".modal_outputs" / "one" / "DONE").touch()
     assert (train()["state"], train()["why"]) == (
-        "begun", ["1 finished, none by run-all", "1 begun: run the same command again to go on"],
+        "begun", ["1 finished, none by run-all", "1 started: run the same command again to continue"],
     )  # fmt: skip
     (root / ".modal_outputs" / "two" / "DONE").touch()
     assert (train()["state"], train()["why"]) == ("finished", ["2 finished, none by run-all"])
@@ -236,7 +236,7 @@ def test_what_is_done_already_is_called_by_its_name(
     [
         (["configs", "--split", "TRAIN"], "--split: input should be"),
         (["bench", "--source", "oracle:me"], "unknown source oracle:me"),
-        (["export", "map", "--embedder", "glove"], "glove"),
+        pytest.param(["export", "map", "--embedder", "glove"], "glove", marks=pytest.mark.ml),
     ],
 )
 def test_the_first_error_is_about_what_was_typed(lsdata_here: Lsdata, root: Path, typed: list[str], said: str) -> None:

@@ -166,7 +166,8 @@ def modules() -> list[str]:
 def test_each_module_imports_alone() -> None:
     """In one child per module, forked when other people's libraries are loaded and none of our modules is."""
     code = """
-import contextlib, importlib, os, sys
+import contextlib, gc, importlib, os, sys
+gc.disable()  # each child would look for garbage among the libraries' million objects
 for name in {heavy!r}:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)

@@ -301,13 +301,13 @@ def test_rows_that_came_short_of_a_busy_server_are_asked_again_by_the_same_comma
         summary = json.loads(generate(server, root, "--n", "4").stdout)
         assert (summary["short"], summary["unfinished"]) == (3, 3)
         files = generate_files(load_settings(paths={"root": root}, configs={"n": 4}), workspace)
-        assert any("3 rows came short" in reason for reason in stale_reasons(files, root))
+        assert any("3 rows are incomplete" in reason for reason in stale_reasons(files, root))
         assert generate(server, root, "--n", "4").exit_code == 1, "it is still loading"
         server.status, asked = None, len(server.received)
         out = generate(server, root, "--n", "4")
         assert (out.exit_code, len(server.received) - asked) == (0, 6)
     assert all(None not in line["config_candidates"] for line in lines(workspace))
-    assert not any("came short" in reason for reason in stale_reasons(files, root))
+    assert not any("are incomplete" in reason for reason in stale_reasons(files, root))
 
 
 class Odd(ChatServer):
@@ -597,9 +597,9 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     command = ["configs", "--seconds", "1", "--scorer", "acoustic", "--n", "2", "--root", str(root)]
     out = CliRunner().invoke(app, [*command, "xyzzy qwrt", "bright storm"])
     assert out.exit_code == 0, out.output
-    assert out.output.count("acoustic reads nothing from its words") == 1
+    assert out.output.count("acoustic knows none of its words") == 1
     said = " ".join(out.output.split())
-    assert "the first answer that can be played stands" in said
+    assert "the first candidate that can be rendered is kept" in said
     assert "--scorer clap" in said
 
     replace_rows(
@@ -607,4 +607,4 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     )
     staged = CliRunner().invoke(app, command)
     assert staged.exit_code == 0, staged.output
-    assert "acoustic reads nothing in 1 of 2 vibes" in " ".join(staged.output.split())
+    assert "acoustic knows no word of 1 of 2 vibes" in " ".join(staged.output.split())

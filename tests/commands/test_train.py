@@ -90,8 +90,8 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
         (("sft", "--set", "optim.learning_rat=1"), 2, "did you mean learning_rate"),
         (("grpo", "--set", "batch.size=30", "--set", "batch.per_device=2"), 2, "batch.size 24 or 32"),
         (("grpo", "--adapter", "no-such-run"), 2, "neither a finished run nor a folder"),
-        (("sft", "--run-id", "../up"), 2, "no folder name"),
-        (("sft", "--resume", "maybe"), 2, "take auto or never"),
+        (("sft", "--run-id", "../up"), 2, "not a folder name"),
+        (("sft", "--resume", "maybe"), 2, "use auto or never"),
         (("sft", "--detach"), 2, "add --on modal"),
         (("sft", "--gpu", "A100-80GB"), 2, "add --on modal"),
         (("sft", "--on", "modal"), 3, "modal setup"),
@@ -244,8 +244,8 @@ def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exceptio
 @pytest.mark.parametrize(
     "error",
     [
-        StoppedError("the run on Modal was out of time", "raise train.modal.timeout_hours"),
-        VerificationError("model.safetensors does not arrive as it was written", "fetch it again"),
+        StoppedError("the run on Modal reached its time-out", "raise train.modal.timeout_hours"),
+        VerificationError("model.safetensors differs from the file that the run wrote", "fetch it again"),
         MissingError("base model x cannot be loaded", "name another"),
         RemoteRunError("the run on Modal failed", "see lsdata train attach"),
         RuntimeError("CUDA error: device-side assert triggered"),
@@ -285,6 +285,7 @@ def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackMod
     assert not list(workspace.train_dir.glob("*"))
 
 
+@pytest.mark.ml
 def test_the_runs_of_a_sweep_are_counted_once_towards_the_cap(
     modal: LoopbackModal, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

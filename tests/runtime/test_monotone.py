@@ -94,6 +94,7 @@ def test_motion_raises_the_rate_of_modulation(number: int) -> None:
     base = {
         **random_words(number),
         "chord_change_bars": "very_slow",
+        "chromatic_prob": "none",
         "tension_curve": "arc",
         "attack": "soft",
         "space": "small",

@@ -1,6 +1,6 @@
-"""The rhythm: ten patterns and their drums, one function each.
+"""The rhythm layer: ten patterns and their drums, one function each.
 
-Patterns are written as sixteenths: a letter says which drum, a capital that it is loud, a dot that nothing sounds.
+A pattern has one character per sixteenth: a letter is a stroke, a capital letter a loud one, a dot a rest.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from latentscore.synth.voices import Air, Shot
 
 
 def _pattern(bar: Bar, sound: str, line: str, pitch: float = 60.0, pan: float = 0.0) -> Iterator[Note]:
-    """``line`` has sixteen signs: X loud, x medium, o soft, a dot for none. Soft ones need density to be played."""
+    """Yield the strokes of ``line``, sixteen characters: X loud, x medium, o soft, a dot for none. Soft strokes are played
+    only in dense pieces."""
     for slot, sign in enumerate(line):
         if sign == "." or (sign == "o" and not bar.full):
             continue
         velocity = {"X": 0.92, "x": 0.72, "o": 0.46}[sign]
-        # Nobody hits a drum twice alike; how unlike is the human field's business.
+        # Strokes vary in strength; the field human controls how much.
         yield bar.note(slot / 4, 0.25, pitch, velocity * float(bar.rng.uniform(0.96, 1.0)), pan, sound)
 
 
 def _syncopated(bar: Bar, sound: str, pitch: float = 60.0) -> Iterator[Note]:
-    """Extra strokes between the beats, as many as the syncopation field asks for."""
+    """Yield extra strokes between the beats, in proportion to syncopation."""
     for slot in (3, 6, 7, 10, 14):
         if bar.rng.random() < 0.85 * bar.config.syncopation:
             yield bar.note(slot / 4, 0.25, pitch, 0.6, 0.1, sound)
@@ -41,9 +42,10 @@ def none(bar: Bar) -> Iterator[Note]:
 
 
 def minimal(bar: Bar) -> Iterator[Note]:
-    """A soft stroke on one, a distant click on three."""
+    """A soft stroke on one, a distant click on three, a tick between them."""
     yield from _pattern(bar, "kick", "X...............")
-    yield from _pattern(bar, "click", "........x.....o." if bar.index % 2 else "........x.......", pan=0.35)
+    yield from _pattern(bar, "tick", "....X.......X...", pan=-0.3)
+    yield from _pattern(bar, "click", "........X.....x." if bar.index % 2 else "........X.......", pan=0.35)
     yield from _syncopated(bar, "click")
 
 
@@ -55,9 +57,9 @@ def heartbeat(bar: Bar) -> Iterator[Note]:
 
 
 def soft_four(bar: Bar) -> Iterator[Note]:
-    """A muffled four on the floor."""
+    """A muffled kick on every beat, and an open hi-hat after each."""
     yield from _pattern(bar, "kick", "X...x...X...x...")
-    yield from _pattern(bar, "hat", "..o...o...o...o.", pan=0.3)
+    yield from _pattern(bar, "hat", "..x...x...x...x.", pan=0.3)
     yield from _syncopated(bar, "hat")
 
 
@@ -70,7 +72,7 @@ def hats_only(bar: Bar) -> Iterator[Note]:
 
 
 def electronic(bar: Bar) -> Iterator[Note]:
-    """A long kick, claps on two and four, machine hats."""
+    """A long kick, claps on two and four, drum-machine hats."""
     yield from _pattern(bar, "kick", "X.....x...X....." if bar.index % 2 else "X.....x...x..o..")
     yield from _pattern(bar, "clap", "....X.......X...", pan=-0.1)
     yield from _pattern(bar, "hat", "x.x.x.x.x.x.xoxo", pan=0.4)
@@ -114,16 +116,16 @@ def military(bar: Bar) -> Iterator[Note]:
 
 
 def tabla_essence(bar: Bar) -> Iterator[Note]:
-    """Two drums in talk: ringing and closed strokes on the right, bending ones on the left."""
+    """Two drums: ringing and closed strokes on the right, strokes with a pitch bend on the left."""
     tuned = 60.0 + bar.piece.key if bar.piece.key < 6 else 48.0 + bar.piece.key
     yield from _pattern(bar, "bayan", "X.....x...X....." if bar.index % 2 else "X.........X..x..", tuned - 12, pan=-0.4)
     yield from _pattern(bar, "dayan", "X..x..x.x..x.x..", tuned, pan=0.35)
-    yield from _pattern(bar, "closed", "..o.o..o..o.o.oo", tuned, pan=0.35)
+    yield from _pattern(bar, "closed", "..x.o..x..x.o.xo", tuned, pan=0.35)
     yield from _syncopated(bar, "dayan", tuned)
 
 
 def brush(bar: Bar) -> Iterator[Note]:
-    """Brushes: a circle on the skin for every two beats, taps on two and four."""
+    """Brushes: a circle on the snare for every two beats, taps on two and four."""
     for half in (0.0, 2.0):
         yield bar.note(half, 1.9, 96.0, 0.7, 0.15 - 0.15 * half, "swirl")
     yield from _pattern(bar, "tap", "....X..o....X.o.", pan=-0.1)
@@ -140,9 +142,9 @@ def _drums(**made: object) -> Mapping[str, Shot]:
 
 STYLES = {
     "none": Style(none, {}),
-    "minimal": Style(minimal, _drums(kick=shots.soft_kick, click=shots.click)),
+    "minimal": Style(minimal, _drums(kick=shots.soft_kick, click=shots.click, tick=shots.hat)),
     "heartbeat": Style(heartbeat, _drums(lub=shots.lub, dub=shots.dub)),
-    "soft_four": Style(soft_four, _drums(kick=shots.soft_kick, hat=shots.hat)),
+    "soft_four": Style(soft_four, _drums(kick=shots.soft_kick, hat=shots.open_hat)),
     "hats_only": Style(hats_only, _drums(hat=shots.hat, open=shots.open_hat)),
     "electronic": Style(electronic, _drums(kick=shots.deep_kick, clap=shots.clap, hat=shots.electronic_hat)),
     "kit_light": Style(kit_light, _drums(kick=shots.soft_kick, rim=shots.rim, ride=shots.ride)),

@@ -21,7 +21,10 @@ SCALES = {
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
 
-# Scale degrees of the chords, home being 0: the progression of most sections, and the one of those that depart.
+LIGHT = {"major": 1.0, "mixolydian": 0.5, "dorian": -0.4, "minor": -1.0}
+"""How light (1) or dark (-1) each mode is played: a light mode is a little higher and brighter, and its notes are shorter."""
+
+# Scale degrees of the chords (0 is the home chord): the progression of most sections, and that of departures.
 _AUTO = {
     "major": ((0, 5, 3, 4), (3, 4, 2, 5)),
     "minor": ((0, 5, 3, 6), (5, 6, 0, 0)),
@@ -47,13 +50,14 @@ class Chord:
     """A chord and when it sounds.
 
     ``tones`` are semitones above the home note in root position, rising: root, third, fifth, and as the extensions ask
-    seventh and ninth. ``degrees`` are the same tones as scale degrees.
+    seventh and ninth. ``degrees`` are the same tones as degrees of ``scale``, which holds while the chord sounds.
     """
 
     start: float
     length: float
     degrees: tuple[int, ...]
     tones: tuple[int, ...]
+    scale: tuple[int, ...]
 
     @property
     def root(self) -> int:
@@ -61,7 +65,7 @@ class Chord:
 
     @property
     def apart(self) -> tuple[int, ...]:
-        """The tones that are no semitone away from another tone of the chord, in any octave: what may ring beside the pad."""
+        """The tones that are not a semitone from another tone of the chord, in any octave; only these may sound above the pad."""
         found = tuple(t for t in self.tones if all((t - other) % 12 not in (1, 11) for other in self.tones))
         return found or self.tones
 
@@ -71,23 +75,24 @@ class Chord:
 
 
 def scale_pitch(scale: Sequence[int], degree: int) -> int:
-    """Semitones above the home note of a scale degree; degrees go on through the octaves in both directions."""
+    """Return the semitones above the home note of a scale degree, which may be in any octave."""
     octave, step = divmod(degree, len(scale))
     return 12 * octave + scale[step]
 
 
-def stack(scale: Sequence[int], degree: int, extensions: str, start: float, length: float) -> Chord:
+def stack(scale: tuple[int, ...], degree: int, extensions: str, start: float, length: float) -> Chord:
     """The chord of thirds on a scale degree: three, four or five tones for triads, sevenths or lush."""
     count = {"triads": 3, "sevenths": 4, "lush": 5}[extensions]
     degrees = tuple(degree + 2 * n for n in range(count))
-    return Chord(start, length, degrees, tuple(scale_pitch(scale, d) for d in degrees))
+    return Chord(start, length, degrees, tuple(scale_pitch(scale, d) for d in degrees), scale)
 
 
 @dataclass(frozen=True, slots=True)
 class Harmony:
-    """What decides the chords of a piece: mode, family of progressions, tones a chord, bars a chord, and cadences.
+    """The values that determine the chords of a piece: mode, family of progressions, tones per chord, bars per chord,
+    and cadences.
 
-    ``cadence_bars`` is how many bars lie between the places where a cadence may fall, ``cadence`` the share that has one.
+    ``cadence_bars`` is the number of bars between possible cadences, ``cadence`` the share of them that are cadences.
     """
 
     mode: str
@@ -96,6 +101,7 @@ class Harmony:
     bars: float
     cadence_bars: float
     cadence: float
+    chromatic: float
     seed: int
 
 
@@ -104,15 +110,16 @@ def harmony_of(config: MusicConfig, seed: int) -> Harmony:
     phrases = max(math.ceil(4 * config.chord_change_bars / config.phrase_len_bars), 1)
     return Harmony(
         config.mode, config.harmony_style, config.chord_extensions, config.chord_change_bars,
-        float(phrases * config.phrase_len_bars), config.cadence_strength, seed,
+        float(phrases * config.phrase_len_bars), config.cadence_strength, config.chromatic_prob, seed,
     )  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
-    """The ``n``-th chord of the piece, counted from 0: a function of its arguments, so a piece may go on for ever.
+    """Return the ``n``-th chord of the piece, counted from 0. It is a function of the arguments, so pieces can be
+    endless.
 
-    ``departs`` asks for the answering progression.
+    ``departs`` selects the contrasting progression.
     """
     mode, style = harmony.mode, harmony.style
     if style == "auto":
@@ -121,9 +128,9 @@ def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
         first, answer = (_LIGHT if mode in ("major", "mixolydian") else _SHADE)[style]
     degree = (answer if departs else first)[n % 4]
     if n % 4 == 2 and n > 4 and stream(harmony.seed, "harmony", n).random() < 0.3:
-        # Now and then a chord gives way to its relative, so that a minute is not one loop.
+        # Sometimes a chord is replaced by its relative, so that the progression is varied.
         degree = (degree - 2) % 7
-    before_end = _chords_before_cadence(n, harmony)
+    before_end = chords_before_cadence(n, harmony)
     if before_end == 0:
         degree = 0
     elif before_end == 1:
@@ -133,7 +140,7 @@ def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
     return stack(SCALES[mode], degree, harmony.extensions, n * length, length)
 
 
-def _chords_before_cadence(n: int, harmony: Harmony) -> int | None:
+def chords_before_cadence(n: int, harmony: Harmony) -> int | None:
     """How many chords follow up to the end of the phrase, if that has a cadence."""
     chords = harmony.cadence_bars / harmony.bars
     phrase = int((n + 0.5) / chords)
@@ -146,31 +153,29 @@ def near(pitch_class: int, target: float) -> int:
 
 
 @lru_cache(maxsize=2048)
-def voice(
-    chord: Chord, key: int, scale: tuple[int, ...], style: str, center: float, before: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Pitches for the pad as the harmony style lays them out around ``center``, rising.
+def voice(chord: Chord, key: int, style: str, center: float, before: tuple[int, ...]) -> tuple[int, ...]:
+    """Return pitches for the pad in the layout of the harmony style around ``center``, ascending.
 
-    Of all inversions, the one whose voices move least from the pitches ``before``, and rather not all in parallel. No two
-    voices are a semitone apart.
+    Of all inversions, this is the one with the smallest movement from the pitches ``before``, with a preference against
+    parallel motion. No two voices are a semitone apart.
     """
     layouts = [
         spread_semitones([pitch + 12 * octave for pitch in layout], center)
-        for layout in _layouts(chord, key, scale, style, center) for octave in (-1, 0, 1)
+        for layout in _layouts(chord, key, style, center) for octave in (-1, 0, 1)
     ]  # fmt: skip
     return min(layouts, key=lambda pitches: _effort(pitches, before, center))
 
 
-def _layouts(chord: Chord, key: int, scale: tuple[int, ...], style: str, center: float) -> list[list[int]]:
+def _layouts(chord: Chord, key: int, style: str, center: float) -> list[list[int]]:
     """The inversions of a chord in the layout of a harmony style, each near ``center``."""
     tones = [key + tone for tone in chord.tones]
     if style == "jazz":
         # Without the root, which the bass has: third and seventh (or the sixth above a triad) carry the colour.
-        sixth = key + scale_pitch(scale, chord.degrees[0] + 5)
+        sixth = key + scale_pitch(chord.scale, chord.degrees[0] + 5)
         tones = tones[1:] if len(tones) > 3 else [*tones[1:], sixth]
     elif style == "ambient":
         # A second leans on the third where they are a whole tone apart.
-        second = key + scale_pitch(scale, chord.degrees[0] + 1)
+        second = key + scale_pitch(chord.scale, chord.degrees[0] + 1)
         if len(tones) < 5 and tones[1] - second == 2:
             tones = [tones[0], second, *tones[1:]]
     closes = [_close(tones[turn:] + tones[:turn], center) for turn in range(len(tones))]
@@ -211,7 +216,8 @@ def spread_semitones(pitches: Iterable[int], center: float) -> tuple[int, ...]:
 
 
 def _effort(pitches: Sequence[int], before: Sequence[int], center: float) -> float:
-    """What a voicing costs: semitones a voice moves on average, parallel motion, distance from ``center``, semitones."""
+    """Return the cost of a voicing: mean movement in semitones, parallel motion, distance from ``center``, and semitone
+    clashes."""
     cost = 0.6 * max(abs(sum(pitches) / len(pitches) - center) - 2.5, 0.0)
     cost += 4.0 * sum(b - a == 1 for a, b in pairwise(pitches))
     if not before:
@@ -224,7 +230,7 @@ def _effort(pitches: Sequence[int], before: Sequence[int], center: float) -> flo
 
 
 def voice_moves(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """What each voice moves by: paired in order, or with the nearest where the numbers of voices differ."""
+    """Return the movement of each voice: paired in order, or with the nearest voice if the numbers of voices differ."""
     if len(before) == len(after):
         return [b - a for a, b in zip(before, after, strict=True)]
     return [min((b - a for a in before), key=abs) for b in after]

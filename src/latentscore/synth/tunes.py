@@ -1,4 +1,4 @@
-"""The melody's ten manners: what each does with the engine, and what it is played on."""
+"""The melody layer: ten styles, with the parameters of the engine and the instrument of each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEROIC = Manner(lambda x: 0.25 + 0.6 * x**0.7, ladder="horn", pull=1.6, notes=0.
 
 
 def plain(manner: Manner) -> Callable[[Bar], Iterator[Note]]:
-    """A style that plays what the engine gives it."""
+    """Return a style that plays the engine's notes unchanged."""
 
     def play(bar: Bar) -> Iterator[Note]:
         return melody(bar, manner)
@@ -45,10 +45,10 @@ def plain(manner: Manner) -> Callable[[Bar], Iterator[Note]]:
 
 
 def contemplative_minor(bar: Bar) -> Iterator[Note]:
-    """Sighs: each longer note leans on its upper neighbour first."""
+    """Each longer note begins with its upper neighbour (appoggiatura)."""
     for note in melody(bar, LAMENT):
         if note.length >= 0.6:
-            above = _neighbour(bar, note.pitch, 1)
+            above = _neighbour(bar, note.pitch, 1, note.at - bar.start)
             late = min(note.length * 0.3, 0.42 * bar.piece.bpm / 60.0)
             yield note._replace(length=late, pitch=above, velocity=note.velocity + 0.08)
             yield note._replace(start=note.start + late, at=note.at + late, length=note.length * 0.8)
@@ -57,12 +57,13 @@ def contemplative_minor(bar: Bar) -> Iterator[Note]:
 
 
 def ornamental(bar: Bar) -> Iterator[Note]:
-    """Grace notes before, turns inside: no long note stays bare."""
+    """Grace notes before long notes and turns inside them."""
     for number, note in enumerate(melody(bar, ORNAMENTAL)):
         if note.length < 0.52:
             yield note
             continue
-        above, below = _neighbour(bar, note.pitch, 1), _neighbour(bar, note.pitch, -1)
+        at = note.at - bar.start
+        above, below = _neighbour(bar, note.pitch, 1, at), _neighbour(bar, note.pitch, -1, at)
         turn = (above, note.pitch, below) if number % 2 else (below, above)
         quick = 0.11
         for place, pitch in enumerate(turn):
@@ -73,7 +74,7 @@ def ornamental(bar: Bar) -> Iterator[Note]:
 
 
 def call_response(bar: Bar) -> Iterator[Note]:
-    """A high voice asks on the left, a low one answers on the right, half a bar each."""
+    """A high voice on the left and a low one on the right alternate every half bar."""
     calling = bar.index % 2 == 0
     for note in melody(bar, CALL if calling else RESPONSE):
         yield note._replace(pan=-0.6 if calling else 0.6, sound="main" if calling else "answer")
@@ -84,17 +85,17 @@ def heroic(bar: Bar) -> Iterator[Note]:
     for note in melody(bar, HEROIC):
         loud = note._replace(velocity=min(note.velocity + 0.15, 1.0))
         if note.length >= 0.8 and note.start > bar.start:
-            fourth = _neighbour(bar, note.pitch, -3)
+            fourth = _neighbour(bar, note.pitch, -3, note.at - bar.start)
             yield loud._replace(start=note.start - 0.25, at=note.at - 0.25, length=0.2, pitch=fourth, velocity=0.6)
         yield loud
 
 
-def _neighbour(bar: Bar, pitch: float, steps: int) -> float:
-    """The pitch so many scale steps away."""
-    relative = round(pitch) - bar.piece.key
-    octave, within = divmod(relative, 12)
-    degree = max(n for n, step in enumerate(bar.piece.scale) if step <= within)
-    return float(bar.piece.key + scale_pitch(bar.piece.scale, 7 * octave + degree + steps))
+def _neighbour(bar: Bar, pitch: float, steps: int, at: float) -> float:
+    """The pitch so many scale steps away, ``at`` beats into the bar."""
+    relative, scale = round(pitch) - bar.piece.key, bar.chord(at).scale
+    near = range(7 * (relative // 12) - 1, 7 * (relative // 12) + 8)
+    degree = min(near, key=lambda n: (abs(scale_pitch(scale, n) - relative), n))
+    return float(bar.piece.key + scale_pitch(scale, degree + steps))
 
 
 def _one(sound: Sound) -> dict[str, Sound]:

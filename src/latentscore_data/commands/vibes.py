@@ -1,4 +1,4 @@
-"""lsdata vibes: ask a model what moods the texts hold; thin the answers out, split them, add noise."""
+"""lsdata vibes: extract vibes from the texts with a model, drop near-duplicates, draw splits, add noise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPTIONS = {
     "vibes.max_vibes": setting_option("vibes.max_vibes"),
     "vibes.max_input_words": setting_option("vibes.max_input_words"),
     "vibes.page_words": setting_option("vibes.page_words"),
-    "vibes.characters": setting_option("vibes.characters", help="Ask for the moods of characters, too."),
+    "vibes.characters": setting_option("vibes.characters", help="Also request the moods of characters."),
     "noise.rate": setting_option("noise.rate", "--noise-rate"),
     "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
     "dedupe.model": setting_option(

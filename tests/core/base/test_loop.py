@@ -153,7 +153,7 @@ def test_the_breaker_stops_after_twenty_when_half_have_failed_and_names_the_caus
     ) as caught:
         lab.run(words, failing(lab, bad), max_in_flight=1)
     assert caught.value.exit_code == 4
-    assert len(lab.lines()) == 10, "what was done is kept"
+    assert len(lab.lines()) == 10, "finished work is kept"
 
 
 def test_the_breaker_forgets_what_lies_forty_rows_back(lab: Lab) -> None:

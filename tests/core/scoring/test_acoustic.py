@@ -162,7 +162,7 @@ class TestWords:
 
     def test_where_nothing_is_asked_for_the_reason_and_a_remedy_are_said(self) -> None:
         assert nothing_asked("a slow morning") is None
-        assert "reads nothing from its words" in str(nothing_asked("42 + 17"))
+        assert "knows none of its words" in str(nothing_asked("42 + 17"))
         said = str(nothing_asked("sad, not sad"))
         assert "cancels out (sad)" in said
         assert "--scorer clap" in said

@@ -77,7 +77,7 @@ def fingerprint(
 ) -> str:
     """Says which answers a row would get: the vibe, the model and where it runs, the words that ask, the schema, the sampling.
 
-    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    Without an ``api_base`` it is the same as in older versions, so that older answers stay usable.
     """
     return digest(
         row.vibe_original,

@@ -1,6 +1,6 @@
-"""The offline models: ``builtin/keywords`` reads the text and answers from it alone, ``builtin/verbatim`` takes a text as a vibe.
+"""The client of the offline models: ``builtin/keywords`` answers from the words of a text, ``builtin/verbatim`` takes a text as a vibe.
 
-No network, no key, no weights; the first reads English only. :mod:`latentscore.meaning.offline` makes its answers to vibes.
+They need no network, key or weights; ``builtin/keywords`` supports English only. :mod:`latentscore.meaning.offline` answers vibes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def version_of(model: str) -> str:
-    """The model's name; for the offline model with the version of its rules, which decide its answers."""
+    """Return the model's name; for the offline model with the version of its rules."""
     return fingerprint() if model == MODEL else model
 
 
 class BuiltinLLM:
-    """Answers vibes with configs and texts with vibes, free of charge."""
+    """Answers vibes with configs and texts with vibes."""
 
     def __init__(self, model: str = MODEL) -> None:
         if model not in (MODEL, VERBATIM):
@@ -45,7 +45,7 @@ class BuiltinLLM:
         self.usage = Usage()
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
-        """The answer as a ``MusicConfigPromptPayload`` or a ``TextVibes``. Raises :class:`InputError` for other types."""
+        """Return a ``MusicConfigPromptPayload`` or a ``TextVibes``. Raises :class:`InputError` for other types."""
         text = _text_of(question)
         if self.model == VERBATIM:
             value: BaseModel = _as_it_stands(text, answer_type)
@@ -62,10 +62,10 @@ class BuiltinLLM:
         return Answer(cast(T, value), model=self.model)
 
     def drain(self) -> None:
-        """Nothing is in flight here."""
+        """Do nothing: there are no calls in flight."""
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 def _as_it_stands(text: str, answer_type: type[BaseModel]) -> BaseModel:
@@ -84,7 +84,7 @@ _WRAPPING = re.compile(r"</?(?:vibe|text)>")
 
 
 def _text_of(question: Question) -> str:
-    """The data of a question, without the marks that tell a hosted model where it begins and ends."""
+    """Return the data of a question without its delimiters."""
     parts = question.user if isinstance(question.user, list) else [{"type": "text", "text": question.user}]
     text = "\n".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
     return _WRAPPING.sub("", text).strip()

@@ -54,24 +54,24 @@ NAMED: dict[str, tuple[str, tuple[Label, ...]]] = {
 """The field whose label, where a vibe names one, decides what is asked of a thing: the first label -1, the last 1."""
 
 TYPICAL: dict[str, tuple[float, float]] = {
-    "activity": (-1.42, 0.28),
-    "attack": (8.02, 1.45),
-    "mod_rate": (0.971, 0.418),
-    "pulse": (0.374, 0.128),
-    "decay": (6.88, 0.274),
-    "drop": (8.8, 1.95),
-    "gaps": (0.0783, 0.0656),
-    "loudness_range": (17.4, 5.47),
-    "centroid": (8.35, 0.765),
-    "bandwidth": (1.6, 0.32),
-    "flatness": (-27.7, 8.67),
-    "low_share": (-5.73, 3.25),
-    "high_share": (-17.8, 6.37),
-    "fullness": (3.73, 0.308),
-    "filled": (0.526, 0.112),
-    "width": (-17.9, 17.4),
-    "majorness": (-0.000256, 0.107),
-    "movement": (3.11, 0.602),
+    "activity": (-1.39, 0.271),
+    "attack": (8.3, 1.36),
+    "mod_rate": (0.985, 0.409),
+    "pulse": (0.377, 0.121),
+    "decay": (6.91, 0.272),
+    "drop": (9.21, 2.02),
+    "gaps": (0.0858, 0.0704),
+    "loudness_range": (17.9, 5.48),
+    "centroid": (8.5, 0.778),
+    "bandwidth": (1.66, 0.316),
+    "flatness": (-26.3, 8.09),
+    "low_share": (-6.06, 3.38),
+    "high_share": (-16.2, 5.63),
+    "fullness": (3.78, 0.298),
+    "filled": (0.529, 0.114),
+    "width": (-17.8, 17.5),
+    "majorness": (-0.00408, 0.093),
+    "movement": (3.2, 0.622),
 }
 """Mean and standard deviation of each descriptor over random configs, 10 s; benchmarks/scoring.py --calibrate prints them."""
 
@@ -149,13 +149,15 @@ def nothing_asked(vibe: str) -> str | None:
     if asked:
         return None
     why = (
-        f"what acoustic knows of this vibe cancels out ({', '.join(words)})"
+        f"the words that acoustic knows in this vibe cancel out ({', '.join(words)})"
         if words
-        else "it is not in English, which is all that acoustic reads"
+        else "it is not in English, the only language of acoustic"
         if is_foreign(vibe)
-        else "acoustic reads nothing from its words"
+        else "acoustic knows none of its words"
     )
-    return f"{why}, so the first answer that can be played stands; use other words, or --scorer clap or judge:MODEL"
+    return (
+        f"{why}, so the first candidate that can be rendered is kept; use other words, or --scorer clap or judge:MODEL"
+    )
 
 
 class AcousticKind(ScorerKind):

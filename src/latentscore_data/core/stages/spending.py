@@ -92,14 +92,14 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
     if not interactive():
         raise InputError(
-            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to ask on",
-            "say --yes or --max-cost USD",
+            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to confirm it",
+            "pass --yes or --max-cost USD",
         )
     import typer
 
     say(f"{plan.model}: {calls}, {cost} ({plan.basis})")
-    if not typer.confirm("Go on?", err=True):
-        raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
+    if not typer.confirm("Continue?", err=True):
+        raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
 
 
 def confirm_remote_jobs(

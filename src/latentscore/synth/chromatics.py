@@ -1,0 +1,78 @@
+"""Chords from outside the scale: those that borrow a tone for as long as they sound, and short ones that lead into the next.
+
+Either is a chord on scale degrees whose scale is bent for a while, so whatever walks on degrees stays in tune with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from latentscore.synth.form import dealt
+from latentscore.synth.theory import SCALES, Chord, stack
+
+_BORROWED: dict[str, dict[int, dict[int, int]]] = {
+    # The chord on a degree: which degrees are bent while it sounds, and to how many semitones above home.
+    "major": {1: {3: 6}, 2: {4: 8}, 3: {5: 8}, 5: {2: 3, 5: 8}, 6: {6: 10}},
+    "minor": {1: {1: 1}, 2: {6: 11}, 3: {5: 9}, 4: {6: 11}, 5: {5: 9}, 6: {6: 11}},
+    "dorian": {1: {1: 1, 5: 8}, 3: {5: 8}, 4: {6: 11}, 5: {5: 8}, 6: {6: 11}},
+    "mixolydian": {1: {3: 6}, 2: {2: 3}, 3: {5: 8}, 4: {6: 11}, 5: {2: 3, 5: 8}, 6: {6: 11}},
+}
+
+_LEADING = ((4, 7, (0, 4, 7, 10)), (6, 10, (0, 4, 7, 10)), (3, 5, (0, 3, 7, 10)))
+"""What leads to a chord: its dominant, the major chord a whole tone under it, the minor chord on its fourth. Each as degrees and
+semitones above the root it leads to, and the semitones of its tones."""
+
+_SPAN_BEATS = 8.0
+"""Of chords that sound longer, each so many beats may be left for a moment."""
+
+_CHROMATICS = (0.0, 0.05, 0.12, 0.25)
+"""The numbers of the labels of ``chromatic_prob``: none, light, medium, heavy."""
+
+
+def borrowed(chord: Chord, n: int, mode: str, extensions: str, chromatic: float) -> Chord:
+    """The ``n``-th chord of the piece, with tones of another mode where it is its turn. The chord of home never is bent."""
+    bent = _BORROWED[mode].get(chord.degrees[0] % 7)
+    if bent is None or not dealt(n, float(np.interp(chromatic, _CHROMATICS, (0.0, 0.3, 0.45, 0.9)))):
+        return chord
+    scale = tuple(bent.get(degree, tone) for degree, tone in enumerate(SCALES[mode]))
+    return stack(scale, chord.degrees[0], extensions, chord.start, chord.length)
+
+
+def parted(
+    chord: Chord, after: Chord, n: int, mode: str, extensions: str, chromatic: float, rests: bool
+) -> Iterator[Chord]:
+    """A chord cut where a short chord leads into the next one, or back into the same; where it ``rests``, none leads on."""
+    share = float(np.interp(chromatic, _CHROMATICS, (0.0, 0.5, 0.85, 1.0)))
+    count = max(int(chord.length / _SPAN_BEATS), 1)
+    span = chord.length / count
+    begin = chord.start
+    for number in range(count):
+        end = chord.start + (number + 1) * span
+        target = after if number == count - 1 else chord
+        if span < 4.0 or not dealt(n * count + number, share) or (rests and target is after):
+            continue
+        leads = leading(target, end - min(span / 4, 2.0), end, mode, extensions, n + number)
+        if leads is not None:
+            yield replace(chord, start=begin, length=leads.start - begin)
+            yield leads
+            begin = end
+    if begin < chord.end:
+        yield replace(chord, start=begin, length=chord.end - begin)
+
+
+def leading(target: Chord, start: float, end: float, mode: str, extensions: str, turn: int) -> Chord | None:
+    """A chord from outside the scale that leads into ``target``, another at each ``turn``; ``None`` if all lie within it."""
+    home = SCALES[mode]
+    for kind in range(len(_LEADING)):
+        up, semitones, tones = _LEADING[(turn + kind) % len(_LEADING)]
+        degree, root = (target.degrees[0] + up) % 7, target.root + semitones
+        scale = list(home)
+        for third, tone in enumerate(tones):
+            bent = (degree + 2 * third) % 7
+            scale[bent] += (root + tone - scale[bent] + 6) % 12 - 6
+        if any(scale[(degree + 2 * third) % 7] != home[(degree + 2 * third) % 7] for third in range(3)):
+            return stack(tuple(scale), degree, extensions, start, end - start)
+    return None
