@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED
-from latentscore_data.core.base.ledger import Usage
+
+if TYPE_CHECKING:
+    from latentscore_data.core.base.ledger import Usage
 
 RETRYABLE_KINDS = frozenset({"transient", "answer", "render", "score"})
 """Failures that the next run retries; others (bad requests) are retried only with --retry-failed."""
