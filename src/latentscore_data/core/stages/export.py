@@ -154,7 +154,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             **({"largest GGUF error": f"{worst:.2g}"} if model.gguf else {}),
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
-        "python -c \"import transformers; print(transformers.pipeline('text-generation', '{target}'))\"",
+        "python -c \"import latentscore as ls; ls.render('rain on a tin roof', model='local:{target}').save('rain.flac')\"",
     )
 
 
