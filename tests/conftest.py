@@ -182,7 +182,8 @@ Words = tuple[str, ...]
 
 def command_paths(leaves_only: bool = False) -> list[Words]:
     """The words that call the program and each command and subcommand; with ``leaves_only``, those that do something."""
-    from latentscore_data.cli import whole_program
+    from latentscore_data.cli import COMMANDS
+    from latentscore_data.commands._outline import outlined
 
     def walk(command: object, path: Words) -> Iterator[Words]:
         below = getattr(command, "commands", {})
@@ -191,7 +192,8 @@ def command_paths(leaves_only: bool = False) -> list[Words]:
         for name, sub in below.items():
             yield from walk(sub, (*path, name))
 
-    return list(walk(whole_program(), ()))
+    below = [path for name in COMMANDS for path in walk(outlined(name), (name,))]
+    return below if leaves_only else [(), *below]
 
 
 @pytest.fixture
