@@ -98,10 +98,9 @@ def command_reference() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from latentscore_data.cli import COMMANDS, app, load_command
+    from latentscore_data.cli import whole_program
 
-    command: Any = typer.main.get_command(app)
-    command.commands = {name: load_command(name) for name in COMMANDS}
+    command = whole_program()
     context = typer.Context(command, info_name="lsdata")
     text = get_docs_for_click(obj=command, ctx=context, name="lsdata", title="The command line")
     return (
@@ -184,9 +183,9 @@ def readings() -> str:
     return "\n".join(lines) + (
         f"\n\nThe table shows the first sentence of each kind and every misread one. The rules were tuned on {tuned} sentences, of which "
         f"{tuned - tuned_wrong} are correct in all fields that they specify. On five other sets of English sentences, for which "
-        f"no rule was made, {held} are correct. Changes of the rules were selected by the results on the first four sets, and authors "
-        "of the rules wrote the third and the fourth. The fifth was written by a person who knew neither rules nor seeds, and "
-        "no change was selected by it: it is the best estimate for unseen sentences.\n"
+        f"no rule was made, {held} are correct. Their errors have been read since, so these shares are not an estimate for unseen sentences. "
+        "For those, count on 5 of 6: of 50 sentences that were written last and counted once, 42 are correct, before the last changes "
+        "and after them, and `acoustic` agrees with 39 of 43 (38 before).\n"
     )
 
 

@@ -16,7 +16,7 @@ import typer
 
 from conftest import Lsdata
 from latentscore import FIELDS
-from latentscore_data.cli import app
+from latentscore_data.cli import app, whole_program
 from latentscore_data.core.base.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def test_every_command_and_option_has_help() -> None:
         for name, sub in getattr(command, "commands", {}).items():
             walk(sub, f"{path} {name}")
 
-    walk(typer.main.get_command(app), "lsdata")
+    walk(whole_program(), "lsdata")
     assert missing == []
 
 

@@ -73,7 +73,7 @@ def test_help_has_an_example_and_fits_a_screen(helps: dict[str, str], path: str)
 BOTH_WAYS = """
 import importlib, os, sys
 from typer.testing import CliRunner
-from latentscore_data.cli import COMMANDS, LazyGroup, app, load_command
+from latentscore_data.cli import COMMANDS, LazyGroup, app
 
 for name in COMMANDS:
     importlib.import_module("latentscore_data.commands." + name.replace("-", "_"))

@@ -131,6 +131,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def whole_program() -> Any:
+    """Return the program with all its commands imported, for the documentation and for tests of every command."""
+    program: Any = typer.main.get_command(app)
+    program.commands = {name: load_command(name) for name in COMMANDS}
+    return program
+
+
 GLOBAL = "Everywhere"
 
 ConfigGlobal = Annotated[

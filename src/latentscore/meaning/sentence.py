@@ -190,7 +190,10 @@ def tokens(text: str) -> list[Token]:
             word = numbers().get(match, match.removesuffix("'s"))
             if word.endswith("est") and not root(word).endswith("est"):
                 found.append(Token("most", "most"))
-            found += [Token(part, root(part)) for part in _parts(word)]
+            parts = _parts(word)
+            # "Windowless", where the vocabulary does not hold it whole, is "no window".
+            parts = ("no", *parts[:-1]) if len(parts) > 1 and parts[-1] == "less" else parts
+            found += [Token(part, root(part)) for part in parts]
     return found
 
 

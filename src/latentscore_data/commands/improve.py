@@ -26,7 +26,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.commands._train_tables import show_sweep
-from latentscore_data.core.base.display import OUTPUT, print_facts, say
+from latentscore_data.core.base.display import OUTPUT, money, print_facts, say
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -99,8 +99,10 @@ def _show_plan(asked: Rounds, executor: Executor) -> None:
         facts = {
             key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value
             for key, value in plan.items()
-            if value is not None and key != "plans"
+            if value is not None and key not in ("plans", "cap_usd")
         }
+        if executor.remote:
+            facts["at most"] = money(plan["cap_usd"])
         print_facts("dry run: nothing is rendered or trained", facts.items())
 
     show_dry_run(RunPlan(plans(asked), [], executor), lambda: check_start(asked, executor), document=lambda: plan)

@@ -37,9 +37,7 @@ OPTIONS = {
     "vibes.characters": setting_option("vibes.characters", help="Also request the moods of characters."),
     "noise.rate": setting_option("noise.rate", "--noise-rate"),
     "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
-    "dedupe.model": setting_option(
-        "dedupe.model", "--dedupe-model", help="Embedder: auto, minilm, words, a folder or a hub id."
-    ),
+    "dedupe.model": setting_option("dedupe.model", "--dedupe-model", help="auto, minilm, words, a folder or a hub id."),
     "splits.split_by": setting_option("splits.split_by"),
 }
 

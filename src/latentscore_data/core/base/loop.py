@@ -115,6 +115,8 @@ def run_stage(
         if own:
             index.close()
     if run.stop:
+        if isinstance(run.stop[0], KeyboardInterrupt):
+            log.warning("%s", run.so_far())
         raise run.stop[0]
     if run.interrupted:  # too late to stop anything
         raise KeyboardInterrupt
@@ -278,6 +280,15 @@ class _Run(Generic[InT]):
         log.warning("finishing the calls in flight; press Ctrl-C again to stop at once")
         with suppress(RuntimeError):  # the loop has ended already
             self.loop.call_soon_threadsafe(self.halt, KeyboardInterrupt())
+
+    def so_far(self) -> str:
+        """What an interrupted run leaves: the panel, which said it, is gone."""
+        done, name = self.summary.done + self.summary.skipped, f"{self.job.unit}s"
+        said = (
+            f"{self.job.name}: {done:,} of {self.total:,} {name}" if self.total else f"{self.job.name}: {done:,} {name}"
+        )
+        cost = self.summary.cost_usd
+        return f"{said} done" + (f", ${cost:.4f} spent" if cost else "")
 
     def count(self) -> None:
         self.summary.seconds = time.monotonic() - self.started

@@ -43,13 +43,14 @@ class VibeRows:
     settings: ConfigsSettings
 
     def __iter__(self) -> Iterator[VibeRow]:
-        limit = self.settings.limit
-        shares = share_out(limit, self._counts())
-        for split, share in zip(self.settings.splits, shares, strict=True):
-            if not share:
+        limit, splits = self.settings.limit, self.settings.splits
+        shares = [None] * len(splits) if limit is None else share_out(limit, self._counts())
+        for split, share in zip(splits, shares, strict=True):
+            path = self.workspace.vibes(split)
+            if share == 0 or not path.exists():
                 continue
-            rows = read_rows(self.workspace.vibes(split), VibeRow)
-            for row in rows if limit is None else spread(rows, share, lambda row: text_of(row.row_id)):
+            rows = read_rows(path, VibeRow)
+            for row in rows if share is None else spread(rows, share, lambda row: text_of(row.row_id)):
                 # The file says which split a row belongs to; rows from elsewhere need not.
                 yield row if row.split else row.model_copy(update={"split": split})
 

@@ -87,9 +87,11 @@ def _read_system(path: Path) -> str:
         text = read_whole(path, 4 * MAX_SYSTEM_CHARS).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"prompts.system: {path} cannot be read ({reason})", remedy) from None
+        raise InputError(f"--system (prompts.system): {path} cannot be read ({reason})", remedy) from None
     if not text.strip() or len(text) > MAX_SYSTEM_CHARS:
-        raise InputError(f"prompts.system: {path} is empty or longer than {MAX_SYSTEM_CHARS} characters", remedy)
+        raise InputError(
+            f"--system (prompts.system): {path} is empty or longer than {MAX_SYSTEM_CHARS} characters", remedy
+        )
     return text
 
 
