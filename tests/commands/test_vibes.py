@@ -195,7 +195,7 @@ def test_a_model_that_answers_nothing_leaves_the_rows_as_they_were(sampled: Path
     summary = vibes.run_vibes(settings_for(sampled, llm=elsewhere))
     assert (summary.done, summary.exit_code, sum(summary.failed.values())) == (0, 1, 16)
     assert rows_in(sampled) == before
-    assert "stay as they were" in capsys.readouterr().err
+    assert "the existing rows are kept" in capsys.readouterr().err
     vibes.run_vibes(settings_for(sampled))
     assert rows_in(sampled) == before
 
