@@ -88,7 +88,7 @@ def test_a_system_message_that_cannot_be_read_names_the_setting(content: bytes |
     file = tmp_path / "mine.txt"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(InputError, match=r"prompts\.system: .*mine\.txt"):
+    with pytest.raises(InputError, match=r"--system \(prompts\.system\): .*mine\.txt"):
         config_prompt_hash(PromptsSettings(system=str(file)))
 
 
