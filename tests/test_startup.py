@@ -85,7 +85,7 @@ for columns in sys.argv[1].split(","):
         continue
     os.environ["COLUMNS"] = columns
     answers = [CliRunner().invoke(app, words, prog_name="lsdata") for words in calls]
-    LazyGroup.resolve_command = lambda group, context, typed: (typed[0], load_command(typed[0]), typed[1:])
+    LazyGroup.resolve_command = lambda group, context, typed: (typed[0], group.loaded(typed[0]), typed[1:])
     for words, answer in zip(calls, answers, strict=True):
         own = CliRunner().invoke(app, words, prog_name="lsdata")
         assert answer.output == own.output, (words, answer.output, own.output)
