@@ -54,24 +54,24 @@ NAMED: dict[str, tuple[str, tuple[Label, ...]]] = {
 """The field whose label, where a vibe names one, decides what is asked of a thing: the first label -1, the last 1."""
 
 TYPICAL: dict[str, tuple[float, float]] = {
-    "activity": (-1.39, 0.271),
-    "attack": (8.3, 1.36),
-    "mod_rate": (0.985, 0.409),
+    "activity": (-1.39, 0.27),
+    "attack": (8.29, 1.36),
+    "mod_rate": (0.988, 0.409),
     "pulse": (0.377, 0.121),
-    "decay": (6.91, 0.272),
-    "drop": (9.21, 2.02),
-    "gaps": (0.0858, 0.0704),
-    "loudness_range": (17.9, 5.48),
-    "centroid": (8.5, 0.778),
-    "bandwidth": (1.66, 0.316),
-    "flatness": (-26.3, 8.09),
-    "low_share": (-6.06, 3.38),
+    "decay": (6.91, 0.275),
+    "drop": (9.23, 2.04),
+    "gaps": (0.0858, 0.0708),
+    "loudness_range": (18, 5.54),
+    "centroid": (8.51, 0.779),
+    "bandwidth": (1.66, 0.317),
+    "flatness": (-26.3, 8.08),
+    "low_share": (-6.09, 3.39),
     "high_share": (-16.2, 5.63),
     "fullness": (3.78, 0.298),
     "filled": (0.529, 0.114),
     "width": (-17.8, 17.5),
-    "majorness": (-0.00408, 0.093),
-    "movement": (3.2, 0.622),
+    "majorness": (-0.00402, 0.0934),
+    "movement": (3.19, 0.617),
 }
 """Mean and standard deviation of each descriptor over random configs, 10 s; benchmarks/scoring.py --calibrate prints them."""
 
