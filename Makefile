@@ -4,6 +4,9 @@ BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest
 VECTORS = data_work/word-vectors
 
+# The tests start the program a thousand times: what it is compiled to is kept, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo check test test-slow types fast all-but-slow test-pythons fix docs pictures word-vectors clean
 
 setup: $(VENV)/.dev  ## environment with the dev, ml, hub, modal and ray extras

@@ -30,11 +30,12 @@ from latentscore_data.core.base.settings import load_settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.configs.candidate_generation import fingerprint
+from latentscore_data.core.llm.answerers import version_of
 from latentscore_data.core.scoring.best_of import score_files, scoring_job
 from latentscore_data.core.scoring.deps import ScorerDeps
 from latentscore_data.core.scoring.registry import make_scorers
 from latentscore_data.core.scoring.service import ScoringService
-from latentscore_data.core.stages.configs import generate_files, model_name, model_version
+from latentscore_data.core.stages.configs import generate_files
 
 SHARES: dict[Split, float] = {"SFT-Train": 0.55, "SFT-Val": 0.05, "GRPO": 0.25, "TEST": 0.15}
 POOL = 2000
@@ -67,7 +68,7 @@ class Maker:
             paths={"root": workspace.root}, configs={"n": candidates}, scoring={"scorers": ["acoustic"]}
         )
         self.workspace = workspace
-        self.version = model_version(self.settings, workspace)
+        self.version = version_of(self.settings.model_of("configs"), workspace.train_dir)
         self.pool = payloads()
 
     def vibes(self, split: Split, start: int, count: int) -> Iterator[VibeRow]:
@@ -90,7 +91,7 @@ class Maker:
         found = [self.pool[(number * 7 + at * 13) % POOL] for at in range(count)]
         return {
             **row.model_dump(mode="json", exclude_unset=True),
-            "config_model": model_name(self.settings),
+            "config_model": self.settings.model_of("configs"),
             "config_candidates": found,
             "validation_scores": {name: [1.0] * count for name in ("format_valid", "schema_valid", "palette_valid")},
             "config_error": None,

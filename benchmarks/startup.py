@@ -16,9 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import typer
-
-from latentscore_data.cli import app
+from latentscore_data.cli import whole_program
 
 RUNS = 10
 
@@ -63,7 +61,7 @@ def main() -> None:
         # main() as the installed script calls it; `-m` would add its own look-up.
         start = [sys.executable, "-c", "from latentscore_data.cli import main; main()"]
         commands: dict[str, tuple[list[str], dict[str, str]]] = {}
-        for path in paths(typer.main.get_command(app)):
+        for path in paths(whole_program()):
             if not sys.argv[1:] or not path or path[0] in sys.argv[1:]:
                 typed = " ".join(("lsdata", *path))
                 commands[f"{typed} --help"] = [*start, *path, "--help"], {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import os
@@ -30,9 +31,23 @@ settings.register_profile("unhurried", settings(), deadline=None)
 settings.load_profile("unhurried")
 
 
+# What is imported and collected lives as long as the process: the collector need not walk it again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins."""
+    """Tests that share a fixture of their module share a process too: a page one test leaves is where the next begins.
+
+    Long tests begin first: at the end no process waits for a minute on what another one has just begun.
+    """
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("long", "ml", "browser"))))
     for item in items:
         if item.get_closest_marker("xdist_group") or not isinstance(item, pytest.Function):
             continue
@@ -167,9 +182,8 @@ Words = tuple[str, ...]
 
 def command_paths(leaves_only: bool = False) -> list[Words]:
     """The words that call the program and each command and subcommand; with ``leaves_only``, those that do something."""
-    import typer
-
-    from latentscore_data.cli import app
+    from latentscore_data.cli import COMMANDS
+    from latentscore_data.commands._outline import outlined
 
     def walk(command: object, path: Words) -> Iterator[Words]:
         below = getattr(command, "commands", {})
@@ -178,7 +192,8 @@ def command_paths(leaves_only: bool = False) -> list[Words]:
         for name, sub in below.items():
             yield from walk(sub, (*path, name))
 
-    return list(walk(typer.main.get_command(app), ()))
+    below = [path for name in COMMANDS for path in walk(outlined(name), (name,))]
+    return below if leaves_only else [(), *below]
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_the_plan_foresees_what_texts_and_vibes_that_are_not_there_yet_will_cost
     download, vibes, configs = json.loads(out.stdout)["plan"]
     assert download.get("cost_usd", 0.0) == 0.0
     assert vibes["calls"] == 50
-    assert "50 texts as download is set" in vibes["basis"]
+    assert "50 texts by the settings of download" in vibes["basis"]
     assert configs["calls"] == 50 * 3 * 5 * 2 * 2  # texts, vibes of each, lengths, scene and characters, candidates
     assert configs["cost_usd"] > vibes["cost_usd"] > 0.01
 
@@ -180,7 +180,7 @@ def test_behind_a_stage_that_runs_the_plan_reckons_with_other_rows_than_there_ar
     assert (vibes["state"], configs["state"]) == ("stale", "not run")
     assert "vibes" in configs["basis"]
     texts_read = sum(1 for path in Path("data_work/.outputs").glob("*.jsonl") for _ in path.open())
-    assert configs["calls"] == texts_read * 5 * 2, "vibes of each text, before what is alike is dropped"
+    assert configs["calls"] == texts_read * 5 * 2, "vibes of each text, before near-duplicates are dropped"
 
 
 def test_no_setting_can_make_the_sample_spend_money_or_touch_other_rows(lsdata_here: Lsdata) -> None:
@@ -216,7 +216,7 @@ def test_a_chain_that_costs_money_asks_once_and_before_its_first_stage(
     words, key = ("run-all", "--until", "configs"), {"OPENAI_API_KEY": "none"}
     nobody = lsdata_here(*words, env=key)
     assert nobody.returncode == 2
-    assert "no terminal to ask on" in nobody.stderr
+    assert "no terminal to confirm it" in nobody.stderr
     assert "--max-cost USD" in nobody.stderr
 
     asked: list[str] = []
@@ -264,7 +264,7 @@ def test_a_model_nobody_knows_is_said_before_money_is_asked_for(lsdata_here: Lsd
     [
         ('[bench]\nsources = ["baseline:foo"]', "unknown baseline foo"),
         ('[bench]\nsources = ["litellm:foo"]', "no provider is known"),
-        ('[bench]\nbaseline = "nope"', "no source is called nope"),
+        ('[bench]\nbaseline = "nope"', "there is no source nope"),
         ('[export]\nkinds = ["model"]\nterms = "gone.txt"', "gone.txt does not exist"),
         ('[export]\nsource_licenses = ["x"]', "DATASET=LICENCE"),
         pytest.param('[train]\npresets = ["lora_rank:r33"]', "r33", marks=pytest.mark.ml),

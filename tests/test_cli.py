@@ -199,7 +199,7 @@ def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsda
     assert train()["state"] == "begun"
     (root / ".modal_outputs" / "one" / "DONE").touch()
     assert (train()["state"], train()["why"]) == (
-        "begun", ["1 finished, none by run-all", "1 begun: run the same command again to go on"],
+        "begun", ["1 finished, none by run-all", "1 started: run the same command again to continue"],
     )  # fmt: skip
     (root / ".modal_outputs" / "two" / "DONE").touch()
     assert (train()["state"], train()["why"]) == ("finished", ["2 finished, none by run-all"])
@@ -209,9 +209,10 @@ def test_a_training_run_that_was_finished_by_hand_is_not_begun(lsdata_here: Lsda
 
 def test_a_source_s_label_is_shown_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(Summary("bench", details={"dataset:config_payload": "0.2", "my_model": "0.1"}))
-    print_summary(Summary("configs", details={"best_of": 4}))
+    print_summary(Summary("configs", details={"best_of": 4, "cached_scores": 0, "lift": 0.0}))
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("dataset:config_payload", "my_model", "best of"))
+    assert all(name in shown for name in ("dataset:config_payload", "my_model", "best of", "lift"))
+    assert "cached scores" not in shown, "a count of nothing says nothing"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_what_is_done_already_is_called_by_its_name(
     [
         (["configs", "--split", "TRAIN"], "--split: input should be"),
         (["bench", "--source", "oracle:me"], "unknown source oracle:me"),
-        (["export", "map", "--embedder", "glove"], "glove"),
+        pytest.param(["export", "map", "--embedder", "glove"], "glove", marks=pytest.mark.ml),
     ],
 )
 def test_the_first_error_is_about_what_was_typed(lsdata_here: Lsdata, root: Path, typed: list[str], said: str) -> None:

@@ -7,9 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
-from typer.main import get_command
-
-from latentscore_data.cli import app
+from latentscore_data.cli import whole_program
 
 ROOT = Path(__file__).resolve().parent.parent
 LINES = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
@@ -41,7 +39,7 @@ def test_the_default_command_is_the_studio_with_options_that_exist() -> None:
         script.replace("exec ", "").replace("${STUDIO_TOKEN:?set it with -e STUDIO_TOKEN=...}", "token")
     )
     assert words[:2] == ["lsdata", "studio"]
-    studio = get_command(app).get_command(None, "studio")  # type: ignore[arg-type, union-attr]
+    studio = whole_program().commands["studio"]
     known = {option for parameter in studio.params for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= known
 

@@ -60,7 +60,7 @@ def test_a_question_without_anybody_to_answer_is_a_refusal() -> None:
     finally:
         del os.environ["OPENAI_API_KEY"]
     assert done.returncode == 2, done.stderr
-    assert "no terminal to ask on" in done.stderr
+    assert "no terminal to confirm it" in done.stderr
 
 
 def test_files_of_the_user_are_never_taken_for_drafts() -> None:
@@ -79,4 +79,4 @@ def test_a_terminal_without_a_size_has_the_usual_one(lsdata: Lsdata, root: Path,
     for command in (("status", "--root", str(root)), ("--help",)):
         done = lsdata(*command, env=env)
         assert done.returncode == 0, done.stderr
-        assert {"status": "not run", "--help": "From a sentence"}[command[0]] in done.stdout
+        assert {"status": "not run", "--help": "Turn a sentence"}[command[0]] in done.stdout

@@ -112,8 +112,8 @@ HOSTILE_NAME = "\x1b]0;owned\x07[/red]\u202e\x1b[2J"
     ("line", "said"),
     [
         ("{", "not valid JSON"),
-        ("[]", "a JSON object is needed"),
-        (json.dumps({"\x1b[31mno text": 1}), "no column with the text (there are: no text)"),
+        ("[]", "must be a JSON object"),
+        (json.dumps({"\x1b[31mno text": 1}), "no column with text (there are: no text)"),
     ],
 )
 def test_errors_about_hostile_files_are_clean(lsdata: Lsdata, root: Path, tmp_path: Path, line: str, said: str) -> None:

@@ -66,9 +66,9 @@ def test_what_is_logged_has_no_control_sequences(capsys: pytest.CaptureFixture[s
 
     cli._log_to_stderr(verbose=False)
     logging.getLogger("latentscore_data.test").warning(
-        "%s: dropped a torn last line", "\x1b]0;owned\x07\x1b[2Jtexts\u202e"
+        "%s: dropped an incomplete last line", "\x1b]0;owned\x07\x1b[2Jtexts\u202e"
     )
-    assert capsys.readouterr().err == "lsdata: texts: dropped a torn last line\n"
+    assert capsys.readouterr().err == "lsdata: texts: dropped an incomplete last line\n"
 
 
 def test_what_is_said_and_summed_up_has_no_control_sequences(capsys: pytest.CaptureFixture[str]) -> None:
@@ -413,7 +413,7 @@ def test_nested_answers_of_models_and_listeners_are_refused(tmp_path: Path, text
     assert _read(text, cut=False, strict=True).failure == "the answer is not JSON"
     path = tmp_path / "answers.json"
     path.write_text(text)
-    with pytest.raises(InputError, match="holds no answers"):
+    with pytest.raises(InputError, match="contains no answers"):
         read_answers(path)
 
 

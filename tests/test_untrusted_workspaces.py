@@ -259,5 +259,5 @@ def test_a_record_of_batches_with_text_for_numbers_is_named(
 def test_a_record_of_a_run_of_other_types_is_named(tmp_path: Path, name: str) -> None:
     run = RunFolder(tmp_path / "first")
     replace_json(run.record_file, {name: 7})
-    with pytest.raises(InputError, match=f"{name} is no table"):
+    with pytest.raises(InputError, match=f"{name} is not a table"):
         run.record()

@@ -1,6 +1,6 @@
-"""Music from a sentence, or from a config in words.
+"""Render music from a sentence or from a config of labels.
 
-Importing the package loads no number crunching: sound is imported when it is first asked for.
+Importing the package does not import numpy or numba: each module is imported when one of its names is first used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What there is to render, whatever it was given as: a text, a payload, a config or a mapping becomes one answer."""
+"""Convert a text, a payload, a config or a mapping to one :class:`Answer`, which can be rendered."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from latentscore.vibe_map import VibeMap, load_map, lookup, text_in
 
 Config = MusicConfig | MusicConfigPrompt
 Given = str | MusicConfigPromptPayload | Config | Mapping[str, Any]
-"""What :func:`answer` takes."""
+"""The types that :func:`answer` accepts."""
 
 UNTITLED = "Untitled"
 GIVEN = "config"
-"""What answered where a config was given."""
+"""The value of ``answered_by`` if a config was given."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A config with its title, its reasons and its colours; ``answered_by`` says what gave it."""
+    """A config with title, reasons and palettes; ``answered_by`` names the model or map that it comes from."""
 
     config: Config
     title: str = UNTITLED
@@ -43,24 +43,22 @@ class Answer:
     text: str | None = None
 
     def updated(self, update: MusicConfigUpdate | Mapping[str, Any] | None) -> Answer:
-        """The same answer with a changed config. Raises :class:`InvalidConfigError`."""
+        """Return the answer with a changed config. Raises :class:`InvalidConfigError`."""
         if update is None:
             return self
         if isinstance(update, Mapping):
             update = MusicConfigUpdate(**{str(name): value for name, value in update.items()})
         if not isinstance(update, MusicConfigUpdate):
-            raise InvalidConfigError(
-                "update", f"a MusicConfigUpdate or a mapping is needed, not {type(update).__name__}"
-            )
+            raise InvalidConfigError("update", f"must be a MusicConfigUpdate or a mapping, not {type(update).__name__}")
         return replace(self, config=update.apply(self.config))
 
 
 def answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) -> Answer:
-    """The answer that something stands for.
+    """Return the answer for ``given``.
 
-    A text is read by the package itself, or looked up in ``vibe_map`` (a map, its folder or file, or "starter"), where the
-    row nearest to it answers as it stands. A payload, a config in words or in numbers, a mapping of fields or of a payload
-    is taken as it is; fields that a mapping leaves out have their defaults. Raises :class:`InvalidConfigError` and
+    A text is answered by the offline model, or looked up in ``vibe_map`` (a map, its folder or file, or "starter"),
+    which returns its nearest row unchanged. A payload, a config of labels or numbers, and a mapping of fields or of a
+    payload are converted; fields missing in a mapping have their defaults. Raises :class:`InvalidConfigError` and
     :class:`MapError`.
     """
     match given:
@@ -74,7 +72,7 @@ def answer(given: Given | Answer, vibe_map: VibeMap | str | Path | None = None) 
             return Answer(given.config, given.title, given.thinking, tuple(given.palettes))
         case Mapping():
             return _from_mapping(given)
-    raise InvalidConfigError("what", f"a text, a payload, a config or a mapping is needed, not {type(given).__name__}")
+    raise InvalidConfigError("what", f"must be a text, a payload, a config or a mapping, not {type(given).__name__}")
 
 
 def _read(text: str) -> Answer:
@@ -102,7 +100,7 @@ def _from_mapping(given: Mapping[str, Any]) -> Answer:
     config = given.get("config")
     if not isinstance(config, Mapping | MusicConfig | MusicConfigPrompt):
         return Answer(convert_config(given)[0])
-    # Only what is heard must be right: title and colours of a payload are taken where they are there.
+    # Only the config must be valid, because it determines the sound; title and palettes are used if they exist.
     return Answer(
         convert_config(config)[0],
         text_in(given, "title") or UNTITLED,

@@ -1,4 +1,4 @@
-"""Audio: samples with their rate, how loud they are, and files."""
+"""Audio in memory with its sample rate, loudness and tags; reading and writing of sound files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# Loudness is reached through the package, which loads its compiled loops when they are first needed.
+# The loudness functions are accessed through the package, which loads the compiled loops at first use.
 import latentscore
 from latentscore.errors import AudioError
 from latentscore.files import open_file
@@ -35,40 +35,40 @@ Samples = NDArray[np.float32]
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 FILE_TAGS = ("title", "artist", "album", "comment", "software", "date", "copyright", "genre", "license", "tracknumber")
-"""Tags that files of all formats have fields for."""
+"""Tags that all file formats support."""
 PIECE_TAGS = ("vibe", "config", "seed", "seconds", "renderer", "layer")
-"""Tags that say what a piece was made from. A file holds them as one JSON object in its comment, with the title."""
+"""Tags that describe how a piece was rendered. A file holds them as one JSON object in its comment, with the title."""
 
 COMMENT_BYTES = {"WAV": 2000}
-"""Longer comments are lost when libsndfile reads them; a vibe is cut to fit."""
+"""Maximum length of a comment in bytes: libsndfile does not read longer ones. The vibe is cut to fit."""
 COMMENT_BYTES_ELSEWHERE = 20_000
 
 PIECE_FRAMES = 65_536
-"""How much libsndfile is given at once: its Vorbis encoder puts the whole of it on the stack, which a minute overflows."""
+"""Frames per write: libsndfile's Vorbis encoder copies them to the stack, which a minute of audio overflows."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Where a piece comes from: what was asked, what answered, and what was answered."""
+    """The origin of a piece: the text, the model or map, and its answer."""
 
     title: str
     config: MusicConfig | MusicConfigPrompt
     seed: int
     seconds: float
     answered_by: str
-    """``builtin/keywords``, a model, a map, or ``config`` where nothing had to be answered."""
+    """``builtin/keywords``, the name of a model or map, or ``config`` if a config was given."""
     reasons: str = ""
-    """What was read from the text, and why the config is as it is."""
+    """How the text was interpreted, or the model's reasons."""
     palettes: tuple[Palette, ...] = ()
     text: str | None = None
 
     @property
     def thinking(self) -> str:
-        """The reasons, under the name that they have in a payload."""
+        """The reasons, under their name in a payload."""
         return self.reasons
 
     def tags(self) -> JsonObject:
-        """Title and comment for a sound file: enough to render the piece again."""
+        """Return title and comment tags for a sound file, from which the piece can be rendered again."""
         comment: JsonObject = {
             "config": self.config.model_dump(), "seed": self.seed, "seconds": self.seconds, "renderer": RENDERER_VERSION,
         }  # fmt: skip
@@ -82,10 +82,9 @@ class Audio:
     """Stereo sound.
 
     ``samples`` is float32 of shape (frames, 2) in [-1, 1]; ``sample_rate`` is in hertz. ``stems`` holds the layers by
-    name when they were asked for. ``tags`` are those of the file, or of the piece: a rendered one holds ``config``,
-    ``seed``, ``seconds`` and ``renderer`` (its version), which :func:`write_audio` writes.
-    name when they were asked for. ``metadata`` is None for sound that was not rendered here. ``np.asarray(audio)`` is the
-    samples; a notebook shows a player.
+    name if they were requested. ``tags`` are the tags of the file or of the piece: rendered audio has ``config``,
+    ``seed``, ``seconds`` and ``renderer`` (its version), which :func:`write_audio` writes. ``metadata`` is None for
+    audio that was not rendered in this process. ``np.asarray(audio)`` returns the samples; a notebook shows a player.
     """
 
     samples: Samples
@@ -104,15 +103,16 @@ class Audio:
 
     @cached_property
     def mono(self) -> Samples:
-        """The mean of left and right, shape (frames,)."""
+        """Return the mean of left and right, shape (frames,)."""
         return self.samples.mean(axis=1, dtype=np.float32)
 
     def tagged(self, **tags: Any) -> Audio:
-        """The same sound with these tags beside its own."""
+        """Return the same audio with additional tags."""
         return replace(self, tags={**self.tags, **tags})
 
     def save(self, path: Path | str) -> Path:
-        """Write WAV, FLAC or OGG by the file's ending, with the tags; the path. Makes its folder. Raises :class:`AudioError`."""
+        """Write WAV, FLAC or OGG, by the file's extension, with the tags. Creates the folder and returns the path. Raises
+        :class:`AudioError`."""
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -121,9 +121,9 @@ class Audio:
         return Path(path)
 
     def play(self) -> None:
-        """Play on this machine's loudspeakers and return at the end.
+        """Play on this machine's loudspeakers and return when the audio has ended.
 
-        Raises :class:`AudioError` without the extra ``play`` or without a device.
+        Raises :class:`AudioError` without the extra ``play`` or an audio device.
         """
         play_samples(self.samples, self.sample_rate)
 
@@ -136,7 +136,7 @@ class Audio:
         return f"Audio({title}{self.seconds:.1f} s, stereo, {self.sample_rate} Hz{stems})"
 
     def _repr_html_(self) -> str:
-        """A player for notebooks: the sound as FLAC inside the page."""
+        """Return a player for notebooks, with the audio as embedded FLAC."""
         import soundfile
 
         flac = io.BytesIO()
@@ -146,22 +146,23 @@ class Audio:
         return f'<div>{title}<audio controls src="{source}"></audio></div>'
 
     def loudness_lufs(self) -> float:
-        """Integrated loudness by ITU-R BS.1770; minus infinity for silence and below 0.4 s."""
+        """Return the integrated loudness in LUFS (ITU-R BS.1770-4); minus infinity for silence and for less than 0.4 s."""
         return latentscore.integrated_lufs(self.samples, self.sample_rate)
 
     def true_peak_dbfs(self) -> float:
-        """The highest point of the continuous signal in dB against full scale; minus infinity for silence."""
+        """Return the true peak in dBFS, by four times oversampling (ITU-R BS.1770-4); minus infinity for silence."""
         peak = latentscore.true_peak(self.samples)
         return 20.0 * math.log10(peak) if peak > 0 else -math.inf
 
 
 def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None = None, subtype: str = "PCM_24") -> None:
-    """Write WAV, FLAC or OGG by the file's ending.
+    """Write WAV, FLAC or OGG, by the file's extension.
 
-    ``tags`` come beside those of the audio: the names of :data:`FILE_TAGS`, whose values are written as JSON where they are
-    no text, and those of :data:`PIECE_TAGS`, which become the comment unless one is given. An existing file is replaced
-    only by a whole one. Raises :class:`AudioError` for an unknown ending, a rate that the format cannot hold, samples that
-    are not finite, an unknown tag, one that JSON cannot hold, or a file that cannot be written.
+    ``tags`` are written in addition to those of the audio. Their names are those of :data:`FILE_TAGS`, whose values are
+    converted to JSON unless they are text, and those of :data:`PIECE_TAGS`, which become the comment unless one is
+    given. An existing file is replaced atomically. ``subtype`` is libsndfile's name of the sample format. Raises
+    :class:`AudioError` for an unknown extension, a sample rate that the format does not support, samples that are not
+    finite, an unknown tag, a tag that cannot be converted to JSON, or a file that cannot be written.
     """
     import soundfile
 
@@ -171,33 +172,33 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
         raise AudioError(f"{path.name}: the samples are not finite")
     texts = file_tags(path.name, kind, {**audio.tags, **(tags or {})})
     try:
-        # Opened here: soundfile encodes names strictly, and fails on any accent under a locale that is not UTF-8.
+        # Opened here because soundfile encodes names strictly and fails on accents in a locale that is not UTF-8.
         with replacing(path) as draft, draft.open("w+b") as raw:
             encode(raw, audio, kind, "VORBIS" if kind == "OGG" else subtype, texts)
     except (OSError, soundfile.LibsndfileError, ValueError) as error:
         raise cannot_be_written(path, error) from error
-    except AssertionError as error:  # what soundfile says of a file that takes fewer samples than it was given
-        raise AudioError(f"{path}: cannot be written (the disk took only a part of it; is it full?)") from error
+    except AssertionError as error:  # soundfile's error if fewer samples were written than given
+        raise AudioError(f"{path}: cannot be written (only a part of it was written; is the disk full?)") from error
 
 
 def format_for(path: Path, sample_rate: int) -> str:
-    """libsndfile's name for the format of a file's ending.
+    """Return libsndfile's name for the format of a file's extension.
 
-    Raises :class:`AudioError` for an unknown ending and for a sample rate in hertz that the format cannot hold.
+    Raises :class:`AudioError` for an unknown extension and for a sample rate in hertz that the format does not support.
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise AudioError(f"{path.name}: the ending must be one of {', '.join(FORMATS)}")
+        raise AudioError(f"{path.name}: the file extension must be one of {', '.join(FORMATS)}")
     if kind == "FLAC" and sample_rate > 65_535 and sample_rate % 10:
         raise AudioError(
-            f"{path.name}: FLAC cannot hold {sample_rate} Hz: it holds every rate up to 65535 Hz, and above it the "
+            f"{path.name}: FLAC does not support {sample_rate} Hz: it supports all rates up to 65535 Hz, and above it "
             "multiples of 10, such as 88200, 96000 and 192000"
         )
     return kind
 
 
 def encode(raw: BinaryIO, audio: Audio, kind: str, subtype: str, texts: Mapping[str, str], **options: Any) -> None:
-    """Write the audio, with the tags that :func:`file_tags` made, into a file that is open for writing and reading."""
+    """Write the audio, with tags from :func:`file_tags`, to a file that is open for writing and reading."""
     import soundfile
 
     with soundfile.SoundFile(raw, "w", audio.sample_rate, 2, subtype, format=kind, **options) as file:
@@ -208,12 +209,13 @@ def encode(raw: BinaryIO, audio: Audio, kind: str, subtype: str, texts: Mapping[
 
 
 def file_tags(name: str, kind: str, tags: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of a file's own tags; those that say what a piece was made from become its comment.
+    """Return the texts of a file's tags; the :data:`PIECE_TAGS` become its comment.
 
-    Raises :class:`AudioError`, with the file's ``name``, for an unknown tag and for one that JSON cannot hold.
+    Raises :class:`AudioError`, with the file's ``name``, for an unknown tag and for one that cannot be converted to
+    JSON.
     """
     if unknown := [tag for tag in tags if tag not in (*FILE_TAGS, *PIECE_TAGS)]:
-        raise AudioError(f"{name}: no tag is called {unknown[0]}; known: {', '.join((*FILE_TAGS, *PIECE_TAGS))}")
+        raise AudioError(f"{name}: unknown tag {unknown[0]}; known: {', '.join((*FILE_TAGS, *PIECE_TAGS))}")
     given: JsonObject = {tag: value for tag, value in tags.items() if tag in FILE_TAGS}
     piece = {tag: tags[tag] for tag in ("title", *PIECE_TAGS) if tags.get(tag) is not None}
     if not piece.keys().isdisjoint(PIECE_TAGS):
@@ -221,7 +223,7 @@ def file_tags(name: str, kind: str, tags: Mapping[str, Any]) -> dict[str, str]:
     if "renderer" in piece:
         given.setdefault("software", f"latentscore {piece['renderer']}")
     texts = {tag: _tag(name, tag, value) for tag, value in given.items()}
-    if kind == "MP3":  # libsndfile writes its ID3 tags as Latin-1; the comment is JSON, which needs ASCII only
+    if kind == "MP3":  # libsndfile writes ID3 tags as Latin-1; the comment is JSON in ASCII
         texts = {tag: text for tag, text in texts.items() if text.isascii()}
     return {tag: text for tag, text in texts.items() if text}
 
@@ -238,12 +240,12 @@ def _comment(name: str, kind: str, piece: JsonObject) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A hidden draft beside ``path`` that takes its name when the block ends well, and is deleted when it does not."""
+    """Context manager: yield a hidden draft beside ``path``, which is renamed to ``path`` on success and deleted on an error."""
     if path.exists() and not path.is_file():
-        # A pipe or a device has nothing to lose, and must not become a file.
+        # A pipe or a device is written directly: it must not be replaced by a file.
         yield path
         return
-    # A link stays one: what it points at is replaced.
+    # The target of a link is replaced, not the link.
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".latentscore-{uuid.uuid4().hex}.tmp")
     try:
@@ -254,13 +256,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def cannot_be_written(path: Path, error: Exception) -> AudioError:
-    """The error for a file that could not be written; the system's own message would name the draft."""
+    """Return the error for a file that could not be written; the system's message would name the draft."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return AudioError(f"{path}: cannot be written ({reason})")
 
 
 def _tag(file: str, name: str, value: Any) -> str:
-    """Text that fits into a tag, which ends at the first NUL, is UTF-8, and must not be empty: such ones are left out."""
+    """Return the value as text for a tag: valid UTF-8, cut at the first NUL; an empty text means that the tag is omitted."""
     try:
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -269,10 +271,10 @@ def _tag(file: str, name: str, value: Any) -> str:
 
 
 def read_audio(path: Path | str) -> Audio:
-    """Read a sound file and its tags; one channel is heard from both sides, more than two are refused.
+    """Read a sound file and its tags. Mono is copied to both channels; more than two channels are refused.
 
-    ``Audio.tags`` holds the tags of :data:`FILE_TAGS` that are there, as text, and those of :data:`PIECE_TAGS`, as they were
-    given to :func:`write_audio`, where the file was written by it. Raises :class:`AudioError`.
+    ``Audio.tags`` holds the file's tags of :data:`FILE_TAGS` as text, and, if :func:`write_audio` wrote the file, those
+    of :data:`PIECE_TAGS` with their original values. Raises :class:`AudioError`.
     """
     import soundfile
 
@@ -287,7 +289,8 @@ def read_audio(path: Path | str) -> Audio:
 
 
 def read_tags(path: Path | str) -> JsonObject:
-    """The tags of a sound file as :func:`read_audio` gives them, and its ``sample_rate``; no samples are read.
+    """Return the tags of a sound file as :func:`read_audio` does, and its ``sample_rate`` in hertz, without reading
+    samples.
 
     Raises :class:`AudioError`.
     """

@@ -1,7 +1,8 @@
-"""The verbs as the public package of this name has them: code written for its documentation runs here unchanged.
+"""The interface of the public package ``latentscore``, so that code written for it runs unchanged.
 
-The verbs are those of ``runtime`` and ``streaming``. This module takes the other names of their arguments (``duration``,
-``transition_seconds``, ``chunk_seconds``, ``hooks``) and of models ("fast", "external:PROVIDER/MODEL").
+The functions are those of ``runtime`` and ``streaming``. This module also accepts the public package's names of
+arguments (``duration``, ``transition_seconds``, ``chunk_seconds``, ``hooks``) and of models ("fast",
+"external:PROVIDER/MODEL").
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from latentscore.errors import ModelError
 from latentscore.json_search import JsonObject
 
 SAMPLE_RATE = streaming.RATE
-"""Hertz of everything that is rendered without another rate."""
+"""Default sample rate in hertz."""
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 _NAMES = {"duration": "seconds", "transition_seconds": "transition", "transition_duration": "transition"}
 _OF_THEIR_ENGINE = ("pattern_seconds", "queue_maxsize")
-"""Arguments that say how the other engine repeats and buffers; this one does neither."""
+"""Arguments for the other engine's patterns and buffers; they have no effect here."""
 _NOT_HERE = {
     "fast_heavy": "export a map of sounds with lsdata export map and pass map=FOLDER",
-    "expressive": 'name a model of yours: model="local:FOLDER"',
-    "local": 'name its folder: model="local:FOLDER"',
+    "expressive": 'use your own model: model="local:FOLDER"',
+    "local": 'use its folder: model="local:FOLDER"',
 }
 
 
 class _Hooks:
-    """Functions by name, of which any may be missing."""
+    """Optional functions by name."""
 
     def call(self, name: str, *given: Any) -> None:
-        """Call a hook where there is one."""
+        """Call the hook if it was given."""
         hook = getattr(self, name)
         if hook is not None:
             hook(*given)
@@ -45,7 +46,7 @@ class _Hooks:
 
 @dataclass(frozen=True)
 class RenderHooks(_Hooks):
-    """Functions that ``render(hooks=...)`` calls on its way, each where it is given."""
+    """Optional functions that ``render(hooks=...)`` calls at its steps."""
 
     on_start: Callable[[], None] | None = None
     on_model_start: Callable[[Any], None] | None = None
@@ -58,7 +59,7 @@ class RenderHooks(_Hooks):
 
 @dataclass(frozen=True)
 class StreamHooks(_Hooks):
-    """Functions that ``stream(hooks=...)`` calls on its way, each where it is given. Items are counted from 0."""
+    """Optional functions that ``stream(hooks=...)`` calls at its steps. Items are numbered from 0."""
 
     on_stream_start: Callable[[], None] | None = None
     on_item_resolve_start: Callable[[int, Any], None] | None = None
@@ -71,7 +72,8 @@ class StreamHooks(_Hooks):
 
 
 def translated(given: JsonObject) -> JsonObject:
-    """Arguments under the names that they have here. Raises :class:`ModelError` for a model that there is only there."""
+    """Return the arguments under this package's names. Raises :class:`ModelError` for a model that only the public package
+    has."""
     named = {_NAMES.get(name, name): value for name, value in given.items() if name not in _OF_THEIR_ENGINE}
     if "chunk_seconds" in named:
         rate = named.get("sample_rate", SAMPLE_RATE)
@@ -131,7 +133,7 @@ def stream(*items: Any, hooks: StreamHooks | None = None, **given: Any) -> strea
 
 
 def _resolved(at: int, item: Any, how: JsonObject, hooks: StreamHooks) -> Any:
-    """The item with its answer in the place of what it asks for; a change of the config before it stays one."""
+    """Return the item with its answer instead of its text; a change of the previous config is returned unchanged."""
     content = item.content if isinstance(item, streaming.Track) else item
     hooks.call("on_item_resolve_start", at, item)
     try:
@@ -147,7 +149,7 @@ def _resolved(at: int, item: Any, how: JsonObject, hooks: StreamHooks) -> Any:
 
 
 def _watched(read: Callable[[int], streaming.Block], hooks: StreamHooks) -> Callable[[int], streaming.Block]:
-    """``read`` that tells when the first block is there, and when there are no more."""
+    """Wrap ``read`` so that the hooks for the first block and the end are called."""
     told: set[str] = set()
 
     def once(name: str) -> None:
@@ -168,7 +170,7 @@ live = _public(streaming.live)
 
 
 class Track(streaming.Track):
-    """A part of a stream; ``duration`` is another name of ``seconds``."""
+    """A part of a stream; ``duration`` is an alias of ``seconds``."""
 
     def __init__(self, content: Any, *places: Any, **given: Any) -> None:
         super().__init__(content, *places, **translated(given))
@@ -178,12 +180,12 @@ Streamable = Track
 
 
 def prefetch(*models: str) -> None:
-    """Load what the first text and the first sound need; nothing is downloaded. Raises :class:`ModelError`."""
+    """Load the data and code that the first render needs; nothing is downloaded. Raises :class:`ModelError`."""
     for model in models or ("fast",):
         translated({"model": model})
     runtime.render("rain", 0.5)
 
 
 def save_wav(path: Path | str, audio: Audio) -> str:
-    """Write a sound file; its path."""
+    """Write a sound file and return its path."""
     return str(audio.save(path))

@@ -1,4 +1,4 @@
-"""How the inner loops are compiled: once on a machine, into a cache that is allowed to be missing. Loads numba."""
+"""Compile the inner loops with numba, once per machine, into an optional disk cache."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from latentscore.installed import available_cores
 
 log = logging.getLogger("latentscore")
 
-# A product and a sum may become one instruction. Nothing is reordered: filters feed back in the order they are written in,
-# which is the order with the shortest wait.
+# A multiplication and an addition may be fused to one instruction. No other reordering is allowed: the feedback of
+# filters is written in the order with the lowest latency.
 _FASTMATH = {"contract"}
 
 
 class SealedFiles(IndexDataCacheFile):
     """The index and the machine code of one loop. Each file ends with the SHA-256 of its content.
 
-    A power cut leaves files that are empty, cut or full of zeros. Numba unpickles them unchecked, and damaged machine code
-    would end the process. A file without the right seal counts as missing and is written again.
+    After a power failure, files may be empty, truncated or full of zeros. Numba unpickles them without a check, and
+    damaged machine code would crash the process. A file without a valid hash counts as missing and is written again.
     """
 
     def _load_index(self) -> dict[Any, str]:
@@ -47,7 +47,7 @@ class SealedFiles(IndexDataCacheFile):
         content = io.BytesIO()
         yield content
         with super()._open_for_write(filepath) as file:
-            # What is read back ends before the seal: a pickle says itself where it ends.
+            # The hash after the content is ignored when unpickling, because a pickle marks its own end.
             file.write(content.getvalue() + self._seal(content.getvalue()))
 
     def _is_sealed(self, path: str) -> bool:
@@ -58,7 +58,7 @@ class SealedFiles(IndexDataCacheFile):
         return data[-_SEAL_BYTES:] == self._seal(data[:-_SEAL_BYTES])
 
     def _seal(self, content: bytes) -> bytes:
-        """The versions are part of it: what another numba pickled is not unpickled."""
+        """Return the hash. It includes the versions, so files of another numba version are not unpickled."""
         return hashlib.sha256(f"{self._version} {self._source_stamp}\n".encode() + content).digest()
 
 
@@ -66,7 +66,7 @@ _SEAL_BYTES = hashlib.sha256().digest_size
 
 
 class _OptionalCache(FunctionCache):
-    """Numba's disk cache, except that a full, read-only or damaged disk costs only the time to compile again."""
+    """Numba's disk cache, but a full, read-only or damaged disk only causes another compilation."""
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
@@ -77,7 +77,8 @@ class _OptionalCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         while True:
-            # Asked before the folder is read: what the other process wrote just before it ended is found then.
+            # Checked before the folder is read, so that files that the second process wrote just before its end are
+            # found.
             waits = self._name in ROOM_LOOPS and _Announcer.is_compiling_beside()
             found = self._load(sig, target_context)
             if found is not None or not waits:
@@ -87,29 +88,30 @@ class _OptionalCache(FunctionCache):
     def _load(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception as error:  # whatever keeps a kept loop from being loaded, it can be compiled
-            log.info("a compiled sound loop cannot be loaded (%r); it is compiled again", error)
+        except Exception as error:  # for any error, the loop can be compiled again
+            log.info("a cached sound loop cannot be loaded (%r); it is compiled again", error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
         except OSError as error:
-            log.info("the compiled sound loops cannot be kept (%s)", error)
+            log.info("the compiled sound loops cannot be cached (%s)", error)
 
 
 def compiled(loop: Callable[..., Any], inner: bool = False) -> Callable[..., Any]:
-    """The loop as machine code, made at its first call. It releases the GIL and runs on one thread, so its bytes never vary.
+    """Return the loop as machine code, compiled at its first call. It releases the GIL and uses one thread, so results
+    never vary.
 
-    An ``inner`` loop can only be called by other loops: a call from Python would end the process.
+    An ``inner`` loop can only be called by other loops: a call from Python would crash the process.
     """
-    # Options that numba's declaration leaves out: the entry for its own function pointers, which nobody uses, and Python's.
+    # Undocumented options of numba: omit the wrappers for C function pointers, which are not used, and for Python.
     entries: Any = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
     made: Any = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", **entries)(loop)
     try:
         made._cache = _OptionalCache(made.py_func)
     except RuntimeError:
-        log.info("no folder to keep compiled sound loops in; set NUMBA_CACHE_DIR to one that can be written")
+        log.info("no writable folder to cache compiled sound loops; set NUMBA_CACHE_DIR to one")
     return made
 
 
@@ -117,24 +119,24 @@ ROOM_LOOPS = frozenset(
     ("latentscore.synth.space._room", "latentscore.synth.space._tone", "latentscore.loudness._hop_energies",
      "latentscore.synth.space._limit")
 )  # fmt: skip
-"""What a second process compiles at the first render on a machine, while this one compiles the sounds."""
+"""The loops that a second process compiles at the first render on a machine, while this process compiles the others."""
 
 
 def telling(message: str) -> AbstractContextManager[None]:
-    """Inside it, ``message`` is logged before the first thing that this process compiles; with a second core, a second
-    process then compiles :data:`ROOM_LOOPS`."""
+    """Context manager: log ``message`` before the first loop is compiled inside the block; with a second core, start a
+    second process that compiles :data:`ROOM_LOOPS`."""
     return event.install_listener("numba:compile", _Announcer(message))
 
 
 BESIDE_SECONDS = 60.0
-"""How long the second process is waited for; it needs about five seconds on an idle core."""
+"""Maximum wait for the second process, in seconds; it needs about five on an idle core."""
 
 
 class _Announcer(event.Listener):
     done = False
     beside: subprocess.Popen[bytes] | None = None
     waited_until = 0.0
-    """On the clock of ``time.monotonic``."""
+    """A time of ``time.monotonic``, in seconds."""
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -150,13 +152,13 @@ class _Announcer(event.Listener):
 
     @classmethod
     def is_compiling_beside(cls) -> bool:
-        """Whether the second process is still at work, and worth waiting for."""
+        """Return whether the second process is still running and the wait is not over."""
         return cls.beside is not None and cls.beside.poll() is None and time.monotonic() < cls.waited_until
 
 
 def end_second_process() -> None:
-    """Wait for the second process, if there is one; a hanging one is killed. For processes that take all of their children for
-    workers of theirs."""
+    """Wait for the second process, if there is one, and kill it if it hangs. Needed by processes that treat all of their
+    children as workers."""
     process = _Announcer.beside
     if process is None:
         return
@@ -171,8 +173,8 @@ _BESIDE = "import sys; sys.path[:] = sys.argv[1:]; from latentscore.synth.space 
 
 
 def _compile_beside() -> subprocess.Popen[bytes] | None:
-    """Start a process that compiles the loops of the room into the same folder. None where that would not help: one core,
-    no interpreter to start, no folder that both can write. If it fails or is killed, this process compiles them itself."""
+    """Start a process that compiles :data:`ROOM_LOOPS` into the same folder. Return None if there is only one core, no
+    interpreter, or no writable folder. If the process fails or is killed, this process compiles the loops itself."""
     if available_cores() < 2 or not sys.executable or getattr(sys, "frozen", False) or not _keeps_loops():
         return None
     try:
@@ -181,12 +183,12 @@ def _compile_beside() -> subprocess.Popen[bytes] | None:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     except OSError as error:
-        log.info("no second process to compile the sound loops (%s)", error)
+        log.info("cannot start a second process to compile the sound loops (%s)", error)
         return None
 
 
 def _keeps_loops() -> bool:
-    """Whether the folder of compiled loops can be written and lacks those of the room."""
+    """Return whether the cache folder is writable and lacks :data:`ROOM_LOOPS`."""
     space = sys.modules.get("latentscore.synth.space")
     loop = getattr(space, "_room", None)
     if loop is None:

@@ -1,7 +1,7 @@
-"""The two shapes of a music config, the one conversion between them, and a model's whole answer.
+"""The two config classes, the conversion between them, and a model's complete answer.
 
-``MusicConfigPrompt`` holds words, ``MusicConfig`` holds numbers; both are made from
-the table in :mod:`latentscore.labels`.
+``MusicConfigPrompt`` holds labels and ``MusicConfig`` holds numbers. Both are generated from the table in
+:mod:`latentscore.labels`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COLORS_PER_PALETTE = 5
 
 
 class LintFinding(BaseModel):
-    """One thing in a config that has no audible effect, or that contradicts another field."""
+    """A field without audible effect, or one that contradicts another field, and the reason."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,12 +56,12 @@ class LintFinding(BaseModel):
 
 
 class _ConfigBase(BaseModel):
-    """What both shapes share: closed to unknown keys, unchangeable, registers in order."""
+    """Base of both config classes: unknown keys are refused, instances are immutable, registers are in order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     if TYPE_CHECKING:
-        # The fields are made from the table at import time, so their types are known only at run time.
+        # The fields are generated from the table at import time, so type checkers do not know them.
         def __getattr__(self, name: str) -> Any: ...
 
     else:
@@ -72,7 +72,7 @@ class _ConfigBase(BaseModel):
             except ValidationError as error:
                 raise invalid_config(error) from None
 
-        # What pydantic asks to know whether its own validation must call this: it need not.
+        # Tells pydantic that its own validation need not call this __init__.
         __init__.__pydantic_base_init__ = True
 
     @field_validator("register_max_oct", check_fields=False)
@@ -84,7 +84,7 @@ class _ConfigBase(BaseModel):
         return highest
 
     def lint(self) -> list[LintFinding]:
-        """What has no audible effect in this config; an empty list for most configs."""
+        """Return the fields of this config without audible effect; an empty list for most configs."""
         return _lint(cast("MusicConfig | MusicConfigPrompt", self))
 
 
@@ -101,7 +101,7 @@ def _word_type(spec: FieldSpec) -> Any:
 
 def _refuse_bool(value: object) -> object:
     if isinstance(value, bool | float):
-        raise ValueError("a whole number is needed")
+        raise ValueError("must be a whole number")
     return value
 
 
@@ -113,7 +113,7 @@ def _number_type(spec: FieldSpec) -> Any:
 
 
 def _labelled(spec: FieldSpec, value: object) -> object:
-    """The number of a label; anything else as it is."""
+    """Return the number of a label; other values are returned unchanged."""
     if isinstance(value, bool):
         raise ValueError(f"{value} is neither a label nor a number")
     if not isinstance(value, str):
@@ -125,14 +125,14 @@ def _labelled(spec: FieldSpec, value: object) -> object:
 
 class _PromptBase(_ConfigBase):
     def to_config(self) -> MusicConfig:
-        """Words to numbers. Every label has exactly one number, so nothing is guessed."""
+        """Convert labels to numbers. Every label has exactly one number."""
         return MusicConfig(**{name: spec.number(getattr(self, name)) for name, spec in FIELDS.items()})
 
     def step(self, **moves: int) -> Self:
-        """Move ordered fields by a number of labels, stopping at either end.
+        """Move ordered fields by a number of labels; a move stops at the first or last label.
 
-        ``step(brightness=+1, tempo=-2)`` is one label brighter and two slower. Where the registers would cross, the one
-        that was not moved follows. Raises :class:`InvalidConfigError` for a field without an order.
+        ``step(brightness=+1, tempo=-2)`` is one label brighter and two slower. If the registers would cross, the one
+        that was not moved is set to the other. Raises :class:`InvalidConfigError` for a field without an order.
         """
         values = self.model_dump()
         for name, move in moves.items():
@@ -140,7 +140,7 @@ class _PromptBase(_ConfigBase):
             if spec is None or not spec.ordered:
                 raise InvalidConfigError(name, "has no ordered labels, so it cannot be stepped")
             if type(move) is not int:
-                raise InvalidConfigError(name, f"a whole number of labels is needed, not {type(move).__name__}")
+                raise InvalidConfigError(name, f"the number of labels must be an int, not {type(move).__name__}")
             at = spec.labels.index(values[name]) + move
             values[name] = spec.labels[min(max(at, 0), len(spec.labels) - 1)]
         if values["register_min_oct"] > values["register_max_oct"]:
@@ -153,7 +153,7 @@ class _PromptBase(_ConfigBase):
 
 class _NumberBase(_ConfigBase):
     def to_prompt(self) -> MusicConfigPrompt:
-        """Numbers to the nearest words: for reading, not an exact inverse between labels."""
+        """Convert numbers to the nearest labels. Numbers between two labels are rounded, so this is not an exact inverse."""
         words = {name: spec.nearest_label(getattr(self, name)) for name, spec in FIELDS.items()}
         return _parse(MusicConfigPrompt, words)
 
@@ -172,20 +172,20 @@ else:
         "MusicConfigPrompt",
         __base__=_PromptBase,
         __module__=__name__,
-        __doc__="A music config in words: every field, none left out.",
+        __doc__="A music config of labels. All fields are required. Raises :class:`InvalidConfigError`.",
         **{name: (_word_type(spec), Field(description=spec.meaning)) for name, spec in FIELDS.items()},
     )
     MusicConfig = create_model(
         "MusicConfig",
         __base__=_NumberBase,
         __module__=__name__,
-        __doc__="""A music config in numbers, ready to be rendered; every field has a default.
+        __doc__="""A music config of numbers, as the synthesizer takes it. Every field has a default.
 
-        Labels may be given wherever numbers go: ``MusicConfig(tempo="slow", space=0.9)``. Raises
+        Labels are accepted instead of numbers: ``MusicConfig(tempo="slow", space=0.9)``. Raises
         :class:`InvalidConfigError`.
         """,
         **{
-            # Defaults are checked too: the highest octave that was left out may be below the lowest that was given.
+            # Defaults are validated too: the default of register_max_oct may be below a given register_min_oct.
             name: (_number_type(spec), Field(default=spec.default, description=spec.meaning, validate_default=True))
             for name, spec in FIELDS.items()
         },
@@ -196,7 +196,7 @@ Weight = Literal["xs", "sm", "md", "lg", "xl", "xxl"]
 
 
 class PaletteColor(BaseModel):
-    """A colour and how much of the picture it takes."""
+    """A colour (``#RRGGBB``) and its weight in a palette."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -208,7 +208,7 @@ _PLACE = {weight: -number for number, weight in enumerate(PALETTE_WEIGHTS)}
 
 
 class Palette(BaseModel):
-    """Exactly five colours, kept in order from the largest weight to the smallest."""
+    """Exactly five colours, sorted from the largest weight to the smallest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -220,11 +220,11 @@ class Palette(BaseModel):
         return sorted(colors, key=lambda color: _PLACE[color.weight])
 
     def duplicate_count(self) -> int:
-        """How many colours repeat an earlier one of this palette."""
+        """Return the number of colours that repeat an earlier one of this palette."""
         return len(self.colors) - len({color.hex for color in self.colors})
 
     def repair(self) -> Palette:
-        """The same palette with each repeated colour shifted slightly, always in the same way."""
+        """Return the palette with each repeated colour shifted slightly; the result is deterministic."""
         seen: set[str] = set()
         colors: list[PaletteColor] = []
         for color in self.colors:
@@ -238,7 +238,7 @@ class Palette(BaseModel):
 
 def _shift(hex_code: str) -> str:
     """A neighbouring colour."""
-    # Steps of 7, 6 and 5 modulo 251 walk through different colours, so repeated shifts never come back to one in use.
+    # Steps of 7, 6 and 5 modulo 251 visit different colours, so repeated shifts never return to one in use.
     channels = [(int(hex_code[i : i + 2], 16) + step) % 251 for i, step in ((1, 7), (3, 6), (5, 5))]
     return "#" + "".join(f"{c:02X}" for c in channels)
 
@@ -248,11 +248,12 @@ def _cut_thinking(value: object) -> object:
 
 
 TITLE_CUT = "…"
-"""What a title ends with that was too long."""
+"""The end of a title that was cut."""
 
 
 def _tidy_title(value: object) -> object:
-    """Blanks made one; a title that is too long is cut between words: an answer that was paid for is not lost for its title."""
+    """Collapse whitespace and cut a title that is too long between words, so that a paid answer is not lost because of its
+    title."""
     if not isinstance(value, str):
         return value
     words = value.split()
@@ -276,7 +277,7 @@ def _registers_swapped(value: object) -> object:
 
 
 class MusicConfigPromptPayload(BaseModel):
-    """A model's whole answer to a vibe."""
+    """A model's complete answer to a vibe: reasons, title, config and three palettes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -303,26 +304,26 @@ class MusicConfigPromptPayload(BaseModel):
     ]
 
     def repair(self) -> MusicConfigPromptPayload:
-        """The same answer with repeated colours shifted apart."""
+        """Return the answer with repeated colours of its palettes shifted."""
         return self.model_copy(update={"palettes": [palette.repair() for palette in self.palettes]})
 
 
 @dataclass(frozen=True)
 class Step:
-    """So many labels up or down from the label that a field has, stopping at either end."""
+    """A move of a field by ``by`` labels, up or down; it stops at the first or last label."""
 
     by: int
 
     def __post_init__(self) -> None:
         if type(self.by) is not int:
-            raise InvalidConfigError("Step", f"a whole number of labels is needed, not {type(self.by).__name__}")
+            raise InvalidConfigError("Step", f"the number of labels must be an int, not {type(self.by).__name__}")
 
 
 class MusicConfigUpdate:
-    """Changes to a config: a label, a number or a :class:`Step` for each field that is named; the others stay.
+    """Changes to a config: a label, a number or a :class:`Step` for each named field; the others keep their value.
 
-    ``MusicConfigUpdate(tempo=Step(+1), brightness="dark")``. Raises :class:`InvalidConfigError` for an unknown field, a
-    value that the field does not take, and a step of a field without an order.
+    ``MusicConfigUpdate(tempo=Step(+1), brightness="dark")``. Raises :class:`InvalidConfigError` for an unknown field,
+    an invalid value, and a step of a field without an order.
     """
 
     def __init__(self, **changes: Label | float | Step) -> None:
@@ -341,16 +342,17 @@ class MusicConfigUpdate:
     __hash__ = None  # type: ignore[assignment]
 
     def apply(self, config: MusicConfig | MusicConfigPrompt) -> MusicConfig | MusicConfigPrompt:
-        """The changed config: in labels where it was and every change is one, otherwise in numbers.
+        """Return the changed config: of labels if it was and all changes are labels or steps, otherwise of numbers.
 
-        A step starts at the label nearest to a number. Where the registers would cross, the one that is not changed follows.
+        A step from a number starts at the nearest label. If the registers would cross, the one that is not changed is
+        set to the other.
         """
         steps = self._steps()
         values: JsonObject = config.model_dump()
         values |= {name: value for name, value in self.changes.items() if name not in steps}
         for name, by in steps.items():
             if name not in FIELDS:
-                continue  # refused below, with the others
+                continue  # refused below, with the other unknown fields
             spec, words = FIELDS[name], isinstance(config, MusicConfigPrompt)
             at = spec.labels.index(values[name] if words else spec.nearest_label(values[name]))
             label = spec.labels[min(max(at + by, 0), len(spec.labels) - 1)]
@@ -369,15 +371,15 @@ class MusicConfigUpdate:
 
 
 def parse_payload(data: Any) -> MusicConfigPromptPayload:
-    """A payload from a dict or JSON text. Raises :class:`InvalidConfigError` naming every field at fault."""
+    """Return a payload from a dict or JSON text. Raises :class:`InvalidConfigError`, which names every invalid field."""
     return _parse(MusicConfigPromptPayload, data)
 
 
 def parse_config(data: Any) -> MusicConfig | MusicConfigPrompt:
-    """A config from a mapping of labels, of numbers, or of both.
+    """Return a config from a mapping of labels, of numbers, or of both.
 
-    Fields that are left out have their defaults. All labels give a :class:`MusicConfigPrompt`, everything else a
-    :class:`MusicConfig`. Raises :class:`InvalidConfigError` naming the fields at fault.
+    Missing fields have their defaults. A label for every field gives a :class:`MusicConfigPrompt`, everything else a
+    :class:`MusicConfig`. Raises :class:`InvalidConfigError`, which names the invalid fields.
     """
     if isinstance(data, MusicConfig | MusicConfigPrompt):
         return data
@@ -390,17 +392,17 @@ FIELDS_LEFT_OUT = "fields were left out: set to their defaults"
 
 
 def convert_config(data: Any) -> tuple[MusicConfig | MusicConfigPrompt, tuple[str, ...]]:
-    """A config that another program wrote, and what had to be changed in it.
+    """Return a config that another program wrote, and notes about the changes that were needed.
 
-    Takes what :func:`parse_config` takes, and also registers in the wrong order, which published configs hold, and null
-    for a field that was left out. Raises :class:`InvalidConfigError` for a config whose meaning is not clear, and for
+    Accepts everything that :func:`parse_config` accepts, and also registers in the wrong order, which occur in
+    published configs, and null for a missing field. Raises :class:`InvalidConfigError` for an ambiguous config and for
     one without any field.
     """
     if isinstance(data, MusicConfig | MusicConfigPrompt):
         return data, ()
     values = {name: value for name, value in _settled(data).items() if value is not None}
     if values.keys().isdisjoint(FIELDS):
-        raise InvalidConfigError("config", "it holds no field of a config")
+        raise InvalidConfigError("config", "it has no field of a config")
     notes: list[str] = []
     low, high = values.get("register_min_oct"), values.get("register_max_oct")
     if isinstance(low, int) and isinstance(high, int) and low > high:
@@ -416,13 +418,13 @@ def convert_config(data: Any) -> tuple[MusicConfig | MusicConfigPrompt, tuple[st
 
 
 def _settled(data: Any) -> JsonObject:
-    """The fields of a config in one flat mapping, with the plain types of this package; nothing is guessed.
+    """Return the fields of a config as one flat mapping with the types of this package.
 
-    A ``layers`` mapping is merged into the fields, a ``schema_version`` of 1 is left out, 4.0 becomes 4 where a whole
-    number is needed, and 0 and 1 become switches.
+    A ``layers`` mapping is merged into the fields, a ``schema_version`` of 1 is removed, 4.0 becomes 4 for whole-number
+    fields, and 0 and 1 become booleans for switches.
     """
     if not isinstance(data, Mapping):
-        raise InvalidConfigError("config", f"a mapping is needed, not {type(data).__name__}")
+        raise InvalidConfigError("config", f"must be a mapping, not {type(data).__name__}")
     values = {str(name): value for name, value in cast("Mapping[str, Any]", data).items()}
     layers = values.get("layers")
     if isinstance(layers, Mapping):
@@ -462,7 +464,7 @@ def _parse(shape: type[ModelT], data: Any) -> ModelT:
 
 
 def invalid_config(error: ValidationError) -> InvalidConfigError:
-    """Pydantic's list of faults as one error that names the first field and carries them all."""
+    """Convert pydantic's error to one that names the first invalid field and lists all problems."""
     problems = [(".".join(str(part) for part in e["loc"]) or "config", _reason(e)) for e in error.errors()]
     return InvalidConfigError(problems[0][0], problems[0][1], problems)
 
@@ -490,7 +492,7 @@ def _lint(config: MusicConfig | MusicConfigPrompt) -> list[LintFinding]:
         and steady
         and numbers.accent in ("none", "bells", "chime", "wind", "brass_hit")
     ):
-        add("swing", "hardly a note falls off the beat in this piece, so there is little that could come late")
+        add("swing", "almost no note of this piece is off the beat, so swing has almost no effect")
     if numbers.register_min_oct >= 7:
         add("register_min_oct", "a melody that starts in octave 7 is mostly above the range where pitch is clear")
     if numbers.register_max_oct <= 2:
@@ -499,7 +501,7 @@ def _lint(config: MusicConfig | MusicConfigPrompt) -> list[LintFinding]:
 
 
 def random_config(rng: np.random.Generator) -> MusicConfigPrompt:
-    """A config with every label equally likely; the registers are drawn in order."""
+    """Return a random config; every label has the same probability, and the two registers are sorted."""
     values: dict[str, Label] = {name: spec.labels[int(rng.integers(len(spec.labels)))] for name, spec in FIELDS.items()}
     octaves = sorted((int(values["register_min_oct"]), int(values["register_max_oct"])))
     values["register_min_oct"], values["register_max_oct"] = octaves
@@ -508,13 +510,13 @@ def random_config(rng: np.random.Generator) -> MusicConfigPrompt:
 
 @cache
 def schema_hash() -> str:
-    """SHA-256 of the payload's JSON schema in canonical form; part of every cache key."""
+    """Return the SHA-256 (hex) of the payload's JSON schema in canonical form; part of every cache key."""
     canonical = json.dumps(MusicConfigPromptPayload.model_json_schema(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def schema_text() -> str:
-    """The fields for a prompt: a line each, with the labels in order and what the field means."""
+    """Return the fields for a prompt: one line per field, with its labels in order and its description."""
     return "\n".join(
         f"- {name}: {' | '.join(_spell(label) for label in spec.labels)} ({spec.meaning})"
         for name, spec in FIELDS.items()

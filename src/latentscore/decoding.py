@@ -1,4 +1,4 @@
-"""A causal language model that decodes with a grammar's mask: only tokens that the grammar allows get through."""
+"""Constrained decoding with a causal language model: only tokens that a grammar allows are sampled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One conversation to answer. ``grammar`` None lets the model write freely; a temperature of 0 takes the likeliest."""
+    """One conversation to answer. ``grammar`` None is unconstrained; a temperature of 0 is greedy decoding."""
 
     messages: Sequence[dict[str, Any]]
     max_tokens: int
@@ -28,25 +28,25 @@ class Prompt:
     top_p: float = 1.0
     seed: int = 0
     openings: Sequence[str] = JSON.openings
-    """What an answer begins with, one of them: a free one that begins otherwise need not be written to its end."""
+    """The possible beginnings of a valid answer; an unconstrained answer that begins otherwise is stopped early."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """An answer. ``cut`` is true where it ended at ``max_tokens``."""
+    """An answer. ``cut`` is true if it was cut at ``max_tokens``."""
 
     text: str
     tokens_in: int
     tokens_out: int
     cut: bool
     cost_usd: float = 0.0
-    """What a hired machine took for it."""
+    """Cost of the remote machine for this answer, in US dollars."""
 
 
 class SchemaDecoder:
-    """Answers of a transformers model in memory. The tokenizer pads on the left where several prompts are one batch.
+    """Decodes with a transformers model in memory. For batches, the tokenizer must pad on the left.
 
-    Raises :class:`ModelError`, at the first answer under a grammar, for a tokenizer that no grammar can be compiled for.
+    Raises :class:`ModelError`, at the first constrained answer, if no grammar can be compiled for the tokenizer.
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
@@ -62,18 +62,19 @@ class SchemaDecoder:
     def _compiler(self) -> Any:
         import xgrammar
 
-        # Embeddings are often padded beyond the tokenizer: the mask must be as wide as the logits.
+        # The embedding is often larger than the vocabulary, and the mask must be as wide as the logits.
         width = self.model.get_output_embeddings().weight.shape[0]
         try:
             tokens = xgrammar.TokenizerInfo.from_huggingface(
                 self.tokenizer, vocab_size=width, stop_token_ids=self._stop_ids
             )
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{self._name}: its tokenizer cannot be held to a schema ({error})") from None
+            raise ModelError(f"{self._name}: no grammar can be compiled for its tokenizer ({error})") from None
         return xgrammar.GrammarCompiler(tokens)
 
     def mask(self, grammar: Grammar) -> Any:
-        """A logits processor that only lets tokens of the grammar through. It has a state: one for each ``generate``."""
+        """Return a logits processor that masks all tokens outside the grammar. It is stateful: use a new one for each
+        ``generate``."""
         from xgrammar.contrib.hf import LogitsProcessor
 
         text = json.dumps(grammar)
@@ -86,8 +87,8 @@ class SchemaDecoder:
         return LogitsProcessor(self._grammars[text])
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
-        """Decode the prompts, which share grammar and ``max_tokens``, as one batch. Each row draws from its own seed, whoever
-        is in the batch with it."""
+        """Decode the prompts, which share grammar and ``max_tokens``, as one batch. Each row has its own seed, so an answer
+        does not depend on the batch."""
         import torch
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
@@ -101,7 +102,7 @@ class SchemaDecoder:
         processors: list[Any] = [self.mask(grammar)] if grammar is not None else []
         if any(prompt.temperature > 0 for prompt in prompts):
             processors.append(_Draws(prompts))
-        # What cannot become an answer any more need not be written to its end.
+        # Stop decoding when no answer of the batch can become valid.
         openings = prompts[0].openings
         stopping = [] if grammar is not None else [lambda ids, _: self.hopeless(ids[:, length:], openings)]
         pad = self.tokenizer.pad_token_id
@@ -125,7 +126,7 @@ class SchemaDecoder:
         ]
 
     def hopeless(self, answers: torch.Tensor, openings: Sequence[str] = JSON.openings) -> torch.Tensor:
-        """Which of the answers so far, shape (rows, tokens), begin with none of the openings."""
+        """Return which of the answers so far, shape (rows, tokens), begin with none of the openings; shape (rows,)."""
         import torch
 
         beginnings = self.tokenizer.batch_decode(answers[:, :8], skip_special_tokens=True)
@@ -142,10 +143,10 @@ class SchemaDecoder:
 
 
 class _Draws:
-    """Sampling as a logits processor: Gumbel noise on the tempered logits makes the likeliest token a draw.
+    """Sampling as a logits processor with the Gumbel-max trick: argmax(log p + g) is distributed as p.
 
-    ``generate`` samples a batch from one stream, so that an answer would depend on its neighbours. Here each row has its own
-    (Gumbel-max: argmax(log p + g) is distributed as p).
+    ``generate`` samples all rows of a batch from one random stream, so an answer would depend on the batch. Here each
+    row has its own stream.
     """
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
@@ -173,7 +174,7 @@ def _identity(prompt: Prompt) -> tuple[object, ...]:
 
 
 def _nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The logits with all but the likeliest tokens, which together have ``top_p``, at minus infinity."""
+    """Nucleus sampling: set all logits to minus infinity except the most likely tokens with a total probability of ``top_p``."""
     import torch
 
     if top_p >= 1.0:

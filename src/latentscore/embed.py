@@ -1,4 +1,4 @@
-"""Texts as unit vectors: the package's own word vectors everywhere, MiniLM where its weights are there."""
+"""Text embeddings as unit vectors: the package's word vectors, or MiniLM if its weights are installed."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 BUILTIN_WORDS = "builtin/words"
-"""How fingerprints and records name :class:`WordVectorEmbedder`; in settings ``words`` does."""
+"""The name of :class:`WordVectorEmbedder` in fingerprints and records; in settings it is ``words``."""
 
 WORD_VECTORS_FILE = Path(__file__).parent / "data" / "word_vectors.npz"
-"""The package's word vectors; ``word_vectors.md`` beside it says where they come from and under which licence."""
+"""The package's word vectors; ``word_vectors.md`` in the same folder describes origin and licence."""
 
 
 class EmbedderError(LatentScoreError):
-    """An embedder that does not exist, or whose library or weights are not there."""
+    """An embedder that does not exist, or whose library or weights are missing."""
 
 
 class Embedder(Protocol):
-    """Turns texts into unit vectors, so that a dot product is a cosine."""
+    """Embeds texts as unit vectors, so that a dot product is a cosine."""
 
     fingerprint: str
-    """Changes when the same text would get another vector."""
+    """Identifies the vectors: it changes if the same text would get another vector."""
     dim: int
     default_dedupe_threshold: float
-    """The cosine from which two texts count as saying the same."""
+    """The cosine from which two texts count as near-duplicates."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 of shape (len(texts), dim); every row has length 1, also for an empty text."""
@@ -64,44 +64,48 @@ class WordVectors:
 
 
 def read_word_vectors(path: Path) -> WordVectors:
-    """The vectors in a file made by ``make word-vectors``. Raises :class:`EmbedderError` for a file that is not one."""
+    """Read a file made by ``make word-vectors``. Raises :class:`EmbedderError` for any other file."""
     try:
         data = path.read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             tokens = arrays["tokens"].tobytes().decode().split("\n")
             codes, scales = arrays["codes"], arrays["scales"]
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise EmbedderError(f"{path} holds no word vectors ({error}); install latentscore again") from None
+        raise EmbedderError(f"{path} is not a file of word vectors ({error}); install latentscore again") from None
     if codes.dtype != np.int8 or codes.shape != (len(tokens), codes.shape[-1]) or scales.shape != (len(tokens),):
-        raise EmbedderError(f"{path} holds no word vectors (its arrays do not fit together); install latentscore again")
+        raise EmbedderError(
+            f"{path} is not a file of word vectors (its arrays do not match); install latentscore again"
+        )
     index = {token: at for at, token in enumerate(tokens)}
     return WordVectors(index, codes, scales, hashlib.sha256(data).hexdigest()[:12])
 
 
 EMBED_ROWS = 2048
-"""Texts whose token vectors are in memory at once."""
+"""Number of texts whose token vectors are in memory at once."""
 
 _WORD_CACHE = 1 << 16
-"""Words whose tokens an embedder remembers."""
+"""Number of words whose tokens an embedder caches."""
 
 
 class WordVectorEmbedder:
-    """A text is the sum of its tokens' vectors, without regard to their order.
+    """Embeds a text as the normalized sum of its tokens' vectors, independent of their order.
 
-    Needs no weights beyond the package's own and gives the same vector on every machine. The vectors were fitted so that
-    cosines come close to MiniLM's; words that the vocabulary does not hold are taken apart into pieces that it holds.
-    Raises :class:`EmbedderError` where ``path`` holds no word vectors.
+    Needs only the package's weights and gives the same vector on every machine. The vectors are fitted so that cosines
+    approximate MiniLM's. Words that are not in the vocabulary are split into pieces that are. Raises
+    :class:`EmbedderError` if ``path`` is not a file of word vectors.
     """
 
     default_dedupe_threshold = 0.98
-    """Above typing slips and the wordings of one scene, below a changed comma or article: benchmarks/dedupe_threshold.py."""
+    """Higher than the cosines of typing errors and of wordings of one scene, lower than those of a changed comma or
+    article; from benchmarks/dedupe_threshold.py."""
 
     def __init__(self, path: Path = WORD_VECTORS_FILE) -> None:
         table = _package_word_vectors() if path == WORD_VECTORS_FILE else read_word_vectors(path)
         self.dim = table.codes.shape[1]
         self.fingerprint = f"{BUILTIN_WORDS}:{table.digest}:{self.dim}"
         self.token_vectors = table.codes * table.scales[:, None]
-        """float32 of shape (tokens, dim); longer vectors count more in a text. Common words come first, after the marks."""
+        """float32 of shape (tokens, dim); longer vectors have more weight in a text. Tokens are ordered by frequency, after
+        the marks."""
         self._tokenizer = WordPiece(table.index)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -109,11 +113,11 @@ class WordVectorEmbedder:
         return np.concatenate(blocks) if blocks else np.zeros((0, self.dim), dtype=np.float32)
 
     def sum_of(self, text: str) -> NDArray[np.float32]:
-        """The sum of a text's token vectors, shape (dim,): its direction and its weight among other words."""
+        """Return the sum of a text's token vectors, shape (dim,), without normalization."""
         return self.token_vectors[self._tokenizer.tokens(text)].sum(axis=0, dtype=np.float32)
 
     def pieces(self, word: str) -> int:
-        """How many tokens a word is: 1 where the vocabulary holds it whole, 0 where it holds no part of it."""
+        """Return the number of tokens of a word: 1 if it is in the vocabulary, 0 if no piece of it is."""
         return len(self._tokenizer.tokens(word))
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -125,7 +129,7 @@ class WordVectorEmbedder:
             flat = np.fromiter((token for row in filled for token in tokens[row]), np.intp, sum(counts))
             sums[filled] = np.add.reduceat(self.token_vectors[flat], np.cumsum([0, *counts[:-1]]))
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        # A text without a known token has no direction of its own; all such texts get the same one.
+        # A text without a known token has no direction; all such texts get the same vector.
         sums[lengths[:, 0] == 0, 0] = 1.0
         lengths[lengths == 0] = 1.0
         return sums / lengths
@@ -137,15 +141,16 @@ def _package_word_vectors() -> WordVectors:
 
 
 _LONGEST_WORD = 100
-"""Letters; a longer word is no word, as in BERT's tokenizer."""
+"""Maximum length of a word in letters; longer ones are ignored, as in BERT's tokenizer."""
 
 _PLAIN = re.compile(r"[a-z0-9]+|[^a-z0-9 ]")
 
 
 class WordPiece:
-    """BERT's uncased tokenizer: lower case, no accents, marks apart, then the longest pieces that the vocabulary holds.
+    """BERT's uncased tokenizer: lower case, no accents, punctuation separated, then the longest pieces in the
+    vocabulary.
 
-    Pieces that the vocabulary does not hold are left out.
+    Pieces that are not in the vocabulary are omitted.
     """
 
     def __init__(self, index: Mapping[str, int]) -> None:
@@ -212,7 +217,7 @@ def _is_ideograph(letter: str) -> bool:
 class MiniLMEmbedder:
     """A sentence-transformers model, on the CPU, from a folder or from the hub's local cache; never downloads.
 
-    Raises :class:`EmbedderError` when the library or the weights are not there.
+    Raises :class:`EmbedderError` if the library or the weights are missing.
     """
 
     default_dedupe_threshold = 0.95
@@ -228,17 +233,17 @@ class MiniLMEmbedder:
             self._model = SentenceTransformer(
                 str(path_or_id), device="cpu", local_files_only=True, trust_remote_code=False
             )
-        except Exception as error:  # cut weights and configs raise many kinds, a bare Exception among them
+        except Exception as error:  # damaged weights and configs raise many exception types, including Exception
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise EmbedderError(
-                f"the weights of {path_or_id} are not here, or damaged (lsdata doctor --fetch minilm): {reason}"
+                f"the weights of {path_or_id} are missing or damaged (lsdata doctor --fetch minilm): {reason}"
             ) from None
         self._batch_size = batch_size
         self.dim = int(self._model.get_embedding_dimension() or 0)
         self.fingerprint = f"{path_or_id}:{_weights_hash(self._model)}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        # The tokenizer refuses half a surrogate pair, which a model's JSON may well hold.
+        # The tokenizer refuses lone surrogates, which can occur in a model's JSON.
         readable = [text.encode("utf-8", "replace").decode() for text in texts]
         vectors = self._model.encode(
             readable, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
@@ -247,7 +252,7 @@ class MiniLMEmbedder:
 
 
 def _weights_hash(model: object) -> str:
-    """A short hash of the loaded weights: a folder's name does not say what is in it."""
+    """Return a short hash of the loaded weights, because a folder's name does not identify its content."""
     import torch
 
     state = model.state_dict()  # type: ignore[attr-defined]
@@ -267,6 +272,6 @@ EMBEDDERS: dict[str, Callable[[], Embedder]] = {
 
 
 def make_embedder(name: str) -> Embedder:
-    """``words``, ``minilm``, a folder with a sentence-transformers model, or a hub id that was fetched before."""
+    """Return the embedder named ``words``, ``minilm``, a folder with a sentence-transformers model, or a cached hub id."""
     make = EMBEDDERS.get(name)
     return make() if make else MiniLMEmbedder(name)

@@ -1,4 +1,4 @@
-"""What the music package raises, and when."""
+"""The exceptions of the package ``latentscore``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class LatentScoreError(Exception):
-    """Anything that went wrong in the music package for a reason it can name."""
+    """Base class of all errors that the package raises."""
 
 
 class InvalidConfigError(LatentScoreError, ValueError):
-    """A config, payload or render argument that cannot be used.
+    """An invalid config, payload or argument.
 
-    ``field`` is the dotted name of the first thing that is wrong ("config.tempo", "seconds"), and
-    ``problems`` lists all of them as (field, reason) pairs.
+    ``field`` is the dotted name of the first invalid field or argument ("config.tempo", "seconds"), and ``problems``
+    lists all of them as (field, reason) pairs.
     """
 
     def __init__(self, field: str, reason: str, problems: Sequence[tuple[str, str]] = ()) -> None:
@@ -28,12 +28,12 @@ class InvalidConfigError(LatentScoreError, ValueError):
 
 
 class AudioError(LatentScoreError, ValueError):
-    """Samples that are not sound (wrong shape, NaN) or a file that cannot be read or written."""
+    """Invalid samples (wrong shape, NaN), a sound file that cannot be read or written, or failed playback."""
 
 
 class MapError(LatentScoreError, ValueError):
-    """A retrieval map that cannot be read, or that was made with another embedder."""
+    """A map that cannot be read, or that was made with another embedder."""
 
 
 class ModelError(LatentScoreError):
-    """A model that does not exist, cannot be asked here, or gave no usable answer."""
+    """A model that does not exist, cannot be called, or gave no usable answer."""

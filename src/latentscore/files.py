@@ -1,4 +1,4 @@
-"""Opening files that others may have put there: nothing waits for a writer, and nothing without an end is read to it."""
+"""Open and read untrusted files: pipes do not block, and devices and very long files are refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 MOST_BYTES = 2**28
-"""The longest file that is read whole, 256 MiB: the JSON documents of a workspace are far below it."""
+"""The longest file that is read completely, 256 MiB. The JSON documents of a workspace are much smaller."""
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A file opened for reading. A pipe that no process writes to is empty instead of waited for.
+    """Open a file for reading. A pipe without a writer is treated as empty instead of blocking.
 
     Raises :class:`OSError`, also for a device, which may have no end.
     """
-    file = cast(BinaryIO, open(path, "rb", opener=_without_waiting))  # noqa: SIM115 (it is given back open)
+    file = cast(BinaryIO, open(path, "rb", opener=_without_waiting))  # noqa: SIM115 (it is returned open)
     try:
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
@@ -34,7 +34,8 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def read_whole(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The bytes of a file. Raises :class:`OSError` as :func:`open_file` does, and for a file of more than ``most`` bytes."""
+    """Return the bytes of a file. Raises :class:`OSError` as :func:`open_file` does, and for a file of more than ``most``
+    bytes."""
     with open_file(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -43,5 +44,5 @@ def read_whole(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def why_no_file(path: Path) -> str:
-    """What is wrong with a path where a file was expected, for a message that begins with the path."""
+    """Return why a path is not a file, for a message that begins with the path."""
     return "is not a file" if os.path.lexists(path) else "does not exist"

@@ -1,8 +1,8 @@
-"""The two forms in which a model writes its answer: one JSON object, or one line of labels.
+"""The two answer formats of a model: one JSON object, or one line of labels.
 
-``json`` is the whole payload. ``labels`` is the 34 labels of the config in the order of the table, with one blank between
-them and nothing else; a decoder's grammar lets through only the labels of the field whose turn it is. The rest of the payload
-is made from the vibe: see :func:`latentscore.meaning.offline.dressed`.
+``json`` is the complete payload. ``labels`` is the 34 labels of the config in the order of the table, separated by
+single spaces. Its grammar allows only the labels of the current field. The rest of the payload is derived from the
+vibe: see :func:`latentscore.meaning.offline.dressed`.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from latentscore.meaning.offline import dressed
 from latentscore.prompt import PAYLOAD_ORDER, config_system, decoding_schema, labels_system, vibe_message
 
 Grammar = dict[str, Any] | str
-"""What an answer is held to while it is decoded: a JSON schema, or a regular expression."""
+"""The constraint of an answer during decoding: a JSON schema or a regular expression."""
 
 FormName = Literal["json", "labels"]
 
 FORM_FILE = "latentscore.json"
-"""Beside a model's weights: ``{"answer": "labels", "system": null}``. A folder without it holds a model that answers in JSON."""
+"""A file beside a model's weights: ``{"answer": "labels", "system": null}``. Without it, the model answers in JSON."""
 
 LABELS_MOST_TOKENS = 512
-"""Room for the longest line: 301 characters, should a tokenizer take one token for each."""
+"""Token limit of a line: the longest has 301 characters, and a tokenizer may need a token for each."""
 
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """How a model is asked, what it writes, and how that becomes a payload."""
+    """An answer format: its system message, how it is written, and how it is converted to a payload."""
 
     name: FormName
     system: Callable[[], str]
-    """The system message that asks for this form."""
+    """Returns the system message that requests this format."""
     write: Callable[[Mapping[str, Any]], str]
-    """A payload as the text that a model is to write."""
+    """Converts a payload to the text that a model should write."""
     to_json: Callable[[str, str], str]
-    """(text, vibe) -> the payload as JSON. A text that is no whole answer comes back as it is."""
+    """(text, vibe) -> the payload as JSON. A text that is not a complete answer is returned unchanged."""
     grammar: Callable[[], Grammar]
-    """What an answer is held to; the same object at each call, by which questions of one kind are known."""
+    """Returns the constraint. It is the same object at each call, so that questions with the same format can be grouped."""
     openings: tuple[str, ...]
-    """What every answer begins with, one of them."""
+    """The possible beginnings of an answer."""
     most_tokens: int | None = None
-    """The most tokens that an answer can have; None where the form sets no end."""
+    """Maximum number of tokens of an answer; None if the format has no limit."""
 
 
 Message = dict[str, str]
@@ -68,23 +68,23 @@ def completion_messages(payload: Mapping[str, Any], form: AnswerForm | None = No
 
 
 def json_text(payload: Mapping[str, Any]) -> str:
-    """A payload as the one JSON object that a model is to write, in the schema's order and without blanks."""
+    """Return a payload as the JSON object that a model should write, in the schema's order and without spaces."""
     ordered = {name: payload[name] for name in PAYLOAD_ORDER if name in payload}
     return json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
 
 
 def labels_line(payload: Mapping[str, Any]) -> str:
-    """The labels of a payload's config in the table's order, with one blank between them."""
+    """Return the labels of a payload's config in the table's order, separated by single spaces."""
     return " ".join(spell(payload["config"][name]) for name in FIELDS)
 
 
 def spell(label: Label) -> str:
-    """A label as it stands in a line: switches in lower case, as in JSON."""
+    """Return a label as it is written in a line: switches in lower case, as in JSON."""
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def labels_of(line: str) -> dict[str, Label | str]:
-    """Field -> label for the words of a line, in order; a word that is no label of its field stays a word."""
+    """Return field -> label for the words of a line, in order; a word that is not a label of its field is kept as text."""
     words = zip(FIELDS.values(), line.strip().split(" "), strict=False)
     return {spec.name: _spelled(spec.name).get(word, word) for spec, word in words}
 
@@ -95,7 +95,8 @@ def _spelled(field: str) -> dict[str, Label]:
 
 
 def line_to_json(line: str, vibe: str) -> str:
-    """The payload of a line of labels, with title and palettes made from the vibe; the line itself if it is not whole."""
+    """Return the payload (JSON) of a line of labels, with title and palettes derived from the vibe; an incomplete line is
+    returned unchanged."""
     if len(line.strip().split(" ")) != len(FIELDS):
         return line
     try:
@@ -106,7 +107,8 @@ def line_to_json(line: str, vibe: str) -> str:
 
 @cache
 def labels_pattern() -> str:
-    """A regular expression for a line of labels. The two registers are one group, so that the highest is not below the lowest."""
+    """Return a regular expression for a line of labels. The two registers form one group, so that the highest is not below
+    the lowest."""
     low, high = "register_min_oct", "register_max_oct"
     parts: list[str] = []
     for name, spec in FIELDS.items():
@@ -120,12 +122,12 @@ def labels_pattern() -> str:
 
 
 def labels_gbnf() -> str:
-    """The same grammar in the notation of llama.cpp."""
+    """Return the same grammar in llama.cpp's notation (GBNF)."""
     return "root ::= " + " ".join(f'"{token}"' if token not in "(|)" else token for token in _tokens(labels_pattern()))
 
 
 def _tokens(pattern: str) -> list[str]:
-    """The pattern as parentheses, bars and the texts between them."""
+    """Split the pattern into parentheses, bars and the texts between them."""
     tokens: list[str] = []
     for sign in pattern:
         if sign in "(|)" or not tokens or tokens[-1] in ("(", "|", ")"):
@@ -148,14 +150,14 @@ LABELS = AnswerForm(
 
 
 def form_named(name: FormName) -> AnswerForm:
-    """The form of that name."""
+    """Return the format with this name."""
     return LABELS if name == "labels" else JSON
 
 
 def form_of(place: Path | None) -> AnswerForm:
-    """The form that the model of a folder or GGUF file answers in, with the system message that it was trained with.
+    """Return the answer format of the model in a folder or GGUF file, with the system message that it was trained with.
 
-    JSON where nothing says otherwise. Raises :class:`ModelError` for a ``latentscore.json`` that cannot be read.
+    The default is JSON. Raises :class:`ModelError` for a ``latentscore.json`` that cannot be read.
     """
     for folder in _folders(place):
         path = folder / FORM_FILE
@@ -165,7 +167,7 @@ def form_of(place: Path | None) -> AnswerForm:
 
 
 def _folders(place: Path | None) -> list[Path]:
-    # An exported GGUF file lies in a folder of its own below that of the model.
+    # An exported GGUF file is in a subfolder of the model's folder.
     return [] if place is None else [place] if place.is_dir() else [place.parent, place.parent.parent]
 
 
@@ -175,5 +177,7 @@ def _read_form(path: Path) -> AnswerForm:
         form = {"json": JSON, "labels": LABELS}[said["answer"]]
         system = said.get("system")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path} does not say how the model answers ({error}); train or export it again") from None
+        raise ModelError(
+            f"{path} does not name the model's answer format ({error}); train or export it again"
+        ) from None
     return replace(form, system=lambda: system) if isinstance(system, str) else form

@@ -13,16 +13,17 @@ DISTRIBUTION = "latentscore-data"
 
 
 def install(extra: str) -> str:
-    """The command that adds an extra to this very installation.
+    """Return the command that adds an extra to this installation.
 
-    It names the folder or the repository that the package came from (PEP 610); pipx has a pip of its own for each program.
+    It names the folder or the repository that the package was installed from (PEP 610), and uses pipx's pip for an
+    installation by pipx.
     """
     pip = f"pipx runpip {DISTRIBUTION}" if (Path(sys.prefix) / "pipx_metadata.json").exists() else "pip"
     return f"{pip} install {shlex.quote(_requirement(extra))}"
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -39,7 +40,7 @@ def _requirement(extra: str) -> str:
 
 
 def _origin() -> dict[str, dict[str, str]]:
-    # 10 ms, and only a remedy asks.
+    # This import takes 10 ms and is needed only for error messages.
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:

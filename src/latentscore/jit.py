@@ -1,4 +1,4 @@
-"""Inner loops that are compiled when they are first called: importing a module that holds some does not load numba."""
+"""Decorators for inner loops that are compiled at their first call, so that importing a module does not import numba."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _lock = threading.RLock()
 
 
 class _Uncompiled:
-    """Stands for a loop until its first call, and in the modules that imported it afterwards too."""
+    """Placeholder for a loop until its first call; modules that imported it keep calling the placeholder."""
 
     def __init__(self, python: Callable[..., Any], inner: bool) -> None:
         update_wrapper(self, python)
@@ -25,18 +25,18 @@ class _Uncompiled:
 
     def __call__(self, *given: Any) -> Any:
         if self._inner:
-            raise TypeError(f"{self._python.__name__} has no entry from Python; use @jit instead of @inner_jit")
+            raise TypeError(f"{self._python.__name__} cannot be called from Python; use @jit instead of @inner_jit")
         return (self._compiled or self.compiled())(*given)
 
     def compiled(self) -> Callable[..., Any]:
-        """The loop for numba, and every loop that it calls."""
+        """Return the loop compiled by numba, after compiling every loop that it calls."""
         with _lock:
             if self._compiled is not None:
                 return self._compiled
             names = self._python.__globals__
             for name in self._python.__code__.co_names:
                 if isinstance(names.get(name), _Uncompiled):
-                    # Numba calls a loop by what its name stands for in the module.
+                    # Numba resolves a called loop by its name in the module.
                     names[name] = names[name].compiled()
             made = self._compiled = names[self._python.__name__] = _numba_side().compiled(self._python, self._inner)
             return made
@@ -47,18 +47,18 @@ def _numba_side() -> Any:
 
 
 def jit(loop: Loop) -> Loop:
-    """Compile ``loop`` at its first call: see :func:`latentscore.compiling.compiled`."""
+    """Compile ``loop`` at its first call; see :func:`latentscore.compiling.compiled`."""
     return cast(Loop, _Uncompiled(loop, inner=False))
 
 
 def inner_jit(loop: Loop) -> Loop:
-    """:func:`jit` for a loop that only other loops call. Without an entry from Python it compiles faster."""
+    """:func:`jit` for a loop that only other loops call. It cannot be called from Python and compiles faster."""
     return cast(Loop, _Uncompiled(loop, inner=True))
 
 
 @contextmanager
 def announced(message: str) -> Iterator[None]:
-    """Log ``message`` as a warning, which Python shows on stderr by default, before the first thing that this process
-    compiles inside."""
+    """Context manager: log ``message`` as a warning, which Python prints to stderr by default, before the first loop is
+    compiled inside the block."""
     with _numba_side().telling(message):
         yield

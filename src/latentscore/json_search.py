@@ -1,7 +1,7 @@
-"""Find the JSON objects in what a model said, the most likely answer first.
+"""Find the JSON objects in a model's reply, the most likely answer first.
 
-Models put an answer between prose, fences, thoughts and examples, into a string or into another object. Which of the
-objects is the answer is decided by the answer's type; the order of trial here decides between several that fit.
+Models put an answer between prose, fences, thoughts and examples, into a string or into another object. The caller
+validates the objects; if several are valid, their order here decides.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 JsonObject = dict[str, Any]
-"""A JSON object as it is read from a file, a request or an answer, or as it is going to be written."""
+"""A JSON object, as read from or written to a file, a request or an answer."""
 
 _BEGINS = re.compile(
     r'\{\s*(?:\}|"(?:[^"\\]|\\.){0,100}"\s*:)'
     r'|"\s{0,4}(?:\\{1,8}"\s{0,4}){0,3}\[?\s{0,4}\{\s{0,20}\\{1,16}"'
 )
-"""Where an object may begin: with its first key, or as one that was written into a string."""
+"""The possible beginning of an object: a brace and its first key, also escaped inside a string."""
 _FIRST_KEY = re.compile(r'["\\\s[{]{1,40}([^"\\]{0,100})')
 _MARK = re.compile(
     r"<\|?channel\|?>\s*(?P<channel>\w{0,40})"
@@ -33,20 +33,20 @@ _END = re.compile(r"/|end(?![a-z])", re.IGNORECASE)
 _EXAMPLE = re.compile(r"\bexamples?\b|\be\.\s?g\.|\bfor instance\b", re.IGNORECASE)
 
 BEFORE_EXAMPLE = 80
-"""An object is an example if at most this many characters before it call it one."""
+"""An object is an example if a word like "example" is in this many characters before it."""
 
 NESTED_AT_MOST = 2000
-"""Values that are looked at inside of one object."""
+"""Maximum number of values that are searched inside one object."""
 
 QUOTED_AT_MOST = 8
-"""How often a text is taken out of a string."""
+"""Maximum number of times that a text is unquoted."""
 
 _RECURSION_COST = 10_000
 
 
 @dataclass(frozen=True)
 class Found:
-    """A JSON object and where it stands, ``text[start:end]``."""
+    """A JSON object and its position, ``text[start:end]``."""
 
     start: int
     end: int
@@ -56,16 +56,17 @@ class Found:
 
 @dataclass(frozen=True)
 class Search:
-    """The objects of a text. ``said`` and ``thoughts`` are each ordered by how likely they are the answer."""
+    """The objects of a text, outside (``said``) and inside its thoughts (``thoughts``), each sorted from the most likely
+    answer."""
 
     said: list[Found]
     thoughts: list[Found]
     begun: frozenset[str]
-    """The first keys of the objects outside of the thoughts that begin and are not whole."""
+    """The first keys of incomplete objects outside the thoughts."""
 
 
 def search(text: str) -> Search:
-    """Look for objects in a text. Takes time in proportion to its length, whatever is in it."""
+    """Search a text for objects, in linear time for any content."""
     text = _unquoted(text)
     found = list(_objects(text))
     objects = _Spans([(one.start, one.end) for one in found])
@@ -80,7 +81,7 @@ def search(text: str) -> Search:
 
 
 def inside(value: Any) -> Iterator[JsonObject]:
-    """The objects inside a value, the outer ones first; also those in strings that are JSON."""
+    """Yield the objects inside a value, outer ones first, including those in strings of JSON."""
     waiting = deque([value])
     for _ in range(NESTED_AT_MOST):
         if not waiting:
@@ -97,15 +98,15 @@ def inside(value: Any) -> Iterator[JsonObject]:
 
 
 def _likely_first(found: list[Found]) -> list[Found]:
-    """The last object first, because drafts come before the answer; examples last, because they come after it."""
+    """Sort: the last object first, because drafts precede the answer; examples last, because they may follow it."""
     backwards = found[::-1]
     return [one for one in backwards if not one.example] + [one for one in backwards if one.example]
 
 
 def _objects(text: str) -> Iterator[Found]:
-    """The outermost objects from left to right; one that was written into a string stands for the string."""
+    """Yield the outermost objects from left to right; an object inside a string replaces the string."""
     at = before = 0
-    # Each start may read far before it fails; all of them together may not.
+    # Each attempt may read far before it fails, so the total is limited.
     budget = 100_000 + 8 * len(text)
     while budget > 0 and (match := _BEGINS.search(text, at)) is not None:
         start = match.start()
@@ -125,13 +126,13 @@ def _objects(text: str) -> Iterator[Found]:
 
 
 def _cost(error: json.JSONDecodeError, start: int) -> int:
-    """How much was read before a start failed; the error itself counts the lines before it, which is quicker."""
+    """Return the number of characters read before an attempt failed."""
     read = len(error.doc) if error.msg.startswith("Unterminated string") else error.pos
     return read - start + error.pos // 16 + 1
 
 
 def _unquoted(text: str) -> str:
-    """A text that is one JSON string, or lost only its quotes, without the escapes; any other as it is."""
+    """Unescape a text that is one JSON string, with or without its quotes; other texts are returned unchanged."""
     for _ in range(QUOTED_AT_MOST):
         bare = text.strip()
         if not bare.startswith(('"', '{\\"', '[{\\"')):
@@ -153,7 +154,7 @@ _DECODER = json.JSONDecoder(strict=False, parse_constant=_no_constant)
 
 
 class _Spans:
-    """Stretches of a text, in order and apart from each other."""
+    """Sorted, disjoint ranges of a text."""
 
     def __init__(self, spans: list[tuple[int, int]]) -> None:
         self._spans = spans
@@ -165,7 +166,7 @@ class _Spans:
 
 
 def _thoughts(text: str, objects: _Spans) -> _Spans:
-    """Where a text is thought. A mark that is never closed holds to the end; a closing mark alone closes all before it."""
+    """Return the ranges of thoughts. An unclosed mark extends to the end; a closing mark alone covers everything before it."""
     spans: list[tuple[int, int]] = []
     began: int | None = None
     for match in _MARK.finditer(text):
@@ -185,7 +186,7 @@ def _thoughts(text: str, objects: _Spans) -> _Spans:
 
 
 def _kind_of_mark(match: re.Match[str]) -> tuple[bool, bool]:
-    """(begins a thought, ends one)"""
+    """Return (begins a thought, ends a thought)."""
     if match["channel"] is not None:
         begins = bool(_THOUGHT.search(match["channel"]))
         return begins, not begins

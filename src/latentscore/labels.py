@@ -1,8 +1,8 @@
-"""The fields of a music config, each said once.
+"""The table of all fields of a music config.
 
-A row of the table holds a field's labels in order, the numbers they stand for, the runtime default and the sentence
-that explains the field to a model. The two config shapes, the JSON schema, the prompts, the validity reward, the random
-generator, the steps and the documentation are all made from these rows.
+A row holds a field's labels in order, their numbers, the default and the description for models. The two config
+classes, the JSON schema, the prompts, the validity reward, random configs, steps and the documentation are generated
+from these rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Literal
 
 Label = str | int | bool
-"""What a field holds in a prompt config: a word, a whole number or a switch."""
+"""The value of a field in a ``MusicConfigPrompt``: a word, a whole number or a switch."""
 
 Number = float | int | str | bool
-"""What a field holds in a runtime config: a number where the label stands for one, otherwise the label itself."""
+"""The value of a field in a ``MusicConfig``: the label's number if it has one, otherwise the label."""
 
 Kind = Literal["scale", "order", "choice", "whole", "switch"]
 
@@ -25,9 +25,9 @@ Kind = Literal["scale", "order", "choice", "whole", "switch"]
 class FieldSpec:
     """One field.
 
-    ``kind`` is ``scale`` (ordered words that stand for numbers), ``order`` (ordered words without numbers), ``choice``
-    (words without an order), ``whole`` (whole numbers) or ``switch`` (true or false). ``low`` and ``high`` bound the
-    numbers a scale may hold at runtime.
+    ``kind`` is ``scale`` (ordered words with numbers), ``order`` (ordered words without numbers), ``choice`` (words
+    without an order), ``whole`` (whole numbers) or ``switch`` (true or false). ``low`` and ``high`` are the bounds of a
+    scale's numbers.
     """
 
     name: str
@@ -42,17 +42,17 @@ class FieldSpec:
 
     @property
     def ordered(self) -> bool:
-        """True when the labels have an order, so that a step up or down means something."""
+        """True if the labels have an order, so that the field can be stepped."""
         return self.kind in ("scale", "order", "whole")
 
     def number(self, label: Label) -> Number:
-        """The runtime value that a label stands for."""
+        """Return the number of a label."""
         if self.kind == "scale":
             return self.numbers[self.labels.index(label)]
         return label
 
     def nearest_label(self, number: Number) -> Label:
-        """The label whose number lies nearest; the label itself for fields without numbers."""
+        """Return the label with the nearest number; the label itself for fields without numbers."""
         if self.kind != "scale":
             return number  # type: ignore[return-value]
         value = float(number)
@@ -239,15 +239,15 @@ FIELDS: Mapping[str, FieldSpec] = MappingProxyType({row.name: row for row in _RO
 """All fields by name, in the order in which a config is written."""
 
 STYLE_FIELDS: tuple[str, ...] = tuple(row.name for row in _ROWS if row.style)
-"""The six layers whose labels are sounds: bass, pad, melody, rhythm, texture, accent."""
+"""The six fields whose labels are sounds, one per layer: bass, pad, melody, rhythm, texture, accent."""
 
 ORDERED_FIELDS: tuple[str, ...] = tuple(row.name for row in _ROWS if row.ordered)
-"""Fields whose labels have an order, the ones that :meth:`MusicConfigPrompt.step` moves."""
+"""Fields whose labels have an order; :meth:`MusicConfigPrompt.step` can move them."""
 
 PALETTE_WEIGHTS: tuple[str, ...] = ("xs", "sm", "md", "lg", "xl", "xxl")
-"""How much of a picture a colour takes, from least to most."""
+"""The weights of a colour in a palette, in ascending order."""
 
 
 def beats_per_minute(tempo: float) -> float:
-    """Beats per minute for a runtime ``tempo`` in [0, 1]: 55 to 165."""
+    """Return beats per minute, 55 to 165, for a ``tempo`` in [0, 1]."""
     return 55.0 + 110.0 * tempo

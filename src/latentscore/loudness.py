@@ -14,15 +14,15 @@ HOP_SECONDS = 0.1
 BLOCK_HOPS = 4
 
 TINY = 1e-18
-"""Added to what enters a feedback loop: numbers too small for normal form are slow to compute with."""
+"""Added to the input of feedback loops, because arithmetic with denormal numbers is slow."""
 
 
 @lru_cache(maxsize=16)
 def _k_weighting(rate: int) -> NDArray[np.float64]:
-    """Both biquads (b0 b1 b2 a1 a2 each) for any sample rate, from the analogue prototypes behind the standard's table.
+    """Return both biquads (b0 b1 b2 a1 a2 each) of the K-weighting for any sample rate, from their analogue prototypes.
 
-    The prototype frequencies and Q are those of De Man, "Evaluation of implementations of the EBU R128 loudness
-    measurement" (2018); at 48 kHz they give the standard's coefficients.
+    The prototypes' frequencies and Q are from De Man, "Evaluation of implementations of the EBU R128 loudness
+    measurement" (2018); at 48 kHz they give the coefficients of ITU-R BS.1770-4.
     """
     k = math.tan(math.pi * min(1681.974450955533 / rate, 0.49))
     q, high = 0.7071752369554196, 10.0 ** (3.999843853973347 / 20.0)
@@ -40,9 +40,9 @@ def _k_weighting(rate: int) -> NDArray[np.float64]:
 
 @jit
 def _hop_energies(samples, q, hop, past, states):
-    """The mean square after K-weighting of each whole hop; ``past``, shape (2, 4), and the eight ``states`` go on from
-    call to call."""
-    # The feed-forward parts of shelf and high-pass (1, -2, 1) as one; a compiler makes vector instructions of those.
+    """Return the mean square after K-weighting of each complete hop. ``past``, shape (2, 4), and the eight ``states`` are
+    updated and passed to the next call."""
+    # The feed-forward parts of shelf and high-pass (1, -2, 1) in one loop, which the compiler can vectorize.
     f0 = q[0]
     f1 = q[1] - 2.0 * q[0]
     f2 = q[2] - 2.0 * q[1] + q[0]
@@ -52,12 +52,12 @@ def _hop_energies(samples, q, hop, past, states):
     hops = samples.shape[1] // hop
     energies = np.zeros(hops)
     lines = np.zeros((2, hop + 4))
-    # Numbers one by one: the message of an assignment of a whole array takes two seconds to compile.
+    # Assigned one by one: compiling the assignment of an array, with its error message, takes two seconds.
     for c in range(2):
         for j in range(4):
             lines[c, j] = past[c, j]
     fed = np.empty((2, hop))
-    # The feedback of both sides: y after the shelf, z after the high-pass, one and two frames ago.
+    # The feedback of both channels: y after the shelf, z after the high-pass, one and two frames ago.
     ly1, ly2, lz1, lz2 = states[0], states[1], states[2], states[3]
     ry1, ry2, rz1, rz2 = states[4], states[5], states[6], states[7]
     for h in range(hops):
@@ -92,7 +92,7 @@ def _hop_energies(samples, q, hop, past, states):
 
 
 class Meter:
-    """Measures a sound that comes in blocks of any length."""
+    """Measures the loudness of audio that arrives in blocks of any length."""
 
     def __init__(self, rate: int) -> None:
         self._hop = round(HOP_SECONDS * rate)
@@ -101,25 +101,26 @@ class Meter:
         self._rest = np.zeros((2, 0), np.float32)
 
     def energies(self, samples: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The mean squares of the hops of 0.1 s that the next ``samples``, shape (2, frames), complete."""
+        """Return the mean squares of the 0.1 s hops that are completed by the next ``samples``, shape (2, frames)."""
         samples = np.concatenate([self._rest, samples], axis=1) if self._rest.size else samples
         self._rest = samples[:, samples.shape[1] // self._hop * self._hop :].copy()
         return _hop_energies(np.ascontiguousarray(samples), self._weighting, self._hop, *self._states)
 
 
 def integrated_lufs(samples: NDArray[np.float32], rate: int) -> float:
-    """Integrated loudness of stereo ``samples``, shape (frames, 2): blocks of 400 ms every 100 ms, gated at -70 LUFS and
-    10 LU below the mean. Minus infinity for silence and for less than 400 ms."""
+    """Return the integrated loudness in LUFS (ITU-R BS.1770-4) of stereo ``samples``, shape (frames, 2), at ``rate`` hertz:
+    blocks of 400 ms every 100 ms, gated at -70 LUFS and 10 LU below the mean. Minus infinity for silence and for less than
+    400 ms."""
     return lufs_of_rows(np.ascontiguousarray(samples.T), rate)
 
 
 def lufs_of_rows(samples: NDArray[np.float32], rate: int) -> float:
-    """:func:`integrated_lufs` of samples that lie left and right apart, shape (2, frames)."""
+    """:func:`integrated_lufs` for samples of shape (2, frames)."""
     return lufs_of_energies(Meter(rate).energies(samples))
 
 
 def lufs_of_energies(energies: NDArray[np.float64]) -> float:
-    """Integrated loudness from the mean squares of hops of 0.1 s after K-weighting."""
+    """Return the integrated loudness in LUFS from the K-weighted mean squares of 0.1 s hops."""
     if len(energies) < BLOCK_HOPS:
         return -math.inf
     blocks = np.convolve(energies, np.ones(BLOCK_HOPS) / BLOCK_HOPS, "valid")
@@ -132,7 +133,7 @@ def lufs_of_energies(energies: NDArray[np.float64]) -> float:
 
 @lru_cache(maxsize=1)
 def oversampling() -> NDArray[np.float64]:
-    """Windowed-sinc taps for the three points between two samples, shape (3, 12)."""
+    """Return windowed-sinc taps for the three points between two samples, shape (3, 12)."""
     rows = []
     for phase in (0.25, 0.5, 0.75):
         t = np.arange(-5, 7) - phase
@@ -147,7 +148,7 @@ def _true_peak(samples, taps):
     top = 0.0
     for i in range(frames):
         top = max(top, abs(samples[i, 0]), abs(samples[i, 1]))
-    # Four times oversampling cannot find more than 4 dB above both neighbours, so quiet places need no look.
+    # Four times oversampling finds at most 4 dB above both neighbouring samples, so quiet frames can be skipped.
     near = 0.63 * top
     for i in range(5, frames - 6):
         for c in range(2):
@@ -161,5 +162,5 @@ def _true_peak(samples, taps):
 
 
 def true_peak(samples: NDArray[np.float32]) -> float:
-    """Highest amplitude of the continuous signal, by four times oversampling."""
+    """Return the true peak of ``samples`` as an amplitude (1.0 is full scale), by four times oversampling (ITU-R BS.1770-4)."""
     return float(_true_peak(np.ascontiguousarray(samples), oversampling()))

@@ -1,4 +1,4 @@
-"""Models that answer a text with a config: any function, a hosted model through LiteLLM, a local one."""
+"""Models that answer a text with a config: a function, a hosted model through LiteLLM, or a local model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from latentscore.installed import install
 from latentscore.json_search import search
 
 Reply = Given | str
-"""What a model answers: a payload, a config, a mapping, or the JSON text of one."""
+"""What a model may return: a payload, a config, a mapping, or JSON text."""
 
 Model = str | Callable[[str], Reply | Awaitable[Reply]]
 
 
 def ask(what: Given | Answer, model: Model) -> Answer:
-    """The model's answer to a text. Raises :class:`ModelError` where there is none, and for something else than a text."""
+    """Return the model's answer to a text. Raises :class:`ModelError` if it has none, and :class:`InvalidConfigError` if
+    ``what`` is not a text."""
     text = _text(what, model)
     reply = make_model(model)(text)
     if inspect.isawaitable(reply):
@@ -37,7 +38,7 @@ def ask(what: Given | Answer, model: Model) -> Answer:
 
 
 async def ask_async(what: Given | Answer, model: Model) -> Answer:
-    """:func:`ask` without blocking the event loop."""
+    """Run :func:`ask` without blocking the event loop."""
     text = _text(what, model)
     function = make_model(model)
     if inspect.iscoroutinefunction(function):
@@ -47,28 +48,28 @@ async def ask_async(what: Given | Answer, model: Model) -> Answer:
 
 
 def make_model(model: Model) -> Callable[[str], Any]:
-    """The function that a model stands for. Raises :class:`ModelError` for a name that stands for none."""
+    """Return the function of a model, which may be given by name. Raises :class:`ModelError` for an unknown name."""
     if callable(model):
         return model
     if not isinstance(model, str):
-        raise ModelError(f"a model is a name or a function, not {type(model).__name__}")
+        raise ModelError(f"a model must be a name or a function, not {type(model).__name__}")
     kind, _, name = model.partition(":")
     if kind == "litellm" and name:
         return lambda text: ask_hosted(name, text)
     if kind == "local" and name:
         return lambda text: local_model(name).answer(text)
-    raise ModelError(f"there is no model {model!r}; models are litellm:PROVIDER/MODEL, local:FOLDER or a function")
+    raise ModelError(f"unknown model {model!r}; a model is litellm:PROVIDER/MODEL, local:FOLDER or a function")
 
 
 def name_of(model: Model) -> str:
-    """How metadata names a model."""
+    """Return the name of a model in metadata."""
     return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
 
 
 def _text(what: Given | Answer, model: Model) -> str:
     if not isinstance(what, str) or not what.strip():
         shown = "an empty text" if isinstance(what, str) else type(what).__name__
-        raise InvalidConfigError("model", f"{name_of(model)} answers texts, and {shown} was given; leave model= out")
+        raise InvalidConfigError("model", f"{name_of(model)} needs a text, not {shown}; leave model= out")
     return what
 
 
@@ -76,7 +77,7 @@ def _run(reply: Awaitable[Any]) -> Any:
     async def wait() -> Any:
         return await reply
 
-    # In a thread of its own, because a notebook's loop is running already.
+    # In a separate thread, because a notebook already runs an event loop.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, wait()).result()
 
@@ -91,27 +92,27 @@ def _answered(reply: Any, model: Model, text: str) -> Answer:
 
 
 ATTEMPTS = 2
-"""A second question, which names the fault, goes to a model whose first answer cannot be used."""
+"""If the first answer is unusable, a second question names the error."""
 TIMEOUT_SECONDS = 120
 REASON_CHARS = 300
 
 
 def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
-    """The payload with which a LiteLLM model answers a text. Raises :class:`ModelError`."""
-    # Otherwise LiteLLM fetches its price list when it is imported.
+    """Return the payload with which a LiteLLM model answers a text. Raises :class:`ModelError`."""
+    # Prevents LiteLLM from downloading its price list when it is imported.
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     try:
         import litellm
     except ImportError:
-        raise ModelError(f"asking {name} needs litellm: pip install litellm") from None
+        raise ModelError(f"{name} needs litellm: pip install litellm") from None
     litellm.suppress_debug_info = True
     messages = prompt_messages(text)
-    fault = "it said nothing"
+    fault = "the answer was empty"
     for _ in range(ATTEMPTS):
         try:
             reply: Any = litellm.completion(name, messages, timeout=TIMEOUT_SECONDS, max_retries=2, drop_params=True)
-        except Exception as error:  # each provider has its own kinds
-            raise ModelError(f"{name} could not be asked: {_shown(error)}") from None
+        except Exception as error:  # each provider has its own exception types
+            raise ModelError(f"the call of {name} failed: {_shown(error)}") from None
         said = str(reply.choices[0].message.content or "") if reply.choices else ""
         try:
             return read_payload(said)
@@ -128,7 +129,8 @@ def ask_hosted(name: str, text: str) -> MusicConfigPromptPayload:
 
 
 def read_payload(said: str) -> MusicConfigPromptPayload:
-    """The likeliest payload in what a model said. Raises :class:`InvalidConfigError` with the fault of the likeliest object."""
+    """Return the most likely payload in a model's reply. Raises :class:`InvalidConfigError` with the error of the most
+    likely object."""
     fault: InvalidConfigError | None = None
     found = search(said)
     for one in (*found.said, *found.thoughts):
@@ -136,11 +138,11 @@ def read_payload(said: str) -> MusicConfigPromptPayload:
             return parse_payload(one.value)
         except InvalidConfigError as error:
             fault = fault or error
-    raise fault or InvalidConfigError("answer", "it holds no JSON object")
+    raise fault or InvalidConfigError("answer", "it contains no JSON object")
 
 
 def _shown(error: Exception) -> str:
-    """The error in one line, without the values of variables that hold keys."""
+    """Return the error in one line, without the values of environment variables that hold keys."""
     line = f"{type(error).__name__}: {' '.join(str(error).split())}"
     for name, value in os.environ.items():
         if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) > 3:
@@ -153,21 +155,22 @@ NEEDED = ("torch", "transformers", "xgrammar")
 
 
 class LocalModel:
-    """A causal language model from a folder, decoded greedily and held to the grammar of its answers.
+    """A causal language model from a folder, decoded greedily under the grammar of its answer format.
 
-    The folder holds a whole model, or an adapter (then ``peft`` loads its base, from a folder or the hub's local cache). Its
-    ``latentscore.json`` says in which form it answers, and which system message it was trained with. Nothing is downloaded. Raises :class:`ModelError` without the ml extra, and for a folder that cannot be loaded.
+    The folder holds a model or an adapter (``peft`` then loads its base from a folder or the hub's local cache). Its
+    ``latentscore.json`` names the answer format and the system message of its training. Nothing is downloaded. Raises
+    :class:`ModelError` without the ml extra, and for a folder that cannot be loaded.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not folder.is_dir():
-            raise ModelError(f"local:{folder}: there is no such folder; name one that lsdata export model wrote")
+            raise ModelError(f"local:{folder}: the folder does not exist; name one that lsdata export model wrote")
         self._form = form_of(folder)
         try:
             import torch
             import transformers
-            import xgrammar  # noqa: F401  # looked for here, where the error can name the extra
+            import xgrammar  # noqa: F401  # imported here so that the error can name the extra
         except ImportError as error:
             raise ModelError(
                 f"local:{folder} needs {', '.join(NEEDED)}, and {error.name} is not installed: {install('ml')}"
@@ -175,17 +178,17 @@ class LocalModel:
         transformers.logging.disable_progress_bar()
         try:
             tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            # With an adapter's folder this loads the base and puts the adapter on it.
+            # For an adapter's folder, this loads the base and attaches the adapter.
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32
             )
             model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        except Exception as error:  # damaged and foreign folders raise many kinds, a bare Exception among them
+        except Exception as error:  # damaged folders and other formats raise many exception types, including Exception
             raise ModelError(f"local:{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         self._decoder = SchemaDecoder(model, tokenizer, f"local:{folder}")
 
     def answer(self, text: str) -> MusicConfigPromptPayload:
-        """The payload for a text; the same text always gets the same. Raises :class:`ModelError` for one that was cut."""
+        """Return the payload for a text; deterministic. Raises :class:`ModelError` if the answer was cut."""
         form = self._form
         (written,) = self._decoder.write([Prompt(prompt_messages(text, form=form), MAX_NEW_TOKENS, form.grammar())])
         try:
@@ -196,5 +199,5 @@ class LocalModel:
 
 @lru_cache(maxsize=1)
 def local_model(folder: str) -> LocalModel:
-    """The model of a folder; the last one stays in memory."""
+    """Return the model of a folder; the most recent one stays in memory."""
     return LocalModel(Path(folder).expanduser())

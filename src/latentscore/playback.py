@@ -1,4 +1,4 @@
-"""Sound on this machine's loudspeakers, through the optional library ``sounddevice``."""
+"""Playback on this machine's loudspeakers with the optional library ``sounddevice``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WITHOUT_PLAYING = "audio.save('sound.flac') writes a file instead"
 
 
 def sound_device() -> Any:
-    """The library ``sounddevice``. Raises :class:`AudioError` that says how to get it."""
+    """Import and return ``sounddevice``. Raises :class:`AudioError` with the command that installs it."""
     try:
         import sounddevice
     except ImportError:
         raise AudioError(f"playing needs sounddevice: {install('play')}; {WITHOUT_PLAYING}") from None
-    except OSError as error:  # the library is there, PortAudio is not
+    except OSError as error:  # sounddevice is installed, but PortAudio is not
         raise AudioError(
             f"playing needs PortAudio ({error}): apt install libportaudio2 or brew install portaudio; {WITHOUT_PLAYING}"
         ) from None
@@ -29,7 +29,8 @@ def sound_device() -> Any:
 
 
 def play_blocks(blocks: Iterable[NDArray[np.float32]], sample_rate: int) -> None:
-    """Play float32 blocks of shape (frames, 2) as they come, until there are no more. Raises :class:`AudioError`."""
+    """Play float32 blocks of shape (frames, 2) until the iterable ends. ``sample_rate`` is in hertz. Raises
+    :class:`AudioError`."""
     device = sound_device()
     try:
         with device.OutputStream(samplerate=sample_rate, channels=2, dtype="float32") as out:
@@ -40,7 +41,7 @@ def play_blocks(blocks: Iterable[NDArray[np.float32]], sample_rate: int) -> None
 
 
 def play_samples(samples: NDArray[np.float32], sample_rate: int) -> None:
-    """Play float32 samples of shape (frames, channels) and return at the end. Raises :class:`AudioError`."""
+    """Play float32 samples of shape (frames, channels) and return when they have ended. Raises :class:`AudioError`."""
     device = sound_device()
     try:
         device.play(samples, sample_rate, blocking=True)

@@ -1,4 +1,4 @@
-"""From a text, a payload or a config to sound: ``render`` and its twin for async code."""
+"""``render`` and ``arender``: audio from a text, a payload or a config."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ def render(
     model: Model | None = None,
     threads: int = 2,
 ) -> Audio:
-    """The piece for a text, a payload, a config (in words or numbers) or a mapping of labels.
+    """Render a text, a payload, a config (labels or numbers) or a mapping of fields.
 
-    ``seconds`` from 0.5 to 600, ``seed`` of up to 64 bits, ``sample_rate`` from 8 to 192 kHz: always the same bytes for the
-    same config and these arguments. The result is stereo at -16 LUFS with a true peak under -1 dBFS; with ``stems``,
-    ``Audio.stems`` holds each layer with its echo and reverb. With ``loop``, the result is whole bars, as near to ``seconds`` as
-    they come, that repeat without a seam. ``audio.metadata`` says what answered and why.
+    ``seconds`` is 0.5 to 600, ``seed`` has up to 64 bits, ``sample_rate`` is 8,000 to 192,000 Hz. The same config and
+    arguments always give the same bytes. The result is stereo, at -16 LUFS with a true peak below -1 dBFS. With
+    ``stems``, ``Audio.stems`` holds each layer with its echo and reverb. With ``loop``, the result has whole bars, with
+    a length as close to ``seconds`` as possible, and repeats without a seam. ``audio.metadata`` names the source of the
+    config and the reasons.
 
-    A text is read by the package itself, offline. ``map`` looks it up in an exported map instead (or in "starter", the pairs
-    of the package), ``model`` asks a model: "litellm:PROVIDER/MODEL", "local:FOLDER" or a function from a text to an answer.
-    ``update`` changes the config that was found. ``threads`` (1 or 2) changes the time that it takes, not the bytes.
+    A text is answered by the offline model. ``map`` looks it up in an exported map instead (or in "starter", the pairs
+    of the package). ``model`` calls a model: "litellm:PROVIDER/MODEL", "local:FOLDER" or a function from a text to an
+    answer. ``update`` changes the config. ``threads`` (1 or 2) changes the speed, not the bytes.
 
-    Raises :class:`InvalidConfigError` that names the argument or the field, :class:`MapError` and :class:`ModelError`.
+    Raises :class:`InvalidConfigError`, which names the argument or the field, :class:`MapError` and
+    :class:`ModelError`.
     """
     return render_answer(answer_for(what, update, map, model), seconds, seed, sample_rate, stems, loop, threads)
 
@@ -61,7 +63,7 @@ async def arender(
     model: Model | None = None,
     threads: int = 2,
 ) -> Audio:
-    """:func:`render` in a thread; a model that is an async function is awaited in this loop."""
+    """Run :func:`render` in a thread. A model that is an async function is awaited in the running event loop."""
     _one_of(map, model)
     found = await ask_async(what, model) if model is not None else await asyncio.to_thread(answer, what, map)
     return await asyncio.to_thread(
@@ -75,7 +77,7 @@ def answer_for(
     map: VibeMap | str | Path | None = None,
     model: Model | None = None,
 ) -> Answer:
-    """What :func:`render` renders for the same arguments, and why."""
+    """Return the answer (config, title and reasons) that :func:`render` renders for the same arguments."""
     _one_of(map, model)
     found = ask(what, model) if model is not None else answer(what, map)
     return found.updated(update)
@@ -90,7 +92,7 @@ def render_answer(
     loop: bool = False,
     threads: int = 2,
 ) -> Audio:
-    """The sound of an answer, with its metadata."""
+    """Render an answer; the audio has its metadata and tags."""
     audio = render_config(found.config, seconds, seed, sample_rate, stems, loop, threads)
     metadata = Metadata(
         found.title,
@@ -107,4 +109,4 @@ def render_answer(
 
 def _one_of(vibe_map: object, model: object) -> None:
     if vibe_map is not None and model is not None:
-        raise InvalidConfigError("map", "a text is answered by a map or by a model; give one of them")
+        raise InvalidConfigError("map", "map and model cannot both be given")

@@ -1,4 +1,4 @@
-"""Sound in blocks: several vibes one after the other, one without an end, and a stream that is steered while it plays."""
+"""Audio in blocks: several vibes one after the other, endless pieces, and streams that are changed during playback."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ Block = NDArray[np.float32]
 
 RATE = 48_000
 BLOCK_FRAMES = 12_288
-"""A quarter of a second at 48 kHz, and a whole number of the engine's steps."""
+"""Frames per block: a quarter of a second at 48 kHz, and a multiple of the engine's block."""
 TRACK_SECONDS = 60.0
 TRANSITION_SECONDS = 5.0
 CLOSING_SECONDS = 4.0
-"""How long a stream with an end fades out, at most."""
+"""Maximum length of the fade-out at the end of a stream."""
 LEAST_SECONDS = 0.001
-"""The shortest stream."""
+"""Length of the shortest stream, in seconds."""
 LAST_SECONDS = 10.0
-"""How long the last item of a live source sounds before the stream fades out."""
+"""Length of the last item of a live source before the fade-out, in seconds."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """A part of a stream: what it plays, for how many seconds, and how long the cross-fade into it takes."""
+    """A part of a stream: what it plays, its length in seconds, and the length in seconds of the cross-fade into it."""
 
     content: Given | Answer | MusicConfigUpdate
     seconds: float = TRACK_SECONDS
@@ -70,26 +70,27 @@ ONE_ITEM = (
     Track,
     MusicConfigUpdate,
 )
-"""What is one thing to play, though some of it can be iterated over."""
+"""Types of a single item, although some of them are iterable."""
 
 
 @dataclass(frozen=True)
 class Playlist:
-    """Tracks in their order."""
+    """A list of tracks to stream, render or play."""
 
     tracks: tuple[Track, ...]
 
     def __init__(self, tracks: Iterable[Item]) -> None:
         if isinstance(tracks, ONE_ITEM) or not isinstance(tracks, Iterable):
-            raise InvalidConfigError("tracks", f"a list of items is needed, not {type(tracks).__name__}")
+            raise InvalidConfigError("tracks", f"must be a list of items, not {type(tracks).__name__}")
         object.__setattr__(self, "tracks", tuple(one if isinstance(one, Track) else Track(one) for one in tracks))
 
     def stream(self, **options: Any) -> AudioStream:
-        """The tracks one after the other; ``options`` are those of :func:`stream`."""
+        """Return a stream of the tracks; ``options`` are those of :func:`stream`."""
         return stream(*self.tracks, **options)
 
     def render(self, **options: Any) -> Audio:
-        """All tracks as one sound, at the loudness of :func:`latentscore.render`: a stream can only predict its own."""
+        """Return all tracks as one audio, normalized to -16 LUFS as by :func:`latentscore.render`; a stream can only
+        predict its loudness."""
         played = self.stream(**options).collect()
         return replace(played, samples=finish(np.ascontiguousarray(played.samples.T), played.sample_rate))
 
@@ -99,10 +100,10 @@ class Playlist:
 
 
 class AudioStream(Stream):
-    """An iterator of blocks of sound, float32 of shape (frames, 2), that plays answers one after the other.
+    """An iterator of audio blocks, float32 of shape (frames, 2), that plays answers one after the other.
 
-    A track begins at the first bar line after the one before has sounded for its seconds, cross-faded over about its
-    ``transition``. ``seconds`` ends the stream there, faded out; without it the last track goes on without an end.
+    A track begins at the first bar line after the previous one has played for its seconds, with a cross-fade of about
+    its ``transition``. ``seconds`` is the length of the stream, with a fade-out; without it the last track is endless.
     ``update``, ``next`` and ``stop`` of :class:`Stream` work at any time.
     """
 
@@ -122,7 +123,7 @@ class AudioStream(Stream):
         self.total_seconds = seconds
 
     def read(self, frames: int) -> Block:
-        """The next ``frames`` frames, shape (frames, 2); fewer only at the end."""
+        """Return the next ``frames`` frames, float32 of shape (frames, 2); fewer only at the end."""
         blocks: list[Block] = []
         frames = checked_frames("frames", frames)
         if self._total is not None:
@@ -137,32 +138,33 @@ class AudioStream(Stream):
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks or [np.zeros((0, 2), np.float32)])
 
     def _command(self) -> int:
-        """Give the commands that are due; how many frames may be read before the next one is."""
+        """Execute the commands that are due, and return how many frames may be read before the next one is."""
         at = self.position
         while self._coming and self._coming[0][0] <= at:
             _, found, transition = self._coming.pop(0)
             self.next(found.config, bars=bars_of(transition, self.config))
         due = [self._coming[0][0]] if self._coming else []
         if self._total is not None:
-            # At least two steps, of which one may have been made already.
+            # At least two engine blocks, of which one may have been rendered already.
             fade = max(round(min(CLOSING_SECONDS * self.sample_rate, self._total / 4)), 2 * STEP)
             closing = max(self._total - fade, 0)
             if at < closing:
                 due.append(closing)
             else:
-                # Frames that are made already cannot be faded any more: the fade ends where the sound does.
+                # Frames that were rendered already cannot be faded; the fade ends with the audio.
                 self.stop(max(self._total - self._made, 1) / self.sample_rate)
         return min(due, default=2**62) - at if due else 2**62
 
     def end_at(self, seconds: float) -> None:
-        """Fade out and end so many seconds after the beginning."""
+        """Fade out and end ``seconds`` after the beginning of the stream."""
         self.total_seconds = seconds
         self._total = round(seconds * self.sample_rate)
 
     def collect(self, seconds: float | None = None) -> Audio:
-        """The whole sound, or the next ``seconds``. Raises :class:`InvalidConfigError` for a stream without an end."""
+        """Return the whole stream, or the next ``seconds``, as audio. Raises :class:`InvalidConfigError` for an endless
+        stream without ``seconds``."""
         if seconds is None and self._total is None:
-            raise InvalidConfigError("seconds", "this stream has no end; say how many seconds of it to take")
+            raise InvalidConfigError("seconds", "this stream has no end; give the number of seconds to collect")
         frames = 2**62 if seconds is None else round(checked_span("seconds", seconds) * self.sample_rate)
         blocks: list[Block] = []
         while frames > 0 and len(block := self.read(min(frames, self.block_frames))):
@@ -182,7 +184,7 @@ class AudioStream(Stream):
         return self.collect(seconds).save(path)
 
     def play(self) -> None:
-        """Play to the end, or until it is interrupted. Raises :class:`AudioError` without the extra or a device."""
+        """Play to the end, or until interrupted. Raises :class:`AudioError` without the extra ``play`` or an audio device."""
         play_blocks(self, self.sample_rate)
 
     def __repr__(self) -> str:
@@ -191,7 +193,7 @@ class AudioStream(Stream):
 
 
 def bars_of(seconds: float, config: MusicConfig) -> float:
-    """How many bars of a piece so many seconds are, at most the longest cross-fade."""
+    """Return the number of bars in ``seconds`` of a piece, at most that of the longest cross-fade."""
     return min(seconds * beats_per_minute(config.tempo) / 240.0, MOST_BARS)
 
 
@@ -206,17 +208,18 @@ def stream(
     map: VibeMap | str | Path | None = None,
     model: Model | None = None,
 ) -> AudioStream:
-    """A stream of the items, each a text, a payload, a config, a mapping, a :class:`Track`, or a change of the config before it.
+    """Return a stream of the items: texts, payloads, configs, mappings, :class:`Track`s, or changes of the previous
+    config.
 
-    ``seconds`` is the length of the whole, shared evenly by items that are no tracks; ``transition`` is how many seconds the
-    cross-fades of such items take. One item without ``seconds`` plays without an end; several take 60 s each. Every item is
-    answered before this returns, as :func:`render` answers it. Raises what :func:`render` raises.
+    ``seconds`` is the total length, shared evenly by items that are not tracks; ``transition`` is the length of the
+    cross-fades of such items, in seconds. A single item without ``seconds`` is endless; several take 60 s each. All
+    items are answered before this returns, as by :func:`render`. Raises the errors of :func:`render`.
     """
     flat: list[Item] = []
     for item in items:
         flat += item if isinstance(item, list | tuple) else [item]  # type: ignore[list-item]
     if not flat:
-        raise InvalidConfigError("items", 'give at least one, such as stream("rain on a tin roof")')
+        raise InvalidConfigError("items", 'at least one is required, such as stream("rain on a tin roof")')
     if seconds is not None:
         seconds = checked_span("seconds", seconds, LEAST_SECONDS)
     named = sum(one.seconds for one in flat if isinstance(one, Track))
@@ -239,13 +242,13 @@ def stream(
 
 
 async def astream(*items: Item | Sequence[Item], **options: Any) -> AsyncIterator[Block]:
-    """The blocks of :func:`stream` without blocking the event loop."""
+    """Yield the blocks of :func:`stream` without blocking the event loop."""
     playing = await asyncio.to_thread(stream, *items, **options)
     while len(block := await asyncio.to_thread(playing.read, playing.block_frames)):
         yield block
 
 
-# --- steered while it plays ------------------------------------------------------------------------------------------
+# --- changed during playback -----------------------------------------------------------------------------------------
 
 LiveSource = Iterable[Item] | AsyncIterable[Item]
 
@@ -253,11 +256,11 @@ _END = object()
 
 
 class LiveStream:
-    """A stream whose items come from a generator while it plays.
+    """A stream whose items come from a generator during playback.
 
-    A thread takes the next item when the one before has come in, so a generator decides by waiting how long each sounds. A
-    :class:`MusicConfigUpdate` changes the config that plays; everything else begins another piece. What the source
-    raises is raised here.
+    A thread requests the next item when the previous one has started, so each item plays until the generator yields the
+    next one. A :class:`MusicConfigUpdate` changes the current config; every other item begins another piece. Exceptions
+    of the source are raised here.
     """
 
     def __init__(self, source: LiveSource, transition: float, seed: int, sample_rate: int, options: Mapping[str, Any]):
@@ -270,17 +273,17 @@ class LiveStream:
         self._started = False
 
     def blocks(self, seconds: float | None = None) -> Iterator[Block]:
-        """Blocks of sound, float32 of shape (frames, 2), for ``seconds`` or until the source has ended.
+        """Yield audio blocks, float32 of shape (frames, 2), for ``seconds`` or until the source has ended.
 
-        Waits for the first item only: a later one is taken when it has come. Can be called once. Raises
-        :class:`InvalidConfigError` for a source without a first item.
+        Waits only for the first item; later items are used when they arrive. Can be called once. Raises
+        :class:`InvalidConfigError` for a source without items.
         """
         return self._blocks(seconds, patient=False)
 
     def _blocks(self, seconds: float | None, patient: bool) -> Iterator[Block]:
-        """Blocks of sound; ``patient`` stops the clock of the sound until the source has given its next item."""
+        """Yield audio blocks; with ``patient``, wait for the source's next item instead of continuing the current one."""
         if self._started:
-            raise InvalidConfigError("source", "a live stream plays once; make another one")
+            raise InvalidConfigError("source", "a live stream can be played only once; create a new one")
         self._started = True
         if seconds is not None:
             seconds = checked_span("seconds", seconds, LEAST_SECONDS)
@@ -316,10 +319,10 @@ class LiveStream:
             self.close()
 
     def collect(self, seconds: float) -> Audio:
-        """The first ``seconds`` as one sound, made as fast as it can be.
+        """Return the first ``seconds`` as audio, rendered as fast as possible.
 
-        Each item sounds for the seconds of its :class:`Track`, at least for the transition; then the next one is waited
-        for, and that wait is not heard. So the same items give the same sound, however busy the machine is.
+        Each item lasts for the seconds of its :class:`Track`, and at least for the transition. The time that the source
+        takes for the next item is not part of the audio, so the same items always give the same audio.
         """
         blocks = list(self._blocks(seconds, patient=True))
         return Audio(np.concatenate(blocks), self.sample_rate)
@@ -329,11 +332,11 @@ class LiveStream:
         return self.collect(seconds).save(path)
 
     def play(self, seconds: float | None = None) -> None:
-        """Play until the source has ended, for ``seconds``, or until it is interrupted. Raises :class:`AudioError`."""
+        """Play for ``seconds``, until the source has ended, or until interrupted. Raises :class:`AudioError`."""
         play_blocks(self.blocks(seconds), self.sample_rate)
 
     def close(self) -> None:
-        """Take no more items."""
+        """Request no more items from the source."""
         self._closed = True
         self._wanted.release()
 
@@ -366,7 +369,7 @@ class LiveStream:
             await close()
 
     def _give(self, item: Item) -> bool:
-        """Answer an item and hand it over when it is wanted; False where no more are."""
+        """Answer an item and pass it on when it is requested; return False if no more items are needed."""
         hold = 0.0
         if isinstance(item, Track):
             item, hold = item.content, item.seconds
@@ -394,7 +397,7 @@ def live(
     map: VibeMap | str | Path | None = None,
     model: Model | None = None,
 ) -> LiveStream:
-    """A stream of what a generator (``def`` or ``async def``) yields: texts, configs, updates, tracks, as they come."""
+    """Return a stream of the items that a generator (``def`` or ``async def``) yields: texts, configs, updates and tracks."""
     if isinstance(source, ONE_ITEM) or not isinstance(source, Iterable | AsyncIterable):
-        raise InvalidConfigError("source", f"a generator of items is needed, not {type(source).__name__}; see stream()")
+        raise InvalidConfigError("source", f"must be a generator of items, not {type(source).__name__}; see stream()")
     return LiveStream(source, transition, seed, sample_rate, {"update": update, "map": map, "model": model})

@@ -1,4 +1,4 @@
-"""The version of the sound."""
+"""The version of the renderer."""
 
 RENDERER_VERSION = "9"
-"""Changes whenever an existing config sounds different; part of every score's cache key and of every file's tags."""
+"""Raised whenever an existing config sounds different; part of the cache keys of scores and of the tags of sound files."""

@@ -1,7 +1,7 @@
-"""A retrieval map: vibes with their embeddings and configs, and the one nearest to a text.
+"""Maps: vibes with embeddings and configs, and the look-up of the one nearest to a text.
 
-A map is a folder with ``map.safetensors`` (the embeddings, mapped into memory) and ``rows.jsonl`` (one config per line,
-parsed when it is asked for), or one JSONL file in the published field names, which needs no other library to read.
+A map is a folder with ``map.safetensors`` (the memory-mapped embeddings) and ``rows.jsonl`` (one config per line,
+parsed when it is requested), or one JSONL file in the published field names, which can be read without other libraries.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ ROWS_FILE = "rows.jsonl"
 JSONL_FILE = "map.jsonl"
 
 EMBEDDING_FIELDS: Mapping[str, str] = {"text": "embedding", "audio": "clap_audio_embedding"}
-"""The published name of the embedding in a row, for each kind of map."""
+"""The published name of the embedding in a row, by kind of map."""
 
 UNIT_TOLERANCE = 1e-3
-"""How far from 1 the length of an embedding may be: float16 files are off by about this much."""
+"""Maximum deviation of an embedding's length from 1; float16 rounding causes about this much."""
 
 
 STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parent / "starter"
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
-"""A longer line is not a row of a map: reading it would only fill the memory."""
+"""Maximum length of a row; a longer line is not a row of a map and is not read."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A row of a map and how near it is: ``similarity`` is a cosine in [-1, 1]."""
+    """A row of a map and its ``similarity`` to the text, a cosine in [-1, 1]."""
 
     similarity: float
     index: int
@@ -61,7 +61,7 @@ class Match:
 
     @property
     def config(self) -> MusicConfig | MusicConfigPrompt:
-        """As :func:`latentscore.convert_config` reads it. Raises :class:`latentscore.InvalidConfigError`."""
+        """The row's config, converted by :func:`latentscore.convert_config`. Raises :class:`latentscore.InvalidConfigError`."""
         return convert_config(self.row["config"])[0]
 
     @property
@@ -70,13 +70,13 @@ class Match:
 
 
 def text_in(row: Mapping[str, Any], name: str) -> str:
-    """The text in a field of a row that others wrote; empty where it is missing or no text."""
+    """Return the text in a field of a row of unknown origin; empty if it is missing or not text."""
     value = row.get(name)
     return value if isinstance(value, str) else ""
 
 
 class VibeMap:
-    """Unit embeddings, shape (rows, dim), float32, and the rows they stand for."""
+    """Unit embeddings, float32 of shape (rows, dim), and their rows."""
 
     def __init__(
         self, path: Path, kind: str, embeddings: Vectors, rows: Sequence[Mapping[str, Any]], maker: str | None
@@ -86,24 +86,28 @@ class VibeMap:
         self.embeddings = embeddings
         self.rows = rows
         self.embedder_fingerprint = maker
-        """What made the embeddings; ``None`` in files that do not say."""
+        """The fingerprint of the embedder; ``None`` if the file does not name it."""
         self._embedder: Embedder | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def nearest(self, vector: Vectors, k: int = 1) -> list[Match]:
-        """The ``k`` rows with the largest cosine to ``vector``, shape (dim,), best first; equals keep the map's order."""
+        """Return the ``k`` rows with the largest cosine to ``vector``, shape (dim,), best first; ties keep the map's
+        order.
+
+        Raises :class:`MapError` for a vector of another dimension, an empty or non-finite vector, and ``k`` below 1.
+        """
         if k < 1:
-            raise MapError(f"{k} rows were asked for; ask for 1 or more")
+            raise MapError(f"k is {k}; it must be 1 or more")
         if vector.shape != (self.embeddings.shape[1],):
             raise MapError(
-                f"{self.path}: the map has {self.embeddings.shape[1]} dimensions, the question {vector.shape[-1]}; "
-                "embed it with the map's own model"
+                f"{self.path}: the map has {self.embeddings.shape[1]} dimensions, the vector {vector.shape[-1]}; "
+                "embed the text with the map's embedder"
             )
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or length == 0:
-            raise MapError("the question's embedding is empty or not finite; ask with at least one word")
+            raise MapError("the text's embedding is empty or not finite; the text needs at least one word")
         # One pass over memory, which a single thread fills; BLAS would wait for its threads, fifty times as long on a busy
         # machine.
         cosines = np.einsum("ij,j->i", self.embeddings, vector / np.float32(length))
@@ -114,13 +118,13 @@ class VibeMap:
         return [Match(float(cosines[i]), int(i), self.rows[int(i)]) for i in best]
 
     def embed(self, vibe: str, embedder: Embedder | None = None) -> Vectors:
-        """The question's embedding, shape (dim,). Raises :class:`MapError` unless the map was made with this embedder."""
+        """Return the embedding of a text, shape (dim,). Raises :class:`MapError` unless the map was made with this embedder."""
         embedder = embedder or self._own_embedder
         maker = self.embedder_fingerprint
         if maker is not None and embedder.fingerprint != maker:
             raise MapError(
                 f"{self.path} was made with the embedder {maker}, not {embedder.fingerprint}; "
-                "pass the same one, or write the map again with this one"
+                "pass that embedder, or export the map again with this one"
             )
         return embedder.embed([vibe])[0]
 
@@ -128,16 +132,16 @@ class VibeMap:
     def _own_embedder(self) -> Embedder:
         maker = self.embedder_fingerprint
         if maker is None:
-            raise MapError(f"{self.path} does not say which model embedded it; pass embedder=")
+            raise MapError(f"{self.path} does not name its embedder; pass embedder=")
         if self.kind == "audio":
             raise MapError(
-                f"{self.path} holds embeddings of sound, made with {maker}; pass embedder= with its text half"
+                f"{self.path} contains audio embeddings, made with {maker}; pass embedder= with its text encoder"
             )
         return _embedder_named(self.path, maker)
 
 
 def _embedder_named(path: Path, fingerprint: str) -> Embedder:
-    """The embedder that a fingerprint names, ``<name, id or folder>:<weights>`` or ``builtin/words:<weights>:<dim>``."""
+    """Return the embedder of a fingerprint, ``<name, id or folder>:<weights>`` or ``builtin/words:<weights>:<dim>``."""
     builtin = fingerprint.startswith(f"{BUILTIN_WORDS}:")
     try:
         return make_embedder(BUILTIN_WORDS if builtin else fingerprint.rpartition(":")[0])
@@ -146,10 +150,10 @@ def _embedder_named(path: Path, fingerprint: str) -> Embedder:
 
 
 def lookup(vibe_map: VibeMap | str | Path, vibe: str, *, embedder: Embedder | None = None) -> Match:
-    """The row of the map that is nearest to a vibe.
+    """Return the row of the map that is nearest to a vibe.
 
-    ``embedder`` is needed only for a map that does not name its own, or to share a loaded one; another than the map's
-    is refused. Raises :class:`MapError`.
+    ``embedder`` is needed only if the map does not name its embedder, or to reuse a loaded one; it must be the map's
+    embedder. Raises :class:`MapError`.
     """
     if not isinstance(vibe_map, VibeMap):
         vibe_map = load_map(vibe_map)
@@ -157,20 +161,20 @@ def lookup(vibe_map: VibeMap | str | Path, vibe: str, *, embedder: Embedder | No
 
 
 def starter_pairs() -> tuple[Mapping[str, Any], ...]:
-    """The pairs of the starter set: a ``vibe`` and the payload written for it, in the order of the files."""
+    """Return the pairs of the starter set, a ``vibe`` and its payload, in the order of the files."""
     return tuple(json.loads(line) for line in starter_lines())
 
 
 @cache
 def starter_lines() -> tuple[str, ...]:
-    """The lines of the starter set's files."""
+    """Return the lines of the starter set's files."""
     names = sorted(file.name for file in STARTER_FOLDER.iterdir() if file.suffix == ".jsonl")
     return tuple(line for name in names for line in (STARTER_FOLDER / name).read_text(encoding="utf-8").splitlines())
 
 
 @cache
 def starter_map() -> VibeMap:
-    """The starter set as a map, embedded with the package's word vectors."""
+    """Return the starter set as a map, embedded with the package's word vectors."""
     rows = [{"vibe_original": pair["vibe"], **pair} for pair in starter_pairs()]
     embedder = WordVectorEmbedder()
     vectors = embedder.embed([row["vibe_original"] for row in rows])
@@ -180,10 +184,10 @@ def starter_map() -> VibeMap:
 def load_map(path: str | Path) -> VibeMap:
     """Open a map: its folder, its ``.safetensors`` file, or a ``.jsonl`` file in the published field names.
 
-    "starter" is the package's own (a folder of that name is "./starter").
+    "starter" is the package's map (use "./starter" for a folder of that name).
 
-    From safetensors nothing is read but the header: embeddings stay in the file until they are compared, rows until
-    they are asked for. Raises :class:`MapError` for a file that is missing, damaged or not a map.
+    Of a safetensors file, only the header is read: embeddings are memory-mapped, and rows are read when they are
+    requested. Raises :class:`MapError` for a file that is missing, damaged or not a map.
     """
     if path == STARTER:
         return starter_map()
@@ -191,7 +195,9 @@ def load_map(path: str | Path) -> VibeMap:
     if path.is_dir():
         found = [path / name for name in (TENSORS_FILE, JSONL_FILE) if (path / name).is_file()]
         if not found:
-            raise MapError(f"{path} holds no map ({TENSORS_FILE} or {JSONL_FILE}); write one with: lsdata export map")
+            raise MapError(
+                f"{path} contains no map ({TENSORS_FILE} or {JSONL_FILE}); write one with: lsdata export map"
+            )
         path = found[0]
     if not path.is_file():
         raise MapError(f"{path} {why_no_file(path)}; write a map with: lsdata export map")
@@ -202,7 +208,7 @@ def load_map(path: str | Path) -> VibeMap:
 
 
 class _Rows(Sequence[Mapping[str, Any]]):
-    """The lines of ``rows.jsonl``, mapped into memory and parsed one at a time."""
+    """The lines of ``rows.jsonl``, memory-mapped and parsed when they are requested."""
 
     def __init__(self, path: Path, ends: NDArray[np.int64]) -> None:
         self._path = path
@@ -210,7 +216,7 @@ class _Rows(Sequence[Mapping[str, Any]]):
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if size != (int(ends[-1]) if len(ends) else 0):
-                raise MapError(f"{path} is not the file that its {TENSORS_FILE} was written with; export the map again")
+                raise MapError(f"{path} does not belong to its {TENSORS_FILE}; export the map again")
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
     def __len__(self) -> int:
@@ -253,7 +259,7 @@ def _load_tensors(path: Path) -> VibeMap:
 
 
 def _about(metadata: dict[str, str]) -> dict[str, str]:
-    """Format, kind and embedder of a map; empty for a file that is no map."""
+    """Return format, kind and embedder of a map; empty for a file that is not a map."""
     try:
         about = json.loads(metadata.get("map", "{}"))
     except (ValueError, RecursionError):
@@ -263,7 +269,7 @@ def _about(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _mapped(path: Path, name: str, dtype: type[np.generic], ndim: int) -> Any:
-    """A tensor of a safetensors file without reading it. The library has checked the header; it always copies, we map."""
+    """Memory-map a tensor of a safetensors file. The library has validated the header; its own loader always copies."""
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
         entry = json.loads(file.read(header_size))[name]
@@ -278,7 +284,7 @@ def _mapped(path: Path, name: str, dtype: type[np.generic], ndim: int) -> Any:
 
 
 def _maker(named: object) -> str | None:
-    """The embedder that a row names. Raises :class:`TypeError` for what is no name."""
+    """Return the embedder that a row names. Raises :class:`TypeError` if it is not text."""
     if named is not None and not isinstance(named, str):
         raise TypeError(f"embedding_model is {type(named).__name__}, not text")
     return named
@@ -323,7 +329,7 @@ def _load_jsonl(path: Path) -> VibeMap:
     lengths = np.linalg.norm(embeddings, axis=1)
     if not np.isfinite(lengths).all() or (lengths == 0).any():
         raise MapError(f"{path}: an embedding is empty or not finite; export the map again")
-    # Files from elsewhere may hold raw embeddings; a cosine needs unit length.
+    # Files of other tools may contain embeddings of any length; a cosine needs unit length.
     if (abs(lengths - 1) > UNIT_TOLERANCE).any():
         embeddings = embeddings / lengths[:, None]
     return VibeMap(path, kind, embeddings, rows, makers.pop() if makers else None)

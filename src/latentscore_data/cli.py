@@ -1,4 +1,4 @@
-"""lsdata: the table of commands, the global options, and the one place where errors become messages and exit codes."""
+"""lsdata: the table of commands, the global options, and the conversion of errors to messages and exit codes."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ COMMANDS = {
     "studio": HELPERS,
     "doctor": HELPERS,
 }
-"""The commands in the order of the help, with their panels. A command's module is imported when it is called; what the help says
-stands in ``commands/help.json``."""
+"""The commands in the order of the help, with their panels. A command's module is imported when it is called; the help
+texts are in ``commands/help.json``."""
 
 
 class LazyGroup(TyperGroup):
@@ -86,7 +86,7 @@ class LazyGroup(TyperGroup):
 
 @functools.cache
 def load_command(name: str) -> Any:
-    """Import one command: the function of the same name, or the module's ``app`` when it has subcommands."""
+    """Import one command: the function of the same name, or the module's ``app`` if it has subcommands."""
     function = name.replace("-", "_")
     module = importlib.import_module(f"latentscore_data.commands.{function}")
     group: typer.Typer | None = getattr(module, "app", None)
@@ -104,18 +104,18 @@ def load_command(name: str) -> Any:
 
 
 NARROW_COLUMNS = 70
-"""Below this width the panels of the help cut off the names of options."""
+"""Below this width, the help's panels truncate the names of options."""
 
 
 def fit_help(command: Any) -> Any:
-    """The command; on a narrow terminal its help and that of its subcommands is plain lines, which wrap at any width, instead of
-    panels."""
+    """Return the command. On a narrow terminal, its help and that of its subcommands uses plain lines, which wrap, instead
+    of panels."""
     for sub in getattr(command, "commands", {}).values():
         fit_help(sub)
     if shutil.get_terminal_size().columns < NARROW_COLUMNS:
         command.rich_markup_mode = None
         about, mark, examples = (command.help or "").partition("Examples:\n\n")
-        # Each example a paragraph of its own: the lines of one are joined before they are wrapped.
+        # Make each example a paragraph, because the lines of a paragraph are joined and wrapped.
         command.help = about + mark + examples.replace("\n", "\n\n")
         command.short_help = command.help.partition("\n\n")[0]
     return command
@@ -124,12 +124,20 @@ def fit_help(command: Any) -> Any:
 app = typer.Typer(
     name="lsdata",
     cls=LazyGroup,
-    help="From a sentence to ambient music, and the data and models in between.",
+    help="Turn a sentence into ambient music, and make the data and models for it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def whole_program() -> Any:
+    """Return the program with all its commands imported, for the documentation and for tests of every command."""
+    program: Any = typer.main.get_command(app)
+    program.commands = {name: load_command(name) for name in COMMANDS}
+    return program
+
 
 GLOBAL = "Everywhere"
 
@@ -142,9 +150,11 @@ ConfigGlobal = Annotated[
 RootGlobal = Annotated[
     Path | None, typer.Option("--root", metavar="DIR", help="Data root (default: data_work).", rich_help_panel=GLOBAL)
 ]
-JsonGlobal = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=GLOBAL)]
-QuietGlobal = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=GLOBAL)]
-VerboseGlobal = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.", rich_help_panel=GLOBAL)]
+JsonGlobal = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=GLOBAL)]
+QuietGlobal = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print only results and errors.", rich_help_panel=GLOBAL)
+]
+VerboseGlobal = Annotated[bool, typer.Option("--verbose", "-v", help="Print more on stderr.", rich_help_panel=GLOBAL)]
 
 
 def _version(wanted: bool) -> None:
@@ -178,7 +188,7 @@ _GLOBAL_OPTIONS = {
 
 
 def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
-    """The command with the global options added to its own, inside the error boundary."""
+    """Return the command with the global options added, inside the error boundary."""
     signature = inspect.signature(command, eval_str=True)
     own = [with_short_metavar(parameter) for parameter in signature.parameters.values()]
     added = [
@@ -209,12 +219,12 @@ def everywhere(command: Callable[..., None], name: str) -> Callable[..., None]:
 
 
 def typed_as(value: Any, given: Mapping[str, Any], signature: inspect.Signature) -> str:
-    """The option that was given this value, as it is written on the command line; empty where none was."""
+    """The option with this value, as it is spelled on the command line; empty if there is none."""
     name = next((name for name, one in given.items() if one == value and name in signature.parameters), None)
     if name is None:
         return ""
     option = next((one for one in get_args(signature.parameters[name].annotation) if isinstance(one, OptionInfo)), None)
-    # In an annotation the first spelling stands where a default would.
+    # In an annotation, Typer stores the first spelling as the default.
     spelled = [] if option is None else [option.default, *(option.param_decls or ())]
     flags = [flag for flag in spelled if isinstance(flag, str) and flag.startswith("--")]
     return flags[0].partition("/")[0] if flags else f"--{name.replace('_', '-')}"
@@ -224,7 +234,7 @@ METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def with_short_metavar(parameter: inspect.Parameter) -> inspect.Parameter:
-    """``--n N [1<=x<=256]`` instead of ``--n <int range> [1<=x<=256]``: leaves the help room for words."""
+    """Shorten ``--n <int range> [1<=x<=256]`` to ``--n N [1<=x<=256]``, which leaves more room for the help text."""
     kind, option = [*get_args(parameter.annotation), None, None][:2]
     metavar = next((METAVARS[leaf] for leaf in _leaves(kind) if leaf in METAVARS), None)
     if metavar is None or not isinstance(option, OptionInfo) or option.metavar is not None:
@@ -241,9 +251,9 @@ def _leaves(kind: Any) -> Iterator[Any]:
 
 
 def as_typed(value: Any) -> Any:
-    """Text as it was typed: UTF-8, also under a locale that does not know it (Python then leaves half surrogates).
+    """Decode a command-line value as UTF-8, even in another locale, in which Python leaves surrogates.
 
-    The name of a file that exists stays as the file system has it, whatever its bytes.
+    The name of an existing file is not changed, whatever its bytes.
     """
     if isinstance(value, str):
         if os.path.lexists(value):
@@ -253,23 +263,24 @@ def as_typed(value: Any) -> Any:
 
 
 def with_errors_shown(work: Callable[[], None], name: str) -> None:
-    """Run a command; an error we know becomes one line, its remedy and its exit code, anything else is a bug (70)."""
+    """Run a command. A known error becomes a message, a remedy and an exit code; any other exception is a bug (70)."""
     display.OUTPUT.json, display.OUTPUT.quiet = Globals.json, Globals.quiet
     display.OUTPUT.verbose, display.OUTPUT.command = Globals.verbose, name
     _log_to_stderr(Globals.verbose)
     if not gc.isenabled():
         gc.freeze()
+        gc.set_threshold(10_000)  # commands import too: torch with a seventh less work than at the usual 700
         gc.enable()
     try:
         work()
     except LsdataError as error:
         _report(error.message, error.remedy, error.exit_code)
     except LatentScoreError as error:
-        _report(str(error), "mend the config, the file or the argument that is named", InputError.exit_code)
+        _report(str(error), "correct the named config, file or argument", InputError.exit_code)
     except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or the end of input at a question
-        _report("interrupted; what was done is saved", "run the same command again to go on", EXIT_INTERRUPTED)
+        _report("interrupted; finished work is saved", "run the same command again to continue", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # The reader went away (`lsdata ... | head`); there is nobody left to tell.
+        # The reader closed the pipe (`lsdata ... | head`), so no message can be printed.
         streams.abandon_stdout()
         raise typer.Exit(0) from None
     except typer.Exit:
@@ -277,11 +288,11 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
     except OSError as error:
         if error.filename is None:
             _report_bug(error)
-        # A place that went away, was locked or is no file: the system's word on it says more than a traceback.
-        logging.getLogger(__name__).debug("the system refused a file", exc_info=True)
+        # A path that was removed, is locked or is not a file: the system's message is clearer than a traceback.
+        logging.getLogger(__name__).debug("file error", exc_info=True)
         _report(
             f"{os.fsdecode(error.filename)}: {error.strerror}",
-            "check that the path is there, is a file, and can be read and written; what was done is saved",
+            "check that the path exists, is a file, and can be read and written; finished work is saved",
             OutputError.exit_code,
         )
     except Exception as bug:
@@ -305,7 +316,7 @@ def _report(message: str, remedy: str, exit_code: int) -> NoReturn:
 
 def _log_to_stderr(verbose: bool) -> None:
     class Stderr(logging.StreamHandler[Any]):
-        """Where stderr is when something is said: while a panel is drawn, that is the panel."""
+        """Writes to the current ``sys.stderr``, which is the progress panel while one is shown."""
 
         def __init__(self) -> None:
             logging.Handler.__init__(self)
@@ -337,7 +348,7 @@ def main() -> None:
             sys.stdout.flush()
     except BrokenPipeError:
         streams.abandon_stdout()
-    except OutputError as error:  # the result itself cannot be written
+    except OutputError as error:  # the result cannot be written
         streams.abandon_stdout()
         print(f"lsdata: {error.message}\n  -> {error.remedy}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)

@@ -197,11 +197,11 @@ def test_a_killed_run_goes_on_where_it_stopped(lsdata: Lsdata, root: Path):
     [
         (("--source", "baseline:nothing"), 2, "unknown baseline nothing"),
         (("--source", "rubbish"), 2, "unknown source rubbish"),
-        (("--source", "baseline:random=a", "--source", "baseline:keywords=a"), 2, "the label a is used twice"),
-        (("--source", "baseline:random", "--baseline", "b"), 2, "no source is called b"),
+        (("--source", "baseline:random=a", "--source", "baseline:keywords=a"), 2, "the label a is used more than once"),
+        (("--source", "baseline:random", "--baseline", "b"), 2, "there is no source b"),
         (("--split", "SFT-Val"), 3, "there are no SFT-Val rows"),
-        (("--suite", "controllability", "--source", "dataset:config_payload"), 2, "holds no configs"),
-        (("--on", "mars"), 2, "nothing runs on 'mars'"),
+        (("--suite", "controllability", "--source", "dataset:config_payload"), 2, "contains no configs"),
+        (("--on", "mars"), 2, "unknown place 'mars'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_a_remedy(

@@ -235,6 +235,6 @@ def test_a_model_that_costs_money_is_not_asked_unless_somebody_said_so(
     out = CliRunner().invoke(app, ["bench", "--root", str(root), *QUICK, *options])
     assert out.exit_code == 2
     assert f"costs money ({calls} calls" in out.output
-    assert "no terminal to ask on" in out.output
+    assert "no terminal to confirm it" in out.output
     assert len(out.output.strip().splitlines()) == 2
     assert not Workspace(root).ledger.exists()

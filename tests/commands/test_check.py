@@ -143,12 +143,12 @@ def _restricted(rows: list[ScoredRow]) -> None:
 @pytest.mark.parametrize(
     ("plant", "expected"),
     [
-        (_said_twice, ("duplicates", "vibes said twice")),
+        (_said_twice, ("duplicates", "duplicate vibes")),
         (_same_winners, ("duplicates", "winning configs of another vibe")),
-        (_one_tempo, ("diversity", "fields that hardly vary")),
+        (_one_tempo, ("diversity", "fields with almost no variation")),
         (_in_a_suite, ("contamination", "training rows in short")),
-        (_by_a_hair, ("scores", "winners less than 0.005 ahead of the next candidate")),
-        (_unread, ("scores", "vibes without a word that the scorer knows")),
+        (_by_a_hair, ("scores", "winners less than 0.005 above the next candidate")),
+        (_unread, ("scores", "vibes without any word that the scorer knows")),
         (_against_each_other, ("scores", "agreement of acoustic and other")),
         (_text("..."), ("text", "tagged empty")),
         (_text("word " * 130), ("text", "tagged long")),
@@ -177,15 +177,15 @@ def test_a_training_row_that_stands_in_test_is_contamination(root: Path, check: 
     planted[2].vibe_original = planted[-1].vibe_original
     write(root, planted)
     found = faults(check(code=8))
-    assert found == [("duplicates", "vibes said twice"), ("contamination", "training rows in TEST")]
+    assert found == [("duplicates", "duplicate vibes"), ("contamination", "training rows in TEST")]
 
 
 @pytest.mark.parametrize(
     ("license", "declared", "problem"),
     [
-        ("", None, "is not known"),
+        ("", None, "is unknown"),
         ("CC BY-NC 4.0", "cc-by-4.0", "not for commercial use"),
-        ("CC BY-SA 4.0", "mit", "passed on under itself"),
+        ("CC BY-SA 4.0", "mit", "must keep its licence"),
         ("CC BY-ND 4.0", None, "no derivatives"),
     ],
 )

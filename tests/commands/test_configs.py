@@ -140,6 +140,29 @@ def test_an_answer_with_a_long_title_is_kept_with_a_shorter_one_and_counted(root
     assert json.loads(out.stdout)["details"]["converted"] == {TITLE_SHORTENED: 2}
 
 
+def test_a_limit_leaves_rows_in_every_split_for_the_next_stages(root: Path, lsdata_here: Lsdata) -> None:
+    for split, count in (("SFT-Train", 8), ("TEST", 4)):
+        workspace = write_rows(root, count, split, dataset=split.lower())
+    made = (
+        "configs",
+        "--model",
+        "builtin/keywords",
+        "--n",
+        "2",
+        "--scorer",
+        "acoustic",
+        "--seconds",
+        "1",
+        "--root",
+        str(root),
+    )
+    assert lsdata_here(*made, "--limit", "3", "--only", "generate").returncode == 0
+    assert [line["split"] for line in lines(workspace)] == ["SFT-Train", "SFT-Train", "TEST"]
+    assert lsdata_here(*made, "--limit", "3").returncode == 0
+    scored = {split: len(list(read_lines(workspace.scored(split)))) for split in ("SFT-Train", "TEST")}
+    assert scored == {"SFT-Train": 2, "TEST": 1}
+
+
 def test_registers_in_the_wrong_order_are_swapped_and_not_paid_for_again(root: Path) -> None:
     workspace = write_rows(root, 1)
     answer = make_payload(register_min_oct=6, register_max_oct=3)
@@ -278,13 +301,13 @@ def test_rows_that_came_short_of_a_busy_server_are_asked_again_by_the_same_comma
         summary = json.loads(generate(server, root, "--n", "4").stdout)
         assert (summary["short"], summary["unfinished"]) == (3, 3)
         files = generate_files(load_settings(paths={"root": root}, configs={"n": 4}), workspace)
-        assert any("3 rows came short" in reason for reason in stale_reasons(files, root))
+        assert any("3 rows are incomplete" in reason for reason in stale_reasons(files, root))
         assert generate(server, root, "--n", "4").exit_code == 1, "it is still loading"
         server.status, asked = None, len(server.received)
         out = generate(server, root, "--n", "4")
         assert (out.exit_code, len(server.received) - asked) == (0, 6)
     assert all(None not in line["config_candidates"] for line in lines(workspace))
-    assert not any("came short" in reason for reason in stale_reasons(files, root))
+    assert not any("are incomplete" in reason for reason in stale_reasons(files, root))
 
 
 class Odd(ChatServer):
@@ -574,9 +597,9 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     command = ["configs", "--seconds", "1", "--scorer", "acoustic", "--n", "2", "--root", str(root)]
     out = CliRunner().invoke(app, [*command, "xyzzy qwrt", "bright storm"])
     assert out.exit_code == 0, out.output
-    assert out.output.count("acoustic reads nothing from its words") == 1
+    assert out.output.count("acoustic knows none of its words") == 1
     said = " ".join(out.output.split())
-    assert "the first answer that can be played stands" in said
+    assert "the first candidate that can be rendered is kept" in said
     assert "--scorer clap" in said
 
     replace_rows(
@@ -584,4 +607,4 @@ def test_where_acoustic_knows_no_word_it_says_what_decided_and_what_to_do(root: 
     )
     staged = CliRunner().invoke(app, command)
     assert staged.exit_code == 0, staged.output
-    assert "acoustic reads nothing in 1 of 2 vibes" in " ".join(staged.output.split())
+    assert "acoustic knows no word of 1 of 2 vibes" in " ".join(staged.output.split())

@@ -127,9 +127,9 @@ def test_no_data_set_is_an_error_that_names_the_setting(root: Path):
 
 def test_a_data_set_without_texts_is_an_error(root: Path, tmp_path: Path):
     (tmp_path / "x.jsonl").write_text('{"text": " "}\n', encoding="utf-8")
-    with pytest.raises(MissingError, match="holds no texts"):
+    with pytest.raises(MissingError, match="contains no texts"):
         download.run_download(settings_for(root, str(tmp_path / "x.jsonl")))
-    with pytest.raises(InputError, match="holds no texts"):
+    with pytest.raises(InputError, match="contains no texts"):
         (tmp_path / "empty").mkdir()
         download.run_download(settings_for(root, str(tmp_path / "empty")))
 
@@ -140,16 +140,16 @@ def test_what_is_not_read_is_said_with_the_option_that_reads_it(root: Path, tmp_
     (folder / "poem.txt").write_text("rain")
     (folder / "old.txt").write_bytes("un caf\xe9".encode("latin-1"))
     (folder / "table.tsv").write_text("body\tn\nsnow\t1\n")
-    (folder / "notes").write_text("no ending")
+    (folder / "notes").write_text("no extension")
     draw = ("download", "--dataset", str(folder), "--root", str(root))
     done = lsdata_here(*draw)
     assert done.returncode == 0, done.stderr
-    assert "not read: notes (its name has no ending); old.txt (" in done.stderr
+    assert "not read: notes (its name has no extension); old.txt (" in done.stderr
     assert "say --encoding latin-1" in done.stderr
     assert len(list(read_rows(root / ".outputs/texts.jsonl", SourceText))) == 2
     done = lsdata_here(*draw, "--encoding", "latin-1", "--json")
     facts = json.loads(done.stdout)["details"]["datasets"]["texts"]
-    assert (facts["texts"], facts["unread"]) == (3, {"notes": "its name has no ending"})
+    assert (facts["texts"], facts["unread"]) == (3, {"notes": "its name has no extension"})
     for wrong in ("klingon", "rot13", "base64", "undefined", "lat\x00in"):
         with pytest.raises(InputError, match="encoding"):
             load_settings(download={"encoding": wrong})
@@ -207,7 +207,7 @@ def test_a_sample_is_streamed_from_the_hub_after_the_plan_was_agreed_to(tmp_path
         hub = Hub(server, tmp_path)
         refused = hub.run(*ASK)
         assert refused.returncode == 2
-        assert "say --yes" in refused.stderr
+        assert "pass --yes" in refused.stderr
         assert re.search(r"1 files, \d\d\.\d MB", refused.stderr)
         assert server.bytes_sent < 10_000
         fetched = hub.run(*ASK, "--yes")
@@ -323,7 +323,7 @@ DAMAGED_SETS: dict[str, tuple[dict[str, bytes], int, str]] = {
     "a broken card": ({"README.md": b"---\nlicense: [\n: {\n---\n", "data/a.jsonl.gz": WHOLE}, 2, "owner/small"),
     "a card of another form": ({"README.md": b"---\nconfigs: 7\n---\n", "data/a.jsonl.gz": WHOLE}, 2, "owner/small"),
     "a null text": ({"data/a.jsonl.gz": gz(b'{"text": null, "id": "1"}', b'{"text": "rain", "id": "2"}')}, 0, ""),
-    "only null texts": ({"data/a.jsonl.gz": gz(b'{"text": null, "id": "1"}')}, 3, "holds no texts"),
+    "only null texts": ({"data/a.jsonl.gz": gz(b'{"text": null, "id": "1"}')}, 3, "contains no texts"),
     "cut parquet": ({"data/a.parquet": b"PAR1 and nothing more"}, 2, "owner/small"),
 }
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from export_workspace import fill
 from factories import make_payload, make_scored
 from latentscore import lookup
+from latentscore.config import REGISTERS_SWAPPED
 from latentscore.embed import WordVectorEmbedder
 from latentscore.installed import install
 from latentscore_data.cli import app
@@ -44,6 +45,19 @@ def test_a_map_of_chosen_splits(root: Path) -> None:
     run(root, "map", "--embedder", "words", "--split", "GRPO", "--split", "SFT-Val")
     lines = (workspace.export_dir / "map-text" / "map.jsonl").read_text().splitlines()
     assert [json.loads(line)["split"] for line in lines] == ["GRPO", "GRPO", "SFT-Val"]
+
+
+@pytest.mark.parametrize("kind", ["map", "dataset"])
+def test_what_had_to_be_changed_in_configs_is_counted(root: Path, kind: str) -> None:
+    workspace = fill(root)
+    path = workspace.scored("GRPO")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["config_payload"]["config"] |= {"register_min_oct": 6, "register_max_oct": 4}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert f'"{REGISTERS_SWAPPED}": 1' in run(root, kind, "--json")
+    if kind == "map":
+        config = lookup(workspace.export_dir / "map-text", "vibe number 7 of the sea").config
+        assert (config.register_min_oct, config.register_max_oct) == (4, 6)
 
 
 @pytest.mark.parametrize("parquet", ["always", "never"])

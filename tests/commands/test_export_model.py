@@ -108,7 +108,7 @@ def test_an_adapter_alone_is_no_gguf_and_a_whole_model_is_no_adapter(root: Path,
     finished_run(
         Workspace(root).train_dir, "whole", base.model, base.tokenizer, base_model="tiny-random", method="full"
     )
-    assert "was trained whole" in run(root, "whole", "--adapter-only", code=2)
+    assert "was trained without an adapter" in run(root, "whole", "--adapter-only", code=2)
 
 
 def test_a_missing_licence_text_is_found_before_anything_is_merged(
@@ -308,7 +308,7 @@ def test_a_gemma_ships_its_terms_or_says_that_they_are_missing(root: Path, tmp_p
     folder = tmp_path / "some-gemma"
     base.model.save_pretrained(str(folder))
     base.tokenizer.save_pretrained(str(folder))
-    assert "the text of the base model's licence (gemma) is not here" in run(root, str(folder))
+    assert "the text of the base model's licence (gemma) is missing" in run(root, str(folder))
     exported = root / ".exports" / "some-gemma"
     assert "Gemma Terms of Use" in (exported / "NOTICE").read_text()
     terms = tmp_path / "gemma-terms.html"
@@ -428,7 +428,7 @@ def test_an_adapter_of_another_shape(root: Path, qwen_run: RunFolder, tmp_path: 
     config.hidden_size = 128
     Qwen3ForCausalLM(config).save_pretrained(tmp_path / "qwen3")
     output = refused(root, "qwen-lora", code=2)
-    assert "does not fit its base" in output
+    assert "does not match its base" in output
 
 
 def test_weights_that_are_not_finite(root: Path, tiny_run: RunFolder) -> None:

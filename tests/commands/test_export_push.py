@@ -128,8 +128,8 @@ def test_a_record_of_somebody_else_deletes_nothing(push: Push, hub: UploadHub, r
         ((), {"HF_HUB_OFFLINE": "1"}, 3, "HF_HUB_OFFLINE is set"),
         ((), {"HF_ENDPOINT": "http://127.0.0.1:9"}, 4, "pushing to me/vibes stopped"),
         (("--push", "no-owner"), {}, 2, "write --push OWNER/NAME"),
-        (("--push", "me/vibes--2"), {}, 2, "no name that the hub takes (Cannot have -- or .."),
-        (("--push", "me/vibes.git"), {}, 2, "no name that the hub takes"),
+        (("--push", "me/vibes--2"), {}, 2, "not a name that the hub accepts (Cannot have -- or .."),
+        (("--push", "me/vibes.git"), {}, 2, "not a name that the hub accepts"),
         (("--push", "me/vïbes"), {}, 2, "write --push OWNER/NAME"),
         (("--license", "cc-by-4"), {}, 2, "write cc-by-4.0"),
         (("--license", "my very own"), {}, 2, "LicenseRef-NAME"),
@@ -188,7 +188,7 @@ def test_a_licence_of_ones_own_has_a_name_that_the_hub_takes(push: Push, hub: Up
 def test_a_missing_licence_or_notice_stops_a_push(push: Push, hub: UploadHub, root: Path) -> None:
     fill(root, license="")
     said = push("dataset", "--push", "me/vibes", code=3)
-    assert "the licence of the texts of moby-dick is not known" in said
+    assert "the licence of the texts of moby-dick is unknown" in said
     assert hub.repos == {}
     push(
         "dataset",

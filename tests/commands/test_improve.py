@@ -106,7 +106,7 @@ def test_no_judge_the_guide_as_judge_and_other_settings_are_refused_before_anyth
         assert "louder, quiet" in refused.value.remedy
     assert not rows.improve_dir.exists()
     make_rounds(rows.root, rounds=1)
-    with pytest.raises(InputError, match="begun with other improve"):
+    with pytest.raises(InputError, match="started with other improve"):
         make_rounds(rows.root, rounds=1, n=4)
 
 
@@ -161,6 +161,7 @@ def test_label_entropy_is_0_for_equal_configs_and_grows_with_different_ones() ->
     assert 0.0 < label_entropy([one, one, other]) < label_entropy([one, other]) <= 1.0
 
 
+@pytest.mark.ml
 def test_a_dry_run_shows_the_plan_and_writes_nothing(lsdata_here: Lsdata, rows: Workspace) -> None:
     pytest.importorskip("xgrammar")
     Path("ear.py").write_text("def score(vibe, audio):\n    return 0.5\n")

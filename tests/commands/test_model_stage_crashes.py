@@ -232,7 +232,7 @@ def test_ctrl_c_saves_what_was_in_flight(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         code, _, err = finish(process, 30)
         assert code == 130, err
-        assert "what was done is saved" in err
+        assert "finished work is saved" in err
         answered = sum(request.status == 200 for request in server.received)
         assert answered == len(server.received) == len(stored(workspace)), "all that was begun was finished and kept"
 

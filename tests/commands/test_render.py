@@ -141,7 +141,7 @@ def test_a_rate_that_flac_cannot_hold_is_refused_before_anything_is_rendered(
 ):
     monkeypatch.setattr("latentscore.render", lambda *_, **__: pytest.fail("rendered"))
     for rate in (99_999, 65_537, 191_999):
-        with pytest.raises(InputError, match=rf"FLAC cannot hold {rate} Hz.* 96000") as caught:
+        with pytest.raises(InputError, match=rf"FLAC does not support {rate} Hz.* 96000") as caught:
             command.render(vibes=["calm"], out=tmp_path / "a.flac", sample_rate=rate)
         assert ".wav" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
@@ -281,12 +281,12 @@ def test_several_vibes_become_one_mix(tmp_path: Path):
     ("arguments", "said"),
     [
         (["a", "--crossfade", "2"], "--crossfade needs several vibes"),
-        (["a", "b", "--seconds", "1"], "0.5 s; 1 to 600 s"),
-        (["a", "--seconds", "0.1"], "--seconds: a number from 0.5 to 600"),
-        (["a", "--sample-rate", "1"], "--sample-rate: a number from 8000"),
+        (["a", "b", "--seconds", "1"], "0.5 s; it must be 1 to 600 s"),
+        (["a", "--seconds", "0.1"], "--seconds: must be a number from 0.5 to 600"),
+        (["a", "--sample-rate", "1"], "--sample-rate: must be from 8000"),
         (["a", "--map", "nowhere"], "--map: nowhere does not exist"),
         (["a", "b", "--crossfade", "31"], "from 0 to 30 s"),
-        (["a", "b", "--stems"], "go with one vibe"),
+        (["a", "b", "--stems"], "need one vibe"),
         (["a", " "], "the vibe is empty"),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_typed_vibe_is_searched_and_keeps_what_it_names(lsdata_here: Lsdata, r
 def test_a_judge_without_a_search_is_refused(lsdata_here: Lsdata) -> None:
     out = lsdata_here("configs", VIBE, "--judge", "clap")
     assert out.returncode == 2
-    assert "--judge goes with --search" in out.stderr
+    assert "--judge needs --search" in out.stderr
 
 
 def test_render_writes_what_the_search_found(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_a_dry_run_of_a_search_plans_its_judge_as_the_run_does_and_says_that_jud
     assert run.returncode == 2
     assert f"openai/gpt-audio costs money ({judge['calls']} calls" in run.stderr
     assert judge["calls"] > 2 * 2
-    assert "judges are asked directly, at the full price; your price" in judge["basis"]
+    assert "judges are called directly, at the full price; your price" in judge["basis"]
 
 
 def test_a_fetched_list_prices_the_plan_with_its_date(

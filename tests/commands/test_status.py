@@ -54,4 +54,4 @@ def test_the_rows_of_vibes_are_its_rows_and_what_is_left_out_stands_behind_the_p
     assert stages["vibes"]["rows"] == sum(len(file.read_text().splitlines()) for found in files for file in found)
     out = lsdata_here("run-all", "--dry-run")
     assert out.stderr == ""
-    assert "train is left out: train.skip is set" in out.stdout.splitlines()[-1]
+    assert "train is skipped: train.skip is set" in out.stdout.splitlines()[-1]

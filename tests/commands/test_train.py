@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from latentscore_data.commands._train_tables import show_plans
 from latentscore_data.core.base.errors import InputError, MissingError, OutputError, StoppedError, VerificationError
 from latentscore_data.core.base.settings import ScoringSettings, Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
+from latentscore_data.core.compute.estimates import RunEstimate
 from latentscore_data.core.compute.modal import ModalError, RemoteRunError
 from latentscore_data.core.models.spec import Choices, TrainSpec
 from latentscore_data.core.stages.train import StartOptions, run_sweep
@@ -87,8 +90,8 @@ def test_a_run_that_cannot_be_read_does_not_hide_the_others(lsdata_here: Any, wo
         (("sft", "--set", "optim.learning_rat=1"), 2, "did you mean learning_rate"),
         (("grpo", "--set", "batch.size=30", "--set", "batch.per_device=2"), 2, "batch.size 24 or 32"),
         (("grpo", "--adapter", "no-such-run"), 2, "neither a finished run nor a folder"),
-        (("sft", "--run-id", "../up"), 2, "no folder name"),
-        (("sft", "--resume", "maybe"), 2, "take auto or never"),
+        (("sft", "--run-id", "../up"), 2, "not a folder name"),
+        (("sft", "--resume", "maybe"), 2, "use auto or never"),
         (("sft", "--detach"), 2, "add --on modal"),
         (("sft", "--gpu", "A100-80GB"), 2, "add --on modal"),
         (("sft", "--on", "modal"), 3, "modal setup"),
@@ -106,6 +109,15 @@ def test_wrong_use_is_one_line_and_a_remedy(
     assert message in out.stderr
     assert "Traceback" not in out.stderr
     assert not list(workspace.train_dir.glob("*"))
+
+
+def test_a_plan_for_people_holds_rounded_times_and_money(capsys: pytest.CaptureFixture[str]) -> None:
+    estimate = RunEstimate("L4", 1.1172, 60.00684436, 180.0684, 0.018622, 0.055881, 4.4688, "45 steps")
+    plan = {"run_id": "r", "spec": {"optim.max_steps": (None, "default")}, "audit": {"steps": 45}, "missing": []}
+    show_plans([{**plan, "modal": asdict(estimate)}], lambda: None, alone=True)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "with --on modal 1 min 00 s to 3 min 00 s, $0.0186 to $0.0559, at most $4.47 (45 steps)" in shown
+    assert "None" not in shown
 
 
 @pytest.mark.ml
@@ -232,8 +244,8 @@ def swept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, error: Exceptio
 @pytest.mark.parametrize(
     "error",
     [
-        StoppedError("the run on Modal was out of time", "raise train.modal.timeout_hours"),
-        VerificationError("model.safetensors does not arrive as it was written", "fetch it again"),
+        StoppedError("the run on Modal reached its time-out", "raise train.modal.timeout_hours"),
+        VerificationError("model.safetensors differs from the file that the run wrote", "fetch it again"),
         MissingError("base model x cannot be loaded", "name another"),
         RemoteRunError("the run on Modal failed", "see lsdata train attach"),
         RuntimeError("CUDA error: device-side assert triggered"),
@@ -273,6 +285,7 @@ def test_a_sweep_that_could_cost_too_much_in_all_never_starts(modal: LoopbackMod
     assert not list(workspace.train_dir.glob("*"))
 
 
+@pytest.mark.ml
 def test_the_runs_of_a_sweep_are_counted_once_towards_the_cap(
     modal: LoopbackModal, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,7 +116,7 @@ def test_the_fingerprint_names_the_files_hash_and_the_origin_stands_beside_it():
 def test_a_damaged_file_is_an_error(tmp_path, content):
     path = tmp_path / "word_vectors.npz"
     path.write_bytes(content)
-    with pytest.raises(EmbedderError, match="holds no word vectors"):
+    with pytest.raises(EmbedderError, match="is not a file of word vectors"):
         read_word_vectors(path)
 
 

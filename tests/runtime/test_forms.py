@@ -62,7 +62,7 @@ def test_a_folder_says_how_its_model_answers_also_beside_a_gguf(tmp_path: Path) 
         found = forms.form_of(place)
         assert (found.name, found.system()) == ("labels", "Answer calmly.")
     (tmp_path / forms.FORM_FILE).write_text('{"answer": "verse"}')
-    with pytest.raises(ModelError, match="does not say how the model answers"):
+    with pytest.raises(ModelError, match="does not name the model's answer format"):
         forms.form_of(tmp_path)
 
 

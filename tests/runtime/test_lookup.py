@@ -107,7 +107,7 @@ def test_a_published_file_with_raw_embeddings_and_no_model_needs_an_embedder(tmp
     ]
     path.write_text("\n".join(json.dumps(line) for line in lines))
     assert lookup(path, VIBES[2], embedder=embedder).similarity == pytest.approx(1, abs=1e-5)
-    with pytest.raises(MapError, match="does not say which model"):
+    with pytest.raises(MapError, match="does not name its embedder"):
         lookup(path, VIBES[2])
 
 
@@ -119,7 +119,7 @@ def test_another_embedder_is_refused(folder: Path, file: str) -> None:
 
 def test_an_embedder_that_is_not_here_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
-        raise EmbedderError(f"the weights of {name} are not here")
+        raise EmbedderError(f"the weights of {name} are missing or damaged")
 
     monkeypatch.setattr("latentscore.embed.MiniLMEmbedder", absent)
     path = folder / "map.jsonl"
@@ -155,7 +155,7 @@ def _wrong_shape(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_cut_rows, "not the file that its map.safetensors was written with"),
+        (_cut_rows, "does not belong to its map.safetensors"),
         (_cut_tensors, "cannot be read as safetensors"),
         (_other_tensors, "not a map of this version"),
         (_wrong_shape, "embedding has the type F64"),
@@ -218,7 +218,7 @@ def test_a_map_of_sound_says_what_it_needs(tmp_path: Path) -> None:
     assert "clap_audio_embedding" in json.loads((tmp_path / "map.jsonl").read_text().splitlines()[0])
     vibe_map = load_map(tmp_path)
     assert vibe_map.nearest(np.eye(8, dtype=np.float32)[2])[0].index == 2
-    with pytest.raises(MapError, match="embeddings of sound"):
+    with pytest.raises(MapError, match="audio embeddings"):
         lookup(vibe_map, "rain")
 
 

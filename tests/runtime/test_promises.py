@@ -245,7 +245,7 @@ def test_a_rate_that_flac_cannot_hold_is_refused_by_our_rule_and_by_no_other(tmp
     if holds:
         write_audio(tmp_path / "a.flac", silence)
     else:
-        with pytest.raises(AudioError, match=f"FLAC cannot hold {rate} Hz.*65535.*96000"):
+        with pytest.raises(AudioError, match=f"FLAC does not support {rate} Hz.*65535.*96000"):
             write_audio(tmp_path / "a.flac", silence)
         assert list(tmp_path.iterdir()) == []
     write_audio(tmp_path / "a.wav", silence)
@@ -253,7 +253,7 @@ def test_a_rate_that_flac_cannot_hold_is_refused_by_our_rule_and_by_no_other(tmp
 
 
 def test_a_tag_that_no_file_has_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="no tag is called mood"):
+    with pytest.raises(AudioError, match="unknown tag mood"):
         write_audio(tmp_path / "a.wav", Audio(np.zeros((5, 2), np.float32), RATE), {"mood": "calm"})
 
 

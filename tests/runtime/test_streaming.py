@@ -135,7 +135,7 @@ def test_a_live_stream_ends_after_its_source_and_says_what_went_wrong(monkeypatc
     monkeypatch.setattr(sys.modules["latentscore.streaming"], "LAST_SECONDS", 1.0)
     session = ls.live(iter([CALM]), transition=0.1, **LOW)
     assert 0 < sum(map(len, session.blocks())) < 8 * RATE
-    with pytest.raises(ls.InvalidConfigError, match="plays once"):
+    with pytest.raises(ls.InvalidConfigError, match="only once"):
         list(session.blocks(1))
 
     def broken() -> Iterator[Any]:

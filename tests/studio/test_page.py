@@ -23,14 +23,19 @@ def engine(page: Any, expression: str) -> Any:
     return page.evaluate(ENGINE % expression)
 
 
+def until_engine(page: Any, expression: str) -> None:
+    """Wait for an expression over ``e`` to hold."""
+    for _ in range(600):
+        if engine(page, expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never became true: {expression}")
+
+
 def until_sounding(page: Any) -> None:
     """Wait until the clock of the sound runs and its samples are not silence."""
     page.wait_for_selector("html.playing")
-    for _ in range(600):
-        if engine(page, "e.position() > 0.2 && e.hear().level > 0.01"):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError("nothing sounds")
+    until_engine(page, "e.position() > 0.2 && e.hear().level > 0.01")
 
 
 def play(page: Any, vibe: str, count: str = "4") -> None:
@@ -65,13 +70,11 @@ def test_a_typed_vibe_sounds_with_its_candidates_beside_it(page: Any):
     assert page.locator(".candidate").count() == 4
     first, last = (float(page.locator(".points").nth(i).inner_text()) for i in (0, 3))
     assert first >= last
-    before = engine(page, "e.position()")
-    page.wait_for_timeout(300)
-    assert engine(page, "e.position()") > before
+    until_engine(page, f"e.position() > {engine(page, 'e.position()')}")
 
 
 def test_another_candidate_takes_over_at_the_same_second(page: Any):
-    page.wait_for_timeout(1500)
+    until_engine(page, "e.position() > 1.5")
     before = engine(page, "e.position()")
     page.keyboard.press("Escape")
     page.locator(".pickone").nth(1).click()
@@ -165,8 +168,9 @@ def test_the_piece_can_be_taken_away(page: Any):
 def test_the_sound_keeps_playing_in_a_loop_and_can_be_paused(page: Any):
     page.evaluate("document.activeElement.blur()")
     engine(page, "e.seek(e.duration() - 0.6)")
-    page.wait_for_timeout(1500)
-    assert 0 < engine(page, "e.position()") < 5
+    until_engine(page, "e.position() > e.duration() - 0.6")
+    until_engine(page, "e.position() > 0 && e.position() < e.duration() - 1")
+    until_sounding(page)
     page.keyboard.press(" ")
     until(page, "!document.documentElement.classList.contains('playing')")
     page.keyboard.press(" ")

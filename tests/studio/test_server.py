@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import tempfile
 import time
 import zipfile
@@ -18,7 +19,7 @@ from conftest import Lsdata
 from factories import make_config, make_payload
 from latentscore.labels import FIELDS
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.studio.api import GROUPS
+from latentscore_data.studio.api import GROUPS, ROUTES
 from latentscore_data.studio.app import Access, static_files
 from latentscore_data.studio.server import choose_access
 from studio_server import StudioProcess, run_studio
@@ -112,6 +113,36 @@ class TestServer:
         status, body, _ = studio.ask("/api/answer", {"model": "builtin/keywords", **wrong})
         assert status == 400
         assert named in json.loads(body)["error"]
+
+    def test_no_question_of_any_shape_is_more_than_refused(self, studio: StudioProcess):
+        draw = random.Random(0)
+        names = ("vibe", "n", "seed", "model", "payload", "config", "locked", "renders", "search", "format", "seconds",
+                 "stream", "row_id", "verdict", "note", "better", "worse", "name", "items", "cap_usd")  # fmt: skip
+        values = (
+            None,
+            True,
+            -1,
+            1e308,
+            10**40,
+            "",
+            "x" * 5000,
+            "\ud800",
+            "../../etc/passwd",
+            [],
+            [1, None],
+            {"a": {}},
+            [[[]]],
+        )
+        for method, path in ROUTES:
+            for turn in range(5):
+                data = [{}, ["x"], *({name: draw.choice(values) for name in draw.sample(names, 12)} for _ in range(3))][
+                    turn
+                ]
+                query = "?" + "&".join(f"{name}={draw.choice(('-1', '9' * 30, '%00', '..%2f'))}" for name in names[:6])
+                asked = (path + query, None) if method == "GET" else (path, data)
+                status, body, _ = studio.ask(*asked)
+                assert status in (200, 400), (path, data, body[:200])
+        assert studio.process.poll() is None
 
     @pytest.mark.parametrize(
         ("format", "start"),

@@ -1,1 +1,1 @@
-"""What an English sentence asks for: musical terms, words along axes, the starter set, and the answer made of them."""
+"""Interpretation of English sentences: musical terms, words on axes, the starter set, and the answer made from them."""

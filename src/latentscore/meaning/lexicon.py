@@ -1,8 +1,8 @@
-"""From English words to musical fields: what a vibe names outright, and what its moods suggest.
+"""Map English words to config fields: the fields that a vibe names explicitly, and those that its moods imply.
 
-The words themselves are data (``lexicon.toml``). This module only matches them:
-endings are ignored, small typos forgiven, negations and intensifiers heard, and an adjective beside a noun is heard as a
-value of what the noun names ("slow chord changes" is not a slow tempo).
+The words are data (``lexicon.toml``). This module matches them: it ignores endings, corrects small typing errors,
+interprets negations and intensifiers, and assigns an adjective to the noun beside it ("slow chord changes" is not a
+slow tempo).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REGISTER = "register"
 
 
 class Mention(NamedTuple):
-    """A field that the text names, the label it asks for, and how sure we are (higher is surer)."""
+    """A field that the text names, the requested label, and the confidence (higher is more certain)."""
 
     field: str
     label: Label
@@ -33,27 +33,27 @@ class Mention(NamedTuple):
 
 @dataclass
 class ParsedVibe:
-    """Everything a text says about the config."""
+    """Everything that a text specifies about the config."""
 
     fields: dict[str, Label] = field(default_factory=dict)
-    """Fields named outright; these always win."""
+    """Explicitly named fields; they have precedence."""
     words: dict[str, str] = field(default_factory=dict)
     """The words by which each field was named."""
     banned: dict[str, set[Label]] = field(default_factory=lambda: defaultdict(set))
-    """Labels that the text says no to, where nothing else is asked for instead."""
+    """Labels that the text excludes, if it does not request another label."""
     genre: Mapping[str, Label] = field(default_factory=dict)
-    """What the genres that are named usually have; other words may outweigh it."""
+    """The usual labels of the named genres; other words may outweigh them."""
     reading: Reading = field(default_factory=Reading)
-    """What the other words ask for, by their meaning."""
+    """The interpretation of the other words on the axes."""
     colors: list[str] = field(default_factory=list)
-    """Colours named outright, as #RRGGBB."""
+    """Explicitly named colours, as #RRGGBB."""
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
 
 
 class Sense(NamedTuple):
-    """What a phrase of the lexicon means. ``alone`` is false for words that count only beside a head."""
+    """The meaning of a phrase of the lexicon. ``alone`` is false for words that count only beside a head noun."""
 
     field: str
     label: Label
@@ -62,13 +62,13 @@ class Sense(NamedTuple):
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The tables, ready to be matched."""
+    """The tables, prepared for matching."""
 
     senses: Mapping[Phrase, tuple[Sense, ...]]
     heads: Mapping[Phrase, tuple[str, ...]]
     degrees: Mapping[tuple[Phrase, str], tuple[Label, ...]]
     alone: Mapping[Phrase, tuple[Sense, ...]]
-    """The senses that count without a head."""
+    """The senses that count without a head noun."""
     longest: int
 
 
@@ -124,7 +124,7 @@ def lexicon() -> Lexicon:
     )
 
 
-# --- what a text names outright --------------------------------------------------------------------------------------
+# --- explicitly named fields -----------------------------------------------------------------------------------------
 
 
 def _stems(words: str) -> frozenset[str]:
@@ -132,7 +132,7 @@ def _stems(words: str) -> frozenset[str]:
 
 
 _WEAK = _stems("barely hardly scarcely less")
-"""Negations that leave a little of a noun: "hardly any reverb"."""
+"""Negations that mean a little: "hardly any reverb"."""
 _NEGATIONS = _stems(" ".join(word_list("not"))) - _WEAK
 _INTENSE = _stems(" ".join((*word_list("more"), "ultra")))
 _MILD = _stems("slightly somewhat faintly mildly bit little")
@@ -161,14 +161,14 @@ _DEGREES: tuple[frozenset[str], ...] = (
 _SIGNS = ((_INTENSE, 1), (_MILD, -1), (_MODERATE, -2))
 _BETWEEN = _COPULAS | _FILLERS | _INTENSE | _MILD | _MODERATE | _NEGATIONS
 _BESIDE = {"more": "much", "less": "little"}
-"""Degrees only right before a noun."""
+"""Words of degree only directly before a noun."""
 
 _UNIPOLAR = frozenset(("echo", "swing", "syncopation", "chromatic_prob", "stereo", "human", "motion", "space"))
-"""Scales that start at nothing; the others have a middle with two opposite ends."""
+"""Scales that begin at zero; the others have a neutral middle and two opposite ends."""
 
 
 def moved(spec: FieldSpec, label: Label, degree: int) -> Label:
-    """The label that "very" (1), "slightly" (-1) or "moderately" (-2) makes of it."""
+    """Return the label after "very" (1), "slightly" (-1) or "moderately" (-2)."""
     if not spec.ordered or not degree:
         return label
     at, last = spec.labels.index(label), len(spec.labels) - 1
@@ -180,7 +180,7 @@ def moved(spec: FieldSpec, label: Label, degree: int) -> Label:
 
 
 def opposite(spec: FieldSpec, label: Label) -> Label | None:
-    """The label that "not" makes of it, or None where there is no such thing."""
+    """Return the label after "not", or None if there is none."""
     if spec.kind == "switch":
         return not label
     if "none" in spec.labels and not spec.ordered:
@@ -215,7 +215,7 @@ class _Reader:
         self._alone(lambda start, end: True)
 
     def _spans(self, phrases: Mapping[Phrase, Any], taken: list[bool]) -> Iterator[tuple[int, int]]:
-        """Places of phrases where nothing is ``taken``, the longest first; what is yielded is taken."""
+        """Yield positions of phrases that are not ``taken``, the longest first, and mark them as taken."""
         for length in range(min(self.tables.longest, len(self.roots)), 0, -1):
             for start in range(len(self.roots) - length + 1):
                 end = start + length
@@ -224,7 +224,7 @@ class _Reader:
                     yield start, end
 
     def _alone(self, wanted: Callable[[int, int], bool]) -> None:
-        """Phrases that are enough by themselves, at the places that are ``wanted``."""
+        """Interpret phrases without a head noun, at the positions that are ``wanted``."""
         taken = list(self.used)
         for start, end in self._spans(self.tables.alone, taken):
             if wanted(start, end):
@@ -248,7 +248,7 @@ class _Reader:
         return False, degree
 
     def _bind(self, start: int, end: int, head_at: set[int]) -> None:
-        """Read the adjectives on both sides of a noun, and what denies it, as values of what it names."""
+        """Interpret the adjectives on both sides of a noun, and its negation, as values of the noun's field."""
         head = tuple(self.roots[start:end])
         bound: set[str] = set()
         at, skipped = start - 1, 0
@@ -280,13 +280,13 @@ class _Reader:
         if bound:
             self.used[start:end] = [True] * (end - start)
         elif _NEGATIONS.isdisjoint(self.roots[max(0, start - 3) : start]):
-            # Who names a part wants it.
+            # A named instrument or layer is requested.
             for name in self.tables.heads[head]:
                 if name != REGISTER and "none" in FIELDS[name].labels:
                     self.banned[name].add("none")
 
     def _modifier(self, head: Phrase, places: range, near: int, bound: set[str]) -> int:
-        """Bind the longest phrase along ``places`` that is a value of one of the head's fields; its length, or 0."""
+        """Bind the longest phrase along ``places`` that is a value of one of the head's fields; return its length, or 0."""
         for length in range(min(5, len(places)), 0, -1):
             first, last = min(places[0], places[length - 1]), max(places[0], places[length - 1]) + 1
             phrase = tuple(self.roots[first:last])
@@ -305,7 +305,7 @@ class _Reader:
         return 0
 
     def _degree(self, head: Phrase, word: str) -> list[Sense]:
-        """What a degree of a noun says: "a little echo"."""
+        """Return the senses of a noun with a degree: "a little echo"."""
         steps = ((name, self.tables.degrees.get((head, name))) for name in self.tables.heads[head])
         level = next((at for at, words in enumerate(_DEGREES) if word in words and word not in _NEGATIONS), None)
         return [Sense(name, labels[level], False) for name, labels in steps if labels and level is not None][:1]
@@ -340,9 +340,9 @@ class _Reader:
 
 @lru_cache(maxsize=4096)
 def parse_vibe(text: str) -> ParsedVibe:
-    """What a vibe says: fields named outright, moods, colours. Any text is only data here.
+    """Parse a vibe: explicitly named fields, moods, colours. Any text is treated as data.
 
-    The result is shared by the N candidates of a vibe; do not change it.
+    The result is shared by the N candidates of a vibe; do not modify it.
     """
     reader = _Reader(text)
     reader.read()
@@ -361,7 +361,7 @@ def parse_vibe(text: str) -> ParsedVibe:
 
 
 def _says_more(name: str, label: Label | None, before: Label | None) -> bool:
-    """True when ``label`` lies on the same side of an ordered field's middle as ``before``, but farther out."""
+    """Return True if ``label`` is on the same side of an ordered field's middle as ``before``, but further out."""
     spec = FIELDS[name]
     if spec.kind not in ("scale", "whole") or label is None or before is None:
         return False
@@ -397,7 +397,7 @@ _MODES = {"maj": "major", "ionian": "major", "min": "minor", "aeolian": "minor"}
 _FLATS = {"d": "c#", "e": "d#", "g": "f#", "a": "g#", "b": "a#", "c": "b", "f": "e"}
 _SHARPS = {"e": "f", "b": "c"}
 _MEASURED = 20.0
-"""Strength of a number or key: surer than any word."""
+"""Confidence of a number or key, higher than that of any word."""
 
 
 @cache

@@ -1,8 +1,8 @@
-"""The answer that the package gives to an English sentence by itself: from the sentence alone, without a model or a key.
+"""The offline model ``builtin/keywords``: answers an English sentence without a language model, key or network.
 
-Fields that a vibe names are taken at their word at any temperature; the rest follows the meaning of its words and the
-nearest pairs of the starter set, drawn with the temperature and the seed so that N candidates differ. The same question
-always has the same answer.
+Fields that a vibe names explicitly get their value at any temperature. The others follow from the meaning of its words
+and the nearest pairs of the starter set, and are drawn with the temperature and the seed, so that N candidates differ.
+The same question always has the same answer.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from latentscore.meaning.reading import (
 from latentscore.meaning.sentence import table_text, word_list
 from latentscore.meaning.starter import Neighbours, neighbours, starter_fingerprint
 from latentscore.seeds import digest, rng_for
+from latentscore.vibe_map import starter_pairs
 
 OFFLINE_MODEL = "builtin/keywords"
-"""How records and metadata name what answers here."""
-VERSION = 3
-"""Raised when the same question would get another answer from the same tables."""
+"""The name of the offline model in records and metadata."""
+VERSION = 4
+"""Raised when the same tables give another answer to the same question."""
 
 
 @cache
 def fingerprint() -> str:
-    """Changes when the same question might get another answer: the rules, the lexicon, the axes, the vectors, the starter set."""
+    """Return a hash of everything that determines an answer: the rules, the lexicon, the axes, the vectors, the starter set."""
     return f"{OFFLINE_MODEL}:{VERSION}:{digest(table_text('lexicon.toml'), reading_fingerprint(), starter_fingerprint())[:12]}"
 
 
@@ -50,14 +51,14 @@ AXIS_LOGIT = 4.0
 POLE_LOGIT = 5.0
 GENRE_LOGIT = 6.0
 COOL = 0.4
-"""What the temperature is multiplied by: at 0.9 candidates differ and still fit the vibe."""
+"""Factor on the temperature: at a temperature of 0.9, candidates differ and still fit the vibe."""
 
 
 def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) -> MusicConfigPromptPayload:
-    """A valid payload for a vibe.
+    """Return a valid payload for a vibe.
 
-    ``temperature`` 0 takes the likeliest label everywhere; higher ones spread, except over fields that the vibe names.
-    The draw depends on all four arguments and on nothing else.
+    ``temperature`` 0 gives the most likely label of each field; higher values vary the fields that the vibe does not
+    name. The result depends only on the four arguments.
     """
     parsed = parse_vibe(vibe)
     rng = rng_for(OFFLINE_MODEL, VERSION, vibe, f"{temperature:.6g}", seed, sample_idx)
@@ -67,17 +68,16 @@ def payload_for(vibe: str, *, temperature: float, seed: int, sample_idx: int) ->
         thinking=_thinking(parsed, config, near),
         title=title_for(vibe),
         config=config,
-        palettes=_palettes([*parsed.colors], near, config, temperature, rng),
+        palettes=_palettes(parsed.colors, near, temperature, rng),
     )
 
 
 def dressed(vibe: str, config: MusicConfigPrompt) -> MusicConfigPromptPayload:
-    """The payload of a config that came alone: a title from the vibe's words, palettes from the colours that the vibe names and
-    those of the nearest starter pairs, in the light of the config's brightness, and no thinking. Always the same for the same
-    vibe and config."""
+    """Return the payload of a config without one: a title from the vibe's words, the palettes of the nearest starter pairs
+    after the colours that the vibe names, and empty ``thinking``. Deterministic."""
     parsed = parse_vibe(vibe)
     rng = rng_for(OFFLINE_MODEL, VERSION, vibe)
-    palettes = _palettes([*parsed.colors], neighbours(parsed.reading), config, 0.0, rng)
+    palettes = _palettes(parsed.colors, neighbours(parsed.reading), 0.0, rng)
     return MusicConfigPromptPayload(thinking="", title=title_for(vibe), config=config, palettes=palettes)
 
 
@@ -86,7 +86,7 @@ def _draw_fields(
 ) -> dict[str, Label]:
     values: dict[str, Label] = {}
     for name, spec in FIELDS.items():
-        # Drawn also where the answer is known, so that naming one field leaves the others as they were.
+        # Also drawn for explicitly named fields, so that naming one field does not change the others.
         drawn = _draw(spec, parsed, near, temperature, rng)
         values[name] = parsed.fields.get(name, drawn)
     low, high = int(values["register_min_oct"]), int(values["register_max_oct"])
@@ -111,13 +111,14 @@ def _draw(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours, temperature: fl
 
 
 def _closeness(spec: FieldSpec, wanted: int) -> NDArray[np.float64]:
-    """How near each label of a field is to the one at ``wanted``, 0 to 1: on an ordered field its neighbours are nearly as good."""
+    """Return the similarity of each label of a field to the label ``wanted``, 0 to 1; neighbours on an ordered field are
+    similar."""
     places = np.arange(len(spec.labels))
     return np.maximum(0.0, 1.0 - 0.5 * abs(places - wanted)) if spec.ordered else 1.0 * (places == wanted)
 
 
 def _logits(spec: FieldSpec, parsed: ParsedVibe, near: Neighbours) -> NDArray[np.float64]:
-    """How well each label of a field fits: the usual one, the starter pairs' votes, and the axes, added up."""
+    """Return the logits of each label of a field: the sum of the default, the starter pairs' votes, and the axes."""
     places = np.arange(len(spec.labels))
     logits = DEFAULT_LOGIT * (places == spec.labels.index(spec.nearest_label(spec.default)))
     for at, vote in enumerate(near.votes(spec.name).values()):
@@ -143,13 +144,13 @@ def _thinking(parsed: ParsedVibe, config: MusicConfigPrompt, near: Neighbours) -
     if parsed.reading.words:
         poles = ", ".join(list(pole_words(parsed.reading))[:3])
         parts.append(f"{', '.join(parsed.reading.words[:5])} read as {poles}" if poles else "its words pull both ways")
-    if near.trust > 0:
+    if near.pairs:
         parts.append(f"the nearest known vibe is “{near.pairs[0]['vibe']}”")
     return "; ".join(parts) or "no word of this vibe is known, so the usual ambient setting is varied"
 
 
 def title_for(vibe: str) -> str:
-    """One to four words of the vibe: those that carry a mood first, in their own order."""
+    """Return a title of one to four words of the vibe, preferring those with a mood, in their original order."""
     words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", vibe.split("\n")[0])
     telling = [w for w in words if w.lower() not in word_list("small")][:12] or words[:4]
     known = {w for w in telling if says_something(w)} if len(telling) > 4 else set(telling)
@@ -160,43 +161,16 @@ def title_for(vibe: str) -> str:
     return title[:60] or "Untitled"
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------
-
-_PLAIN_COLORS = ("#6B7A8F", "#A3B1BF", "#3D4A5C", "#D9DEE4", "#8C7B6B")
-_WEIGHTS = ("xxl", "xl", "lg", "md", "sm")
-_LIGHT = {"very_dark": -0.22, "dark": -0.12, "medium": 0.0, "bright": 0.08, "very_bright": 0.16}
-
-
-def _palettes(
-    named: list[str], near: Neighbours, config: MusicConfigPrompt, temperature: float, rng: np.random.Generator
-) -> list[Palette]:
-    """As named and as the nearest pairs have them; the same by night; the same in full light."""
-    pool = list(dict.fromkeys([*named, *near.colors(), *_PLAIN_COLORS]))
-    # The named colours stay; which of the felt ones join them is drawn.
-    fixed, rest = pool[: len(set(named)) or 1], pool[len(set(named)) or 1 : 10]
-    if temperature > 0 and rest:
-        rest = [rest[i] for i in rng.permutation(len(rest))]
-    chosen = (fixed + rest)[:5]
-    base = _LIGHT[config.brightness]
-    return [
-        Palette(
-            colors=[
-                PaletteColor(hex=_lit(color, base + shift, temperature, rng), weight=weight)
-                for color, weight in zip(_turned(chosen, turn), _WEIGHTS, strict=True)
-            ]
-        ).repair()
-        for turn, shift in ((0, 0.0), (1, -0.14), (2, 0.14))
-    ]
+def _palettes(named: Sequence[str], near: Neighbours, temperature: float, rng: np.random.Generator) -> list[Palette]:
+    """Return the first palettes of the three nearest pairs (of any pairs if none is near), after the named colours."""
+    pairs = near.pairs[:6] or starter_pairs()
+    if temperature > 0 or not near.pairs:
+        pairs = [pairs[at] for at in rng.permutation(len(pairs))]
+    return [_tinted(Palette.model_validate(pair["palettes"][0]), named) for pair in pairs[:3]]
 
 
-def _turned(colors: Sequence[str], by: int) -> list[str]:
-    return [*colors[by:], *colors[:by]]
-
-
-def _lit(color: str, lightness: float, temperature: float, rng: np.random.Generator) -> str:
-    """The colour moved towards white or black by ``lightness`` (-1 to 1), with a little play."""
-    target = 255.0 if lightness > 0 else 0.0
-    play = rng.normal(0.0, 6.0, size=3) * min(temperature, 1.5)
-    channels = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
-    mixed = [c + (target - c) * abs(lightness) + p for c, p in zip(channels, play, strict=True)]
-    return "#" + "".join(f"{min(max(round(c), 0), 255):02X}" for c in mixed)
+def _tinted(palette: Palette, named: Sequence[str]) -> Palette:
+    colors = list(dict.fromkeys([*named, *(color.hex for color in palette.colors)]))
+    return Palette(
+        colors=[PaletteColor(hex=color, weight=old.weight) for color, old in zip(colors, palette.colors, strict=False)]
+    )

@@ -1,8 +1,8 @@
-"""What the words of an English text ask for, read from where their vectors lie between the poles of a few axes.
+"""Values of English words on a few axes, such as mood and speed, from their word vectors.
 
-The axes and their seeds are data (``axes.toml``). A word's value on an axis comes from a ridge regression of the seeds'
-vectors on their poles, so that words near no seed read as nothing. "Not" turns a word around, "very" and "slightly" make it
-more or less, and what comes "before" is only half there.
+The axes and their seeds are data (``axes.toml``). A word's value on an axis comes from a kernel ridge regression of the
+poles on the seeds' vectors, so words that are not similar to any seed have values near 0. "Not" inverts a word, "very"
+and "slightly" scale it, and words after "before" are reduced.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ from latentscore.seeds import digest
 Vector = NDArray[np.float32]
 
 VERSION = 3
-"""Raised when the same seeds and numbers would read a text otherwise."""
+"""Raised when the same seeds and numbers give other values."""
 
 DEAD_ZONE = 0.5
-"""Standard deviations (over common words) that a word must lie off the middle of an axis before it counts."""
+"""Minimum distance of a word from the middle of an axis, in standard deviations over common words."""
 SEED = 1.5
-"""What a seed reads at least on its own axis."""
+"""Minimum value of a seed on its own axis."""
 MOST = 3.5
-"""What one word reads at most."""
+"""Maximum value of one word."""
 SQUASH = 2.5
-"""Standard deviations beyond the dead zone at which an axis reads tanh(1)."""
+"""Standard deviations beyond the dead zone at which an axis has the value tanh(1)."""
 RIDGE, WIDTH = 3.0, 0.4
-"""How smooth the regression is, and 1 less the cosine at which two words have 1/e in common."""
+"""Regularization of the regression, and the kernel width: 1 minus the cosine at which the kernel is 1/e."""
 BACKGROUND_STEP = 24
-"""Every so manieth common word stands for those that say nothing."""
+"""Every 24th common word is a background word with the value 0."""
 COMMON = slice(1000, 13_000)
-"""Tokens that stand for common words: the vocabulary is ordered by frequency, after marks and letters."""
+"""Tokens of common words; the vocabulary is ordered by frequency, after marks and letters."""
 STRENGTHS = {"not": -1.0, "more": 1.5, "little": 0.5}
 TIMES = {"before": (0.0, 0.4), "after": (-0.6, 0.5)}
-"""What has not happened yet, and what is over: how much of its speed, energy and crowd is there, and how much of the rest."""
+"""Factors for events that have not happened yet and for past ones: on speed, energy and crowd, and on the other axes."""
 LEAD, YIELD = 1.4, 0.25
-"""How far a word must lie off the middle to overrule a later one of its phrase, and how much of that one is left."""
+"""Minimum distance of a word from the middle to overrule a later word of its phrase, and the factor on that word."""
 MOST_PIECES = 2
-"""Pieces of the vocabulary in a word that is read: the sum of more says little about the whole."""
+"""Maximum number of vocabulary pieces in a word; the sum of more pieces has little meaning."""
 GENRE = 0.5
-"""How much of a word that describes a genre counts."""
+"""Factor on words that describe a genre."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale between two poles, and what it asks of the config's fields."""
+    """A scale between two poles, and its effects on config fields."""
 
     name: str
     low: tuple[str, ...]
@@ -77,16 +77,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text asks for."""
+    """The values of a text on the axes."""
 
     axes: Mapping[str, float] = field(default_factory=dict)
-    """-1 (low pole) to 1 (high pole), the largest first; axes that the text says nothing about are left out."""
+    """-1 (low pole) to 1 (high pole), sorted by size; axes with the value 0 are omitted."""
     words: tuple[str, ...] = ()
-    """The words it was read from, in their order."""
+    """The words with a value, in their order."""
     vector: Vector | None = None
-    """The direction of the text's words, unit length, denied words turned around; None for a text without words."""
+    """The normalized sum of the words' vectors, negated words with a negative sign; None for a text without words."""
     foreign: bool = False
-    """True for a language other than English, of which nothing is read."""
+    """True for a language other than English; the axes are then empty."""
 
 
 @cache
@@ -111,7 +111,7 @@ def _axis(name: str, table: Mapping[str, str]) -> Axis:
 
 @cache
 def poles() -> Mapping[str, NDArray[np.float64]]:
-    """-1, 0 or 1 on each axis for the base form of each seed; a seed of several words stands as it is written."""
+    """Return -1, 0 or 1 on each axis for the base form of each seed; seeds of several words are not reduced to base forms."""
     found: dict[str, NDArray[np.float64]] = {}
     for at, axis in enumerate(axes()):
         for sign, seeds in ((-1.0, axis.low), (1.0, axis.high)):
@@ -132,7 +132,7 @@ def _labels(pairs: str) -> dict[str, Label]:
 
 
 def reading_fingerprint() -> str:
-    """Changes when the same text might be read otherwise: a hash of the tables, the numbers above and the word vectors."""
+    """Return a hash of everything that determines a reading: the tables, the numbers above and the word vectors."""
     numbers = (VERSION, DEAD_ZONE, SEED, MOST, SQUASH, RIDGE, WIDTH, BACKGROUND_STEP, MOST_PIECES, GENRE, LEAD, YIELD)
     return digest(*numbers, STRENGTHS, TIMES, SAME, *map(table_text, TABLES), embedder().fingerprint)
 
@@ -141,7 +141,7 @@ def reading_fingerprint() -> str:
 
 
 def _kernel(vectors: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How near unit vectors lie to each other, shape (vectors, points): 1 for the same one."""
+    """Return the kernel of unit vectors, shape (vectors, points): 1 for equal vectors."""
     return np.exp((vectors @ points.T - 1.0) / WIDTH)
 
 
@@ -149,7 +149,7 @@ def _kernel(vectors: NDArray[np.float64], points: NDArray[np.float64]) -> NDArra
 def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """(points of shape (seeds and common words, dim), their weights (points, axes), mean and deviation of common words).
 
-    A kernel ridge regression of the seeds on their poles, and of common words on nothing.
+    A kernel ridge regression with the poles as the values of seeds and 0 as the value of common words.
     """
     seeds = list(dict.fromkeys(seed for axis in axes() for seed in (*axis.low, *axis.high)))
     common = embedder().token_vectors[COMMON].astype(np.float64)
@@ -164,13 +164,13 @@ def _scale() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float
 
 @lru_cache(maxsize=1 << 16)
 def word_values(word: str) -> tuple[float, ...]:
-    """Where a word (lower case) lies on each axis, in standard deviations beyond the dead zone; 0 for words that ask for nothing."""
+    """Return the value of a word (lower case) on each axis, in standard deviations beyond the dead zone; 0 for neutral words."""
     if (word in word_list("small") and word not in poles()) or not _is_readable(word):
         return (0.0,) * len(axes())
     points, weights, mean, deviation = _scale()
     form = word if " " in word or embedder().pieces(word) == 1 else root(word)
     standard = (_kernel(embedder().embed([form]).astype(np.float64), points)[0] @ weights - mean) / deviation
-    # Linear algebra differs in the last digits with the number of threads; scores do not.
+    # Rounded, because the last digits of linear algebra depend on the number of threads.
     standard = np.round(standard, 9)
     values = np.sign(standard) * np.maximum(0.0, np.abs(standard) - DEAD_ZONE)
     pole = poles().get(root(word), np.zeros(len(axes())))
@@ -184,7 +184,7 @@ def _is_readable(word: str) -> bool:
 
 
 def says_something(word: str) -> bool:
-    """True for a word that lies clearly to one side of some axis."""
+    """Return True for a word with a value on some axis."""
     return max(map(abs, word_values(word.lower()))) > 0.5
 
 
@@ -192,13 +192,13 @@ def says_something(word: str) -> bool:
 
 
 def read(text: str) -> Reading:
-    """What a text asks for."""
+    """Return the values of a text on the axes."""
     return read_rest(text, frozenset())
 
 
 @lru_cache(maxsize=4096)
 def read_rest(text: str, named: frozenset[int]) -> Reading:
-    """What a text asks for beside the tokens at the places ``named``, which are taken for said already."""
+    """Return the values of a text without the tokens at the positions ``named``, which name fields explicitly."""
     if is_foreign(text):
         return Reading(foreign=True)
     total = np.zeros(len(axes()))
@@ -227,7 +227,7 @@ def read_rest(text: str, named: frozenset[int]) -> Reading:
 
 
 class _Said(NamedTuple):
-    """A word with a meaning of its own, and how much it counts: less than 0 where the text denies it.
+    """A word with a value, and its factor, which is negative if the word is negated.
 
     In one ``phrase`` an earlier word overrules a later one ("a joyful funeral"). ``time`` is "" or one of ``TIMES``.
     """
@@ -239,7 +239,7 @@ class _Said(NamedTuple):
 
 
 def _in_time(values: NDArray[np.float64], time: str) -> NDArray[np.float64]:
-    """What is there of a word's values before or after what it names."""
+    """Return a word's values after "before" or "after"."""
     if not time:
         return values
     moving, rest = TIMES[time]
@@ -282,7 +282,7 @@ def _weighted(said: Sequence[Token], named: frozenset[int]) -> Iterator[_Said]:
 
 
 def _seed_phrase_length(said: Sequence[Token], at: int, named: frozenset[int]) -> int:
-    """How many tokens the longest seed of several words has that begins at a place; 0 where none does."""
+    """Return the number of tokens of the longest seed phrase that begins at a position; 0 if there is none."""
     words = tuple(token.text for token in said[at : at + 5])
     lengths = (length for length in range(len(words), 1, -1) if words[:length] in _seed_phrases())
     return next((length for length in lengths if named.isdisjoint(range(at, at + length))), 0)
@@ -303,7 +303,7 @@ class Genre(NamedTuple):
     length: int
     """Tokens of the name."""
     ambiguous: bool
-    """True for a name that is another word too: it counts alone, or before a noun of music."""
+    """True for a name that is also another word: it counts only alone, or before a noun of music."""
     words: tuple[str, ...]
     labels: Mapping[str, Label]
 
@@ -336,7 +336,7 @@ def genre_at(said: Sequence[Token], at: int) -> Genre | None:
 
 
 def genre_labels(text: str) -> dict[str, Label]:
-    """What the genres that a text names usually have; the last one counts where two differ."""
+    """Return the usual labels of the genres that a text names; the last genre has precedence."""
     said, labels, at = sentence(text), dict[str, Label](), 0
     while at < len(said):
         genre = genre_at(said, at)
@@ -349,7 +349,7 @@ def genre_labels(text: str) -> dict[str, Label]:
 
 
 def pole_words(reading: Reading) -> Iterator[str]:
-    """The word for each pole that a text leans to, the strongest first."""
+    """Yield the name of each pole that a text has a value towards, the strongest first."""
     by_name = {axis.name: axis for axis in axes()}
     for name, value in reading.axes.items():
         if abs(value) > 0.2:
@@ -357,6 +357,6 @@ def pole_words(reading: Reading) -> Iterator[str]:
 
 
 def colors_in(words: Sequence[str]) -> list[str]:
-    """Colours that words name outright, as #RRGGBB."""
+    """Return the colours that the words name, as #RRGGBB."""
     colors = table("axes.toml")["colors"]
     return [colors[word] for word in words if word in colors]

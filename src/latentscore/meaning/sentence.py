@@ -1,4 +1,5 @@
-"""An English text as tokens, made once for all that read it: base forms of words, set phrases in plain words, denials spread over lists."""
+"""Tokenization of English texts: base forms of words, set phrases replaced by simple words, negations applied to all
+members of lists."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class Token(NamedTuple):
 
 @cache
 def table_text(name: str) -> str:
-    """A table of this package as it is written."""
+    """Return the text of one of the package's tables."""
     return files(PACKAGE).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -50,7 +51,7 @@ def embedder() -> WordVectorEmbedder:
 
 @cache
 def word_list(name: str) -> frozenset[str]:
-    """A list of the words by which a sentence is read: ``small`` (no meaning of their own here), ``not``, ``more`` and so on."""
+    """Return a list of words with a role in a sentence: ``small`` (function words), ``not``, ``more`` and so on."""
     return frozenset(table("words.toml")[name].split())
 
 
@@ -63,7 +64,8 @@ SAME = 0.45
 
 @lru_cache(maxsize=1 << 16)
 def root(word: str) -> str:
-    """The base form of a word, by its vector (drums, slower, happiness); a typing slip of a word of the tables is mended.
+    """Return the base form of a word, by its vector (drums, slower, happiness); typing errors in words of the tables
+    are corrected.
 
     Several words are their own base form.
     """
@@ -75,7 +77,7 @@ def root(word: str) -> str:
             return root(base)
     if embedder().pieces(word) == 1 or word in _known() or not word.isalpha() or len(word) < 4:
         return word
-    # The vocabulary holds it only in pieces: a plural, a typing slip, or a word that nobody knows.
+    # The vocabulary has it only in pieces: a plural, a typing error, or an unknown word.
     if word.endswith("s") and word[:-1] in _known():
         return word[:-1]
     near = {w for shorter in (word, *_deletions(word)) for w in _slips().get(shorter, ()) if _is_slip(word, w)}
@@ -107,13 +109,13 @@ def _bases(word: str) -> Iterator[str]:
 
 @cache
 def _known() -> frozenset[str]:
-    """The words of all tables, as they are written."""
+    """Return the words of all tables."""
     return frozenset(re.findall(r"[a-z]{3,}", " ".join(map(table_text, TABLES)).lower()))
 
 
 @cache
 def _slips() -> Mapping[str, list[str]]:
-    """The longer words of the tables by what is left of them without one letter."""
+    """Return the longer words of the tables, indexed by their forms with one letter removed."""
     found: dict[str, list[str]] = defaultdict(list)
     for word in sorted(word for word in _known() if len(word) >= 4):
         for shorter in {word, *_deletions(word)}:
@@ -126,18 +128,18 @@ def _deletions(word: str) -> Iterator[str]:
 
 
 def _is_slip(typed: str, meant: str) -> bool:
-    """Two swapped letters, one missing or too many; a wrong one only in long words: short ones are too close to each other."""
+    """Return True for two swapped letters, or one missing or extra letter; in long words also for one wrong letter."""
     same_length = len(typed) == len(meant)
     return typed[0] == meant[0] and (not same_length or sorted(typed) == sorted(meant) or len(typed) >= 7)
 
 
 def _parts(word: str) -> Sequence[str]:
-    """The two words that a compound is made of (sunkissed), where the vocabulary holds both and not the compound."""
+    """Return the two parts of a compound (sunkissed), if both are in the vocabulary and the compound is not."""
     if len(word) > LONGEST_WORD or embedder().pieces(word) < 2 or root(word) != word or word in _known():
         return (word,)
     cuts = ((word[:at], word[at:]) for at in range(3, len(word) - 3))
     whole = [parts for parts in cuts if embedder().pieces(parts[0]) == embedder().pieces(parts[1]) == 1]
-    # Rare words have long vectors: the cut into the most common words.
+    # Rare words have long vectors, so the shortest sum is the split into the most common words.
     return min(whole, key=lambda parts: max(np.linalg.norm(embedder().sum_of(part)) for part in parts), default=(word,))
 
 
@@ -153,11 +155,11 @@ def numbers() -> Mapping[str, str]:
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*#?|[,.;!?:=()\n—–]")
 _MARKS = {",": ",", "(": ",", ")": ",", ":": ":", "=": ":"}
 _DROPPED = frozenset(("a", "an", "the", "that", "which"))
-"""Words without which a phrase says the same, in the tables as in a text."""
+"""Words that are ignored when matching phrases, in the tables and in texts."""
 DENIALS = frozenset(("no", "not", "never", "without", "neither"))
 _LIST_ENDS = frozenset(("or", "nor", "and", "but", "yet", "with", "only", "just", *DENIALS))
 MOST_WORDS = 4
-"""Words of one member of a list."""
+"""Maximum number of words in one member of a list."""
 
 
 @cache
@@ -168,7 +170,7 @@ def _phrases() -> Sequence[tuple[re.Pattern[str], str]]:
 
 @lru_cache(maxsize=4096)
 def sentence(text: str) -> tuple[Token, ...]:
-    """The tokens of a text, in lower case. Takes time with its length, whatever it holds."""
+    """Return the tokens of a text, in lower case, in linear time for any content."""
     text = re.sub(r"(?<!ca)n't\b|(?<=can)'t\b", " not", text.lower().replace("’", "'"))
     text = re.sub(r"[-_/]", " ", text.replace("♯", "#").replace("♭", " flat"))
     for said, meant in _phrases():
@@ -177,7 +179,7 @@ def sentence(text: str) -> tuple[Token, ...]:
 
 
 def tokens(text: str) -> list[Token]:
-    """Words and marks as they stand, in lower case."""
+    """Return words and marks, in lower case, without further processing."""
     found: list[Token] = []
     for match in map(str, _TOKEN.findall(text)):
         if not match[0].isalnum():
@@ -188,7 +190,10 @@ def tokens(text: str) -> list[Token]:
             word = numbers().get(match, match.removesuffix("'s"))
             if word.endswith("est") and not root(word).endswith("est"):
                 found.append(Token("most", "most"))
-            found += [Token(part, root(part)) for part in _parts(word)]
+            parts = _parts(word)
+            # "Windowless", where the vocabulary does not hold it whole, is "no window".
+            parts = ("no", *parts[:-1]) if len(parts) > 1 and parts[-1] == "less" else parts
+            found += [Token(part, root(part)) for part in parts]
     return found
 
 
@@ -197,7 +202,7 @@ def roots(text: str) -> Phrase:
 
 
 def _spread_denials(said: Sequence[Token]) -> Iterator[Token]:
-    """A denial stands before each member of the list that it denies: "no drums, bells or brass"."""
+    """Repeat a negation before each member of the following list: "no drums, bells or brass"."""
     joints: dict[int, Token] = {}
     for at, token in enumerate(said):
         if token.text in DENIALS:
@@ -212,7 +217,8 @@ def _spread_denials(said: Sequence[Token]) -> Iterator[Token]:
 
 
 def _joints(said: Sequence[Token], at: int) -> list[int]:
-    """Places of the commas and conjunctions of the denied list that begins at ``at``: it ends with "or", or joins two words by "and"."""
+    """Return the positions of the commas and conjunctions of the negated list that begins at ``at``; it ends with "or", or
+    joins two words with "and"."""
     end = _member(said, at)
     found, listed = [], 0
     while end < len(said) and end > at:
@@ -234,7 +240,7 @@ def _joints(said: Sequence[Token], at: int) -> list[int]:
 
 
 def _member(said: Sequence[Token], at: int) -> int:
-    """Where the member of a list that begins at ``at`` ends."""
+    """Return the end of the list member that begins at ``at``."""
     end = at
     while end < len(said) and end - at < MOST_WORDS and not said[end].is_mark and said[end].text not in _LIST_ENDS:
         end += 1
@@ -242,7 +248,7 @@ def _member(said: Sequence[Token], at: int) -> int:
 
 
 def is_foreign(text: str) -> bool:
-    """True for a text that is mostly in another script, or whose small words are those of another language."""
+    """Return True if most of a text is in another script, or its function words are those of another language."""
     letters = [letter for letter in text if letter.isalpha()]
     if sum(ord(letter) > 0x24F for letter in letters) * 2 > len(letters):
         return True

@@ -1,1 +1,1 @@
-"""The synthesizer: notes and theory, styles, score, voices, mix; ``render.render`` and ``stream.stream`` are the ways in."""
+"""The synthesizer: notes and theory, styles, score, voices, mix. The entry points are ``render.render`` and ``stream.stream``."""

@@ -1,4 +1,4 @@
-"""The accent: ten kinds of event that catch the ear, one function each."""
+"""The accent layer: ten kinds of events, one function each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from latentscore.synth.voices import Air, Shot, Wave
 
 
 def _tone(bar: Bar, center: float, at: float) -> int:
-    """A random tone of the chord at that moment that does not rub against the others, near ``center``."""
+    """Return a random tone of the current chord, near ``center``, that is not a semitone from another chord tone."""
     tones = bar.chord(at).apart
     return near(bar.piece.key + tones[int(bar.rng.integers(len(tones)))], center)
 
 
 def _moments(bar: Bar, choices: tuple[float, ...], a_bar: float) -> list[float]:
-    """So many of the given beats on average, at least one in every second bar and where the layer enters; syncopation moves them off the beat."""
+    """Return on average ``a_bar`` of the given beats, and at least one in every second bar and where the layer enters;
+    syncopation moves them off the beat."""
     share = a_bar * (1.0 if bar.full else 0.7)
     count = int(share + float(bar.rng.random()))
     if bar.index % 2 == 0 or bar.enters:
@@ -37,7 +38,7 @@ def none(bar: Bar) -> Iterator[Note]:
 
 
 def bells(bar: Bar) -> Iterator[Note]:
-    """One bell now and then."""
+    """A single bell from time to time."""
     for at in _moments(bar, (0.0, 2.0, 3.0), 1.4):
         yield bar.note(at, 2.0, _tone(bar, 74, at), 0.75, float(bar.rng.uniform(-0.5, 0.5)))
 
@@ -60,7 +61,7 @@ def chime(bar: Bar) -> Iterator[Note]:
 
 
 def bells_dense(bar: Bar) -> Iterator[Note]:
-    """A peal: bells on most eighths, over an octave and a half."""
+    """Bells on most eighths, over an octave and a half."""
     for eighth in range(8):
         if bar.rng.random() < (0.8 if bar.full else 0.55):
             at = eighth / 2
@@ -77,7 +78,7 @@ def blip(bar: Bar) -> Iterator[Note]:
 
 
 def blip_random(bar: Bar) -> Iterator[Note]:
-    """The same signal out of order: any sixteenth, any pitch of the scale, any side."""
+    """The same signal at random: any sixteenth, any pitch of the scale, any side."""
     for slot in range(16):
         if bar.rng.random() < (0.3 if bar.full else 0.2):
             step = bar.chord(slot / 4).scale[int(bar.rng.integers(7))]
@@ -112,7 +113,7 @@ def arp_accent(bar: Bar) -> Iterator[Note]:
 
 
 def piano_note(bar: Bar) -> Iterator[Note]:
-    """A single piano note left to ring, its octave under it."""
+    """A single piano note with its lower octave, left to ring."""
     for at in _moments(bar, (0.0, 1.0, 2.5), 1.6):
         pitch = _tone(bar, 67, at)
         yield bar.note(at, 3.0, pitch, 0.72, 0.2)

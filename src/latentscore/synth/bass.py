@@ -1,4 +1,4 @@
-"""The bass: eight manners of the low voice, one function each."""
+"""The bass layer: eight styles, one function each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latentscore.synth.theory import near
 from latentscore.synth.voices import Shot, Wave
 
 CENTER = 40
-"""Around E2: low enough to carry, high enough for small loudspeakers."""
+"""Around E2: low, but audible on small loudspeakers."""
 
 
 def _home(bar: Bar) -> int:
@@ -23,7 +23,7 @@ def _root(bar: Bar, at: float = 0.0) -> int:
 
 
 def _spans(bar: Bar) -> Iterator[tuple[float, float, int]]:
-    """(begin, length, root) of each chord inside this bar, in beats; a long chord is taken up again in each bar."""
+    """Yield (begin, length, root) of each chord inside this bar, in beats; a longer chord begins again in each bar."""
     at = 0.0
     while at < 4.0 - 1e-6:
         chord = bar.chord(at)
@@ -33,7 +33,7 @@ def _spans(bar: Bar) -> Iterator[tuple[float, float, int]]:
 
 
 def drone(bar: Bar) -> Iterator[Note]:
-    """The home note, whatever the chords do, renewed every two bars before it has died away."""
+    """The home note under all chords, played again every two bars before it has decayed."""
     if bar.index % 2 == 0 or bar.enters:
         yield bar.note(0, 8.2 - 4 * (bar.index % 2), _home(bar), 0.8)
 
@@ -51,7 +51,7 @@ def pulsing(bar: Bar) -> Iterator[Note]:
 
 
 def walking(bar: Bar) -> Iterator[Note]:
-    """A quarter on each beat: root, chord tones, and a step that leads into the next root."""
+    """A quarter note on each beat: root, chord tones, and a step that leads to the next root."""
     chord = bar.chord()
     root = _root(bar)
     tones = [root + tone - chord.root for tone in chord.tones[:3]]
@@ -64,7 +64,7 @@ def walking(bar: Bar) -> Iterator[Note]:
 
 
 def fifth_drone(bar: Bar) -> Iterator[Note]:
-    """Home and its fifth, an open string pair, slightly apart in time."""
+    """Home note and its fifth, slightly apart in time."""
     if bar.index % 2 == 0 or bar.enters:
         length = 8.2 - 4 * (bar.index % 2)
         yield bar.note(0, length, _home(bar), 0.74)
@@ -72,7 +72,7 @@ def fifth_drone(bar: Bar) -> Iterator[Note]:
 
 
 def sub_pulse(bar: Bar) -> Iterator[Note]:
-    """Low, round beats felt more than heard."""
+    """Very low, round pulses."""
     for beat in range(4):
         yield bar.note(
             beat, 0.55, _root(bar, beat) - 12 + (12 if _root(bar, beat) < 36 else 0), 0.9 if beat in (0, 2) else 0.72
@@ -95,7 +95,7 @@ def arp_bass(bar: Bar) -> Iterator[Note]:
 
 
 SUB = Wave("soft", 160, attack=0.03, sustain=1.0, release=0.25, sway=0.0)
-"""Under every bass when the config asks for depth."""
+"""The sub-bass an octave under every bass, if the field depth is on."""
 
 STYLES = {
     "drone": Style(

@@ -1,4 +1,4 @@
-"""What a sound needs to know to be rendered, and what a style is."""
+"""The render context of a sound, the cache of rendered sounds, and the definition of a style."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from latentscore.synth.notes import Bar, Note, Piece
 from latentscore.synth.signal import BLOCK, Stereo
 
-# What attack does to a rise time: a factor, and the least it may be in seconds.
+# The effect of attack on a rise time: a factor, and the minimum in seconds.
 _ATTACKS = {"soft": (4.0, 0.07), "medium": (1.0, 0.014), "sharp": (0.15, 0.002)}
 _SHOT_ATTACK_SECONDS = {"soft": 0.055, "medium": 0.009, "sharp": 0.0012}
 _MOTIONS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -25,11 +25,12 @@ _PUNCH = {"soft": 0.0, "medium": 0.0, "sharp": 1.3}
 
 
 KEPT_BYTES = 12 * 2**20
-"""How much of what was made once stays for the next time."""
+"""Maximum size of the cache of rendered sounds, in bytes."""
 
 
 class Kept:
-    """Sounds that were made once and may be needed again: loops of held chords, hits. The oldest make room for new ones."""
+    """Cache of rendered sounds that may be needed again, such as loops of held chords and hits. The least recently used are
+    dropped."""
 
     def __init__(self) -> None:
         self._sounds: OrderedDict[object, NDArray[np.float32]] = OrderedDict()
@@ -37,7 +38,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def get(self, key: object) -> NDArray[np.float32] | None:
-        """The sound under a key, which is then the newest; None where there is none."""
+        """Return the sound of a key and mark it as recently used; None if it is not cached."""
         with self._lock:
             sound = self._sounds.get(key)
             if sound is not None:
@@ -45,7 +46,7 @@ class Kept:
             return sound
 
     def keep(self, key: object, sound: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Keep a sound, and return it."""
+        """Cache a sound and return it."""
         with self._lock:
             self._sounds[key] = sound
             self._bytes += sound.nbytes
@@ -56,19 +57,19 @@ class Kept:
 
 @dataclass(eq=False)
 class RenderContext:
-    """What sounds need to know about where they are played."""
+    """Values that sounds need for rendering: sample rate, tempo, position and the fields that change timbre."""
 
     piece: Piece
     sample_rate: int
     origin: int = 0
-    """The frame of the piece with which the buffer begins that notes are added to."""
+    """The frame of the piece at which the buffer for notes begins."""
 
     kept: Kept = field(default_factory=Kept)
     takes: dict[object, int] = field(default_factory=dict)
     """How often each sound that has several takes has been played."""
 
     def take(self, sound: object, count: int) -> int:
-        """The take of a sound that is due, of ``count`` that are played in turn."""
+        """Return the next take of a sound; ``count`` takes are played in rotation."""
         if count == 1:
             return 0
         played = self.takes.get(sound, 0)
@@ -77,7 +78,7 @@ class RenderContext:
 
     @cached_property
     def open(self) -> float:
-        """What brightness multiplies cutoffs with, 0.51 to 1.9 between very dark and very bright, and a light mode by a little more."""
+        """The factor of brightness on cutoff frequencies, 0.51 (very dark) to 1.9 (very bright); a light mode raises it a little."""
         return 2.0 ** (2.4 * (self.piece.config.brightness - 0.5) + 0.3 * self.piece.light)
 
     @cached_property
@@ -85,23 +86,23 @@ class RenderContext:
         return 60.0 / self.piece.bpm
 
     def rise(self, seconds: float) -> float:
-        """A sound's own rise time as the attack field has it, in frames."""
+        """Return a sound's rise time, in frames, changed by the attack field."""
         factor, least = _ATTACKS[self.piece.config.attack]
         return max(seconds * factor, least) * self.sample_rate
 
     @cached_property
     def edge(self) -> float:
-        """What the attack field multiplies the brightness of a beginning with."""
+        """The factor of the attack field on the brightness of an onset."""
         return _EDGE[self.piece.config.attack]
 
     @cached_property
     def punch(self) -> float:
-        """How much louder than itself a note begins."""
+        """How much louder a note is at its onset."""
         return _PUNCH[self.piece.config.attack]
 
     @cached_property
     def looseness(self) -> float:
-        """What motion multiplies detuning with: chords beat slowly when static and fast when chaotic."""
+        """The factor of motion on detuning: chords beat slowly if static and fast if chaotic."""
         return 0.15 + 1.45 * self.piece.config.motion
 
     def wobble(self, own: tuple[float, float], sway: float) -> tuple[float, float]:
@@ -110,10 +111,11 @@ class RenderContext:
         return (sway * depth, hz) if sway * depth > own[0] else own
 
     def drift(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """How one voice of a held chord drifts by itself, in the terms of ``signal.add_loop``: slowly, and each otherwise.
+        """Return the drift of one voice of a held chord, as arguments of ``signal.add_loop``; each voice has another
+        drift.
 
-        Level by up to 5 dB with a period of 11 to 29 s, tuning by up to 2.7 cents for 5 to 12 s in one direction. Motion
-        takes part: static chords drift least.
+        Level by up to 5 dB with a period of 11 to 29 s, tuning by up to 2.7 cents for 5 to 12 s in one direction. The
+        depth grows with motion.
         """
         a, b, c, d = ((seed >> (6 * n)) % 61 / 60.0 for n in range(4))
         block_seconds = BLOCK / self.sample_rate
@@ -132,7 +134,7 @@ class RenderContext:
         return round(beat * self.seconds_per_beat * self.sample_rate)
 
     def place(self, beat: float) -> int:
-        """Where a beat lies in the buffer that notes are added to; what is over already is its first frame."""
+        """Return the frame of a beat in the buffer for notes; an earlier beat gives its first frame."""
         return max(self.frame(beat) - self.origin, 0)
 
     def frames(self, seconds: float) -> int:
@@ -147,7 +149,7 @@ class Sound(Protocol):
 
 @dataclass(frozen=True)
 class Style:
-    """A label of a style field: what it plays in one bar, and what that sounds like."""
+    """A label of a style field: the function that composes a bar, and its sounds."""
 
     play: Callable[[Bar], Iterable[Note]]
     sounds: Mapping[str, Sound]

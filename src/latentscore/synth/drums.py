@@ -1,6 +1,6 @@
-"""The rhythm: ten patterns and their drums, one function each.
+"""The rhythm layer: ten patterns and their drums, one function each.
 
-Patterns are written as sixteenths: a letter says which drum, a capital that it is loud, a dot that nothing sounds.
+A pattern has one character per sixteenth: a letter is a stroke, a capital letter a loud one, a dot a rest.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from latentscore.synth.voices import Air, Shot
 
 
 def _pattern(bar: Bar, sound: str, line: str, pitch: float = 60.0, pan: float = 0.0) -> Iterator[Note]:
-    """``line`` has sixteen signs: X loud, x medium, o soft, a dot for none. Soft ones need density to be played."""
+    """Yield the strokes of ``line``, sixteen characters: X loud, x medium, o soft, a dot for none. Soft strokes are played
+    only in dense pieces."""
     for slot, sign in enumerate(line):
         if sign == "." or (sign == "o" and not bar.full):
             continue
         velocity = {"X": 0.92, "x": 0.72, "o": 0.46}[sign]
-        # Nobody hits a drum twice alike; how unlike is the human field's business.
+        # Strokes vary in strength; the field human controls how much.
         yield bar.note(slot / 4, 0.25, pitch, velocity * float(bar.rng.uniform(0.96, 1.0)), pan, sound)
 
 
 def _syncopated(bar: Bar, sound: str, pitch: float = 60.0) -> Iterator[Note]:
-    """Extra strokes between the beats, as many as the syncopation field asks for."""
+    """Yield extra strokes between the beats, in proportion to syncopation."""
     for slot in (3, 6, 7, 10, 14):
         if bar.rng.random() < 0.85 * bar.config.syncopation:
             yield bar.note(slot / 4, 0.25, pitch, 0.6, 0.1, sound)
@@ -56,7 +57,7 @@ def heartbeat(bar: Bar) -> Iterator[Note]:
 
 
 def soft_four(bar: Bar) -> Iterator[Note]:
-    """A muffled four on the floor, and an open hat after each beat."""
+    """A muffled kick on every beat, and an open hi-hat after each."""
     yield from _pattern(bar, "kick", "X...x...X...x...")
     yield from _pattern(bar, "hat", "..x...x...x...x.", pan=0.3)
     yield from _syncopated(bar, "hat")
@@ -71,7 +72,7 @@ def hats_only(bar: Bar) -> Iterator[Note]:
 
 
 def electronic(bar: Bar) -> Iterator[Note]:
-    """A long kick, claps on two and four, machine hats."""
+    """A long kick, claps on two and four, drum-machine hats."""
     yield from _pattern(bar, "kick", "X.....x...X....." if bar.index % 2 else "X.....x...x..o..")
     yield from _pattern(bar, "clap", "....X.......X...", pan=-0.1)
     yield from _pattern(bar, "hat", "x.x.x.x.x.x.xoxo", pan=0.4)
@@ -115,7 +116,7 @@ def military(bar: Bar) -> Iterator[Note]:
 
 
 def tabla_essence(bar: Bar) -> Iterator[Note]:
-    """Two drums in talk: ringing and closed strokes on the right, bending ones on the left."""
+    """Two drums: ringing and closed strokes on the right, strokes with a pitch bend on the left."""
     tuned = 60.0 + bar.piece.key if bar.piece.key < 6 else 48.0 + bar.piece.key
     yield from _pattern(bar, "bayan", "X.....x...X....." if bar.index % 2 else "X.........X..x..", tuned - 12, pan=-0.4)
     yield from _pattern(bar, "dayan", "X..x..x.x..x.x..", tuned, pan=0.35)
@@ -124,7 +125,7 @@ def tabla_essence(bar: Bar) -> Iterator[Note]:
 
 
 def brush(bar: Bar) -> Iterator[Note]:
-    """Brushes: a circle on the skin for every two beats, taps on two and four."""
+    """Brushes: a circle on the snare for every two beats, taps on two and four."""
     for half in (0.0, 2.0):
         yield bar.note(half, 1.9, 96.0, 0.7, 0.15 - 0.15 * half, "swirl")
     yield from _pattern(bar, "tap", "....X..o....X.o.", pan=-0.1)

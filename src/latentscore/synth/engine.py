@@ -1,4 +1,4 @@
-"""Notes to layers, layers to a mix in its room."""
+"""Render notes to layers, and mix the layers with echo and reverb; validation of render arguments."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ COMPILING = "compiling the sound loops, once on this machine (about ten seconds)
 
 TARGET_LUFS = -16.0
 CEILING = 10.0 ** (-1.2 / 20.0)
-"""A little under the -1 dBFS that is promised, for what four times oversampling does not see."""
+"""Slightly below the documented -1 dBFS, because four times oversampling underestimates true peaks."""
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 600.0
 LONGEST_SPAN_SECONDS = 10_000_000.0
-"""The longest time that an argument of a stream may name: 116 days."""
+"""Maximum time for an argument of a stream: 116 days."""
 
 MOST_FRAMES = 2**27
-"""The longest block of a stream: its samples take 1 GiB."""
+"""Maximum frames of a stream's block, 1 GiB of samples."""
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 HIGHEST_SEED = 2**64 - 1
 
 Group = tuple[tuple[str, ...], float, float]
 
-# Layers that share the way to echo and reverb are mixed as one: (layers, reverb send, echo send).
+# Layers with the same sends are mixed as one group: (layers, reverb send, echo send).
 GROUPS: tuple[Group, ...] = (
     (("bass", "rhythm"), 0.25, 0.12),
     (("pad",), 0.5, 0.2),
@@ -52,74 +52,74 @@ GROUPS: tuple[Group, ...] = (
 SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 
 TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -26.5, "texture": -26.5, "accent": -25.7}
-"""How loud each layer is on its own when density brings it forward; ``styles.LEVELS_DB`` takes every style there."""
+"""Target loudness of each layer alone, in the foreground; ``styles.LEVELS_DB`` levels every style to it."""
 
 _BACKGROUND_DB = -6.0
-"""Against its place, a layer that density leaves in the background: quiet, never mute."""
+"""Level, relative to its target, of a layer that density puts in the background."""
 
 
 def checked_config(config: MusicConfig | MusicConfigPrompt) -> MusicConfig:
-    """A config in numbers. Raises :class:`InvalidConfigError` for what is none."""
+    """Return a config of numbers. Raises :class:`InvalidConfigError` for anything else than a config."""
     if not isinstance(config, MusicConfig | MusicConfigPrompt):
-        raise InvalidConfigError("config", f"a MusicConfig or MusicConfigPrompt is needed, not {type(config).__name__}")
-    # Once more: model_copy and model_construct make configs that nobody has looked at.
+        raise InvalidConfigError("config", f"must be a MusicConfig or MusicConfigPrompt, not {type(config).__name__}")
+    # Validated again, because model_copy and model_construct skip validation.
     config = parse_config(dict(config))
     return config.to_config() if isinstance(config, MusicConfigPrompt) else config
 
 
-# Arguments become Python's own numbers: those of numpy wrap around and lose digits in the arithmetic to come.
+# Arguments are converted to Python numbers, because numpy's overflow and lose precision in later arithmetic.
 
 
 def checked_seconds(seconds: float) -> float:
-    """The length of a render."""
+    """Return the validated length of a render, in seconds."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.floating | np.integer):
-        raise InvalidConfigError("seconds", f"a number is needed, not {type(seconds).__name__}")
+        raise InvalidConfigError("seconds", f"must be a number, not {type(seconds).__name__}")
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
-        raise InvalidConfigError("seconds", f"a number from {SHORTEST_SECONDS} to {LONGEST_SECONDS:g} is needed")
+        raise InvalidConfigError("seconds", f"must be a number from {SHORTEST_SECONDS} to {LONGEST_SECONDS:g}")
     return float(seconds)
 
 
 def checked_span(field: str, seconds: float, least: float = 0.0) -> float:
     """A time in seconds from ``least`` to :data:`LONGEST_SPAN_SECONDS`, which the argument ``field`` gave."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.floating | np.integer):
-        raise InvalidConfigError(field, f"a number of seconds is needed, not {type(seconds).__name__}")
+        raise InvalidConfigError(field, f"must be a number of seconds, not {type(seconds).__name__}")
     if not least <= seconds <= LONGEST_SPAN_SECONDS:
-        raise InvalidConfigError(field, f"a number of seconds from {least:g} to {LONGEST_SPAN_SECONDS:g} is needed")
+        raise InvalidConfigError(field, f"must be a number of seconds from {least:g} to {LONGEST_SPAN_SECONDS:g}")
     return float(seconds)
 
 
 def checked_frames(field: str, frames: int, least: int = 0) -> int:
     """A number of frames from ``least`` to :data:`MOST_FRAMES`, which the argument ``field`` gave."""
     if isinstance(frames, bool) or not isinstance(frames, int | np.integer) or not least <= int(frames) <= MOST_FRAMES:
-        raise InvalidConfigError(field, f"a whole number of frames from {least} to {MOST_FRAMES} is needed")
+        raise InvalidConfigError(field, f"must be a whole number of frames from {least} to {MOST_FRAMES}")
     return int(frames)
 
 
 def checked_rate(sample_rate: int) -> int:
     """A sample rate in hertz."""
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | np.integer):
-        raise InvalidConfigError("sample_rate", "a whole number of hertz is needed")
+        raise InvalidConfigError("sample_rate", "must be a whole number of hertz")
     if not LOWEST_RATE <= int(sample_rate) <= HIGHEST_RATE:
-        raise InvalidConfigError("sample_rate", f"a number from {LOWEST_RATE} to {HIGHEST_RATE} Hz is needed")
+        raise InvalidConfigError("sample_rate", f"must be from {LOWEST_RATE} to {HIGHEST_RATE} Hz")
     return int(sample_rate)
 
 
 def checked_seed(seed: int) -> int:
     """A seed of up to 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) <= HIGHEST_SEED:
-        raise InvalidConfigError("seed", "a whole number from 0 to 2**64 - 1 is needed")
+        raise InvalidConfigError("seed", "must be a whole number from 0 to 2**64 - 1")
     return int(seed)
 
 
 def checked_threads(threads: int) -> int:
-    """How many threads a render uses."""
+    """Return the number of threads of a render."""
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
-        raise InvalidConfigError("threads", "a whole number from 1 on is needed; more than 2 work as 2")
+        raise InvalidConfigError("threads", "must be a whole number from 1 on; more than 2 have the effect of 2")
     return int(threads)
 
 
 Step = Callable[[Stereo, int, int], None]
-"""What happens to a mix in steps: the mix, the first frame and the number of frames."""
+"""A processing step on a mix: the mix, the first frame and the number of frames."""
 
 
 def mix_layers(
@@ -127,15 +127,16 @@ def mix_layers(
 ) -> Stereo:
     """Play the layers of each group and mix them with echo, reverb, width and the closing fade; ``then`` comes last.
 
-    The result lies where the first group was played, if that is memory that :func:`scratch` keeps: fresh memory costs as much
+    The result is written to the first group's buffer if :func:`scratch` keeps it, because new memory costs as much time
     as a filter.
-    With two ``threads`` the groups are played side by side, and what comes before and after the room runs beside it: the
-    bytes are the same.
+
+    With two ``threads`` the groups are rendered in parallel, and the steps before and after the room run in parallel
+    with it. The result is the same.
     """
     piece, rate = score.piece, context.sample_rate
     total = round(piece.seconds * rate)
     dry = scratch((len(groups), 2, total))
-    # Memory that is not kept is free as soon as the groups are mixed.
+    # Other memory is freed as soon as the groups are mixed.
     mixed = dry[0] if dry.nbytes <= _SCRATCH_BYTES else np.empty((2, total), np.float32)
     player = Player(context, total, groups, dry)
     fade = _fade_curve(piece.seconds - closing_beat(piece) * context.seconds_per_beat, total, rate)
@@ -160,7 +161,7 @@ def mix_layers(
 
 
 class _AtOnce(Executor):
-    """Runs what is submitted in the thread that submits it."""
+    """An executor that runs each task in the calling thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -169,21 +170,21 @@ class _AtOnce(Executor):
 
 
 def _helper(threads: int) -> Executor:
-    """One thread beside this one, or none."""
+    """Return an executor with one more thread, or one that uses the calling thread."""
     return ThreadPoolExecutor(1, "latentscore-render") if threads > 1 else _AtOnce()
 
 
 MIX_FRAMES = 8 * space.STEP
-"""Frames of a whole piece that go through the room at once: few calls, and all of them stay in the processor's cache."""
+"""Frames of a piece per call of the room: few calls, and the data fit into the processor's cache."""
 
 _SCRATCH_BYTES = 64 * 2**20
 _scratch = threading.local()
 
 
 def scratch(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Zeros in memory that each thread keeps from render to render: fresh memory costs more than filling it with zeros.
+    """Return zeros in memory that each thread reuses, because new memory costs more time than filling with zeros.
 
-    Valid until the next call in the same thread. What is larger than 64 MiB is not kept.
+    Valid until the next call in the same thread. Memory above 64 MiB is not reused.
     """
     size = math.prod(shape)
     if 4 * size > _SCRATCH_BYTES:
@@ -196,11 +197,11 @@ def scratch(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 class Player:
-    """The sound of a piece: bars of notes go in, the mix in its room comes out.
+    """Renders a piece: takes bars of notes and returns the mix with its room.
 
-    Notes are added whole to dry buffers of ``frames`` frames; what would sound beyond their end is lost. Taking blocks
-    of ``space.STEP`` frames gives the same bytes as taking the piece in one. ``dry`` is memory for the buffers, full of
-    zeros, shape (groups, 2, frames).
+    Notes are added to dry buffers of ``frames`` frames and cut at their end. Taking blocks of ``space.STEP`` frames
+    gives the same bytes as taking the whole piece. ``dry`` is memory for the buffers: zeros of shape (groups, 2,
+    frames).
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class Player:
         self._dry = np.zeros((len(groups), 2, frames), np.float32) if dry is None else dry
         self._taken = 0
         piece, rate, origin = context.piece, context.sample_rate, context.origin
-        # The pad's filter moves over all of its notes, so no other layer may share its buffer.
+        # The pad's filter is applied to its whole buffer, so no other layer may share it.
         movers = {("pad",): Sweep(piece, rate, frames, origin)} | {
             layers: Sway(piece, rate, phase, frames, origin) for layers, phase in _SWAYING.items()
         }
@@ -226,9 +227,9 @@ class Player:
             self._add(number, notes)
 
     def add_all(self, bars: Sequence[Mapping[str, Sequence[Note]]], helper: Executor) -> None:
-        """:meth:`add` for all bars, with a helper that plays groups beside this thread."""
+        """:meth:`add` for all bars, with a helper that renders groups in parallel."""
         self._advance()
-        # The pad, which takes longest, is begun first.
+        # Begin with the pad, which takes longest.
         groups = deque(sorted(range(len(self._layers)), key=lambda number: self._layers[number] != ("pad",)))
 
         def play() -> None:
@@ -248,7 +249,7 @@ class Player:
                 play_layer(self._dry[number], layer, notes[layer], self._context)
 
     def take(self, frames: int, gains: NDArray[np.float32] | None = None) -> Stereo:
-        """The next frames of the mix, shape (2, frames); ``gains``, one for each frame, fade what goes into the room."""
+        """Return the next frames of the mix, shape (2, frames); ``gains``, one per frame, are applied before the room."""
         out = np.empty((2, frames), np.float32)
         left = self._dry[:, :, self._taken :]
         if left.shape[2] < frames:

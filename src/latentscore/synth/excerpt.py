@@ -1,4 +1,4 @@
-"""A few seconds out of the middle of a piece, in a tenth of the time that the whole takes: what a change sounds like."""
+"""Render a few seconds from the middle of a piece, in a tenth of the time of the whole piece, to preview a change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from latentscore.synth.score import compose
 from latentscore.synth.stream import gain_for
 
 RING_IN_SECONDS = 4.0
-"""How long before its beginning an excerpt is played, so that its room rings and its held notes have begun."""
+"""Seconds rendered before an excerpt, so that it contains reverb tails and held notes."""
 
 
 def render_excerpt(
@@ -39,10 +39,11 @@ def render_excerpt(
     seed: int = 0,
     sample_rate: int = 48_000,
 ) -> Audio:
-    """What ``render(config, seconds, seed)`` plays from second ``begin`` on, about: the same notes at the same frames.
+    """Render approximately what ``render(config, seconds, seed)`` plays from second ``begin`` on: the same notes at the
+    same frames.
 
-    Its gain is predicted (within 2 dB of the whole piece's), and the room holds nothing from more than 4 s before. An excerpt ends where
-    the piece closes at the latest. Raises :class:`InvalidConfigError`.
+    The gain is predicted (within 2 dB of the whole piece's), and tails from more than 4 s before are missing. An
+    excerpt ends before the ending of the piece. Raises :class:`InvalidConfigError`.
     """
     numbers, seconds = checked_config(config), checked_seconds(seconds)
     rate, seed = checked_rate(sample_rate), checked_seed(seed)
@@ -66,7 +67,7 @@ def render_excerpt(
 
 
 def _within(notes: Sequence[Note], start: float, end: float) -> list[Note]:
-    """The notes that sound between two beats; what is held over the first begins there."""
+    """Return the notes that sound between two beats; notes that began earlier begin at the first beat."""
     found: list[Note] = []
     for note in notes:
         if note.start >= start:

@@ -1,7 +1,7 @@
-"""The form of a piece: sections without end, which layers play in each bar, how tense each beat is.
+"""The form of a piece: its sections, the layers that play in each bar, and the tension of each beat.
 
-Everything is a function of the config, the seed and the bar, so a piece of any length begins with a shorter one and a
-stream may go on for ever. Four sections of eight bars make a cycle; its order of roles follows the tension curve.
+Everything is a function of the config, the seed and the bar, so a shorter piece equals the beginning of a longer one,
+and streams can be endless. Four sections of eight bars make a cycle; the tension curve sets the order of their roles.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from latentscore.config import MusicConfig
 from latentscore.labels import beats_per_minute
 
 LAYERS = ("bass", "pad", "melody", "rhythm", "texture", "accent")
-"""The six layers, in the order in which density brings them forward."""
+"""The six layers, in the order in which density moves them to the foreground."""
 
 STREAMS = {name: n for n, name in enumerate((*LAYERS, "harmony", "feel", "form"))}
 """The number of each random stream: its place in the seed's tree."""
@@ -30,7 +30,8 @@ SECTION_BARS = 8
 
 Role = Literal["opening", "statement", "departure", "height", "breath"]
 
-# What the four sections of a cycle do. The first section of the piece opens it; later cycles begin with a breath.
+# Roles of the four sections of a cycle. The first section of the piece is its opening; later cycles begin with a
+# breath.
 _ROLES: dict[str, tuple[Role, Role, Role, Role]] = {
     "arc": ("breath", "statement", "height", "departure"),
     "ramp": ("breath", "departure", "statement", "height"),
@@ -48,7 +49,7 @@ def stream(seed: int, name: str, *where: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Section:
-    """Eight bars: the number of the section, what it does in the piece, and the layers that rest in it."""
+    """Eight bars: the number of the section, its role, and the layers that rest in it."""
 
     index: int
     role: Role
@@ -64,9 +65,10 @@ class Form:
 
     @cached_property
     def _entries(self) -> dict[str, int]:
-        """The bar in which each layer enters: the pad first, with one other, the bass after two bars at most.
+        """Return the bar in which each layer enters: the pad and one other layer first, the bass after at most two
+        bars.
 
-        The order follows from key and harmony, not from the seed, so two seeds of a config open alike.
+        The order depends on key and harmony, not on the seed, so all seeds of a config open with the same layers.
         """
         config = self.config
         rng = np.random.default_rng(crc32(f"{config.mode} {config.root} {config.harmony_style} 52".encode()))
@@ -79,7 +81,7 @@ class Form:
         return _section(self.config.tension_curve, self.config.density, self.seed, bar // SECTION_BARS)
 
     def plays(self, layer: str, bar: int) -> bool:
-        """Whether a layer plays in a bar. Before the piece nothing does."""
+        """Return whether a layer plays in a bar; False before the piece."""
         if bar < 0:
             return False
         if bar < SECTION_BARS:
@@ -89,8 +91,8 @@ class Form:
         return layer not in section.resting and not (breaks and layer in self._pausing(section.index))
 
     def _pausing(self, section: int) -> tuple[str, str]:
-        """The layers that pause in the second half of a statement, so that the next section brings them back: the drums, and
-        texture or accent."""
+        """Return the layers that pause in the second half of a statement and enter again in the next section: the drums,
+        and texture or accent."""
         return "rhythm", ("texture", "accent")[int(stream(self.seed, "form", 2, section).integers(2))]
 
     def enters(self, layer: str, bar: int) -> bool:
@@ -113,7 +115,7 @@ class Form:
         return (0.2 + 0.8 * level) * self._drive(bar)
 
     def _drive(self, bar: float) -> float:
-        """How far a phrase drives on at a place, 0 to 1: it gathers itself and comes to rest, the more the firmer its cadence."""
+        """Return the tension of a phrase at a position, 0 to 1: it rises and falls, more with a stronger cadence."""
         config = self.config
         phrase, place = divmod(bar / config.phrase_len_bars, 1.0)
         if not has_cadence(int(phrase), config.cadence_strength):
@@ -123,12 +125,12 @@ class Form:
 
 
 def has_cadence(phrase: int, strength: float) -> bool:
-    """Whether a phrase comes to rest: a share of ``strength`` of them."""
+    """Return whether a phrase ends with a cadence: a share of ``strength`` of them, distributed evenly."""
     return dealt(phrase, strength)
 
 
 def dealt(number: int, share: float) -> bool:
-    """Whether the thing with this number is one of a ``share`` of them, dealt out evenly."""
+    """Return whether item ``number`` belongs to a share of all items, which is distributed evenly."""
     return math.floor((number + 1) * share + 0.5) > math.floor(number * share + 0.5)
 
 
@@ -144,7 +146,7 @@ def _section(tension_curve: str, density: int, seed: int, index: int) -> Section
 
 
 def _resting(density: int, role: Role, seed: int, index: int) -> frozenset[str]:
-    """The layers that rest in a section: none at its height, more the less dense the piece is. Bass or pad always plays."""
+    """Return the layers that rest in a section: none in a height, more at lower density. Bass or pad always plays."""
     count = {"departure": (8 - density) // 2, "breath": (10 - density) // 2}.get(role, 0)
     order = [LAYERS[int(n)] for n in stream(seed, "form", 1, index).permutation(len(LAYERS))]
     stays = next(layer for layer in order if layer in ("bass", "pad"))

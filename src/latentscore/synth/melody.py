@@ -1,11 +1,12 @@
-"""The melody engine: rhythms on a grid of sixteenths, pitches that walk a ladder of scale degrees, phrases that rest.
+"""The melody engine: rhythms on a grid of sixteenths, a random walk on a ladder of scale degrees, and rests between
+phrases.
 
-Both engines walk alike. ``pattern`` composes one rhythm for a phrase; ``procedural`` invents each bar's rhythm. A bar
-leaves a cell: rhythm and contour on the ladder. Cells come back on other chords and at other heights, with ``procedural``
-also in another form. Long notes and those on one and three are tones of the chord.
+Both engines use the same walk. ``pattern`` composes one rhythm per phrase; ``procedural`` generates each bar's rhythm.
+A bar defines a cell: its rhythm and its contour on the ladder. Cells return on other chords and at other heights; with
+``procedural`` they are also varied. Long notes and those on beats one and three are tones of the chord.
 
-Shares (repeats, chromatic notes, stable endings) are dealt out evenly rather than by separate coin tosses: one in
-twenty really is one in twenty, even in ten seconds.
+Shares (repeats, chromatic notes, stable endings) are distributed evenly instead of drawn independently, so that they
+are exact even in short pieces.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ SLOTS = 16
 """Sixteenths in a bar."""
 
 NOTES_A_BAR = 8.5
-"""Notes in a bar at melody_density 1, before the manner's own factor."""
+"""Notes per bar at melody_density 1, before the style's factor."""
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How a melody style uses the engine.
+    """The parameters of a melody style.
 
-    ``ladder`` is which scale degrees it walks on (see ``_LADDERS``); ``contour`` gives the height it is drawn to, 0 to
-    1 of the register, at each point of the phrase; ``pull`` is how strongly. ``notes`` multiplies the density, ``hold``
-    is the share of the gap to the next note that a note sounds.
+    ``ladder`` names the scale degrees of the walk (see ``_LADDERS``). ``contour`` is the target height, 0 to 1 of the
+    register, at each point of the phrase, and ``pull`` the strength of the attraction to it. ``notes`` multiplies the
+    density; ``hold`` is the length of a note as a share of the distance to the next one.
     """
 
     contour: Callable[[float], float]
@@ -45,15 +46,15 @@ class Manner:
     """Smallest distance between notes in sixteenths: 2 keeps to eighths."""
 
     def sounds(self, sixteenths: float) -> float:
-        """How long a note sounds that is so far from the next one. The silence after it is an eighth at most, so that the
-        clear rests are those between phrases."""
+        """Return the length of a note from the distance to the next one. The silence between them is at most an eighth, so
+        that rests between phrases are clearly longer."""
         return max(sixteenths * self.hold, sixteenths - 2.0)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A note of a cell: its sixteenth, its length in sixteenths, and how many rungs of the ladder it lies above the
-    cell's first note."""
+    """A note of a cell: its sixteenth, its length in sixteenths, and its distance in ladder steps from the cell's first
+    note."""
 
     slot: int
     length: float
@@ -61,17 +62,17 @@ class Step:
 
 
 Cell = tuple[Step, ...]
-"""A bar of melody without its key: the motif that may return on another chord and at another height."""
+"""A bar of melody relative to its first note, which can return on another chord and at another height."""
 
 
 @dataclass
 class Walker:
-    """Where the melody is: carried from bar to bar. Bounded: it remembers one phrase and the theme."""
+    """The state of the melody between bars. It is bounded: one phrase and the theme."""
 
     degree: int
     chromatics: float
     repeats: dict[int, float] = field(default_factory=dict)
-    """How much of a return is due at each place of the phrase."""
+    """Accumulated share of a return at each position of the phrase."""
 
     cells: dict[int, Cell] = field(default_factory=dict)
     """The cells of the last phrase, by bar."""
@@ -80,18 +81,19 @@ class Walker:
     """The cells of the first phrase, by their place in it."""
 
     def keep(self, bar: int, place: int, cell: Cell, phrase_bars: int) -> None:
-        """Remember the cell of a bar, and forget those before the phrase before."""
+        """Store the cell of a bar, and drop cells that are older than the previous phrase."""
         self.cells = {n: old for n, old in self.cells.items() if n > bar - phrase_bars} | {bar: cell}
         self.theme.setdefault(place, cell)
 
     def returns(self, place: int, share: float) -> bool:
-        """Whether the bar at this place of the phrase comes back: a share of them, dealt out evenly for each place."""
+        """Return whether the bar at this position of the phrase repeats a cell: a share of them, distributed evenly per
+        position."""
         total = self.repeats.get(place, 0.35) + share
         self.repeats[place] = total % 1.0
         return total >= 1.0
 
     def leaves_scale(self, share: float) -> bool:
-        """Whether the next note is chromatic: a share of them, dealt out evenly."""
+        """Return whether the next note is chromatic: a share of them, distributed evenly."""
         total = self.chromatics + share
         self.chromatics = total % 1.0
         return total >= 1.0
@@ -109,7 +111,7 @@ _LADDERS: dict[str, dict[bool, tuple[int, ...]]] = {
 
 
 def melody(bar: Bar, manner: Manner) -> Iterator[Note]:
-    """One bar of melody in a manner, by the engine the config names."""
+    """Compose one bar of melody in a style, with the config's engine."""
     walker = _walker(bar, manner)
     config = bar.config
     phrase, place = divmod(bar.index, config.phrase_len_bars)
@@ -137,7 +139,7 @@ def _walker(bar: Bar, manner: Manner) -> Walker:
 
 
 _CEILING, _FLOOR = 7 * 6 + 4, 7 * 3
-"""Scale degrees beyond which a register is extreme: the contour goes only a part of the way there."""
+"""Scale degrees beyond which a register is extreme; the contour is compressed there."""
 
 
 def _register(bar: Bar) -> tuple[int, int]:
@@ -146,7 +148,7 @@ def _register(bar: Bar) -> tuple[int, int]:
 
 
 def _target(bar: Bar, manner: Manner, position: float) -> float:
-    """The scale degree to which the contour draws the melody; higher at the height of the piece."""
+    """Return the scale degree that the contour aims at; higher in sections with the role height."""
     low, high = (float(bound) for bound in _register(bar))
     if high > _CEILING:
         high = max(_CEILING + 0.25 * (high - _CEILING), min(low + 6, high))
@@ -173,7 +175,7 @@ def _notes(
             + (0.1 if slot % 4 == 0 else 0.0)
             + 0.12 * (1.0 - abs(2.0 * position - 1.0))
         )
-        # High notes are shrill at the strength of others.
+        # High notes are played more softly, because they sound shrill.
         velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
         length = sixteenths / 4 if last else _held_length(bar, at, max(manner.sounds(sixteenths) / 4, 0.12), degree)
         if not last and bar.piece.light > 0:
@@ -193,8 +195,8 @@ def _notes(
 
 
 def _held_length(bar: Bar, at: float, length: float, degree: int) -> float:
-    """The length of a note, up to the change of chord if its tone is foreign to the next chord. Over a chord that only leads
-    on, it is held if it does not rub against it."""
+    """Return the length of a note; it ends at the change of chord if its pitch is not in the next chord. During a short chord from
+    outside the scale, it is held unless it is a semitone from one of that chord's tones."""
     here = bar.chord(at)
     pitch, end = here.scale[degree % 7], at + length - _SHORT_SECONDS * bar.piece.bpm / 60.0
     change = here.end - bar.start
@@ -219,8 +221,8 @@ _FULLNESS = {"opening": 0.95, "statement": 1.0, "departure": 0.85, "height": 1.1
 
 
 def _source(bar: Bar, walker: Walker, place: int) -> Cell | None:
-    """The cell that this bar brings back, if it does: that of the theme where a section begins, else that of the same
-    place of the phrase before, in the first phrase that of the bar before."""
+    """Return the cell that this bar repeats, or None: that of the theme at the beginning of a section, else that of the
+    same position in the previous phrase; in the first phrase that of the previous bar."""
     phrase_bars = bar.config.phrase_len_bars
     before = walker.cells.get(bar.index - phrase_bars)
     if bar.index % SECTION_BARS < phrase_bars and bar.section.role != "departure":
@@ -233,7 +235,7 @@ def _source(bar: Bar, walker: Walker, place: int) -> Cell | None:
 
 
 def _varied(bar: Bar, cell: Cell) -> Cell:
-    """A cell that comes back in another form now and then: its end moved, or a weak note left out."""
+    """Return the cell, sometimes varied: its end moved, or a weak note left out."""
     draws = bar.rng.random(3)
     if len(cell) < 3 or draws[0] < 0.6:
         return cell
@@ -260,11 +262,11 @@ def _invent(bar: Bar, manner: Manner, phrase: int, place: int) -> Slots:
     weights = np.array([_weight(slot, config.syncopation) for slot in range(SLOTS)])
     weights[np.arange(SLOTS) % manner.grid > 0] *= 0.02
     weights[0] *= 3.0 if count <= 2 else 1.0
-    # Each sixteenth draws a time to wait, shorter the heavier it is; the first ones play. Asking for more notes or
-    # other weights keeps most of the bar as it was.
+    # Each sixteenth draws a waiting time, which is shorter for a larger weight; the shortest are played. More notes or
+    # other weights then keep most of the bar.
     order = np.argsort(-np.log(1.0 - chances) / weights)
     slots = sorted(int(slot) for slot in order[: min(count, SLOTS)])
-    # A bar begins within its first beat and notes last: the clear rests are those between phrases.
+    # A bar begins within its first beat and notes are held, so that rests between phrases are clearly longer.
     slots[0] %= 4
     ends = [*slots, SLOTS][1:]
     return tuple((slot, float(min(end - slot, 12))) for slot, end in zip(slots, ends, strict=True))
@@ -279,10 +281,10 @@ def _weight(slot: int, syncopation: float) -> float:
 
 
 def _breathe(bar: Bar, slots: Slots, stable: bool) -> Slots:
-    """The last bar of a phrase: its last note, and then a rest that grows with the phrase, the same after each phrase.
+    """Return the last bar of a phrase with its final note and a rest.
 
-    The rest lasts 7, 10 or 16 sixteenths for phrases of 2, 4 or 8 bars, but 0.85 to 3 seconds. A note that rests is the
-    longer the stronger the cadence; one that is foreign to the chord or to home is short and off the strong beats.
+    The rest lasts 7, 10 or 16 sixteenths for phrases of 2, 4 or 8 bars, limited to 0.85 to 3 s. A stable final note is
+    longer with a stronger cadence; an unstable one is short and off the strong beats.
     """
     config = bar.config
     seconds = 60.0 / bar.piece.bpm / 4
@@ -295,23 +297,24 @@ def _breathe(bar: Bar, slots: Slots, stable: bool) -> Slots:
     else:
         slot += 2 if slot % 8 == 0 else 0
         length = max(min(hold, _SHORT_SECONDS / seconds), 1.0)
-    # A motif that came back has no more notes than it had.
+    # A repeated motif never gains notes.
     return (*before[: len(slots) - 1], (slot, length))
 
 
 # --- pitch --------------------------------------------------------------------------------------------------------
 
 _SHORT_SECONDS, _LONG_SECONDS = 0.28, 0.45
-"""Notes up to the first may be foreign to the chord; from the second on they are tones of its triad; between them they
-only keep a whole tone away from the tones of the chord."""
+"""Shorter notes may be outside the chord. Notes longer than the second value are tones of its triad; between the two values
+they are at least a whole tone from other chord tones."""
 
 
 def _degrees(
     bar: Bar, walker: Walker, manner: Manner, place: int, slots: Slots, offsets: list[int] | None, stable: bool | None
 ) -> list[int]:
-    """The scale degree of each note: a walk on the manner's ladder, or ``offsets`` that come back from a fitting place.
+    """Return the scale degree of each note: a walk on the style's ladder, or repeated ``offsets`` from a fitting
+    degree.
 
-    ``stable`` says how the last note rests at the end of a phrase; ``None`` within one.
+    ``stable`` is whether the last note of a phrase is stable; ``None`` within a phrase.
     """
     low, high = _register(bar)
     rungs = _rungs(bar, manner.ladder, low, high)
@@ -340,7 +343,7 @@ def _degrees(
 
 
 def _cell(bar: Bar, manner: Manner, slots: Slots, degrees: list[int], offsets: list[int] | None) -> Cell:
-    """What a bar leaves to come back: its own motif, or for a bar that came back itself the same once more."""
+    """Return the cell of a bar: its own motif, or for a repetition the same cell again."""
     if offsets is None:
         rungs = _rungs(bar, manner.ladder, *_register(bar))
         places = [_nearest_rung(rungs, degree) for degree in degrees]
@@ -349,7 +352,7 @@ def _cell(bar: Bar, manner: Manner, slots: Slots, degrees: list[int], offsets: l
 
 
 def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, slots: Slots, offsets: list[int]) -> int:
-    """The rung from which a motif fits the chord best, near where the melody is and where its contour wants it."""
+    """Return the ladder step from which a motif fits the chord best, near the melody's position and its contour."""
     target = _target(bar, manner, place / bar.config.phrase_len_bars)
     lowest, highest = min(offsets), max(offsets)
 
@@ -368,7 +371,8 @@ def _anchor(bar: Bar, manner: Manner, rungs: list[int], here: int, place: int, s
 def _walk(bar: Bar, manner: Manner, rungs: list[int], here: int, draws: np.ndarray, position: float) -> int:
     away = _target(bar, manner, position) - rungs[here]
     move = _move(draws, bar.config.step_bias)
-    # The contour turns moves round rather than adding to them, so leaps stay as rare as asked; they do not go far past it.
+    # The contour changes the direction of moves, not their size, so the share of leaps is kept; moves end near the
+    # contour.
     size = min(abs(move), 2 + int(abs(away) * len(rungs) / (rungs[-1] - rungs[0] + 1))) if abs(move) > 1 else 1
     upward = (0.5 + 0.5 * np.sign(move) * (0.3 + 0.7 * draws[2]) + manner.pull * away / 7.0) > 0.5
     there = here + (size if upward else -size)
@@ -384,7 +388,7 @@ def _move(draws: np.ndarray, step_bias: float) -> int:
 
 
 def _inside(rung: int, count: int) -> int:
-    """A rung turned back at the ends of the ladder."""
+    """Return a ladder step, reflected at the ends of the ladder."""
     last = max(count - 1, 1)
     rung = abs(rung) % (2 * last)
     return min(rung if rung <= last else 2 * last - rung, count - 1)
@@ -429,7 +433,8 @@ def _apart(bar: Bar, degree: int, at: float) -> bool:
 
 
 def _fitting(bar: Bar, degree: int, before: int, way: int, slot: int, length: float, low: int, high: int) -> int:
-    """The nearest degree that fits, rather another than the one before, and for a motif rather in the direction ``way``."""
+    """Return the nearest degree that fits, preferably not the previous one, and for a motif preferably in the direction
+    ``way``."""
     near = [d for d in range(max(degree - 4, low), min(degree + 4, high) + 1) if _fits(bar, d, slot, length)]
 
     def cost(d: int) -> tuple[float, int]:
@@ -440,7 +445,8 @@ def _fitting(bar: Bar, degree: int, before: int, way: int, slot: int, length: fl
 
 
 def _rest(bar: Bar, degree: int, at: float, stable: bool, low: int, high: int) -> int:
-    """Where a phrase ends: on a tone of the home chord, or on one that wants to go on; of the chord, if it has one."""
+    """Return the final degree of a phrase: a tone of the home chord, or an unstable one; a tone of the current chord if
+    possible."""
     tones = _triad(bar, at)
     if stable:
         wanted = tones & {0, 2, 4} or {0}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TICKS_A_BEAT = 480
 
-# Key signatures have no other modes: each stands as the major or minor key whose accidentals it has, the mode in words.
+# MIDI key signatures are major or minor: other modes use the key with the same accidentals, and a text names the mode.
 # By pitch class, in the spelling with the fewest accidentals.
 _MAJOR = ["C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"]
 _MINOR = ["Cm", "C#m", "Dm", "Ebm", "Em", "Fm", "F#m", "Gm", "G#m", "Am", "Bbm", "Bm"]
@@ -31,9 +31,9 @@ _DRUMS = {
 
 
 def to_midi(score: Score) -> MidiFile:
-    """The notes as played, with tempo, key and layer names; detune below a semitone is rounded away.
+    """Return the notes as played, with tempo, key and layer names; pitches are rounded to semitones.
 
-    A dorian or mixolydian piece has the key signature with the same accidentals; the key itself is a text beside it.
+    A dorian or mixolydian piece has the key signature with the same accidentals, and a text event with its key.
     """
     from mido import MetaMessage, MidiFile, MidiTrack, bpm2tempo
 
@@ -66,7 +66,7 @@ def _track(layer: str, score: Score) -> list:
         pitch = _key(layer, note)
         begin, end = round(note.start * TICKS_A_BEAT), round((note.start + note.length) * TICKS_A_BEAT)
         velocity = min(max(round(note.velocity * 127), 1), 127)
-        # At one moment notes end before others begin, or a repeated note would be cut at its start.
+        # At the same time, note-offs precede note-ons, otherwise a repeated note would be cut at its start.
         events.append((begin, 1, Message("note_on", channel=channel, note=pitch, velocity=velocity)))
         events.append((max(end, begin + 1), 0, Message("note_off", channel=channel, note=pitch)))
     now = 0
@@ -84,7 +84,7 @@ def _key(layer: str, note: Note) -> int:
 
 
 def write_midi(path: Path | str, score: Score) -> None:
-    """An existing file is replaced only by a whole one. Raises :class:`AudioError` when the file cannot be written."""
+    """Write the score as a MIDI file, atomically. Raises :class:`AudioError` if the file cannot be written."""
     path = Path(path)
     try:
         with replacing(path) as draft:

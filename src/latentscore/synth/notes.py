@@ -1,7 +1,7 @@
-"""What a score is made of: notes in beats, the piece that every layer knows, one bar of one layer.
+"""The types of a score: notes in beats, the piece with the data shared by all layers, and one bar of one layer.
 
-Everything here is a function of the config, the seed and absolute time, so a longer piece begins with a shorter one,
-and each layer draws from its own stream for every bar, so changing one layer leaves the others as they were.
+Everything here is a function of the config, the seed and absolute time, so a shorter piece equals the beginning of a
+longer one. Each layer has its own random stream for every bar, so changing one layer does not change the others.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from latentscore.synth.theory import (
 )
 
 KEPT_CHORDS = 64
-"""The most chords that a piece keeps, which may have no end."""
+"""Maximum number of cached chords of a piece, which may be endless."""
 
 
 class Note(NamedTuple):
-    """One event. ``start`` and ``at`` are beats from the beginning: as played, and as written before swing and human
-    looseness. ``pitch`` is a MIDI note number whose fraction is detune; ``sound`` names one of the layer's sounds."""
+    """One event. ``start`` and ``at`` are beats from the beginning: as played, and as written, before swing and
+    humanization. ``pitch`` is a MIDI note number whose fraction is detune; ``sound`` names one of the layer's sounds."""
 
     start: float
     length: float
@@ -82,11 +82,11 @@ class Piece:
 
     @cached_property
     def chord_beats(self) -> float:
-        """How many beats each chord lasts."""
+        """The length of each chord, in beats."""
         return self.config.chord_change_bars * BEATS_PER_BAR
 
     def chord(self, n: int) -> Chord:
-        """The chord with the number ``n``, from 0 without end."""
+        """Return chord number ``n``, counted from 0; there is no last one."""
         found = self._chords.get(n)
         if found is None:
             departs = self.form.section(int(n * self.config.chord_change_bars)).role == "departure"
@@ -100,7 +100,7 @@ class Piece:
 
     @cached_property
     def _chords(self) -> dict[int, Chord]:
-        """The chords that were asked for last: every layer asks for each of them many times."""
+        """The cache of recent chords, because every layer requests each of them many times."""
         return {}
 
     @cached_property
@@ -153,7 +153,7 @@ class Piece:
         return self.form.tension(beat)
 
     def presence(self, layer: str) -> float:
-        """How far density brings a layer forward, 0 to 1: bass and pad always, one more layer with each step."""
+        """Return how far a layer is in the foreground, 0 to 1: bass and pad always, one more layer per step of density."""
         return 1.0 if LAYERS.index(layer) < self.config.density else 0.0
 
 
@@ -181,7 +181,7 @@ class Bar:
 
     @property
     def full(self) -> bool:
-        """Whether density has this layer carry the piece rather than colour it."""
+        """Whether density puts this layer in the foreground."""
         return self.piece.presence(self.layer) == 1.0
 
     @cached_property
@@ -198,7 +198,7 @@ class Bar:
 
     @cached_property
     def enters(self) -> bool:
-        """Whether the layer has not played in the bar before: what is held must be struck."""
+        """Whether the layer did not play in the previous bar, so that held notes must be started."""
         return "last" not in self.memory or self.memory["last"] != self.index - 1
 
     def chord(self, at: float = 0.0) -> Chord:
@@ -218,8 +218,8 @@ RENEWED_BEATS = 8.0
 
 
 def held(bar: Bar) -> Iterator[tuple[float, float, Chord]]:
-    """(begin, length, chord) of what a layer that holds its notes strikes in a bar, in beats: new chords, long ones again
-    after two bars, and the one that sounds already where the layer enters."""
+    """Yield (begin, length, chord), in beats, of the chords that a sustained layer starts in a bar: new chords, long ones
+    again after two bars, and the current one if the layer enters."""
     running = bar.chord()
     since = bar.start - running.start
     if since > 1e-6 and (bar.enters or since % RENEWED_BEATS == 0):

@@ -1,4 +1,4 @@
-"""The pad: seven sustained chords in the middle, one function each."""
+"""The pad layer: seven styles of sustained chords, one function each."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from latentscore.synth.voices import Wave
 
 
 def _voiced(bar: Bar, chord: Chord, center: float) -> list[int]:
-    """The chord as the harmony style lays it out, moving as little as possible from the one before, rising."""
+    """Return the pitches of the chord in the layout of the harmony style, ascending, with the smallest movement from the
+    previous chord."""
     piece, role = bar.piece, bar.section.role
     before = bar.memory.get("voicing", ())
     center += {"departure": 4, "breath": -3}.get(role, 0) + 2.0 * piece.light
     pitches = voice(chord, piece.key, bar.config.harmony_style, center, before)  # type: ignore[arg-type]
     bar.memory["voicing"] = pitches
-    # A full piece doubles the lowest voices an octave above, most at its height.
+    # Dense pieces double the lowest voices an octave above, most in sections with the role height.
     doubled = max(bar.config.density - 4 + {"height": 1, "opening": -1, "breath": -2}.get(role, 0), 0)
     above = [pitch + 12 for pitch in pitches[:doubled]]
     return sorted({*pitches, *(p for p in above if p - 1 not in pitches and p + 1 not in pitches)})
 
 
 def _spread(pitches: list[int], width: float) -> Iterator[tuple[int, float]]:
-    """Each pitch with a place: low in the middle, higher ones outward in turn."""
+    """Yield each pitch with a pan position: low pitches in the middle, higher ones alternately further out."""
     for number, pitch in enumerate(pitches):
         yield pitch, (0.0 if number == 0 else width * (-1) ** number * number / len(pitches))
 
 
 def warm_slow(bar: Bar) -> Iterator[Note]:
-    """Soft close chords that open slowly."""
+    """Soft chords in close position whose filter opens slowly."""
     for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 58), 0.6):
             yield bar.note(at, length, pitch, 0.72, pan)
 
 
 def dark_sustained(bar: Bar) -> Iterator[Note]:
-    """The chord low and narrow, like an organ behind a door."""
+    """The chord in a low and narrow position, like a muffled organ."""
     for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 49), 0.35):
             yield bar.note(at, length, pitch, 0.74, pan)
@@ -56,14 +57,14 @@ def cinematic(bar: Bar) -> Iterator[Note]:
 
 
 def thin_high(bar: Bar) -> Iterator[Note]:
-    """A thread of sound two octaves up."""
+    """A thin sound two octaves up."""
     for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 77)[-3:], 0.8):
             yield bar.note(at, length, pitch, 0.66, pan)
 
 
 def ambient_drift(bar: Bar) -> Iterator[Note]:
-    """Each voice comes and goes in its own time."""
+    """Each voice fades in and out independently."""
     for at, length, chord in held(bar):
         for pitch, pan in _spread(_voiced(bar, chord, 61), 1.0):
             late = length * 0.35 * float(bar.rng.random())
@@ -83,7 +84,7 @@ def stacked_fifths(bar: Bar) -> Iterator[Note]:
         pitches = [pitch for pitch in fifths if all((pitch - tone) % 12 not in (1, 11) for tone in triad)]
         for pitch, pan in _spread(pitches, 0.8):
             yield bar.note(at, length, pitch, 0.7, pan)
-        # Chord tones, so that the harmony style and the mode still speak.
+        # Chord tones, so that harmony style and mode stay audible.
         for pitch in _voiced(bar, chord, 62)[1:3]:
             if all(abs(pitch - other) > 1 for other in pitches):
                 yield bar.note(at, length, pitch, 0.55, 0.2, "color")
@@ -99,7 +100,7 @@ def bright_open(bar: Bar) -> Iterator[Note]:
 
 
 def _pad(shape: str, cutoff_hz: float, *envelope: float, **more: float) -> Wave:
-    """A pad's sound: its movement comes from the layer's own filter, so notes themselves do not sway."""
+    """Return a pad's sound without tremolo, because the layer's filter provides the movement."""
     return Wave(shape, cutoff_hz, *envelope, sway=0.0, **more)  # type: ignore[arg-type]
 
 

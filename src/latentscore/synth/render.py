@@ -1,4 +1,4 @@
-"""Config to a finished piece: a score, its mix, loudness and limiter; or a loop."""
+"""Render a config: score, mix, loudness normalization and limiter; or a loop."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def render(
     loop: bool = False,
     threads: int = 1,
 ) -> Audio:
-    """The piece that a config, a seed and a length stand for: always the same bytes for the same four arguments.
+    """Render a config; the same config, length, seed and rate always give the same bytes.
 
-    ``seconds`` from 0.5 to 600, ``sample_rate`` from 8 to 192 kHz, ``seed`` of up to 64 bits. The result is stereo at
-    -16 LUFS with a true peak under -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and reverb,
-    by name; they add up to the mix before tone, loudness and limiter. ``Audio.tags`` holds what the piece was made from.
+    ``seconds`` is 0.5 to 600, ``sample_rate`` is 8,000 to 192,000 Hz, ``seed`` has up to 64 bits. The result is stereo
+    at -16 LUFS with a true peak below -1 dBFS. With ``stems``, ``Audio.stems`` holds each layer with its echo and
+    reverb, by name; the stems add up to the mix before tone, loudness and limiter. ``Audio.tags`` holds the arguments.
 
-    With ``loop``, the result is a loop of whole bars, as near to ``seconds`` as they come, that repeats without a seam: it
-    has no opening and no closing.
+    With ``loop``, the result is a loop of whole bars, with a length as close to ``seconds`` as possible, that repeats
+    without a seam and has no opening and no ending.
 
-    With ``threads=2`` a piece is shared between two threads, which helps where a second core is free; loops and stems
-    are rendered on one thread.
+    With ``threads=2`` a piece is rendered on two threads, which is faster if a second core is free; loops and stems
+    always use one thread.
 
-    Raises :class:`InvalidConfigError` that names the field, "seconds", "sample_rate", "seed", "stems" or "threads".
+    Raises :class:`InvalidConfigError`, which names the field, "seconds", "sample_rate", "seed", "stems" or "threads".
     """
     numbers, seconds = checked_config(config), checked_seconds(seconds)
     sample_rate, seed, threads = checked_rate(sample_rate), checked_seed(seed), checked_threads(threads)
     if loop and stems:
-        raise InvalidConfigError("stems", "a loop has none; render it without loop")
+        raise InvalidConfigError("stems", "stems are not available with loop")
     tags = {
         "config": parse_config(dict(config)).model_dump(), "seed": seed, "seconds": seconds, "renderer": RENDERER_VERSION,
     }  # fmt: skip
@@ -96,9 +96,9 @@ def _stems(score: Score, sample_rate: int) -> dict[str, Audio]:
 
 
 def finish(mixed: Stereo, rate: int, before: float | None = None) -> NDArray[np.float32]:
-    """To the target loudness under the ceiling; where the limiter takes loudness away, once more with that added.
+    """Normalize to the target loudness and limit the peaks; if the limiter lowers the loudness, repeat with more gain.
 
-    Shape (2, frames) to (frames, 2), which is what files and players take. ``before`` is the loudness, if it is known.
+    Takes shape (2, frames) and returns (frames, 2). ``before`` is the loudness in LUFS, if it is known.
     """
     before = lufs_of_rows(mixed, rate) if before is None else before
     if not math.isfinite(before):
@@ -122,7 +122,7 @@ LONGEST_TAIL_SECONDS = 20.0
 
 
 class _Round:
-    """Composes ``bars`` bars over and over, from the first bar after the opening on."""
+    """Composes the same ``bars`` bars repeatedly, from the first bar after the opening on."""
 
     def __init__(self, piece: Piece, bars: int):
         self.piece = piece
@@ -140,7 +140,7 @@ class _Round:
         """The notes of one bar by layer."""
         turn, number = divmod(index - SECTION_BARS, len(self._bars))
         later = float(turn * len(self._bars) * BEATS_PER_BAR)
-        # Where a note was written stays, so that noise is the same in every turn.
+        # The written position is kept, so that noise is the same in every repetition.
         return {
             layer: [note._replace(start=note.start + later) for note in notes]
             for layer, notes in self._bars[number].items()
@@ -152,10 +152,11 @@ def _ended(note: Note, end: float) -> Note:
 
 
 def _loop(config: MusicConfig, seconds: float, seed: int, sample_rate: int) -> NDArray[np.float32]:
-    """One turn of a loop, after as many turns as the room needs to ring in, shape (frames, 2).
+    """Return one repetition of a loop, shape (frames, 2), after as many repetitions as the reverb needs to reach its
+    level.
 
-    Movement that does not repeat with the bars (the pad's filter, the room's lines) is cross-faded at the end of the turn
-    to what comes before its beginning.
+    Movement that does not repeat with the bars (the pad's filter, the reverb's modulation) is cross-faded at the end to
+    the audio before the beginning.
     """
     piece = Piece(config, math.inf, seed)
     bar_seconds = BEATS_PER_BAR * 60.0 / piece.bpm
@@ -176,20 +177,20 @@ def _loop(config: MusicConfig, seconds: float, seed: int, sample_rate: int) -> N
     before, turn = kept[:, :fade], kept[:, fade:]
     share = np.linspace(0.0, 1.0, fade, endpoint=False, dtype=np.float32)
     turn[:, -fade:] = (1.0 - share) * turn[:, -fade:] + share * before
-    # The limiter looks over both ends.
+    # The limiter must process both ends together.
     around = min(sample_rate, turn.shape[1])
     wrapped = np.concatenate([turn[:, -around:], turn, turn[:, :around]], axis=1)
     return np.ascontiguousarray(finish(wrapped, sample_rate)[around:-around])
 
 
 def _loop_bars(bars: float) -> int:
-    """The number of bars of a loop: whole, and a multiple of 4 or at least even where it is long enough."""
+    """Return the number of bars of a loop: whole, and if it is long enough a multiple of 4, or at least even."""
     grid = 4 if bars >= 6 else 2 if bars >= 1.5 else 1
     return max(round(bars / grid), 1) * grid
 
 
 def _tail_seconds(config: MusicConfig, piece: Piece) -> float:
-    """How long a note is heard at most: with its room and its echo down to -60 dB."""
+    """Return the maximum length of a note in seconds, with reverb and echo down to -60 dB."""
     feedback = space.echo_feedback(config.echo)
     repeats = math.log(1e-3) / math.log(feedback) if feedback > 0 else 1.0
     echo = 0.75 * 60.0 / piece.bpm * repeats

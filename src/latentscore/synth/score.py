@@ -1,4 +1,4 @@
-"""The piece before it sounds: a config becomes notes in beats, layer by layer and bar by bar."""
+"""Composition: converts a config to notes in beats, layer by layer and bar by bar."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from latentscore.synth.styles import style_of
 from latentscore.synth.theory import near
 
 SHORT_CLOSING_SECONDS, LONG_CLOSING_SECONDS = 0.95, 4.0
-"""How long the closing of a piece lasts at least and at most: up to 12 s of music have the short one."""
+"""Minimum and maximum length of the ending of a piece, in seconds; pieces of up to 12 s have the shorter one."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """The whole piece: the notes of each bar as they were composed, those of the closing, and the plan behind them."""
+    """A whole piece: the notes of each bar, those of the ending, and the :class:`Piece` they belong to."""
 
     piece: Piece
     bars: Sequence[Mapping[str, Sequence[Note]]]
@@ -30,7 +30,7 @@ class Score:
 
     @cached_property
     def layers(self) -> Mapping[str, Sequence[Note]]:
-        """The notes of each layer in order of start, those of the closing at the end."""
+        """The notes of each layer, sorted by start, followed by those of the ending."""
         return {
             layer: [*sorted(note for bar in self.bars for note in bar[layer]), *self.closing.get(layer, ())]
             for layer in LAYERS
@@ -42,10 +42,10 @@ class Score:
 
 
 class Composer:
-    """Compose a piece bar by bar, for as long as it is asked to.
+    """Composes a piece bar by bar, for any length.
 
-    Bars are asked for in order, from any bar on. What is kept from bar to bar is bounded. A note may begin a little
-    before its bar (at most half a beat and 0.1 s), so compose one bar ahead of what sounds.
+    Bars must be requested in order, from any bar on. The state between bars is bounded. A note may begin up to half a
+    beat and 0.1 s before its bar, so compose one bar ahead of playback.
     """
 
     def __init__(self, piece: Piece):
@@ -57,8 +57,8 @@ class Composer:
         return {layer: self._layer(layer, index) for layer in LAYERS}
 
     def branch(self, piece: Piece) -> Composer:
-        """A composer that goes on with another piece from the next bar on: layers keep their places, and strike what they
-        hold anew."""
+        """Return a composer that continues with another piece from the next bar on: layers keep their state and start their
+        held notes again."""
         composer = Composer(piece)
         composer._memories = copy.deepcopy(self._memories)
         for memory in composer._memories.values():
@@ -77,7 +77,7 @@ class Composer:
 
 
 def _within(piece: Piece, layer: str, index: int, notes: list[Note]) -> list[Note]:
-    """The same notes, ended where the layer begins to rest."""
+    """Return the notes, cut where the layer begins to rest."""
     ends = [b for b in range(index + 1, index + 4) if not piece.form.plays(layer, b)]
     if not ends:
         return notes
@@ -86,11 +86,11 @@ def _within(piece: Piece, layer: str, index: int, notes: list[Note]) -> list[Not
 
 
 def compose(config: MusicConfig, seconds: float, seed: int = 0) -> Score:
-    """All notes that begin before the piece closes, and the closing tones at its end."""
+    """Compose a piece of ``seconds`` seconds: all notes that begin before its ending, and those of the ending."""
     piece = Piece(config, seconds, seed)
     closing = closing_beat(piece)
     composer = Composer(piece)
-    # One bar more, for what is played a little before its bar.
+    # One more bar, for notes that are played before their bar.
     bars = [
         {layer: [n for n in notes if n.start < closing - 1e-9] for layer, notes in composer.bar(index).items()}
         for index in range(math.ceil(max(closing, 0.001) / BEATS_PER_BAR) + 1)
@@ -106,9 +106,9 @@ def compose(config: MusicConfig, seconds: float, seed: int = 0) -> Score:
 
 
 def closing_beat(piece: Piece) -> float:
-    """The beat at which the closing of a piece that ends begins.
+    """Return the beat at which the ending of a piece begins.
 
-    From 20 s on it is a bar line, from 45 s on that of an even bar, where everything that is held ends by itself.
+    From 20 s on it is a bar line, and from 45 s on that of an even bar, where all held notes end.
     """
     lasts = min(SHORT_CLOSING_SECONDS + 0.07 * max(piece.seconds - 12.0, 0.0), LONG_CLOSING_SECONDS, piece.seconds / 2)
     beat = piece.beats - lasts * piece.bpm / 60.0
@@ -117,10 +117,10 @@ def closing_beat(piece: Piece) -> float:
 
 
 def close(piece: Piece, last: Mapping[str, Note | None]) -> dict[str, list[Note]]:
-    """The closing of a piece that ends: the home chord of the pad, from the closing beat to the end.
+    """Return the ending of a piece: the home chord of the pad, from the closing beat to the end.
 
-    In pieces of more than 12 s bass and melody come home as well, from their ``last`` notes. What began before sounds on
-    unchanged, so a piece is the beginning of any longer one until it closes.
+    In pieces of more than 12 s, bass and melody also move to the home note from their ``last`` notes. Earlier notes are
+    not changed, so a piece equals the beginning of any longer one until its ending.
     """
     at = closing_beat(piece)
     length = piece.beats - at
@@ -149,7 +149,7 @@ def _home_near(piece: Piece, layer: str, pitch: float) -> float:
 
 
 def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[Note]:
-    """Written notes as played: swung, a little early or late, in and out of tune, and as loud as the tension asks."""
+    """Return the notes as played: with swing, humanized timing and tuning, and the loudness of the tension."""
     human, swing = piece.config.human, piece.config.swing
     written = list(notes)
     if not written:
@@ -164,7 +164,7 @@ def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[N
     played = []
     for note, (late, tune, loud) in zip(written, loose, strict=True):
         start = swung(note.start, swing) + late * human * 0.045 * beats_a_second
-        # Tuning is heard in steps of five cents, so equal notes stay equal and are rendered once.
+        # Tuning is quantized to five cents, so that equal notes are rendered only once.
         pitch = note.pitch + round(tune * human * 22 / 5) * 0.05
         velocity = (
             note.velocity * (softest + (1.0 - softest) * piece.tension(note.start)) * 10 ** (loud * human * 5 / 20)
@@ -175,12 +175,12 @@ def perform(piece: Piece, layer: str, bar: int, notes: Iterable[Note]) -> list[N
 
 @lru_cache(maxsize=64)
 def _softest(tempo: float) -> float:
-    """Share of its velocity that a note has without tension: slow pieces have the wider range."""
+    """Return the share of its velocity that a note has without tension; slow pieces have a wider range."""
     return float(np.interp(tempo, (0.3, 0.5), (0.24, 0.36)))
 
 
 def swung(beat: float, swing: float) -> float:
-    """Where a written beat is played: the middle of each beat is late by up to a third of it."""
+    """Return the played position of a written beat: the middle of each beat is delayed by up to a third of the beat."""
     whole = math.floor(beat)
     part = beat - whole
     middle = 0.5 + swing * 0.21

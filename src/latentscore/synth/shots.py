@@ -1,4 +1,4 @@
-"""Sounds that ring by themselves: struck, plucked and drummed. Each takes a :class:`Hit` and returns mono samples."""
+"""One-shot sounds: struck, plucked and drums. Each function takes a :class:`Hit` and returns mono samples."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def _time(hit: Hit, frames: int) -> NDArray[np.float64]:
 
 
 def _fall(time: NDArray[np.float64], seconds: float) -> Mono:
-    """A level that falls to 37 % in so many seconds, again and again."""
+    """Return an exponential decay that falls to 37 % in ``seconds``."""
     return np.exp(time.astype(np.float32) * np.float32(-1.0 / seconds))
 
 
 def struck(
     hit: Hit, ratios: Sequence[float], levels: Sequence[float], seconds: Sequence[float], cutoff_hz: float = 3500.0
 ) -> Mono:
-    """Sines at ``ratios`` of the pitch, each with its level and its time to fall by 60 dB."""
+    """Return decaying sines at ``ratios`` of the pitch, each with its level and its decay time (60 dB)."""
     hz = hit.hz * np.array(ratios)
     limit = cutoff_hz * hit.open * (0.5 + 0.7 * hit.strength) * hit.edge**0.5
     amplitude = np.array(levels) / np.sqrt(1 + (hz / limit) ** 2)
@@ -64,7 +64,7 @@ def chime(hit: Hit) -> Mono:
 
 
 def crystal(hit: Hit) -> Mono:
-    """A rubbed glass that has been touched: pure, slightly out of tune, long."""
+    """A struck glass: pure, slightly out of tune, long."""
     s = 2.6
     return struck(
         hit, (1.0, 1.008, 2.32, 4.25, 6.63), (0.5, 0.4, 0.28, 0.2, 0.08), (s, s, 0.5 * s, 0.3 * s, 0.2 * s), 9000.0
@@ -72,7 +72,7 @@ def crystal(hit: Hit) -> Mono:
 
 
 def star(hit: Hit) -> Mono:
-    """A pinprick of light: one high sine and its octave."""
+    """One high sine and its octave, short."""
     return struck(hit, (1.0, 2.0), (0.6, 0.2), (1.1, 0.5), 9000.0)
 
 
@@ -140,7 +140,7 @@ def nylon(hit: Hit) -> Mono:
 
 
 def bass_string(hit: Hit) -> Mono:
-    """A string under a finger: its attack is rounder the darker the piece."""
+    """A plucked bass string; darker pieces have a softer attack."""
     tone = _string(hit, 1.5, 0.45, 0.3, 900.0)
     color = min(1500.0 * hit.open * hit.open * hit.edge, 0.4 * hit.sample_rate)
     return filter_mono(tone, color, color, 0.7, LOW, float(hit.sample_rate))
@@ -166,9 +166,9 @@ def _sweep(hit: Hit, top_hz: float, hz: float, bend: float, ring: float, seconds
 def _burst(
     hit: Hit, seconds: float, ring: float, cutoff_hz: float, kind: int, resonance: float = 0.8, salt: int = 0
 ) -> Mono:
-    """Filtered noise that dies away."""
+    """Return decaying filtered noise."""
     frames = hit.frames(seconds)
-    # A high-pass that opens further leaves less: bright hats keep what they have.
+    # A higher high-pass frequency lowers the level, so the level of bright hats is kept.
     opened = min(max(hit.open, 0.4), 1.0 if kind == HIGH else 2.0)
     cutoff = min(cutoff_hz * opened**0.6, 0.42 * hit.sample_rate)
     white = noise(frames, 1000 * salt + hit.seed)
@@ -236,7 +236,7 @@ def field_snare(hit: Hit) -> Mono:
 
 
 def clap(hit: Hit) -> Mono:
-    """Four hands that do not quite meet."""
+    """A clap: four short bursts of noise, slightly apart in time."""
     one = _burst(hit, 0.22, 0.008, 1500, BAND, 1.2, 8)
     tail = _burst(hit, 0.3, 0.06, 1500, BAND, 1.2, 9)
     out = np.zeros(hit.frames(0.36), np.float32)

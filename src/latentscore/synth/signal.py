@@ -1,7 +1,7 @@
-"""Oscillators, envelopes, filters and noise: numbers and arrays in, arrays out.
+"""Oscillators, envelopes, filters and noise on arrays.
 
-Sound is float32. Stereo is two rows, left and right, shape (2, frames): a row lies in one piece, and loops over it
-become vector instructions. ``out`` is added to, never overwritten. Frequencies are in hertz, times in seconds unless a
+Audio is float32. Stereo has the shape (2, frames), left and right, because loops over contiguous rows can be
+vectorized. Functions add to ``out`` and never overwrite it. Frequencies are in hertz, and times in seconds unless a
 name says frames.
 """
 
@@ -23,20 +23,21 @@ TABLE = 2048
 """Samples in one cycle of a wavetable."""
 
 HARMONICS = 256
-"""Most harmonics in a table: above that, reading between samples would be heard."""
+"""Maximum number of harmonics in a table; with more, interpolation errors would be audible."""
 
 BLOCK = 64
-"""Frames between two values of an envelope or of slow movement; straight lines in between."""
+"""Frames between two values of an envelope or of slow modulation, with linear interpolation in between."""
 
 LONG_BLOCK = 256
-"""The same where a held note changes slowly: neither in its beginning nor in a short release."""
+"""The same for the slow parts of a held note: not for its attack or a short release."""
 
 AIR_BLOCK = 32
 """The same for filtered noise, whose cutoff moves faster."""
 
 
 def sine(cycles: NDArray[np.float64]) -> Mono:
-    """The sine of so many turns: whole turns go in double precision, the rest in single, which is many times as fast."""
+    """Return sin(2 pi ``cycles``); the whole cycles are removed in double precision, the sine is computed in single
+    precision, which is many times as fast."""
     return np.sin((cycles - np.rint(cycles)).astype(np.float32) * np.float32(math.tau))
 
 
@@ -70,7 +71,8 @@ _SHAPES = {
 }
 """Amplitudes of harmonics 1 to 256 of each shape, before any filter."""
 
-# As they go into a table: RMS 0.35, and partials in different phases, which keeps the peak low and costs nothing in tone.
+# Normalized for tables: RMS 0.35, and partials with different phases, which lowers the peak without changing the
+# timbre.
 _BINS = {
     shape: np.exp(1j * (_K * _K * 2.399)) * amplitudes * (0.35 * TABLE / 2 / np.sqrt(0.5 * np.sum(amplitudes**2)))
     for shape, amplitudes in _SHAPES.items()
@@ -79,10 +81,10 @@ _BINS = {
 
 @lru_cache(maxsize=512)
 def table(shape: str, harmonics: int, cutoff_harmonic: float) -> Mono:
-    """One cycle with its first sample repeated, shape (2049,), with RMS 0.35 before the filter.
+    """Return one cycle with its first sample repeated, shape (2049,), with RMS 0.35 before the filter.
 
-    Only ``harmonics`` partials are in it, so nothing folds back. A second-order low-pass at ``cutoff_harmonic`` times
-    the fundamental shapes the rest; loudness falls with what it takes away, as with a real filter.
+    It has only ``harmonics`` partials, so there is no aliasing. A second-order low-pass at ``cutoff_harmonic`` times
+    the fundamental shapes the spectrum; the filter's loss of loudness is not compensated.
     """
     ratio = (_K[:harmonics] / cutoff_harmonic) ** 2
     bins = np.zeros(TABLE // 2 + 1, dtype=np.complex128)
@@ -94,7 +96,7 @@ def table(shape: str, harmonics: int, cutoff_harmonic: float) -> Mono:
 
 
 def table_for(shape: str, hz: float, cutoff_hz: float, sample_rate: int) -> Mono:
-    """The table for a note at ``hz``: no harmonic above 0.46 of the sample rate, whatever the pitch."""
+    """Return the table for a note at ``hz``, without harmonics above 0.46 times the sample rate."""
     harmonics = min(HARMONICS, int(0.46 * sample_rate / hz))
     # Cutoffs are rounded to a sixth of an octave, so that equal notes share a table.
     cutoff = 2.0 ** (round(6 * math.log2(max(cutoff_hz / hz, 0.5))) / 6)
@@ -108,22 +110,22 @@ def add_wave(
 ):  # fmt: skip
     """Add one note of detuned wavetable oscillators; all times in frames.
 
-    ``held`` frames after ``start`` the release begins, from wherever the envelope is. ``bite`` is how much of the way
-    from the duller to the brighter table the note starts at. ``wobble`` is tremolo: depth and radians a block. ``punch`` is
-    how much louder the note is at the end of its attack, and in how many frames that falls to 37 %.
+    The release begins ``held`` frames after ``start``, from the current level of the envelope. ``bite`` is the initial
+    mix between the duller (0) and the brighter table (1). ``wobble`` is tremolo: depth and radians per block. ``punch``
+    is the extra level at the end of the attack, and the frames in which it falls to 37 %.
     """
     voices = increments.shape[0]
     total = min(held + release, out.shape[1] - start)
     phase = np.empty(voices, np.uint32)
     for v in range(voices):
         phase[v] = np.uint32(phases[v] * 4294967295.0)
-    # Each block is made in three plain passes, because a compiler turns those into vector instructions.
+    # Each block is computed in three simple loops, which the compiler can vectorize.
     sum_left = np.empty(LONG_BLOCK, np.float32)
     sum_right = np.empty(LONG_BLOCK, np.float32)
     place = np.empty(LONG_BLOCK, np.int32)
     part = np.empty(LONG_BLOCK, np.float32)
     value = np.empty(LONG_BLOCK, np.float32)
-    # Without vibrato a voice is a ring of whole cycles that is read over and over.
+    # Without vibrato, a voice is a ring buffer of whole cycles that is read repeatedly.
     steady = vibrato_depth == 0.0 and increments[0] * RING > 2.0
     rings = np.empty((voices, 2, RING + LONG_BLOCK if steady else 0), np.float32)
     lengths = np.empty(voices, np.int64)
@@ -145,7 +147,7 @@ def add_wave(
         longer = LONG_BLOCK if vibrato_depth == 0.0 else 2 * BLOCK
         size = min(_block_size(frame, held, attack, release, longer), total - frame)
         end = frame + size
-        # Where the envelope must be when this block ends.
+        # The envelope's level at the end of this block.
         if end <= held:
             target = _held_level(end, attack, decay, sustain)
             if punch > 0.0:
@@ -204,12 +206,12 @@ def add_wave(
 
 
 RING = 4096
-"""Most frames of a ring of whole cycles."""
+"""Maximum frames of a ring buffer of whole cycles."""
 
 
 @inner_jit
 def _whole_cycles(increment):
-    """So many cycles last so many frames: those of at most ``RING`` frames that fit the increment (cycles a frame) best."""
+    """Return the number of cycles and of frames, at most ``RING``, whose ratio is nearest to the increment (cycles per frame)."""
     period = 1.0 / increment
     best, cycles = 1.0, 1
     for count in range(1, max(min(int(RING / period), 64), 1) + 1):
@@ -221,7 +223,7 @@ def _whole_cycles(increment):
 
 @inner_jit
 def _read_places(place, part, first, step, size):
-    """Where in a table so many frames in a row lie: the sample, and how far it is to the next."""
+    """Compute table positions for consecutive frames: the sample index and the fraction to the next sample."""
     fine = np.float32(1.0 / 2097152.0)
     for j in range(size):
         p = np.uint32(first + np.uint32(j) * step)
@@ -231,7 +233,7 @@ def _read_places(place, part, first, step, size):
 
 @inner_jit
 def _read_table(out, table, place, part):
-    """What lies there."""
+    """Read the table at these positions with linear interpolation."""
     for j in range(out.shape[0]):
         k = np.uint32(place[j])
         a = table[k]
@@ -240,7 +242,7 @@ def _read_table(out, table, place, part):
 
 @inner_jit
 def _block_size(frame, held, attack, release, longer):
-    """Frames up to the next value of an envelope: ``longer`` where it moves slowly, else ``BLOCK``."""
+    """Return the frames up to the next value of an envelope: ``longer`` for its slow parts, else ``BLOCK``."""
     if frame < 2.0 * attack + 2048.0:
         return BLOCK
     if frame + longer <= held or (frame >= held and release > 64.0 * longer):
@@ -259,9 +261,10 @@ def _held_level(frame, attack, decay, sustain):
 
 @jit
 def make_loop(frames, table, cycles, phases, left, right, sway, turns):
-    """Detuned oscillators that all fit the loop, stereo of shape (2, frames + 1): the first frame once more at the end.
+    """Return a stereo loop of detuned oscillators, shape (2, frames + 1); the last frame repeats the first.
 
-    Voice v goes through ``cycles[v]`` cycles, a whole number, and its phase sways by ``sway`` cycles, ``turns`` times.
+    Voice v has ``cycles[v]`` cycles, a whole number, and its phase is modulated by ``sway`` cycles, ``turns`` times per
+    loop.
     """
     out = np.zeros((2, frames + 1), np.float32)
     place = np.empty(LONG_BLOCK, np.int32)
@@ -300,8 +303,8 @@ def add_loop(
 ):  # fmt: skip
     """Add one note that reads ``loop``, shape (2, frames + 1), over and over, with the envelope of :func:`add_wave`.
 
-    ``swell`` is how its level drifts: depth, radians a block and phase. ``tuning`` is how its pitch does: in so many blocks
-    it is a frame ahead of its loop, so many frames ahead it turns round and falls back, and at this block it begins.
+    ``swell`` is the drift of its level: depth, radians per block and phase. ``tuning`` is the drift of its pitch:
+    blocks per frame of shift, the maximum shift in frames, at which the direction changes, and the initial block.
     """
     total = min(held + release, out.shape[1] - start)
     frames = loop.shape[1] - 1
@@ -324,7 +327,7 @@ def add_loop(
         slope = (target - level) / size
         done = 0
         while done < size:
-            # Back and forth in straight lines, so many frames for each frame that the note is ahead of its loop.
+            # A triangle: the shift grows and falls linearly.
             place = (tuning[2] * BLOCK + frame + done) % (2 * turn)
             if place < turn:
                 ahead = place // per_frame
@@ -359,10 +362,10 @@ def add_loop(
 
 @jit
 def partials(frames, steps, amplitudes, seconds_frames, attack):
-    """A sum of decaying sines, float32 of shape (frames,).
+    """Return a sum of decaying sines, float32 of shape (frames,).
 
-    ``steps`` are radians a frame, ``seconds_frames`` the frames in which each partial falls by 60 dB. The first
-    ``attack`` frames rise and the last twelfth fall to zero.
+    ``steps`` are radians per frame, ``seconds_frames`` the frames in which each partial falls by 60 dB. The first
+    ``attack`` frames fade in and the last twelfth fades out.
     """
     lanes = 64
     out = np.zeros(frames + lanes, np.float32)
@@ -380,7 +383,7 @@ def partials(frames, steps, amplitudes, seconds_frames, attack):
                 now * turn_real - now_imaginary * turn_imaginary,
                 now * turn_imaginary + now_imaginary * turn_real,
             )
-        # So many frames turn at once; below -100 dB a partial is over.
+        # Frames are computed in blocks; a partial ends below -100 dB.
         keep = np.exp(fall * lanes)
         c = np.float32(keep * np.cos(steps[k] * lanes))
         s = np.float32(keep * np.sin(steps[k] * lanes))
@@ -398,13 +401,13 @@ def partials(frames, steps, amplitudes, seconds_frames, attack):
 
 @jit
 def pluck(frames, period, keep, brightness, position, excitation, attack):
-    """A plucked string (Karplus and Strong, 1983), float32 of shape (frames,).
+    """Return a plucked string (Karplus and Strong, 1983), float32 of shape (frames,).
 
-    ``period`` in frames may be fractional; ``keep`` is the loss once around the string; ``brightness`` in (0, 1] mixes
-    the averaging filter; ``position`` in (0, 1) is where the string is plucked, which hollows out harmonics.
+    ``period`` in frames may be fractional; ``keep`` is the gain per period; ``brightness`` in (0, 1] is the mix of the
+    averaging filter; ``position`` in (0, 1) is the plucking point, which weakens some harmonics.
     """
     damp = 0.5 * (1.0 - brightness)
-    # The averaging filter delays by `damp` frames; what is left of the period is read between two samples.
+    # The averaging filter delays by `damp` frames; the fractional rest of the period is interpolated.
     delay = period - damp
     whole = int(delay)
     part = delay - whole
@@ -458,7 +461,7 @@ def _edges(out, attack):
 
 
 def edges(out: Mono, attack_frames: int) -> Mono:
-    """``out`` itself, with its first ``attack_frames`` rising from zero and its last twelfth falling to zero."""
+    """Fade in the first ``attack_frames`` of ``out`` and fade out its last twelfth, in place, and return ``out``."""
     _edges(out, int(attack_frames))
     return out
 
@@ -468,7 +471,8 @@ def edges(out: Mono, attack_frames: int) -> Mono:
 
 @jit
 def noise(frames, seed):
-    """White noise in [-1, 1), float32: a hash of the frame's number, so any part can be made on its own."""
+    """Return white noise in [-1, 1), float32. Each value is a hash of the frame's number, so any part can be computed
+    separately."""
     out = np.empty(frames, np.float32)
     key = np.uint32(np.uint32(seed) * np.uint32(0x9E3779B9) + np.uint32(0x7F4A7C15))
     for i in range(frames):
@@ -484,7 +488,7 @@ def noise(frames, seed):
 
 @jit
 def add_air(out, start, times, levels, cutoffs, resonance, band, gain_left, gain_right, seed, sample_rate):
-    """Add filtered stereo noise whose level and cutoff follow straight lines between break points.
+    """Add filtered stereo noise whose level and cutoff are interpolated linearly between break points.
 
     ``times`` are frames from ``start``, rising from 0; ``levels`` are amplitudes and ``cutoffs`` hertz at those
     frames. ``band`` is the share of the band-pass output, the rest is low-pass. Left and right are independent noise.
@@ -508,7 +512,7 @@ def add_air(out, start, times, levels, cutoffs, resonance, band, gain_left, gain
         a1 = 1.0 / (1.0 + g * (g + k))
         a2 = g * a1
         a3 = g * a2
-        # The share of each state and of the input in what is heard.
+        # The weights of the states and of the input in the output.
         from_1 = band * k * a1 + (1.0 - band) * a2
         from_2 = (1.0 - band) * (1.0 - a3) - band * k * a2
         from_x = band * k * a2 + (1.0 - band) * a3
@@ -520,7 +524,7 @@ def add_air(out, start, times, levels, cutoffs, resonance, band, gain_left, gain
             h ^= h >> np.uint32(15)
             h = np.uint32(h * np.uint32(0x846CA68B))
             h ^= h >> np.uint32(16)
-            # Sixteen random bits for each side are plenty under a filter.
+            # Sixteen random bits per channel are sufficient before a filter.
             white[0, j] = np.float32(np.int32(h & np.uint32(65535)) - 32768) * np.float32(1.0 / 32768.0)
             white[1, j] = np.float32(np.int32(h >> np.uint32(16)) - 32768) * np.float32(1.0 / 32768.0)
         out_left = out[0, start + frame : start + end]
@@ -548,7 +552,8 @@ def add_air(out, start, times, levels, cutoffs, resonance, band, gain_left, gain
 
 @jit
 def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
-    """A state-variable filter (trapezoidal) whose cutoff glides exponentially; ``kind`` 0 low, 1 band, 2 high."""
+    """Apply a state-variable filter (trapezoidal integration) with an exponential cutoff sweep; ``kind`` 0 low, 1 band, 2
+    high."""
     out = np.empty_like(x)
     k = 1.0 / resonance
     s1 = 0.0
@@ -584,10 +589,11 @@ def filter_mono(x, cutoff_start, cutoff_end, resonance, kind, sample_rate):
 def sweep_stereo(
     buffer, first, frames, cutoffs_left, cutoffs_right, gains_left, gains_right, resonance, block, sample_rate, states
 ):
-    """Low-pass ``frames`` frames of ``buffer``, from ``first`` on, in place while cutoff and gain move; one value of each for
-    every ``block`` frames.
+    """Low-pass ``frames`` frames of ``buffer``, from ``first`` on, in place, with varying cutoff and gain: one value of
+    each per ``block`` frames.
 
-    ``states`` are the two states of each side and the gains reached: six numbers that go on from call to call.
+    ``states`` are the two filter states of each channel and the last gains: six numbers that are passed from call to
+    call.
     """
     k = 1.0 / resonance
     l1, l2, r1, r2, gl, gr = states[0], states[1], states[2], states[3], states[4], states[5]
@@ -598,8 +604,8 @@ def sweep_stereo(
         pairs = (end - begin) // 2
         left = buffer[0, first + begin : first + end]
         right = buffer[1, first + begin : first + end]
-        # Each state is what it takes from both states and from the input. Two frames go in one step, because the processor
-        # waits for the last result once a step.
+        # Each state is a linear function of both states and the input. Two frames are computed per step, because each
+        # step waits for the previous result.
         g = np.tan(np.pi * min(cutoffs_left[b] / sample_rate, 0.45))
         a1 = 2.0 / (1.0 + g * (g + k))
         a2 = g * a1
@@ -643,7 +649,7 @@ def sweep_stereo(
 
 @inner_jit
 def _feed_pairs(side, fed, pairs, a1, a2, a3):
-    """What each pair of frames adds to the two states of the filter."""
+    """Compute the contribution of each pair of frames to the two states of the filter."""
     for n in range(pairs):
         x = side[2 * n] + TINY
         y = side[2 * n + 1] + TINY
@@ -653,8 +659,8 @@ def _feed_pairs(side, fed, pairs, a1, a2, a3):
 
 @jit
 def ramp_stereo(buffer, first, frames, left, right, block):
-    """Multiply ``frames`` frames of ``buffer``, from ``first`` on, in place with gains that go in straight lines from each
-    value to the next, ``block`` frames on."""
+    """Multiply ``frames`` frames of ``buffer``, from ``first`` on, in place with gains that are interpolated linearly
+    between values ``block`` frames apart."""
     for c in range(2):
         gains = left if c == 0 else right
         for b in range((frames + block - 1) // block):
@@ -667,7 +673,7 @@ def ramp_stereo(buffer, first, frames, left, right, block):
 
 @jit
 def place(out, sample, starts, left, right):
-    """Add one mono ``sample`` at each of ``starts`` (frames) with its own gain to either side."""
+    """Add one mono ``sample`` at each of ``starts`` (frames), with separate gains for left and right."""
     for n in range(starts.shape[0]):
         for side in range(2):
             target = out[side, starts[n] : starts[n] + sample.shape[0]]

@@ -1,4 +1,4 @@
-"""The room and the bus: echo, reverb, width, tone, drive and the limiter."""
+"""The effects of the mix: echo, reverb, width, tone, drive and the limiter."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from latentscore.jit import inner_jit, jit
 from latentscore.loudness import TINY, lufs_of_rows, oversampling
 from latentscore.synth.signal import Stereo
 
-# Delay lines of the reverb in seconds at full size: no two share a divisor at usual rates.
+# Delay lines of the reverb in seconds at full size; at common sample rates their lengths are coprime.
 _LINES = np.array([
     0.0241, 0.0307, 0.0389, 0.0461, 0.0533, 0.0619, 0.0701, 0.0797,
     0.0271, 0.0347, 0.0421, 0.0499, 0.0571, 0.0661, 0.0743, 0.0857,
 ])  # fmt: skip
 
-# Delays of the allpasses that blur what enters the reverb, in seconds: four for the left, four for the right.
+# Delays of the allpasses that diffuse the reverb's input, in seconds: four for the left, four for the right.
 _DIFFUSERS = np.array([0.00277, 0.00421, 0.00657, 0.00961, 0.00307, 0.00473, 0.00713, 0.00887])
 _DIFFUSION = 0.57
 
 _DRIFT_FRAMES = np.array([54, 72, 42, 66, 48, 78, 60, 36, 70, 50, 64, 56, 76, 44, 58, 68])
-"""How far each line drifts from its length and back at 48 kHz: it blurs the modes."""
+"""Maximum modulation of each line's length in frames at 48 kHz; it smooths the modes."""
 
 _DRIFT_SPEED = 100.0
-"""Frames a second at 48 kHz: 3.6 cents of pitch."""
+"""Speed of the modulation in frames per second at 48 kHz: 3.6 cents of pitch."""
 
 _HIGH_HZ, _HIGH_SHARE = 8000.0, 0.29
-"""At this frequency the reverberation lasts this share of what it lasts below 1 kHz."""
+"""At this frequency, RT60 is this share of RT60 below 1 kHz."""
 
 _TAPS_RATE = 24_000
-"""The taps of a line's filter lie one frame of this sample rate apart: neighbours at 48 kHz take too little from 8 kHz."""
+"""The taps of a line's filter are one frame of this sample rate apart; adjacent frames at 48 kHz would damp 8 kHz too little."""
 
 BLOCK = 128
-"""Most frames that the room works on at once; fewer where a delay is shorter than that. Always a power of two."""
+"""Maximum frames per block of the room, a power of two; smaller if a delay is shorter."""
 
 STEP = 3072
-"""Frames in which a piece goes through room and bus: a multiple of every block that they work on."""
+"""Frames per call of room and bus, a multiple of all of their blocks."""
 
 _SIZES = (0.18, 0.6, 0.88, 1.0)
 _SPACES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.95, 1.0)
 
 
 def reverb_seconds(space: float) -> float:
-    """RT60 for a ``space`` in [0, 1]: 0.2 s dry, 0.6 s small, 1.4 s medium, 2.7 s large, 5 s vast."""
+    """Return RT60 in seconds for a ``space`` in [0, 1]: 0.2 dry, 0.6 small, 1.4 medium, 2.7 large, 5 vast."""
     return float(np.exp(np.interp(space, _SPACES, np.log((0.15, 0.2, 0.6, 1.4, 2.7, 5.0, 5.6)))))
 
 
@@ -56,12 +56,12 @@ def reverb_level(space: float) -> float:
 
 
 def nearness_db(space: float) -> float:
-    """How much brighter the mix is than at medium: what is close has more of the high spectrum than what is far away."""
+    """Return the high-shelf gain in dB relative to medium, because close sources have more high frequencies than distant ones."""
     return float(np.interp(space, _SPACES, (1.7, 1.6, 0.2, 0.0, -0.2, -0.4, -0.4)))
 
 
 def echo_feedback(echo: float) -> float:
-    """Share of each repeat that is repeated: infinite (0.95) needs more than 20 s to fall by 60 dB at any tempo."""
+    """Return the feedback gain of the echo; infinite (0.95) takes more than 20 s to fall by 60 dB at any tempo."""
     return float(np.interp(echo, (0.0, 0.25, 0.5, 0.75, 0.95, 1.0), (0.0, 0.25, 0.52, 0.74, 0.95, 0.96)))
 
 
@@ -71,15 +71,14 @@ def echo_level(echo: float) -> float:
 
 
 def width(stereo: float) -> float:
-    """Gain of the side signal: nothing in mono, as placed at wide, half as much again at ultra wide."""
+    """Return the gain of the side signal: 0 for mono, 1 for wide, 1.5 for ultra wide."""
     return float(np.interp(stereo, (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.3, 0.62, 1.0, 1.5)))
 
 
 class Room:
-    """Echo, reverb and width of one config, with all that rings in them.
+    """Echo, reverb and width of one config, with their state.
 
-    Blocks in a row give the same bytes as one call over all of them. Every block but the last has a multiple of ``BLOCK``
-    frames.
+    Consecutive blocks give the same bytes as one call. Every block except the last has a multiple of ``BLOCK`` frames.
     """
 
     def __init__(self, config: MusicConfig, seconds_per_beat: float, sample_rate: int):
@@ -87,7 +86,8 @@ class Room:
         rt60 = reverb_seconds(config.space)
         size = float(np.interp(rt60, (0.15, 0.6, 2.7, 5.0), _SIZES))
         lengths = (_LINES * size * rate).astype(np.int64) | 1
-        # In a dry room they would ring for longer than the room; shorter than the shortest they would make blocks shorter.
+        # In a dry room the allpasses would ring longer than the room; lengths below the minimum would need shorter
+        # blocks.
         shortened = _DIFFUSERS.min() + (_DIFFUSERS - _DIFFUSERS.min()) * min(1.2 * size, 1.0)
         diffusers = np.maximum(shortened * rate, 8).astype(np.int64) | 1
         echo_frames = max(round(0.75 * seconds_per_beat * rate), 32)
@@ -104,7 +104,7 @@ class Room:
         self._echoes = _ring(2, echo_frames, block)
         self._counts = np.zeros(1, np.int64)
         self._work = np.zeros((30, block), np.float32)
-        # The last of each repeat, then the slow parts of the sounds on their way to echo and reverb.
+        # Filter states: of the repeats, then of the high-passes before echo and reverb.
         self._past = np.zeros(6, np.float32)
         damping = 0.15 * min(rate / 48_000.0, 2.0)
         self._echo = np.array(
@@ -114,9 +114,9 @@ class Room:
         self._levels = np.array((reverb_level(config.space), width(config.stereo), _slow(110.0, rate)), np.float32)
 
     def mix(self, groups: NDArray[np.float32], reverb_sends: Sequence[float], echo_sends: Sequence[float]) -> Stereo:
-        """Dry sound, echo and reverb of several groups of layers, shape (groups, 2, frames) to (2, frames).
+        """Mix dry sound, echo and reverb of several groups of layers, shape (groups, 2, frames) to (2, frames).
 
-        Everything here is linear: the mixes of parts add up to the mix of the whole.
+        All steps are linear, so the mixes of parts add up to the mix of the whole.
         """
         out = np.empty(groups.shape[1:], np.float32)
         self.mix_into(out, 0, np.ascontiguousarray(groups), 0, groups.shape[2], reverb_sends, echo_sends)
@@ -141,28 +141,28 @@ def mix(
     groups: NDArray[np.float32], reverb_sends: Sequence[float], echo_sends: Sequence[float], config: MusicConfig,
     seconds_per_beat: float, sample_rate: int,
 ) -> Stereo:  # fmt: skip
-    """All of a sound at once in a room of its own: see :class:`Room`."""
+    """Process a whole sound with a new :class:`Room`."""
     return Room(config, seconds_per_beat, sample_rate).mix(groups, reverb_sends, echo_sends)
 
 
 def _ring(lines: int, longest: int, block: int) -> NDArray[np.float32]:
-    """Delay lines of whole blocks, so that writing never wraps inside a block; the first two blocks are repeated at the
-    end, so that reading does not either."""
+    """Return delay lines of whole blocks, so that writes never wrap inside a block; the first two blocks are repeated at
+    the end, so that reads do not wrap either."""
     return np.zeros((lines, (longest // block + 4) * block), np.float32)
 
 
 def _slow(hz: float, rate: int) -> float:
-    """The share of its way that a one-pole low-pass goes in each frame."""
+    """Return the coefficient of a one-pole low-pass."""
     return 1.0 - math.exp(-math.tau * hz / rate)
 
 
 def _absorption(
     lengths: NDArray[np.float64], rt60: float, rate: int, apart: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The two different taps of each line's symmetric filter, which lie ``apart`` frames from each other: outer and middle.
+    """Return the outer and the middle tap of each line's symmetric filter, whose taps are ``apart`` frames apart.
 
-    At low frequencies a line falls by 60 dB in ``rt60``, at 8 kHz in a third of it (J.-M. Jot's rule, 1991). What reading
-    between samples takes away there, 0.8 dB on average at 48 kHz, counts.
+    At low frequencies a line decays by 60 dB in ``rt60``, at 8 kHz in a third of it (J.-M. Jot, 1991). The loss by
+    interpolation there, 0.8 dB on average at 48 kHz, is taken into account.
     """
     keep = 10.0 ** (-3.0 * lengths / (rt60 * rate))
     turn = 1.0 - math.cos(math.tau * min(_HIGH_HZ, 0.35 * rate) / rate)
@@ -179,9 +179,10 @@ def _room(
     groups, first, out, at, frames, reverb_sends, echo_sends, levels, lengths, drifts, steps, outer, middle, apart, lines, diffusers, diffused,
     echo_frames, echo, echoes, past, counts, work, block,
 ):  # fmt: skip
-    """In blocks of ``block`` frames, shorter than any delay: what comes out of a line was written in an earlier block.
+    """Process in blocks of ``block`` frames, shorter than any delay, so that the output of a line was written in an
+    earlier block.
 
-    Every step is a loop of its own over one or two lines, because that is what a compiler turns into vector instructions.
+    Every step is a separate loop over one or two lines, which the compiler can vectorize.
     """
     dry = work[0:2]
     to_room = work[2:4]
@@ -224,7 +225,7 @@ def _room(
 
 @inner_jit
 def _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo):
-    """One block of the dry sound, and what of it goes to reverb and echo."""
+    """Compute one block of the dry sound and of the sends to reverb and echo."""
     for c in range(2):
         straight = dry[c]
         reverb = to_room[c]
@@ -247,7 +248,7 @@ def _gather(groups, begin, size, reverb_sends, echo_sends, dry, to_room, to_echo
 
 @inner_jit
 def _no_rumble(sides, slow, high):
-    """Take away what moves slower than a one-pole low-pass with the share ``high``, whose state is ``slow``."""
+    """High-pass: subtract a one-pole low-pass with the coefficient ``high`` and the state ``slow``."""
     low = np.float32(1.0) - high
     left = sides[0]
     right = sides[1]
@@ -264,7 +265,7 @@ def _no_rumble(sides, slow, high):
 
 @inner_jit
 def _echo_step(to_echo, repeats, lines, echo_frames, settings, past, number, block):
-    """Echo: what comes back on the left goes out again on the right, a little duller with each turn."""
+    """Ping-pong echo: repeats alternate between left and right and become duller."""
     first, back, lose = settings[0], settings[1], settings[2]
     keep = np.float32(1.0) - lose
     half = np.float32(0.5)
@@ -284,7 +285,7 @@ def _echo_step(to_echo, repeats, lines, echo_frames, settings, past, number, blo
     repeat_right = repeats[1]
     now_left = lines[0, write : write + block]
     now_right = lines[1, write : write + block]
-    # The first repeat is mostly on the left, wherever the note was.
+    # The first repeat is mostly on the left, independent of the note's position.
     for j in range(block):
         now_left[j] = left[j] + half * right[j] + back * repeat_right[j]
     for j in range(block):
@@ -298,7 +299,7 @@ def _echo_step(to_echo, repeats, lines, echo_frames, settings, past, number, blo
 
 @inner_jit
 def _repeat_beginning(line, ring, write, block):
-    """What is written to the first two blocks of a ring is written behind its end as well."""
+    """Also write the first two blocks of a ring after its end."""
     if write < 2 * block:
         for j in range(write, write + block):
             line[ring + j] = line[j]
@@ -306,7 +307,7 @@ def _repeat_beginning(line, ring, write, block):
 
 @inner_jit
 def _diffuse(sides, lengths, lines, number, block):
-    """Four allpasses in a row on each side (M. Schroeder, 1962): one click becomes a short cloud of clicks."""
+    """Apply four allpasses in series per channel (M. Schroeder, 1962), which diffuse a click."""
     again = np.float32(_DIFFUSION)
     ring = lines.shape[1] - 2 * block
     write = number * block % ring
@@ -325,16 +326,16 @@ def _diffuse(sides, lengths, lines, number, block):
 
 @inner_jit
 def _lines_step(to_room, wet, lines, lengths, drifts, steps, outer, middle, apart, taps, number, block):
-    """Reverb: sixteen delay lines that drift, each duller at every turn, mixed by fours.
+    """Feedback delay network: sixteen modulated and damped delay lines, mixed in groups of four.
 
-    ``taps`` are what comes out of the lines, ``wet`` what of it is heard, and what goes in again is written.
+    ``taps`` are the outputs of the lines and ``wet`` the output of the reverb; the feedback is written to the lines.
     """
     ring = lines.shape[1] - 2 * block
     write = number * block % ring
     step = np.float32(1.0) / np.float32(steps)
     dulled = np.empty(block + 1, np.float32)
     for k in range(16):
-        # The line is longer by 0 to drifts[k] frames, back and forth in straight lines; a whole frame takes so many steps.
+        # The line is longer by 0 to drifts[k] frames, as a triangle; `steps` is the number of steps per frame.
         turn = drifts[k] * steps
         place = (number + 37 * k) % (2 * turn)
         up = place < turn
@@ -384,7 +385,7 @@ def _sum(out, a, b, c, d):
 
 @inner_jit
 def _four(a, b, c, d):
-    """Sums and differences of four lines, in place."""
+    """Apply a 4 x 4 Hadamard matrix to four lines, in place."""
     for j in range(a.shape[0]):
         one = a[j] + b[j]
         two = a[j] - b[j]
@@ -399,40 +400,41 @@ def _four(a, b, c, d):
 # --- the bus ------------------------------------------------------------------------------------------------------
 
 BUS_BLOCK = 256
-"""Frames that the bus works on at once."""
+"""Frames per block of the bus."""
 
 
 class Bus:
-    """Tone by brightness and drive by grain, with the state of their filters. Not linear, so stems end before it.
+    """Tone (by brightness) and drive (by grain), with the state of their filters. It is not linear, so stems are taken
+    before it.
 
-    Blocks in a row give the same bytes as one call over all of them, if every block but the last has a whole number of
-    ``STEP`` frames.
+    Consecutive blocks give the same bytes as one call, if every block except the last has a multiple of ``STEP``
+    frames.
     """
 
     def __init__(self, config: MusicConfig, sample_rate: int) -> None:
-        # The shelf turns low down, so that even a piece that is mostly bass gets duller and brighter.
+        # The shelf has a low corner frequency, so that brightness also changes pieces that are mostly bass.
         shelf = _high_shelf(700.0, 9.5 * (config.brightness - 0.5) + 1.0 + nearness_db(config.space), sample_rate)
         cutoff = 5600.0 * 2.0 ** (3.1 * config.brightness)
         low = _low_pass(min(cutoff, 0.45 * sample_rate), sample_rate)
         drive = {"clean": (0.0, 0.0, 0.0), "warm": (3.0, 0.25, 0.8), "gritty": (12.0, 0.1, 0.75)}[config.grain]
         dc = 1.0 - math.exp(-math.tau * 22.0 / sample_rate)
-        # All feed-forward parts come first, as one: that of removing the mean is (1 - dc) (1 - 1/z).
+        # All feed-forward parts are combined; that of the DC blocker is (1 - dc) (1 - 1/z).
         feed = np.convolve(np.convolve(shelf[:3], low[:3]), ((1.0 - dc), dc - 1.0))
         self._tone = feed, np.array(shelf[3:] + low[3:]), dc, np.zeros((2, BUS_BLOCK + 5)), np.zeros(10)
         self._drive = dc, *drive, _fine_taps(), np.zeros(2), np.zeros((2, 7, BUS_BLOCK + 13), np.float32)
         self._is_driven = drive[0] > 0.0
 
     def apply(self, samples: Stereo, first: int = 0, frames: int | None = None) -> None:
-        """Change ``samples``, shape (2, frames), in place; or so many frames of them, from ``first`` on."""
+        """Process ``samples``, shape (2, frames), in place; or only ``frames`` frames, from ``first`` on."""
         frames = samples.shape[1] - first if frames is None else frames
         _tone(samples, first, frames, *self._tone)
-        # A loop of its own, because many pieces are clean and its filters take two seconds to compile.
+        # A separate loop, because many pieces are clean and its filters take two seconds to compile.
         if self._is_driven:
             _drive(samples, first, frames, *self._drive)
 
 
 def bus(samples: Stereo, config: MusicConfig, sample_rate: int) -> None:
-    """All of a sound at once, in place: see :class:`Bus`."""
+    """Process a whole sound in place with a new :class:`Bus`."""
     Bus(config, sample_rate).apply(samples)
 
 
@@ -460,13 +462,14 @@ def _low_pass(hz: float, rate: int) -> tuple[float, ...]:
 
 @jit
 def _tone(samples, first, frames, feed, poles, dc, past, states):
-    """Mean removed, shelf and low-pass in one: ``feed`` are the six taps of what they take from the input, ``poles`` the
-    two by two feedback coefficients."""
+    """DC blocker, shelf and low-pass combined: ``feed`` are the six feed-forward taps, ``poles`` the two by two feedback
+    coefficients."""
     f0, f1, f2, f3, f4, f5 = feed[0], feed[1], feed[2], feed[3], feed[4], feed[5]
     a1, a2, d1, d2 = poles[0], poles[1], poles[2], poles[3]
     hold = 1.0 - dc
     toned = np.empty((2, BUS_BLOCK))
-    # The feedback of both sides: m after the mean, y after the shelf, z after the low-pass, one and two frames ago.
+    # The feedback of both channels: m after the DC blocker, y after the shelf, z after the low-pass, one and two frames
+    # ago.
     lm, rm, ly1, ry1, ly2, ry2 = states[0], states[1], states[2], states[3], states[4], states[5]
     lz1, rz1, lz2, rz2 = states[6], states[7], states[8], states[9]
     for begin in range(0, frames, BUS_BLOCK):
@@ -486,8 +489,8 @@ def _tone(samples, first, frames, feed, poles, dc, past, states):
         right = toned[1]
         target_left = samples[0, first + begin : first + begin + size]
         target_right = samples[1, first + begin : first + begin + size]
-        # Both sides in one loop, each number in a variable of its own: the processor works on one side while the other
-        # waits for its last result.
+        # Both channels in one loop with scalar variables: the processor computes one channel while the other waits for
+        # its previous result.
         for j in range(size):
             lm = left[j] + hold * lm
             rm = right[j] + hold * rm
@@ -505,7 +508,7 @@ def _tone(samples, first, frames, feed, poles, dc, past, states):
 
 @jit
 def _drive(samples, first, frames, dc, drive, bias, share, taps, means, fine):
-    """Drive, and the mean that it adds removed again, whose state is ``means``."""
+    """Apply drive, then remove the DC offset that it adds; ``means`` is the state."""
     hold = 1.0 - dc
     bent = np.empty(BUS_BLOCK, np.float32)
     for begin in range(0, frames, BUS_BLOCK):
@@ -522,13 +525,13 @@ def _drive(samples, first, frames, dc, drive, bias, share, taps, means, fine):
 
 @inner_jit
 def _bend(now, before, out, drive, bias, share):
-    """A cubic that bends and stays flat beyond its knee; the bias makes even harmonics, and what it adds at rest is taken
-    off again.
+    """Cubic waveshaper with hard limits beyond its knee. The bias adds even harmonics; its offset at silence is
+    subtracted.
 
-    Each result is the mean of the bend over the straight way from ``before`` to ``now`` (Parker, Zavalishin and Le Bivic,
-    2016), which takes away what would fold back to low frequencies.
+    Each result is the mean of the shaper over the line from ``before`` to ``now`` (antiderivative antialiasing: Parker,
+    Zavalishin and Le Bivic, 2016), which reduces aliases at low frequencies.
     """
-    # Constants of single precision leave the precision of the line as it is.
+    # Single-precision constants keep the computation in single precision.
     one, third, half = np.float32(1.0), np.float32(1.0 / 3.0), np.float32(0.5)
     flat, twelfth, close = np.float32(2.0 / 3.0), np.float32(1.0 / 12.0), np.float32(1e-7)
     rest = bias - bias * bias * bias * third
@@ -538,7 +541,7 @@ def _bend(now, before, out, drive, bias, share):
         b = drive * now[j] + bias
         p = min(max(a, -one), one)
         q = min(max(b, -one), one)
-        # The integral of the cubic, its factor of the distance taken out, and that of the flat ends.
+        # The integral of the cubic, divided by the distance, and that of the flat ends.
         mean = (p + q) * (half - (p * p + q * q) * twelfth)
         area = (q - p) * mean + flat * ((abs(b) - abs(q)) - (abs(a) - abs(p)))
         way = b - a
@@ -548,10 +551,11 @@ def _bend(now, before, out, drive, bias, share):
 
 @inner_jit
 def _bend_finely(line, out, drive, bias, share, taps, fine):
-    """The same at three times the sample rate, because a hard bend makes overtones far beyond it; 12 frames later.
+    """The same at three times the sample rate, because hard clipping makes harmonics far above it; the delay is 12
+    frames.
 
-    ``taps`` are those of one filter for the way up and down; ``fine`` keeps the last frames of the three streams between
-    once they are bent (rows 0 to 2), of what goes in (3) and of the streams as they were (4 to 6).
+    ``taps`` are those of the filter for up- and downsampling; ``fine`` stores the last frames of the three phases after
+    shaping (rows 0 to 2), of the input (3) and of the phases before shaping (4 to 6).
     """
     size = line.shape[0]
     lags = 12
@@ -570,7 +574,7 @@ def _bend_finely(line, out, drive, bias, share, taps, fine):
             np.float32(bias),
             np.float32(share),
         )
-    # Backwards in the filter: the first phase lies on the frame itself, the others before the next one.
+    # In filter order: the first phase is at the frame itself, the others are before the next one.
     _together(out, fine[0, 1:now], fine[1, :now], fine[2, :now], taps[0], taps[1])
     for row in range(4):
         for j in range(lags):
@@ -580,8 +584,8 @@ def _bend_finely(line, out, drive, bias, share, taps, fine):
 
 @inner_jit
 def _between(x, first, second, third, h, g):
-    """The three phases of a sound at three times the rate. The taps of the third are those of the first, ``h``, backwards,
-    so sums and differences of frames serve both; those of the second, ``g``, are the same backwards."""
+    """Upsample to three phases. The taps of the third phase are those of the first, ``h``, reversed, so both share sums and
+    differences of frames; those of the second, ``g``, are symmetric."""
     gain, half = np.float32(3.0), np.float32(1.5)
     e0, e1, e2 = half * (h[0] + h[11]), half * (h[1] + h[10]), half * (h[2] + h[9])
     e3, e4, e5 = half * (h[3] + h[8]), half * (h[4] + h[7]), half * (h[5] + h[6])
@@ -604,8 +608,8 @@ def _between(x, first, second, third, h, g):
 
 @inner_jit
 def _together(out, x, y, z, h, g):
-    """The three phases through the same taps, as one sound again: ``x`` through ``h``, ``y`` through the same backwards, ``z``
-    through ``g``. All begin 11 frames before ``out``."""
+    """Downsample three phases with the same taps: ``x`` with ``h``, ``y`` with ``h`` reversed, ``z`` with ``g``. All begin
+    11 frames before ``out``."""
     h0, h1, h2, h3, h4, h5 = h[0], h[1], h[2], h[3], h[4], h[5]
     h6, h7, h8, h9, h10, h11 = h[6], h[7], h[8], h[9], h[10], h[11]
     g0, g1, g2, g3, g4, g5 = g[0], g[1], g[2], g[3], g[4], g[5]
@@ -620,22 +624,22 @@ def _together(out, x, y, z, h, g):
 
 
 def _fine_taps() -> NDArray[np.float32]:
-    """A low-pass for three times the sample rate, as three phases of 12 taps: 3 dB down at 0.4 of the sample rate and below
-    -70 dB from 0.67."""
+    """Return a low-pass for three times the sample rate as three phases of 12 taps: -3 dB at 0.4 times the sample rate,
+    below -70 dB from 0.67 times."""
     t = np.arange(36) - 17.5
     taps = np.sinc(2.0 * 0.147 * t) * np.kaiser(36, 7.0)
     return np.ascontiguousarray((taps / taps.sum()).reshape(12, 3).T.astype(np.float32))
 
 
 def limit(samples: Stereo, out: NDArray[np.float32], gain: float, ceiling: float) -> float:
-    """Write ``samples * gain``, shape (2, frames), to ``out``, shape (frames, 2), held under ``ceiling`` by a gain that
-    moves in straight lines.
+    """Write ``samples * gain``, shape (2, frames), to ``out``, shape (frames, 2), limited to ``ceiling`` with a
+    piecewise linear gain.
 
-    Peaks between samples count: where a sample comes within 4 dB of the ceiling, three more points up to the next are
-    computed. Returns the smallest gain applied.
+    True peaks are limited: if a sample is within 4 dB of the ceiling, three points between it and the next sample are
+    computed. Returns the smallest gain.
     """
     near = np.float32(0.63 * ceiling / gain)
-    # Without their sign, the bits of numbers are in order as whole numbers: comparing those takes vector instructions.
+    # Without the sign, the bits of floats compare like integers, and integer comparison can be vectorized.
     return _limit(
         samples, samples.view(np.int32), out.reshape(-1), gain, ceiling, near, near.view(np.int32), oversampling()
     )
@@ -654,7 +658,7 @@ def _limit(samples, bits, flat, gain, ceiling, near, near_bits, oversampling):
 
 @jit
 def _needs(samples, bits, need, first, end, gain, ceiling, near, near_bits, oversampling):
-    """The gain that each block of 32 frames needs to stay under the ceiling."""
+    """Compute the gain that each block of 32 frames needs to stay below the ceiling."""
     frames = samples.shape[1]
     for b in range(first, end):
         need[b] = 1.0
@@ -667,7 +671,7 @@ def _needs(samples, bits, need, first, end, gain, ceiling, near, near_bits, over
 
 @jit
 def _hold(need, held, first, end):
-    """Look ahead and hold for eight blocks (5 ms at 48 kHz), then let go slowly."""
+    """Look ahead and hold for eight blocks (5 ms at 48 kHz), then release slowly."""
     for b in range(first, end):
         m = 1.0
         for k in range(max(b - 9, 0), min(b + 10, need.shape[0])):
@@ -685,7 +689,7 @@ def _smoothed(held, b):
 
 @jit
 def _apply(samples, flat, held, first, end, gain):
-    """Write the blocks from ``first`` to ``end`` with what is held, smoothed over eight blocks; the smallest gain."""
+    """Write the blocks from ``first`` to ``end`` with the held gain, smoothed over eight blocks; return the smallest gain."""
     least = now = _smoothed(held, first)
     for b in range(first, end):
         after = _smoothed(held, b + 1)
@@ -704,7 +708,7 @@ def _apply(samples, flat, held, first, end, gain):
 
 
 class Limiter:
-    """The limiter of :func:`limit` for a sound that comes in blocks; what it returns lags by ``LAG`` frames."""
+    """The limiter of :func:`limit` for audio in blocks, with a latency of ``LAG`` frames."""
 
     LAG = 20 * 32
     _PAST = 10 * 32
@@ -717,12 +721,13 @@ class Limiter:
         self._held = self._need.copy()
 
     def feed(self, samples: Stereo) -> NDArray[np.float32]:
-        """Take the next ``samples``, shape (2, frames) with a multiple of 32 frames; as many that are ready, (frames, 2)."""
+        """Take the next ``samples``, shape (2, frames) with a multiple of 32 frames, and return as many limited frames,
+        (frames, 2)."""
         out = np.empty((samples.shape[1], 2), np.float32)
         window = np.concatenate([self._samples, samples], axis=1)
         old, new = len(self._need), samples.shape[1] // 32
         need, held = np.concatenate([self._need, np.ones(new)]), np.concatenate([self._held, np.ones(new)])
-        # The last block waits for its neighbour, and the last nine of those held for what they look ahead to.
+        # The last block needs its next neighbour, and the last nine held gains need the look-ahead.
         _needs(
             window, window.view(np.int32), need, old - 1, old + new - 1, 1.0, self._ceiling, self._near,
             self._near.view(np.int32), oversampling(),
@@ -759,7 +764,7 @@ def _true_peak(samples, begin, end, near, oversampling):
 
 
 def compile_room() -> None:
-    """Have the loops of room, bus, meter and limiter compiled, as a render calls them."""
+    """Compile the loops of room, bus, meter and limiter with the argument types of a render."""
     rate = 48_000
     config = MusicConfig(grain="clean")
     mixed = mix(np.zeros((1, 2, STEP), np.float32), [0.5], [0.5], config, 0.5, rate)

@@ -1,4 +1,4 @@
-"""Music without an end: blocks of sound from a config, for hours, with changes at bar lines."""
+"""Endless music: blocks of audio from a config, with changes at bar lines."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from latentscore.synth.signal import Stereo
 from latentscore.synth.space import STEP
 
 LEAD_SECONDS = 0.65
-"""How long before its bar line a bar is composed: notes may begin half a beat and 0.1 s before their bar."""
+"""A bar is composed this many seconds before its bar line, because notes may begin half a beat and 0.1 s before their bar."""
 
 EXCERPT_BARS = (2, 12, 20, 28, 36)
 EXCERPT_RATE = 12_000
 EXCERPT_STEPS = 6 * EXCERPT_RATE // STEP + 1
-"""What is rendered ahead of a piece to predict its loudness."""
+"""Blocks rendered in advance to predict the loudness of a piece."""
 
 MINUTE_HOPS = 600
 CORRECTION_DB_A_SECOND = 0.1
 
 MOST_BARS = 64
-"""The longest cross-fade."""
+"""Maximum length of a cross-fade, in bars."""
 
 MOST_PARTS = 4
-"""Pieces that sound at once, from the one that leads to the oldest whose room still rings."""
+"""Maximum number of pieces that sound at once, from the current one to the oldest with a reverb tail."""
 
 SILENCE = 1e-5
 """A part that has ended is dropped below this peak (-100 dBFS)."""
 
 _COMMON_GROUND = ("tempo", "root", "mode", "harmony_style", "chord_change_bars", "chord_extensions", "chromatic_prob")
-"""What two configs must share to sound together for a moment."""
+"""Fields that must be equal in two configs that sound together without a cross-fade."""
 
 
 @dataclass(frozen=True)
 class Fade:
-    """A gain that moves between 0 and 1 along a quarter of a sine, in frames of the stream."""
+    """An equal-power fade between 0 and 1 (a quarter of a sine), in frames of the stream."""
 
     begin: int
     frames: int
@@ -61,13 +61,13 @@ class Fade:
         return self.begin + self.frames
 
     def gains(self, position: int, frames: int) -> NDArray[np.float32]:
-        """One gain for each of the next frames. The squares of a rising and a falling fade add up to 1."""
+        """Return one gain for each of the next frames. The squares of a fade-in and a fade-out add up to 1."""
         share = np.clip((position + np.arange(frames) - self.begin) / max(self.frames, 1), 0.0, 1.0)
         return np.sin(0.5 * np.pi * (1.0 - share if self.falls else share)).astype(np.float32)
 
 
 class BarByBar(Protocol):
-    """Whatever composes the bars of a piece in order."""
+    """Protocol: composes the bars of a piece in order."""
 
     piece: Piece
 
@@ -75,9 +75,9 @@ class BarByBar(Protocol):
 
 
 class Part:
-    """One config within a stream: composes a bar ahead, plays it in a room of its own, through a bus of its own.
+    """One config in a stream, with its own room and bus; it composes one bar ahead.
 
-    ``line`` is the frame of the stream at which bar ``bar`` begins, ``position`` the first frame that is taken.
+    ``line`` is the frame of the stream at which bar ``bar`` begins, ``position`` the first frame that is rendered.
     """
 
     def __init__(self, composer: BarByBar, bar: int, line: int, position: int, sample_rate: int, gain: float = 1.0):
@@ -88,7 +88,7 @@ class Part:
         self.fade_in: Fade | None = None
         self.fade_out: Fade | None = None
         self.end_fade: Fade | None = None
-        """Fades the sound with its room, where more parts ring than may."""
+        """Fades out the sound with its reverb if too many parts sound."""
 
         self.is_last = False
         """Whether no more bars are composed."""
@@ -107,7 +107,7 @@ class Part:
 
     @property
     def line(self) -> int:
-        """The frame of the stream at which the next bar begins that has not been composed."""
+        """The frame of the stream at which the next uncomposed bar begins."""
         return self.line_of(self.bar)
 
     @property
@@ -150,7 +150,7 @@ class Part:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will be heard of it."""
+        """Whether the part is silent from now on."""
         if self.end_fade is not None and self._position >= self.end_fade.end:
             return True
         return self._has_faded and self.peak < SILENCE
@@ -161,7 +161,7 @@ class Part:
 
 
 def reach(piece: Piece, sample_rate: int) -> int:
-    """How many frames ahead of what sounds a note of the next bar can end: 10 to 14 s."""
+    """Return the number of frames after the current position at which a note of the next bar can end: 10 to 14 s."""
     beat = 60.0 / piece.bpm
     held, struck = 9.0 * beat + 3.0, 4.5 * beat + 7.0
     return math.ceil((LEAD_SECONDS + max(held, struck)) * sample_rate)
@@ -169,9 +169,10 @@ def reach(piece: Piece, sample_rate: int) -> int:
 
 @lru_cache(maxsize=64)
 def predicted_lufs(piece: Piece) -> float:
-    """The loudness of a piece without an end before any gain, within 0.85 dB (rms) of that of its first two minutes.
+    """Predict the loudness in LUFS of an endless piece before any gain; the rms error against its first two minutes is
+    0.85 dB.
 
-    From five excerpts of 6 s at a low rate, one in the opening and one in each of the next four sections.
+    Uses five excerpts of 6 s at a low sample rate, one in the opening and one in each of the next four sections.
     """
     energies = []
     for bar in EXCERPT_BARS:
@@ -179,15 +180,16 @@ def predicted_lufs(piece: Piece) -> float:
         part = Part(Composer(piece), bar, line, 0, EXCERPT_RATE)
         meter = Meter(EXCERPT_RATE)
         hops = np.concatenate([meter.energies(part.play()) for _ in range(EXCERPT_STEPS)])
-        # The beginning of an excerpt has no tails of what would have been before.
+        # The beginning of an excerpt lacks the tails of earlier notes.
         energies.append(hops[20:])
     return lufs_of_energies(np.concatenate(energies))
 
 
 def change_bars(old: MusicConfig, new: MusicConfig) -> int:
-    """How many bars a change of config cross-fades over: 1 to 4, or 0 where the next bar can simply be the new one's.
+    """Return the length in bars of the cross-fade for a change of config: 1 to 4, or 0 if the next bar can use the new
+    config.
 
-    A change is large where time, key or chords change, or more than two layers get another style.
+    A change is large if tempo, key or chords change, or if more than two layers get another style.
     """
     clashes = any(getattr(old, name) != getattr(new, name) for name in _COMMON_GROUND)
     layers = sum(getattr(old, layer) != getattr(new, layer) for layer in LAYERS)
@@ -197,7 +199,7 @@ def change_bars(old: MusicConfig, new: MusicConfig) -> int:
 
 
 class Leveler:
-    """Corrects the loudness slowly: 0.1 dB a second at most, towards the target for the last minute."""
+    """Corrects the loudness of the last minute towards the target, by at most 0.1 dB per second."""
 
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
@@ -221,8 +223,8 @@ class Leveler:
 
 @dataclass(frozen=True)
 class Change:
-    """What begins at the next bar line: a piece that goes on where the old one is, or ``restarts`` at its own beginning,
-    cross-faded over ``bars``."""
+    """A change at the next bar line: a piece that continues at the same position, or ``restarts`` from its beginning, with
+    a cross-fade over ``bars`` bars."""
 
     piece: Piece
     bars: float
@@ -230,14 +232,14 @@ class Change:
 
 
 class Stream(Iterator[NDArray[np.float32]]):
-    """Music without an end: an iterator of blocks of sound, float32 of shape (``block_frames``, 2).
+    """Endless music: an iterator of audio blocks, float32 of shape (``block_frames``, 2).
 
-    The sound is that of ``render`` for the same config, seed and rate, but it never closes, and its gain is predicted
-    from excerpts and then corrected slowly. The same seed and the same commands at the same places give the same bytes,
-    whatever the lengths of the blocks. Memory does not grow.
+    The audio is that of ``render`` for the same config, seed and rate, but it has no ending, and its gain is predicted
+    from excerpts and then corrected slowly. The same seed and the same commands at the same positions give the same
+    bytes for any block length. Memory is bounded.
 
-    Commands take effect at the next bar line that lies at least 0.65 s and a step of 3072 frames ahead; of several
-    before the same bar line the last one counts.
+    A command takes effect at the next bar line that is at least 0.65 s and 3072 frames ahead. Of several commands
+    before the same bar line, the last one is used.
     """
 
     def __init__(
@@ -247,12 +249,12 @@ class Stream(Iterator[NDArray[np.float32]]):
         sample_rate: int = 48_000,
         block_frames: int = STEP,
     ):
-        """Raises :class:`InvalidConfigError` that names the field, "seed", "sample_rate" or "block_frames"."""
+        """Raises :class:`InvalidConfigError`, which names the field, "seed", "sample_rate" or "block_frames"."""
         piece = Piece(engine.checked_config(config), math.inf, engine.checked_seed(seed))
         self.sample_rate = engine.checked_rate(sample_rate)
         self.block_frames = engine.checked_frames("block_frames", block_frames, 1)
         self.position = 0
-        """Frames that have been given out."""
+        """Number of frames returned so far."""
 
         self._made = 0
         self._change: Change | None = None
@@ -267,7 +269,7 @@ class Stream(Iterator[NDArray[np.float32]]):
 
     @property
     def config(self) -> MusicConfig:
-        """The config that leads."""
+        """The current config."""
         return self._leading.config
 
     @property
@@ -276,17 +278,17 @@ class Stream(Iterator[NDArray[np.float32]]):
 
     @property
     def seed(self) -> int:
-        """The seed of the piece that leads."""
+        """The seed of the current piece."""
         return self._leading.seed
 
     @property
     def bar_seconds(self) -> float:
-        """How long a bar of the piece that leads lasts."""
+        """The length of a bar of the current piece, in seconds."""
         return 60.0 * BEATS_PER_BAR / self._leading.bpm
 
     @property
     def seconds(self) -> float:
-        """How much sound has been given out."""
+        """The length of the audio returned so far, in seconds."""
         return self.position / self.sample_rate
 
     def __next__(self) -> NDArray[np.float32]:
@@ -296,7 +298,7 @@ class Stream(Iterator[NDArray[np.float32]]):
         return block
 
     def read(self, frames: int) -> NDArray[np.float32]:
-        """The next ``frames`` frames, shape (frames, 2); fewer only where the stream has been stopped."""
+        """Return the next ``frames`` frames, float32 of shape (frames, 2); fewer only after :meth:`stop`."""
         frames = engine.checked_frames("frames", frames)
         blocks, count = [self._ready], len(self._ready)
         while count < frames and not self._is_over:
@@ -308,27 +310,28 @@ class Stream(Iterator[NDArray[np.float32]]):
         return out
 
     def update(self, config: MusicConfig | MusicConfigPrompt, bars: float | None = None) -> None:
-        """Go on with another config from the next bar line: the piece stays where it is, and its room rings on.
+        """Continue with another config from the next bar line, at the same position of the piece; reverb tails are
+        kept.
 
-        A large change cross-fades with equal power over 1 to 4 bars, or over ``bars``; with a small one, the next bar is
-        the new config's and what the old one holds dies away within a bar. See :func:`change_bars`.
+        A large change cross-fades with equal power over 1 to 4 bars, or over ``bars``. After a small one, the next bar
+        uses the new config and held notes decay within a bar. See :func:`change_bars`.
         """
         piece = Piece(engine.checked_config(config), math.inf, self._leading.seed)
         self._plan(piece, change_bars(self.config, piece.config) if bars is None else bars, restarts=False)
 
     def next(self, config: MusicConfig | MusicConfigPrompt, bars: float = 4, seed: int | None = None) -> None:
-        """Begin another piece at the next bar line, cross-faded with equal power over ``bars`` bars of the old one."""
+        """Begin another piece at the next bar line, with an equal-power cross-fade over ``bars`` bars of the old one."""
         seed = self._leading.seed if seed is None else engine.checked_seed(seed)
         self._plan(Piece(engine.checked_config(config), math.inf, seed), bars, restarts=True)
 
     def _plan(self, piece: Piece, bars: float, restarts: bool) -> None:
         if isinstance(bars, bool) or not isinstance(bars, int | float) or not 0 <= bars <= MOST_BARS:
-            raise InvalidConfigError("bars", f"a number from 0 to {MOST_BARS} is needed")
-        predicted_lufs(piece)  # Now rather than when the sound waits for it.
+            raise InvalidConfigError("bars", f"must be a number from 0 to {MOST_BARS}")
+        predicted_lufs(piece)  # Computed now, so that playback does not wait for it later.
         self._change = Change(piece, bars, restarts)
 
     def stop(self, seconds: float = 4.0) -> None:
-        """Fade out over so many seconds from here on; then the stream ends."""
+        """Fade out over ``seconds`` from now on, then end the stream."""
         seconds = engine.checked_span("seconds", seconds)
         if self._ends is None:
             self._ends = Fade(self._made, max(round(seconds * self.sample_rate), 1), falls=True)
@@ -338,7 +341,7 @@ class Stream(Iterator[NDArray[np.float32]]):
         return self._ends is not None and self._made >= self._ends.end + space.Limiter.LAG
 
     def _step(self) -> NDArray[np.float32]:
-        """Make the next step of sound; the first frames of the limiter, which lags, are left out."""
+        """Render the next block; the first frames of the limiter, its latency, are dropped."""
         if self._change is not None and self._parts[-1].is_due:
             self._begin(self._change)
             self._change = None
@@ -357,7 +360,7 @@ class Stream(Iterator[NDArray[np.float32]]):
         return made
 
     def _begin(self, change: Change) -> None:
-        """Begin a part at the next bar line, and let the one that led until then go."""
+        """Begin a part at the next bar line, and end the current one."""
         old, piece = self._parts[-1], change.piece
         composer = Composer(piece) if change.restarts else self._composer.branch(piece)
         bar = 0 if change.restarts else old.bar
@@ -377,7 +380,7 @@ class Stream(Iterator[NDArray[np.float32]]):
 
 
 def gain_for(piece: Piece) -> float:
-    """The gain that takes a piece to the target, as far as it can be predicted."""
+    """Return the predicted gain that brings a piece to the target loudness."""
     lufs = predicted_lufs(piece)
     return 10.0 ** ((engine.TARGET_LUFS - lufs) / 20.0) if math.isfinite(lufs) else 1.0
 
@@ -385,5 +388,5 @@ def gain_for(piece: Piece) -> float:
 def stream(
     config: MusicConfig | MusicConfigPrompt, seed: int = 0, sample_rate: int = 48_000, block_frames: int = STEP
 ) -> Stream:
-    """Music without an end, block by block: see :class:`Stream`."""
+    """Return an endless stream of audio blocks; see :class:`Stream`."""
     return Stream(config, seed, sample_rate, block_frames)

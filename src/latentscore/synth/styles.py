@@ -1,4 +1,4 @@
-"""All styles by layer and label: the six tables in one."""
+"""All styles by layer and label."""
 
 from collections.abc import Mapping
 
@@ -82,7 +82,7 @@ LEVELS_DB: Mapping[str, Mapping[str, float]] = {
         "piano_note": 3.2,
     },
 }
-"""Decibels that bring each style to the place of its layer in the mix; printed by ``benchmarks/levels.py``."""
+"""Gain in dB that brings each style to the target loudness of its layer; printed by ``benchmarks/levels.py``."""
 
 
 def style_of(layer: str, label: str) -> Style:

@@ -1,4 +1,4 @@
-"""The texture: what lies behind the notes, ten surfaces, one function each."""
+"""The texture layer: ten continuous background sounds, one function each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from latentscore.synth.voices import Air, Shot, Wave
 
 
 def _tones(bar: Bar, center: float, at: float = 0.0) -> list[int]:
-    """The tones of the chord at that moment that do not rub against the others, near ``center``."""
+    """Return the tones of the current chord, near ``center``, that are not a semitone from another chord tone."""
     return [near(bar.piece.key + tone, center) for tone in bar.chord(at).apart]
 
 
 def _scattered(bar: Bar, a_bar: float) -> Iterator[float]:
-    """Moments anywhere in the bar, so many on average; fewer where density leaves the texture in the background."""
+    """Yield random times in the bar, ``a_bar`` on average; fewer if density puts the texture in the background."""
     count = int(a_bar * (1.0 if bar.full else 0.7) + float(bar.rng.random()))
     yield from sorted(4.0 * float(x) for x in bar.rng.random(count))
 
@@ -28,7 +28,7 @@ def none(bar: Bar) -> Iterator[Note]:
 
 
 def shimmer(bar: Bar) -> Iterator[Note]:
-    """High chord tones trembling quickly, passed from side to side."""
+    """High chord tones with a fast tremolo, panned from side to side."""
     for number in range(8):
         tones = _tones(bar, 88, number / 2)
         pitch = tones[int(bar.rng.integers(len(tones)))]
@@ -36,7 +36,7 @@ def shimmer(bar: Bar) -> Iterator[Note]:
 
 
 def shimmer_slow(bar: Bar) -> Iterator[Note]:
-    """The same light in slow motion: one swell a bar."""
+    """The same tones slowly: one swell per bar."""
     tones = _tones(bar, 84)
     for number in range(2):
         pitch = tones[int(bar.rng.integers(len(tones)))]
@@ -44,7 +44,7 @@ def shimmer_slow(bar: Bar) -> Iterator[Note]:
 
 
 def vinyl_crackle(bar: Bar) -> Iterator[Note]:
-    """Specks of dust, a pop now and then, and the hiss of the groove."""
+    """Crackle, an occasional pop, and surface noise."""
     yield bar.note(0, 4.3, 84.0, 0.7, 0.0, "hiss")
     for at in _scattered(bar, 13):
         yield bar.note(at, 0.1, 72.0, float(bar.rng.uniform(0.35, 0.95)), float(bar.rng.uniform(-0.7, 0.7)), "speck")
@@ -53,13 +53,13 @@ def vinyl_crackle(bar: Bar) -> Iterator[Note]:
 
 
 def breath(bar: Bar) -> Iterator[Note]:
-    """In for a bar half, out for the other, lower."""
+    """Noise that rises for half a bar and falls, lower, for the other half."""
     yield bar.note(0.0, 1.9, 91.0, 0.7, -0.1, "in")
     yield bar.note(2.0, 1.95, 86.0, 0.75, 0.1, "out")
 
 
 def stars(bar: Bar) -> Iterator[Note]:
-    """Single points of light, far apart."""
+    """Single high, short tones, far apart."""
     for at in _scattered(bar, 7):
         degree = int(bar.rng.integers(5))
         pitch = near(bar.piece.key + bar.chord(at).scale[(0, 2, 4, 1, 5)[degree]], 96 + 8 * float(bar.rng.random()))
@@ -67,7 +67,7 @@ def stars(bar: Bar) -> Iterator[Note]:
 
 
 def glitch(bar: Bar) -> Iterator[Note]:
-    """Stutters: a fragment repeated too fast, then nothing."""
+    """Stutters: a fragment repeated very fast, then silence."""
     for at in _scattered(bar, 3.0):
         at = round(at * 8) / 8
         repeats, pitch = int(bar.rng.integers(3, 9)), near(bar.piece.key, 60 + 24 * float(bar.rng.random()))
@@ -77,7 +77,7 @@ def glitch(bar: Bar) -> Iterator[Note]:
 
 
 def noise_wash(bar: Bar) -> Iterator[Note]:
-    """Waves on a shore: wide noise that rises and draws back over two bars."""
+    """Wide noise that rises and falls over two bars, like waves on a shore."""
     if bar.index % 2 == 0:
         yield bar.note(0, 8.4, 79.0, 0.8)
     else:
@@ -85,7 +85,7 @@ def noise_wash(bar: Bar) -> Iterator[Note]:
 
 
 def crystal(bar: Bar) -> Iterator[Note]:
-    """Glass, touched: pure inharmonic tones on the chord."""
+    """Struck glass: pure inharmonic tones on the chord."""
     for at in _scattered(bar, 3.4):
         at = round(at * 2) / 2
         tones = _tones(bar, 80, min(at, 3.9))
@@ -94,7 +94,7 @@ def crystal(bar: Bar) -> Iterator[Note]:
 
 
 def pad_whisper(bar: Bar) -> Iterator[Note]:
-    """The chord whispered: noise narrowed to its tones."""
+    """Noise filtered to the tones of the chord."""
     for number, pitch in enumerate(_tones(bar, 74)[:3]):
         yield bar.note(0.0, 4.4, pitch, 0.7, 0.6 * (number - 1))
 

@@ -22,9 +22,9 @@ SCALES = {
 }
 
 LIGHT = {"major": 1.0, "mixolydian": 0.5, "dorian": -0.4, "minor": -1.0}
-"""How light or shaded each mode is played: what is light lies a little higher and more open, and is lifted off sooner."""
+"""How light (1) or dark (-1) each mode is played: a light mode is a little higher and brighter, and its notes are shorter."""
 
-# Scale degrees of the chords, home being 0: the progression of most sections, and the one of those that depart.
+# Scale degrees of the chords (0 is the home chord): the progression of most sections, and that of departures.
 _AUTO = {
     "major": ((0, 5, 3, 4), (3, 4, 2, 5)),
     "minor": ((0, 5, 3, 6), (5, 6, 0, 0)),
@@ -65,7 +65,7 @@ class Chord:
 
     @property
     def apart(self) -> tuple[int, ...]:
-        """The tones that are no semitone away from another tone of the chord, in any octave: what may ring beside the pad."""
+        """The tones that are not a semitone from another tone of the chord, in any octave; only these may sound above the pad."""
         found = tuple(t for t in self.tones if all((t - other) % 12 not in (1, 11) for other in self.tones))
         return found or self.tones
 
@@ -75,7 +75,7 @@ class Chord:
 
 
 def scale_pitch(scale: Sequence[int], degree: int) -> int:
-    """Semitones above the home note of a scale degree; degrees go on through the octaves in both directions."""
+    """Return the semitones above the home note of a scale degree, which may be in any octave."""
     octave, step = divmod(degree, len(scale))
     return 12 * octave + scale[step]
 
@@ -89,9 +89,10 @@ def stack(scale: tuple[int, ...], degree: int, extensions: str, start: float, le
 
 @dataclass(frozen=True, slots=True)
 class Harmony:
-    """What decides the chords of a piece: mode, family of progressions, tones a chord, bars a chord, and cadences.
+    """The values that determine the chords of a piece: mode, family of progressions, tones per chord, bars per chord,
+    and cadences.
 
-    ``cadence_bars`` is how many bars lie between the places where a cadence may fall, ``cadence`` the share that has one.
+    ``cadence_bars`` is the number of bars between possible cadences, ``cadence`` the share of them that are cadences.
     """
 
     mode: str
@@ -115,9 +116,10 @@ def harmony_of(config: MusicConfig, seed: int) -> Harmony:
 
 @lru_cache(maxsize=1024)
 def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
-    """The ``n``-th chord of the piece, counted from 0: a function of its arguments, so a piece may go on for ever.
+    """Return the ``n``-th chord of the piece, counted from 0. It is a function of the arguments, so pieces can be
+    endless.
 
-    ``departs`` asks for the answering progression.
+    ``departs`` selects the contrasting progression.
     """
     mode, style = harmony.mode, harmony.style
     if style == "auto":
@@ -126,7 +128,7 @@ def chord_number(n: int, harmony: Harmony, departs: bool) -> Chord:
         first, answer = (_LIGHT if mode in ("major", "mixolydian") else _SHADE)[style]
     degree = (answer if departs else first)[n % 4]
     if n % 4 == 2 and n > 4 and stream(harmony.seed, "harmony", n).random() < 0.3:
-        # Now and then a chord gives way to its relative, so that a minute is not one loop.
+        # Sometimes a chord is replaced by its relative, so that the progression is varied.
         degree = (degree - 2) % 7
     before_end = chords_before_cadence(n, harmony)
     if before_end == 0:
@@ -152,10 +154,10 @@ def near(pitch_class: int, target: float) -> int:
 
 @lru_cache(maxsize=2048)
 def voice(chord: Chord, key: int, style: str, center: float, before: tuple[int, ...]) -> tuple[int, ...]:
-    """Pitches for the pad as the harmony style lays them out around ``center``, rising.
+    """Return pitches for the pad in the layout of the harmony style around ``center``, ascending.
 
-    Of all inversions, the one whose voices move least from the pitches ``before``, and rather not all in parallel. No two
-    voices are a semitone apart.
+    Of all inversions, this is the one with the smallest movement from the pitches ``before``, with a preference against
+    parallel motion. No two voices are a semitone apart.
     """
     layouts = [
         spread_semitones([pitch + 12 * octave for pitch in layout], center)
@@ -214,7 +216,8 @@ def spread_semitones(pitches: Iterable[int], center: float) -> tuple[int, ...]:
 
 
 def _effort(pitches: Sequence[int], before: Sequence[int], center: float) -> float:
-    """What a voicing costs: semitones a voice moves on average, parallel motion, distance from ``center``, semitones."""
+    """Return the cost of a voicing: mean movement in semitones, parallel motion, distance from ``center``, and semitone
+    clashes."""
     cost = 0.6 * max(abs(sum(pitches) / len(pitches) - center) - 2.5, 0.0)
     cost += 4.0 * sum(b - a == 1 for a, b in pairwise(pitches))
     if not before:
@@ -227,7 +230,7 @@ def _effort(pitches: Sequence[int], before: Sequence[int], center: float) -> flo
 
 
 def voice_moves(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """What each voice moves by: paired in order, or with the nearest where the numbers of voices differ."""
+    """Return the movement of each voice: paired in order, or with the nearest voice if the numbers of voices differ."""
     if len(before) == len(after):
         return [b - a for a, b in zip(before, after, strict=True)]
     return [min((b - a for a in before), key=abs) for b in after]

@@ -1,4 +1,4 @@
-"""The melody's ten manners: what each does with the engine, and what it is played on."""
+"""The melody layer: ten styles, with the parameters of the engine and the instrument of each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEROIC = Manner(lambda x: 0.25 + 0.6 * x**0.7, ladder="horn", pull=1.6, notes=0.
 
 
 def plain(manner: Manner) -> Callable[[Bar], Iterator[Note]]:
-    """A style that plays what the engine gives it."""
+    """Return a style that plays the engine's notes unchanged."""
 
     def play(bar: Bar) -> Iterator[Note]:
         return melody(bar, manner)
@@ -45,7 +45,7 @@ def plain(manner: Manner) -> Callable[[Bar], Iterator[Note]]:
 
 
 def contemplative_minor(bar: Bar) -> Iterator[Note]:
-    """Sighs: each longer note leans on its upper neighbour first."""
+    """Each longer note begins with its upper neighbour (appoggiatura)."""
     for note in melody(bar, LAMENT):
         if note.length >= 0.6:
             above = _neighbour(bar, note.pitch, 1, note.at - bar.start)
@@ -57,7 +57,7 @@ def contemplative_minor(bar: Bar) -> Iterator[Note]:
 
 
 def ornamental(bar: Bar) -> Iterator[Note]:
-    """Grace notes before, turns inside: no long note stays bare."""
+    """Grace notes before long notes and turns inside them."""
     for number, note in enumerate(melody(bar, ORNAMENTAL)):
         if note.length < 0.52:
             yield note
@@ -74,7 +74,7 @@ def ornamental(bar: Bar) -> Iterator[Note]:
 
 
 def call_response(bar: Bar) -> Iterator[Note]:
-    """A high voice asks on the left, a low one answers on the right, half a bar each."""
+    """A high voice on the left and a low one on the right alternate every half bar."""
     calling = bar.index % 2 == 0
     for note in melody(bar, CALL if calling else RESPONSE):
         yield note._replace(pan=-0.6 if calling else 0.6, sound="main" if calling else "answer")

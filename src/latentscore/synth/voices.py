@@ -1,8 +1,8 @@
-"""Sounds: how a note of the score becomes samples.
+"""Sounds: the conversion of a note to samples.
 
-There are three kinds. A :class:`Wave` is held as long as its note, from wavetables, straight into the mix. A
-:class:`Shot` rings by itself: each different note is made once and placed wherever it occurs. :class:`Air` is filtered
-noise that follows a shape.
+There are three kinds. A :class:`Wave` is a held wavetable tone, added directly to the mix. A :class:`Shot` is a
+one-shot sound: each different note is rendered once and added wherever it occurs. :class:`Air` is filtered noise with
+an envelope.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latentscore.synth.notes import Note
 from latentscore.synth.signal import BLOCK, Mono, Stereo, add_air, add_loop, add_wave, make_loop, place, table_for
 
 PUNCH_SECONDS = 0.03
-"""In how many seconds the louder beginning of a sharp note falls to 37 %."""
+"""Seconds in which the extra level at the onset of a sharp note falls to 37 %."""
 
 
 def hertz(pitch: float) -> float:
@@ -44,8 +44,8 @@ def sides(pan: float) -> tuple[float, float]:
 class Wave:
     """A held tone. Times in seconds, ``cutoff_hz`` at medium brightness.
 
-    ``bite`` opens the tone at its onset, fading in ``bite_seconds``. ``unison`` voices lie ``cents`` apart over a width
-    of ``spread``. ``tremolo`` is depth and hertz, on top of what motion adds (``sway``, 0 to 1).
+    ``bite`` brightens the onset and decays in ``bite_seconds``. ``unison`` voices are detuned by ``cents`` and panned
+    over a width of ``spread``. ``tremolo`` is depth and hertz, in addition to that of motion (``sway``, 0 to 1).
     """
 
     shape: str
@@ -72,11 +72,11 @@ class Wave:
                 self._add_one(out, note, gain, context)
 
     def _add_looped(self, out: Stereo, note: Note, gain: float, context: RenderContext) -> bool:
-        """Play a long note of several voices from two loops that hold a whole number of each voice's cycles.
+        """Play a long note of several voices from two loops with a whole number of cycles of each voice.
 
-        Detuned voices come back to where they began after as many cycles as the detuning is a fraction: repeating that
-        is exact. The two loops have different lengths and colours, and drift in level and tuning, each by itself: together
-        they never repeat, and the tone never stands still. False when a loop would be longer than the note.
+        After one loop, all detuned voices have returned to their initial phase, so the loop repeats exactly. The two
+        loops have different lengths and timbres, and independent drifts in level and tuning, so that their sum never
+        repeats. Return False if a loop would be longer than the note.
         """
         rate = context.sample_rate
         # A chord's voices are tuned in steps of ten cents, so that the same chord comes from the same loops.
@@ -86,7 +86,7 @@ class Wave:
             return False
         apart = 2.0 ** (self.cents * context.looseness / 1200.0) - 1.0
         rise, held, release = self._times(note, context)
-        # Cycles of each loop: a voice that goes through one more than the other is that much sharper.
+        # Cycles of each loop: a voice with one more cycle is higher by that ratio.
         cycles = [round(1.0 / apart), round(1.0 / (0.618 * apart))]
         if max(cycles) * rate / hz > held + release:
             return False
@@ -107,7 +107,7 @@ class Wave:
     def _loop(
         self, number: int, cycles: int, hz: float, note: Note, left: Mono, right: Mono, context: RenderContext
     ) -> Stereo:
-        """One of the two loops of a note: a duller one of the voices below, and a brighter one of those above."""
+        """Return one of the two loops of a note: a duller one of the lower voices, or a brighter one of the higher voices."""
         key = (self, hz, number)
         loop = context.kept.get(key)
         if loop is not None:
@@ -133,19 +133,19 @@ class Wave:
         return context.kept.keep(key, loop)
 
     def _times(self, note: Note, context: RenderContext) -> tuple[float, int, int]:
-        """Frames of the rise, of the note, and of the release.
+        """Return the frames of the attack, of the note, and of the release.
 
-        Short notes neither spend themselves in rising nor ring on into the harmony after the next.
+        Short notes get a shorter attack and release.
         """
         held = context.frames(note.length * context.seconds_per_beat)
         release = min(context.frames(self.release), max(round(0.7 * held), context.frames(0.15)))
         return min(context.rise(self.attack), 0.7 * held), held, max(release, context.frames(0.012))
 
     def _places(self, note: Note) -> tuple[tuple[float, float], ...]:
-        """Each voice's place, -1 to 1 in tuning and from left to right, and its weight.
+        """Return each voice's position, -1 to 1 in tuning and from left to right, and its weight.
 
-        One voice is stronger than the rest, so that slow beating never cancels to nothing; with two, which side is the
-        stronger alternates from pitch to pitch.
+        One voice is stronger than the others, so that slow beating never cancels completely; with two voices, the
+        stronger side alternates from pitch to pitch.
         """
         if self.unison == 1:
             return ((0.0, 1.0),)
@@ -177,7 +177,8 @@ class Wave:
         left, right = self._gains(note, note.pan, gain * level * loudness_of(note.velocity))
         detune = self.cents * context.looseness / 1200.0
         increments = np.array([hz * 2.0 ** (place * detune) / rate for place, _ in self._places(note)])
-        # Fixed phases, so equal notes begin alike. Voices begin close together: far apart they would swell by themselves.
+        # Fixed phases, so that equal notes begin equally. The voices' phases are close, otherwise their beating would
+        # sound like a swell.
         phases = np.array([(0.06 * voice + 0.137 * note.pitch) % 1.0 for voice in range(self.unison)])
         depth, speed = context.wobble(self.tremolo, self.sway)
         block_seconds = BLOCK / rate
@@ -192,7 +193,7 @@ class Wave:
 
 @dataclass(frozen=True)
 class Hit:
-    """What a shot is made from: everything that changes its samples, and nothing else."""
+    """The parameters of a one-shot sound; they determine its samples completely."""
 
     hz: float
     seconds: float
@@ -214,10 +215,10 @@ class Hit:
 
 
 def punched(sample: Mono, hit: Hit) -> Mono:
-    """The sound with a louder beginning, by ``hit.punch``, and with the energy that it had."""
+    """Return the sound with a louder onset, by ``hit.punch``, and the same energy."""
     if not hit.punch:
         return sample
-    # Behind the first ones the louder beginning has died away, to 0.01 %.
+    # Only the first frames are changed: after them the extra level is below 0.01 %.
     first = sample[: round(9.0 * PUNCH_SECONDS * hit.sample_rate)]
     shaped = first * _punch_curve(hit.sample_rate, hit.punch)[: len(first)]
     # Sums of numpy, because those of BLAS depend on the number of threads.
@@ -236,7 +237,7 @@ def _punch_curve(sample_rate: int, punch: float) -> Mono:
 
 
 def punch_level(punch: float, seconds: float) -> float:
-    """What a held note of constant level is multiplied with, so that ``punch`` leaves its energy as it is."""
+    """Return the gain of a held note of constant level with which ``punch`` does not change its energy."""
     share = PUNCH_SECONDS / max(seconds, 1e-3)
     more = 2.0 * punch * share * (1.0 - math.exp(-1.0 / share))
     return (1.0 + more + 0.5 * punch**2 * share * (1.0 - math.exp(-2.0 / share))) ** -0.5
@@ -244,16 +245,17 @@ def punch_level(punch: float, seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Shot:
-    """A sound that rings by itself, from ``make(hit)``; ``takes`` different ones are played in turn."""
+    """A one-shot sound, from ``make(hit)``; ``takes`` variants are played in rotation."""
 
     make: Callable[[Hit], Mono]
     level: float = 1.0
     takes: int = 1
     attack: float = 1.0
-    """How much of the attack field's rise time applies: drums take little, bells all."""
+    """The share of the attack field's rise time that applies: little for drums, all for bells."""
 
     tuning: float = 0.05
-    """Step of the pitch in semitones: drums have only a few tunings, so that human looseness does not make each new."""
+    """Pitch resolution in semitones: drums have only a few tunings, so that humanization does not require a new render per
+    stroke."""
 
     def add(self, out: Stereo, notes: Sequence[Note], gain: float, context: RenderContext) -> None:
         places: dict[Hit, list[tuple[int, float, float]]] = defaultdict(list)
@@ -264,7 +266,7 @@ class Shot:
             hz = hertz(round(note.pitch / self.tuning) * self.tuning)
             if start >= out.shape[1] or hz > 0.45 * context.sample_rate:
                 continue
-            # Strength and length are rounded, so that like notes are made once; loudness is exact.
+            # Velocity and length are rounded, so that similar notes are rendered once; the level is exact.
             strength = max(round(note.velocity * 4), 1) / 4
             seconds = round(note.length * context.seconds_per_beat, 1)
             hit = Hit(hz, seconds, strength, context.open, context.edge, rise, context.sample_rate, take, context.punch)
@@ -282,7 +284,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Air:
-    """Filtered noise that follows a shape over its note.
+    """Filtered noise with an envelope.
 
     ``shape`` lists (share of the note, level, cutoff factor); the note's pitch is the cutoff at factor 1, moved by
     brightness. ``band`` is the share of band-pass.

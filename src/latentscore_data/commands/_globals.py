@@ -1,4 +1,4 @@
-"""The options that work before and after the command's name."""
+"""The global options, which are accepted before and after the command's name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Globals:
-    """Their values in this process, set by the command line."""
+    """Values of the global options in this process."""
 
     config: Path | None = None
     root: Path | None = None

@@ -1,4 +1,4 @@
-"""What the stages that cost money share: the plan of a dry run, and the exit code that the run would have."""
+"""Shared by the commands that call models: the plan of a dry run, and the exit code that the run would have."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from latentscore_data.core.stages.spending import RunPlan, trust_key_to
 def show_dry_run(
     plan: RunPlan, check: Callable[[], object], *, document: Callable[[], JsonObject] | None = None
 ) -> None:
-    """Show the plan, then end as the run would: with the error that ``check`` raises, or with 0.
+    """Show the plan, then exit as the run would: with the error that ``check`` raises, or with 0.
 
-    ``document`` makes the JSON document, where it is not that of the one model's plan.
+    ``document`` makes the JSON document; by default it is the plan of the only model.
     """
     problem = next(iter(raised_by(check)), None)
     if OUTPUT.json:
@@ -56,7 +56,7 @@ def load_to_ask(calls: Values, asked: Callable[[Settings], Iterable[str]], **giv
 
 
 def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> frozenset[str]:
-    """The scorers whose code may run: those that were typed, and with ``--trust-settings`` those of the settings file."""
+    """The scorers whose code may run: those of the flags, and with ``--trust-settings`` those of the settings file."""
     typed = [*given.get("scoring", {}).get("scorers", ())]
     typed += [given.get(section, {}).get("judge") for section in ("search", "improve")]
     of_settings = [*settings.scoring.scorers, settings.search.judge, settings.improve.judge] if trust_settings else []
@@ -65,21 +65,21 @@ def trusted_scorers(settings: Settings, given: Values, trust_settings: bool) -> 
 
 def show_plan(plan: Plan) -> None:
     """The plan of one model as a table."""
-    waiting = f", {plan.in_batches:,} wait in open batches" if plan.in_batches else ""
+    waiting = f", {plan.in_batches:,} in open batches" if plan.in_batches else ""
     facts = {
         "model": plan.model,
         "rows": f"{plan.rows:,}",
-        "calls": f"{plan.calls:,} ({plan.cached:,} more are in the cache)" + waiting,
+        "calls": f"{plan.calls:,} ({plan.cached:,} more in the cache)" + waiting,
         "tokens": f"{plan.tokens_in:,} in, about {plan.tokens_out:,} out",
         "price": plan.price,
-        "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at the very most" if plan.worst_usd else ""),
+        "cost": money(plan.cost_usd) + (f", {money(plan.worst_usd)} at most" if plan.worst_usd else ""),
         "basis": plan.basis,
     }
     print_facts("dry run: nothing is asked, nothing is spent", (fact for fact in facts.items() if fact[1]))
 
 
 def show_batches(batches: Sequence[Batch]) -> None:
-    """The batches in flight, one line each, as they were when the provider was last asked."""
+    """Print the open batches, one line each, with the state of the last query."""
     if not batches:
         return
     rows = [

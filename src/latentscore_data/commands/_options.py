@@ -1,4 +1,4 @@
-"""What several commands share: option types, and the way from flags to settings and from a summary to an exit code."""
+"""Shared by the commands: option types, flags to settings, and a summary to an exit code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel
 
 from latentscore_data.commands._globals import Globals
+from latentscore_data.core.base.answerers import VERBATIM
 from latentscore_data.core.base.display import OUTPUT, print_summary, say
 from latentscore_data.core.base.errors import LsdataError
 from latentscore_data.core.base.layers import Values, nested, section_of
@@ -22,8 +23,8 @@ from latentscore_data.core.base.summary import Summary
 
 MODELS = "Model calls"
 
-# Values for the shell's completion. They read settings and workspace when they can and never fail: a broken settings
-# file must not break the Tab key.
+# Values for shell completion. They read settings and workspace if possible and never fail: a broken settings file must
+# not break completion.
 
 SPLIT_NAMES = ("SFT-Train", "SFT-Val", "GRPO", "TEST")
 
@@ -37,13 +38,13 @@ def complete_scorer() -> list[str]:
 
 
 def complete_model() -> list[str]:
-    """The offline model and those that the settings name."""
+    """The offline models and the models in the settings."""
     named = _from_settings(lambda settings: [settings.llm.model, settings.vibes.model, settings.configs.model])
-    return sorted({"builtin/keywords", *(name for name in named if name)})
+    return sorted({"builtin/keywords", VERBATIM, *(name for name in named if name)})
 
 
 def complete_source() -> list[str]:
-    """Kinds of sources for the benchmark, those of the settings, and the runs of this workspace."""
+    """Kinds of benchmark sources, the sources in the settings, and the runs of this workspace."""
     kinds = ["dataset:config_payload", "litellm:", "local:"]
     baselines = [f"baseline:{name}" for name in ("random", "keywords", "most-common", "lookup", "clap-lookup")]
     runs = [f"local:{run}" for run in complete_run()]
@@ -68,9 +69,10 @@ def _from_settings(values: Callable[[Settings], list[Any]]) -> list[Any]:
 
 
 def setting_option(name: str, *flags: str, **about: Any) -> Any:
-    """The option that sets ``section.field`` (or ``section.part.field``), with the type, the bounds and the description of the setting.
+    """Return the option that sets ``section.field`` (or ``section.part.field``), with the setting's type, bounds and
+    description.
 
-    ``flags`` are its spellings where they are not the field's name; ``about`` goes to Typer and wins.
+    ``flags`` are its spellings if they differ from the field's name; ``about`` is passed to Typer and has precedence.
     """
     *sections, field = name.split(".")
     kind: type[BaseModel] = Settings
@@ -97,7 +99,7 @@ def setting_option(name: str, *flags: str, **about: Any) -> Any:
 
 
 def first_sentence(description: str) -> str:
-    """What a description says first: up to its first full stop or semicolon."""
+    """The beginning of a description, up to its first full stop or semicolon."""
     text = " ".join(description.split())
     return re.split(r"[;.](?=\s|$)", text, maxsplit=1)[0] + "."
 
@@ -116,22 +118,22 @@ ExamplesOption = call_option("prompts.examples")
 SystemOption = call_option(
     "prompts.system", metavar="FILE", help="System prompt for configs, instead of the own one (v1)."
 )
-SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random in this stage.", min=0)]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of this stage.", min=0)]
 MaxCostOption = Annotated[
     float | None,
-    typer.Option(help="Cap on the run in USD; containers: refused beforehand.", min=0, rich_help_panel=MODELS),
+    typer.Option(help="Cost cap of the run in USD.", min=0, rich_help_panel=MODELS),
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before money is spent or data fetched.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost.")]
-RetryFailedOption = Annotated[bool | None, typer.Option("--retry-failed", help="Try bad requests again, too.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before spending money or downloading.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done and the cost.")]
+RetryFailedOption = Annotated[bool | None, typer.Option("--retry-failed", help="Also retry bad requests.")]
 OverwriteOption = Annotated[
-    bool | None, typer.Option("--overwrite", help="Do again what is done, for these rows; others and the cache stay.")
+    bool | None, typer.Option("--overwrite", help="Make these rows again; others and the cache stay.")
 ]
 ScorerOption = Annotated[
     list[str] | None,
     typer.Option(
         "--scorer",
-        help="First decides: auto, acoustic, clap, judge:MODEL ...",
+        help="auto, acoustic, clap, judge:MODEL ...; the first selects.",
         autocompletion=complete_scorer,
     ),
 ]
@@ -142,13 +144,15 @@ SearchOption = setting_option(
     "search.renders", "--search", metavar="RENDERS", max=None, help="Search: render this many configs per vibe."
 )
 JudgeOption = setting_option(
-    "search.judge", help="With --search: a scorer that must agree.", autocompletion=complete_scorer
+    "search.judge", help="With --search: a scorer that must confirm the gain.", autocompletion=complete_scorer
 )
 SecondsOption = setting_option("scoring.seconds")
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that render (default: one per core).", min=1)]
 OnOption = Annotated[
     str | None,
-    typer.Option(metavar="here|modal|ray", help="Where it runs.", autocompletion=lambda: ["here", "modal", "ray"]),
+    typer.Option(
+        metavar="here|modal|ray", help="Where the work runs.", autocompletion=lambda: ["here", "modal", "ray"]
+    ),
 ]
 
 
@@ -157,9 +161,9 @@ CALL_OPTIONS = {
     "max_qps": call_option("llm.max_qps"),
     "max_cost": MaxCostOption,
     "api_base": call_option("llm.api_base", help="Address of an OpenAI-compatible server."),
-    "api_key_env": call_option("llm.api_key_env", help="Variable whose key goes to --api-base."),
-    "labels": call_option("llm.labels", metavar="MODEL", help="Served model that learned to answer with labels."),
-    "batch": call_option("llm.batch", "--batch", help="Ask through the batch API, half price; judges directly."),
+    "api_key_env": call_option("llm.api_key_env", help="Variable with the key for --api-base."),
+    "labels": call_option("llm.labels", metavar="MODEL", help="Served model that answers with labels."),
+    "batch": call_option("llm.batch", "--batch", help="Use the provider's batch API at half the price."),
     "batch_wait": call_option("llm.batch_wait", "--wait"),
 }
 """The flags of every command that calls models, by the setting in ``llm`` that each overrides."""
@@ -171,10 +175,10 @@ Command = Callable[..., None]
 def with_flags(
     parameter: str, options: Mapping[str, Any], gather: Callable[[Values], Values] = dict
 ) -> Callable[[Command], Command]:
-    """A command with these flags in the place of its ``parameter``, a dict that gets those that were given."""
+    """Return a decorator that replaces the command's ``parameter``, a dict of the given flags, by these options."""
     own_names: dict[str, str] = {}
     for name in options:
-        # Options without a spelling of their own are spelled as their parameter.
+        # Without an explicit spelling, an option is spelled as its parameter.
         short = name.rpartition(".")[2]
         own_names[name.replace(".", "_") if short in own_names else short] = name
     added = [
@@ -201,22 +205,22 @@ def with_flags(
 
 
 def sets_settings(options: Mapping[str, Any]) -> Callable[[Command], Command]:
-    """A command with these options, by the setting (``section.field``) that each overrides; its parameter ``given`` gets the
-    sections with what was given, for :func:`load`."""
+    """Return a decorator that adds these options, by the setting (``section.field``) that each overrides. The command's
+    parameter ``given`` gets the sections with the given values, for :func:`load`."""
     return with_flags("given", options, nested)
 
 
 repeats = with_flags("again", {"retry_failed": RetryFailedOption, "overwrite": OverwriteOption})
-"""For stages that keep what is done: the flags that do some of it again become ``again``."""
+"""For stages that skip finished rows: the flags that make some of them again become ``again``."""
 
 calls_models = with_flags("calls", CALL_OPTIONS)
 """For commands that call models: the flags that were given become ``calls``, for the section ``llm``."""
 
 
 def load(**flags: Values) -> Settings:
-    """The effective settings of this run: file, environment, these flags (see ``chosen``), ``--root``.
+    """Return the effective settings of this run: file, environment, these flags (see ``chosen``), ``--root``.
 
-    Keys in ``.env`` are put into the environment on the way.
+    Also puts the keys of ``.env`` into the environment.
     """
     read_dotenv()
     if Globals.root is not None:
@@ -225,7 +229,7 @@ def load(**flags: Values) -> Settings:
 
 
 def end_dry_run(problem: LsdataError | None) -> None:
-    """End as the run would, once the plan was shown: with its error, which must not be a second document on stdout."""
+    """Exit as the run would, after the plan was shown: with its error, which must not be a second document on stdout."""
     if problem is None:
         return
     if OUTPUT.json:
@@ -235,6 +239,6 @@ def end_dry_run(problem: LsdataError | None) -> None:
 
 
 def show(summary: Summary) -> None:
-    """Print what a stage did and leave with its exit code."""
+    """Print the summary of a stage and exit with its code."""
     print_summary(summary)
     raise typer.Exit(summary.exit_code)

@@ -1,6 +1,6 @@
-"""Commands built from ``help.json``: they show their help and complete their options without importing their modules.
+"""Commands built from ``help.json``, which show help and complete options without importing the command's module.
 
-``docs/make.py`` writes the file from the commands of the modules; a test fails when it is out of date.
+``docs/make.py`` writes the file from the modules; a test fails if it is out of date.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from latentscore.json_search import JsonObject
 
 OUTLINES = Path(__file__).with_name("help.json")
 TYPES = {"boolean": bool, "float": float, "int": int, "path": Path, "str": str}
-"""The type of a parameter by the first word of Click's name for it (``int range``)."""
+"""The type of a parameter by the first word of Click's type name (``int range``)."""
 
 
 def describe(command: Any) -> JsonObject:
-    """Return what :func:`outlined` needs to build the command and its subcommands again."""
+    """Return the data from which :func:`outlined` rebuilds the command and its subcommands."""
     if hasattr(command, "commands"):
         return {"help": command.help, "commands": {name: describe(sub) for name, sub in command.commands.items()}}
     return {"help": command.help, "parameters": [_describe_parameter(one) for one in command.params]}
@@ -50,31 +50,31 @@ def _describe_parameter(parameter: Any) -> JsonObject:
 
 @functools.cache
 def read_outlines() -> JsonObject:
-    """Return what ``help.json`` says about each command, by the command's name."""
+    """Return the content of ``help.json``: each command's description by its name."""
     return orjson.loads(OUTLINES.read_bytes())
 
 
 class OutlinedCommand(TyperCommand):
-    """A command without a module: it shows its help and completes the names of its options, the module's own does the rest."""
+    """A command that shows its help and completes its options' names itself, and loads its module for everything else."""
 
     def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
         if extra.get("resilient_parsing"):  # the shell asks for completions
             return super().make_context(info_name, args, parent, **extra)
         if {"--help", "-h"} & set(args):
-            # Exits here, unless the word is an option's value or comes after `--`.
+            # This call exits, unless the word is an option's value or follows `--`.
             super().make_context(info_name, list(args), parent, **extra)
         return _from_module(parent, info_name).make_context(info_name, args, parent, **extra)
 
 
 def _from_module(parent: Any, name: str) -> Any:
-    """Import the module of the command of that name below the context ``parent``; return the module's command."""
+    """Import the module of the command ``name`` under the context ``parent``; return the module's command."""
     if parent.parent is None:
         return parent.command.loaded(name)
     return _from_module(parent.parent, parent.info_name).commands[name]
 
 
 def outlined(name: str) -> Any:
-    """Return the command of that name as ``help.json`` describes it, with its subcommands."""
+    """Return the command ``name`` as ``help.json`` describes it, with its subcommands."""
     outline = read_outlines()[name]
     group = typer.Typer(name=name, help=outline["help"], no_args_is_help=True, add_completion=False)
     for sub, one in outline.get("commands", {name: outline}).items():

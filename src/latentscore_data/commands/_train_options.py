@@ -1,4 +1,4 @@
-"""The options that the commands of ``lsdata train`` share, and the way from them to settings and choices."""
+"""The shared options of the ``lsdata train`` commands, and their conversion to settings and choices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latentscore_data.core.stages.train import trust_reward
 
 WHAT = "What is trained"
 WHERE = "Where it runs"
-JUDGE = "Is it any better"
+JUDGE = "Evaluation"
 
 RECIPES: dict[Kind, str] = {
     "sft": """Fine-tune a base model on the SFT-Train rows.
@@ -32,14 +32,14 @@ RECIPES: dict[Kind, str] = {
         lsdata train sft --base-model tiny-random
         lsdata train sft --preset lora_rank:r64 --set optim.epochs=2
     """,
-    "grpo": """Reinforce a model on the GRPO rows with the weighted reward: form, fields, sound and title.
+    "grpo": """Train a model with GRPO on the GRPO rows, with a weighted reward for format, schema, audio and title.
 
     Examples:
 
         lsdata train grpo --base-model tiny-random --max-steps 10
         lsdata train grpo --adapter sft-gemma-3-270m-it-1a2b3c4d --preset grpo_beta:b0.08
     """,
-    "dpo": """Teach a model to prefer the best candidate of each GRPO row to its worst one.
+    "dpo": """Train a model with DPO to prefer the best candidate of each GRPO row to its worst one.
 
     Examples:
 
@@ -62,18 +62,16 @@ SETTING_FLAGS: dict[str, Any] = {
     "train.modal.gpu": setting_option(
         "train.modal.gpu", help="GPU of a remote run: T4, L4, A10, L40S, A100-80GB, H100, ...", rich_help_panel=WHERE
     ),
-    "llm.max_cost": setting_option(
-        "llm.max_cost", help="Cap on the run in USD; containers: refused beforehand.", rich_help_panel=WHERE
-    ),
+    "llm.max_cost": setting_option("llm.max_cost", help="Cost cap of the run in USD.", rich_help_panel=WHERE),
 }
-"""By the setting that each overrides."""
+"""The options by the setting that each overrides."""
 
 ADAPTER_FLAG: dict[str, Any] = {
     "adapter": Annotated[
         str | None,
         typer.Option(
             metavar="RUN|PATH",
-            help="Go on from this run or adapter (default: the newest SFT run; none for the base model).",
+            help="Continue this run or adapter (default: the newest SFT run; none for the base model).",
             rich_help_panel=WHAT,
             autocompletion=complete_run,
         ),
@@ -96,52 +94,52 @@ CHOICE_FLAGS: dict[str, Any] = {
     "overrides": Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any training value: optim.learning_rate=1e-4.", rich_help_panel=WHAT
+            "--set", metavar="KEY=VALUE", help="Set any training value: optim.learning_rate=1e-4.", rich_help_panel=WHAT
         ),
     ],
-    "run_id": Annotated[str | None, typer.Option(help="Name of the run (default: made from its spec).")],
+    "run_id": Annotated[str | None, typer.Option(help="Name of the run (default: derived from its spec).")],
 }
-"""By the field of :class:`Choices` that each fills, as ``ADAPTER_FLAG`` and ``PRESET_FLAG``."""
+"""The options by the field of :class:`Choices` that each sets; the same for ``ADAPTER_FLAG`` and ``PRESET_FLAG``."""
 
 START_FLAGS: dict[str, Any] = {
-    "resume": Annotated[str | None, typer.Option(help="auto goes on from the newest checkpoint; never begins again.")],
-    "force": Annotated[bool, typer.Option("--force", help="Go on although the spec has changed.")],
+    "resume": Annotated[str | None, typer.Option(help="auto: resume from the newest checkpoint; never: start again.")],
+    "force": Annotated[bool, typer.Option("--force", help="Continue although the spec has changed.")],
     "yes": YesOption,
 }
 
 REMOTE_AND_JUDGE_FLAGS: dict[str, Any] = {
     "detach": Annotated[
-        bool, typer.Option("--detach", help="Start on Modal and return; see train status.", rich_help_panel=WHERE)
+        bool, typer.Option("--detach", help="Start on Modal and return (see train status).", rich_help_panel=WHERE)
     ],
     "evaluate": Annotated[
         bool,
-        typer.Option("--evaluate", help="Then compare it with its base, random and look-up.", rich_help_panel=JUDGE),
+        typer.Option("--evaluate", help="Then compare with its base, random and look-up.", rich_help_panel=JUDGE),
     ],
     "require_improvement": Annotated[
         bool,
-        typer.Option("--require-improvement", help="Fail (5) unless it beats all of them.", rich_help_panel=JUDGE),
+        typer.Option("--require-improvement", help="Exit with 5 unless it beats all of them.", rich_help_panel=JUDGE),
     ],
 }
-"""By the field of :class:`StartOptions` that each fills, as ``START_FLAGS``."""
+"""The options by the field of :class:`StartOptions` that each sets; the same for ``START_FLAGS``."""
 
 TRUST_FLAG: dict[str, Any] = {
     "trust_settings": Annotated[
-        bool, typer.Option("--trust-settings", help="Run a reward that is a file or module named in the settings file.")
+        bool, typer.Option("--trust-settings", help="Run reward code that the settings file names.")
     ],
 }
 
 
 def settings_and_choices(kind: Kind, given: Values, chosen: dict[str, Any], dry_run: bool) -> tuple[Settings, Choices]:
-    """The settings with the flags of :data:`SETTING_FLAGS` in their places, and what this run was asked for.
+    """Return the settings with the given flags of :data:`SETTING_FLAGS`, and the other choices of this run.
 
-    Raises :class:`InputError` when a GPU is named for a run on this machine (a dry run may ask for its price), for a
-    reward in code that only the settings file names, and for an adapter under SFT.
+    Raises :class:`InputError` for ``--gpu`` in a run on this machine (a dry run may show its price), for reward code
+    that only the settings file names, and for an adapter with SFT.
     """
     trusted, settings = chosen.pop("trust_settings", False), load(**given)
     if "gpu" in given.get("train", {}).get("modal", {}) and settings.train.on == "here" and not dry_run:
         raise InputError(
             "--gpu is for remote runs",
-            "add --on modal; here a GPU is taken where there is one (--set device=cuda insists)",
+            "add --on modal; here a GPU is used if there is one (--set device=cuda requires one)",
         )
     if kind == "sft" and "adapter" in chosen:
         raise InputError("--adapter is for GRPO and DPO", "SFT starts from --base-model, which may be a run")

@@ -1,4 +1,4 @@
-"""What ``lsdata train`` prints for people: the plan of a dry run, the runs of a workspace, the table of a sweep."""
+"""The tables of ``lsdata train``: the plan of a dry run, the runs of a workspace, the results of a sweep."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from latentscore_data.core.base.display import (
     clean,
     console,
     duration,
+    money,
     print_facts,
     print_json,
     print_rows,
@@ -22,9 +23,9 @@ from latentscore_data.core.base.errors import MissingError, raised_by
 
 
 def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alone: bool) -> None:
-    """Dry runs, one after the other; with ``--json`` one object when it stands alone, else a list.
+    """Show the plans of dry runs; with ``--json`` an object if ``alone``, else a list.
 
-    Leave as the runs would: with the exit code of a missing thing, or of the error that ``check`` raises.
+    Exits as the runs would: with the code for something missing, or of the error that ``check`` raises.
     """
     if OUTPUT.json:
         print_json(plans[0] if alone else plans)
@@ -37,9 +38,9 @@ def show_plans(plans: list[dict[str, Any]], check: Callable[[], object], *, alon
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
-    """Every value with its origin, then what the rows are, what training would take, and what is missing."""
+    """Show every value with its origin, then the rows, the estimated time and cost, and what is missing."""
     values = [
-        [styled(cell, "" if origin != "default" else "dim") for cell in (name, value, origin)]
+        [styled(cell, "" if origin != "default" else "dim") for cell in (name, "-" if value is None else value, origin)]
         for name, (value, origin) in plan["spec"].items()
     ]
     print_rows(("value", "", "from"), values, clean(plan["run_id"] or "a run that cannot start yet"))
@@ -47,8 +48,10 @@ def _show_plan(plan: dict[str, Any]) -> None:
     for name, value in plan["audit"].items():
         text = ", ".join(f"{k} {v:,}" for k, v in value.items()) if isinstance(value, dict) else f"{value:,}"
         facts[name.replace("_", " ")] = text or "none"
-    for name, value in plan["modal"].items():
-        facts[f"modal {name.replace('_', ' ')}"] = value
+    if modal := plan["modal"]:
+        low, high = duration(modal["low_seconds"]), duration(modal["high_seconds"])
+        cost = f"{money(modal['low_usd'])} to {money(modal['high_usd'])}, at most {money(modal['cap_usd'])}"
+        facts["with --on modal"] = f"{low} to {high}, {cost} ({modal['basis']})"
     if plan["audit"]:
         print_facts("rows and time", facts.items())
     for line in plan["missing"]:
@@ -56,7 +59,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
 
 
 def show_runs(lines: list[dict[str, Any]]) -> None:
-    """A line for each run, the newest first."""
+    """Print a line for each run, the newest first."""
     if OUTPUT.json:
         print_json(lines)
         return
@@ -68,14 +71,14 @@ def show_runs(lines: list[dict[str, Any]]) -> None:
         what += [line["error"]] if line["error"] else []
         rows.append((line["run"], line["state"], ", ".join(what)))
     if rows:
-        # The run's name is typed again after this, so it stays whole and the rest gives way.
+        # Users copy the run's name, so it is never wrapped; the other columns are.
         print_rows(("run", "state", "what"), rows, whole=2)
     else:
         console().print("no runs yet: lsdata train sft")
 
 
 def show_sweep(lines: list[dict[str, Any]]) -> None:
-    """The members of a sweep beside each other; nothing with ``--json``, where the summary holds them."""
+    """Print the members of a sweep as a table; nothing with ``--json``, because the summary contains them."""
     if OUTPUT.json:
         return
     columns = [name for name in lines[0] if any(line[name] is not None for line in lines)]
@@ -91,8 +94,8 @@ def show_sweep(lines: list[dict[str, Any]]) -> None:
 
 
 def show_check(found: dict[str, Any]) -> None:
-    """What a container on Modal sees of this code."""
+    """Print the hash of the code and the versions in a Modal container."""
     if OUTPUT.json:
         print_json(found)
     else:
-        typer.echo(f"Modal sees this code ({found['code'][:12]}) with torch {found['versions'].get('torch')}")
+        typer.echo(f"Modal has the same code ({found['code'][:12]}) and torch {found['versions'].get('torch')}")

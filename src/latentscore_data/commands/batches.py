@@ -1,4 +1,4 @@
-"""lsdata batches: the questions that wait in provider batches; look, ask how far they are, cancel."""
+"""lsdata batches: list, refresh and cancel the open provider batches."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from latentscore_data.core.llm.batches.run import cancel_batches, refresh_batche
 
 
 def batches(
-    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the providers how far the batches are.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Query the providers for the progress.")] = False,
     cancel: Annotated[
         list[str] | None,
-        typer.Option(metavar="BATCH|all", help="Cancel this batch; what is answered already is paid for. Repeatable."),
+        typer.Option(metavar="BATCH|all", help="Cancel this batch; finished answers still cost money. Repeatable."),
     ] = None,
 ) -> None:
-    """Show the provider batches that are open in this workspace, with age, counts and cost; or cancel some.
+    """Show the open provider batches of this workspace, with age, counts and cost, or cancel them.
 
-    The stage that submitted a batch collects its answers, also those of a cancelled one.
+    The stage that submitted a batch collects its answers, including those of a cancelled batch.
 
     Examples:
 
@@ -43,5 +43,5 @@ def batches(
         print_json([in_json(batch) for batch in found])
         return
     if not found:
-        say("batches: none is open")
+        say("batches: no open batches")
     show_batches(found)

@@ -1,4 +1,4 @@
-"""lsdata bench: several generators answer the same vibes; every answer is played, scored and put on one page."""
+"""lsdata bench: compare generators on the same vibes; render and score every answer, and write one page."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from latentscore_data.core.stages.spending import RunPlan
 
 LISTENERS = "People listen"
 SOURCES_HELP = (
-    "What is compared: dataset:config_payload, litellm:MODEL, local:PATH, "
+    "Source: dataset:config_payload, litellm:MODEL, local:PATH, "
     "baseline:NAME (random, keywords, most-common, lookup, clap-lookup)."
 )
 
@@ -95,7 +95,7 @@ def bench(
     yes: YesOption = False,
     calls: Values,
 ) -> None:
-    """Compare generators on the same rows: scores with intervals, times, cost, and a page to listen to.
+    """Compare generators on the same rows: scores with intervals, times, cost, and a page with players.
 
     Examples:
 
@@ -120,7 +120,7 @@ def bench(
 
 
 def show_plans(settings: Settings, workspace: Workspace, executor: Executor) -> None:
-    """What the run would ask and cost; ends as the run would."""
+    """Show the calls and the cost of the run, then exit with the code that the run would have."""
     both = compared(settings.bench, workspace)
     remote = remote_estimates(settings, both, executor) if executor.remote else []
     plan = RunPlan(plans(settings, workspace, both), remote, executor)

@@ -1,4 +1,4 @@
-"""lsdata check: what to look at before a data set is published."""
+"""lsdata check: measure the scored rows before they are published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARKS = {"ok": ("ok", "green"), "note": ("", "dim"), "fault": ("fault", "red")}
 
 
 OPTIONS = {
-    "export.license": setting_option("export.license", help="The licence that you want to publish under."),
+    "export.license": setting_option("export.license", help="Licence that you want to publish under."),
     "check.sounds": setting_option("check.sounds"),
 }
 
@@ -24,7 +24,7 @@ OPTIONS = {
 def check(*, given: Values) -> None:
     """Check the scored rows before you publish them: duplicates, diversity, leaks, scores, texts and licences.
 
-    Exit 8 when a measure is beyond its limit; the limits are settings (section check). Changes nothing.
+    Exit code 8 if a measure exceeds its limit; the limits are settings (section check). Changes nothing.
 
     Examples:
 

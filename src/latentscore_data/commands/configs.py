@@ -1,4 +1,4 @@
-"""lsdata configs: N music configs for each vibe from a model, and the one that sounds most like it."""
+"""lsdata configs: ask a model for N configs per vibe and keep the one whose sound fits best."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ from latentscore_data.core.stages.configs import (
     check_run,
     choose_rows,
     for_typed,
-    model_name,
     planned,
     run_configs,
     typed_rows,
@@ -73,12 +72,14 @@ OPTIONS = {
 @repeats
 @sets_settings(OPTIONS)
 def configs(
-    vibe: Annotated[list[str] | None, typer.Argument(help="Vibes to answer right here; no rows are written.")] = None,
+    vibe: Annotated[list[str] | None, typer.Argument(help="Vibes to answer directly; no rows are written.")] = None,
     *,
     given: Values,
-    only: Annotated[str | None, typer.Option(help="Only one half: generate or score.")] = None,
+    only: Annotated[str | None, typer.Option(help="Run only one half: generate or score.")] = None,
     on: OnOption = None,
-    audio: Annotated[Path | None, typer.Option(metavar="DIR", help="With VIBE: write the winners as FLAC.")] = None,
+    audio: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With VIBE: write the winners as FLAC files.")
+    ] = None,
     play: Annotated[bool, typer.Option("--play", help="With VIBE: play the winners (needs the extra play).")] = False,
     trust_settings: TrustScorersOption = False,
     again: Values,
@@ -94,7 +95,7 @@ def configs(
         lsdata configs "slow rain on a tin roof" --n 8 --audio out/
         lsdata configs --search 64 --scorer acoustic --judge clap
     """
-    settings = load_to_ask(calls, lambda s: [model_name(s)], **given)
+    settings = load_to_ask(calls, lambda s: [s.model_of("configs")], **given)
     check_flags(vibe, only, on, settings, {**given, "llm": calls}, with_sound=audio is not None or play)
     executor = make_executor(on or "here", settings, say)
     trusted = trusted_scorers(settings, given, trust_settings)
@@ -121,23 +122,23 @@ def configs(
 def check_flags(
     vibe: list[str] | None, only: str | None, on: str | None, settings: Settings, given: Values, *, with_sound: bool
 ) -> None:
-    """Raise :class:`InputError` for flags that do not go together."""
+    """Raise :class:`InputError` for flags that cannot be combined."""
     if only not in (None, "generate", "score"):
         raise InputError(f"--only {only!r} is unknown", "halves: generate, score")
     if with_sound and not vibe:
-        raise InputError("--audio and --play go with vibes on the command line", 'lsdata configs "rain" --audio out/')
+        raise InputError("--audio and --play need vibes on the command line", 'lsdata configs "rain" --audio out/')
     if vibe and on not in (None, "here"):
-        raise InputError("vibes on the command line are answered here", f"leave --on {on} out")
+        raise InputError("vibes on the command line are answered on this machine", f"leave --on {on} out")
     if vibe and given["llm"].get("batch"):
-        raise InputError("vibes on the command line are answered at once", "leave --batch out")
+        raise InputError("vibes on the command line cannot be answered in batches", "leave --batch out")
     if "judge" in given.get("search", {}) and settings.search.renders is None:
-        raise InputError("--judge goes with --search", "lsdata configs --search 64 --judge clap")
+        raise InputError("--judge needs --search", "lsdata configs --search 64 --judge clap")
 
 
 def show_plan(plan: RunPlan, only: str | None, check: Callable[[], None]) -> None:
-    """What the run would ask and cost; ends as the run would."""
+    """Show the calls and the cost of the run, then exit with the code that the run would have."""
     asked = [one.to_dict() for one in plan.asked]
     document = {"judges": asked} if only == "score" else {**asked[0], "judges": asked[1:]}
     if not plan.asked:
-        say("configs: dry run: no model is asked")
+        say("configs: dry run: the run calls no model")
     show_dry_run(plan, check, document=lambda: document)

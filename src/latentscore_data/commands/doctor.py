@@ -1,4 +1,4 @@
-"""lsdata doctor: what is installed, what would not work, and the fix."""
+"""lsdata doctor: show what is installed, what would fail, and the fix."""
 
 from __future__ import annotations
 
@@ -32,13 +32,11 @@ def doctor(
             autocompletion=lambda: ["clap", "minilm", "prices"],
         ),
     ] = None,
-    settings: Annotated[
-        bool, typer.Option("--settings", help="Each effective setting and where it came from.")
-    ] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="Show each effective setting and its origin.")] = False,
 ) -> None:
-    """What is installed, which keys and weights are there, what would not work, and the fix.
+    """Show what is installed, which keys and weights exist, what would fail, and the fix.
 
-    The exit code is 0 when what was asked for works and 3 when something it needs is missing.
+    Exit code 3 if something is missing, otherwise 0.
 
     Examples:
 

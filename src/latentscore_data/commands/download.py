@@ -60,7 +60,7 @@ def download(
 
 
 def show_plan(settings: Settings, workspace: Workspace) -> None:
-    """What would be read and fetched. Asks the hub for file names and sizes, and for nothing else."""
+    """Show the files that would be read and downloaded. Requests only file names and sizes from the hub."""
     steps: list[JsonObject] = []
     for source in chosen_sources(settings):
         step: JsonObject = {"dataset": source.name, "kind": source.kind}
@@ -73,7 +73,7 @@ def show_plan(settings: Settings, workspace: Workspace) -> None:
         return
     for step in steps:
         if step["there"]:
-            line = f"download: {step['dataset']} is there already"
+            line = f"download: {step['dataset']} exists already"
         elif "files" in step:
             line = in_words(step, settings.download)
         else:

@@ -1,4 +1,4 @@
-"""lsdata export: hand over what was made, in forms that other software loads."""
+"""lsdata export: write models, maps, data sets, chat files and a report in formats that other software loads."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from latentscore_data.core.base.settings import chosen
 from latentscore_data.core.stages.export import export_and_push
 
 app = typer.Typer(
-    help="Hand over models, maps, data sets, chat files and a report.", no_args_is_help=True, add_completion=False
+    help="Write models, maps, data sets, chat files and a report for other software.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 WRITE_OPTIONS = {
     "out": Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where to write (default: below .exports/ of the data root)."),
+        typer.Option("--out", metavar="DIR", help="Output folder (default: under .exports/ of the data root)."),
     ],
-    "overwrite": Annotated[
-        bool | None, typer.Option("--overwrite", help="Replace what an earlier export wrote there.")
-    ],
+    "overwrite": Annotated[bool | None, typer.Option("--overwrite", help="Replace an earlier export there.")],
 }
 PUSH_OPTIONS = {
     "push": Annotated[
@@ -31,11 +31,11 @@ PUSH_OPTIONS = {
         typer.Option(
             "--push",
             metavar="OWNER/NAME",
-            help="Then upload it to the hub; without --overwrite, what was exported before.",
+            help="Then upload it to the hub; without --overwrite, an existing export.",
         ),
     ],
     "public": Annotated[
-        bool | None, typer.Option("--public", help="With --push: a public repository, not a private one.")
+        bool | None, typer.Option("--public", help="With --push: to a public repository instead of a private one.")
     ],
 }
 writes = with_flags("target", WRITE_OPTIONS)
@@ -43,11 +43,11 @@ writes_and_pushes = with_flags("target", WRITE_OPTIONS | PUSH_OPTIONS)
 """Where an export goes: the flags that were given become ``target``."""
 
 SPLIT = setting_option("export.splits", "--split", help="Take only this split. Repeatable.", metavar="SPLIT")
-MARKS = setting_option("export.marks", "--marks", help="Preference pairs: the studio's answers come before scores.")
+MARKS = setting_option("export.marks", "--marks", help="Preference pairs: use the studio's answers before scores.")
 MODEL = {
     "export.gguf": setting_option(
         "export.gguf",
-        help="Also write GGUF: q8_0, q5_0, q4_0, f16 or bf16, or q4_k_m and its like with llama-quantize. Repeatable.",
+        help="Also write GGUF: q8_0, q5_0, q4_0, f16, bf16; with llama-quantize also K-quants (q4_k_m, ...). Repeatable.",
     ),
     "export.adapter_only": setting_option("export.adapter_only", "--adapter-only"),
     "export.terms": setting_option("export.terms", metavar="FILE"),
@@ -85,7 +85,7 @@ def export_model(
     given: Values,
     target: Values,
 ) -> None:
-    """Merge an adapter into its base, prove that nothing changed, and write safetensors, GGUF files and a card.
+    """Merge an adapter into its base, verify the result, and write safetensors, GGUF files and a card.
 
     Example:
 
@@ -99,7 +99,7 @@ def export_model(
 @writes_and_pushes
 @sets_settings(MAP)
 def export_map(*, given: Values, target: Values) -> None:
-    """Write vibes, embeddings and configs as a map that finds the config nearest to a text.
+    """Write vibes, embeddings and configs as a map for looking up the config nearest to a text.
 
     Example:
 
@@ -137,7 +137,7 @@ def export_chat(*, given: Values, target: Values) -> None:
 @app.command("report")
 @writes
 def export_report(*, target: Values) -> None:
-    """Write one page over the whole workspace: what was made from what, counts, money, and rows to listen to.
+    """Write one page about the whole workspace: stages, counts, costs, and rows with players.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""lsdata improve: rounds in which a model answers, its answers are scored, and the next model learns from the best."""
+"""lsdata improve: rounds of answering, scoring and training on the best answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from latentscore_data.commands._options import (
     show,
 )
 from latentscore_data.commands._train_tables import show_sweep
-from latentscore_data.core.base.display import OUTPUT, print_facts, say
+from latentscore_data.core.base.display import OUTPUT, money, print_facts, say
 from latentscore_data.core.base.layers import Values
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
@@ -35,12 +35,12 @@ from latentscore_data.core.stages.improve import Rounds, check_start, plan_impro
 from latentscore_data.core.stages.spending import RunPlan
 
 OPTIONS = {
-    "improve.rounds": setting_option("improve.rounds", help="Rounds at most (default 3)."),
+    "improve.rounds": setting_option("improve.rounds", help="Maximum number of rounds (default 3)."),
     "improve.method": setting_option("improve.method", help="dpo (the default), or sft on the best answers."),
     "improve.model": setting_option(
         "improve.model",
         metavar="RUN|PATH",
-        help="What is improved (default: the newest SFT run; none for the base model).",
+        help="Model to improve (default: the newest SFT run; none for the base model).",
         autocompletion=complete_run,
     ),
     "train.base_model": setting_option("train.base_model", help="Base model, as in train."),
@@ -63,13 +63,13 @@ def improve(
     given: Values,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any training value: optim.learning_rate=1e-5."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Set any training value: optim.learning_rate=1e-5."),
     ] = None,
     trust_settings: TrustScorersOption = False,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Improve a model in rounds: it answers the GRPO vibes, the best answers train the next one, a judge decides.
+    """Improve a model in rounds: answer the GRPO vibes, train on the best answers, and let a judge decide.
 
     Examples:
 
@@ -93,14 +93,16 @@ def improve(
 
 
 def _show_plan(asked: Rounds, executor: Executor) -> None:
-    """What all rounds would do; ends as the run would."""
+    """Show the plan of all rounds, then exit with the code that the run would have."""
     plan = plan_improve(asked, executor)
     if not OUTPUT.json:
         facts = {
             key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value
             for key, value in plan.items()
-            if value is not None and key != "plans"
+            if value is not None and key not in ("plans", "cap_usd")
         }
+        if executor.remote:
+            facts["at most"] = money(plan["cap_usd"])
         print_facts("dry run: nothing is rendered or trained", facts.items())
 
     show_dry_run(RunPlan(plans(asked), [], executor), lambda: check_start(asked, executor), document=lambda: plan)

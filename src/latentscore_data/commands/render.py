@@ -1,4 +1,4 @@
-"""lsdata render: a vibe, a config, or several vibes one after the other, to a sound file."""
+"""lsdata render: render a vibe, a config, or a mix of several vibes to a sound file."""
 
 from __future__ import annotations
 
@@ -24,62 +24,55 @@ from latentscore_data.core.configs.sound_files import (
     render_files,
     report_files,
 )
-from latentscore_data.core.stages.configs import model_name
 from latentscore_data.core.stages.render import answer_texts
 
 ValueT = TypeVar("ValueT")
 
 RENDERS = 64
-"""Configs that --search renders where search.renders is not set."""
+"""Number of configs that --search renders if search.renders is not set."""
 
 
 @calls_models
 def render(
     vibes: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="VIBE...", help="A text, answered as lsdata configs answers it; several become one mix."
-        ),
+        typer.Argument(metavar="VIBE...", help="A text, answered as by lsdata configs; several texts become one mix."),
     ] = None,
     payload: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Play what a file holds: a payload or config (JSON), a row, rows (JSONL), what configs --json writes, or a "
-            "FLAC, WAV or OGG of lsdata, with its own seed, length and rate; - is stdin.",
+            help="Render a file: a payload or config (JSON), a row, rows (JSONL), the output of configs --json, or a "
+            "FLAC, WAV or OGG of lsdata, with its seed, length and rate; - is stdin.",
         ),
     ] = None,
     pick: Annotated[
-        int | None, typer.Option(metavar="N", help="Which config of a --payload with several, from 1.", min=1)
+        int | None, typer.Option(metavar="N", help="Number of the config, from 1, if --payload has several.", min=1)
     ] = None,
     map_path: Annotated[
-        str | None, typer.Option("--map", metavar="DIR", help="Answer with the nearest row of an exported map.")
+        str | None, typer.Option("--map", metavar="DIR", help="Use the nearest row of an exported map.")
     ] = None,
     model: ModelOption = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write: .wav, .flac or .ogg.")
-    ] = Path("vibe.flac"),
-    seconds: Annotated[
-        float | None, typer.Option(help="Length, 0.5 to 600 (default 30; 30 for each of several).")
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Sound file: .wav, .flac or .ogg.")] = Path(
+        "vibe.flac"
+    ),
+    seconds: Annotated[float | None, typer.Option(help="Length, 0.5 to 600 (default 30 per vibe).")] = None,
     crossfade: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="How long several vibes fade into each other (default 5).")
+        float | None, typer.Option(metavar="SECONDS", help="Cross-fade between several vibes (default 5).")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Another seed is another piece of the same config (default 0).", min=0)
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed: another seed gives another piece (default 0).", min=0)] = None,
     sample_rate: Annotated[int | None, typer.Option(help="Hertz, 8000 to 192000 (default 48000).")] = None,
-    stems: Annotated[bool, typer.Option("--stems", help="Also one file for each layer, before the bus.")] = False,
-    midi: Annotated[Path | None, typer.Option(metavar="FILE", help="Also the notes, as a MIDI file.")] = None,
+    stems: Annotated[bool, typer.Option("--stems", help="Also write one file per layer.")] = False,
+    midi: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the notes as a MIDI file.")] = None,
     search: Annotated[
         bool, typer.Option("--search", help="With VIBE: search for a better config than the first answer.")
     ] = False,
-    play: Annotated[bool, typer.Option("--play", help="Also play it (needs the extra play).")] = False,
+    play: Annotated[bool, typer.Option("--play", help="Also play the sound (needs the extra play).")] = False,
     yes: YesOption = False,
     *,
     calls: Values,
 ) -> None:
-    """Render one text or config to WAV or FLAC (24 bit), with the config, the seed and the renderer's version in its tags.
+    """Render a text or config to WAV, FLAC or OGG, with config, seed and renderer version in the tags.
 
     Examples:
 
@@ -119,25 +112,25 @@ def _check_flags(
     search: bool,
     of_one: bool,
 ) -> None:
-    """Raise :class:`InputError` for flags that do not go together."""
+    """Raise :class:`InputError` for flags that cannot be combined."""
     vibe = vibes[0] if vibes else None
     if len(vibes) > 1 and (payload is not None or of_one):
-        raise InputError("--payload, --search, --stems and --midi go with one vibe", 'lsdata render "rain" --stems')
+        raise InputError("--payload, --search, --stems and --midi need one vibe", 'lsdata render "rain" --stems')
     if (vibe is None) == (payload is None):
-        raise InputError("render needs a vibe or --payload FILE, one of them", 'lsdata render "rain on a tin roof"')
+        raise InputError("render needs either a vibe or --payload FILE", 'lsdata render "rain on a tin roof"')
     if pick is not None and payload is None:
-        raise InputError("--pick chooses from a --payload", "lsdata render --payload rows.jsonl --pick 2")
+        raise InputError("--pick needs --payload", "lsdata render --payload rows.jsonl --pick 2")
     if map_path is not None and (vibe is None or model is not None):
-        raise InputError("--map answers a vibe, instead of a model", 'lsdata render "rain" --map .exports/map-text')
+        raise InputError("--map needs a vibe and replaces --model", 'lsdata render "rain" --map .exports/map-text')
     if search and (vibe is None or map_path is not None):
-        raise InputError("--search goes with a vibe and without --map", 'lsdata render "rain on a tin roof" --search')
+        raise InputError("--search needs a vibe and no --map", 'lsdata render "rain on a tin roof" --search')
 
 
 def _answers(
     vibes: list[str], model: str | None, map_path: str | None, calls: Values, *, search: bool, yes: bool
 ) -> list[Answer]:
     def asked(settings: Settings) -> list[str]:
-        return [] if map_path is not None else [model_name(settings)]
+        return [] if map_path is not None else [settings.model_of("configs")]
 
     settings = load_to_ask(calls, asked, configs=chosen(model=model))
     if search and settings.search.renders is None:
@@ -146,5 +139,5 @@ def _answers(
 
 
 def _first(typed: ValueT | None, kept: ValueT | None, default: ValueT) -> ValueT:
-    """What was typed, else what the file says, else the default."""
+    """The value of the flag, else that of the file, else the default."""
     return next(value for value in (typed, kept, default) if value is not None)

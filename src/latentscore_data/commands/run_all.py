@@ -1,4 +1,4 @@
-"""lsdata run-all: the stages in order, each only when something it depends on has changed."""
+"""lsdata run-all: run the stages in order and skip those that are fresh."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from latentscore_data.core.stages.chain import run_stages, sample_flags, selecte
 
 def run_all(
     sample: Annotated[
-        bool, typer.Option("--sample", help="The bundled passages, offline, in sample/ of the data root.")
+        bool, typer.Option("--sample", help="Use the bundled passages, offline, in sample/ of the data root.")
     ] = False,
     from_: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Start with this stage.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="End with this stage.")] = None,
     skip: Annotated[
         list[str] | None, typer.Option("--skip", metavar="STAGE", help="Leave this stage out. Repeatable.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run every stage, fresh or not.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also run stages that are fresh.")] = False,
     max_cost: MaxCostOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
-    """Run download, vibes, configs, train, bench and export in order; a stage that is fresh is skipped.
+    """Run download, vibes, configs, train, bench and export in order; skip stages that are fresh.
 
     Examples:
 

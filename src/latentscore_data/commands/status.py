@@ -1,4 +1,4 @@
-"""lsdata status: what each stage has done, what is stale and why, what failed, what it cost."""
+"""lsdata status: show what each stage has done, what is stale and why, what failed, and the cost."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from latentscore_data.core.stages.status import StageStatus, look, money_spent
 
 
 def status(
-    sample: Annotated[bool, typer.Option("--sample", help="The workspace of run-all --sample.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="Show the workspace of run-all --sample.")] = False,
 ) -> None:
-    """What each stage has done, what is stale and why, what failed, and what it cost. Changes nothing.
+    """Show what each stage has done, what is stale and why, what failed, and the cost. Changes nothing.
 
     Examples:
 
@@ -49,7 +49,7 @@ def status(
         and not _begun(settings.paths.root)
         and _begun(settings.paths.root / "sample")
     ):
-        say("status: there are no rows of your own yet; this is the sample workspace")
+        say("status: this workspace has no rows yet; this is the sample workspace")
         sample = True
     if sample:
         settings = load(**sample_flags(Globals.root, Globals.config))
@@ -73,11 +73,11 @@ def _begun(root: Path) -> bool:
 
 
 def show_rounds(rounds: list[JsonObject]) -> None:
-    """A line for each command improve: how far it is and which model is the best."""
+    """Print a line for each `improve`: its progress and its best model."""
     for one in rounds:
         made = len(one["rounds"]) - 1
         judge = next(line.get(one["judge"]) for line in one["rounds"] if line["model"] == one["best"])
-        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one.get('stopped') or 'can go on'}"
+        line = f"improve {one['name']}: round {made}, best {one['best']} ({one['judge']} {judge}); {one.get('stopped') or 'can be continued'}"
         console().print(clean(line))
 
 

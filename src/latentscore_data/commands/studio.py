@@ -1,4 +1,4 @@
-"""lsdata studio: a page on this machine to play with vibes and to look at the rows of the workspace."""
+"""lsdata studio: serve a web page on this machine to play vibes and browse the rows of the workspace."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ BUNDLE = "A static copy"
 
 
 def studio(
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8765,
+    port: Annotated[int, typer.Option(help="Port; 0 for any free port.", min=0, max=65535)] = 8765,
     host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Serve other machines, too; needs --token.")
+        str | None, typer.Option(metavar="ADDRESS", help="Also serve other machines; needs --token.")
     ] = None,
-    token: Annotated[str | None, typer.Option(help="Token of the page (default: a new one at each start).")] = None,
+    token: Annotated[str | None, typer.Option(help="Access token (default: a new one at each start).")] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
     bundle: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Serve nothing: write a folder that plays without a server.", rich_help_panel=BUNDLE
+            metavar="DIR", help="Write a folder that works without a server, then exit.", rich_help_panel=BUNDLE
         ),
     ] = None,
     vibe: Annotated[
@@ -39,7 +39,7 @@ def studio(
         list[str] | None, typer.Option(help="Only rows of this split. Repeatable.", rich_help_panel=BUNDLE)
     ] = None,
     limit: Annotated[
-        int, typer.Option(help="Rows at most, spread over the texts.", min=1, rich_help_panel=BUNDLE)
+        int, typer.Option(help="Maximum number of rows, spread over the texts.", min=1, rich_help_panel=BUNDLE)
     ] = 50,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier bundle.", rich_help_panel=BUNDLE)
@@ -49,7 +49,7 @@ def studio(
     trust_settings: TrustScorersOption = False,
     workers: WorkersOption = None,
 ) -> None:
-    """Open a page to type vibes, play and change them, and look at the rows of the workspace.
+    """Open a web page to type vibes, play and change them, and browse the rows of the workspace.
 
     The page is served on this machine only, until Ctrl-C.
 
@@ -63,20 +63,20 @@ def studio(
     access = choose_access(host, token)
     settings = load(configs=chosen(model=model), scoring=chosen(scorers=scorer, workers=workers))
     if vibe is not None and bundle is None:
-        raise InputError("--vibe goes with --bundle", 'lsdata studio --bundle site/ --vibe "slow rain"')
+        raise InputError("--vibe needs --bundle", 'lsdata studio --bundle site/ --vibe "slow rain"')
     if bundle is not None:
         count = write_bundle(bundle, settings, vibe, split or [], limit, overwrite)
         summary = Summary("studio", done=count, outputs=[str(bundle / PAGE)], next_step=f"open {bundle / PAGE}")
         show(summary)
     trusted = frozenset(settings.scoring.scorers if trust_settings else scorer or ())
     serve(settings, access, port, partial(_ready, open_browser), trusted)
-    say("studio: ended")
+    say("studio: stopped")
 
 
 def _ready(open_browser: bool, address: str) -> None:
     if OUTPUT.json:
         print_json({"address": address})
         return
-    say(f"studio: {address}\n(Ctrl-C ends it)")
+    say(f"studio: {address}\n(Ctrl-C stops the server)")
     if open_browser:
         typer.launch(address)

@@ -1,4 +1,4 @@
-"""lsdata train: teach a small model to answer vibes, on this machine, on Modal or on Ray."""
+"""lsdata train: train a small model to answer vibes, on this machine, on Modal or on Ray."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from latentscore_data.core.stages.train import (
 )
 
 app = typer.Typer(
-    help="Rows to a model: SFT, GRPO, DPO and ablations, here, on Modal or on Ray.",
+    help="Train a model on the rows: SFT, GRPO, DPO and ablations, here, on Modal or on Ray.",
     no_args_is_help=True,
     add_completion=False,
 )
 
 
 def _add_recipe(kind: Kind, about: str) -> None:
-    """The command of a recipe: the same options for each, those of a start where there is one."""
+    """Add the command of a recipe. All recipes have the same options; GRPO and DPO also have --adapter."""
     some = {**({} if kind == "sft" else ADAPTER_FLAG), **(TRUST_FLAG if kind == "grpo" else {})}
 
     @sets_settings(SETTING_FLAGS)
@@ -76,7 +76,7 @@ def sweep(
     family: Annotated[str, typer.Argument(help="lora_rank, learning_rate, batch_size, grpo_beta or dpo_beta.")],
     chosen: dict[str, Any],
     how: dict[str, Any],
-    kind: Annotated[str, typer.Option(help="sft, grpo or dpo (default: that of the family, else sft).")] = "",
+    kind: Annotated[str, typer.Option(help="sft, grpo or dpo (default: depends on the family).")] = "",
     dry_run: DryRunOption = False,
 ) -> None:
     """Train every preset of a family, one after the other, and compare them in one table.
@@ -98,7 +98,7 @@ def sweep(
 
 @app.command()
 def status() -> None:
-    """Every run of this workspace: what it is, how far it came, and what Modal says about it.
+    """List the runs of this workspace with recipe, base model, last step and state on Modal.
 
     Example:
 
@@ -112,7 +112,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, as 
 
 @app.command()
 def attach(run: RunArgument) -> None:
-    """Follow a run on Modal until it ends, then fetch it.
+    """Show the log of a run on Modal until it ends, then fetch the run.
 
     Example:
 
@@ -125,10 +125,10 @@ def attach(run: RunArgument) -> None:
 def fetch(
     run: RunArgument,
     delete_remote: Annotated[
-        bool, typer.Option("--delete-remote", help="Delete it on Modal once every file has been compared.")
+        bool, typer.Option("--delete-remote", help="Delete the remote copy after comparing every file.")
     ] = False,
 ) -> None:
-    """Bring a finished run home from Modal and compare every file with the run's own list.
+    """Download a finished run from Modal and compare every file with the run's SHA-256 list.
 
     Example:
 
@@ -139,7 +139,7 @@ def fetch(
 
 @app.command()
 def check() -> None:
-    """Start one small container on Modal and compare the code it sees with the code here.
+    """Start one small container on Modal and compare its code with the code on this machine.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""lsdata vibes: ask a model what moods the texts hold; thin the answers out, split them, add noise."""
+"""lsdata vibes: extract vibes from the texts with a model, drop near-duplicates, draw splits, add noise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.registry import make_executor
 from latentscore_data.core.stages.base import RunContext
 from latentscore_data.core.stages.spending import RunPlan
-from latentscore_data.core.stages.vibes import make_plan_for, model_name, remote_estimates, require_texts, run_vibes
+from latentscore_data.core.stages.vibes import make_plan_for, remote_estimates, require_texts, run_vibes
 
 OPTIONS = {
     "vibes.model": ModelOption,
@@ -34,12 +34,10 @@ OPTIONS = {
     "vibes.max_vibes": setting_option("vibes.max_vibes"),
     "vibes.max_input_words": setting_option("vibes.max_input_words"),
     "vibes.page_words": setting_option("vibes.page_words"),
-    "vibes.characters": setting_option("vibes.characters", help="Ask for the moods of characters, too."),
+    "vibes.characters": setting_option("vibes.characters", help="Also request the moods of characters."),
     "noise.rate": setting_option("noise.rate", "--noise-rate"),
     "dedupe.threshold": setting_option("dedupe.threshold", "--dedupe-threshold"),
-    "dedupe.model": setting_option(
-        "dedupe.model", "--dedupe-model", help="Embedder: auto, minilm, words, a folder or a hub id."
-    ),
+    "dedupe.model": setting_option("dedupe.model", "--dedupe-model", help="auto, minilm, words, a folder or a hub id."),
     "splits.split_by": setting_option("splits.split_by"),
 }
 
@@ -59,14 +57,17 @@ def vibes(
 ) -> None:
     """Extract vibe rows from the downloaded texts, drop near-duplicates, draw splits, add noise.
 
+    With builtin/verbatim as the model, each text is one vibe, as it stands.
+
     Examples:
 
         lsdata vibes
+        lsdata vibes --model builtin/verbatim
         lsdata vibes --model openai/gpt-4o-mini --limit 50 --max-cost 1
     """
     for section in ("vibes", "noise", "splits"):
         given[section] = {**given.get(section, {}), **chosen(seed=seed)}
-    settings = load_to_ask(calls, lambda s: [model_name(s)], **given)
+    settings = load_to_ask(calls, lambda s: [s.model_of("vibes")], **given)
     workspace = Workspace(settings.paths.root)
     executor = make_executor(on or "here", settings, say)
     if dry_run:

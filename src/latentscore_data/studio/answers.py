@@ -161,7 +161,7 @@ class Answers:
         try:
             payloads, errors = await ask_for_candidates(asked, llm)
         except RowFailure as failure:
-            raise MissingError(f"{model} did not answer: {failure.message}") from None
+            raise MissingError(f"{model} failed: {failure.message}") from None
         finally:
             await llm.aclose()
         found = [payload for payload in payloads if payload]
@@ -203,7 +203,7 @@ class Answers:
     def _training_map(self) -> VibeMap:
         rows = training_rows(self._workspace)
         if not rows:
-            raise MissingError("SFT-Train holds no configs", "run lsdata configs --split SFT-Train")
+            raise MissingError("SFT-Train contains no configs", "run lsdata configs --split SFT-Train")
         lines = [{"vibe_original": row.vibe_original, **(row.config_payload or {})} for row in rows]
         vectors = self._embedder().embed([row.vibe_original for row in rows])
         return VibeMap(self._workspace.scored("SFT-Train"), "text", vectors, lines, None)

@@ -71,7 +71,7 @@ class Call:
         """A text of at most ``most`` characters. Raises :class:`InputError`."""
         value = self.data.get(name, default)
         if not isinstance(value, str):
-            raise InputError(f"{name} is needed, as text")
+            raise InputError(f"{name} must be text")
         if len(value) > most:
             raise InputError(f"{name} has {len(value):,} characters; {most:,} are possible")
         return value
@@ -94,7 +94,7 @@ class Call:
         """A JSON object. Raises :class:`InputError`."""
         value = self.data.get(name)
         if not isinstance(value, dict):
-            raise InputError(f"{name} is needed, as a JSON object")
+            raise InputError(f"{name} must be a JSON object")
         return value
 
     def words(self, name: str, most: int = 100) -> list[str]:

@@ -21,7 +21,7 @@ def choose_access(host: str | None, token: str | None) -> Access:
     """
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise InputError(
-            f"--token has {len(token)} characters; at least {SHORTEST_TOKEN} are needed",
+            f"--token has {len(token)} characters; at least {SHORTEST_TOKEN} are required",
             'make one: python -c "import secrets; print(secrets.token_urlsafe(24))"',
         )
     access = Access(host=host or "127.0.0.1", **({} if token is None else {"token": token}))

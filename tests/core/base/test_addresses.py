@@ -19,8 +19,8 @@ SLIPS = [
     ("http://127.0.0.1:-1/v1", "port"),
     ("http://127.0.0.1:port/v1", "port"),
     ("http://[::1]:x", "port"),
-    ("http://[::1/v1", "no address"),
-    ("http://::1]/v1", "no address"),
+    ("http://[::1/v1", "not an address"),
+    ("http://::1]/v1", "not an address"),
     ("127.0.0.1:8080/v1", "write http://127.0.0.1:8080/v1"),
     ("localhost:8080", "no scheme"),
     ("//127.0.0.1:80", "write http://127.0.0.1:80"),
@@ -29,11 +29,11 @@ SLIPS = [
     ("http://", "no host"),
     ("http:///v1", "no host"),
     ("http://:8080/v1", "no host"),
-    ("http://.../v1", "no address"),
+    ("http://.../v1", "not an address"),
     ("http://127.0.0.1 :80/v1", "blank"),
     ("http://127.0.0.1:80/v1\n", "blank"),
     ("http://me:word@127.0.0.1/v1", "password"),
-    ("http://exa\uff0fmple.com/", "no address"),
+    ("http://exa\uff0fmple.com/", "not an address"),
 ]
 GOOD = [
     "http://127.0.0.1:8080/v1",
@@ -61,7 +61,7 @@ def test_an_address_is_taken_as_it_is(address: str) -> None:
 def test_every_command_that_calls_models_refuses_a_slip(lsdata: Lsdata) -> None:
     for command in (["vibes", "--dry-run"], ["configs", "--dry-run"]):
         out = lsdata(*command, "--model", "mine", "--api-base", "http://127.0.0.1:99999/v1")
-        assert (out.returncode, "the port is a number" in out.stderr) == (2, True), out.stderr
+        assert (out.returncode, "the port must be a number" in out.stderr) == (2, True), out.stderr
     out = lsdata("doctor", env={"LSDATA_LLM__API_BASE": "127.0.0.1:8080/v1"})
     assert (out.returncode, "write http://127.0.0.1:8080/v1" in out.stderr) == (2, True), out.stderr
 

@@ -153,7 +153,7 @@ def test_the_breaker_stops_after_twenty_when_half_have_failed_and_names_the_caus
     ) as caught:
         lab.run(words, failing(lab, bad), max_in_flight=1)
     assert caught.value.exit_code == 4
-    assert len(lab.lines()) == 10, "what was done is kept"
+    assert len(lab.lines()) == 10, "finished work is kept"
 
 
 def test_the_breaker_forgets_what_lies_forty_rows_back(lab: Lab) -> None:
@@ -404,7 +404,10 @@ def press_ctrl_c(after: float) -> threading.Timer:
     return timer
 
 
-def test_ctrl_c_finishes_what_is_in_flight(lab: Lab) -> None:
+def test_ctrl_c_finishes_what_is_in_flight(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(stage_module.log, "warning", lambda text, *values: said.append(text % values))
+
     async def work(word: str) -> Line:
         await asyncio.sleep(0.3)
         return await lab.shout(word)
@@ -412,9 +415,10 @@ def test_ctrl_c_finishes_what_is_in_flight(lab: Lab) -> None:
     client = Client()
     timer = press_ctrl_c(0.15)
     with pytest.raises(KeyboardInterrupt):
-        lab.run(WORDS, work, {"client": client}, max_in_flight=3)
+        lab.run(WORDS, work, {"client": client}, max_in_flight=3, total=len(WORDS))
     timer.join()
     assert len(lab.lines()) == 3
+    assert said[-1].endswith(": 3 of 30 rows done, $0.5000 spent")
     assert client.drained == 1
     assert client.closed == 1
     assert lab.run(WORDS).done == 27

@@ -15,7 +15,7 @@ from latentscore.config import FIELDS_LEFT_OUT, REGISTERS_SWAPPED, MusicConfigPr
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.jsonl import dump_line, read_rows
 from latentscore_data.core.base.payloads import NUMBERS_LABELED
-from latentscore_data.core.base.rows import ScoredRow, SourceText, VibeRow, escape, source_id, spread
+from latentscore_data.core.base.rows import ScoredRow, SourceText, VibeRow, escape, share_out, source_id, spread
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(min_size=1), st.text(min_size=1))
@@ -135,3 +135,18 @@ def test_a_limit_draws_from_every_text_in_turn(texts: list[str], limit: int) -> 
     for text, count in counts.items():
         # A text gives fewer rows than another only when it has no more.
         assert count >= min(max(counts.values()) - 1, texts.count(text))
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(0, 80))
+def test_a_limit_is_shared_out_in_proportion_and_a_larger_one_only_adds(counts: list[int], limit: int) -> None:
+    shares = share_out(limit, counts)
+    assert sum(shares) == min(limit, sum(counts))
+    assert all(share <= count for share, count in zip(shares, counts, strict=True))
+    assert all(more >= share for more, share in zip(share_out(limit + 1, counts), shares, strict=True))
+    if limit >= len(counts):
+        assert all(share > 0 for share, count in zip(shares, counts, strict=True) if count)
+    assert share_out(None, counts) == counts
+
+
+def test_a_share_is_that_of_the_part() -> None:
+    assert share_out(60, [175, 14, 75, 36]) == [35, 3, 15, 7]

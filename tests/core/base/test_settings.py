@@ -75,9 +75,9 @@ def test_the_file_in_the_working_folder_is_read() -> None:
         ("[configs]\nn = 0\n", "configs.n: input should be greater than or equal to 1"),
         ("[configs\nn = 0\n", "line 1"),
         ("a = " + "[" * 5000, "nested too deeply"),
-        ("[llm]\napi_key = 'sk-1234567890abcdef'\n", "llm.api_key looks like a key"),
-        ("[llm]\nmodel = 'hf_abcdefghijklmnopqrst'\n", "llm.model looks like a key"),
-        ("[download]\nhf_token = 'x'\n", "download.hf_token looks like a key"),
+        ("[llm]\napi_key = 'sk-1234567890abcdef'\n", "llm.api_key looks like a secret key"),
+        ("[llm]\nmodel = 'hf_abcdefghijklmnopqrst'\n", "llm.model looks like a secret key"),
+        ("[download]\nhf_token = 'x'\n", "download.hf_token looks like a secret key"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_one_line_with_a_remedy(tmp_path: Path, text: str, says: str) -> None:
@@ -111,7 +111,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 
 def test_a_misspelt_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSDATA_CONFIG__N", "3")
-    with pytest.raises(InputError, match=r"LSDATA_CONFIG__N is no setting \(did you mean LSDATA_CONFIGS\?\)"):
+    with pytest.raises(InputError, match=r"LSDATA_CONFIG__N is not a setting \(did you mean LSDATA_CONFIGS\?\)"):
         load_settings()
 
 

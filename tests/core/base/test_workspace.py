@@ -79,7 +79,7 @@ def test_failures_that_can_be_tried_again_make_a_stage_stale(done: Path) -> None
     summary = Summary("vibes", done=1)
     summary.failed["transient"] = 2
     write_manifest(stage(done), done, [done / "out.jsonl"], summary)
-    assert stale_reasons(stage(done), done) == ["2 rows failed and can be tried again"]
+    assert stale_reasons(stage(done), done) == ["2 rows failed and can be retried"]
 
 
 def test_a_manifest_of_a_newer_format_is_refused(done: Path) -> None:

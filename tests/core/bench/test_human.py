@@ -168,9 +168,9 @@ def test_a_listener_of_two_files_may_not_contradict_herself(run_folder: Path, tm
 @pytest.mark.parametrize(
     ("text", "name", "match"),
     [
-        ("not json", "x.json", "holds no answers"),
+        ("not json", "x.json", "contains no answers"),
         ('{"answers": [{"pair": "p", "choice": "left"}]}', "x.json", "has the answer 'left'"),
-        ("wrong,header\n1,2", "x.csv", "holds no answers"),
+        ("wrong,header\n1,2", "x.csv", "contains no answers"),
         ("pair,choice\nzzz,a", "x.csv", "no listening pack"),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_listener_answers_in_the_browser_and_the_file_can_be_evaluated(run_fol
         assert page.evaluate("window.hacked") is None
         assert page.errors == []
         page.set_viewport_size({"width": 390, "height": 844})
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        until(page, "innerWidth === 390 && document.documentElement.scrollWidth <= 390")
     found = human.evaluate([tmp_path / "ann.json"], run_folder.parent, resamples=2)
     assert found["catch_trials"] == {"Ann Onymous": 1.0}
     assert [strength["label"] for strength in found["strengths"]] == ["aster", "birch", "cedar"]

@@ -10,7 +10,7 @@ import pytest
 from bench_fakes import make_rows
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.rows import ScoredRow, selection_scorers
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
+from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, ScoringSettings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.prepare import choose_rows, describe_sources, rows_file, run_name
 from latentscore_data.core.generators.registry import parse_sources
@@ -44,6 +44,19 @@ def test_a_model_is_marked_with_all_who_taught_it(tmp_path: Path):
     assert [fact.note for fact in found][1::4] == ["sft of sft-1", ""]
 
 
+def test_a_model_is_marked_with_the_system_prompt_that_it_is_asked_with(tmp_path: Path):
+    note(tmp_path, "run", kind="sft", spec={"system": "One object."})
+    names = ["local:run", "local:some/hub-model", "litellm:openai/some-model"]
+    own = PromptsSettings(system="mine.txt")
+    found = describe_sources(parse_sources(names), [], [], tmp_path, own)
+    assert [fact.note for fact in found] == [
+        "sft of gemma3-270m, asked with the system prompt it was trained with",
+        "asked with the system prompt mine.txt",
+        "asked with the system prompt mine.txt",
+    ]
+    assert [fact.note for fact in describe_sources(parse_sources(names), [], [], tmp_path)][1:] == ["", ""]
+
+
 def suite(path: Path, *lines: object) -> str:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return str(path)
@@ -73,11 +86,11 @@ def test_a_suite_of_ones_own_is_answered_like_a_bundled_one(tmp_path: Path):
     ("lines", "said"),
     [
         ([{"vibe": " "}], ":1: a prompt has no vibe"),
-        ([{"vibe": "a"}, {"vibe": "b", "expect": {"tempo": "slow"}}], ":2: expect is no object of lists"),
+        ([{"vibe": "a"}, {"vibe": "b", "expect": {"tempo": "slow"}}], ":2: expect is not an object of lists"),
         ([{"vibe": "a", "expect": {"tempo": ["presto"]}}], "tempo presto, which no config holds"),
         ([{"vibe": "a", "expect": {"temp": []}}], "expect names temp"),
-        ([{"id": "x", "vibe": "a"}, {"id": "x", "vibe": "b"}], "the id x is used twice"),
-        ([], "holds no prompts"),
+        ([{"id": "x", "vibe": "a"}, {"id": "x", "vibe": "b"}], "the id x is used more than once"),
+        ([], "contains no prompts"),
     ],
 )
 def test_a_suite_that_cannot_be_used_says_which_line(tmp_path: Path, lines: list[object], said: str):

@@ -81,4 +81,4 @@ def test_a_shard_needs_nothing_that_is_not_in_the_image(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     (scored_render,) = json.loads(done.stdout)["sounds"]
-    assert "score" in scored_render["rain"]["outcomes"]["acoustic"]
+    assert "final_score" in scored_render["rain"]["outcomes"]["acoustic"]

@@ -81,7 +81,7 @@ def test_a_run_goes_to_modal_and_comes_home(modal: LoopbackModal, workspace: Wor
     # Asking again is a no-op there, and fetching again is allowed; the second time it is deleted after the comparison.
     again, said = start(run)
     assert again == record
-    assert f"run {run.spec.run_id} is on Modal already and goes on there" in said
+    assert f"run {run.spec.run_id} is already on Modal and continues there" in said
     remote.fetch(run.folder, delete_remote=True, say=said.append)
     assert not (modal.volume(VOLUME) / run.spec.run_id).exists()
     assert remote.remote_note(run.folder)["state"] == "fetched"
@@ -151,7 +151,7 @@ def test_rows_that_are_not_those_of_the_spec_are_not_trained_on(modal: LoopbackM
     run = ready(workspace)
     remote.upload(run, print)
     RunFolder(modal.volume(VOLUME) / run.spec.run_id).data("train").write_text("{}")
-    with pytest.raises(InputError, match=r"the train rows of run .* are not those of its spec"):
+    with pytest.raises(InputError, match=r"the train rows of run .* differ from those of its spec"):
         start(run)
 
 
@@ -191,7 +191,7 @@ def test_nothing_runs_after_the_deadline(modal: LoopbackModal, workspace: Worksp
     run = ready(workspace)
     remote.upload(run, print)
     asked = {"run_id": run.spec.run_id, "spec": run.spec.model_dump(mode="json"), "deadline": time.time() - 1}
-    with pytest.raises(StoppedError, match="out of time"):
+    with pytest.raises(StoppedError, match="time-out"):
         entrypoints.train_run(json.dumps(asked), modal.volume(VOLUME), lambda: None)
 
 
@@ -235,7 +235,7 @@ def test_the_image_is_pinned_and_the_package_data_travels(modal: LoopbackModal) 
 
 def test_other_code_on_modal_is_noticed(modal: LoopbackModal) -> None:
     modal.bodies["check"] = lambda question: json.dumps({**entrypoints.what_is_here(), "code": "another"})
-    with pytest.raises(VerificationError, match="does not see the code"):
+    with pytest.raises(VerificationError, match="differs from the code"):
         remote.check_code()
 
 
@@ -273,7 +273,7 @@ def test_what_costs_too_much_or_does_not_exist_never_starts(
 
 def test_a_base_model_in_a_folder_here_is_refused(modal: LoopbackModal, workspace: Workspace, tmp_path: Path) -> None:
     run = ready(workspace, *QUICK, f"base_model={tmp_path}")
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         start(run)
 
 
@@ -334,7 +334,7 @@ def test_a_model_of_this_machine_is_uploaded_with_its_base_and_again_when_it_cha
     assert len(said) == 3
     # On the volume it is a model, not a run that was trained there.
     assert not (there / "sft-adapter" / "DONE").exists()
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         remote.upload_model(str(workspace.root), workspace.train_dir, said.append)
 
 

@@ -125,7 +125,7 @@ def test_scorers_that_are_not_those_of_this_machine_are_noticed(modal: LoopbackM
     modal.bodies["score_shard"] = lambda text: json.dumps({"fingerprints": {"acoustic": "old"}, "renderer": "0"})
     with ScoreCache() as cache, service_there(cache) as there:
         first = there.submit("rain", BRIGHT)
-        with pytest.raises(VerificationError, match="not those of this machine"):
+        with pytest.raises(VerificationError, match="differ from this machine"):
             first.result()
         # After that nothing more is sent.
         with pytest.raises(VerificationError):
@@ -142,7 +142,7 @@ def test_nothing_is_heard_after_the_time_that_was_agreed_to(
     with (
         ScoreCache() as cache,
         service_there(cache, timeout_hours=1) as there,
-        pytest.raises(StoppedError, match="out of time") as error,
+        pytest.raises(StoppedError, match="time-out") as error,
     ):
         there.score_one("rain", BRIGHT)
     assert "timeout_hours" in error.value.remedy

@@ -106,11 +106,11 @@ def test_the_answers_are_estimated_and_capped_before_anything_is_sent(modal: Loo
 def test_a_hosted_model_does_not_go_to_modal(modal: LoopbackModal, tmp_path: Path) -> None:
     settings = Settings(vibes=VibesSettings(model="builtin/keywords"), paths={"root": tmp_path})  # type: ignore[arg-type]
     replace_rows(Workspace(tmp_path).texts("moby-dick"), [make_text(1)])
-    with pytest.raises(InputError, match="builtin/keywords is asked and words embeds from here") as error:
+    with pytest.raises(InputError, match="builtin/keywords answers and words embeds here") as error:
         run_vibes(settings, RunContext(executor=make_executor("modal", settings, print)))
     assert "--model local:NAME" in error.value.remedy
 
 
 def test_a_folder_of_this_machine_is_refused(modal: LoopbackModal, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         engine_elsewhere(f"local:{tmp_path}", make_executor("modal", modal_settings(), print), tmp_path / "runs")

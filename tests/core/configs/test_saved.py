@@ -68,7 +68,7 @@ def test_the_row_of_several_is_picked(tmp_path: Path, pick: int):
     packed.write_bytes(gzip.compress(codecs.BOM_UTF8 + lines.read_bytes()))
     for path in (lines, packed, write(tmp_path / "a.json", ANSWERS), write(tmp_path / "b.json", [DARK, BRIGHT])):
         assert read_piece(path, pick).title == title
-        with pytest.raises(InputError, match="holds more than one config"):
+        with pytest.raises(InputError, match="contains more than one config"):
             read_piece(path)
         with pytest.raises(InputError, match=r"--pick 3: .* holds 2 configs"):
             read_piece(path, 3)
@@ -89,15 +89,15 @@ def test_a_file_of_rows_that_is_too_long_for_memory_is_streamed(tmp_path: Path):
     [
         (b"", "is empty"),
         (b"null", "not a readable JSON file"),
-        (b"[]", "holds no config"),
-        (b"3", "a JSON object is needed, not int"),
+        (b"[]", "contains no config"),
+        (b"3", "must be a JSON object, not int"),
         (b"\xff\xfe\x00", "not a readable JSON file"),
         (b'{"config": {"tempo": "presto"}}', "tempo"),
-        (b'{"config": null}', "a mapping is needed"),
-        (b'{"stage": "configs", "details": {"answers": []}}', "holds no config"),
-        (b'{"config_payload": null, "failure": "answer: no JSON"}', r"holds no config \(answer: no JSON\)"),
-        (b'{"config_payload": null, "config_candidates": [null]}', "holds no config"),
-        (b'{"a": 1}\n{"a": ', "holds no field of a config|torn"),
+        (b'{"config": null}', "must be a mapping"),
+        (b'{"stage": "configs", "details": {"answers": []}}', "contains no config"),
+        (b'{"config_payload": null, "failure": "answer: no JSON"}', r"contains no config \(answer: no JSON\)"),
+        (b'{"config_payload": null, "config_candidates": [null]}', "contains no config"),
+        (b'{"a": 1}\n{"a": ', "has no field of a config|torn"),
         (b"[" * 100_000, "not a readable JSON file"),
         (b"fLaC" + bytes(100), "cannot be read"),
     ],
@@ -141,7 +141,7 @@ def test_a_sound_of_another_renderer_and_a_layer_are_told_apart(tmp_path: Path):
     assert ["version 1" in piece.notes[0], "the layer bass" in piece.notes[1]] == [True, True]
     for tags in ({}, {"title": "A", "comment": "by hand"}, {"comment": {"seed": 1}}, {"comment": "[" * 90_000}):
         write_audio(path, silence, tags)
-        with pytest.raises(InputError, match="its tags hold no config"):
+        with pytest.raises(InputError, match="its tags contain no config"):
             read_piece(path)
 
 

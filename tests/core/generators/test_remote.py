@@ -63,5 +63,5 @@ def test_shards_go_out_and_answers_come_back_in_order(monkeypatch: pytest.Monkey
 
 def test_a_folder_here_is_refused_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("latentscore_data.core.compute.modal_executor.require_modal", lambda: None)
-    with pytest.raises(InputError, match="which Modal does not see"):
+    with pytest.raises(InputError, match="which Modal cannot read"):
         RemoteGenerator("mine", str(tmp_path), BenchSettings(), executor_on_modal(), tmp_path / "runs")

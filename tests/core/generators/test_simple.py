@@ -37,7 +37,7 @@ def test_an_unknown_source_is_one_line_and_a_remedy(text: str):
 
 
 def test_a_label_used_twice_is_refused():
-    with pytest.raises(InputError, match="label a is used twice"):
+    with pytest.raises(InputError, match="label a is used more than once"):
         parse_sources(["baseline:random=a", "baseline:keywords=a"])
     with pytest.raises(InputError, match="no source"):
         parse_sources([])
@@ -90,7 +90,7 @@ def test_the_most_common_config_takes_each_field_by_itself():
         make_payload(register_min_oct=1, register_max_oct=3),
     ]
     assert parse_payload(most_common_payload(crossing)).config.register_max_oct == 6
-    with pytest.raises(MissingError, match="SFT-Train holds no configs"):
+    with pytest.raises(MissingError, match="SFT-Train contains no configs"):
         MostCommonGenerator("m", [make_scored(1, config_payload=None)])
 
 
@@ -127,5 +127,5 @@ def test_lookup_takes_the_nearest_vibe_but_never_the_row_itself():
     assert itself.payload["title"] == "Brass"
     (alone,) = TextLookup("lookup", known[:1], WordVectorEmbedder()).generate([known[0]])
     assert alone.failure == "there is no other row to look up"
-    with pytest.raises(MissingError, match="lookup has nothing to look at"):
+    with pytest.raises(MissingError, match="lookup has no rows to use"):
         TextLookup("lookup", [], WordVectorEmbedder())

@@ -269,6 +269,7 @@ def test_vllm_is_asked_for_structured_outputs_in_one_batch(vllm: list[dict[str, 
     assert asked["chat_template"] == base.tokenizer.chat_template
 
 
+@pytest.mark.ml
 def test_without_a_gpu_or_vllm_transformers_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(engines, "find_spec", lambda name: object())

@@ -64,11 +64,11 @@ def test_sentences_of_a_kind_are_read_alike(kind: str):
 @pytest.mark.parametrize(
     ("name", "least_right", "least_heard"),
     [
-        ("heldout_meanings", 48, 50),
-        ("heldout_meanings_2", 51, 56),
-        ("heldout_meanings_3", 58, 53),
-        ("heldout_meanings_4", 115, 0),
-        ("heldout_meanings_5", 58, 56),
+        ("heldout_meanings", 50, 51),
+        ("heldout_meanings_2", 54, 58),
+        ("heldout_meanings_3", 58, 54),
+        ("heldout_meanings_4", 116, 0),
+        ("heldout_meanings_5", 63, 59),
     ],
 )
 def test_held_out_sentences(name: str, least_right: int, least_heard: int):
@@ -106,6 +106,9 @@ def test_another_language_is_said():
         ("a wedding that used to be happy", "a wedding", "mood"),
         ("after the storm", "the storm", "energy"),
         ("the battle is over", "the battle", "energy"),
+        ("a storm that never comes", "a storm", "energy"),
+        ("the opposite of happy", "happy", "mood"),
+        ("sad", "kind of sad", "mood"),
         ("not very happy", "happy", "mood"),
         ("sad", "no longer sad", "mood"),
         ("funerals", "weddings", "mood"),
@@ -170,6 +173,17 @@ def test_a_compound_is_read_as_its_parts_and_a_set_phrase_as_one_word():
     assert read("the saddest letter").axes["mood"] < read("a sad letter").axes["mood"]
 
 
+def test_a_word_with_less_denies_what_it_names():
+    assert [token.text for token in sentence("a windowless office, endless")] == [
+        "no",
+        "window",
+        "office",
+        ",",
+        "endless",
+    ]
+    assert read("a windowless office").axes["light"] < 0 < read("an office with a window").axes["light"]
+
+
 def test_a_denial_stands_before_each_member_of_its_list():
     said = " ".join(
         token.text for token in sentence("No drums, loud bells, or brass, and a piano; neither sad nor slow")
@@ -224,5 +238,5 @@ def test_words_that_say_nothing_about_music_read_as_little():
 def test_the_nearest_starter_pair_of_a_starter_vibe_is_itself():
     found = neighbours(read("waterfall"))
     assert found.pairs[0]["vibe"] == "waterfall"
-    assert found.trust == pytest.approx(1.0)
-    assert neighbours(read("42")).trust == 0.0
+    assert sum(found.weights) == pytest.approx(1.0)
+    assert not neighbours(read("42")).pairs

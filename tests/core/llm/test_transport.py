@@ -277,7 +277,7 @@ def test_no_json_is_transient() -> None:
 
     found = outcome(words)
     assert isinstance(found, CallError)
-    assert (found.kind, found.message, found.maybe_billed) == ("transient", "the server's answer is no JSON", True)
+    assert (found.kind, found.message, found.maybe_billed) == ("transient", "the server's answer is not JSON", True)
 
 
 def test_openrouter_tells_the_cost() -> None:

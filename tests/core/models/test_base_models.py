@@ -56,7 +56,7 @@ def test_a_hub_that_does_not_answer_costs_no_retries(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     started = time.monotonic()
     assert base_models.unreachable_hub("some/model")
-    with pytest.raises(MissingError, match="it is not here, and the hub cannot be asked"):
+    with pytest.raises(MissingError, match="it is not on this machine, and the hub cannot be reached"):
         base_models._only_cached("some/model")
     # The libraries' own retries would take 23 s for each file.
     assert time.monotonic() - started < 18

@@ -139,7 +139,7 @@ def test_a_broken_file_of_an_adapter_is_refused_with_its_place(
 @pytest.mark.parametrize("value", [None, "", 3, ["a"], {}])
 def test_an_adapter_that_names_no_base_is_refused(adapter: Path, value: Any) -> None:
     change_json(adapter / "adapter_config.json", base_model_name_or_path=value)
-    with pytest.raises(InputError, match="names no base model"):
+    with pytest.raises(InputError, match="does not name a base model"):
         load_trained(adapter)
 
 
@@ -149,7 +149,7 @@ def test_an_adapter_that_lacks_weights_is_refused(adapter: Path) -> None:
     weights = load_file(adapter / "adapter_model.safetensors")
     del weights[sorted(weights)[0]]
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="does not fit its base"):
+    with pytest.raises(InputError, match="does not match its base"):
         load_trained(adapter)
 
 
@@ -208,8 +208,8 @@ def test_a_base_that_changed_since_training_is_noticed(
     weights = load_file(base / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"] * 1.1
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="are not those that the adapter"):
+    with pytest.raises(InputError, match="differ from those that the adapter"):
         load_trained(trained.final)
     out = lsdata_here("export", "model", "on-bm", "--root", str(root))
     assert out.returncode == 2
-    assert "put the base's old weights back" in out.stderr
+    assert "restore the base's old weights" in out.stderr

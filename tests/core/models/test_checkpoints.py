@@ -151,7 +151,7 @@ def test_a_run_without_a_whole_checkpoint_starts_again(run: RunFolder) -> None:
     for checkpoint in run.checkpoints.glob("checkpoint-*"):
         (checkpoint / "optimizer.pt").unlink()
     said = go_on(run)
-    assert "no checkpoint is whole: training starts at its first step" in said
+    assert "no checkpoint is complete: training starts at its first step" in said
 
 
 def test_a_run_that_lost_its_best_checkpoint_ends_with_the_best_of_the_rest(run: RunFolder) -> None:

@@ -137,6 +137,19 @@ class TestWords:
     def test_opposites_cancel(self, vibe: str) -> None:
         assert "light" not in asked_for(vibe)[0]
 
+    @pytest.mark.parametrize(
+        ("vibe", "axis", "sign"),
+        [
+            ("melancholy but at 150 bpm", "speed", 1),
+            ("F sharp minor, largo", "speed", -1),
+            ("no reverb, nothing spacious", "room", -1),
+            ("a happy tune in a minor key", "mood", -1),
+            ("never in a hurry", "speed", -1),
+        ],
+    )
+    def test_terms_outrank_moods(self, vibe: str, axis: str, sign: int) -> None:
+        assert np.sign(asked_for(vibe)[0][axis]) == sign
+
     def test_not_reaches_only_the_next_few_words(self) -> None:
         assert asked_for("not where the old house stood but somewhere bright")[0]["light"] > 0
 
@@ -162,9 +175,9 @@ class TestWords:
 
     def test_where_nothing_is_asked_for_the_reason_and_a_remedy_are_said(self) -> None:
         assert nothing_asked("a slow morning") is None
-        assert "reads nothing from its words" in str(nothing_asked("42 + 17"))
+        assert "knows none of its words" in str(nothing_asked("42 + 17"))
         said = str(nothing_asked("sad, not sad"))
-        assert "cancels out (sad)" in said
+        assert "cancel out (sad)" in said
         assert "--scorer clap" in said
         (outcome,) = AcousticScorer().score(["sad, not sad"], [Audio(np.zeros((RATE, 2), np.float32), RATE)])
         assert outcome == Score(0.0, {"words": 1.0})

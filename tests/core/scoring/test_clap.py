@@ -209,7 +209,7 @@ class TestScores:
         settings = ScoringSettings(seconds=0.5, workers=1)
         with (
             ScoringService([scorer], settings, make_renderer=partial(LocalRenderer, render=render_by_root)) as service,
-            pytest.raises(InputError, match="unrelated captions alike"),
+            pytest.raises(InputError, match="unrelated captions as similar"),
         ):
             service.score_one("x", make_payload())
         assert service.counts.renders == 0
@@ -342,7 +342,7 @@ class TestLaionBackend:
         with pytest.raises(InputError, match="truncated"):
             ClapScorer(self.settings(path))
         path.write_text("hello")
-        with pytest.raises(InputError, match="no PyTorch checkpoint"):
+        with pytest.raises(InputError, match="not a PyTorch checkpoint"):
             ClapScorer(self.settings(path))
 
     def test_a_checkpoint_of_another_model_does_not_fit(self, package: types.ModuleType, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ class TestLaionBackend:
 
         path = tmp_path / "clap.pt"
         torch.save({"state_dict": torch.nn.Linear(7, 2).state_dict()}, path)
-        with pytest.raises(InputError, match="does not fit"):
+        with pytest.raises(InputError, match="does not match"):
             ClapScorer(self.settings(path)).prepare()
 
 

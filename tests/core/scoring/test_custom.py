@@ -112,9 +112,9 @@ def test_only_what_the_user_named_runs(file: Path) -> None:
 
 def test_what_cannot_be_found_is_an_error_at_once(file: Path) -> None:
     for name, words in (
-        ("nowhere.py:fn", "neither a file nor a module"),
-        ("no.such.module:fn", "neither a file nor a module"),
-        (f"{file}:", "names no function"),
+        ("nowhere.py:fn", "neither a file nor an importable module"),
+        ("no.such.module:fn", "neither a file nor an importable module"),
+        (f"{file}:", "does not name a function"),
     ):
         with pytest.raises(InputError, match=words):
             make_scorers(needs(name))
@@ -127,7 +127,7 @@ def test_what_cannot_be_found_is_an_error_at_once(file: Path) -> None:
     [
         ("import nothing_like_this", "fn", "nothing_like_this"),
         ("x = 1", "fn", "no attribute 'fn'"),
-        ("fn = 1", "fn", "no function"),
+        ("fn = 1", "fn", "not a function"),
     ],
 )
 def test_what_cannot_be_loaded_is_an_error_before_any_work(

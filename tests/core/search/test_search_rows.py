@@ -94,7 +94,10 @@ def test_a_judge_that_disagrees_keeps_the_starts_and_one_that_agrees_does_not(ro
     assert rows_of(root)[0].config_payload == MIDDLE
     assert rows_of(root)[0].scores_external["softness"]["final_score"] == pytest.approx(-0.225, abs=0.01)
     assert refused.details["search"]["agrees"] is False
-    assert "the judge softness does not agree" in summary_lines(refused.details["search"])[-1]
+    said = summary_lines(refused.details["search"])
+    assert "the judge softness does not agree" in said[-1]
+    points = [at for at, line in enumerate(said) if line.startswith("search: after")]
+    assert "less what its changes cost" in said[points[0] - 1]
     agreed = search(tmp_path / "other", LoudnessScorer(), LoudnessScorer("loud-too"), judge="loud-too")
     assert agreed.details["search"]["agrees"] is True
     assert all((row.best_index or 0) > 2 for row in rows_of(tmp_path / "other"))

@@ -79,8 +79,8 @@ def test_equal_ids_get_names_of_their_own_and_empty_texts_are_counted(tmp_path: 
     ("content", "message"),
     [
         (b'{"text": "a"}\n{"words": "b"}\n', r"x\.jsonl:2: no column text \(there are: words\)"),
-        (b'{"text": 3}\n', r"x\.jsonl:1: no column with the text"),
-        (b'{"text": "a"}\n{"text": "b', r"x\.jsonl:2: the last line is torn"),
+        (b'{"text": 3}\n', r"x\.jsonl:1: no column with text"),
+        (b'{"text": "a"}\n{"text": "b', r"x\.jsonl:2: the last line is incomplete"),
         (b'{"text": "\xff"}\n', r"x\.jsonl:1: not UTF-8 at byte"),
     ],
 )
@@ -127,7 +127,7 @@ def test_names_mean_what_they_say(tmp_path: Path):
         with pytest.raises(InputError):
             find_source(wrong)
     (tmp_path / "other" / "books").mkdir(parents=True)
-    with pytest.raises(InputError, match="two data sets are called books"):
+    with pytest.raises(InputError, match="two data sets have the name books"):
         find_sources([str(tmp_path / "books"), str(tmp_path / "other" / "books")])
 
 
@@ -218,7 +218,7 @@ def test_whatever_stands_in_the_cells_comes_back(rows: list[tuple[str, str]]):
         ("text,n\nrain, and snow,1\n", r"t\.csv:2: 3 cells in a table of 2 columns"),
         ('text\n"rain\n\nsnow\n', r"t\.csv:4: not a table"),
         ('text\n"rain" falls\n', r"t\.csv:2: not a table"),
-        ("a,b\n1,2\n", r"t\.csv: no column with the text \(there are: a, b\)"),
+        ("a,b\n1,2\n", r"t\.csv: no column with text \(there are: a, b\)"),
     ],
 )
 def test_a_bad_table_is_refused_with_its_line(tmp_path: Path, content: str, message: str):
@@ -241,7 +241,7 @@ def test_a_short_row_and_a_column_of_nulls_hold_empty_texts(tmp_path: Path):
 def test_a_folder_lists_what_is_not_read_and_reads_the_rest(tmp_path: Path):
     (tmp_path / "poem.txt").write_text("rain")
     (tmp_path / "table.csv").write_text("words,n\nsnow,1\n")
-    (tmp_path / "notes").write_text("no ending")
+    (tmp_path / "notes").write_text("no extension")
     (tmp_path / "picture.PNG").write_bytes(b"\x89PNG")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     (tmp_path / "old.txt").write_bytes("un caf\xe9".encode("latin-1"))
@@ -255,7 +255,7 @@ def test_a_folder_lists_what_is_not_read_and_reads_the_rest(tmp_path: Path):
     assert "line 1: not UTF-8 at byte 6" in reasons["old.txt"]
     assert "--encoding cp1252" in reasons["quoted.md"]
     assert "line 2: not UTF-8 at byte 5" in reasons["quoted.md"]
-    assert "no column with the text (there are: words, n): name it with --text-field" in reasons["table.csv"]
+    assert "no column with text (there are: words, n): name it with --text-field" in reasons["table.csv"]
     assert "and 1 more" in in_words(sample.unread)
 
 

@@ -95,7 +95,7 @@ def test_bench_configs_and_the_runtime_get_whole_payloads_of_it(
     (_, line), _ = read_lines(workspace.candidates)
     assert [candidate["title"] for candidate in line["config_candidates"]] == ["Slow Rain"] * 2
     packed = {"json_schema": {"name": "Packed", "schema": {}}}
-    with pytest.raises(InputError, match="trained to answer a vibe with labels, and is asked for Packed"):
+    with pytest.raises(InputError, match="trained to answer a vibe with labels, but the request is for Packed"):
         asyncio.run(LocalTransport("local:lines", workspace.train_dir, 1).complete([], {}, packed))
 
     payload = LocalModel(run.final).answer("slow rain")
@@ -109,7 +109,7 @@ def test_preference_and_reward_go_on_in_the_same_form(taught: tuple[Workspace, R
     one, two = make_payload(), make_payload(tempo="very_slow", brightness="very_dark")
     pairs = {"config_candidates": [one, two], "candidate_scores": {"acoustic": [0.1, 0.9]}}
     replace_rows(workspace.scored("GRPO"), [training_row(n).model_copy(update=pairs) for n in range(4)])
-    with pytest.raises(InputError, match="answers in the form labels, and train"):
+    with pytest.raises(InputError, match="has the answer format labels, and train"):
         train(workspace, kind, "method=full", adapter="lines")
     seen: list[str] = []
 

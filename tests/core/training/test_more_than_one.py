@@ -46,7 +46,7 @@ def test_rows_are_packed_best_fit_decreasing() -> None:
 @pytest.mark.parametrize(("count", "fits"), [(1, True), (2, True), (3, False)])
 def test_a_batch_is_shared_out_evenly_or_refused(count: int, fits: bool) -> None:
     wanted = spec("sft", "batch.size=8", "batch.per_device=2")
-    with contextlib.nullcontext() if fits else pytest.raises(InputError, match=r"cannot be shared by 3 processes"):
+    with contextlib.nullcontext() if fits else pytest.raises(InputError, match=r"cannot be divided among 3 processes"):
         check_processes(wanted, count)
 
 
@@ -56,7 +56,7 @@ def test_the_number_of_gpus_stands_behind_their_name_and_multiplies_their_price(
     assert two - one == pytest.approx(three - two)
     assert two > one
     for wrong in ("L4:0", "L4:9", "L4:x", "L4:"):
-        with pytest.raises(InputError, match="no number of GPUs"):
+        with pytest.raises(InputError, match="not a number of GPUs"):
             check_gpu(wrong)
 
 
@@ -89,7 +89,7 @@ def test_vllm_gets_the_grammar_of_the_answers_by_a_name_of_its_own(answer: str) 
     grammar = vllm_grammar(held)
     assert len(grammar) == 1
     assert grammar.keys() <= GRPOConfig.__dataclass_fields__.keys()
-    with pytest.raises(MissingError, match="there is no vLLM or no NVIDIA GPU here"):
+    with pytest.raises(MissingError, match="but vLLM or an NVIDIA GPU is missing"):
         vllm_arguments(held)
 
 

@@ -54,7 +54,7 @@ def test_a_much_longer_answer_is_paired_with_one_of_its_length_or_not_at_all() -
     alone = make_scored(2, config_candidates=[DARK, long, None], **scores)
     found = preference_pairs([both, alone], DpoSettings(margin=0.1))
     assert [(pair.chosen, pair.rejected) for pair in found.pairs] == [(DARK, BRIGHT)]
-    assert found.left_out == {"of unlike lengths": 1}
+    assert found.left_out == {"of different lengths": 1}
     anything = preference_pairs([both, alone], DpoSettings(margin=0.1, length_ratio=None))
     assert [pair.rejected for pair in anything.pairs] == [long, long]
 
@@ -117,7 +117,7 @@ class TestMarks:
     def test_no_answers_on_the_split_are_named_when_only_they_are_wanted(self, root: Path) -> None:
         workspace = self.workspace(root)
         marks_file(root).unlink()
-        with pytest.raises(MissingError, match="holds no answers on the 3 rows of GRPO"):
+        with pytest.raises(MissingError, match="contains no answers on the 3 rows of GRPO"):
             self.pairs(workspace, "only")
 
     def test_exported_preference_lines_have_them_before_scores(self, root: Path) -> None:

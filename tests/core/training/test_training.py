@@ -542,7 +542,7 @@ def test_a_run_id_with_another_spec_is_refused_unless_forced(workspace: Workspac
     assert first.folder.metrics.exists()
     open_run(first.folder, first.spec, resume=False, force=False)
     assert not first.folder.metrics.exists()
-    with pytest.raises(InputError, match="no folder name"):
+    with pytest.raises(InputError, match="not a folder name"):
         ready(workspace, "sft", run_id="../mine")
 
 

@@ -1,4 +1,4 @@
-"""Who answers a model's name: the kinds, told apart by how the name begins."""
+"""The kinds of models, identified by the prefix of the model's name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AnswererKind:
-    """A kind of model. ``here`` is true where the answers are made in this process: no server, no key, no price."""
+    """A kind of model. ``here`` is true if it runs in this process, without server, key and price."""
 
     name: str
     prefix: str
     here: bool
     said: str = ""
-    """What the first line of a run says beside the name."""
+    """Text after the model's name in the first line of a run."""
 
 
 BUILTIN = AnswererKind("builtin", "builtin/", True, " (offline, free, English only)")
+VERBATIM = "builtin/verbatim"
+"""The offline model that takes each text as one vibe, as it stands."""
+
 LOCAL = AnswererKind("local", "local:", True, " (on this machine)")
 HOSTED = AnswererKind("hosted", "", False)
 """A provider's model, or one served at an address: any other name."""

@@ -1,4 +1,4 @@
-"""What has to be closed, and is at the end of a ``with`` block."""
+"""Base class of objects that are closed at the end of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Closing:
-    """A subclass says what :meth:`close` does."""
+    """Subclasses implement :meth:`close`."""
 
     def close(self) -> None:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""SQLite files: opening them, setting a damaged one aside, and naming what is wrong with one."""
+"""SQLite files: open them, move damaged ones aside, and report errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from latentscore_data.core.base.errors import OutputError
 log = logging.getLogger(__name__)
 
 CHECKED_BYTES = 512 * 2**20
-"""A larger file is not checked when it is opened, unless an error has marked it: the check reads all of it."""
+"""Files above this size are checked at opening only after an error, because the check reads the whole file."""
 BUSY_SECONDS = 30.0
-"""How long to wait for another process that holds the file."""
+"""Maximum wait for another process that has locked the file."""
 
 Prepare = Callable[[sqlite3.Connection], None]
-"""Makes the tables, and raises :class:`sqlite3.Error` where those in the file have other columns."""
+"""Creates the tables, and raises :class:`sqlite3.Error` if existing tables have other columns."""
 Salvage = Callable[[sqlite3.Connection, sqlite3.Connection], str]
-"""Copies what can be read from the damaged file into the new one, and says what that was."""
+"""Copies the readable rows of the damaged file to the new one, and returns a description of them."""
 
 _OTHER_TABLES = sqlite3.SQLITE_ERROR
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -33,11 +33,11 @@ class DamagedError(sqlite3.DatabaseError):
 
 
 def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | None = None) -> sqlite3.Connection:
-    """A connection to the file at ``path``, in autocommit mode, with a write-ahead log and the tables of ``prepare``.
+    """Open the database at ``path`` in autocommit mode, with a write-ahead log and the tables of ``prepare``.
 
-    Only the owner may read the file. One that is damaged, is no database or has other tables is moved beside itself
-    under a dated name, which is logged once, and a new one is made. ``what`` names the file's kind in messages. Raises
-    :class:`OutputError` when the file is locked or cannot be written.
+    Only the owner may read the file. A file that is damaged, not a database, or has other tables is renamed with a
+    date, which is logged once, and replaced by a new one. ``what`` is the file's kind in messages. Raises
+    :class:`OutputError` if the file is locked or cannot be written.
     """
     try:
         try:
@@ -48,7 +48,7 @@ def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | No
             reason = str(error)
         aside = _set_aside(path)
         db = _open(path, prepare)
-        kept = _salvaged(aside, db, salvage) if salvage is not None else "it is filled again"
+        kept = _salvaged(aside, db, salvage) if salvage is not None else "it will be refilled"
         log.warning("the %s %s is damaged (%s) and was moved to %s; %s", what, path, reason, aside.name, kept)
         return db
     except (OSError, sqlite3.Error) as error:
@@ -56,8 +56,7 @@ def open_database(path: Path, what: str, prepare: Prepare, salvage: Salvage | No
 
 
 def open_to_read(path: Path, what: str) -> sqlite3.Connection:
-    """A connection to a file in a folder that cannot be written; a log that was left beside it is not read. Raises
-    :class:`OutputError`."""
+    """Open a file in a read-only folder; a leftover write-ahead log is not read. Raises :class:`OutputError`."""
     try:
         return sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)
     except sqlite3.Error as error:
@@ -65,13 +64,13 @@ def open_to_read(path: Path, what: str) -> sqlite3.Connection:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """One more connection to a file that :func:`open_database` has opened."""
+    """Open another connection to a file that :func:`open_database` has opened."""
     return sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
 
 
 @contextlib.contextmanager
 def transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
-    """All that is written inside, or nothing of it."""
+    """Context manager: commit all writes of the block, or none."""
     db.execute(begin)
     try:
         yield
@@ -83,7 +82,7 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(path: Path, what: str) -> Iterator[None]:
-    """Turn what SQLite refuses inside into :func:`unusable`."""
+    """Context manager: convert SQLite's errors with :func:`unusable`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -91,7 +90,7 @@ def naming(path: Path, what: str) -> Iterator[None]:
 
 
 def unusable(path: Path, what: str, error: OSError | sqlite3.Error) -> OutputError:
-    """What is wrong with the file, and what to do. A damaged one is marked, so that the next opening checks all of it."""
+    """Return the error with reason and remedy. A damaged file is marked, so that the next opening checks it completely."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
     message = f"the {what} {path} cannot be used ({reason})"
     if _is_damage(error):
@@ -99,23 +98,23 @@ def unusable(path: Path, what: str, error: OSError | sqlite3.Error) -> OutputErr
             _mark(path).touch()
         return OutputError(
             f"the {what} {path} is damaged ({reason})",
-            "run the same command again: the damaged file is set aside and a new one is made",
+            "run the same command again: the damaged file is moved aside and replaced",
         )
     if _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return OutputError(message, "another process is using it: wait for that, or choose another --root")
+        return OutputError(message, "another process is using it: wait, or choose another --root")
     if _code(error) == sqlite3.SQLITE_FULL:
         return OutputError(message, "free some disk space, then run the same command again")
     return OutputError(message, "free some disk space, check the permissions, or choose another --root")
 
 
 def is_bad_text(error: sqlite3.Error) -> bool:
-    """True where one value is not UTF-8; the file around it is whole. Python raises this one, without a code of SQLite's."""
+    """Return True if a value is not UTF-8 in an otherwise valid file. Python raises this error without an SQLite code."""
     return isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" in str(error)
 
 
 def _open(path: Path, prepare: Prepare) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # SQLite gives its side files the permissions of the database, so these must be right before it opens it.
+    # SQLite creates its side files with the permissions of the database, so they are set before opening.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     os.chmod(path, 0o600)
     db = connect(path)
@@ -143,7 +142,7 @@ def _mark(path: Path) -> Path:
 
 
 def _set_aside(path: Path) -> Path:
-    """Move the file and its side files, whose pages would otherwise be written into the new file."""
+    """Rename the file and its side files; otherwise SQLite would apply the old log to the new file."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     aside = path.with_name(f"{path.stem}.damaged-{stamp}{path.suffix}")
     number = 1

@@ -1,6 +1,7 @@
-"""What people see: a live panel in a terminal, plain lines elsewhere, one JSON document when asked.
+"""Program output: a live panel in a terminal, plain lines elsewhere, one JSON document with ``--json``.
 
-Results go to stdout, everything else to stderr. Text that comes from corpora, models or files passes :func:`clean` first.
+Results go to stdout, everything else to stderr. Text from corpora, models or files is passed through :func:`clean`
+first.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PLAIN_LINE_SECONDS = 10.0
 
 @dataclass
 class Output:
-    """How this run speaks; set once by the command line."""
+    """The output mode of this run, set once by the command line."""
 
     json: bool = False
     quiet: bool = False
@@ -53,7 +54,7 @@ _CONTROLS = re.compile(
 
 
 def clean(text: object) -> str:
-    """Untrusted text for a terminal: valid Unicode, no escape sequences, control or direction characters, no tabs."""
+    """Return untrusted text for a terminal: valid Unicode without escape sequences, control or direction characters and tabs."""
     return _CONTROLS.sub("", _ESCAPES.sub("", printable(text))).replace("\t", " ")
 
 
@@ -67,7 +68,8 @@ _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_ID)?$", re.IGNORECA
 
 
 def redact(text: str) -> str:
-    """The text without the values of keys that are in the environment, by their names or because they were asked for."""
+    """Return the text without the values of keys in the environment: variables named like keys, and those used as keys in
+    this run."""
     for name, value in os.environ.items():
         if (_SECRET_VARIABLE.search(name) or name in NAMED) and len(value) >= 6:
             text = text.replace(value, f"[{name}]")
@@ -82,20 +84,20 @@ class RedactingFormatter(logging.Formatter):
 
 
 def console(stderr: bool = False) -> Console:
-    """A console on stdout, or on stderr when asked or when stdout belongs to the JSON document."""
+    """Return a console on stdout, or on stderr if requested or if stdout is reserved for the JSON document."""
     from rich.console import Console
 
     class Quitting(Console):
         def on_broken_pipe(self) -> None:
-            # rich would leave with 1; a reader that has seen enough is no error.
+            # rich would exit with 1, but a reader that closes the pipe is not an error.
             raise BrokenPipeError
 
-    # No markup: a path or a setting with brackets in it is text, not a style, a link or a mistake.
+    # No markup: brackets in a path or a setting are text, not a style or a link.
     return Quitting(stderr=stderr or OUTPUT.json, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def say(message: str) -> None:
-    """A line for people, cleaned, on stderr and in the log; not shown with --quiet."""
+    """Print a cleaned line on stderr and write it to the log; not printed with --quiet."""
     message = clean(message)
     log.info("%s", message)
     if not OUTPUT.quiet:
@@ -103,9 +105,9 @@ def say(message: str) -> None:
 
 
 class SlowStep:
-    """Says every ten seconds how far a step without a progress line is, and how long it may still take.
+    """Prints progress and remaining time every ten seconds, for steps without a progress line.
 
-    ``total`` is the number of rows; None where it is not known before they were read.
+    ``total`` is the number of rows; None if it is unknown until they have been read.
     """
 
     EVERY_SECONDS = 10.0
@@ -115,7 +117,7 @@ class SlowStep:
         self._started = self._said = time.monotonic()
 
     def at(self, done: int) -> None:
-        """Call it often; ``done`` rows are behind."""
+        """Report that ``done`` rows are finished; call it often."""
         now = time.monotonic()
         if now - self._said < self.EVERY_SECONDS:
             return
@@ -128,7 +130,7 @@ class SlowStep:
 
 
 def wrapped(message: str) -> str:
-    """The message broken between words for the terminal's width; paths and addresses stay whole."""
+    """Return the message wrapped between words for the terminal's width; paths and addresses are not broken."""
     import shutil
     import textwrap
 
@@ -138,7 +140,7 @@ def wrapped(message: str) -> str:
 
 
 def interactive() -> bool:
-    """True when a person can be asked: a terminal on both ends, and no CI."""
+    """Return True if a person can answer questions: stdin and stderr are terminals, and CI is not set."""
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("CI", "").lower() not in ("1", "true")
 
 
@@ -153,14 +155,14 @@ def can_be_live() -> bool:
 
 
 def progress() -> Progress:
-    """The progress display that fits where the program runs."""
+    """Return the progress display for this environment."""
     if OUTPUT.quiet:
         return Progress()
     return LivePanel() if can_be_live() else PlainLines()
 
 
 def print_json(value: Any) -> None:
-    """The one document on stdout."""
+    """Print the JSON document on stdout."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
     sys.stdout.flush()
     sys.stdout.buffer.write(json_bytes(value, options, str))
@@ -195,8 +197,8 @@ def print_facts(title: str | Text, facts: Iterable[tuple[str, object]]) -> None:
 
 
 def print_table(table: Table) -> None:
-    """A table on stdout. Where a column is too narrow for a word, such as a path, cells stand below their rows: nothing is cut,
-    and nothing that is copied from here is broken."""
+    """Print a table on stdout. If a column is too narrow for a word, such as a path, cells are printed below their rows, so
+    that no word is cut or broken and users can copy it."""
     from rich.measure import Measurement
 
     out = console()
@@ -204,13 +206,14 @@ def print_table(table: Table) -> None:
         out.print(table)
         return
     for line in _stacked(table, out.width):
-        # A word that is longer than the terminal is wide is left to the terminal, which folds it where it likes.
+        # A word that is longer than the terminal's width is wrapped by the terminal.
         out.print(line, soft_wrap=True)
 
 
 def _stacked(table: Table, columns_wide: int) -> Iterator[Text]:
-    """The lines of a table: the cells of the column with the longest word, but for the first, stand at the end where they fit,
-    else below. A row that does not even fit without them is a list of its cells, each behind the name of its column."""
+    """Yield the lines of a table. Cells of the column with the longest word (except the first column) are at the end of the
+    line if they fit, else below. A row that does not fit even so is a list of its cells, each after the name of its
+    column."""
     from textwrap import wrap
 
     from rich.text import Text
@@ -252,7 +255,7 @@ def _stacked(table: Table, columns_wide: int) -> Iterator[Text]:
 
 
 def print_summary(summary: Summary) -> None:
-    """A stage's result: a small table, its pictures, and what to do next; or its JSON."""
+    """Print a stage's result: a small table, its histograms, and the next step; or its JSON."""
     if OUTPUT.json:
         print_json(summary.to_dict())
         return
@@ -283,7 +286,7 @@ def print_winner_scores(details: Mapping[str, Any]) -> None:
 
 
 def print_next(step: str) -> None:
-    """The last line of what a command prints: what to type or to open now. Nothing for an empty step."""
+    """Print the last line of a command, the next command or file to open; nothing for an empty step."""
     if step:
         console().print(styled("next:", "dim"), styled(step), soft_wrap=True)
 
@@ -298,8 +301,8 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failed.most_common())
         yield "failed", f"{sum(summary.failed.values())} ({kinds})"
     if summary.short:
-        again = f" ({summary.unfinished} can be tried again)" if summary.unfinished else ""
-        yield "fewer than asked", f"{summary.short}{again}"
+        again = f" ({summary.unfinished} can be retried)" if summary.unfinished else ""
+        yield "fewer than requested", f"{summary.short}{again}"
     if summary.calls or summary.cached:
         yield "model calls", f"{summary.calls} ({summary.cached} from the cache)"
     if summary.tokens_in or summary.tokens_out:
@@ -307,22 +310,27 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     if summary.calls or summary.saved_usd:
         yield "cost", money(summary.cost_usd) + (f", saved {money(summary.saved_usd)}" if summary.saved_usd else "")
     for name, value in summary.details.items():
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            # A benchmark's details are named by its sources' labels, which are typed again as they stand here.
+        # Counts of zero are left out here; the JSON document has them.
+        if (
+            isinstance(value, str | int | float)
+            and not isinstance(value, bool)
+            and (value != 0 or type(value) is float)
+        ):
+            # A benchmark's details are named by its sources' labels, which users type again, so they are not changed.
             label = name if ":" in name or summary.stage == "bench" else name.replace("_", " ")
             yield label, f"{value:.3f}" if isinstance(value, float) else str(value)
     yield "time", duration(summary.seconds)
 
 
 def money(usd: float | None) -> str:
-    """Dollars with as many digits as they need; an unknown price says so."""
+    """Return an amount in US dollars with as many digits as needed, or "unknown price"."""
     if usd is None:
         return "unknown price"
     return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 3.2 s, 4 min 05 s, 2 h 10 min."""
+    """Return a readable duration: 3.2 s, 4 min 05 s, 2 h 10 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -431,11 +439,12 @@ class LivePanel(Progress):
             rows.append(styled(line + (f" · projected {money(projected)}" if projected is not None else ""), "dim"))
         if summary.failed:
             rows.append(styled(", ".join(f"{n} {kind}" for kind, n in summary.failed.most_common()), "red"))
-        # In a grid, since a bar ends without a new line and the text behind it would be cut off.
+        # In a grid, because a bar ends without a newline and the text after it would be cut off.
         lines = Table.grid(expand=True)
         for row in rows:
             lines.add_row(row)
-        # Two columns stay free for the "^C" that a terminal writes, which would else begin a line that nobody erases.
+        # Two columns are left free for the "^C" that a terminal prints, which would otherwise begin a line that is not
+        # erased.
         return Panel(lines, title=summary.stage, title_align="left", width=min(console(stderr=True).width - 2, 100))
 
 

@@ -1,4 +1,4 @@
-"""Errors a user can act on. Each kind has one exit code; the command line prints the message and the remedy."""
+"""Errors with a remedy for the user. Each class has one exit code; the command line prints message and remedy."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from latentscore.installed import install
 
 
 class LsdataError(Exception):
-    """Something went wrong for a reason we know.
+    """Base class of known errors.
 
-    ``message`` says what, in one line; ``remedy`` says what to do about it.
+    ``message`` describes the error in one line; ``remedy`` is what the user should do.
     """
 
     exit_code = 2
@@ -33,11 +33,11 @@ class InputError(LsdataError):
 
 
 FLAG = "flag"
-"""The origin of a value that was typed."""
+"""The origin of a value that was given as a flag."""
 
 
 class FlagError(InputError):
-    """A value that was typed is not one that its setting takes."""
+    """A flag with a value that its setting does not accept."""
 
     def __init__(self, setting: str, typed: Any, problem: str, remedy: str) -> None:
         super().__init__(f"{FLAG}: {setting}: {problem}", remedy)
@@ -45,13 +45,13 @@ class FlagError(InputError):
 
 
 class MissingError(LsdataError):
-    """A needed extra, key, weight or input is missing or was refused."""
+    """A required extra, key, weight or input is missing or was refused."""
 
     exit_code = 3
 
 
 class StoppedError(LsdataError):
-    """The breaker or the budget ended the run; what was done is saved."""
+    """The circuit breaker or the budget stopped the run; finished work is saved."""
 
     exit_code = 4
 
@@ -69,20 +69,20 @@ class OutputError(LsdataError):
 
 
 class VerificationError(LsdataError):
-    """An export that did not come back as it was written."""
+    """An export that differs when it is read back, or a worker with another version."""
 
     exit_code = 7
 
 
 EXIT_CHECK_FAILED = 8
-"""A measure of ``lsdata check`` is beyond its limit."""
+"""Exit code if a measure of ``lsdata check`` exceeds its limit."""
 EXIT_SOME_FAILED = 1
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
 
 def raised_by(*checks: Callable[[], object]) -> list[LsdataError]:
-    """What the checks raise, in their order."""
+    """Return the errors that the checks raise, in their order."""
     found: list[LsdataError] = []
     for check in checks:
         try:
@@ -93,7 +93,7 @@ def raised_by(*checks: Callable[[], object]) -> list[LsdataError]:
 
 
 def one_line(error: object, most: int = 200) -> str:
-    """What an error of a library says, for the middle of a message of ours: one line of at most ``most`` characters."""
+    """Return a library's error message as one line of at most ``most`` characters, for use inside another message."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
@@ -103,7 +103,8 @@ def first_line(error: object) -> str:
 
 
 def in_a_sentence(message: str) -> str:
-    """Pydantic's message inside ours. Only the first letter is lowered: the values it names must be typed as they are."""
+    """Return pydantic's message for use inside a sentence. Only the first letter is lowered, because values in it are
+    case-sensitive."""
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
 

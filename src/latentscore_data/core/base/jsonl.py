@@ -31,7 +31,7 @@ Line = JsonObject
 """A line of a JSONL file, before it is checked against a row's type."""
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
-"""A longer line is not a row of ours: reading it would only fill the memory."""
+"""Maximum length of a row; longer lines are refused to protect the memory."""
 
 TornLine = Literal["refuse", "drop"]
 
@@ -39,11 +39,12 @@ TornLine = Literal["refuse", "drop"]
 def read_lines(
     path: Path, torn: TornLine = "refuse", content: bytes | None = None, encoding: str | None = None
 ) -> Iterator[tuple[int, Line]]:
-    """(line number, object) for each line of a JSONL file, streamed; or of its ``content``, which was read before.
+    """Yield (line number, object) for each line of a JSONL file, streamed; or of its ``content``, if it was read
+    already.
 
-    A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is unpacked. ``torn="drop"`` forgives a last line without its
-    end, as a crash leaves it in files that we append. Without an ``encoding`` the file is UTF-8. Raises :class:`InputError` naming
-    file and line otherwise.
+    A byte-order mark and CRLF are accepted, blank lines are skipped, ``.gz`` is decompressed. ``torn="drop"`` drops an
+    incomplete last line, as a crash leaves it in appended files. The default ``encoding`` is UTF-8. Raises
+    :class:`InputError`, which names file and line.
     """
     try:
         file = open_packed(path) if content is None else io.BytesIO(content)
@@ -70,18 +71,18 @@ def read_lines(
                 value = orjson.loads(line)
             except orjson.JSONDecodeError as error:
                 if not whole and torn == "drop":
-                    log.warning("%s:%d: dropped a torn last line", path, number)
+                    log.warning("%s:%d: dropped an incomplete last line", path, number)
                     return
                 raise InputError(*_why_not_json(path, number, line, whole, error)) from None
             if not isinstance(value, dict):
                 raise InputError(
-                    f"{path}:{number}: a JSON object is needed, not {type(value).__name__}", "mend the line"
+                    f"{path}:{number}: must be a JSON object, not {type(value).__name__}", "correct the line"
                 )
             yield number, value
 
 
 class _Recoded(Closing):
-    """Lines of a file of another encoding, as UTF-8."""
+    """The lines of a file with another encoding, converted to UTF-8."""
 
     def __init__(self, file: IO[bytes], encoding: str) -> None:
         self._text = io.TextIOWrapper(file, encoding=encoding, newline="\n")
@@ -94,7 +95,7 @@ class _Recoded(Closing):
 
 
 def open_packed(path: Path) -> IO[bytes]:
-    """A file opened for reading, unpacked where its name ends in ``.gz``. Raises :class:`OSError`."""
+    """Open a file for reading and decompress it if its name ends in ``.gz``. Raises :class:`OSError`."""
     if path.name.lower().endswith(".gz"):
         import gzip
 
@@ -118,8 +119,8 @@ def _why_not_json(path: Path, number: int, line: bytes, whole: bool, error: Exce
     except UnicodeDecodeError as bad:
         return f"{path}:{number}: not UTF-8 at byte {bad.start} of the line", "save the file as UTF-8"
     if not whole:
-        return f"{path}:{number}: the last line is torn", "complete or delete the last line"
-    return f"{path}:{number}: not valid JSON ({error})", "mend or delete the line"
+        return f"{path}:{number}: the last line is incomplete", "complete or delete the last line"
+    return f"{path}:{number}: not valid JSON ({error})", "correct or delete the line"
 
 
 def count_lines(paths: Iterable[Path]) -> int:
@@ -139,38 +140,38 @@ def read_rows(path: Path, row_type: type[RowT], torn: TornLine = "refuse") -> It
 
 
 def typed_row(value: Line, row_type: type[RowT], where: str) -> RowT:
-    """One row; ``where`` it stands is named by the :class:`InputError` for a value that does not fit."""
+    """Return the typed row. Raises :class:`InputError`, which names ``where``, for an invalid value."""
     try:
         return row_type.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "row"
         raise InputError(
-            f"{where}: field {field}: {in_a_sentence(first['msg'])}", f"mend the field {field} in that line"
+            f"{where}: field {field}: {in_a_sentence(first['msg'])}", f"correct the field {field} in that line"
         ) from None
 
 
 def read_object(path: Path, remedy: str) -> JsonObject:
-    """The JSON object in a file. Raises :class:`InputError` for a file that is empty, cut or holds something else."""
+    """Return the JSON object in a file. Raises :class:`InputError` for a file that is empty, truncated or not an object."""
     try:
         value = json.loads(read_whole(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error})", remedy) from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged (it holds no JSON object)", remedy)
+        raise InputError(f"{path} is damaged (it is not a JSON object)", remedy)
     return value
 
 
 def dump_line(row: BaseModel | Line) -> bytes:
-    """One row as one line of JSON, newline included. Unset optional fields are left out of typed rows."""
+    """Return a row as one line of JSON with a newline. Unset optional fields of typed rows are omitted."""
     value = row.model_dump(mode="json", exclude_unset=True) if isinstance(row, BaseModel) else row
     return json_bytes(value, orjson.OPT_APPEND_NEWLINE)
 
 
 @contextlib.contextmanager
 def writing(path: Path, elsewhere: str = "choose another folder with --root") -> Iterator[None]:
-    """Turn the operating system's refusals while writing ``path`` into one clear error; ``elsewhere`` is how another place
-    is named."""
+    """Context manager: convert system errors while writing ``path`` to :class:`OutputError`; ``elsewhere`` describes how to
+    choose another place."""
     try:
         yield
     except OSError as error:
@@ -181,10 +182,10 @@ def writing(path: Path, elsewhere: str = "choose another folder with --root") ->
 
 
 class Appender(Closing):
-    """Appends whole lines to a file; a crash leaves at most one torn last line, which the next run drops.
+    """Appends whole lines to a file; a crash leaves at most one incomplete last line, which the next run drops.
 
-    Each line is handed to the operating system at once (it survives the death of this process) and synced to disk
-    every ``sync_seconds`` and at the end (it survives the death of the machine).
+    Each line is passed to the operating system at once (it survives a crash of the process) and synced to disk every
+    ``sync_seconds`` and at the end (it survives a crash of the machine).
     """
 
     def __init__(self, path: Path, sync_seconds: float = 5.0, *, mode: int = 0o644) -> None:
@@ -192,17 +193,17 @@ class Appender(Closing):
         self._sync_seconds = sync_seconds
         self._last_sync = 0.0
         if path.is_symlink():
-            # In a workspace that was fetched or unpacked it could lead to any file of this machine.
-            raise OutputError(f"{path} is a link, and what it leads to would be changed", "put the file itself there")
+            # In a workspace from another source, the link could point to any file of this machine.
+            raise OutputError(f"{path} is a link, and its target would be changed", "replace the link by the file")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _end_with_newline(path)
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
 
     def append(self, row: BaseModel | Line) -> tuple[int, int]:
-        """Write one row; returns where it begins and how long it is, in bytes.
+        """Write one row and return its offset and length in bytes.
 
-        Raises :class:`OutputError` when the disk refuses; the file stays whole lines.
+        Raises :class:`OutputError` if the disk is full or fails; the file then still consists of whole lines.
         """
         import time
 
@@ -218,13 +219,13 @@ class Appender(Closing):
                 raise
             if time.monotonic() - self._last_sync > self._sync_seconds:
                 os.fsync(self._fd)
-                # Counted from its end: a disk that takes longer than that must not sync after every line.
+                # Measured from the end of the sync, so that a slow disk does not sync after every line.
                 self._last_sync = time.monotonic()
         return before, len(line)
 
     @property
     def replaced(self) -> bool:
-        """Whether another file is at the path by now, so that what is appended here would be lost."""
+        """Return whether the path now belongs to another file, so that appended lines would be lost."""
         try:
             return not os.path.samestat(os.fstat(self._fd), os.stat(self.path))
         except FileNotFoundError:
@@ -239,7 +240,7 @@ class Appender(Closing):
 
 
 def _end_with_newline(path: Path) -> None:
-    """Cut a torn last line, so that what is appended next starts on a line of its own; a whole one gets its end."""
+    """Drop an incomplete last line, or add a missing newline to a complete one, before appending."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -259,12 +260,12 @@ def _end_with_newline(path: Path) -> None:
             if _is_whole(file.read()):
                 file.write(b"\n")
                 return
-            log.warning("%s: dropped a torn last line", path)
+            log.warning("%s: dropped an incomplete last line", path)
             file.truncate(keep)
 
 
 def _is_whole(line: bytes) -> bool:
-    """Whether a line without its end is a JSON object: no part of one is."""
+    """Return whether a line without a newline is a complete JSON object."""
     try:
         return isinstance(orjson.loads(line), dict)
     except orjson.JSONDecodeError:
@@ -272,7 +273,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def replace_rows(path: Path, rows: Iterable[BaseModel | Line], mode: int = 0o644) -> int:
-    """Write a whole file of rows in one move: a reader sees the old file or the new one. Returns the row count."""
+    """Replace a file of rows atomically: a reader sees the old file or the new one. Returns the number of rows."""
     return replace_several(((path, row) for row in rows), [path], mode)[path]
 
 
@@ -281,7 +282,7 @@ _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}" + re.escape(DRAFT_ENDING))
 
 
 def draft_of(path: Path) -> Path:
-    """A hidden place beside ``path`` for what will take its name when it is whole."""
+    """Return a hidden path beside ``path`` for a draft, which is renamed to ``path`` when it is complete."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{DRAFT_ENDING}")
 
 
@@ -291,7 +292,7 @@ def is_draft(path: Path) -> bool:
 
 
 def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> None:
-    """Write a whole file in one move, synced before the rename."""
+    """Replace a file atomically; it is synced before the rename."""
     with _replacing(path, mode) as out:
         for chunk in chunks:
             with writing(path):
@@ -301,9 +302,10 @@ def replace_bytes(path: Path, chunks: Iterable[bytes], mode: int = 0o644) -> Non
 def replace_several(
     rows: Iterable[tuple[Path, BaseModel | Line]], paths: Iterable[Path], mode: int = 0o644
 ) -> dict[Path, int]:
-    """Write several files of rows in one pass over (file, row), each in one move; a file without rows is written, too.
+    """Replace several files of rows, each atomically, in one pass over (file, row); files without rows are also
+    written.
 
-    Returns the row count of each.
+    Returns the number of rows of each.
     """
     counts = dict.fromkeys(paths, 0)
     with contextlib.ExitStack() as drafts:
@@ -317,7 +319,7 @@ def replace_several(
 
 @contextlib.contextmanager
 def _replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """A draft that takes the place of ``path`` when the block ends well."""
+    """Context manager: a draft that replaces ``path`` if the block succeeds."""
     draft = draft_of(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -331,7 +333,7 @@ def _replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
                 out.flush()
                 os.fsync(out.fileno())
         finally:
-            # Closing writes what a full disk has refused once more.
+            # Closing tries again to write data that a full disk refused.
             with writing(path):
                 out.close()
         with writing(path):
@@ -341,11 +343,11 @@ def _replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a whole text file, as UTF-8, in one move."""
+    """Replace a text file (UTF-8) atomically."""
     replace_bytes(path, [printable(text).encode()])
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """Write one JSON document, indented, in one move."""
+    """Replace a file with one indented JSON document, atomically."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
     replace_bytes(path, [json_bytes(value, options)])

@@ -1,7 +1,7 @@
-"""The one way from defaults to values: layers that are merged, with the origin of each value.
+"""The resolver of values: merges layers and records the origin of each value.
 
-Settings are resolved from the settings file, the environment and flags; a training run from recipes, settings, presets and
-``--set``. A later layer wins.
+Settings are resolved from the settings file, the environment and flags; a training run from recipes, settings, presets
+and ``--set``. Later layers win.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Layer:
-    """Nested values and where they come from."""
+    """Nested values and their origin."""
 
     origin: str
     values: Values
@@ -38,12 +38,12 @@ class Layer:
         return _holds(self.values, name.split("."))
 
     def origin_of(self, name: str) -> str:
-        """A variable of the environment has a name of its own; every other layer is named as a whole."""
+        """Return the origin of a value: the variable's name for the environment, otherwise the layer's name."""
         return f"LSDATA_{name.upper().replace('.', '__')}" if self.origin == "environment" else self.origin
 
 
 def _holds(values: Any, parts: Sequence[str]) -> bool:
-    """Return whether the values lead to that name; a key may contain dots itself, as the name of a model does."""
+    """Return whether the values contain that name; a key may itself contain dots, for example a model's name."""
     if not parts:
         return True
     if not isinstance(values, dict):
@@ -64,8 +64,8 @@ class Resolved(Generic[ModelT]):
 def resolve(model: type[ModelT], layers: Sequence[Layer], remedy: str) -> Resolved[ModelT]:
     """Merge the layers over the model's defaults.
 
-    Raises :class:`InputError` that names the layer, the value and, for an unknown name, the nearest known one; ``remedy`` says
-    where the names are listed.
+    Raises :class:`InputError`, which names the layer, the value and, for an unknown name, the nearest known one;
+    ``remedy`` tells the user where the names are listed.
     """
     merged: Values = {}
     for layer in layers:
@@ -78,7 +78,7 @@ def resolve(model: type[ModelT], layers: Sequence[Layer], remedy: str) -> Resolv
 
 
 def merge(below: Values, above: Values) -> Values:
-    """Nested values with those of ``above`` in the place of those of ``below``."""
+    """Return the nested values of ``below``, overridden by those of ``above``."""
     merged = dict(below)
     for name, value in above.items():
         under = merged.get(name)
@@ -90,7 +90,7 @@ def merge(below: Values, above: Values) -> Values:
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) for every value that is not a table of its own."""
+    """Yield (dotted name, value) for every value that is not a table."""
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from leaves(cast(Values, value), f"{prefix}{name}.")
@@ -114,7 +114,7 @@ def origin(name: str, layers: Sequence[Layer]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The known name that is nearest, or all of them; empty where none is known."""
+    """Return a hint with the nearest known name, or with all of them; empty if none is known."""
     known = list(known)
     initials = [other for other in known if "_" in other and "".join(word[:1] for word in other.split("_")) == name]
     close = initials or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -141,13 +141,14 @@ def _input_error(model: type[BaseModel], error: ValidationError, layers: Sequenc
 
 
 def _given(parts: Sequence[str], layers: Sequence[Layer]) -> str:
-    """As much of the name as a layer holds: pydantic also counts the items of a list, and the members of a union."""
+    """Return the part of the name that a layer contains, because pydantic's location also includes list items and union
+    members."""
     names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((name for name in names if any(layer.says(name) for layer in layers)), ".".join(parts))
 
 
 def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The model of a field that is a table of its own; None for another field, or none."""
+    """Return the model of a field that is a table; None for other and unknown fields."""
     field = model.model_fields.get(name)
     annotation = field.annotation if field else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

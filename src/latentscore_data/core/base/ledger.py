@@ -1,4 +1,4 @@
-"""Money and tokens: what a run has used, and what all runs of a workspace have used together."""
+"""Cost and tokens: the usage of a run, and the ledger of all runs of a workspace."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from latentscore_data.core.base.jsonl import Appender, read_lines, replace_rows,
 FLUSH_SECONDS = 1.0
 COMPACT_LINES = 5000
 OWNER_ONLY = 0o600
-"""What was spent on which model is nobody else's business."""
+"""File mode of the ledger: costs are private."""
 
 
 @dataclass
 class Usage:
-    """What one run's model calls came to. ``cost_usd`` leaves out the ``unpriced`` calls, whose price nobody knows."""
+    """The usage of model calls. ``cost_usd`` excludes the ``unpriced`` calls, whose price is unknown."""
 
     calls: int = 0
     cached: int = 0
@@ -50,10 +50,10 @@ class SpendTracker:
 
 
 class Ledger:
-    """A workspace's account book: one file that every run adds lines to, so that it adds up across resumes.
+    """The ledger of a workspace: one file to which every run appends lines, so that totals include resumed runs.
 
-    A call that cost money is written at once; free ones are gathered for a second. Several processes may keep the same
-    book: ``lsdata configs "a vibe"`` takes no lock of the workspace.
+    A paid call is written at once; free calls are collected for a second. Several processes may write to the same
+    ledger, because ``lsdata configs "a vibe"`` does not lock the workspace.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,13 +71,13 @@ class Ledger:
             self.flush()
 
     def record_batch(self, stage: str, model: str, usage: Usage, batch: str) -> None:
-        """Book all answers of a provider batch in one line that names it, so that it can be seen whether that was done."""
+        """Book all answers of a provider batch in one line with its name, so that :func:`has_batch` can find it."""
         with self._alone(), Appender(self.path, mode=OWNER_ONLY) as book:
             book.append({**_line(stage, model, usage), "batch": batch})
 
     @contextmanager
     def together(self) -> Generator[None]:
-        """Write the calls that are booked inside in one go at the end."""
+        """Context manager: write all calls that are booked inside the block at its end."""
         self._held = True
         try:
             yield
@@ -87,12 +87,12 @@ class Ledger:
                 self.flush()
 
     def add_cached(self, stage: str, model: str, cached: int, saved_usd: float) -> None:
-        """Book what the cache has answered."""
+        """Book answers from the cache."""
         if cached:
             self._open.setdefault((stage, model), Usage()).add(Usage(cached=cached, saved_usd=saved_usd))
 
     def flush(self) -> None:
-        """Write what has been booked since the last time."""
+        """Write the calls that were booked since the last flush."""
         if not self._open:
             return
         with self._alone():
@@ -100,7 +100,7 @@ class Ledger:
                 self._book.close()
                 self._book = None
             if self._book is None:
-                # Synced at its end only: a sync takes as long as the disk likes, and answers wait to be kept meanwhile.
+                # Synced only at the end, because a slow sync would delay storing answers.
                 self._book = Appender(self.path, sync_seconds=math.inf, mode=OWNER_ONLY)
             for (stage, model), usage in self._open.items():
                 self._book.append(_line(stage, model, usage))
@@ -109,7 +109,7 @@ class Ledger:
         self._written = time.monotonic()
 
     def close(self) -> None:
-        """Write the rest; a long book is summed up to one line per stage and model."""
+        """Write the rest; a long ledger is compacted to one line per stage and model."""
         self.flush()
         if self._book is not None:
             self._book.close()
@@ -121,7 +121,7 @@ class Ledger:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """While no other process writes in the book or sums it up."""
+        """Context manager: hold the lock against other processes that write or compact the ledger."""
         from filelock import FileLock
 
         with writing(self.path):
@@ -140,7 +140,7 @@ def has_batch(path: Path, batch: str) -> bool:
 
 
 def totals(path: Path) -> dict[tuple[str, str], Usage]:
-    """All that was ever booked, by (stage, model)."""
+    """Return the total usage by (stage, model)."""
     return _read(path)[1]
 
 
@@ -159,7 +159,7 @@ def _read(path: Path) -> tuple[int, dict[tuple[str, str], Usage]]:
                 if not isinstance(value, int | float):
                     raise InputError(
                         f"{path}:{number}: {name} is not a number",
-                        "mend the line, or delete it and what it says was spent",
+                        "correct the line, or delete it together with its cost",
                     )
             sums.setdefault((str(line.get("stage")), str(line.get("model"))), Usage()).add(Usage(**known))
     return count, sums

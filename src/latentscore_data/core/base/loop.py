@@ -1,4 +1,4 @@
-"""The loop that every slow step shares: skip what is done, work, append, stop early."""
+"""The row loop of all slow steps: skip finished rows, process, append, stop early."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SKIPPED_AT_ONCE = 200
 
 
 class RowFailure(Exception):
-    """One row could not be done. The run goes on.
+    """A row failed; the run continues.
 
-    ``kind`` is the row of the error table it belongs to; ``message`` must hold no secrets.
+    ``kind`` is the kind of failure in the error table; ``message`` must not contain secrets.
     """
 
     def __init__(self, kind: str, message: str, status: int | None = None, attempts: int = 1) -> None:
@@ -43,11 +43,11 @@ class RowFailure(Exception):
 
 
 class NotAttempted(Exception):
-    """The run is stopping and this row's question was not asked. The row stays undone and is no failure."""
+    """The run is stopping and this row's question was not sent. The row stays undone and does not count as failed."""
 
 
 class Client(Protocol):
-    """What the loop needs to know of the model client that the work uses."""
+    """The interface of the model client that the loop needs."""
 
     usage: Usage
 
@@ -58,13 +58,12 @@ class Client(Protocol):
 
 @dataclass(frozen=True)
 class Job(Generic[InT]):
-    """What a stage does with one input.
+    """The processing of one input by a stage.
 
-    ``key`` names the input, ``fingerprint`` says which answer it would get (vibe text, model, prompt and schema hash,
-    sampling), ``work`` makes the line to append. ``complete`` says whether a line found in the output holds enough, and
-    ``short`` whether it holds fewer results than asked for. ``refresh`` brings what a finished line carries of its
-    input up to date; a line that changes is appended again, without any work. ``client`` is told when to start nothing
-    new, asked what it has used, and closed.
+    ``key`` names the input. ``fingerprint`` identifies its answer (vibe text, model, prompt and schema hash, sampling).
+    ``work`` returns the line to append. ``complete`` returns whether an existing line is sufficient, and ``short``
+    whether it has fewer results than requested. ``refresh`` updates the input's fields in a finished line; a changed
+    line is appended again, without work. ``client`` is told when to stop, asked for its usage, and closed.
     """
 
     name: str
@@ -95,20 +94,20 @@ def run_stage(
     progress: Progress | None = None,
     index: RowIndex | None = None,
 ) -> Summary:
-    """Do the job for every input that is not done yet, appending one line per input to ``output``.
+    """Process every input that is not done yet, and append one line per input to ``output``.
 
-    With ``overwrite`` every input is done again whose key is not in that set yet; its line is replaced when the new one is
-    there, and lines of other inputs stay, so that a limit, a split or an interruption loses nothing that was paid for. ``index`` is what is known of ``output``
-    already; it is up to date when this returns. Failures go to ``failures``, one line each. When the stage completes, both files are compacted: the newest line of each key, in the order of the
-    inputs, without those that a failed input had under another fingerprint. Raises
-    :class:`StoppedError` when at least half of the last 40 final outcomes failed (20 seen at least); raises what ``work``
-    raises unless it is a :class:`RowFailure`; everything already appended stays. The first Ctrl-C drains what is in flight
-    before KeyboardInterrupt is raised; a second one stops now.
+    With ``overwrite``, every input whose key is not in that set is processed again. Its line is replaced when the new
+    one exists, and lines of other inputs are kept, so that a limit, a split or an interruption loses no paid answers.
+    ``index`` is the index of ``output``, which is updated. Failures go to ``failures``, one line each. When the stage
+    completes, both files are compacted to the newest line of each key, in the order of the inputs, without lines of
+    failed inputs that have another fingerprint. Raises :class:`StoppedError` if at least half of the last 40 outcomes
+    failed (and at least 20 are known), and the exceptions of ``work`` except :class:`RowFailure`; appended lines are
+    kept. The first Ctrl-C finishes the work in flight before KeyboardInterrupt is raised; a second one stops at once.
     """
     own = index is None
     index = index or RowIndex(output, job.line_key)
     run = _Run(job, inputs, index, failures, max_in_flight, total, retry_failed, overwrite, progress or Progress())
-    # Around the event loop, not inside it: then asyncio leaves Ctrl-C to us.
+    # Installed outside the event loop, so that asyncio does not handle Ctrl-C.
     try:
         with _draining(run.interrupt):
             asyncio.run(run.to_the_end())
@@ -116,6 +115,8 @@ def run_stage(
         if own:
             index.close()
     if run.stop:
+        if isinstance(run.stop[0], KeyboardInterrupt):
+            log.warning("%s", run.so_far())
         raise run.stop[0]
     if run.interrupted:  # too late to stop anything
         raise KeyboardInterrupt
@@ -141,7 +142,7 @@ class _Run(Generic[InT]):
     loop: asyncio.AbstractEventLoop | None = None
     order: list[str] = field(default_factory=list[str])
     failing: dict[str, str] = field(default_factory=dict[str, str])
-    """The inputs without an answer, and which answer they would get."""
+    """The inputs without an answer, and the fingerprint of the missing answer."""
     in_flight: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -177,7 +178,7 @@ class _Run(Generic[InT]):
             self.progress.finish(self.summary)
 
     async def work_on(self) -> None:
-        """One of the workers that share the inputs."""
+        """Run one of the workers that share the inputs."""
         try:
             for item in self.waiting:
                 if self.stop:
@@ -196,7 +197,7 @@ class _Run(Generic[InT]):
                         self.in_flight -= 1
                     self.show()
         except Exception as error:
-            # What is in flight may have been paid for, so it is finished before the error ends the run.
+            # Calls in flight may be billed, so they are finished before the error ends the run.
             self.halt(error)
 
     async def done_already(self, item: InT, key: str, fingerprint: str) -> bool:
@@ -240,7 +241,7 @@ class _Run(Generic[InT]):
             self.halt(
                 StoppedError(
                     f"{self.job.name} stopped: {bad} of the last {len(self.outcomes)} rows failed ({names})",
-                    "mend the cause and run the same command again; what was done is kept",
+                    "fix the cause and run the same command again; finished work is kept",
                 )
             )
 
@@ -266,19 +267,28 @@ class _Run(Generic[InT]):
         )
 
     def halt(self, reason: BaseException) -> None:
-        """Start nothing new; what is in flight may finish."""
+        """Start no new work; work in flight may finish."""
         self.stop.append(reason)
         if self.job.client is not None:
             self.job.client.drain()
 
     def interrupt(self) -> None:
-        """Called by the signal, between any two steps of whatever runs: what stops is done by the loop, in its turn."""
+        """Signal handler, which may run between any two instructions; the loop itself does the stopping."""
         if self.interrupted or self.loop is None:
             raise KeyboardInterrupt
         self.interrupted = True
-        log.warning("finishing what is in flight; press Ctrl-C again to stop now")
+        log.warning("finishing the calls in flight; press Ctrl-C again to stop at once")
         with suppress(RuntimeError):  # the loop has ended already
             self.loop.call_soon_threadsafe(self.halt, KeyboardInterrupt())
+
+    def so_far(self) -> str:
+        """What an interrupted run leaves: the panel, which said it, is gone."""
+        done, name = self.summary.done + self.summary.skipped, f"{self.job.unit}s"
+        said = (
+            f"{self.job.name}: {done:,} of {self.total:,} {name}" if self.total else f"{self.job.name}: {done:,} {name}"
+        )
+        cost = self.summary.cost_usd
+        return f"{said} done" + (f", ${cost:.4f} spent" if cost else "")
 
     def count(self) -> None:
         self.summary.seconds = time.monotonic() - self.started
@@ -295,10 +305,10 @@ class _Run(Generic[InT]):
             await asyncio.sleep(0.5)
 
     def compact(self) -> None:
-        """The newest line of each key, in the order of the inputs; lines of keys not asked for stay, behind them.
+        """Keep the newest line of each key, in the order of the inputs, followed by lines of other keys.
 
-        An input that failed loses its line from before it changed: what answers another question must not go on among
-        the answers to this one. A line that somebody put there stays as it is.
+        A failed input loses its line with another fingerprint, because an answer to another question must not be used.
+        Lines from other tools are kept unchanged.
         """
         entries = self.index.entries
         for key, fingerprint in self.failing.items():
@@ -317,13 +327,13 @@ def _newest_failures(failures: Path, line_key: str) -> dict[str, Line]:
 
 
 def _given_up(failures: Path, line_key: str) -> dict[str, Line]:
-    """Rows whose newest failure is of a kind that only --retry-failed tries again."""
+    """Return the rows whose newest failure is retried only with --retry-failed."""
     newest = _newest_failures(failures, line_key)
     return {key: line for key, line in newest.items() if line.get("kind") not in RETRYABLE_KINDS}
 
 
 def _forget_mended(failures: Path, line_key: str, done: dict[str, Entry]) -> None:
-    """Keep the newest failure of each row that still has no line of the same fingerprint; no file when there is none."""
+    """Keep the newest failure of each row that has no line with the same fingerprint; delete the file if there is none."""
     newest = _newest_failures(failures, line_key)
     left = [
         line for key, line in newest.items() if key not in done or done[key].fingerprint != line["input_fingerprint"]
@@ -336,7 +346,7 @@ def _forget_mended(failures: Path, line_key: str, done: dict[str, Entry]) -> Non
 
 @contextmanager
 def _draining(interrupt: Callable[[], None]) -> Generator[None, None, None]:
-    """Ctrl-C calls ``interrupt`` instead of ending the program."""
+    """Context manager: Ctrl-C calls ``interrupt`` instead of ending the program."""
     try:
         before = signal.signal(signal.SIGINT, lambda signum, frame: interrupt())
     except ValueError:  # not in the main thread: the caller deals with signals

@@ -1,4 +1,4 @@
-"""Manifests: what a completed stage read, wrote, cost and decided, and whether that still holds."""
+"""Manifests: what a completed stage read, wrote and cost, and the check whether it is fresh or stale."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def utc_now() -> str:
 
 @dataclass(frozen=True)
 class FileFact:
-    """What a manifest remembers of a file."""
+    """The facts about a file in a manifest."""
 
     sha256: str
     bytes: int
@@ -51,17 +51,17 @@ def file_fact(path: Path) -> FileFact:
 
 @dataclass(frozen=True)
 class StageFiles:
-    """A stage as its manifest sees it: what it reads, what it writes, and the settings that decide its result."""
+    """The inputs, outputs and settings of a stage that its manifest records."""
 
     stage: str
     manifest: Path
     inputs: Sequence[Path]
     settings: Mapping[str, Any]
-    """Only what changes the result: no folders, concurrency, time-outs or budgets."""
+    """Only settings that change the result: no folders, concurrency, time-outs or budgets."""
     versions: Mapping[str, str]
-    """Fingerprints of prompts, schema, renderer, scorers: whatever else decides the result."""
+    """Fingerprints of everything else that determines the result: prompts, schema, renderer, scorers."""
     typed: Mapping[str, Any] = field(default_factory=dict)
-    """What was typed for this run, as sections of settings: ``status`` compares with it, not with the defaults."""
+    """The flags of this run, as sections of settings; ``status`` compares with them instead of the defaults."""
 
 
 class _Fact(BaseModel):
@@ -72,7 +72,7 @@ class _Fact(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """What a manifest must be like for the rest of the program to read it; what else it says is kept."""
+    """The required fields of a manifest; other fields are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -94,7 +94,7 @@ class _Manifest(BaseModel):
 
 
 def read_manifest(path: Path) -> JsonObject | None:
-    """A stage's manifest, or None where there is none that can be read. Raises :class:`InputError` for one of a newer format."""
+    """Return a stage's manifest, or None if it is missing or unreadable. Raises :class:`InputError` for a newer format."""
     if not path.exists():
         return None
     try:
@@ -111,13 +111,13 @@ def read_manifest(path: Path) -> JsonObject | None:
 
 
 NOT_COMPLETED = "not completed yet"
-"""The reason of a stage that has no manifest: it was never run, or never to its end."""
+"""The reason for a stage without a manifest: it was never run to its end."""
 
 
 def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | None = None) -> list[str]:
-    """Why the stage must run (again); an empty list when it is fresh.
+    """Return the reasons why the stage is stale; an empty list if it is fresh.
 
-    ``facts`` remembers files that were read, for stages that share one.
+    ``facts`` caches the facts of files, for stages that share a file.
     """
     facts = {} if facts is None else facts
 
@@ -140,7 +140,7 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     given = {relative(path, root): path for path in stage.inputs}
     for name in sorted(set(known) | set(given)):
         if name not in given:
-            reasons.append(f"input {name} is gone")
+            reasons.append(f"input {name} is missing")
         elif name not in known:
             reasons.append(f"input {name} is new")
         elif not given[name].exists() or sha256(given[name]) != known[name]["sha256"]:
@@ -148,19 +148,19 @@ def stale_reasons(stage: StageFiles, root: Path, facts: dict[Path, FileFact] | N
     for name, fact in manifest.get("outputs", {}).items():
         path = root / name
         if not path.exists():
-            reasons.append(f"output {name} is gone")
+            reasons.append(f"output {name} is missing")
         elif sha256(path) != fact["sha256"]:
-            reasons.append(f"output {name} was changed by hand")
+            reasons.append(f"output {name} was modified")
     retryable = {kind: n for kind, n in manifest.get("failed", {}).items() if kind in RETRYABLE_KINDS}
     if retryable:
-        reasons.append(f"{sum(retryable.values())} rows failed and can be tried again")
+        reasons.append(f"{sum(retryable.values())} rows failed and can be retried")
     if unfinished := manifest.get("unfinished"):
-        reasons.append(f"{unfinished} rows came short and can be tried again")
+        reasons.append(f"{unfinished} rows are incomplete and can be retried")
     return reasons
 
 
 NOT_RECORDED = ("stage", "pending", "fresh", "outputs", "next_step", "exit_code")
-"""What a manifest leaves out of the summary, or says in its own way."""
+"""Fields of the summary that a manifest does not contain, or contains in another form."""
 
 
 def write_manifest(
@@ -170,7 +170,7 @@ def write_manifest(
     summary: Summary,
     facts: Mapping[Path, FileFact] | None = None,
 ) -> None:
-    """Record what a completed stage read, wrote, cost and decided, in one move. ``facts`` are known of files already."""
+    """Write the manifest of a completed stage atomically. ``facts`` are known facts of files."""
 
     def fact(path: Path) -> JsonObject:
         return asdict((facts or {}).get(path) or file_fact(path))
@@ -195,7 +195,7 @@ def write_manifest(
 
 
 def relative(path: Path, root: Path) -> str:
-    """The path below the root, or the whole path for files from elsewhere."""
+    """Return the path relative to the root, or the whole path for files outside the root."""
     try:
         return printable(path.resolve().relative_to(root.resolve()).as_posix())
     except ValueError:

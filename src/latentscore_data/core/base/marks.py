@@ -1,4 +1,4 @@
-"""What people think of rows: good, bad, a note, and which of two candidates fits better, in one file of the workspace."""
+"""Marks of rows (good, bad, a note) and answers to "which fits better?", in one file of the workspace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VERDICTS: tuple[Verdict, ...] = ("good", "bad", "none")
 
 @dataclass(frozen=True)
 class Mark:
-    """The newest verdict on a row; ``none`` takes an earlier one back."""
+    """The newest verdict on a row; ``none`` removes an earlier one."""
 
     verdict: Verdict = "none"
     note: str = ""
@@ -26,7 +26,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Preference:
-    """One answer to "which fits better?": two whole payloads for one vibe, what gave each, and their scores at that time."""
+    """One answer to "which fits better?": two payloads for one vibe, their sources, and their scores at that time."""
 
     row_id: str
     vibe: str
@@ -37,9 +37,9 @@ class Preference:
     better_score: float | None = None
     worse_score: float | None = None
     document: str = ""
-    """The source document of the row: answers of one document are not independent."""
+    """The source document of the row, because answers about one document are not independent."""
     tied: bool = False
-    """Whether the answer was "no difference"; then ``better`` and ``worse`` say nothing."""
+    """Whether the answer was "no difference"; the order of ``better`` and ``worse`` then has no meaning."""
 
     @property
     def pair(self) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def add_mark(root: Path, row_id: str, mark: Mark) -> None:
 
 
 def add_preference(root: Path, preference: Preference) -> None:
-    """Append that of two payloads for a vibe one fits better. Raises :class:`OutputError` when the disk refuses."""
+    """Append the answer to a pair. Raises :class:`OutputError` if it cannot be written."""
     _append(root, {"kind": "pair", **asdict(preference)})
 
 
@@ -84,8 +84,8 @@ def read_marks(root: Path) -> dict[str, Mark]:
 
 
 def read_preferences(root: Path, *, ties: bool = False) -> list[Preference]:
-    """Every answered pair once, in file order; the newest answer counts. Lines without two configs are left out,
-    and pairs without a difference unless ``ties`` are wanted.
+    """Return every answered pair once, in file order, with its newest answer. Lines without two configs are left out,
+    and ties unless ``ties`` is true.
 
     Raises :class:`InputError` for a damaged file.
     """

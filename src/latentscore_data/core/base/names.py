@@ -1,7 +1,7 @@
-"""Names and texts that are not valid UTF-8: how they are shown and written.
+"""Display and output of names and texts that are not valid UTF-8.
 
-File names may hold any bytes, which Python keeps as lone surrogates, and JSON may escape half of a surrogate pair. Neither can
-be encoded as UTF-8.
+File names may contain any bytes, which Python represents as lone surrogates, and JSON may escape half of a surrogate
+pair. Neither can be encoded as UTF-8.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def printable(text: object) -> str:
-    r"""Return the text with what UTF-8 cannot hold written as an escape: ``caf\xe9`` for a byte, ``\ud83d`` for a half pair."""
+    r"""Return the text with characters that UTF-8 cannot encode as escapes: ``caf\xe9`` for a byte, ``\ud83d`` for a lone
+    surrogate."""
     text = str(text)
     try:
         text.encode()
@@ -36,7 +37,7 @@ _BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
 def path_named(text: str) -> Path:
-    """Return the path of that name; where there is none, the one whose printable name it is."""
+    """Return the path with that name, or else the existing path whose printable name it is."""
     path = Path(text).expanduser()
     if os.path.lexists(path) or "\\x" not in text:
         return path
@@ -82,5 +83,5 @@ def made_printable(value: Any) -> Any:
 
 
 def leads_out(entry: Path, folder: Path) -> bool:
-    """Whether an entry of a folder is, by links, something outside of it."""
+    """Return whether an entry of a folder is a link to something outside the folder."""
     return not entry.resolve().is_relative_to(folder.resolve())

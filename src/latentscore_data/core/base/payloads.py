@@ -1,4 +1,4 @@
-"""Payloads that other programs wrote, as our own rows hold them: configs with a label in every field."""
+"""Convert payloads of other programs to this project's format: configs with a label in every field."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Payload = JsonObject
 """A model's answer as JSON: its title, its config and its palettes."""
 
 UNTITLED: Mapping[str, Any] = {"thinking": "", "title": "Untitled", "palettes": []}
-"""What a config without a payload around it gets."""
+"""The other fields of the payload for a config without one."""
 
 NUMBERS_LABELED = "numbers between two labels: set to the nearest label"
 """A note beside those of :func:`latentscore.convert_config`."""
 
 
 def convert_payload(payload: Any, layers: Any = None) -> tuple[Any, tuple[str, ...]]:
-    """A payload whose config is in labels, and what had to be changed in it.
+    """Return the payload with a config of labels, and notes about the changes.
 
-    ``payload`` is a payload, a config alone, or the JSON text of either; ``layers`` are styles that stand beside it and
-    count where the config does not name its own. What has no clear meaning comes back as it is, without a note.
+    ``payload`` is a payload, a config, or the JSON text of either. ``layers`` are styles for layers that the config
+    does not name. An ambiguous value is returned unchanged, without a note.
     """
     held = mapping_in(payload)
     if held is None:

@@ -1,7 +1,8 @@
 """Addresses of servers, and which calls go through the proxy that the environment names.
 
-The HTTP clients take ``HTTP_PROXY`` and its kin for servers on this machine too, and of ``NO_PROXY`` they know neither
-networks (``10.0.0.0/8``) nor stars. So the hosts that are to be called directly are written into it one by one.
+The HTTP clients use ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` also for servers on this machine, and do not
+support networks (``10.0.0.0/8``) or wildcards in ``NO_PROXY``. So the hosts that must be called directly are added to
+it one by one.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from urllib.parse import urlsplit
 
 
 def check_address(address: str) -> None:
-    """Raise :class:`ValueError` for what is no address of an HTTP server; the message says what is wrong with it."""
+    """Raise :class:`ValueError`, with the reason, for an invalid address of an HTTP server."""
     if any(char.isspace() or not char.isprintable() for char in address):
-        raise ValueError("there is a blank in the address")
+        raise ValueError("the address contains a space")
     if "://" not in address:
         raise ValueError(f"the address has no scheme, write http://{address.lstrip('/')} or https://...")
     try:
@@ -26,16 +27,16 @@ def check_address(address: str) -> None:
     except ValueError as error:
         port_wrong = str(error).startswith("Port")
         raise ValueError(
-            "the port is a number from 1 to 65535" if port_wrong else f"this is no address ({error})"
+            "the port must be a number from 1 to 65535" if port_wrong else f"this is not an address ({error})"
         ) from None
     if parts.scheme not in ("http", "https"):
-        raise ValueError("the address begins with http:// or https://")
+        raise ValueError("the address must begin with http:// or https://")
     if not parts.hostname:
         raise ValueError("the address has no host")
     if port == 0:
-        raise ValueError("the port is a number from 1 to 65535")
+        raise ValueError("the port must be a number from 1 to 65535")
     if "@" in parts.netloc:
-        raise ValueError("a name or password does not belong into the address, name a key with api_key_env")
+        raise ValueError("the address must not contain a name or password; name a key with api_key_env")
 
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -48,15 +49,15 @@ def proxy_variables() -> list[str]:
 
 
 def no_proxy() -> list[str]:
-    """The entries of ``NO_PROXY``; the clients read the spelling in small letters first."""
+    """Return the entries of ``NO_PROXY``; the lower-case variable has precedence, as in the clients."""
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     return [entry for part in given.split(",") if (entry := part.strip())]
 
 
 def call_directly(address: str | None = None) -> None:
-    """Keep the proxy out of calls to this machine, and to ``address`` where it is here or ``NO_PROXY`` means it.
+    """Make calls to this machine bypass the proxy, and calls to ``address`` if it is local or ``NO_PROXY`` covers it.
 
-    Changes ``NO_PROXY`` of this process, in both spellings. Has to come before an HTTP client is made.
+    Changes ``NO_PROXY`` of this process, in both spellings. Call this before creating an HTTP client.
     """
     entries = no_proxy()
     hosts: list[str] = [*LOOPBACK_HOSTS]
@@ -69,13 +70,13 @@ def call_directly(address: str | None = None) -> None:
 
 
 def is_called_directly(address: str) -> bool:
-    """True when calls to the address pass by the proxy."""
+    """Return True if calls to the address bypass the proxy."""
     host = _host(address)
     return _is_here(host) or any(_means(entry, host) for entry in no_proxy())
 
 
 def proxy_for(address: str) -> str | None:
-    """The proxy that calls to the address go through, user and password included; None where they go directly."""
+    """Return the proxy for calls to the address, with user and password; None if they bypass it."""
     if is_called_directly(address):
         return None
     named = urllib.request.getproxies()

@@ -1,4 +1,4 @@
-"""The candidates and the scored rows of a workspace, each file read once per run; rows from elsewhere get a name."""
+"""The candidates and scored rows of a workspace; each file is read once per run, and rows from other tools get ids."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from latentscore_data.core.base.rows import ScoredRow, Split, VibeRow
 from latentscore_data.core.base.workspace import Workspace
 
 FIRST_SPLIT: Split = "SFT-Train"
-"""Where a row without a split goes."""
+"""The split of rows without a split."""
 
 
 class RowFiles(Closing):
     """``.processed/candidates.jsonl`` and ``.processed/<SPLIT>.jsonl``, indexed when first needed.
 
-    Both halves of the stage ``configs`` share one, so that neither reads again what the other knows. Whoever replaces a
-    file by other means than its index calls :meth:`forget`.
+    Both halves of the stage ``configs`` share one instance, so that files are not read twice. Code that replaces a file
+    without its index must call :meth:`forget`.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -46,9 +46,10 @@ class RowFiles(Closing):
         return {key: cast("Split", entry.split or FIRST_SPLIT) for key, entry in self.candidates.entries.items()}
 
     def put_there(self, split: str, homes: Mapping[str, Split]) -> dict[str, bool]:
-        """The scored rows of a split that are not from here, and whether each holds a config that can be scored.
+        """Return the scored rows of a split from other tools or workspaces, and whether each has a config that can be
+        scored.
 
-        These are rows that no stage made, and rows without candidates here, such as those of another workspace.
+        These are rows that no stage made, and rows without candidates in this workspace.
         """
         entries = self.scored(split).entries
         return {key: entry.has_config for key, entry in entries.items() if not (entry.ours and key in homes)}

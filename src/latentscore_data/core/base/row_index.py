@@ -1,4 +1,4 @@
-"""Where the newest line of each row lies in an appended JSONL file: read once, then kept up to date by the run that appends."""
+"""An index of the newest line of each row in an appended JSONL file, built once and updated when lines are appended."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from latentscore_data.core.base.jsonl import Line, read_lines, replace_bytes
 from latentscore_data.core.base.manifest import FileFact, file_fact
 
 FROM_ELSEWHERE = "from_elsewhere"
-"""True in a line that somebody put into an output file and that a stage has worked on since."""
+"""The field that is true in a line from another tool that a stage has processed since."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def made_here(line: Line) -> bool:
-    """Whether a stage made a line. A line without a fingerprint was put there by somebody."""
+    """Return whether a stage made a line. A line without a fingerprint is from another tool."""
     return line.get("input_fingerprint") is not None and not line.get(FROM_ELSEWHERE)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where the newest line for a key lies, and what is known of it without reading it again."""
+    """The position of the newest line of a key, and the facts that are needed without reading it again."""
 
     fingerprint: str | None
     offset: int
     length: int
     ours: bool
-    """Whether a stage made the line; one that somebody put there is never removed."""
+    """Whether a stage made the line; lines from other tools are never removed."""
     split: str | None
     has_config: bool
     """Whether the line holds a config, or a candidate that is one."""
@@ -67,7 +67,7 @@ class RowIndex(Closing):
                     torn = True
                     break
                 if line:
-                    # A whole line that lacks only its end gets it when the file is next appended to or written.
+                    # A complete line without a newline gets it when the file is next appended to or written.
                     whole = raw.endswith(b"\n")
                     torn = not whole
                     key = self._key(line, f"{self.path}:{number}", name)
@@ -83,7 +83,7 @@ class RowIndex(Closing):
         if key:
             return str(key)
         if name is None:
-            raise InputError(f"{place}: the line has no {self.line_key}", "mend or delete the line")
+            raise InputError(f"{place}: the line has no {self.line_key}", "correct or delete the line")
         self.unnamed += 1
         return name(line, place)
 
@@ -98,7 +98,7 @@ class RowIndex(Closing):
             line = None
         if isinstance(line, dict):
             return line
-        # Reading it the careful way names the file, the line and the fault.
+        # The slower reader raises an error with file, line and reason.
         for _ in read_lines(self.path, torn="drop"):
             pass
         return None

@@ -1,6 +1,6 @@
-"""The one row on its way from text to score. It only gains fields; nothing is renamed.
+"""The row types from text to score. Stages add fields and rename none.
 
-Field names are those of the data sets already published in this format.
+Field names are those of the data sets published in this format.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Split = Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]
 SPLITS: tuple[Split, ...] = ("SFT-Train", "SFT-Val", "GRPO", "TEST")
 
 PUBLISHED_SPLITS: dict[str, str] = {"SFT-Train": "train", "SFT-Val": "validation", "GRPO": "grpo", "TEST": "test"}
-"""Our splits under the names that data sets have elsewhere."""
+"""The names of the splits in exported data sets."""
 
 _SPLIT_SPELLINGS = {
     **{split.replace("-", "_"): split for split in SPLITS},
@@ -39,7 +39,7 @@ RowT = TypeVar("RowT")
 
 
 class _Row(BaseModel):
-    # Columns that a published or hand-made file has beyond ours are carried along, not dropped.
+    # Unknown columns of other files are kept.
     model_config = ConfigDict(extra="allow")
 
     @field_validator("dataset", "id_in_dataset", mode="before", check_fields=False)
@@ -65,7 +65,8 @@ def source_id(dataset: str, id_in_dataset: str) -> str:
 
 
 def escape(part: str) -> str:
-    """A part of a row id: everything but letters, digits and ``-_. /`` percent-encoded, so ``:`` cannot collide."""
+    """Return a part of a row id with everything except letters, digits and ``-_. /`` percent-encoded, so that ``:`` is
+    unambiguous."""
     return quote(part, safe="-_./ ")
 
 
@@ -99,7 +100,7 @@ class VibeRow(_Row):
     @model_validator(mode="before")
     @classmethod
     def _name_rows_from_elsewhere(cls, data: Any) -> Any:
-        """Rows published without a ``row_id`` get one from their content; null stands for "not given" in them."""
+        """Rows without a ``row_id`` get one from their content; null values in them mean "not given"."""
         if not isinstance(data, dict):
             return data
         given = cast(Line, data)
@@ -140,7 +141,7 @@ def vibe_row_id(source: str, vibe_index: int, scope: str, descriptor: str, level
 
 
 class ConfigRow(VibeRow):
-    """A vibe with the N answers to it; ``None`` stands where no valid answer came."""
+    """A vibe with its N answers; ``None`` for an invalid answer."""
 
     config_model: str | None = None
     config_candidates: list[Payload | None] = Field(default_factory=lambda: [])
@@ -148,7 +149,7 @@ class ConfigRow(VibeRow):
     config_error: str | None = None
     input_fingerprint: str | None = None
     converted: list[str] = Field(default_factory=lambda: [])
-    """What had to be changed in the answers to a row, or in the configs of one from elsewhere, each change once."""
+    """Notes about changes that were needed in the answers, or in the configs of a row from another tool, each once."""
 
     @model_validator(mode="before")
     @classmethod
@@ -181,7 +182,7 @@ class _External(TypedDict):
 
 
 class SearchColumn(TypedDict):
-    """What a search found for a row: the places of its start and its winner among the candidates, and their scores."""
+    """The result of a search for a row: the indices of its start and its winner among the candidates, and their scores."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -197,14 +198,14 @@ class SearchColumn(TypedDict):
 
 
 class ScoredRow(ConfigRow):
-    """A vibe with the answer that sounds most like it."""
+    """A vibe with its winner and all scores."""
 
     candidate_scores: dict[str, list[float | None]] = Field(default_factory=dict)
     scores_external: JsonObject = Field(default_factory=dict)
     best_index: Annotated[int, Field(ge=0)] | None = None
     config_payload: Payload | None = None
     candidate_origins: list[str] = Field(default_factory=lambda: [])
-    """Where each candidate is from, ``model``, ``map`` or ``search``; empty where nothing was searched."""
+    """The origin of each candidate, ``model``, ``map`` or ``search``; empty without a search."""
     search: SearchColumn | None = None
     """What a search found for this row (``core/search/rows.py``)."""
 
@@ -276,13 +277,13 @@ class BenchRow(_Row):
 
 
 def text_of(row_id: str) -> str:
-    """The source text that a row id begins with; a row from elsewhere, whose id has no such parts, is its own text."""
+    """Return the source text at the beginning of a row id; for ids of other tools, the id itself."""
     return row_id.rsplit(":", 4)[0]
 
 
 def spread(rows: Iterable[RowT], limit: int | None, text: Callable[[RowT], str]) -> list[RowT]:
-    """At most ``limit`` rows, in their order, drawn from the source texts in turn: the rows of one text are alike, so the
-    first few rows of a file say little about the others."""
+    """Return at most ``limit`` rows, in their order, drawn from the source texts in turn, because rows of one text are
+    similar and the first rows of a file are not representative."""
     rows = list(rows)
     if limit is None or limit >= len(rows):
         return rows
@@ -294,8 +295,22 @@ def spread(rows: Iterable[RowT], limit: int | None, text: Callable[[RowT], str])
     return [rows[place] for place in sorted(place for _, place in sorted(turns)[:limit])]
 
 
+def share_out(limit: int | None, counts: Sequence[int]) -> list[int]:
+    """How many of ``limit`` each part gets that holds ``counts``: in proportion, and one at least while the limit lasts.
+
+    A larger limit takes nothing from any part (Adams' method), so that more is added to what was done with a smaller one.
+    """
+    if limit is None or limit >= sum(counts):
+        return list(counts)
+    shares = [0] * len(counts)
+    for _ in range(limit):
+        at = max(range(len(counts)), key=lambda i: (counts[i] > 0 and not shares[i], counts[i] / max(shares[i], 1), -i))
+        shares[at] += 1
+    return shares
+
+
 def model_candidates(row: VibeRow) -> list[Payload | None]:
-    """The candidates that a model answered with, without those that a search added; empty for a row without any."""
+    """Return the candidates of the model, without those that a search added; empty for a row without candidates."""
     candidates: list[Payload | None] = getattr(row, "config_candidates", None) or []
     origins: list[str] = getattr(row, "candidate_origins", None) or ["model"] * len(candidates)
     return [candidate for candidate, origin in zip(candidates, origins, strict=True) if origin == "model"]

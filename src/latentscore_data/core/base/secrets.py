@@ -1,4 +1,4 @@
-"""Keys: only from the environment or from ``.env``, and never shown."""
+"""Keys: read only from the environment or ``.env``, and never displayed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _KEY_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)(_ID)?$", re.IG
 def read_dotenv(path: Path = Path(".env")) -> list[str]:
     """Put the keys of ``.env`` into the environment, where they are not set already. Returns their names.
 
-    Only variables named like keys are taken: an address in somebody's ``.env`` must not redirect calls. Raises
-    :class:`InputError` naming file and line for one that is not UTF-8.
+    Only variables named like keys are used, so that an address in a ``.env`` cannot redirect calls. Raises
+    :class:`InputError`, which names file and line, for a file that is not UTF-8.
     """
     if not path.is_file():
         return []
@@ -52,7 +52,7 @@ def _read_utf8(path: Path) -> str:
 
 
 NAMED: set[str] = set()
-"""Variables that held a key in this run, whatever they are called."""
+"""Variables that were used as keys in this run, whatever their names."""
 
 
 def key_named(variable: str) -> SecretStr:
@@ -70,12 +70,12 @@ _GRANTED: set[str] = set()
 
 
 def grant(variable: str) -> None:
-    """The user has named this variable on the command line: its key may go to the address of the settings."""
+    """Allow sending the key of this variable to the address in the settings, because the user named it on the command line."""
     _GRANTED.add(variable)
 
 
 def granted(variable: str) -> bool:
-    """True when the user, not a file in some folder, says that this variable's key may go to another address."""
+    """Return True if the user, not a settings file, allowed sending this variable's key to another address."""
     return variable in _GRANTED or os.environ.get("LSDATA_LLM__API_KEY_ENV") == variable
 
 

@@ -105,7 +105,7 @@ class LLMSettings(Section):
     """Send the questions of vibes, configs and bench to the provider's batch API: half the price, answers within a day.
     Judges are always called directly."""
     batch_wait: bool = False
-    """Wait until the open batches have ended, instead of returning."""
+    """Wait until the open batches have ended; otherwise the command returns, and collects the answers when it runs again."""
     batch_poll_seconds: float = Field(default=30.0, gt=0, le=3600)
     """Seconds between two queries of the batches' progress while waiting."""
     timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
@@ -183,7 +183,7 @@ class VibesSettings(Section):
     limit: int | None = Field(default=None, ge=1)
     """Ask about at most this many texts, from the start; existing answers about other texts are kept."""
     max_vibes: int = Field(default=3, ge=1, le=50)
-    """Maximum number of vibes to keep from one text."""
+    """Maximum number of vibes per text."""
     max_input_words: int = Field(default=4000, ge=1)
     """Cut a text after this many words."""
     page_words: int = Field(default=1000, ge=1)
@@ -206,8 +206,8 @@ class DedupeSettings(Section):
 
 class SplitsSettings(Section):
     split_by: Literal["source", "row"] = "source"
-    """Draw splits by source text, so that all wordings of a scene are in one split; row exists for compatibility with
-    older data."""
+    """Draw splits by source text, so that wordings of a scene stay together; row exists for compatibility with older
+    data."""
     test: float = Field(default=0.15, ge=0, lt=1)
     """Share of sources for TEST."""
     val: float = Field(default=0.05, ge=0, lt=1)
@@ -227,7 +227,7 @@ class SplitsSettings(Section):
 
 class NoiseSettings(Section):
     rate: float = Field(default=0.15, ge=0, le=1)
-    """Share of vibes that get typing errors for training."""
+    """Share of vibes with typing errors; they are for training."""
     seed: int = 0
     """Seed of the noise."""
 
@@ -236,7 +236,7 @@ class PromptsSettings(Section):
     system: str | None = None
     """System prompt for configs: a text file, or v1; empty for the package's own (v1)."""
     examples: int = Field(default=0, ge=0, le=20)
-    """Number of starter pairs that are added to the prompt as examples."""
+    """Number of starter pairs in the prompt as examples."""
 
 
 class ConfigsSettings(Section):
@@ -251,7 +251,7 @@ class ConfigsSettings(Section):
     max_tokens: int = Field(default=3000, ge=1)
     """Longest answer, in tokens."""
     limit: int | None = Field(default=None, ge=1)
-    """At most this many vibe rows, spread over the texts."""
+    """Maximum number of vibe rows; they are spread over splits and texts."""
     splits: list[Literal["SFT-Train", "SFT-Val", "GRPO", "TEST"]] = ["SFT-Train", "SFT-Val", "GRPO", "TEST"]
     """Splits to make configs for."""
     vibes_per_call: int = Field(default=1, ge=1, le=64)
@@ -551,7 +551,7 @@ class BenchSettings(Section):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")
     """Name of the run's folder; empty to derive it from the sources and rows, so that the same command resumes."""
     keep_audio: bool = False
-    """Also write FLAC files beside the MP3 files that the page plays."""
+    """Also write FLAC files; the page plays MP3 files."""
     resamples: int = Field(default=4000, ge=200, le=1_000_000)
     """Number of bootstrap resamples for each interval."""
     batch_size: int = Field(default=8, ge=1, le=1024)

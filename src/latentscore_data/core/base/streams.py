@@ -1,4 +1,4 @@
-"""The standard streams of the program: closed, full or abandoned ones end in the work or in a refusal, never in a traceback."""
+"""The standard streams of the program: closed, full or broken ones never cause a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WIDTH = re.compile(r"[1-9][0-9]{0,3}")
 
 
 class _Stderr(io.FileIO):
-    """Lines that nobody can read any more are lost; the work goes on."""
+    """A stderr that drops lines if its reader is gone; the work continues."""
 
     def write(self, data: Any) -> int:
         try:
@@ -24,7 +24,7 @@ class _Stderr(io.FileIO):
 
 
 class _Stdout(io.FileIO):
-    """A result that cannot be written is an error; a reader that has seen enough (``| head``) is none."""
+    """A stdout for which a failed write is an error, except if the reader closed the pipe (``| head``)."""
 
     def write(self, data: Any) -> int:
         try:
@@ -34,16 +34,16 @@ class _Stdout(io.FileIO):
         except OSError as error:
             raise OutputError(
                 f"the result cannot be written to standard output ({error.strerror})",
-                "send it to a file or a pipe that takes it; what was done is saved",
+                "redirect it to a writable file or pipe; finished work is saved",
             ) from None
 
 
 def protect() -> None:
-    """Give the program three usable streams. A locale that is not UTF-8 does not turn a vibe into a crash.
+    """Give the program three usable streams, with UTF-8 independent of the locale.
 
-    A closed stream gets the null device in its place, so that no file of ours is opened under its number; standard output's is
-    opened for reading only, so that a result without a reader is an error. A terminal whose size is said to be 0, as some
-    containers do, has the usual one: libraries would print nothing.
+    A closed stream is replaced by the null device, so that no other file gets its file descriptor. The replacement of
+    standard output is read-only, so that a result without a reader is an error. A terminal size of 0, as in some
+    containers, is replaced by the default, because libraries would print nothing.
     """
     for number, flags in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -66,5 +66,5 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
 
 
 def abandon_stdout() -> None:
-    """Nobody reads the results any more: what is still in buffers goes nowhere, also when Python ends."""
+    """Discard buffered output, also at Python's exit, because the reader closed the pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

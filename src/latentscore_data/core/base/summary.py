@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import EXIT_SOME_FAILED
-from latentscore_data.core.base.ledger import Usage
+
+if TYPE_CHECKING:
+    from latentscore_data.core.base.ledger import Usage
 
 RETRYABLE_KINDS = frozenset({"transient", "answer", "render", "score"})
-"""Failures that the next run tries again by itself; the others (bad requests) only with --retry-failed."""
+"""Failures that the next run retries; others (bad requests) are retried only with --retry-failed."""
 
 
 @dataclass
 class Summary:
-    """What a stage did. ``exit_code`` is 0 when nothing is missing and 1 when some rows failed or came short."""
+    """The result of a stage. ``exit_code`` is 0 if all rows are complete, and 1 if some failed or have fewer results than
+    requested."""
 
     stage: str
     unit: str = "row"
@@ -24,11 +28,11 @@ class Summary:
     skipped: int = 0
     failed: Counter[str] = field(default_factory=lambda: Counter())
     short: int = 0
-    """Rows that are done with fewer results than asked for."""
+    """Number of rows with fewer results than requested."""
     unfinished: int = 0
-    """Rows that came short in this run for a reason that may pass: the next run does them again."""
+    """Number of rows that are incomplete because of a temporary failure; the next run retries them."""
     pending: int = 0
-    """Questions that wait in provider batches: the stage is not done before they are answered."""
+    """Number of questions in provider batches; the stage is complete only when they are answered."""
     seconds: float = 0.0
     calls: int = 0
     cached: int = 0
@@ -38,26 +42,26 @@ class Summary:
     """``None`` when the price of a model is unknown."""
     saved_usd: float = 0.0
     fresh: bool = False
-    """True when nothing had changed, so nothing was done."""
+    """True if the stage was fresh, so nothing was done."""
     details: JsonObject = field(default_factory=lambda: {})
     outputs: list[str] = field(default_factory=lambda: [])
     next_step: str = ""
 
     def count(self, usage: Usage) -> None:
-        """Take over what a model client has used."""
+        """Set the usage of a model client."""
         self.calls, self.cached = usage.calls, usage.cached
         self.tokens_in, self.tokens_out = usage.tokens_in, usage.tokens_out
         self.cost_usd = None if usage.unpriced and not usage.cost_usd else usage.cost_usd
         self.saved_usd = usage.saved_usd
 
     def add_usage(self, usage: Usage) -> None:
-        """Add what was called and paid outside of the stage's own calls."""
+        """Add usage outside the stage's own calls."""
         part = Summary(self.stage)
         part.count(usage)
         self.add_bill(part)
 
     def add_bill(self, other: Summary) -> None:
-        """Add what another part of the run has asked and paid."""
+        """Add the calls and cost of another part of the run."""
         self.calls += other.calls
         self.cached += other.cached
         self.tokens_in += other.tokens_in
@@ -67,7 +71,7 @@ class Summary:
             self.cost_usd = None if other.cost_usd is None else self.cost_usd + other.cost_usd
 
     def add(self, other: Summary) -> None:
-        """Add the rows, the time and the bill of a part of this run."""
+        """Add the rows, time, calls and cost of another part of this run."""
         self.done += other.done
         self.skipped += other.skipped
         self.failed += other.failed

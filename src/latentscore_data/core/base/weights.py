@@ -1,4 +1,4 @@
-"""Fetching models from the hub: only when asked, only safetensors and the files beside them."""
+"""Download models from the hub, on request only: safetensors and their accompanying files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from latentscore_data.core.base.errors import InputError, MissingError, one_line
 
 Told = Callable[[str, int], None]
-"""Told (file, bytes) as they arrive."""
+"""A callback with (file, bytes) during the download."""
 
-# Pickles (.bin, .pt) are never fetched, whatever a repository holds.
+# Pickles (.bin, .pt) are never downloaded.
 WANTED = re.compile(r"^(?:1_Pooling/)?[\w.-]+\.(?:json|txt|safetensors|model)$")
 
 
 def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | None = None) -> Path:
-    """Fetch a model's files from the hub into its cache; what is there already is not fetched again.
+    """Download a model's files from the hub into its cache; existing files are not downloaded again.
 
     Returns the folder. Raises :class:`MissingError` when the hub cannot be reached or has no such model in safetensors.
     """
@@ -26,7 +26,7 @@ def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | Non
     from huggingface_hub.errors import HFValidationError
 
     if Path(model).exists():
-        raise InputError(f"{model} is a local file or folder", "nothing has to be fetched")
+        raise InputError(f"{model} is a local file or folder", "nothing needs to be fetched")
     try:
         files = [name for name in HfApi(endpoint=endpoint).list_repo_files(model) if WANTED.match(name)]
         if "model.safetensors" not in files:
@@ -43,7 +43,7 @@ def fetch_model(model: str, on_progress: Told | None = None, endpoint: str | Non
 
 
 def _telling(name: str, on_progress: Told | None) -> Any:
-    """A tqdm class that tells us instead of drawing."""
+    """Return a tqdm class that calls ``on_progress`` instead of drawing."""
     from tqdm import tqdm
 
     class Telling(tqdm):

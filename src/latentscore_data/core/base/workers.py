@@ -1,7 +1,7 @@
-"""Processes that run one function, one call at a time, and that can be killed.
+"""A pool of worker processes that run one function, one call at a time, and can be killed.
 
-A pool of the standard library breaks as a whole when one of its processes dies, and cannot stop a call that hangs. Here
-each process has a thread that watches it: a call that takes too long or a process that dies costs that one call.
+A pool of the standard library breaks if one of its processes dies, and cannot stop a call that hangs. Here a thread
+watches each process, so a time-out or a dead process fails only one call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
-"""How long a process may take to start: imports, and compiling what is not in a cache yet."""
+"""Time-out for starting a process, including imports and compilation."""
 
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -40,11 +40,11 @@ class WorkerFailure(Exception):
 
 
 Make = Callable[..., Callable[..., Any]]
-"""A module-level function that is called once in each process and returns what answers the calls."""
+"""A module-level function that is called once in each process and returns the function for the calls."""
 
 
 class WorkerPool:
-    """``count`` processes that answer calls. Processes start when the first calls come, and end with :meth:`close`.
+    """``count`` worker processes. They start with the first calls and end with :meth:`close`.
 
     ``make(*make_args)`` runs once in each process. With ``preload``, the named modules are imported once, in a process that
     the workers are forked from, so that each of them starts in milliseconds; without it each is a fresh interpreter.
@@ -77,7 +77,7 @@ class WorkerPool:
         self._lock = threading.Lock()
 
     def submit(self, *args: Any) -> Future[Any]:
-        """The future of one call. Arguments and results travel between processes, so they must be picklable."""
+        """Return the future of one call. Arguments and results must be picklable."""
         future: Future[Any] = Future()
         with self._lock:
             if self._closed:
@@ -89,7 +89,7 @@ class WorkerPool:
         return future
 
     def close(self) -> None:
-        """End the processes; calls that have not begun are cancelled."""
+        """End the processes; calls that have not started are cancelled."""
         with self._lock:
             if self._closed:
                 return
@@ -138,7 +138,7 @@ class WorkerPool:
 
 
 class _Worker:
-    """One process and our end of its pipe."""
+    """One worker process and the parent's end of its pipe."""
 
     def __init__(self, make: Make, make_args: tuple[Any, ...], preload: list[str], start_seconds: float) -> None:
         context = multiprocessing.get_context("forkserver") if preload else multiprocessing.get_context("spawn")
@@ -186,7 +186,7 @@ class _Worker:
         self._pipe.close()
 
     def end(self) -> None:
-        """The pipe's end tells the process to leave; it is killed when it does not."""
+        """Close the pipe, which tells the process to exit; kill it if it does not."""
         self._pipe.close()
         self._process.join(timeout=5)
         if self._process.is_alive():
@@ -195,10 +195,10 @@ class _Worker:
 
 
 def _serve(pipe: Connection, make: Make, make_args: tuple[Any, ...]) -> None:
-    """What a worker process runs."""
-    # Ctrl-C reaches the whole group; the parent decides what is finished first.
+    """The main function of a worker process."""
+    # Ctrl-C is sent to the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What a renderer or a user's scorer prints must not end up in the one JSON document on stdout.
+    # Output of a renderer or a user's scorer must not be mixed into the JSON document on stdout.
     os.dup2(sys.stderr.fileno() if _has_descriptor(sys.stderr) else 2, 1)
     try:
         work = make(*make_args)
@@ -242,9 +242,10 @@ _start_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Let processes start without running the main module, which the standard library runs in each of them again.
+    """Context manager: start processes without running the main module, which the standard library would run in each of
+    them.
 
-    Workers need nothing of it. A script whose last lines start a stage would start that stage in every worker. Held inside
+    Workers do not need it, and a script that starts a stage at module level would start it in every worker. Used inside
     :func:`_starting`'s lock.
     """
     main = sys.modules["__main__"]
@@ -257,10 +258,10 @@ def _without_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _starting(preload: list[str]) -> Iterator[None]:
-    """Start the process that workers are forked from, where there is to be one.
+    """Context manager: start the process from which workers are forked, if ``preload`` is given.
 
-    It inherits the environment of this moment: our import path (the standard library does not hand it over before Python 3.12)
-    and one thread for the numeric libraries, so that two workers on two cores do not run eight threads.
+    It inherits the current environment: the import path (the standard library does not pass it before Python 3.12) and
+    one thread for the numeric libraries, so that two workers on two cores do not run eight threads.
     """
     with _start_lock:
         if not preload:

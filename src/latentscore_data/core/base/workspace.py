@@ -1,4 +1,4 @@
-"""Which file each stage reads and writes, whether it is still fresh, and who may write now."""
+"""The workspace: the paths of all files, and the lock against concurrent writers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dataset_slug(name: str) -> str:
 
 
 def sample_root(root: Path) -> Path:
-    """Where the bundled samples are worked on, apart from everybody's own rows."""
+    """Return the data root of the bundled samples, separate from the user's rows."""
     return root if root.name == "sample" else root / "sample"
 
 
@@ -58,7 +58,7 @@ class Workspace:
         self.ledger = self.cache_dir / "ledger.jsonl"
 
     def within(self, root: Path) -> Workspace:
-        """A workspace of its own at ``root`` that shares this one's caches, ledger and training runs."""
+        """Return a separate workspace at ``root`` that shares this one's caches, ledger and training runs."""
         inner = Workspace(root)
         inner.train_dir, inner.cache_dir = self.train_dir, self.cache_dir
         inner.llm_cache, inner.score_cache, inner.ledger = self.llm_cache, self.score_cache, self.ledger
@@ -67,7 +67,7 @@ class Workspace:
     def texts(self, dataset: str) -> Path:
         slug = dataset_slug(dataset)
         twice, stem = self.texts_dir / f"{slug}.jsonl", slug.removesuffix(".jsonl")
-        # A file rows.jsonl stays rows.jsonl, but where an older version doubled its ending, or its name means something here.
+        # rows.jsonl keeps its name, unless an older version doubled its extension, or the name is reserved.
         if twice.exists() or stem in ("", "manifest") or stem.endswith(".failures"):
             return twice
         return self.texts_dir / f"{stem}.jsonl"
@@ -89,13 +89,14 @@ class Workspace:
         return [path for split in SPLITS if (path := self.scored(split)).exists()]
 
     def failures(self, step: str) -> Path:
-        """Where a step's failures go: beside its output, ``<step>.failures.jsonl``."""
+        """Return the path of a step's failures, beside its output: ``<step>.failures.jsonl``."""
         folder = {"download": self.texts_dir, "vibes": self.vibes_dir}.get(step, self.configs_dir)
         return folder / f"{step}.failures.jsonl"
 
     @contextlib.contextmanager
     def lock(self, command: str) -> Iterator[None]:
-        """One writer at a time. The lock dies with its process; a second run learns who holds it.
+        """Lock the workspace for one writer. The lock ends with its process; a second run is told which process holds
+        it.
 
         Raises :class:`OutputError`.
         """
@@ -124,9 +125,9 @@ class Workspace:
             lock.release()
 
     def _sweep_drafts(self) -> None:
-        """Remove the drafts that a killed run left behind, by the name that only :func:`draft_of` gives.
+        """Remove the drafts of killed runs, identified by the names of :func:`draft_of`.
 
-        Only the holder of the lock makes them here, so each is older than this lock.
+        Only the holder of the lock creates drafts here, so existing ones are leftovers.
         """
         flat = (self.root, self.texts_dir, self.vibes_dir, self.configs_dir, self.export_dir)
         deep = (self.bench_dir, self.train_dir, self.improve_dir)
@@ -136,7 +137,7 @@ class Workspace:
 
     @contextlib.contextmanager
     def _logging(self, command: str) -> Iterator[None]:
-        """Everything that is said and logged also goes, without keys, to a file of this run; the newest are kept."""
+        """Also write all messages and log records, without keys, to a log file of this run; only the newest files are kept."""
         with writing(self.logs_dir):
             self.logs_dir.mkdir(parents=True, exist_ok=True)
             for old in sorted(self.logs_dir.glob("*.log"))[: -LOGS_KEPT + 1]:
@@ -167,5 +168,5 @@ def _holder(note: Path) -> str:
 
 
 def stamp() -> str:
-    """A sortable name for a run: UTC date and time."""
+    """Return a sortable name for a run: UTC date and time."""
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime())

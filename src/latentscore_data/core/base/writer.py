@@ -15,11 +15,11 @@ Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 class BackgroundWriter:
-    """Writes in a thread of its own, in order, so that a slow disk never keeps the loop from calls whose time is running.
+    """Writes in a separate thread, in order, so that a slow disk does not block the event loop and its time-outs.
 
-    Whatever has come while it wrote is written in one go, inside ``together`` (a transaction, say): under load the two
-    threads hand over once for many writes. Nobody is told that his is written before all of them are, and everybody is
-    told where ``together`` fails. What was given to it is written, also when whoever waits for it is cancelled.
+    Writes that arrive during a write are grouped and written inside ``together`` (for example a transaction). A write
+    is reported as done only when its whole group is, and all of the group fail if ``together`` fails. Submitted writes
+    are completed even if their caller is cancelled.
     """
 
     def __init__(self, together: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
@@ -30,7 +30,7 @@ class BackgroundWriter:
         self._writing = False
 
     async def write(self, write: Callable[..., OutT], *given: Any) -> OutT:
-        """What ``write(*given)`` returns or raises, done in the thread."""
+        """Run ``write(*given)`` in the thread and return its result or raise its exception."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[OutT] = loop.create_future()
         with self._lock:
@@ -55,7 +55,7 @@ class BackgroundWriter:
             loop.call_soon_threadsafe(_tell, outcomes)
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait for pending writes."""
         self._thread.shutdown()
 
 

@@ -195,7 +195,7 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
             run, listener = found.get("run"), (found.get("listener") or "").strip()
             answers = [(item["pair"], item["choice"]) for item in found["answers"]]
             if not all(isinstance(one, str) for one in (run or "", *itertools.chain(*answers))):
-                raise TypeError("a run, a pair or a choice is no text")
+                raise TypeError("a run, a pair or a choice is not text")
         else:
             run, listener = None, path.stem if path.name != SHEET_FILE else ""
             answers = [
@@ -203,7 +203,7 @@ def read_answers(path: Path) -> tuple[list[Judgement], str | None]:
             ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(
-            f"{path} holds no answers ({type(error).__name__}: {error})", "use the file the page saved"
+            f"{path} contains no answers ({type(error).__name__}: {error})", "use the file the page saved"
         ) from None
     if listener.casefold() in ("", NAMELESS):
         listener = f"{NAMELESS} ({path})"
@@ -293,7 +293,7 @@ def judge(
         if pairs[judgement.pair]["catch"] is None
     ]
     if not kept:
-        raise InputError("no answers are left", "nobody passed the catch trials, or nothing was answered")
+        raise InputError("no answers are left", "no listener passed the catch trials, or there were no answers")
     games = [
         Game(pairs[j.pair]["a"], pairs[j.pair]["b"], CHOICES.index(j.choice), pairs[j.pair]["document"]) for j in kept
     ]

@@ -16,7 +16,7 @@ from latentscore_data.core.base.errors import InputError, LsdataError, MissingEr
 from latentscore_data.core.base.jsonl import read_rows
 from latentscore_data.core.base.ledger import Ledger, SpendTracker
 from latentscore_data.core.base.rows import ScoredRow, VibeRow, model_candidates, selection_scorers, spread
-from latentscore_data.core.base.settings import BenchSettings, ScoringSettings, Settings
+from latentscore_data.core.base.settings import BenchSettings, PromptsSettings, ScoringSettings, Settings
 from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.bench.run import ceiling
 from latentscore_data.core.bench.suites import suite_file, suite_name, suite_rows
@@ -27,6 +27,7 @@ from latentscore_data.core.generators.simple import FIRST_VALID, SEARCHED, START
 from latentscore_data.core.generators.types import Depends, Generated, GeneratorDeps, KnownRows, SourceName
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.llm.prompts import OWN
 from latentscore_data.core.llm.types import LLM
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.clap_index import ClapIndex
@@ -58,7 +59,9 @@ def choose_rows(bench: BenchSettings, workspace: Workspace) -> Sequence[VibeRow]
     else:
         rows = list(read_rows(path, ScoredRow)) if path is not None and path.exists() else []
     if not rows and bench.suite is not None:
-        raise MissingError(f"{bench.suite} holds no prompts", 'write a line for each: {"vibe": "rain on a tin roof"}')
+        raise MissingError(
+            f"{bench.suite} contains no prompts", 'write a line for each: {"vibe": "rain on a tin roof"}'
+        )
     if not rows:
         raise MissingError(
             f"there are no {bench.split} rows under {workspace.root}",
@@ -83,7 +86,7 @@ def choose_sources(bench: BenchSettings, rows: Sequence[VibeRow]) -> list[Source
         sources = [source for source in sources if not kind_of(source).holds_rows_only]
         if not sources:
             raise InputError(
-                f"the suite {bench.suite} holds no configs, so a dataset source has nothing to show",
+                f"the suite {bench.suite} contains no configs, so a dataset source has nothing to show",
                 "name another source, such as --source baseline:keywords",
             )
         return sources
@@ -123,7 +126,7 @@ def baseline_label(bench: BenchSettings, sources: Sequence[SourceName]) -> str:
     labels = [source.label for source in sources]
     if bench.baseline is not None:
         if bench.baseline not in labels:
-            raise InputError(f"no source is called {bench.baseline}", f"the baseline is one of {', '.join(labels)}")
+            raise InputError(f"there is no source {bench.baseline}", f"the baseline is one of {', '.join(labels)}")
         return bench.baseline
     chance = next((s.label for s in sources if s.kind == "baseline" and s.name == "random"), None)
     return chance or labels[0]
@@ -248,7 +251,7 @@ def run_facts(
         name=name,
         title=f"{suite_name(settings.bench.suite)} prompts" if settings.bench.suite else f"{settings.bench.split} rows",
         created=datetime.now(UTC).isoformat(timespec="minutes"),
-        sources=describe_sources(sources, rows, training_rows(workspace), workspace.train_dir),
+        sources=describe_sources(sources, rows, training_rows(workspace), workspace.train_dir, settings.prompts),
         scorers=names,
         baseline=baseline,
         seconds=settings.scoring.seconds,
@@ -298,10 +301,14 @@ def sources_decide(settings: Settings, workspace: Workspace) -> Depends:
 
 
 def describe_sources(
-    sources: Sequence[SourceName], rows: Sequence[VibeRow], known: Sequence[ScoredRow], runs: Path
+    sources: Sequence[SourceName],
+    rows: Sequence[VibeRow],
+    known: Sequence[ScoredRow],
+    runs: Path,
+    prompts: PromptsSettings = OWN,
 ) -> list[SourceFacts]:
     """Each source with the scorers that had a say in its answers."""
-    rows_known = KnownRows(rows, known, runs)
+    rows_known = KnownRows(rows, known, runs, prompts)
     found: list[SourceFacts] = []
     for source in sources:
         note = kind_of(source).describe(source, rows_known)

@@ -94,15 +94,15 @@ function drawBoard() {
   const suite = S.sources.some((source) => source.fields);
   const timed = S.sources.some((source) => source.generate_seconds), paid = S.sources.some((source) => source.cost_usd !== null);
 
-  const heads = [["Source"], ["", true], ["Mean score"], suite && ["Fields as asked", true], [`Against ${S.baseline}`, true], ["Scored", true], timed && ["Time per vibe", true], paid && ["Cost", true]].filter(Boolean);
+  const heads = [["Source"], ["", true], ["Mean score"], suite && ["Requested fields", true], [`Against ${S.baseline}`, true], ["Scored", true], timed && ["Time per vibe", true], paid && ["Cost", true]].filter(Boolean);
   $("board").querySelector("thead").replaceChildren(h("tr", null, ...heads.map(([text, right]) => h("th", { scope: "col", class: right ? "right" : null, style: text.startsWith("Against") ? { "white-space": "normal" } : {} }, text || h("span", { class: "hidden-label" }, "Interval")))));
 
   const ranked = [...S.sources].sort((a, b) => b.scores[scorer].mean - a.scores[scorer].mean);
   const body = ranked.map((source) => {
     const s = SOURCES.indexOf(source.label), e = source.scores[scorer], d = source.versus_baseline[scorer];
     const badges = [];
-    if (source.chosen_by.includes(scorer)) badges.push(h("span", { class: "badge", title: "Its answers were chosen by the scorer that judges here, so it flatters itself." }, `chosen by ${scorer}`));
-    if (scorer === "acoustic" && readsWords(source)) badges.push(h("span", { class: "badge plain", title: "The acoustic scorer reads words as builtin/keywords does, so it favours this source." }, "reads words as acoustic does"));
+    if (source.chosen_by.includes(scorer)) badges.push(h("span", { class: "badge", title: "Its answers were selected by the scorer that judges here, so its score is biased upwards." }, `chosen by ${scorer}`));
+    if (scorer === "acoustic" && readsWords(source)) badges.push(h("span", { class: "badge plain", title: "The acoustic scorer interprets words as builtin/keywords does, so it favours this source." }, "reads words as acoustic does"));
     if (source.label === S.baseline) badges.push(h("span", { class: "badge plain" }, "baseline"));
     if (source.raw_valid_rate !== null) badges.push(h("span", { class: "badge plain" }, `free answers valid: ${percent(source.raw_valid_rate)}`));
     const seconds = source.generate_seconds;
@@ -129,10 +129,10 @@ function drawBoard() {
   const notes = [];
   if (S.few_documents) notes.push(`No intervals and no tests: ${S.few_documents}.`);
   const least = S.detectable[scorer];
-  if (least !== null && least !== undefined) notes.push(`With ${S.documents} source documents, differences to ${S.baseline} below ${number(least)} would often go unseen (80 % power): "no difference seen" does not mean "the same".`);
-  if (S.sources.some((source) => source.chosen_by.includes(scorer))) notes.push(`Sources marked "chosen by ${scorer}" were picked by the scorer that judges them here. Compare them at N = 1, or by another scorer.`);
+  if (least !== null && least !== undefined) notes.push(`With ${S.documents} source documents, differences to ${S.baseline} below ${number(least)} are often not detected (80 % power): "no difference seen" does not mean "the same".`);
+  if (S.sources.some((source) => source.chosen_by.includes(scorer))) notes.push(`Sources marked "chosen by ${scorer}" were selected by the scorer that judges them here. Compare them at N = 1, or under another scorer.`);
   const below = floor ? S.sources.filter((source) => source.scores[scorer].mean < floor.mean).map((source) => source.label) : [];
-  if (below.length) notes.push(`${below.join(", ")} ${below.length > 1 ? "lie" : "lies"} below the floor. The floor is the mean of many sounds, each against vibes of other texts; sounds that are unlike what any vibe asks for, as those of random configs, get less than that.`);
+  if (below.length) notes.push(`${below.join(", ")} ${below.length > 1 ? "are" : "is"} below the floor. The floor is the mean score of many sounds against vibes of other texts; sounds that fit no vibe, such as those of random configs, can score lower.`);
   $("notes").replaceChildren(...notes.map((text) => h("p", { class: "soft small", style: { "margin-top": "10px", "max-width": "90ch" } }, text)));
 }
 function versus(d) {
@@ -172,11 +172,11 @@ function distributions() {
       plot.append(svg("path", { d: path + `L${x(edges[edges.length - 1])},${base}Z`, fill: paint, opacity: 0.4 }));
       const [, q1, q2, q3] = e.quantiles;
       plot.append(svg("line", { x1: x(q1), x2: x(q3), y1: base + 3, y2: base + 3, stroke: paint, "stroke-width": 3, "stroke-linecap": "round" }),
-        svg("circle", { cx: x(q2), cy: base + 3, r: 3.5, fill: paint }, title(`${source.label}: median ${number(q2)}, middle half ${number(q1)} to ${number(q3)}`)));
+        svg("circle", { cx: x(q2), cy: base + 3, r: 3.5, fill: paint }, title(`${source.label}: median ${number(q2)}, interquartile range ${number(q1)} to ${number(q3)}`)));
     } else plot.append(label(left, base - 6, "nothing scored"));
     top += band;
   }
-  return panel("How the scores spread", "Histogram; the line below is the middle half, the dot the median.", null, plot);
+  return panel("Distribution of the scores", "Histogram; the line below is the interquartile range, the dot the median.", null, plot);
 }
 function groups() {
   let by = "by_level";
@@ -243,14 +243,14 @@ function scatter() {
     box.replaceChildren(plot);
     if (points.length < S.sources.length) box.append(h("p", { class: "soft small" }, `Not shown, nothing measured: ${S.sources.filter((s) => !points.some(([p]) => p === s)).map((s) => s.label).join(", ")}.`));
   };
-  if (there.length) draw(there[0][0]); else box.append(h("p", { class: "soft small" }, "Nothing was timed in this run."));
+  if (there.length) draw(there[0][0]); else box.append(h("p", { class: "soft small" }, "This run has no times."));
   const what = "Median per vibe, on a logarithmic scale; bars are 95 % intervals.";
   return panel("Score against effort", what, there.length > 1 ? switcher(there.map(([name, text]) => [name, text]), there[0][0], draw, "Effort") : null, box);
 }
 function askedFields() {
   const names = [...new Set(S.sources.flatMap((source) => Object.keys(source.fields?.by_field || {})))].sort();
   const shown = S.sources.filter((source) => source.fields);
-  return h("div", { class: "card pad", style: { "grid-column": "1 / -1" } }, h("div", { class: "panelhead" }, h("h3", null, "Fields that came out as asked")),
+  return h("div", { class: "card pad", style: { "grid-column": "1 / -1" } }, h("div", { class: "panelhead" }, h("h3", null, "Fields with the requested value")),
     h("div", { class: "scrolls" }, heat(names, shown, (source, name) => { const f = source.fields.by_field[name]; return f ? [f.right / f.asked, `${f.right}/${f.asked}`] : null; })));
 }
 function heat(names, sources, value) {
@@ -271,7 +271,7 @@ function drawFields() {
   const both = S.sources.some((source) => source.agreement);
   $("fields").replaceChildren(h("details", { class: "card" }, h("summary", null, h("h3", null, "Field by field"), h("span", { class: "soft small" }, "how varied each source's choices are" + (both ? ", and how often they agree with the data" : ""))),
     h("div", { class: "inside" }, h("div", { style: { margin: "0 0 10px" } }, both ? switcher([["variety", "Variety"], ["agreement", "Agreement with the data"]], "variety", draw, "Show") : null),
-      h("p", { class: "soft small", style: { "margin-bottom": "10px" } }, "Variety is the entropy of a field's labels over the rows: 0 % always says the same, 100 % uses all labels alike."), box)));
+      h("p", { class: "soft small", style: { "margin-bottom": "10px" } }, "Variety is the entropy of a field's labels over the rows: 0 % is always the same label, 100 % uses all labels equally."), box)));
 }
 
 const readsWords = (source) => /keywords/.test(source.name + source.note);
@@ -420,7 +420,7 @@ function toggle(n, s) {
   if (now.row === n && now.source === s) { if (audio.paused) play(); else audio.pause(); } else start(n, s, 0);
 }
 function play() {
-  audio.play().catch((error) => { if (error.name !== "AbortError") $("now2").textContent = "This sound cannot be played: " + (error.name === "NotSupportedError" ? "its file is not beside the page" : error.message); });
+  audio.play().catch((error) => { if (error.name !== "AbortError") $("now2").textContent = "This sound cannot be played: " + (error.name === "NotSupportedError" ? "its file is missing beside the page" : error.message); });
 }
 function start(n, s, at) {
   const sample = ROWS[n].x[s];

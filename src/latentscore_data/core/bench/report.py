@@ -66,7 +66,7 @@ def render_report(
         .render(
             heading=heading or (f"{summary['title']}, {len(labels)} sources" if summary else f"{vibes} vibes"),
             eyebrow="Benchmark" if summary else "Listening page",
-            lead=in_short(summary) if summary else "Each vibe with the piece that was made for it.",
+            lead=in_short(summary) if summary else "Each vibe with its piece.",
             facts=_facts(summary, vibes) if summary else [("Vibes", vibes)],
             method=method(summary)
             if summary
@@ -168,12 +168,12 @@ def in_short(summary: JsonObject) -> str:
     scorer, baseline = summary["headline"], summary["baseline"]
     first = summary["sources"][0]
     score = first["scores"][scorer]
-    text = f"“{first['label']}” comes first with a mean {scorer} score of {score['mean']:.3f}"
+    text = f"“{first['label']}” has the highest mean {scorer} score of {score['mean']:.3f}"
     if scorer in first["chosen_by"]:
-        text += f" (its answers were chosen by {scorer} itself)"
+        text += f" (its answers were selected by {scorer} itself)"
     difference = first["versus_baseline"][scorer]
     if difference is None:
-        return f"{text}; it is the baseline, and nothing did better."
+        return f"{text}; it is the baseline, and no source has a higher mean."
     text += f", {difference['mean']:+.3f} against {baseline}"
     if difference["p_holm"] is None:
         return f"{text}. {difference['reason'].capitalize()}: the order is not reliable."
@@ -200,13 +200,13 @@ def method(summary: JsonObject) -> list[str]:
         "are corrected with Holm's method over the sources.",
         f"The floor is {summary['floor'][summary['headline']]['of']}."
         + (f" The ceiling is {summary['ceiling_of']}." if summary["ceiling_of"] else ""),
-        "A score is one listener's opinion. It says nothing about taste, about sounds the scorer cannot hear, or about "
+        "A score is one scorer's rating. It does not measure taste, sounds that the scorer cannot detect, or "
         "vibes unlike these.",
     ]
     if "acoustic" in summary["scorers"]:
         paragraphs.append(
             "The acoustic scorer measures descriptors of the audio against what the words of the vibe ask for. "
-            "builtin/keywords reads a vibe's words in the same way, on the same axes: a good score of it, or of data made by "
-            "it, may only say that both read a word alike."
+            "builtin/keywords interprets a vibe's words with the same axes: a high score of it, or of data made by "
+            "it, may only mean that both interpret a word in the same way."
         )
     return paragraphs

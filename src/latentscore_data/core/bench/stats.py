@@ -45,7 +45,7 @@ def too_few(documents: int) -> str:
     """Why only means are given, or an empty string when there are enough documents."""
     if documents >= MIN_DOCUMENTS:
         return ""
-    return f"only {documents} source document{'' if documents == 1 else 's'}: means alone below {MIN_DOCUMENTS}"
+    return f"only {documents} source document{'' if documents == 1 else 's'}: means only below {MIN_DOCUMENTS}"
 
 
 def estimate(

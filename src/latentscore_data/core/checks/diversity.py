@@ -33,7 +33,7 @@ def check_diversity(labels: NDArray[np.uint8], settings: CheckSettings) -> list[
         Finding("diversity", "label entropy, mean over fields", f"{mean:.2f} of 1"),
         Finding(
             "diversity",
-            "fields that hardly vary",
+            "fields with almost no variation",
             ", ".join(f"{name} {shares[name]:.2f}" for name in low) or "none",
             "fault" if low else "ok",
             f"entropy {settings.min_entropy:g}",

@@ -45,7 +45,7 @@ def check_duplicates(
     winners = sum(1 for view in views if view.config)
     limit = settings.max_duplicates
     return [
-        share_finding("duplicates", "vibes said twice", [views[at].row_id for at in exact], total, limit),
+        share_finding("duplicates", "duplicate vibes", [views[at].row_id for at in exact], total, limit),
         share_finding("duplicates", f"vibes with a cosine of {threshold:.2f} or more", near, total, limit),
         share_finding("duplicates", "winning configs of another vibe", same, winners, settings.max_same_config),
     ]

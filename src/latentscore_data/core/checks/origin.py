@@ -55,9 +55,9 @@ def _conflict(source: str, declared: str) -> str:
     if not declared:
         return ""
     if re.search(r"\bnc\b", source) and not re.search(r"\bnc\b", declared):
-        return f"is not for commercial use, {declared} is"
+        return f"is not for commercial use, but {declared} is"
     if re.search(r"\bsa\b|^gpl|^gfdl|^odbl", source) and source != declared:
-        return f"must be passed on under itself, not under {declared}"
+        return f"must keep its licence and cannot be passed on under {declared}"
     return ""
 
 

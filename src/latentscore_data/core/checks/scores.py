@@ -35,11 +35,11 @@ def check_scores(views: Sequence[RowView], settings: CheckSettings) -> list[Find
     chosen = [view for view in views if view.margin is not None]
     close = [view.row_id for view in chosen if view.margin is not None and view.margin < settings.hair]
     if chosen:
-        name = f"winners less than {settings.hair:g} ahead of the next candidate"
+        name = f"winners less than {settings.hair:g} above the next candidate"
         found.append(share_finding("scores", name, close, len(chosen), settings.max_by_a_hair))
     unread = [view.row_id for view in views if view.unread]
     found.append(
-        share_finding("scores", "vibes without a word that the scorer knows", unread, len(views), settings.max_unread)
+        share_finding("scores", "vibes without any word that the scorer knows", unread, len(views), settings.max_unread)
     )
     return found
 

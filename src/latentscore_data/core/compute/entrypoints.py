@@ -57,12 +57,12 @@ def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:
     folder = RunFolder(root / asked["run_id"])
     if not folder.done and time.time() > asked["deadline"]:
         raise StoppedError(
-            f"run {folder.run_id} is out of time",
-            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and start it again; it goes on",
+            f"run {folder.run_id} has reached its time-out",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and start it again; it resumes",
         )
     if wrong := folder.other_rows(spec):
         raise InputError(
-            f"the {' and '.join(wrong)} rows of run {folder.run_id} on the volume are not those of its spec",
+            f"the {' and '.join(wrong)} rows of run {folder.run_id} on the volume differ from those of its spec",
             "start it again with lsdata train ... --resume never",
         )
     open_run(folder, spec, resume=True, force=True)
@@ -79,7 +79,7 @@ def train_on_shared_files(run_json: str, runs: Path) -> str:
     refuse_other_code(shard)
     if not RunFolder(runs / shard["run_id"]).spec_file.exists():
         raise InputError(
-            f"the worker {platform.node()} does not see {runs / shard['run_id']}",
+            f"the worker {platform.node()} cannot read {runs / shard['run_id']}",
             "put the data root (--root) on a file system that all machines of the cluster share",
         )
     return train_run(run_json, runs, lambda: None)
@@ -194,8 +194,8 @@ def check_deadline(deadline: float) -> None:
     """Raise :class:`StoppedError` once the time that was agreed to is over (Unix time)."""
     if time.time() > deadline:
         raise StoppedError(
-            "the work on remote workers is out of time",
-            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and run the same command again; what has arrived is kept",
+            "the work on remote workers has reached its time-out",
+            "raise train.modal.timeout_hours (Modal) or compute.ray_timeout_hours (Ray) and run the same command again; results that have arrived are kept",
         )
 
 
@@ -263,7 +263,7 @@ def embed_shard(shard_json: str) -> str:
     embedder = _embedder(shard["embedder"])
     if weights_of(embedder) != shard["weights"]:
         raise VerificationError(
-            f"the worker {platform.node()} has other weights of {shard['embedder']}: "
+            f"the worker {platform.node()} has different weights of {shard['embedder']}: "
             f"{weights_of(embedder)} there and {shard['weights']} here",
             "give every machine the same weights, or leave --on out",
         )
@@ -284,7 +284,7 @@ def _embedder(name: str) -> Embedder:
     except MissingError as error:
         raise MissingError(
             f"the worker {platform.node()} does not have the embedder {name}: {error.message}",
-            "put it at the same path on every machine, or leave --on out",
+            "install it at the same path on every machine, or leave --on out",
         ) from None
 
 
@@ -303,8 +303,8 @@ def refuse_other_code(shard: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise VerificationError(
-            f"the worker {platform.node()} has another lsdata: {', '.join(differing)}",
-            "install the same version of lsdata on every machine, or take --on here",
+            f"the worker {platform.node()} has another version of lsdata: {', '.join(differing)}",
+            "install the same version of lsdata on every machine, or use --on here",
         )
 
 

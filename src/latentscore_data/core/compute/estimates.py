@@ -99,7 +99,7 @@ def estimate_scoring(
     core_seconds = each * scoring.seconds
     return RemoteJobEstimate(
         "sounds", sounds, None, core_seconds / cores, 3 * core_seconds / cores,
-        f"{core_seconds:.2f} core-seconds a sound on {cores} core{'s' if cores > 1 else ''}, and thrice that",
+        f"{core_seconds:.2f} core-seconds a sound on {cores} core{'s' if cores > 1 else ''}, and three times that",
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def estimate_answering(label: str, count: int, tokens: int, at_once: int, gpu: s
     return RemoteJobEstimate(
         f"answers of {label}", count, check_gpu(gpu) if gpu else None, decoding / 3, decoding * 3,
         f"{tokens} tokens for each {at_once} at a time at {DECODE_TOKENS_PER_SECOND:.0f} a second "
-        f"on {f'an {gpu}' if gpu else 'a GPU'}, a third to thrice that",
+        f"on {f'an {gpu}' if gpu else 'a GPU'}, a third to three times that",
     )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def check_gpu(gpu: str) -> str:
     if name not in GPUS:
         raise InputError(f"unknown GPU {gpu!r}", f"GPUs are {', '.join(GPUS)}")
     if colon and not (count.isdecimal() and 1 <= int(count) <= MOST_GPUS):
-        raise InputError(f"{gpu!r} is no number of GPUs", f"write {name}:N with N from 1 to {MOST_GPUS}")
+        raise InputError(f"{gpu!r} is not a number of GPUs", f"write {name}:N with N from 1 to {MOST_GPUS}")
     return gpu
 
 

@@ -73,16 +73,16 @@ def modal_errors() -> Iterator[None]:
     except modal.exception.AuthError as error:
         raise ModalError(f"Modal refused the token ({first_line(error)})", "run `modal setup` again") from error
     except modal.exception.OutputExpiredError as error:
-        raise InputError("Modal no longer keeps the result of this run", "lsdata train fetch RUN") from error
+        raise InputError("Modal no longer stores the result of this run", "lsdata train fetch RUN") from error
     except (modal.exception.FunctionTimeoutError, modal.exception.TimeoutError) as error:
         raise StoppedError(
-            f"the run on Modal was out of time ({first_line(error)})",
+            f"the run on Modal reached its time-out ({first_line(error)})",
             "raise train.modal.timeout_hours and run the same command again; it resumes from its newest checkpoint",
         ) from error
     except modal.exception.ConnectionError as error:
         raise ModalError(f"Modal cannot be reached ({first_line(error)})", "check the network and try again") from error
     except modal.exception.NotFoundError as error:
-        raise InputError(f"Modal does not know it ({first_line(error)})", "see lsdata train status") from error
+        raise InputError(f"Modal has no such object ({first_line(error)})", "see lsdata train status") from error
     except modal.exception.Error as error:
         raise RemoteRunError(f"the run on Modal failed ({first_line(error)})", "see lsdata train attach RUN") from error
 
@@ -98,7 +98,7 @@ def within_cap(modal: ModalSettings, cap: float, what: str) -> float:
         raise StoppedError(
             f"{what} could cost up to ${cap:.2f} (time-out x price), more than the "
             f"${modal.max_cost:.2f} that train.modal.max_cost allows",
-            "lower train.modal.timeout_hours, take a smaller --gpu, or raise the cap",
+            "lower train.modal.timeout_hours, use a smaller --gpu, or raise the cap",
         )
     return cap
 
@@ -167,8 +167,8 @@ def _check_reachable(run: Prepared) -> None:
     base = run.spec.base_model
     if base != TINY_RANDOM and is_local(base) and not (run.folder.path.parent / base / "final").is_dir():
         raise InputError(
-            f"base model {base} is a file on this machine, which Modal does not see",
-            "take a hub id or a short name, or train with --on here",
+            f"base model {base} is a file on this machine, which Modal cannot read",
+            "use a hub id or a short name, or train with --on here",
         )
     if not is_local(base, run.folder.path.parent):
         # Whether it can be asked from here does not matter, but what it does not have needs no GPU.
@@ -176,12 +176,12 @@ def _check_reachable(run: Prepared) -> None:
     if run.spec.tracker != "none":
         raise InputError(
             f"{run.spec.tracker} is not in the containers",
-            "take --set tracker=none; metrics.jsonl comes home with the run",
+            "use --set tracker=none; metrics.jsonl is fetched with the run",
         )
     if run.spec.grpo is not None and run.spec.grpo.reward != "standard":
         raise InputError(
-            f"reward {run.spec.grpo.reward} is code on this machine, which Modal does not see",
-            "take the standard reward, or train with --on here",
+            f"reward {run.spec.grpo.reward} is code on this machine, which Modal cannot read",
+            "use the standard reward, or train with --on here",
         )
 
 
@@ -198,7 +198,7 @@ def upload(run: Prepared, say: Say, *, resume: bool = True) -> None:
             _app_module().outputs.remove_file(f"/{run_id}", recursive=True)
             there = set[str]()
         if f"{run_id}/data/train.jsonl" in there:
-            say(f"run {run_id} is on Modal already and goes on there")
+            say(f"run {run_id} is already on Modal and continues there")
         if f"{run_id}/spec.json" in there and not _same_spec(
             run, b"".join(_app_module().outputs.read_file(f"/{run_id}/spec.json"))
         ):
@@ -259,7 +259,7 @@ def check_model(name: str, runs: Path) -> None:
     """Raise :class:`InputError` for a model that is a file or folder here and no run: Modal does not see it."""
     if name != TINY_RANDOM and is_local(name) and not (runs / name / "final").is_dir():
         raise InputError(
-            f"{name} is a file on this machine, which Modal does not see", "name a run or a hub id, or --on here"
+            f"{name} is a file on this machine, which Modal cannot read", "name a run or a hub id, or --on here"
         )
 
 
@@ -361,7 +361,7 @@ def remote_note(folder: RunFolder) -> JsonObject:
     path = folder.path / "remote.json"
     if not path.exists():
         raise InputError(f"run {folder.run_id} was not started on Modal from here", "see lsdata train status")
-    return read_object(path, "delete it and start the run again: it goes on where it is")
+    return read_object(path, "delete it and start the run again: it continues")
 
 
 def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:
@@ -407,7 +407,7 @@ def _fetch_file(volume: Any, run_id: str, name: str, fact: JsonObject, draft: Pa
         if file_fact(path).sha256 == fact["sha256"]:
             return
     raise VerificationError(
-        f"{name} of run {run_id} does not arrive as it was written", f"run lsdata train fetch {run_id} again"
+        f"{name} of run {run_id} differs from the file that the run wrote", f"run lsdata train fetch {run_id} again"
     )
 
 
@@ -420,7 +420,9 @@ def check_code() -> JsonObject:
     with _app_running(detach=False):
         there = json.loads(_app_module().check.remote("what do you see?"))
     if there["code"] != code_digest():
-        raise VerificationError("Modal does not see the code that is here", "install lsdata anew, then check again")
+        raise VerificationError(
+            "the code on Modal differs from the code here", "install lsdata again, then check again"
+        )
     return there
 
 

@@ -125,7 +125,7 @@ class RayCluster:
             while not ray.wait([shard.answer], timeout=LOOK_SECONDS)[0]:
                 check_deadline(deadline)
                 if self._closing.is_set():
-                    raise StoppedError("the work on Ray was stopped", "run the same command again: it goes on")
+                    raise StoppedError("the work on Ray was stopped", "run the same command again to continue")
             try:
                 return ray.get(shard.answer)
             except died as error:
@@ -144,11 +144,11 @@ class RayCluster:
         most = self._compute.ray_retries
         if deaths > most:
             raise WorkersDiedError(
-                f"{deaths} workers on Ray died with the same shard: {first_line(error)}",
-                "see whether their machine has enough memory, lower compute.ray_cpus, or take --on here",
+                f"{deaths} workers on Ray died while working on the same shard: {first_line(error)}",
+                "check whether their machine has enough memory, lower compute.ray_cpus, or use --on here",
             ) from error
         self._say(
-            f"Ray: a worker died ({first_line(error)}); its shard is done again ({deaths} of at most {most} times)"
+            f"Ray: a worker died ({first_line(error)}); its shard is retried ({deaths} of at most {most} retries)"
         )
 
     @contextmanager
@@ -167,7 +167,7 @@ class RayCluster:
         with self._idle:
             if self._ray is None:
                 if self._closing.is_set():
-                    raise StoppedError("the work on Ray was stopped", "run the same command again: it goes on")
+                    raise StoppedError("the work on Ray was stopped", "run the same command again to continue")
                 require("ray", "ray", "running on Ray")
                 # Ray prints what it has to say about its processes to stdout, which belongs to results.
                 self._output.enter_context(redirect_stdout(sys.stderr))
@@ -202,8 +202,8 @@ class RayCluster:
         """A cluster that only this machine reaches, with a token that only its processes know."""
         if "ray" in sys.modules and "RAY_AUTH_TOKEN" not in os.environ:
             raise MissingError(
-                "this process has imported Ray already, which then listens on every address of this machine",
-                "start lsdata in a process of its own, or name a cluster with compute.ray_address",
+                "this process has already imported Ray, which then listens on every address of this machine",
+                "start lsdata in a new process, or name a cluster with compute.ray_address",
             )
         os.environ.update(WHAT_A_LOCAL_CLUSTER_READS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -227,7 +227,7 @@ class RayCluster:
             self._end(ray)
             if isinstance(error, Exception):
                 raise MissingError(
-                    f"no Ray cluster could be started on this machine ({first_line(error)})", "take --on here"
+                    f"no Ray cluster could be started on this machine ({first_line(error)})", "use --on here"
                 ) from error
             raise
         self._processes = [one for one in psutil.Process().children() if one not in before]

@@ -50,8 +50,10 @@ EXECUTORS: dict[str, Callable[[Settings, Callable[[str], None]], Executor]] = {
 def make_executor(name: str, settings: Settings, say: Callable[[str], None]) -> Executor:
     """The executor of that name; ``say`` gets its progress lines. Raises :class:`InputError` for a name that is none."""
     if name == OLD_HERE:
-        say(f"--on {OLD_HERE} is now --on here; {OLD_HERE}: is a kind of model, and the old name goes in version 0.3")
+        say(
+            f"--on {OLD_HERE} is now --on here; {OLD_HERE}: is a kind of model, and the old name will be removed in version 0.3"
+        )
         name = "here"
     if name not in EXECUTORS:
-        raise InputError(f"nothing runs on {name!r}", " or ".join(f"--on {known}" for known in EXECUTORS))
+        raise InputError(f"unknown place {name!r}", " or ".join(f"--on {known}" for known in EXECUTORS))
     return EXECUTORS[name](settings, say)

@@ -75,7 +75,7 @@ class RemoteExecutor(Executor):
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
         if (reason := self.scorer_blocker(self._scoring)) is not None:
-            raise InputError(reason, "take --scorer acoustic or --scorer clap, or --on here")
+            raise InputError(reason, "use --scorer acoustic or --scorer clap, or --on here")
         return partial(RemoteRenderer, executor=self, say=self._say, keep_flac=keep_flac)
 
     def map(

@@ -146,8 +146,8 @@ class RemoteRenderer:
         there = {"renderer": part["renderer"], **part["fingerprints"]}
         if differing := [name for name in here if there.get(name) != here[name]]:
             raise VerificationError(
-                f"the {' and the '.join(differing)} on {self._executor.name} are not those of this machine",
-                "install lsdata anew there, or --on here",
+                f"the {' and the '.join(differing)} on {self._executor.name} differ from this machine",
+                "install lsdata again there, or --on here",
             )
 
 

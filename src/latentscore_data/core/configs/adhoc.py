@@ -94,7 +94,7 @@ def _make_folder(folder: Path) -> None:
             raise PermissionError(13, "Permission denied")
     except OSError as error:
         reason = "it is a file" if folder.is_file() else error.strerror or error
-        raise OutputError(f"--audio {folder} is no folder for sound ({reason})", "name another folder") from None
+        raise OutputError(f"--audio {folder} cannot hold sound files ({reason})", "name another folder") from None
 
 
 async def _ask_all(rows: list[VibeRow], llm: LLM, settings: Settings) -> list[Candidates | RowFailure]:

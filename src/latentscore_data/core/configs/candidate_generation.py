@@ -24,7 +24,7 @@ from latentscore_data.core.base.loop import (
 )
 from latentscore_data.core.base.payloads import Payload
 from latentscore_data.core.base.row_files import RowFiles
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, spread, text_of
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, VibeRow, share_out, spread, text_of
 from latentscore_data.core.base.sample import sample_vibes
 from latentscore_data.core.base.settings import ConfigsSettings, PromptsSettings
 from latentscore_data.core.base.summary import Progress, Summary
@@ -43,22 +43,23 @@ class VibeRows:
     settings: ConfigsSettings
 
     def __iter__(self) -> Iterator[VibeRow]:
-        left = self.settings.limit
-        for split in self.settings.splits:
+        limit, splits = self.settings.limit, self.settings.splits
+        shares = [None] * len(splits) if limit is None else share_out(limit, self._counts())
+        for split, share in zip(splits, shares, strict=True):
             path = self.workspace.vibes(split)
-            if not path.exists():
+            if share == 0 or not path.exists():
                 continue
             rows = read_rows(path, VibeRow)
-            if left is not None:
-                rows = spread(rows, left, lambda row: text_of(row.row_id))
-                left -= len(rows)
-            for row in rows:
+            for row in rows if share is None else spread(rows, share, lambda row: text_of(row.row_id)):
                 # The file says which split a row belongs to; rows from elsewhere need not.
                 yield row if row.split else row.model_copy(update={"split": split})
 
     def __len__(self) -> int:
-        count = count_lines(map(self.workspace.vibes, self.settings.splits))
-        return min(count, self.settings.limit) if self.settings.limit is not None else count
+        return sum(share_out(self.settings.limit, self._counts()))
+
+    def _counts(self) -> list[int]:
+        """The rows of each wanted split; 0 for one without a file."""
+        return [count_lines([self.workspace.vibes(split)]) for split in self.settings.splits]
 
 
 def sample_rows(settings: ConfigsSettings) -> list[VibeRow]:
@@ -76,7 +77,7 @@ def fingerprint(
 ) -> str:
     """Says which answers a row would get: the vibe, the model and where it runs, the words that ask, the schema, the sampling.
 
-    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    Without an ``api_base`` it is the same as in older versions, so that older answers stay usable.
     """
     return digest(
         row.vibe_original,

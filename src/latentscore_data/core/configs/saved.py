@@ -72,11 +72,11 @@ def _pick(path: Path, entries: Iterator[tuple[str, Any]], pick: int | None) -> t
         if pick is not None and chosen is not None:
             return chosen
         if count > 1 and pick is None:
-            raise InputError(f"{path} holds more than one config", "choose one with --pick: --pick 1 is the first")
+            raise InputError(f"{path} contains more than one config", "choose one with --pick: --pick 1 is the first")
     if chosen is None and count:
         raise InputError(f"--pick {pick}: {path} holds {count} configs", f"choose one from 1 to {count}")
     if chosen is None:
-        raise InputError(f"{path} holds no config", WHAT_IS_READ)
+        raise InputError(f"{path} contains no config", WHAT_IS_READ)
     return chosen
 
 
@@ -126,7 +126,7 @@ def _piece(where: str, value: Any) -> SavedPiece:
     """The config of a payload, of a row with one, or a config alone."""
     row = mapping_in(value)
     if row is None:
-        raise InputError(f"{where}: a JSON object is needed, not {type(value).__name__}", WHAT_IS_READ)
+        raise InputError(f"{where}: must be a JSON object, not {type(value).__name__}", WHAT_IS_READ)
     payload, notes = _payload(where, row)
     config = mapping_in(payload["config"]) if "config" in payload else payload
     title = payload.get("title") if "config" in payload else None
@@ -151,7 +151,7 @@ def _payload(where: str, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], tup
                 return candidate, (f"it has no winner; this is candidate {number} of {len(candidates)}",)
     if "config_payload" in row or candidates is not None:
         reason = row.get("failure") or row.get("config_error") or "no valid answer"
-        raise InputError(f"{where} holds no config ({reason})", "choose another one with --pick")
+        raise InputError(f"{where} contains no config ({reason})", "choose another one with --pick")
     return row, ()
 
 
@@ -169,7 +169,7 @@ def _converted(where: str, config: Mapping[str, Any] | None) -> SavedPiece:
 
 def _tags(path: Path) -> JsonObject:
     if str(path) == "-":
-        raise InputError("a sound file is not read from standard input", "name it: --payload FILE")
+        raise InputError("a sound file cannot be read from standard input", "name it: --payload FILE")
     try:
         return read_tags(path)
     except AudioError as error:
@@ -179,14 +179,14 @@ def _tags(path: Path) -> JsonObject:
 def _piece_of_sound(where: str, tags: Mapping[str, Any]) -> SavedPiece:
     """The piece that the tags of a sound file describe."""
     if not isinstance(tags.get("config"), Mapping):
-        raise InputError(f"{where}: its tags hold no config", "only sound files of lsdata and latentscore hold one")
+        raise InputError(f"{where}: its tags contain no config", "only sound files of lsdata and latentscore hold one")
     piece = _converted(where, tags["config"])
     title, notes = str(tags.get("title", "untitled")), list(piece.notes)
     if (renderer := tags.get("renderer")) != RENDERER_VERSION:
         notes.append(f"it was rendered by version {renderer}; version {RENDERER_VERSION} may sound different")
     if layer := tags.get("layer"):
         title = title.removesuffix(f" ({layer})")
-        notes.append(f"it holds the layer {layer} alone; the whole piece is rendered")
+        notes.append(f"it contains only the layer {layer}; the whole piece is rendered")
     return replace(
         piece,
         title=title,

@@ -26,7 +26,7 @@ def check_format(out: Path, sample_rate: int) -> None:
     try:
         format_for(out, sample_rate)
     except AudioError as error:
-        raise InputError(f"--out {error}", "or write .wav, which holds every rate") from None
+        raise InputError(f"--out {error}", "or write .wav, which supports every rate") from None
 
 
 def check_places(out: Path, midi: Path | None, stems: bool) -> None:
@@ -36,7 +36,9 @@ def check_places(out: Path, midi: Path | None, stems: bool) -> None:
     """
     sounds = [out, *(_stem_path(out, layer) for layer in latentscore.LAYERS)] if stems else [out]
     if midi is not None and os.path.realpath(midi) in map(os.path.realpath, sounds):
-        raise InputError(f"--midi {midi}: the sound would be written there, too", "choose another place with --midi")
+        raise InputError(
+            f"--midi {midi}: the sound would be written to the same file", "choose another place with --midi"
+        )
     for option, path in (("--out", out), ("--midi", midi)):
         if path is not None:
             with _writing(option):
@@ -113,13 +115,11 @@ def check_mix(count: int, seconds: float | None, crossfade: float | None) -> Non
     each = 30.0 if seconds is None else seconds / count
     if not 1.0 <= each <= LONGEST_TRACK_SECONDS:
         raise InputError(
-            f"--seconds {seconds:g} gives each of {count} vibes {each:g} s; 1 to {LONGEST_TRACK_SECONDS:g} s are needed",
+            f"--seconds {seconds:g} gives each of {count} vibes {each:g} s; it must be 1 to {LONGEST_TRACK_SECONDS:g} s",
             example,
         )
     if crossfade is not None and not 0.0 <= crossfade <= each:
-        raise InputError(
-            f"--crossfade {crossfade:g}: from 0 to {each:g} s, the length of each vibe, is needed", example
-        )
+        raise InputError(f"--crossfade {crossfade:g}: must be from 0 to {each:g} s, the length of each vibe", example)
 
 
 def mix_files(

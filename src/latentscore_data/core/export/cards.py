@@ -232,7 +232,7 @@ def _spell(kind: Any) -> str:
 
 def _limits(facts: DatasetFacts, table: Table, origin: Provenance) -> Iterable[str]:
     total = sum(facts.rows.values())
-    yield "Vibes and configurations were written by models; nobody has read them all."
+    yield "Vibes and configurations were written by models; they have not been reviewed completely."
     yield "A configuration is the best of a few candidates, not the best possible one."
     if facts.winners:
         yield (
@@ -247,11 +247,11 @@ def _limits(facts: DatasetFacts, table: Table, origin: Provenance) -> Iterable[s
     if "builtin/keywords" in facts.config_models or "builtin/keywords" in facts.vibe_models:
         yield "Some rows come from the built-in keyword model, which reads words, not meaning."
     if facts.noisy:
-        yield f"{facts.noisy:,} of {total:,} rows carry typing noise in `vibe_noisy`, for training; `vibe_original` is clean."
+        yield f"{facts.noisy:,} of {total:,} rows have typing errors in `vibe_noisy`, for training; `vibe_original` is clean."
     if total > facts.with_config:
         yield f"{total - facts.with_config:,} rows have no valid configuration (`config_payload` is null)."
     if any(work.license == "unknown" for work in origin.works):
-        yield "The licence of some source texts is not known: do not pass these rows on before it is."
+        yield "The licence of some source texts is unknown: do not redistribute these rows until it is known."
     json_columns = [name for name, kind in table.columns.items() if kind == "json"]
     if json_columns:
         yield f"Columns of mixed types are JSON text: {', '.join(f'`{name}`' for name in json_columns)}."

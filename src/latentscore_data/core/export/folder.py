@@ -32,7 +32,7 @@ def new_folder(target: Path, overwrite: bool) -> Iterator[Path]:
     false, or when it exists and was not written by an export: somebody else's files are never replaced.
     """
     check_target(target, overwrite)
-    # A link stays one: what it points at is replaced.
+    # The target of a link is replaced, not the link.
     target = Path(os.path.realpath(target))
     _sweep_drafts(target)
     draft = draft_of(target)
@@ -93,7 +93,7 @@ def check_target(target: Path, overwrite: bool) -> None:
             raise OutputError(f"{target} exists", "add --overwrite to replace it, or choose another --out")
     if _stand_in(target):
         # The folder would be replaced under the shell that is in it, which is nowhere then.
-        raise OutputError(f"{target} is the current folder", "go out of it, or choose another --out, a folder in it")
+        raise OutputError(f"{target} is the current folder", "leave this folder, or choose a subfolder with --out")
 
 
 def _stand_in(folder: Path) -> bool:

@@ -93,7 +93,7 @@ def write_gguf(
             continue
         gguf_name = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
         if gguf_name is None:
-            raise InputError(f"{hf_name} has no place in a GGUF of {architecture.name}", "export without --gguf")
+            raise InputError(f"{hf_name} is not supported in a GGUF of {architecture.name}", "export without --gguf")
         stored = _stored_kind(gguf_name, array, kind)
         # Only the sizes: what a weight becomes is worked out once, when it is written.
         size = math.prod(gguf.quant_shape_to_byte_shape(array.shape, stored))
@@ -182,7 +182,7 @@ def _common_keys(writer: GGUFWriter, config: Any) -> None:
 
 def _refuse(what: str, value: Any, only: Any) -> None:
     raise InputError(
-        f"a GGUF cannot say that {what} is {value}: llama.cpp takes it for {only}", "export without --gguf"
+        f"a GGUF cannot represent that {what} is {value}: llama.cpp takes it for {only}", "export without --gguf"
     )
 
 
@@ -302,7 +302,9 @@ def _split_name(backend: Mapping[str, Any]) -> str:
     for piece, name in _SPLITS_BY_REGEX.items():
         if any(piece in regex for regex in regexes):
             return name
-    raise InputError("a GGUF cannot say how this tokenizer splits words", "export without --gguf, or use --tokenizer")
+    raise InputError(
+        "a GGUF cannot represent this tokenizer's pre-tokenization", "export without --gguf, or use --tokenizer"
+    )
 
 
 def _steps(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
@@ -406,7 +408,7 @@ def verify_gguf(path: Path, quantization: str, reference: list[Logits], tokenize
         same = probe_tokens(back, probe) == probe_tokens(tokenizer, probe)
         if not same or _plain(back, probe) != _plain(tokenizer, probe):
             raise VerificationError(
-                f"{path.name} splits {probe!r} into other tokens than the model's tokenizer",
+                f"{path.name} tokenizes {probe!r} differently from the model's tokenizer",
                 "use --tokenizer FILE.gguf",
             )
     parity = compare(reference, logits(model, tokenizer))

@@ -114,7 +114,7 @@ def _audio_source(settings: Settings) -> EmbeddingSource:
         index.fingerprint,
         lambda rows: index.sounds([row.config_payload or {} for row in rows]),
         None,
-        f"embedding the winners' sound with {settings.scoring.clap_model}; winners that were scored with it are not rendered again",
+        f"embedding the winners' sound with {settings.scoring.clap_model}; winners scored with it are not rendered again",
     )
 
 
@@ -247,6 +247,8 @@ def verify_map(folder: Path, facts: MapFacts, embed: Callable[[str], NDArray[np.
             if embed is not None:
                 match = fast.nearest(embed(fast.rows[index]["vibe_original"]))[0]
                 if match.similarity < 1 - UNIT_TOLERANCE:
-                    raise MapError(f"{folder}: a vibe of the map does not find itself ({match.similarity:.4f})")
+                    raise MapError(
+                        f"{folder}: looking up a vibe of the map does not return its row ({match.similarity:.4f})"
+                    )
     except MapError as error:
-        raise VerificationError(f"the map did not come back as it was written ({error})", "export it again") from None
+        raise VerificationError(f"the map differs when it is read back ({error})", "export it again") from None

@@ -77,7 +77,9 @@ def find_source(name: str | None, train_dir: Path) -> Source:
         if run.spec_file.exists():
             return _of_run(run)
         if not any((path / file).exists() for file in ("adapter_config.json", "config.json")):
-            raise InputError(f"{path} holds no model (adapter_config.json or config.json)", "name a run or its final/")
+            raise InputError(
+                f"{path} contains no model (adapter_config.json or config.json)", "name a run or its final/"
+            )
         return Source(path.resolve().name, path, None)
     return _of_run(find_run(train_dir, name))
 
@@ -175,7 +177,7 @@ def base_of_adapter(source: Source) -> str:
     """The base model of an adapter. Raises :class:`InputError` for a model that was trained whole."""
     base = adapter_base(source.weights)
     if base is None:
-        raise InputError(f"{source.name} was trained whole, it has no adapter", "leave out --adapter-only")
+        raise InputError(f"{source.name} was trained without an adapter", "leave out --adapter-only")
     return base
 
 

@@ -38,11 +38,13 @@ def check_push(repo: str) -> None:
     from huggingface_hub.utils import validate_repo_id
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repo, re.ASCII):
-        raise InputError(f"{repo!r} is no repository", "write --push OWNER/NAME")
+        raise InputError(f"{repo!r} is not a repository", "write --push OWNER/NAME")
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise InputError(f"{repo!r} is no name that the hub takes ({one_line(error)})", "choose another name") from None
+        raise InputError(
+            f"{repo!r} is not a name that the hub accepts ({one_line(error)})", "choose another name"
+        ) from None
     read_dotenv()
     key_named(TOKEN_VARIABLE)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
@@ -146,13 +148,14 @@ def _refused(repo: str, error: HfHubHTTPError) -> LsdataError:
 def _not_taken(repo: str, reason: str) -> InputError:
     return InputError(
         f"the hub does not take this export as {repo} ({reason})",
-        "mend what it names and export again with --overwrite",
+        "correct what it names and export again with --overwrite",
     )
 
 
 def _stopped(repo: str, reason: str) -> StoppedError:
     return StoppedError(
-        f"pushing to {repo} stopped ({reason})", "run the same command again; what has arrived is not sent again"
+        f"pushing to {repo} stopped ({reason})",
+        "run the same command again; files that were uploaded are not sent again",
     )
 
 

@@ -71,7 +71,7 @@ def _run(source: Path, target: Path, quantization: str) -> str:
         raise InputError(f"{command[0]} cannot be run ({error.strerror})", "check the path") from None
     said = done.stdout.decode("utf-8", "replace").strip().splitlines()
     if done.returncode != 0 or not target.is_file():
-        last = said[-1].strip()[:200] if said else "it said nothing"
+        last = said[-1].strip()[:200] if said else "it printed nothing"
         raise VerificationError(f"{TOOL} failed with exit code {done.returncode} ({last})", "choose another type")
     version = (re.match(r"(?:main: )?(?:version:|build\s*=)\s*(.+)", line) for line in said)
     return next((found[1].strip()[:100] for found in version if found), "unknown")

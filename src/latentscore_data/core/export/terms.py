@@ -62,9 +62,9 @@ def ship_terms(folder: Path, terms: Terms | None, chain: Sequence[str], text: Pa
         replace_text(folder / NOTICE_FILE, f"{terms.notice}\n{made}")
     missing: list[str] = []
     if terms is None:
-        missing.append(f"the licence of the base model {public_name(chain[-1])} is not known")
+        missing.append(f"the licence of the base model {public_name(chain[-1])} is unknown")
     if not texts:
-        missing.append(f"the text of the base model's licence{f' ({terms.license})' if terms else ''} is not here")
+        missing.append(f"the text of the base model's licence{f' ({terms.license})' if terms else ''} is missing")
     return missing
 
 

@@ -39,7 +39,7 @@ from latentscore_data.core.generators.types import (
 )
 from latentscore_data.core.llm.local.engines import engine_for
 from latentscore_data.core.llm.local.names import place_of, weights_facts
-from latentscore_data.core.llm.prompts import config_prompt_hash, own_system
+from latentscore_data.core.llm.prompts import config_prompt_hash, named_system, own_system
 
 
 class LocalGenerator:
@@ -176,8 +176,10 @@ class LocalKind(SourceKind):
     def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
         record = run_record(source.name, known.runs)
         if not record:
-            return SourceNote()
+            return SourceNote(named_system(known.prompts))
         trained = f"{record.get('kind', '?')} of {record.get('base_model', '?')}"
+        if record.get("spec", {}).get("system"):
+            trained += ", asked with the system prompt it was trained with"
         return SourceNote(trained, taught_by(source.name, known.runs))
 
     def estimate(

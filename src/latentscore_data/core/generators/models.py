@@ -15,13 +15,15 @@ from latentscore_data.core.generators.types import (
     Depends,
     Generated,
     GeneratorDeps,
+    KnownRows,
     SourceKind,
     SourceName,
+    SourceNote,
 )
 from latentscore_data.core.llm.builtin import version_of
 from latentscore_data.core.llm.plan import Plan, example_answer, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
-from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question
+from latentscore_data.core.llm.prompts import OWN, config_prompt_hash, config_question, named_system
 from latentscore_data.core.llm.routes import check_route
 from latentscore_data.core.llm.types import LLM
 
@@ -77,6 +79,9 @@ class HostedKind(SourceKind):
 
     def check(self, source: SourceName, settings: Settings) -> None:
         check_route(source.name, settings.llm)
+
+    def describe(self, source: SourceName, known: KnownRows) -> SourceNote:
+        return SourceNote(named_system(known.prompts))
 
     def depends(self, source: SourceName, settings: Settings, workspace: Workspace) -> Depends:
         sampling = {f"configs.{name}": getattr(settings.configs, name) for name in SAMPLING}

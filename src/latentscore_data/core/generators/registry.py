@@ -74,7 +74,9 @@ def parse_sources(texts: Sequence[str]) -> list[SourceName]:
     seen: set[str] = set()
     for source in sources:
         if source.label in seen:
-            raise InputError(f"the label {source.label} is used twice", "give one of them another: KIND:NAME=LABEL")
+            raise InputError(
+                f"the label {source.label} is used more than once", "give one of them another: KIND:NAME=LABEL"
+            )
         seen.add(source.label)
     return sources
 

@@ -125,11 +125,12 @@ class Depends:
 
 @dataclass(frozen=True)
 class KnownRows:
-    """What a source may be described from: the rows that are compared, the training rows, and the folder of the runs."""
+    """What a source may be described from: the rows that are compared, the training rows, the folder of the runs, and the prompts."""
 
     rows: Sequence[VibeRow]
     training: Sequence[ScoredRow]
     runs: Path
+    prompts: PromptsSettings = field(default_factory=PromptsSettings)
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def with_payloads(rows: Sequence[ScoredRow], label: str) -> list[ScoredRow]:
     held = [row for row in rows if row.config_payload and in_labels(row.config_payload.get("config") or {})]
     if not held:
         raise MissingError(
-            f"{label} has nothing to look at: SFT-Train holds no configs",
+            f"{label} has no rows to use: SFT-Train contains no configs",
             "run lsdata configs --split SFT-Train first, or leave this source out",
         )
     return held

@@ -1,4 +1,4 @@
-"""Who answers: how each kind of model is checked, which version of it would answer, and how it is reached."""
+"""The kinds of models: how each is checked, its version for cache keys, and its transport."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from latentscore_data.core.base.answerers import BUILTIN, HOSTED, LOCAL, kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.proxies import call_directly
 from latentscore_data.core.base.settings import LLMSettings
+from latentscore_data.core.llm import builtin
 from latentscore_data.core.llm.builtin import BuiltinLLM
-from latentscore_data.core.llm.builtin import fingerprint as builtin_version
 from latentscore_data.core.llm.labels_transport import LabelsTransport
 from latentscore_data.core.llm.local.engines import Engine, check_local
 from latentscore_data.core.llm.local.names import local_version
@@ -21,40 +21,40 @@ from latentscore_data.core.llm.transport import Transport, transport_for
 
 
 class Opened(NamedTuple):
-    """What a client asks through: the transport, and the sampling parameters that the model takes."""
+    """The transport of a client, and the sampling parameters that the model accepts."""
 
     transport: Transport
     parameters: TakesAll
 
 
 class Answerer:
-    """A kind of model. ``runs`` is the folder of the training runs, whose names are model names, too."""
+    """A kind of model. ``runs`` is the folder of the training runs, whose ids are also model names."""
 
     def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
-        """Raise what would keep the first question from being answered. Nothing is loaded, fetched or asked."""
+        """Raise the error that would prevent the first answer. Loads, downloads and asks nothing."""
         raise NotImplementedError
 
     def version(self, model: str, runs: Path) -> str:
-        """Changes when the same question might get another answer; the name itself where the version is unknown."""
+        """Return a string that changes if the model changes; the name itself if the version is unknown."""
         return model
 
     def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:
-        """The way to the model; ``engine`` is what answers for a local one that runs elsewhere."""
+        """Return the transport to the model; ``engine`` runs a local model on another machine."""
         raise NotImplementedError
 
 
 class BuiltinAnswerer(Answerer):
-    """The offline engine, which is a client of its own: it needs no way, no cache and no price."""
+    """The offline model, which has its own client without transport, cache and price."""
 
     def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
         BuiltinLLM(model)
 
     def version(self, model: str, runs: Path) -> str:
-        return builtin_version()
+        return builtin.version_of(model)
 
 
 class LocalAnswerer(Answerer):
-    """A model that is loaded here, or by an engine elsewhere."""
+    """A model that is loaded here, or by an engine on another machine."""
 
     def check(self, model: str, settings: LLMSettings, runs: Path) -> None:
         check_local(model, runs)
@@ -73,7 +73,7 @@ class HostedAnswerer(Answerer):
         check_route(model, settings)
         if settings.batch and model in settings.labels:
             raise InputError(
-                f"{model} answers with labels (llm.labels), which is not asked for in batches", "leave --batch out"
+                f"{model} answers with labels (llm.labels), which cannot be requested in batches", "leave --batch out"
             )
 
     def open(self, model: str, settings: LLMSettings, runs: Path, engine: Engine | None = None) -> Opened:

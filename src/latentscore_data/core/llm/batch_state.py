@@ -21,16 +21,16 @@ FILE_NAME = "batches.sqlite"
 WHAT = "record of batches"
 
 State = Literal["prepared", "uploaded", "submitting", "open", "booking", "collected"]
-"""How far a batch is.
+"""The state of a batch.
 
-``prepared``: nothing was sent. ``uploaded``: the file with the questions is at the provider, which costs nothing.
-``submitting``: the request that costs money is about to be sent or was sent; its answer is not known. ``open``: the provider
-has it under ``remote_id``. ``booking``: its answers are in the cache and its cost is being written into the ledger.
-``collected``: all is done.
+``prepared``: nothing was sent. ``uploaded``: the file with the questions is uploaded, which costs nothing.
+``submitting``: the request that costs money may have been sent; its response is unknown. ``open``: the provider has the
+batch as ``remote_id``. ``booking``: its answers are in the cache and its cost is being written to the ledger.
+``collected``: the batch is finished.
 """
 
 IN_FLIGHT: tuple[State, ...] = ("submitting", "open", "booking")
-"""States in which a batch was or may have been paid for, and its answers are not here yet."""
+"""States in which a batch may cost money and its answers have not been collected."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS batches (
@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS refusals (
 
 @dataclass
 class Batch:
-    """One batch. ``tag`` is ours and travels with the batch; money in US dollars, None where the price is unknown."""
+    """One batch. ``tag`` is our id, which is sent with the batch; amounts are in US dollars, None if the price is unknown."""
 
     tag: str
     stage: str
@@ -73,9 +73,9 @@ class Batch:
     created: float
     submitted: float | None
     doubtful: bool
-    """True while it is not certain that ``remote_id`` is this batch: known for sure by its results."""
+    """True while it is uncertain that ``remote_id`` is this batch; its results will confirm it."""
     run_over: bool
-    """True once the run that it belongs to has ended; the cap on that run no longer counts it."""
+    """True once its run has ended; it then no longer counts towards the cap."""
 
     @property
     def in_flight(self) -> bool:
@@ -84,10 +84,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of a question so far, where it has no usable answer.
+    """The attempts at a question without a usable answer.
 
-    ``unusable`` counts unusable answers and ``faults`` failures of the server; ``reason``, ``detail`` and ``said`` are of the last
-    unusable answer. With a ``failure`` (a kind of the error table) the question is given up.
+    ``unusable`` counts unusable answers and ``faults`` failures of the server; ``reason``, ``detail`` and ``said`` are
+    of the last unusable answer. With a ``failure`` (a kind of the error table) the question has failed finally.
     """
 
     key: str
@@ -112,7 +112,7 @@ _COLUMNS = {
 
 
 class BatchState(Closing):
-    """The record. Written only under the workspace's lock; ``status`` may read beside it."""
+    """The record. It is written only under the workspace's lock; ``status`` may read it at any time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,7 +120,7 @@ class BatchState(Closing):
             self._db = open_to_read(path, WHAT)
             return
         self._db = open_database(path, WHAT, _make_tables, _copy_tables)
-        # A step that is forgotten could be paid for twice, so each one is on the disk before the next begins.
+        # A lost step could be paid for twice, so each one is synced to disk before the next begins.
         self._db.execute("PRAGMA synchronous = FULL")
 
     # -- batches
@@ -138,31 +138,31 @@ class BatchState(Closing):
             money = (batch.worst_usd or 0, batch.cost_usd or 0)
             if not all(isinstance(value, int | float) for value in (*counts, *money)):
                 raise InputError(
-                    f"{self.path}: the record of batch {batch.tag} holds text where a number belongs",
-                    "restore the file from a copy: a batch that is forgotten is paid for twice",
+                    f"{self.path}: the record of batch {batch.tag} holds text instead of a number",
+                    "restore the file from a copy: otherwise its questions are paid for twice",
                 )
         return found
 
     def add(self, batch: Batch, lines: Sequence[tuple[str, str]]) -> None:
-        """Write down a batch with its lines, (key, name of the answer type) each; the first one has number 0."""
+        """Record a batch with its lines, (key, name of the answer type) each; the first one has number 0."""
         with self._together():
             self._insert("batches", [tuple(getattr(batch, name) for name in _BATCH)])
             self._insert("lines", [(batch.tag, number, *line) for number, line in enumerate(lines)])
 
     def save(self, batch: Batch) -> None:
-        """Write down what has changed in a batch."""
+        """Record the changes of a batch."""
         names = [name for name in _BATCH if name != "tag"]
         values = [getattr(batch, name) for name in names]
         self._run(f"UPDATE batches SET {', '.join(f'{name} = ?' for name in names)} WHERE tag = ?", *values, batch.tag)
 
     def drop(self, tag: str) -> None:
-        """Forget a batch that was never submitted."""
+        """Delete a batch that was never submitted."""
         with self._together():
             self._run("DELETE FROM lines WHERE tag = ?", tag)
             self._run("DELETE FROM batches WHERE tag = ?", tag)
 
     def finish(self, batch: Batch, trials: Iterable[Trial], answered: Iterable[str]) -> None:
-        """Close a batch, together with what became of its questions."""
+        """Close a batch and record the outcomes of its questions, in one transaction."""
         batch.state = "collected"
         with self._together():
             self._insert("trials", [tuple(getattr(trial, name) for name in _TRIAL) for trial in trials])
@@ -176,7 +176,7 @@ class BatchState(Closing):
         return {number: (key, answer_type) for number, key, answer_type in rows}
 
     def keys_in_flight(self) -> set[str]:
-        """The questions that wait in any batch."""
+        """Return the keys of the questions in open batches."""
         marks = ", ".join("?" * len(IN_FLIGHT))
         rows = self._all(f"SELECT key FROM lines JOIN batches USING (tag) WHERE batches.state IN ({marks})", *IN_FLIGHT)
         return {key for (key,) in rows}
@@ -184,12 +184,12 @@ class BatchState(Closing):
     # -- questions
 
     def trials(self) -> dict[str, Trial]:
-        """Every question that was answered in no usable way, by key."""
+        """Return the questions without a usable answer, by key."""
         rows = self._all(f"SELECT {', '.join(_TRIAL)} FROM trials")
         return {row[0]: Trial(*row) for row in rows}
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Forget the trials of these questions: the next run asks them anew."""
+        """Delete the trials of these questions, so that the next run asks them again."""
         with self._together():
             self._many("DELETE FROM trials WHERE key = ?", [(key,) for key in keys])
 
@@ -240,7 +240,7 @@ def _make_tables(db: sqlite3.Connection) -> None:
 
 
 def _copy_tables(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
-    """Copy what can still be read of a damaged record: a forgotten batch would be paid for twice."""
+    """Copy the readable part of a damaged record, because a lost batch would be paid for twice."""
     lost: list[str] = []
     for table, columns in _COLUMNS.items():
         try:
@@ -253,7 +253,7 @@ def _copy_tables(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
 
 
 def open_batches(path: Path) -> list[Batch]:
-    """The batches of a workspace that are in flight; an empty list where there was never one."""
+    """Return the open batches of a workspace."""
     if not path.exists():
         return []
     with BatchState(path) as state:
@@ -261,7 +261,7 @@ def open_batches(path: Path) -> list[Batch]:
 
 
 def questions_in_flight(cache_path: Path) -> set[str]:
-    """Keys of the questions that wait in batches of the workspace with this answer cache."""
+    """Return the keys of the questions in open batches of the workspace with this answer cache."""
     path = cache_path.with_name(FILE_NAME)
     if not path.exists():
         return set()
@@ -270,7 +270,7 @@ def questions_in_flight(cache_path: Path) -> set[str]:
 
 
 def age_in_words(batch: Batch) -> str:
-    """How long ago a batch was submitted: 12 min, 3 h 05 min."""
+    """Return the time since a batch was submitted: 12 min, 3 h 05 min."""
     seconds = max(0.0, time.time() - (batch.submitted or batch.created))
     minutes = int(seconds // 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

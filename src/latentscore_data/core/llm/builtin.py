@@ -1,22 +1,24 @@
-"""The offline model ``builtin/keywords``: it reads the text and answers from it alone.
+"""The client of the offline models: ``builtin/keywords`` answers from the words of a text, ``builtin/verbatim`` takes a text as a vibe.
 
-No network, no key, no weights, English only. :mod:`latentscore.meaning.offline` makes its answers to vibes.
+They need no network, key or weights; ``builtin/keywords`` supports English only. :mod:`latentscore.meaning.offline` answers vibes.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
 from latentscore.config import MusicConfigPromptPayload
 from latentscore.meaning.offline import OFFLINE_MODEL, fingerprint, payload_for
+from latentscore_data.core.base.answerers import VERBATIM
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Usage
+from latentscore_data.core.base.loop import RowFailure
 from latentscore_data.core.llm.types import Answer, Question
 from latentscore_data.core.vibes.excerpts import vibes_for
-from latentscore_data.core.vibes.schema import TextScenes, TextVibes
+from latentscore_data.core.vibes.schema import STRING_MAX_CHARS, Ladder, SceneVibe, TextScenes, TextVibes, Vibe
 
 __all__ = ["MODEL", "BuiltinLLM", "fingerprint", "payload_for", "version_of", "vibes_for"]
 
@@ -27,27 +29,29 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def version_of(model: str) -> str:
-    """The model's name; for the offline model with the version of its rules, which decide its answers."""
+    """Return the model's name; for the offline model with the version of its rules."""
     return fingerprint() if model == MODEL else model
 
 
 class BuiltinLLM:
-    """Answers vibes with configs and texts with vibes, free of charge."""
+    """Answers vibes with configs and texts with vibes."""
 
     def __init__(self, model: str = MODEL) -> None:
-        if model != MODEL:
-            raise InputError(f"there is no offline model {model}", f"use {MODEL}")
+        if model not in (MODEL, VERBATIM):
+            raise InputError(
+                f"there is no offline model {model}", f"use {MODEL}, or {VERBATIM} for texts that are vibes already"
+            )
         self.model = model
         self.usage = Usage()
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
-        """The answer as a ``MusicConfigPromptPayload`` or a ``TextVibes``. Raises :class:`InputError` for other types."""
+        """Return a ``MusicConfigPromptPayload`` or a ``TextVibes``. Raises :class:`InputError` for other types."""
         text = _text_of(question)
-        if issubclass(answer_type, MusicConfigPromptPayload):
+        if self.model == VERBATIM:
+            value: BaseModel = _as_it_stands(text, answer_type)
+        elif issubclass(answer_type, MusicConfigPromptPayload):
             temperature = DEFAULT_TEMPERATURE if question.temperature is None else question.temperature
-            value: BaseModel = payload_for(
-                text, temperature=temperature, seed=question.seed or 0, sample_idx=question.sample_idx
-            )
+            value = payload_for(text, temperature=temperature, seed=question.seed or 0, sample_idx=question.sample_idx)
         elif issubclass(answer_type, TextVibes | TextScenes):
             value = vibes_for(text, characters=answer_type is TextVibes)
         else:
@@ -58,17 +62,29 @@ class BuiltinLLM:
         return Answer(cast(T, value), model=self.model)
 
     def drain(self) -> None:
-        """Nothing is in flight here."""
+        """Do nothing: there are no calls in flight."""
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
+
+
+def _as_it_stands(text: str, answer_type: type[BaseModel]) -> BaseModel:
+    """A text as the only vibe of its answer, the same in all lengths: :func:`extraction.rows_of` makes one row of it."""
+    if not issubclass(answer_type, TextVibes | TextScenes):
+        raise InputError(f"{VERBATIM} takes texts as vibes, for lsdata vibes alone", f"use {MODEL} or another model")
+    text = text.removeprefix("(Page 0)").strip()
+    if not text or len(text) > STRING_MAX_CHARS:
+        raise RowFailure("bad request", f"{len(text):,} characters are no vibe: from 1 to {STRING_MAX_CHARS:,} are")
+    ladder = Ladder(xl=text, lg=text, m=text, sm=text, xs=text)
+    parts: dict[str, Any] = {"vibe_index": 0, "text_page": 0, "characters": [], "scene_vibes": [ladder], "tags": []}
+    return TextVibes(vibes=[Vibe(**parts)]) if answer_type is TextVibes else TextScenes(vibes=[SceneVibe(**parts)])
 
 
 _WRAPPING = re.compile(r"</?(?:vibe|text)>")
 
 
 def _text_of(question: Question) -> str:
-    """The data of a question, without the marks that tell a hosted model where it begins and ends."""
+    """Return the data of a question without its delimiters."""
     parts = question.user if isinstance(question.user, list) else [{"type": "text", "text": question.user}]
     text = "\n".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
     return _WRAPPING.sub("", text).strip()

@@ -1,7 +1,7 @@
-"""Answers that were paid for, by what the model was asked.
+"""The answer cache: answers by question.
 
-One SQLite file, JSON text inside. Written through one connection and read through another, so that a read never waits for
-a write.
+One SQLite file with JSON text. It has separate connections for reading and writing, so that reads never wait for
+writes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def cache_key(
     sampling: Sampling,
     sample_idx: int,
 ) -> str:
-    """SHA-256 of the canonical JSON of what the model sees, and of nothing else."""
+    """Return the SHA-256 (hex) of the canonical JSON of everything that the model gets."""
     seen = {
         "key_version": KEY_VERSION,
         "model": model,
@@ -66,7 +66,7 @@ def cache_key(
 
 @dataclass(frozen=True)
 class Stored:
-    """An answer as it was given: its text, and what it took."""
+    """An unparsed answer: its text, tokens, cost and time."""
 
     answer: str
     model: str
@@ -78,17 +78,17 @@ class Stored:
     created: str = ""
     litellm_version: str = ""
     answer_type: str = ""
-    """The name of the type it was read as: answers of one kind are alike in length."""
+    """The name of its type, for estimates, because answers of one type have similar lengths."""
 
 
 _COLUMNS = ", ".join(field.name for field in fields(Stored))
 
 
 class AnswerCache(Closing):
-    """Valid answers by key; bad ones are kept beside them as evidence and never served.
+    """Valid answers by key; unusable ones are also stored, for inspection, and never returned as answers.
 
-    A stored answer survives the death of the process (write-ahead log). The file is readable by its owner only. One thread
-    may write while another reads.
+    A stored answer survives a crash of the process (write-ahead log). Only the owner can read the file. One thread may
+    write while another reads.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,7 +99,7 @@ class AnswerCache(Closing):
         self._reading = connect(path)
 
     def get(self, key: str) -> Stored | None:
-        """The answer to a question asked before, or None; a damaged answer counts as missing."""
+        """Return the stored answer to a question, or None; a damaged answer counts as missing."""
         row = self._read(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", key)
         return Stored(*row) if row and _types_fit(row) else None
 
@@ -107,7 +107,7 @@ class AnswerCache(Closing):
         return self._read("SELECT 1 FROM answers WHERE key = ?", key) is not None
 
     def attempts(self, key: str) -> list[tuple[str, Stored]]:
-        """Every try of a question in order: (why it could not be used, what was answered), the usable one last with ""."""
+        """Return all attempts at a question in order: (reason why it is unusable, answer); the usable one is last, with ""."""
         with naming(self.path, WHAT):
             bad = self._reading.execute(f"SELECT reason, {_COLUMNS} FROM negatives WHERE key = ? ORDER BY id", (key,))
             found = [(str(row[0]), Stored(*row[1:])) for row in bad if _types_fit(row[1:])]
@@ -115,12 +115,12 @@ class AnswerCache(Closing):
         return [*found, ("", good)] if good is not None else found
 
     def put(self, entries: Iterable[tuple[str, Stored]]) -> None:
-        """Keep answers, all of one call in one step. Raises :class:`OutputError` when the disk refuses."""
+        """Store the answers of one call in one transaction. Raises :class:`OutputError` if they cannot be written."""
         rows = [(key, *_values(entry)) for key, entry in entries]
         self._write(f"INSERT OR REPLACE INTO answers (key, {_COLUMNS}) VALUES ({', '.join('?' * 11)})", rows)
 
     def put_negative(self, key: str, reason: str, entry: Stored) -> None:
-        """Keep an answer that could not be used (``truncated``, ``filtered``, ``empty``, ``invalid``)."""
+        """Store an unusable answer (``truncated``, ``filtered``, ``empty``, ``invalid``)."""
         self._write(
             f"INSERT INTO negatives (key, reason, {_COLUMNS}) VALUES ({', '.join('?' * 12)})",
             [(key, reason, *_values(entry))],
@@ -144,9 +144,9 @@ class AnswerCache(Closing):
 
     @contextmanager
     def together(self) -> Generator[None]:
-        """One transaction for all that is written inside; it begins at the first write, which an error therefore belongs to.
+        """Context manager: one transaction for all writes of the block; it begins at the first write.
 
-        Raises :class:`OutputError` at its end where nothing of it is kept.
+        Raises :class:`OutputError` at its end if nothing could be stored.
         """
         self._gathering = True
         try:
@@ -162,7 +162,7 @@ class AnswerCache(Closing):
                 raise unusable(self.path, WHAT, error) from None
 
     def mean_tokens_out(self, model: str, answer_type: str) -> float | None:
-        """How long this model's valid answers of one type were on average, in tokens; None when there are none."""
+        """Return the mean length, in tokens, of this model's valid answers of one type; None if there are none."""
         (mean,) = self._read(
             "SELECT AVG(tokens_out) FROM answers WHERE model = ? AND answer_type = ? AND tokens_out > 0",
             model,
@@ -205,9 +205,9 @@ def _make_tables(db: sqlite3.Connection) -> None:
 
 
 def _copy_answers(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
-    """Copy the answers that can still be read, and say how many.
+    """Copy the readable answers and return a description of them.
 
-    One range of keys after the other: a damaged page hides only the ranges that touch it.
+    Ranges of keys are copied separately, because a damaged page affects only its ranges.
     """
     copied = 0
     for prefix in (f"{number:03x}" for number in range(16**3)):
@@ -224,12 +224,12 @@ def _copy_answers(damaged: sqlite3.Connection, new: sqlite3.Connection) -> str:
 
 
 def _types_fit(entry: tuple[Any, ...]) -> bool:
-    """False for a row, without its key, that damage has reached without breaking the file."""
+    """Return False for a row (without its key) with wrong types, as damage can leave them in a readable file."""
     return all(isinstance(value, kind) for value, kind in zip(entry, _TYPES, strict=True))
 
 
 def _add_answer_type(db: sqlite3.Connection) -> None:
-    """To a file of before there was that column: what was paid for stays good."""
+    """Add the column to files of older versions, so that their answers stay usable."""
     for table in ("answers", "negatives"):
         if "answer_type" not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}:
             db.execute(f"ALTER TABLE {table} ADD COLUMN answer_type TEXT NOT NULL DEFAULT ''")

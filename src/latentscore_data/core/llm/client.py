@@ -1,4 +1,4 @@
-"""A question and a type in, an object of that type out."""
+"""The model client: takes a question and a type, returns an object of that type."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 ASKED_AGAIN = 2
-"""How often an answer that cannot be used is asked for again."""
+"""Maximum number of repeated questions after an unusable answer."""
 
 
 def connect(
@@ -60,13 +60,13 @@ def connect(
     engine: Engine | None = None,
     spend: SpendTracker | None = None,
 ) -> LLM:
-    """What answers for ``model``: the offline engine, or a client of whatever :mod:`answerers` knows by that name.
+    """Return the client of ``model``: the offline model, or a :class:`ModelClient` (see :mod:`answerers`).
 
-    With a ``per_call`` above 1, that number of questions that differ only in what the user says share a call. ``runs`` is
-    the folder of the training runs; ``engine`` is what answers for a local model that runs elsewhere. ``spend`` is what
-    the run has spent, which counts towards the cap; None for a run of this model alone.
+    With ``per_call`` above 1, that many questions that differ only in the user message share a call. ``runs`` is the
+    folder of the training runs; ``engine`` runs a local model on another machine. ``spend`` is the run's spending,
+    which counts towards the cap; None for a run with only this model.
 
-    Raises :class:`MissingError` for a key that is not there and :class:`InputError` for an unknown name.
+    Raises :class:`MissingError` for a missing key and :class:`InputError` for an unknown name.
     """
     if kind_of(model) is BUILTIN:
         return BuiltinLLM(model)
@@ -96,13 +96,13 @@ class _Reply:
     attempts: int
 
     def share(self, count: int) -> _Reply:
-        """One question's part of a reply to so many."""
+        """Return one question's share of a reply to ``count`` questions."""
         cost = self.cost_usd / count if self.cost_usd is not None else None
         return replace(self, tokens_in=self.tokens_in // count, tokens_out=self.tokens_out // count, cost_usd=cost)
 
 
 class ModelClient:
-    """Any model but the offline one, with a cache, retries, adaptive concurrency and a budget around it."""
+    """The client of all models except the offline one: cache, retries, adaptive concurrency and budget."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class ModelClient:
         self.usage = Usage()
         self._runs, self._engine = runs, engine
         self._answerer = answerer(model)
-        # What is on this machine is another model when its files are others.
+        # A local model with other files is another model.
         self._known_as = self._answerer.version(model, runs)
         self._transport: Transport | None = None
         self._price = price
@@ -161,7 +161,7 @@ class ModelClient:
         known = self.known(key, answer_type)
         if known is not None:
             return known
-        # Rows with the same vibe ask the same question: one call serves them all.
+        # Rows with the same vibe have the same question and share one call.
         asking = self._asking.get(key)
         if asking is None:
             fetch = self._fetch if self._packer is None else self._packer.ask
@@ -171,7 +171,7 @@ class ModelClient:
         return await asyncio.shield(asking)
 
     def known(self, key: str, answer_type: type[T]) -> Answer[T] | None:
-        """The answer from the cache, counted as a call that was saved; None where there is none."""
+        """Return the answer from the cache and count it as a saved call; None if there is none."""
         stored = self.cache.get(key) if self.cache is not None else None
         known = _from_cache(stored, answer_type) if stored is not None else None
         if known is not None and self.cache is not None:
@@ -181,7 +181,7 @@ class ModelClient:
         return known
 
     async def _fetch(self, key: str, question: Question, answer_type: type[T]) -> Answer[T]:
-        """Ask until the answer can be used, at most ``ASKED_AGAIN`` times more, each time with what was wrong."""
+        """Ask until the answer is usable, at most ``ASKED_AGAIN`` more times, each time with the error of the last answer."""
         shape = self._shape(answer_type)
         messages = question.messages
         tokens_in = tokens_out = attempts = 0
@@ -211,7 +211,7 @@ class ModelClient:
         raise AssertionError("the last round returns or raises")
 
     async def _fetch_together(self, batch: Sequence[Asked]) -> None:
-        """Ask several questions in one call and keep each answer as its own; those without one are asked alone."""
+        """Ask several questions in one call and store each answer separately; unanswered questions are then asked one by one."""
         left = list(batch)
         if len(batch) > 1:
             try:
@@ -250,15 +250,14 @@ class ModelClient:
 
     @contextmanager
     def _together(self) -> Generator[None]:
-        """Around what is written in one go: the book is written after the answers are kept."""
+        """Context manager for one group of writes: the ledger is written after the answers are stored."""
         with ExitStack() as stack:
             for kept in (self.ledger, self.cache):
                 if kept is not None:
                     stack.enter_context(kept.together())
             yield
 
-    # What the writer writes for a reply: first what was paid for, then what it cost. A ledger that cannot be written must not
-    # keep an answer from being kept.
+    # The writer stores the answer first and then books its cost, so that a failure of the ledger cannot lose an answer.
 
     def _keep(self, reply: _Reply, entries: Sequence[tuple[str, Stored]]) -> None:
         try:
@@ -287,7 +286,7 @@ class ModelClient:
     # -- calling
 
     async def _call(self, messages: Messages, sampling: Sampling, shape: Shape[Any]) -> _Reply:
-        """One answer from the model, tried again while the server or the network is at fault; not yet kept nor booked."""
+        """Return one answer from the model, with retries after server and network failures; it is not yet stored or booked."""
         transport = self._open()
         tokens_in, audio_in = rough_tokens(messages)
         tokens_out = int(sampling.get("max_tokens", 4096))
@@ -318,7 +317,7 @@ class ModelClient:
                 call_error = classify(error, secret=transport.secret)
                 self._budget.settle(reserved, reserved if call_error.maybe_billed else 0.0)
                 if call_error.kind == "auth":
-                    # Closed before the slot is given back, so that nobody who waits for it gets in.
+                    # Closed before the slot is released, so that no waiting call starts.
                     self._limiter.close(self._refused_key(call_error))
                 self._limiter.leave(started, call_error)
             else:
@@ -342,21 +341,21 @@ class ModelClient:
             await self._limiter.rest(delay)
 
     def _asks_differently(self, call_error: CallError, mode: Mode, sent: Sampling) -> bool:
-        """Leave out what the server refused. False when it refused nothing that can be left out."""
+        """Leave out the parameter that the server refused; return False if there is none."""
         if call_error.refused is not None and call_error.refused in sent:
             self._parameters.refuse(call_error.refused)
             return True
         return call_error.unstructured and self._step_down(mode)
 
     def _step_down(self, mode: Mode) -> bool:
-        """Ask for the shape in the next way. False when there is none left."""
+        """Switch to the next response format; return False if there is none left."""
         if mode != self._mode:
-            return True  # another call has found out already
+            return True  # another call has already switched
         step = MODES.index(self._mode) + 1
         if step == len(MODES):
             return False
         self._mode = MODES[step]
-        log.warning("%s does not take %s; asking with %s instead", self.model, mode, self._mode)
+        log.warning("%s does not accept %s; using %s instead", self.model, mode, self._mode)
         return True
 
     def _reply(self, answer: Completion, seconds: float, attempts: int) -> _Reply:
@@ -365,7 +364,7 @@ class ModelClient:
         return _Reply(answer, answer.tokens_in, answer.tokens_out, cost, seconds, attempts)
 
     def _refused_draw(self, call_error: CallError, seconds: float, attempts: int) -> _Reply:
-        """What the model wrote where its server refused it as no JSON: a bad answer, whose tokens the server does not report."""
+        """Return the model's text that its server refused as invalid JSON: an unusable answer, whose tokens are not reported."""
         cost = 0.0 if self._price is not None and self._price.free else None
         self.usage.add(Usage.of_call(0, 0, cost))
         return _Reply(Completion(Message(call_error.draw), "stop"), 0, 0, cost, seconds, attempts)
@@ -393,7 +392,7 @@ class ModelClient:
 
     @property
     def _hosted(self) -> bool:
-        """True for a provider's own server, which refuses what a grammar on a machine of one's own needs."""
+        """True for a provider's server, which refuses schema keywords that a local server's grammar needs."""
         return kind_of(self.model) is HOSTED and self.settings.api_base is None
 
     def _shape(self, answer_type: type[T]) -> Shape[T]:
@@ -447,7 +446,7 @@ class ModelClient:
 
 
 def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
-    """None for an answer that damage to the file has made another one."""
+    """Parse a cached answer; None if a damaged file made it invalid."""
     try:
         value = answer_type.model_validate_json(stored.answer)
     except ValidationError:
@@ -465,7 +464,7 @@ def _from_cache(stored: Stored, answer_type: type[T]) -> Answer[T] | None:
 
 
 def asked_again(messages: Messages, text: str, bad: BadAnswer) -> Messages:
-    """The question with the answer that could not be used and what was wrong with it."""
+    """Return the question with the unusable answer and its error."""
     if bad.reason == "truncated":
         wish = "It was cut off because it was too long. Answer again, complete and much shorter."
     elif bad.reason == "empty":
@@ -479,8 +478,8 @@ def asked_again(messages: Messages, text: str, bad: BadAnswer) -> Messages:
 
 
 def rough_tokens(messages: Messages) -> tuple[int, int]:
-    """An upper guess of (text tokens, tokens of sound) without a tokenizer: of ASCII three characters a token, of anything
-    else a token a byte; of sound 32 tokens a second of what the judge sends, 2000 at least.
+    """Return an upper estimate of (text tokens, audio tokens) without a tokenizer: three ASCII characters per token,
+    one token per byte of other text; 32 tokens per second of the judge's audio, and at least 2000.
     """
     text, audio = 16, 0
     for message in messages:

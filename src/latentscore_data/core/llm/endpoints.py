@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's protocol: the address, the headers and the body of a request, as LiteLLM would send them."""
+"""Servers with OpenAI's protocol: address, headers and body of a request, as LiteLLM would send them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _HOSTED = {
         ("OPENROUTER_API_KEY", "OR_API_KEY"),
     ),
 }
-"""By provider: its address, and the variables of the environment that name another one and the key."""
+"""By provider: its address, and the environment variables for another address and for the key."""
 
 _PATH = "/chat/completions"
 
 
 class Endpoint:
-    """One model at one address. ``own`` is true for a server that the user has named, which is told no names of accounts."""
+    """One model at one address. ``own`` is true for a server that the user named, which gets no organization headers."""
 
     def __init__(self, provider: str, model: str, base: str, key: SecretStr | None, *, own: bool) -> None:
         litellm = load_litellm()
@@ -46,10 +46,11 @@ class Endpoint:
         self._mapped: dict[Any, tuple[Any, JsonObject]] = {}
 
     def body(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> bytes:
-        """The request as JSON. Raises LiteLLM's ``UnsupportedParamsError`` for what the model does not take."""
+        """Return the request as JSON. Raises LiteLLM's ``UnsupportedParamsError`` for parameters that the model does not
+        accept."""
         made = self._config.transform_request(
             model=self._model,
-            messages=[{**message} for message in messages],  # it changes them in place
+            messages=[{**message} for message in messages],  # LiteLLM modifies them
             optional_params={**self._parameters(sampling, response_format)},
             litellm_params=self._given,
             headers={},
@@ -59,7 +60,7 @@ class Endpoint:
         return json_bytes(made)
 
     def _parameters(self, sampling: Sampling, response_format: JsonObject | None) -> JsonObject:
-        """The parameters under the names that the provider takes, worked out once for all seeds."""
+        """Return the parameters under the provider's names, computed once for all seeds."""
         key = (id(response_format), *((name, value if name != "seed" else None) for name, value in sampling.items()))
         if key not in self._mapped:
             shape = {} if response_format is None else {"response_format": response_format}
@@ -71,7 +72,7 @@ class Endpoint:
 
 
 def endpoint_of(route: Route) -> Endpoint | None:
-    """Where the requests of a route go, or None where LiteLLM has to send them."""
+    """Return the endpoint of a route, or None if LiteLLM must send the requests."""
     litellm = load_litellm()
     model, provider, key, base = litellm.get_llm_provider(
         route.model,
@@ -84,7 +85,7 @@ def endpoint_of(route: Route) -> Endpoint | None:
         default, addresses, keys = _HOSTED[provider]
         base, key = _first(*addresses) or default, _first(*keys)
     if not base or ((base_proxy := proxy_for(base)) and not base_proxy.startswith("http")):
-        return None  # SOCKS is nothing that aiohttp speaks
+        return None  # aiohttp does not support SOCKS
     return Endpoint(provider, model, base, SecretStr(key) if key else None, own=route.api_base is not None)
 
 
@@ -112,12 +113,12 @@ def _headers(provider: str, key: SecretStr | None, own: bool) -> dict[str, str]:
 
 
 def _with_path(base: str) -> str:
-    """The address that takes chat completions, as LiteLLM makes it of an ``api_base``; a query stays at the end."""
+    """Return the address for chat completions, derived from ``api_base`` as in LiteLLM; a query stays at the end."""
     parts = urlsplit(base)
     path = parts.path.rstrip("/")
     return urlunsplit(parts._replace(path=path if path.endswith(_PATH) else path + _PATH))
 
 
 def _first(*names: str) -> str:
-    """The first of these variables that is set, or nothing."""
+    """Return the value of the first of these variables that is set, or an empty text."""
     return next((value for name in names if (value := os.environ.get(name, "").strip())), "")

@@ -1,4 +1,4 @@
-"""A model's answer about a text becomes vibe rows, one for each wording."""
+"""Extraction: questions about texts, and the conversion of answers to vibe rows, one for each wording."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from latentscore_data.core.vibes.schema import Ladder, TextVibes, answer_type, v
 
 
 def text_key(text: SourceText) -> str:
-    """The name of a text's line in ``extracted.jsonl``."""
+    """Return the key of a text's line in ``extracted.jsonl``."""
     return source_id(text.dataset, text.id_in_dataset)
 
 
 def usable_fingerprints(
     text: SourceText, version: str, settings: VibesSettings, api_base: str | None = None
 ) -> tuple[str, ...]:
-    """The fingerprints of answers that do for a text, first that of the one that would be asked for now: without
-    characters, an answer that has some is not paid for again."""
+    """Return the fingerprints of usable answers for a text, beginning with that of the current question. Without
+    characters, an answer with characters is also usable."""
     kinds = [settings] if settings.characters else [settings, settings.model_copy(update={"characters": True})]
     return tuple(text_fingerprint(text, version, kind, api_base) for kind in kinds)
 
 
 def text_fingerprint(text: SourceText, version: str, settings: VibesSettings, api_base: str | None = None) -> str:
-    """Says which answer a text would get: its words, the model's version and where it runs, the words that ask, the schema, the sampling.
+    """Return the fingerprint of the answer for a text: the text, the model's version and address, the prompt, the
+    schema, the sampling.
 
-    Without an ``api_base`` it is what it was before there was one in it, so that older answers stay good.
+    Without an ``api_base`` it is the same as in older versions, so that older answers stay usable.
     """
     return digest(
         text.text,
@@ -51,7 +52,7 @@ def text_fingerprint(text: SourceText, version: str, settings: VibesSettings, ap
 
 
 async def ask_for_vibes(text: SourceText, llm: LLM, settings: VibesSettings) -> Line:
-    """One line of ``extracted.jsonl``: the whole answer, so that rows can be built anew without asking."""
+    """Return one line of ``extracted.jsonl`` with the complete answer, so that rows can be rebuilt without asking."""
     answer = await llm.ask(vibes_question(text.text, settings), answer_type(settings.characters))
     return {
         "source_id": text_key(text),
@@ -79,7 +80,7 @@ def extracted_rows(
 ) -> Iterator[VibeRow]:
     """The vibe rows of the texts in ``wanted`` (key -> fingerprints; None for any answer), in that order, streamed.
 
-    Answers of another fingerprint (an older wording of the text, another model) are left out.
+    Answers with another fingerprint (a changed text, another model) are left out.
     """
     for line in read_newest(extracted, "source_id", wanted):
         found = wanted[line["source_id"]]
@@ -95,7 +96,7 @@ def rows_of(line: Line, settings: VibesSettings) -> Iterator[VibeRow]:
         shared = {
             "dataset": line["dataset"],
             "id_in_dataset": line["id_in_dataset"],
-            # Numbered here, because models repeat and skip numbers, and a row's name must be its own.
+            # Numbered here, because models repeat and skip numbers, and row ids must be unique.
             "vibe_index": index,
             "text_page": min(vibe.text_page, last_page),
             "tags_original": vibe.tags,

@@ -1,4 +1,4 @@
-"""One HTTP session to one address: JSON out, JSON in, and an error for all else."""
+"""An HTTP session to one address that sends and receives JSON."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     import aiohttp
 
 ANSWER_AT_MOST = 32 * 2**20
-"""Bytes of an answer that are read, unpacked; the longest answer of a model is a fraction of it."""
+"""Maximum size of a decompressed answer in bytes; real answers are much smaller."""
 
 REFUSAL_AT_MOST = 2**20
-"""Bytes of a refusal that are read."""
+"""Maximum bytes of an error response that are read."""
 
 _LARGE = 2**20
-"""Bytes from which on aiohttp wants a body as a stream, which it sends piece by piece."""
+"""Size from which aiohttp needs a body as a stream."""
 
 _SPARE_FILES = 256
 
 
 class HTTPSession:
-    """Sends bodies to one address and keeps the connections open. It follows no redirection: a key stays with its host.
+    """Sends bodies to one address and keeps connections open. It does not follow redirects, so a key is sent only to
+    its host.
 
-    The time a call may take is the caller's to limit. Opened at the first call, in its event loop.
+    The caller sets the time-out. The session is opened at the first call, in that event loop.
     """
 
     def __init__(self, url: str, headers: dict[str, str], connections: int) -> None:
@@ -43,7 +44,7 @@ class HTTPSession:
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, body: bytes) -> Any:
-        """What the server answers, parsed. Raises :class:`Refusal` and :class:`CallFailed`."""
+        """Send a body and return the parsed answer. Raises :class:`Refusal` and :class:`CallFailed`."""
         import aiohttp
 
         session = self._session or self._open()
@@ -65,7 +66,7 @@ class HTTPSession:
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
-            # Nobody was reached, or nobody knows what the server did.
+            # Either no connection was made, or the outcome is unknown.
             billed = not isinstance(error, aiohttp.ClientConnectorError)
             raise CallFailed(f"connection failed: {error or type(error).__name__}", maybe_billed=billed) from None
         if not whole:
@@ -77,7 +78,7 @@ class HTTPSession:
 
         _allow_files(self._connections + _SPARE_FILES)
         proxy = proxy_for(self._url)
-        # Reading hundreds of certificates takes a while, and servers on this machine have none.
+        # Loading hundreds of certificates is slow, and not needed for servers on this machine.
         needed = "https" in (urlsplit(self._url).scheme, urlsplit(proxy or "").scheme)
         trusted = _trusted() if needed else True
         connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=30, ssl=trusted)
@@ -93,7 +94,7 @@ class HTTPSession:
     def _redirected(self, response: aiohttp.ClientResponse) -> CallFailed:
         where = urlsplit(urljoin(self._url, response.headers.get("Location", "")))
         return CallFailed(
-            f"the server sends calls on to {where.scheme}://{where.netloc}{where.path}, and nothing is sent on; "
+            f"the server redirects calls to {where.scheme}://{where.netloc}{where.path}, and redirects are not followed; "
             "if that is right, give its address with --api-base",
             status=response.status,
             final=True,
@@ -103,7 +104,7 @@ class HTTPSession:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-            # Connections with TLS are closed in the loop's next rounds.
+            # TLS connections are closed in the next iterations of the event loop.
             await asyncio.sleep(0)
 
 
@@ -126,14 +127,14 @@ def _parsed(raw: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        # Half a surrogate pair and NaN, which orjson refuses, are no reason to lose an answer.
+        # orjson refuses lone surrogates and NaN, but such answers are accepted.
         return json.loads(raw)
     except (ValueError, RecursionError):
-        raise CallFailed("the server's answer is no JSON", maybe_billed=True) from None
+        raise CallFailed("the server's answer is not JSON", maybe_billed=True) from None
 
 
 def _trusted() -> ssl.SSLContext:
-    """The system's authorities and certifi's; only those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` where these are set."""
+    """Return the system's and certifi's authorities; only those of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` if these are set."""
     context = ssl.create_default_context()
     if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
         import certifi
@@ -143,7 +144,7 @@ def _trusted() -> ssl.SSLContext:
 
 
 def _allow_files(count: int) -> None:
-    """Let this process hold so many files and connections, as far as the system allows."""
+    """Raise this process's limit of open files to ``count``, as far as the system allows."""
     try:
         import resource
     except ImportError:  # Windows, where there is no such limit

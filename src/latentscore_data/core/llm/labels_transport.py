@@ -1,4 +1,4 @@
-"""Questions to a served model that learned to answer a vibe with a line of labels."""
+"""Transport to a served model that was trained to answer a vibe with a line of labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from latentscore_data.core.llm.types import Messages, Sampling
 
 
 class LabelsTransport:
-    """Asks another transport as such a model was trained to be asked, and expands its line to the payload.
+    """Asks through another transport with the prompt of the training, and converts the line to a payload.
 
-    A system message of the user's own (``prompts.system``) is sent as it is.
+    A user's system message (``prompts.system``) is sent unchanged.
     """
 
     def __init__(self, model: str, inner: Transport) -> None:
@@ -25,18 +25,22 @@ class LabelsTransport:
         self._model, self._inner = model, inner
 
     async def complete(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> Completion:
-        """One answer, as JSON where the model wrote a whole line of labels. Raises :class:`InputError` for another question."""
+        """Return one answer, as JSON if the model wrote a complete line of labels. Raises :class:`InputError` for another
+        question."""
         named = (response_format or {}).get("json_schema")
         if named is None or named["name"] != MusicConfigPromptPayload.__name__:
             raise InputError(
-                f"{self._model} answers a vibe with labels (llm.labels), and is asked for another thing",
-                "ask it for configs, one vibe in a call (--vibes-per-call 1)",
+                f"{self._model} answers a vibe with labels (llm.labels), but another answer was requested",
+                "use it for configs, one vibe per call (--vibes-per-call 1)",
             )
-        system, question = messages[:2]  # what follows asks again, in words that such a model never saw
+        system, question = messages[
+            :2
+        ]  # later messages repeat the question in a form that such a model was not trained on
         if system["content"] == config_system():
             system = {**system, "content": LABELS.system()}
-        # No grammar is sent: servers spell that differently. llama.cpp's takes the exported one with --grammar-file.
-        # Without one, a model that was hardly trained writes until its room ends, so it gets no more than a line needs.
+        # No grammar is sent, because servers have different parameters for it; llama.cpp's takes the exported one with
+        # --grammar-file. Without one, a model that was hardly trained writes until its room ends, so it gets no more
+        # than a line needs.
         room = sampling.get("max_tokens") or LABELS_MOST_TOKENS
         sampling = {**sampling, "max_tokens": min(room, LABELS_MOST_TOKENS)}
         answer = await self._inner.complete([system, question], sampling, None)

@@ -1,4 +1,4 @@
-"""Which call may start now: rate limits and an adaptive number of calls in flight."""
+"""Limits on starting calls: rate limits and an adaptive number of calls in flight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from latentscore_data.core.llm.retry import CallError
 
 
 class RateLimiter:
-    """At most ``per_second`` units on average, ``burst`` at once."""
+    """A token bucket: at most ``per_second`` units per second on average, and ``burst`` at once."""
 
     def __init__(self, per_second: float, burst: float) -> None:
         self._per_second, self._burst_seconds = per_second, burst / per_second
@@ -30,7 +30,7 @@ class RateLimiter:
         self._due = max(self._due, now) + units / self._per_second
 
     def correct(self, units: float) -> None:
-        """Book more, or give back, once the real number is known."""
+        """Adjust the bucket once the actual number of units is known."""
         self._due += units / self._per_second
 
 
@@ -41,13 +41,14 @@ SHRINK = 0.75
 
 
 class AdaptiveLimiter:
-    """Who may call now.
+    """Adaptive concurrency (additive increase, multiplicative decrease).
 
-    The number of calls in flight starts at a few and grows by one for each good answer while all slots are taken, until
-    the server refuses for the first time; from then on by one for each round of calls. It shrinks by a quarter once per
-    burst of refusals. Between whole numbers the pace is kept by spacing the starts. The very first call goes alone: a
-    bad key costs one request, and prompt caches are warm for the rest. Retries are let in before new calls.
-    With ``wide`` all may call from the start, for a model of this process alone that works in batches.
+    The number of calls in flight starts small and grows by one for each good answer while all slots are used, until the
+    server first refuses a call; then by one for each round of calls. It shrinks by a quarter once per burst of
+    refusals. Fractional limits are realized by spacing the starts. The first call is made alone, so that an invalid key
+    costs one request and prompt caches are warm for the others. Retries have priority over new calls.
+
+    With ``wide``, all calls may start at once, for a local model that works in batches.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class AdaptiveLimiter:
         self._clock = clock
         self._alone = not wide
         self._calls = RateLimiter(max_qps, 1) if max_qps else None
-        # A tenth of a minute's tokens may go at once; the rest is spread evenly.
+        # A tenth of a minute's tokens may be used at once; the rest is spread evenly.
         self._tokens = (
             RateLimiter(max_tokens_per_minute / 60, max_tokens_per_minute / 10) if max_tokens_per_minute else None
         )
@@ -83,9 +84,9 @@ class AdaptiveLimiter:
         self._refused_in_a_row = 0
 
     async def enter(self, tokens: int = 0, again: bool = False) -> float:
-        """Wait for a slot. Returns the time of the start, to be handed to :meth:`leave`.
+        """Wait for a slot and return the start time, which is passed to :meth:`leave`.
 
-        Raises what :meth:`close` was given once the gate is closed.
+        Raises the exception of :meth:`close` after it was called.
         """
         self.check()
         if not self._waiting and self._wait_seconds(self._clock()) == 0.0:
@@ -103,16 +104,16 @@ class AdaptiveLimiter:
         return self._clock()
 
     def check(self) -> None:
-        """Raise what the gate was closed with, if it was."""
+        """Raise the exception of :meth:`close` if it was called."""
         if self._closed is not None:
             raise self._closed
 
     def leave(self, started: float, call_error: CallError | None = None, extra_tokens: int = 0) -> None:
-        """Give the slot back and learn from how the call went."""
+        """Release the slot and adapt the limit to the outcome."""
         now = self._clock()
         full = self.in_flight + 1 > self.limit or bool(self._waiting)
         self.in_flight -= 1
-        # A refused way of asking is found out alone, too.
+        # After a refused response format, the next call is also made alone.
         self._alone = self._alone and call_error is not None and call_error.asks_differently
         if self._tokens is not None and extra_tokens:
             self._tokens.correct(extra_tokens)
@@ -130,16 +131,16 @@ class AdaptiveLimiter:
         self.refused += 1
         self._congested = True
         self._refused_in_a_row += 1
-        # Refusals of calls that began before the last cut, or within a round of it, belong to the same burst.
+        # Refusals of calls that started before the last decrease, or within a round after it, belong to the same burst.
         if started >= self._cut_at and now >= self._cut_at + self._seconds:
             self.limit = max(1.0, self.limit * SHRINK)
             self._cut_at = now
         if self._refused_in_a_row >= max(5.0, self.limit / 2):
-            # Nothing gets through at all: a wall, not a crowd. Waiting is all that helps.
+            # All calls are refused, so lower concurrency does not help; only waiting does.
             self._hold_until = now + min(call_error.retry_after if call_error.retry_after is not None else 1.0, 60.0)
 
     async def rest(self, seconds: float) -> None:
-        """Wait outside until a retry is due; a closing gate ends the wait at once."""
+        """Wait without a slot until a retry is due; :meth:`close` ends the wait at once."""
         resting = self._resting = self._resting or asyncio.Event()
         try:
             await asyncio.wait_for(resting.wait(), seconds)
@@ -147,7 +148,7 @@ class AdaptiveLimiter:
             return
 
     def close(self, reason: BaseException | None = None) -> None:
-        """Admit no more calls; those that wait get ``reason``."""
+        """Admit no more calls; waiting calls raise ``reason``."""
         self._closed = self._closed or reason or NotAttempted()
         if self._resting is not None:
             self._resting.set()
@@ -157,7 +158,7 @@ class AdaptiveLimiter:
         self._waiting.clear()
 
     def _wait_seconds(self, now: float) -> float:
-        """0 when a call may start now, infinity when somebody has to leave first."""
+        """Return 0 if a call may start now, and infinity if a slot must be released first."""
         if self.in_flight >= (1 if self._alone else max(1, math.ceil(self.limit))):
             return math.inf
         wait = max(0.0, self._hold_until - now)
@@ -200,10 +201,11 @@ class AdaptiveLimiter:
 
 
 class Budget:
-    """A hard stop in dollars that counts what is in flight.
+    """A hard limit in US dollars that includes calls in flight.
 
-    A call may start only when everything spent, everything in flight at its worst, and this call at its worst fit. With a
-    ``spend`` the other models of a run count as well; what they have in flight is taken as spent, and not waited for.
+    A call may start only if the amount spent, the maximum cost of the calls in flight, and the maximum cost of this
+    call fit. With ``spend``, the other models of a run are included; their calls in flight count as spent and are not
+    waited for.
     """
 
     def __init__(self, cap: float | None, spend: SpendTracker | None = None) -> None:
@@ -217,16 +219,16 @@ class Budget:
         return self._spend.spent
 
     async def reserve(self, worst: float) -> float:
-        """Wait until the call fits. Raises :class:`StoppedError` when it cannot fit any more."""
+        """Wait until the call fits. Raises :class:`StoppedError` if it can no longer fit."""
         if self.cap is None:
             return 0.0
         while self.spent + self._spend.in_flight + worst > self.cap + 1e-12:
             if self._reserved <= 1e-12:
                 raise StoppedError(
-                    f"the next call could take the cost over --max-cost {self.cap:g} (spent ${self.spent:.4f})",
+                    f"the next call could use the cost over --max-cost {self.cap:g} (spent ${self.spent:.4f})",
                     "raise --max-cost and run the same command again; everything paid for is kept",
                 )
-            # What is in flight mostly turns out cheaper than its worst case.
+            # Calls in flight usually cost less than their maximum.
             self._settled.clear()
             await self._settled.wait()
         self._reserved += worst
@@ -234,7 +236,7 @@ class Budget:
         return worst
 
     def settle(self, reserved: float, cost: float) -> None:
-        """The call has come back and did cost so much."""
+        """Replace the reservation of a finished call by its actual cost."""
         self._reserved = max(0.0, self._reserved - reserved)
         self._spend.in_flight = max(0.0, self._spend.in_flight - reserved)
         self._spend.spent += cost

@@ -1,4 +1,4 @@
-"""Questions to a local model: gathered into batches, answered in a thread of their own."""
+"""Transport to a local model: collects questions into batches and answers them in a separate thread."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from latentscore_data.core.llm.replies import Message
 from latentscore_data.core.llm.transport import Completion, Messages
 
 MAX_TOKENS = 4096
-"""How long an answer may be where the question does not say."""
+"""Default maximum length of an answer, in tokens."""
 
 GATHER_SECONDS = 0.25
-"""How long the first question of a batch waits for others where the model runs elsewhere."""
+"""Seconds that the first question of a batch waits for others if the model runs on another machine."""
 
 Waiting = tuple[Prompt, "asyncio.Future[Written]"]
 
 
 class LocalTransport:
-    """Answers of one local model. Whatever has come while a batch was decoded is the next one."""
+    """The transport of one local model. Questions that arrive during a batch form the next batch."""
 
     secret = None
     timeout_seconds = None
-    """A question may wait for many batches: there is no remote server that could hang."""
+    """None, because a question may wait for many batches, and there is no remote server that could hang."""
 
     def __init__(self, model: str, runs: Path, at_once: int, engine: Engine | None = None) -> None:
-        """``engine`` answers elsewhere; without one the model is loaded here."""
+        """``engine`` runs the model on another machine; without it the model is loaded here."""
         self._engine = engine or engine_for(model.removeprefix(LOCAL.prefix), runs, f"answers of {model}")
         self._model = model
         self._form = form_of(place_of(model.removeprefix(LOCAL.prefix), runs))
-        # Those who ask in the same moment come along; a machine elsewhere is not started for one question.
+        # Wait for questions that arrive at the same time, so that a remote machine is not started for a single
+        # question.
         self._gather_seconds = GATHER_SECONDS if engine is not None else 0.0
         self._at_once = at_once
         self._waiting: list[Waiting] = []
@@ -50,9 +51,9 @@ class LocalTransport:
     async def complete(
         self, messages: Messages, sampling: dict[str, Any], response_format: dict[str, Any] | None
     ) -> Completion:
-        """One answer, always as JSON: that of a model which writes labels is expanded to the payload.
+        """Return one answer as JSON; a line of labels is converted to a payload.
 
-        Raises :class:`LsdataError` where the model cannot be loaded or was not trained to answer such a question.
+        Raises :class:`LsdataError` if the model cannot be loaded or was not trained for such a question.
         """
         asked, grammar = self._asked(messages, response_format)
         prompt = Prompt(
@@ -74,15 +75,15 @@ class LocalTransport:
         return Completion(Message(text), "length" if written.cut else "stop", usage, written.cost_usd)
 
     def _asked(self, messages: Messages, response_format: dict[str, Any] | None) -> tuple[Messages, Grammar | None]:
-        """The messages and the grammar with which the model is asked: those of its form, or as they came for JSON."""
+        """Return the messages and the grammar for the model's answer format; unchanged for JSON."""
         named = (response_format or {}).get("json_schema")
         of_payload = named is not None and named["name"] == MusicConfigPromptPayload.__name__
         if self._form.name == JSON.name:
             return messages, self._form.grammar() if of_payload else named and named["schema"]
         if named is not None and not of_payload:
             raise InputError(
-                f"{self._model} was trained to answer a vibe with labels, and is asked for {named['name']}",
-                "ask it for configs, one vibe in a call (--vibes-per-call 1)",
+                f"{self._model} was trained to answer a vibe with labels, but the request is for {named['name']}",
+                "use it for configs, one vibe per call (--vibes-per-call 1)",
             )
         return [{"role": "system", "content": self._form.system()}, messages[-1]], self._form.grammar()
 
@@ -102,7 +103,7 @@ class LocalTransport:
                     answer.set_result(one)
 
     def _next(self) -> list[Waiting]:
-        """The next batch: prompts that share grammar and length, in the order in which they came."""
+        """Return the next batch: prompts with the same grammar and maximum length, in the order of arrival."""
         self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
         alike = [w for w in self._waiting if _kind(w[0]) == _kind(self._waiting[0][0])][: self._at_once]
         taken = {id(waiting) for waiting in alike}
@@ -118,8 +119,8 @@ class LocalTransport:
             if "out of memory" not in str(error):
                 raise
             raise InputError(
-                f"{len(prompts)} questions at once do not fit into memory",
-                "ask fewer at once with --max-concurrency, or take a smaller model",
+                f"{len(prompts)} questions at once exceed the memory",
+                "lower --max-concurrency, or use a smaller model",
             ) from error
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""OpenRouter's public model list: fetched on demand into a dated file, and the prices in it."""
+"""OpenRouter's public model list: download on demand to a dated file, and the prices in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ListedPrice(BaseModel):
-    """US dollars per token of one model; None where the list names no price of its own."""
+    """US dollars per token of one model; None if the list has no separate price."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -47,10 +47,10 @@ class PriceList(BaseModel):
 
 
 def fetch_list(folder: Path) -> tuple[Path, int]:
-    """Fetch the list into ``folder``; returns the file and how many models have a price in it.
+    """Download the list into ``folder``; return the file and the number of models with a price.
 
-    Nothing is sent but the request: no key, no workspace data. Raises :class:`MissingError` when the list cannot be had and
-    :class:`InputError` for a wrong address in ``OPENROUTER_API_BASE``.
+    Sends no key and no workspace data. Raises :class:`MissingError` if the list cannot be downloaded and
+    :class:`InputError` for an invalid address in ``OPENROUTER_API_BASE``.
     """
     base = os.environ.get(ADDRESS_VARIABLE) or ADDRESS
     try:
@@ -75,7 +75,7 @@ def newest_list(folder: Path | None) -> PriceList | None:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, changed_ns: int) -> PriceList:
-    """The list in a file; ``changed_ns`` is its time of change, so that a list that was fetched anew is read anew."""
+    """Read the list in a file; ``changed_ns`` is its modification time, so that the cached result is not used for a new list."""
     try:
         return PriceList.model_validate_json(read_whole(path))
     except (OSError, ValueError) as error:
@@ -107,11 +107,11 @@ def _get(url: str) -> Any:
             f"{url} cannot be reached ({one_line(error)})", "check the connection and try again"
         ) from None
     except orjson.JSONDecodeError:
-        raise MissingError(f"{url} sent no JSON", "check the address") from None
+        raise MissingError(f"{url} did not send JSON", "check the address") from None
 
 
 def _prices(answer: Any) -> dict[str, dict[str, float]]:
-    """US dollars per token by model; models without a fixed price (-1) or with a strange entry are left out."""
+    """Return US dollars per token by model; models without a fixed price (-1) or with an invalid entry are left out."""
     entries = cast(JsonObject, answer).get("data") if isinstance(answer, dict) else None
     found: dict[str, dict[str, float]] = {}
     for entry in cast("list[Any]", entries) if isinstance(entries, list) else []:
@@ -129,7 +129,7 @@ _FIELDS = {"prompt": "prompt", "completion": "completion", "cached": "input_cach
 
 
 def _usd(value: Any) -> float | None:
-    """A price as the list writes it, as text; None where it is none."""
+    """Parse a price, which the list writes as text; None if it is invalid."""
     try:
         usd = float(value)
     except (TypeError, ValueError):

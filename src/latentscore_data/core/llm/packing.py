@@ -1,6 +1,6 @@
-"""Packing: several questions in one call, gathered here, asked together, answered one by one.
+"""Packing: collects several questions and asks them in one call.
 
-The answers belong to the single questions: each is checked and kept as if it had been asked alone.
+Each answer is validated and stored as if its question had been asked alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from latentscore_data.core.base.names import json_bytes
 from latentscore_data.core.llm.types import Question
 
 GATHER_SECONDS = 0.05
-"""How long a pack that is not full waits for more questions."""
+"""Seconds that an incomplete pack waits for more questions."""
 
 PACKING_RULES = """
 
@@ -38,7 +38,7 @@ class Asked:
 
 
 class Packer:
-    """Gathers questions that differ in nothing but their user message, at most ``size`` of them."""
+    """Collects questions that differ only in their user message, at most ``size`` per pack."""
 
     def __init__(self, send: Callable[[Sequence[Asked]], Awaitable[None]], size: int) -> None:
         self._send, self._size = send, size
@@ -46,10 +46,10 @@ class Packer:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def ask(self, key: str, question: Question, answer_type: type[BaseModel]) -> Any:
-        """The answer, once the pack that the question went with has come back."""
+        """Return the answer, once the question's pack is answered."""
         loop = asyncio.get_running_loop()
         asked = Asked(key, question, answer_type, loop.create_future())
-        # Candidates of one vibe never meet in a pack: they would be told apart by nothing.
+        # Candidates of one vibe are never in the same pack, because they would be identical questions.
         alike = (answer_type, question.system, tuple(question.sampling.items()), question.sample_idx)
         waiting = self._open.setdefault(alike, [])
         waiting.append(asked)
@@ -70,7 +70,7 @@ class Packer:
 
 
 def together(questions: Sequence[Question]) -> Question:
-    """The one question that asks all of them; their keys are "1", "2" and so on."""
+    """Return one question for all of them; their keys are "1", "2" and so on."""
     first = questions[0]
     user = "\n\n".join(f"[{number}]\n{question.user}" for number, question in enumerate(questions, 1))
     longest = first.max_tokens * len(questions) if first.max_tokens is not None else None
@@ -78,7 +78,7 @@ def together(questions: Sequence[Question]) -> Question:
 
 
 class Keyed(BaseModel):
-    """One answer of several. It is checked when it is taken apart, so that a bad one spoils no other."""
+    """One answer of several. It is validated separately, so that an invalid one does not affect the others."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,7 +96,7 @@ class Together(BaseModel):
 
 @cache
 def packed_schema(answer_type: type[BaseModel]) -> JsonObject:
-    """The JSON schema that a pack is asked with: the single answer's schema inside, with its definitions lifted up."""
+    """Return the JSON schema of a pack, which contains the single answer's schema; definitions are moved to the top level."""
     single = answer_type.model_json_schema()
     definitions = single.pop("$defs", {})
     keyed = {
@@ -115,7 +115,7 @@ def packed_schema(answer_type: type[BaseModel]) -> JsonObject:
 
 
 def taken_apart(value: Together, count: int, answer_type: type[BaseModel]) -> list[BaseModel | None]:
-    """The answers in the order of the questions; None for each that is missing, doubled or not valid."""
+    """Return the answers in the order of the questions; None for each that is missing, duplicated or invalid."""
     found: dict[str, list[Any]] = {}
     for entry in value.answers:
         found.setdefault(entry.key.strip("[] "), []).append(entry.answer)
@@ -126,7 +126,7 @@ def _valid(given: list[Any], answer_type: type[BaseModel]) -> BaseModel | None:
     if len(given) != 1:
         return None
     try:
-        # As JSON, so that the same leniency applies as to an answer that came alone.
+        # As JSON, so that the same validation applies as to a single answer.
         return answer_type.model_validate_json(json_bytes(given[0]))
     except ValidationError:
         return None

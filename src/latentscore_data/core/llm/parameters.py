@@ -1,4 +1,4 @@
-"""Which sampling parameters a model is sent: those of a question that the model takes."""
+"""The sampling parameters that a model accepts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ log = logging.getLogger(__name__)
 
 
 class TakesAll:
-    """A model that is loaded here takes every parameter."""
+    """A local model, which accepts every parameter."""
 
     def taken(self, sampling: Sampling) -> Sampling:
         """The parameters to send."""
         return sampling
 
     def refuse(self, name: str) -> None:
-        """Leave a parameter out from now on: the server does not take it."""
+        """Leave a parameter out from now on, because the server does not accept it."""
         raise AssertionError(f"{name} is never refused here")
 
 
 class Parameters(TakesAll):
-    """The sampling parameters that one model takes.
+    """The sampling parameters that one model accepts.
 
-    LiteLLM's table says which values a model takes (``temperature`` only at 1, say); what it does not know is learned from
-    the server's refusals. Each parameter that is left out is said once.
+    LiteLLM's table lists the accepted values (for example ``temperature`` only at 1); others are learned from the
+    server's refusals. Each omitted parameter is reported once.
     """
 
     def __init__(self, name: str, route: Route) -> None:
@@ -39,7 +39,7 @@ class Parameters(TakesAll):
         self._said: set[str] = set()
 
     def taken(self, sampling: Sampling) -> Sampling:
-        """The parameters to send. ``max_tokens`` is always among them, under the name that the server knows."""
+        """Return the parameters to send. They always include ``max_tokens``, under the server's name."""
         sent: Sampling = {}
         for name, value in sampling.items():
             if name == "max_tokens":
@@ -70,6 +70,6 @@ class Parameters(TakesAll):
         if name in self._said:
             return
         self._said.add(name)
-        # Every question has a seed, and most providers know none: that is no news.
+        # Every question has a seed, which most providers do not support, so this is not reported.
         level = logging.INFO if name == "seed" else logging.WARNING
-        log.log(level, "%s does not take %s %s; it is asked without", self._name, name, value)
+        log.log(level, "%s does not accept %s %s; it is left out", self._name, name, value)

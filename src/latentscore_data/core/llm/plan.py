@@ -1,4 +1,4 @@
-"""What a run would ask and cost, found out without asking anything."""
+"""The plan of a run: its calls, tokens and cost, estimated without calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from latentscore_data.core.llm.types import Question
 
 
 def example_answer() -> str:
-    """A config answer of ordinary length, to tell how many tokens one takes before there is any."""
+    """Return a config answer of typical length, for estimates without previous answers."""
     colors = [{"hex": "#1B2A41", "weight": weight} for weight in PALETTE_WEIGHTS[1:]]
     answer = {
         "thinking": "The vibe is damp and slow, so the pulse is faint, the room is large and the light is low. " * 3,
@@ -53,7 +53,7 @@ class Plan:
     worst_usd: float | None = 0.0
     basis: str = ""
     in_batches: int = 0
-    """Questions that wait in provider batches: they are paid for already."""
+    """Number of questions in open provider batches, which are already paid for."""
     batch: bool = False
     """True when the calls go to the provider's batch API."""
     price: str = ""
@@ -61,11 +61,11 @@ class Plan:
 
     @property
     def spends(self) -> bool:
-        """True when calls would be made that cost something, or might."""
+        """True if the run would make calls that cost money or may cost money."""
         return self.calls > 0 and self.cost_usd != 0.0
 
     def times(self, count: int, basis: str) -> Plan:
-        """The plan of that number of rows, each like all of this one's together; ``basis`` says where the count comes from."""
+        """Return this plan multiplied by ``count``; ``basis`` describes the source of the count."""
         cost, worst = (None if usd is None else usd * count for usd in (self.cost_usd, self.worst_usd))
         return Plan(
             self.model, count, self.calls * count, 0, self.tokens_in * count, self.tokens_out * count, cost, worst,
@@ -96,7 +96,7 @@ def make_plan(
         for questions in rows:
             plan.rows += 1
             plan.calls += len(questions)
-        plan.basis = "answered on this machine"
+        plan.basis = "runs on this machine"
         return plan
     answers = AnswerCache(cache_path) if cache_path.exists() else None
     llm = ModelClient(model, settings, cache=answers, runs=runs)
@@ -121,14 +121,14 @@ def make_plan(
                 continue
             asked.add(key)
             plan.calls += 1
-            # In a packed call the system message is sent once for all.
+            # A packed call contains the system message once.
             plan.tokens_in += tokens(question.system) // per_call + tokens(str(question.user))
             longest += question.max_tokens or 4096
     known = answers.mean_tokens_out(model, answer_type.__name__) if answers is not None else None
     if answers is not None:
         answers.close()
     if not plan.calls:
-        plan.basis = "all of it is in the cache" + (" or in open batches" if plan.in_batches else "")
+        plan.basis = "all answers are in the cache" + (" or in open batches" if plan.in_batches else "")
         return plan
     plan.tokens_out = round((known if known is not None else tokens(example)) * plan.calls)
     out = "mean of this model's answers so far" if known is not None else "a typical answer"
@@ -137,7 +137,7 @@ def make_plan(
 
 
 def _put_price(plan: Plan, price: Price | None, longest: int, out: str) -> None:
-    """The cost of a plan whose tokens are known; ``longest`` answers in tokens, ``out`` says what the usual ones rest on."""
+    """Set the cost of a plan with known tokens; ``longest`` is the maximum answer tokens, ``out`` the basis of the estimate."""
     if price is None:
         plan.cost_usd = plan.worst_usd = None
         plan.basis = f"the price of {plan.model} is unknown; tokens measured in the prompts, answers as {out}"
@@ -149,26 +149,26 @@ def _put_price(plan: Plan, price: Price | None, longest: int, out: str) -> None:
 
 
 def expected_texts(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:
-    """How many texts ``vibes`` will read, and how that is known: those that are there, or as many as ``download`` is to get
-    where there are none or it gets ``new_texts``."""
+    """Return the number of texts that ``vibes`` will read, and the basis: the existing ones, or the number that
+    ``download`` will fetch if there are none or if ``new_texts`` are expected."""
     there = 0 if new_texts else sum(1 for _ in read_texts(workspace.text_files(), settings.vibes.limit))
     if there:
         return there, f"{there:,} texts"
     wanted = len(settings.download.datasets) * settings.download.sample_size
     wanted = min(wanted, settings.vibes.limit or wanted)
-    return wanted, f"{wanted:,} texts as download is set, each as long as vibes.max_input_words allows"
+    return wanted, f"{wanted:,} texts by the settings of download, each with vibes.max_input_words words"
 
 
 def expected_vibes(settings: Settings, workspace: Workspace, *, new_texts: bool) -> tuple[int, str]:
-    """The most rows that ``configs`` will get from vibes that are not there yet, and what that rests on."""
+    """Return the maximum number of rows that ``configs`` will get from vibes that do not exist yet, and the basis."""
     texts, basis = expected_texts(settings, workspace, new_texts=new_texts)
     each = settings.vibes.max_vibes * len(LEVELS) * (2 if settings.vibes.characters else 1)
     rows = min(texts * each, settings.configs.limit or texts * each)
-    return rows, f"at most {rows:,} vibes, before what is alike is dropped ({basis})"
+    return rows, f"at most {rows:,} vibes, before near-duplicates are dropped ({basis})"
 
 
 def added_up(plans: Sequence[Plan]) -> Plan:
-    """Calls and money of several plans as one of the first's model and rows; the cost is None where one is unknown."""
+    """Return the sum of several plans, with the model and rows of the first; the cost is None if one is unknown."""
     if not plans:
         return Plan("")
     return replace(

@@ -1,4 +1,4 @@
-"""Prices of models: where each one comes from, and what a call costs."""
+"""Prices of models with their sources, and the cost of a call."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ log = logging.getLogger(__name__)
 
 MILLION = 1_000_000
 BATCH_SHARE = 0.5
-"""Price of a provider's batch API relative to direct calls, where a price list names no batch price."""
+"""Price of a provider's batch API relative to direct calls, if a price list has no batch price."""
 
 _OLLAMA = ("ollama/", "ollama_chat/")
 
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars per token. ``basis`` names the source, ``date`` says of which day it is, where that is known.
+    """US dollars per token. ``basis`` names the source and ``date`` its date, if known.
 
-    Sound and cached prompt tokens have a price of their own with some models.
+    Some models have separate prices for audio and for cached prompt tokens.
     """
 
     per_token_in: float
@@ -45,10 +45,10 @@ class Price:
     per_cached_token_in: float | None = None
     date: str = ""
     declared: bool = False
-    """True for a price from the settings: it also decides what an answer cost."""
+    """True for a price from the settings, which also determines the cost of answers."""
 
     def of(self, tokens_in: float, tokens_out: float, audio_tokens_in: float = 0, cached_tokens_in: float = 0) -> float:
-        """US dollars for so many tokens; those of sound and those that were cached are not among ``tokens_in``."""
+        """Return the cost in US dollars; audio and cached tokens are not included in ``tokens_in``."""
         per_audio = self.per_token_in if self.per_audio_token_in is None else self.per_audio_token_in
         per_cached = self.per_token_in if self.per_cached_token_in is None else self.per_cached_token_in
         prompt = tokens_in * self.per_token_in + audio_tokens_in * per_audio + cached_tokens_in * per_cached
@@ -60,7 +60,7 @@ class Price:
 
     @property
     def source(self) -> str:
-        """The source with its date, as a plan shows it."""
+        """The source with its date, for a plan."""
         return f"{self.basis}, {self.date}" if self.date else self.basis
 
     def in_words(self) -> str:
@@ -72,7 +72,7 @@ class Price:
 
 
 def costs_nothing(model: str, settings: LLMSettings) -> bool:
-    """True when calls are known to be free without looking at any price list."""
+    """Return True if calls are known to be free without a price list."""
     declared = _declared(model, settings)
     if declared is not None:
         return declared.free
@@ -80,7 +80,7 @@ def costs_nothing(model: str, settings: LLMSettings) -> bool:
 
 
 def price_of(model: str, settings: LLMSettings, *, batch: bool = False) -> Price | None:
-    """The price of a model, or None when no source knows it; with ``batch``, that of the provider's batch API.
+    """Return the price of a model, or None if no source has it; with ``batch``, that of the provider's batch API.
 
     Sources in order: the settings, servers that are known to be free, LiteLLM's table, OpenRouter's fetched model list, and
     for OpenRouter's models the price of the model's vendor in LiteLLM's table, which OpenRouter passes on.
@@ -92,23 +92,23 @@ def price_of(model: str, settings: LLMSettings, *, batch: bool = False) -> Price
 
 
 def unknown_price(model: str, cap: float) -> StoppedError:
-    """The error for a cap that cannot be kept, with the ways to name a price."""
+    """Return the error for a cap with an unknown price, with the ways to declare one."""
     named = f'"{model}"'
     return StoppedError(
-        f"the price of {model} is unknown, so --max-cost {cap:g} cannot be kept",
-        "name the price in US dollars per million tokens (0 for a server that is free) in one of three ways:\n"
+        f"the price of {model} is unknown, so --max-cost {cap:g} cannot be enforced",
+        "declare the price in US dollars per million tokens (0 for a free server) in one of three ways:\n"
         f"  in latentscore.toml:  [llm.prices.{named}] with input = 0.30 and output = 2.50 (patterns such as provider/* match)\n"
         f'  in the environment:   LSDATA_LLM__PRICES=\'{{{named}: {{"input": 0.30, "output": 2.50}}}}\'\n'
         "  from OpenRouter:      lsdata doctor --fetch prices (its public list; for openrouter/... models)\n"
-        "or leave the cap out and say --yes",
+        "or leave the cap out and pass --yes",
     )
 
 
 def answer_cost(price: Price | None, usage: Any, worked_out: float | None = None) -> float | None:
     """US dollars for one answer with this usage object; None when the price is unknown.
 
-    A price from the settings decides. Then comes the cost that the provider reports with the answer, then ``worked_out``
-    (LiteLLM's figure, which knows reasoning and cached tokens), then the tokens at the listed price.
+    Sources in order: a price from the settings, the cost that the provider reports with the answer, ``worked_out``
+    (LiteLLM's figure, which includes reasoning and cached tokens), the tokens at the listed price.
     """
     tokens_in, tokens_out = (whole(field_of(usage, name)) for name in ("prompt_tokens", "completion_tokens"))
     details = field_of(usage, "prompt_tokens_details")
@@ -125,7 +125,7 @@ def answer_cost(price: Price | None, usage: Any, worked_out: float | None = None
 
 
 def reported_cost(usage: Any) -> float | None:
-    """The cost that a provider reports with an answer (OpenRouter's ``usage.cost``, in US dollars)."""
+    """Return the cost that a provider reports with an answer (OpenRouter's ``usage.cost``, in US dollars)."""
     cost = field_of(usage, "cost")
     if isinstance(cost, int | float) and not isinstance(cost, bool) and math.isfinite(cost) and cost >= 0:
         return float(cost)
@@ -133,7 +133,8 @@ def reported_cost(usage: Any) -> float | None:
 
 
 def cost_of_usage(model: str, usage: Mapping[str, Any]) -> float | None:
-    """US dollars of one answer by LiteLLM's table, cached and reasoning tokens at their own prices; None where it knows none."""
+    """Return the cost of one answer in US dollars by LiteLLM's table, with separate prices for cached and reasoning tokens;
+    None if unknown."""
     litellm = load_litellm()
     try:
         bare, provider, _, _ = litellm.get_llm_provider(model)
@@ -266,7 +267,7 @@ _VENDORS = {
     "openai": "openai",
     "x-ai": "xai",
 }
-"""Vendors whose models OpenRouter sells at the vendor's own price, by the provider's name in LiteLLM's table."""
+"""Vendors whose models OpenRouter sells at the vendor's price, by the provider's name in LiteLLM's table."""
 
 
 def _of_vendor(name: str, litellm: Any) -> Price | None:

@@ -1,4 +1,4 @@
-"""What exactly we ask a model: the texts, and how they are filled in."""
+"""The prompts: their texts, and the questions made from them."""
 
 from __future__ import annotations
 
@@ -71,9 +71,14 @@ def own_system(prompts: PromptsSettings, form: AnswerForm = JSON) -> str | None:
     if prompts.examples:
         raise InputError(
             f"prompts.examples shows {prompts.examples} answers in JSON, and train.answer is {form.name}",
-            "take --set answer=json, or prompts.examples = 0",
+            "use --set answer=json, or prompts.examples = 0",
         )
     return None if prompts.system in (None, *OWN_PROMPTS) else system_for(prompts)
+
+
+def named_system(prompts: PromptsSettings) -> str:
+    """What is said of a model that is asked with a system message of the user's; "" for the package's own."""
+    return "" if prompts.system in (None, *OWN_PROMPTS) else f"asked with the system prompt {prompts.system}"
 
 
 def _read_system(path: Path) -> str:
@@ -82,20 +87,22 @@ def _read_system(path: Path) -> str:
         text = read_whole(path, 4 * MAX_SYSTEM_CHARS).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"prompts.system: {path} cannot be read ({reason})", remedy) from None
+        raise InputError(f"--system (prompts.system): {path} cannot be read ({reason})", remedy) from None
     if not text.strip() or len(text) > MAX_SYSTEM_CHARS:
-        raise InputError(f"prompts.system: {path} is empty or longer than {MAX_SYSTEM_CHARS} characters", remedy)
+        raise InputError(
+            f"--system (prompts.system): {path} is empty or longer than {MAX_SYSTEM_CHARS} characters", remedy
+        )
     return text
 
 
 def config_prompt_hash(prompts: PromptsSettings = OWN) -> str:
-    """Changes when the words that ask for a config change."""
+    """Return a hash of the prompt for configs."""
     return digest(system_for(prompts), vibe_message("vibe"))
 
 
 @cache
 def vibes_prompt_hash(characters: bool = True) -> str:
-    """Changes when the words that ask for vibes change."""
+    """Return a hash of the prompt for vibes."""
     about = CHARACTERS if characters else ""
     return digest(VIBES_SYSTEM.replace("{characters}", about), text_message("text", 1, 1))
 
@@ -110,7 +117,7 @@ def config_question(
         temperature=settings.temperature,
         top_p=settings.top_p,
         max_tokens=settings.max_tokens,
-        # One seed for all candidates would make a server that honours it answer N times the same.
+        # With one seed for all candidates, a server that supports seeds would return N equal answers.
         seed=settings.seed + sample_idx,
         sample_idx=sample_idx,
     )

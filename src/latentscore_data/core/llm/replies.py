@@ -1,4 +1,4 @@
-"""The texts of a model's message: what it said, the arguments of its tool calls, and its thoughts."""
+"""The texts of a model's message: its content, the arguments of its tool calls, and its thoughts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.llm.server_errors import CallFailed, Refusal
 
 _SAID = ("text", "output_text", "output_json", "json")
-"""Types of content parts that are the answer; every other one is a thought or no text."""
+"""Types of content parts with the answer; others are thoughts or not text."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A model's message. Lone surrogates are replaced: they are legal in JSON and in no file or database."""
+    """A model's message. Lone surrogates, which JSON allows but files and databases do not, are replaced."""
 
     text: str | None = None
     calls: tuple[str, ...] = ()
@@ -26,14 +26,15 @@ class Message:
 
     @property
     def shown(self) -> str:
-        """One text that stands for the message: in the next question, and in the cache of unusable answers."""
+        """One text that represents the message in the next question and in the cache of unusable answers."""
         return next((one for one in (self.text, *self.calls, *self.thoughts) if one and one.strip()), "")
 
 
 def read_completion(answer: Any) -> tuple[Message, str, Mapping[str, Any]]:
     """(message, finish reason, usage) of a raw chat completion.
 
-    Raises :class:`Refusal` for an error that came with a good status, and :class:`CallFailed` for what is no completion.
+    Raises :class:`Refusal` for an error in a response with a success status, and :class:`CallFailed` for an invalid
+    completion.
     """
     from litellm.litellm_core_utils.core_helpers import map_finish_reason
 
@@ -42,20 +43,20 @@ def read_completion(answer: Any) -> tuple[Message, str, Mapping[str, Any]]:
     if (refusal := _refusal(body)) is not None:
         raise refusal
     if not isinstance(choices, list):
-        raise CallFailed("the server's answer is no chat completion", maybe_billed=True)
+        raise CallFailed("the server's answer is not a chat completion", maybe_billed=True)
     usage = _mapping(body.get("usage"))
     if not choices:
         return Message(), "stop", usage
     choice = _mapping(cast("list[Any]", choices)[0])
     if not isinstance(choice.get("message"), dict):
-        raise CallFailed("the server's answer is no chat completion", maybe_billed=True)
+        raise CallFailed("the server's answer is not a chat completion", maybe_billed=True)
     finish_reason = choice.get("finish_reason")
     mapped = str(map_finish_reason(finish_reason)) if isinstance(finish_reason, str) else "stop"
     return read_message(choice["message"]), mapped, usage
 
 
 def _refusal(body: Mapping[str, Any]) -> Refusal | None:
-    """The error in an answer; some servers send one that is empty with each answer."""
+    """Return the error in an answer, if any; some servers send an empty one with each answer."""
     error = body.get("error")
     told: Any = error if not isinstance(error, dict) else error.get("message") or error.get("code")
     if not told:
@@ -66,7 +67,7 @@ def _refusal(body: Mapping[str, Any]) -> Refusal | None:
 
 
 def read_message(message: Any) -> Message:
-    """Read a raw message or LiteLLM's. Providers put the same thing into different places, some into several."""
+    """Read a raw message or LiteLLM's. Providers use different fields for the same content, some several."""
     if message is None:
         return Message()
     extra = _mapping(field_of(message, "provider_specific_fields"))
@@ -86,7 +87,7 @@ def read_message(message: Any) -> Message:
 
 
 def flatten_message(message: JsonObject) -> None:
-    """Make a raw message one that LiteLLM reads: its content a text, and what was thought a text among the reasoning."""
+    """Convert a raw message for LiteLLM: its content to a text, and its thoughts to a text in the reasoning field."""
     message["role"] = "assistant"
     said, thoughts = _parts(message.get("content"))
     if not isinstance(message.get("content"), str):
@@ -102,7 +103,7 @@ def flatten_message(message: JsonObject) -> None:
 
 
 def _parts(content: Any) -> tuple[list[str], list[str]]:
-    """(what is said, what is thought) in a content of any form: a text, an object, a list of parts."""
+    """Return (answer texts, thoughts) of a content of any form: a text, an object, a list of parts."""
     said: list[str] = []
     thoughts: list[str] = []
     for part in cast("list[Any]", content) if isinstance(content, list | tuple) else [content]:
@@ -136,7 +137,7 @@ def field_of(value: Any, name: str) -> Any:
 
 
 def whole(value: object) -> int:
-    """A count that a server reports; 0 for what is none."""
+    """Return a count that a server reports; 0 if it is invalid."""
     return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 

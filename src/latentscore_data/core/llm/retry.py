@@ -1,4 +1,4 @@
-"""What can go wrong with a call and what happens then: one error table, retry, pace, adaptive concurrency, budget."""
+"""Classification of failed calls in one error table, and the delay before a retry."""
 
 from __future__ import annotations
 
@@ -13,45 +13,46 @@ from latentscore_data.core.base.secrets import without
 from latentscore_data.core.llm.server_errors import WORDS_IN, CallFailed, ServerError, read_server_error
 
 Kind = Literal["auth", "bad request", "transient", "answer"]
-"""``answer``: the model wrote something that the server refused as no JSON."""
+"""``answer``: the server refused the model's text as invalid JSON."""
 
 
 @dataclass(frozen=True)
 class CallError:
-    """A failed call, as the error table sees it. ``retry_after`` is what the server asked for, in seconds."""
+    """A classified failure of a call. ``retry_after`` is the delay that the server requested, in seconds."""
 
     kind: Kind
     status: int | None
     message: str
     retry_after: float | None = None
     unstructured: bool = False
-    """True when the server refused the way in which the answer's shape was asked for."""
+    """True if the server refused the response format."""
     maybe_billed: bool = False
-    """True when the server may have answered although we did not see it."""
+    """True if the server may have answered and billed, although no answer arrived."""
     spent: bool = False
-    """True when the account has nothing left."""
+    """True if the account's balance is empty."""
     too_fast: bool = False
-    """True when the server says that we are too fast, whatever the status."""
+    """True if the server reports a rate limit, whatever the status."""
     refused: str | None = None
-    """The sampling parameter that the model does not take."""
+    """The sampling parameter that the model does not accept."""
     draw: str = ""
     """What the model wrote, with ``answer``."""
 
     @property
     def crowded(self) -> bool:
-        """True when the server says that we are too fast."""
+        """True if the server reports a rate limit or overload."""
         return self.too_fast or self.status == 429 or (self.status in (503, 529) and self.retry_after is not None)
 
     @property
     def asks_differently(self) -> bool:
-        """True when the same question may be answered if it is asked in another way."""
+        """True if the question may succeed with another response format or without a parameter."""
         return self.unstructured or self.refused is not None
 
 
 NOT_SENT = CallError("transient", None, "not sent")
-"""For a slot that is given back unused: nothing is learned from it."""
+"""For an unused slot, which does not change the limit."""
 
-# Codes and types say more than words: "quota" is a spent balance with one provider and a minute's allowance with another.
+# Codes and types are more reliable than words: "quota" means an empty balance for one provider and a rate limit for
+# another.
 _SPENT = re.compile(
     r"insufficient_?(quota|balance|credit|fund)|exceeded_current_quota|billing|arrear|payment_?required"
     r"|credits?_(exhausted|depleted)|out_of_credits"
@@ -78,7 +79,7 @@ _STRUCTURE = re.compile(
 _SHAPE_PARAM = re.compile(r"response_?format|text\.format|schema|output_(config|format)|tool|grammar", re.IGNORECASE)
 
 SAMPLING = ("top_p", "temperature", "seed", "max_tokens")
-"""Parameters that a model may refuse; of two that it does not take together, the first one is left out."""
+"""Parameters that a model may refuse; of two that it does not accept together, the first one is left out."""
 
 _REFUSES = re.compile(
     r"unsupported|not support|n't support|deprecated|only[^.]{0,40}\b(1|default)\b|cannot both|not allowed|not permitted"
@@ -86,7 +87,7 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _JUDGED = (400, 403, 429)
-"""Statuses that providers give for a spent balance, for calls that come too fast and for bad requests alike."""
+"""Statuses that providers use for empty balances, rate limits and bad requests."""
 
 _TABLE: dict[int, Kind] = {
     401: "auth",
@@ -104,7 +105,7 @@ _TABLE: dict[int, Kind] = {
 
 
 def classify(error: BaseException, secret: SecretStr | None = None) -> CallError:
-    """The row of the table that a failed call belongs to; ``secret`` is kept out of the message."""
+    """Classify a failed call; ``secret`` is removed from the message."""
     name = type(error).__name__
     if isinstance(error, TimeoutError) or name == "Timeout":
         return CallError("transient", 408, "the call timed out", maybe_billed=True)
@@ -113,10 +114,10 @@ def classify(error: BaseException, secret: SecretStr | None = None) -> CallError
         kind = "bad request" if error.final else "transient"
         return CallError(kind, error.status, message, maybe_billed=error.maybe_billed)
     server = read_server_error(error)
-    # Taken out before the message is cut, which could leave half of it.
+    # Removed before the message is cut, which could leave a part of it.
     message = _one_line(without(server.message, secret))
     if "Invalid response object" in str(error):
-        return CallError("transient", None, "the server's answer is no chat completion", maybe_billed=True)
+        return CallError("transient", None, "the server's answer is not a chat completion", maybe_billed=True)
     if name == "APIConnectionError":
         return CallError("transient", None, f"connection failed: {message}", maybe_billed=True)
     if server.draw is not None or (server.status in (400, 422) and server.named(_NO_JSON)):
@@ -142,10 +143,10 @@ def _by_status(server: ServerError, message: str, name: str) -> CallError:
 
 
 def _is_spent(server: ServerError) -> bool:
-    """True for a spent balance; a quota that has a time at which it can be used again is none."""
+    """Return True for an empty balance; a quota with a retry time is not one."""
     spent = {name for name in server.names if _SPENT.search(name)}
     if server.retry_after is not None and server.status == 429:
-        # Some give the code of a spent quota for a limit per minute, too: then the type tells which one it is.
+        # Some providers use the code of an exceeded quota also for a limit per minute; the type distinguishes them.
         spent = {name for name in spent if name in server.types or not _QUOTA.search(name)}
     if spent:
         return True
@@ -157,7 +158,7 @@ def _is_spent(server: ServerError) -> bool:
 
 
 def _refused_parameter(server: ServerError) -> str | None:
-    """The sampling parameter that the model does not take, if that is what the server says."""
+    """Return the sampling parameter that the server refused, or None."""
     said = server.message[:WORDS_IN]
     if server.param is not None:
         found = [name for name in SAMPLING if name == server.param]
@@ -183,9 +184,9 @@ def _one_line(message: str, most: int = 300) -> str:
 
 
 def retry_delay(attempt: int, retry_after: float | None, cap: float, rng: random.Random) -> float:
-    """Seconds until the next try: full jitter on a doubling base, never earlier than the server asked, at most ``cap``."""
+    """Return seconds until the next attempt: exponential backoff with full jitter, at least ``retry_after``, at most ``cap``."""
     jitter = rng.uniform(0, min(cap, 0.5 * 2 ** (attempt - 1)))
     if retry_after is None:
         return jitter
-    # A little jitter on top, so that those refused together do not come back together.
+    # With additional jitter, so that calls that were refused together are not retried together.
     return min(cap, retry_after + rng.uniform(0, 0.25 * max(retry_after, 0.2)))

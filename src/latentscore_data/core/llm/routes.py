@@ -1,4 +1,4 @@
-"""How a model is reached: its name for LiteLLM, the address, and the key that goes there."""
+"""The route to a model: its name for LiteLLM, the address, and the key."""
 
 from __future__ import annotations
 
@@ -23,36 +23,42 @@ from latentscore_data.core.llm.replies import flatten_message
 log = logging.getLogger(__name__)
 
 NO_KEY = "no-key"
-"""Sent to a server of the user's own, so that no library reaches for the provider's key."""
+"""Sent to a user's server, so that no library uses the provider's key."""
 
 BASE_PROVIDERS = ("openai", "custom_openai", "hosted_vllm", "openrouter", "lm_studio", "llamafile", "litellm_proxy")
-"""Name prefixes that may go with ``api_base``: an explicit key is all they ever send."""
+"""Prefixes that may be used with ``api_base``, because they only send an explicit key."""
 
 
 @cache
 def load_litellm() -> Any:
-    """LiteLLM, imported once and told to keep quiet and to itself."""
-    # Without these it fetches a price list while it is imported, and loads all of .env, addresses included.
+    """Import LiteLLM once, with its logging and downloads disabled."""
+    # Without these, its import downloads a price list and loads all of .env, including addresses.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_MODE"] = "PRODUCTION"
-    import litellm
-
+    # Its hundreds of thousands of objects are permanent: the garbage collector need not visit them during the import (a quarter of the
+    # time) or afterwards.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        import litellm
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
     call_directly()
     litellm.suppress_debug_info = True
-    # It would fetch Llama's and Cohere's tokenizers from the hub, for each text anew where the hub does not answer.
+    # It would download Llama's and Cohere's tokenizers from the hub, again for each text if the hub does not respond.
     litellm.disable_hf_tokenizer_download = True
     _read_all_messages()
     # Of the parts that it is not used to, which are read all the same.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
-    # Its hundreds of thousands of objects live as long as the process: the collector need not walk them again and again.
-    gc.freeze()
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
 
 
 def _read_all_messages() -> None:
-    """Let LiteLLM read messages whose fields are lists of parts or objects: alone it raises, and the answer is lost."""
+    """Patch LiteLLM to read messages whose fields are lists of parts or objects; otherwise it raises and the answer is lost."""
     from litellm.litellm_core_utils.llm_response_utils import convert_dict_to_response
 
     read = convert_dict_to_response.extract_reasoning_content
@@ -66,7 +72,7 @@ def _read_all_messages() -> None:
 
 @dataclass(frozen=True)
 class Route:
-    """How a model is reached: the name litellm gets, the address, and the key for it."""
+    """The name for LiteLLM, the address, and the key for it."""
 
     model: str
     api_base: str | None = None
@@ -74,17 +80,17 @@ class Route:
 
 
 def route_to(model: str, settings: LLMSettings) -> Route:
-    """Where calls for ``model`` go and which key goes with them.
+    """Return the route for calls of ``model``.
 
-    With an ``api_base`` only the key that ``api_key_env`` names is sent, and to another machine only when a flag or the
-    environment names it: a settings file in somebody else's folder cannot send keys away.
+    With an ``api_base``, only the key that ``api_key_env`` names is sent, and to another machine only if a flag or the
+    environment names it, so that a settings file from another source cannot send keys away.
     """
-    if "://" in model:  # some providers of litellm take an address there, past all that is asked of an api_base
-        raise InputError(f"{model} has an address in its name", "give the address with --api-base URL")
+    if "://" in model:  # some LiteLLM providers accept an address here, which would bypass the checks of api_base
+        raise InputError(f"{model} contains an address", "give the address with --api-base URL")
     if settings.api_base is None:
         if settings.api_key_env:
             raise InputError(
-                f"the key in {settings.api_key_env} is named for a server of your own, but there is no api_base",
+                f"the key in {settings.api_key_env} is for your own server, but there is no api_base",
                 "give --api-base URL, or leave --api-key-env out and set the provider's own variable (NAME_API_KEY)",
             )
         return Route(model)
@@ -100,15 +106,15 @@ def route_to(model: str, settings: LLMSettings) -> Route:
         return Route(model, settings.api_base, SecretStr(NO_KEY))
     if not is_loopback(settings.api_base) and not granted(settings.api_key_env):
         raise InputError(
-            f"the settings file wants the key in {settings.api_key_env} sent to {settings.api_base}",
-            f"if that is right, say so with --api-key-env {settings.api_key_env} "
+            f"the settings file requests sending the key in {settings.api_key_env} to {settings.api_base}",
+            f"to allow this, pass --api-key-env {settings.api_key_env} "
             f"or LSDATA_LLM__API_KEY_ENV={settings.api_key_env}",
         )
     return Route(model, settings.api_base, key_named(settings.api_key_env))
 
 
 def check_route(model: str, settings: LLMSettings) -> None:
-    """Raise what would keep the first call from being made: an unknown name, a key that is not set. No network."""
+    """Raise the error that would prevent the first call: an unknown name, a missing key. Uses no network."""
     if kind_of(model).here:
         return
     route = route_to(model, settings)

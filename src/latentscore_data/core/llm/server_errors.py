@@ -1,7 +1,7 @@
-"""What a model server said when it refused a call: its status, code, type and message, and when to come again.
+"""Reading the error response of a model server: its status, code, type, message and retry time.
 
-Both transports are read here. LiteLLM maps errors by words in their text, and drops the body and the headers on some ways:
-the server's own response is taken from the chain of exceptions. Its body is read in the forms that providers use.
+It reads errors of both transports. LiteLLM maps errors by words in their text, and sometimes drops body and headers, so
+the server's response is taken from the chain of exceptions. Its body is read in the formats that providers use.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from latentscore.json_search import search
 Body = Mapping[str, Any]
 
 WORDS_IN = 500
-"""Characters of the message that are searched if a refusal is known by its words alone."""
+"""Number of characters of the message that are searched if only words identify an error."""
 
 CHAIN_AT_MOST = 10
-"""Exceptions that are looked at, from the one that LiteLLM raised to its cause."""
+"""Maximum number of exceptions in the chain, from LiteLLM's to its cause."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """A refusal as it came: what is read of it is what LiteLLM's exceptions hold as well."""
+    """An error response, with the attributes that LiteLLM's exceptions also have."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -37,7 +37,7 @@ class Response:
 
 
 class Refusal(Exception):
-    """A response with the status of an error, or with an error in its body."""
+    """A response with an error status, or with an error in its body."""
 
     def __init__(self, status: int, headers: Mapping[str, str], text: str) -> None:
         super().__init__(text[:WORDS_IN] or f"status {status}")
@@ -46,7 +46,7 @@ class Refusal(Exception):
 
 
 class CallFailed(Exception):
-    """A call without a refusal and without an answer. ``final`` where the next try would fail in the same way."""
+    """A call without any valid response. ``final`` if a retry would fail in the same way."""
 
     def __init__(
         self, message: str, *, status: int | None = None, final: bool = False, maybe_billed: bool = False
@@ -59,19 +59,19 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True)
 class ServerError:
-    """A refusal. ``status`` is the server's own where it is known; ``names`` are its codes, types and reasons in lower case."""
+    """A parsed error response. ``status`` is the server's, if known; ``names`` are its codes, types and reasons in lower case."""
 
     status: int | None
     message: str
     names: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()
-    """Those of the names that the server gives as the error's type."""
+    """The names that the server gives as the error's type."""
     param: str | None = None
     """The parameter that the server names as the cause."""
     retry_after: float | None = None
-    """Seconds until the server wants to be asked again."""
+    """Seconds until a retry, as requested by the server."""
     draw: str | None = None
-    """What the model wrote, where the server refused it as no JSON."""
+    """The model's text that the server refused as invalid JSON."""
 
     def named(self, pattern: re.Pattern[str]) -> bool:
         """True when a code, type or reason matches."""
@@ -79,7 +79,7 @@ class ServerError:
 
 
 def read_server_error(error: BaseException) -> ServerError:
-    """Read the refusal behind an exception. Whatever the server sent, this raises nothing."""
+    """Read the error response behind an exception. Never raises, whatever the server sent."""
     chain = list(_chain(error))
     given: list[Any] = [getattr(one, "response", None) for one in chain]
     responses = [response for response in given if getattr(response, "headers", None)]
@@ -91,7 +91,7 @@ def read_server_error(error: BaseException) -> ServerError:
     mapped = _whole(getattr(error, "status_code", None))
     status = _whole(getattr(own, "status_code", None)) or mapped
     if status != mapped and mapped is not None and not names:
-        status = mapped  # LiteLLM knows by the words what the server says nowhere else
+        status = mapped  # LiteLLM derived it from words, and the server gave no status
     headers = [response.headers for response in responses]
     headers += [kept for one in chain if (kept := getattr(one, "litellm_response_headers", None))]
     return ServerError(
@@ -100,7 +100,7 @@ def read_server_error(error: BaseException) -> ServerError:
         names,
         frozenset(str(entry["type"]).lower() for entry in entries if entry.get("type")),
         next((str(entry["param"]) for entry in entries if entry.get("param")), None),
-        # Of any other refusal only the beginning: behind it, servers repeat what they were asked.
+        # Only the beginning of other messages, because servers repeat the request after it.
         _retry_seconds(headers, entries, message if status == 429 else message[:WORDS_IN]),
         next((str(entry["failed_generation"]) for entry in entries if "failed_generation" in entry), None),
     )
@@ -116,7 +116,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _bodies(chain: list[BaseException], response: Any) -> Iterator[Body]:
-    """Objects that may be the body of the refusal, the surest first."""
+    """Yield objects that may be the body of the error response, the most reliable first."""
     with suppress(RuntimeError):  # the body of a stream that nobody read
         yield from _parsed(response.text if response is not None else "")
     for one in chain:
@@ -139,7 +139,7 @@ def _parsed(text: str) -> Iterator[Body]:
 
 
 def _entries(body: Body) -> Iterator[Body]:
-    """The objects of a body that describe the error: what a router passes on comes before its own words."""
+    """Yield the objects of a body that describe the error; the original error comes before a router's own."""
     inner = body.get("error")
     if isinstance(inner, str) and inner.lstrip().startswith("{"):
         inner = next(_parsed(inner), inner)
@@ -175,7 +175,7 @@ def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-# -- when to come again
+# -- retry times
 
 _UNITS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
@@ -187,7 +187,7 @@ _COME_AGAIN = re.compile(
 
 
 def seconds_in(duration: str) -> float | None:
-    """Seconds in a duration such as ``1.4s``, ``250ms`` or ``1h2m3s``; None where there is none."""
+    """Return the seconds in a duration such as ``1.4s``, ``250ms`` or ``1h2m3s``; None if there is none."""
     parts = _DURATION.findall(re.sub(r"(?<=[a-z])(?=\d)", " ", duration, flags=re.IGNORECASE))
     if not parts:
         return None
@@ -216,7 +216,7 @@ def _retry_seconds(headers: list[Any], entries: list[Body], message: str) -> flo
 def retry_after_seconds(headers: Any, now: Callable[[], float] = time.time) -> float | None:
     """``Retry-After`` as seconds from now; the header holds seconds or a date. None without a usable one.
 
-    A date is compared with the server's own ``Date``, where it sent one: our clock may be wrong.
+    A date is compared with the server's ``Date`` header, if present, because the local clock may be wrong.
     """
     lower = {str(name).lower(): str(value) for name, value in dict(headers).items()}
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):

@@ -1,4 +1,4 @@
-"""The shape of an answer: how it is asked for, and how an answer's text becomes an object of that shape."""
+"""Structured answers: how a type is requested, and how an answer's text is parsed to an object of that type."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from latentscore_data.core.llm.types import Messages, T
 
 Mode = Literal["schema", "json_object", "text"]
 MODES: tuple[Mode, ...] = ("schema", "json_object", "text")
-"""Ways to ask for a shape, the strictest first; a model that refuses one is asked in the next."""
+"""Response formats, the strictest first; if a model refuses one, the next is used."""
 
 _LENGTHS = ("minLength", "maxLength", "default")
 
 
 class BadAnswer(Exception):
-    """An answer that cannot be used. ``reason`` is truncated, filtered, empty, malformed or invalid."""
+    """An unusable answer. ``reason`` is truncated, filtered, empty, malformed or invalid."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -32,7 +32,8 @@ class BadAnswer(Exception):
 
 
 class _Miss(Exception):
-    """A text without an object that fits. ``fault`` is that of the likeliest one; ``tried`` is true when there is one."""
+    """A text without a valid object. ``fault`` is the error of the most likely object; ``tried`` is true if there is an
+    object."""
 
     def __init__(self, fault: ValidationError, tried: bool) -> None:
         super().__init__(str(fault))
@@ -42,16 +43,16 @@ class _Miss(Exception):
 
 @dataclass(frozen=True)
 class Shape(Generic[T]):
-    """An answer type with what is sent for it, built once.
+    """An answer type and its schema, built once.
 
-    ``hosted`` leaves out what hosted providers refuse in a strict schema (lengths of strings); a local server's grammar
-    needs them to end a runaway text. The answer is validated in full either way.
+    ``hosted`` leaves out keywords that hosted providers refuse in a strict schema (lengths of strings); a local
+    server's grammar needs them to limit texts. The answer is validated completely in both cases.
     """
 
     answer_type: type[T]
     hosted: bool = True
     given_schema: JsonObject | None = None
-    """The schema where it is not the type's own."""
+    """The schema, if it is not that of the type."""
 
     @cached_property
     def schema(self) -> JsonObject:
@@ -76,7 +77,7 @@ class Shape(Generic[T]):
 
     @cached_property
     def _instruction(self) -> str:
-        """Said in words where the schema cannot be handed over."""
+        """The instruction in the prompt, if the schema cannot be sent as a parameter."""
         return (
             "\n\nAnswer with one JSON object and nothing else. It must match this JSON schema:\n"
             + orjson.dumps(self.schema).decode()
@@ -85,10 +86,10 @@ class Shape(Generic[T]):
     def read(self, text: str | None, finish_reason: str, thoughts: Sequence[str] = (), calls: Sequence[str] = ()) -> T:
         """The object in an answer.
 
-        ``text`` is what the model said and ``calls`` are the arguments of its tool calls; ``thoughts`` are read where
-        there is no object in either. Raises :class:`BadAnswer`.
+        ``text`` is the model's content and ``calls`` are the arguments of its tool calls; ``thoughts`` are searched if
+        neither has an object. Raises :class:`BadAnswer`.
         """
-        # Looked at first: a cut answer explains most invalid JSON.
+        # Checked first, because a truncated answer is the usual cause of invalid JSON.
         if finish_reason == "length":
             raise BadAnswer("truncated", "the answer was cut off at max_tokens")
         if finish_reason == "content_filter":
@@ -100,16 +101,16 @@ class Shape(Generic[T]):
         misses: list[_Miss] = []
         for one in [*said, *thought]:
             if len(misses) >= len(said) and any(miss.tried for miss in misses[: len(said)]):
-                break  # what was said is the answer, and does not fit; a thought may hold an older draft
+                break  # the content is the answer and is invalid; a thought may contain an older draft
             try:
                 return self._find(one)
             except _Miss as miss:
                 misses.append(miss)
-        # The fault of an object says more than that a text is no object.
+        # The error of an object is more informative than that a text is not an object.
         raise BadAnswer(*_describe(min((miss.fault for miss in misses), key=_is_malformed))) from None
 
     def _find(self, text: str) -> T:
-        """The object of this type in a text. Raises :class:`_Miss` where none fits."""
+        """Return the object of this type in a text. Raises :class:`_Miss` if none is valid."""
         try:
             return self.answer_type.model_validate_json(text)
         except ValidationError as error:
@@ -126,8 +127,8 @@ class Shape(Generic[T]):
         raise _Miss(fault or whole, tried or not _is_malformed(whole))
 
     def _alike(self, found: Iterable[Found]) -> Iterator[JsonObject]:
-        """The objects, and those inside of them, that have a field of the type: one whose fields all have defaults would be
-        found in any object."""
+        """Yield the objects, and those inside them, that have at least one field of the type; a type whose fields all have
+        defaults would otherwise match any object."""
         for one in found:
             for value in itertools.chain((one.value,), inside(one.value)):
                 if not self._names.isdisjoint(value):
@@ -140,7 +141,7 @@ class Shape(Generic[T]):
 
 
 def _dumped(value: JsonObject) -> bytes:
-    # Half a surrogate pair is legal in a JSON escape and in no file or database.
+    # A JSON escape may be a lone surrogate, which files and databases cannot store.
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
@@ -149,7 +150,7 @@ def _is_malformed(fault: ValidationError) -> bool:
 
 
 def _without(schema: Any, names: tuple[str, ...]) -> Any:
-    """The schema without some of its words."""
+    """Return the schema without some keywords."""
     if isinstance(schema, list):
         return [_without(item, names) for item in schema]
     if not isinstance(schema, dict):
@@ -157,7 +158,7 @@ def _without(schema: Any, names: tuple[str, ...]) -> Any:
     kept: JsonObject = {}
     for key, value in schema.items():
         if key in ("properties", "$defs"):
-            # The keys below are names of fields, not words of the schema.
+            # The keys below are names of fields, not keywords.
             kept[key] = {name: _without(inner, names) for name, inner in value.items()}
         elif key not in names:
             kept[key] = _without(value, names)

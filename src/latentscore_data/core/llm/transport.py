@@ -1,4 +1,4 @@
-"""How a question reaches a model server: one HTTP session for OpenAI's protocol, LiteLLM for every other."""
+"""Transports to model servers: an HTTP session for OpenAI's protocol, LiteLLM for all others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latentscore_data.core.llm.types import Messages, Sampling, T
 
 @dataclass(frozen=True)
 class Completion:
-    """A server's answer whose text is not read yet. ``cost_usd`` is None where the server or LiteLLM names no cost."""
+    """A server's answer before parsing. ``cost_usd`` is None if neither the server nor LiteLLM gives a cost."""
 
     message: Message
     finish_reason: str
@@ -55,31 +55,31 @@ class Completion:
 
 
 class Transport(Protocol):
-    """Sends one request and returns what came back; never sends it again."""
+    """Sends one request and returns the response, without retries."""
 
     @property
     def secret(self) -> SecretStr | None:
-        """The key that goes with the requests, to be kept out of messages."""
+        """The key of the requests, which must not appear in messages."""
         ...
 
     @property
     def timeout_seconds(self) -> float | None:
-        """How long one call may take; None where nothing can hang."""
+        """Time-out of a call in seconds; None for local models."""
         ...
 
     async def complete(self, messages: Messages, sampling: Sampling, response_format: JsonObject | None) -> Completion:
-        """One chat completion. Raises what :func:`~latentscore_data.core.llm.retry.classify` sorts."""
+        """Return one chat completion. Raises exceptions that :func:`~latentscore_data.core.llm.retry.classify` classifies."""
         ...
 
     async def aclose(self) -> None:
-        """Close the connections, in the event loop that asked."""
+        """Close the connections, in the event loop of the calls."""
 
 
 def transport_for(route: Route, *, marks_prompt: bool, timeout_seconds: float, connections: int) -> Transport:
     """The transport of a route.
 
-    ``marks_prompt`` marks the system message for providers that bill cached prompts when told to; ``connections`` is the
-    most that are open at once.
+    ``marks_prompt`` marks the system message for providers that cache prompts on request; ``connections`` is the
+    maximum number of open connections.
     """
     endpoint = endpoint_of(route)
     if endpoint is None:
@@ -88,7 +88,7 @@ def transport_for(route: Route, *, marks_prompt: bool, timeout_seconds: float, c
 
 
 class OpenAITransport:
-    """OpenAI's protocol over one session. LiteLLM says what the body has to be for the provider, and sends nothing."""
+    """OpenAI's protocol over one session. LiteLLM only builds the body for the provider."""
 
     def __init__(self, endpoint: Endpoint, marks_prompt: bool, timeout_seconds: float, connections: int) -> None:
         self.secret = endpoint.key
@@ -111,7 +111,7 @@ class OpenAITransport:
 
 
 class LiteLLMTransport:
-    """Whatever LiteLLM can reach."""
+    """The transport for all providers of LiteLLM."""
 
     def __init__(self, route: Route, marks_prompt: bool, timeout_seconds: float) -> None:
         self.secret = route.api_key

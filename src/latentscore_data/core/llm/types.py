@@ -1,4 +1,4 @@
-"""What a model is asked, what it answers, and the protocol of everything that answers."""
+"""Questions, answers, and the protocol of model clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentscore_data.core.base.ledger import Usage
 T = TypeVar("T", bound=BaseModel)
 
 Messages = list[JsonObject]
-"""A conversation as OpenAI's protocol spells it: one object with ``role`` and ``content`` for each message."""
+"""A conversation in OpenAI's format: one object with ``role`` and ``content`` for each message."""
 
 Sampling = dict[str, float]
 """Sampling parameters by name (temperature, top_p, max_tokens, seed)."""
@@ -21,9 +21,9 @@ Sampling = dict[str, float]
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked. ``user`` is text or a list of content parts (text, audio).
+    """A request to a model. ``user`` is text or a list of content parts (text, audio).
 
-    ``sample_idx`` is the candidate's number: the same question with another number is another draw.
+    ``sample_idx`` is the candidate's number: the same question with another number is another sample.
     """
 
     system: str
@@ -52,7 +52,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """A model's answer as an object, and what it took. ``cost_usd`` is ``None`` when the price is unknown."""
+    """A model's answer as an object, with tokens, time and cost. ``cost_usd`` is ``None`` if the price is unknown."""
 
     value: T
     tokens_in: int = 0
@@ -65,22 +65,22 @@ class Answer(Generic[T]):
 
 
 class LLM(Protocol):
-    """Something that answers questions."""
+    """The protocol of model clients."""
 
     model: str
     usage: Usage
 
     async def ask(self, question: Question, answer_type: type[T]) -> Answer[T]:
-        """The answer as an ``answer_type``.
+        """Return the answer as an ``answer_type``.
 
-        Raises :class:`~latentscore_data.core.base.loop.RowFailure` when this question has no answer,
-        :class:`~latentscore_data.core.base.loop.NotAttempted` when the run is stopping, and an
-        :class:`~latentscore_data.core.base.errors.LsdataError` when the run cannot go on (a refused key, the budget).
+        Raises :class:`~latentscore_data.core.base.loop.RowFailure` if this question has no answer,
+        :class:`~latentscore_data.core.base.loop.NotAttempted` if the run is stopping, and
+        :class:`~latentscore_data.core.base.errors.LsdataError` if the run cannot continue (an invalid key, the budget).
         """
         ...
 
     def drain(self) -> None:
-        """Start no new call; what is in flight may finish."""
+        """Start no new calls; calls in flight may finish."""
 
     async def aclose(self) -> None:
-        """Give back connections and files. Called in the event loop that asked."""
+        """Close connections and files. Call this in the event loop of the calls."""

@@ -77,7 +77,7 @@ def adapter_base(folder: Path) -> str | None:
     try:
         base = json.loads(read_whole(path))["base_model_name_or_path"]
         if not isinstance(base, str) or not base:
-            raise ValueError("it names no base model")
+            raise ValueError("it does not name a base model")
     except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{path} cannot be read as an adapter ({error})", "train the adapter again") from None
     return base
@@ -119,8 +119,8 @@ def check_quantize(name: str, device: str) -> None:
         )
     if name == TINY_RANDOM or name.endswith(".gguf"):
         raise InputError(
-            f"{name} cannot be held in 4 bits: it has no files of whole weights",
-            "take a hub id or a folder with safetensors, or --set quantize=none",
+            f"{name} cannot be loaded in 4 bits: it has no files of whole weights",
+            "use a hub id or a folder with safetensors, or --set quantize=none",
         )
 
 
@@ -179,8 +179,8 @@ def _check_same_base(folder: Path, base: str, model: Any) -> None:
         raise InputError(f"{path} cannot be read ({error})", "train the adapter again") from None
     if known != weights_digest(model):
         raise InputError(
-            f"the weights of base model {base} are not those that the adapter {folder} was trained on",
-            "put the base's old weights back, or train the adapter again",
+            f"the weights of base model {base} differ from those that the adapter {folder} was trained on",
+            "restore the base's old weights, or train the adapter again",
         )
 
 
@@ -252,7 +252,8 @@ def _only_cached(repo: str) -> bool:
     reason = unreachable_hub(repo)
     if reason is not None and not isinstance(try_to_load_from_cache(repo, "config.json"), str):
         raise MissingError(
-            f"base model {repo} cannot be loaded: it is not here, and the hub cannot be asked ({reason})", OTHER_BASES
+            f"base model {repo} cannot be loaded: it is not on this machine, and the hub cannot be reached ({reason})",
+            OTHER_BASES,
         )
     return reason is not None
 
@@ -263,7 +264,7 @@ def pick_device(wanted: str) -> str:
 
     if wanted == "cuda" and not torch.cuda.is_available():
         raise MissingError(
-            "train.device is cuda, but there is no GPU here", "take --set device=auto, or train --on modal"
+            "train.device is cuda, but there is no GPU here", "use --set device=auto, or train --on modal"
         )
     if wanted == "cpu" or not torch.cuda.is_available():
         return "cpu"
@@ -293,7 +294,7 @@ def _found(where: str, base: str | None = None) -> Iterator[None]:
             ) from error
         if base is not None:
             raise InputError(
-                f"the adapter {where} does not fit its base {base} ({reason})", "name the base it was trained on"
+                f"the adapter {where} does not match its base {base} ({reason})", "name the base it was trained on"
             ) from error
         # A folder that lacks files is a missing thing, and so is a name that nobody knows.
         missing = isinstance(error, OSError) or not (place.is_file() or (place / "config.json").is_file())
@@ -309,7 +310,7 @@ def _place(name: str, runs: Path | None) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise MissingError(
             f"base model {name} cannot be loaded: there is no such file or folder",
-            "name it by its full path; an adapter's base stands in its adapter_config.json",
+            "name it by its full path; an adapter's base is named in its adapter_config.json",
         )
     return SHORT_NAMES.get(name, name)
 
@@ -396,7 +397,7 @@ def _usable(tokenizer: Any, where: str) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     if not tokenizer.chat_template:
         if "<start_of_turn>" not in tokenizer.get_vocab():
-            raise InputError(f"the tokenizer of {where} has no chat template", "take an instruction-tuned model")
+            raise InputError(f"the tokenizer of {where} has no chat template", "use an instruction-tuned model")
         tokenizer.chat_template = gemma_template()
     _check_template(tokenizer, where)
     return tokenizer
@@ -405,14 +406,14 @@ def _usable(tokenizer: Any, where: str) -> Any:
 def _check_template(tokenizer: Any, where: str) -> None:
     """Raise :class:`InputError` for a template that fails, or drops what the system, the user or the model says."""
     said = [{"role": role, "content": f"lsdata {role}"} for role in ("system", "user", "assistant")]
-    remedy = "take another instruction-tuned model, or mend the template"
+    remedy = "use another instruction-tuned model, or correct the template"
     try:
         text = tokenizer.apply_chat_template(
             said, tokenize=False, add_generation_prompt=False, **template_options(tokenizer.chat_template)
         )
     except Exception as error:  # a template is a program: it can raise anything
         raise InputError(
-            f"the chat template of {where} cannot say a system, a user and an assistant message ({one_line(error)})",
+            f"the chat template of {where} cannot render a system, a user and an assistant message ({one_line(error)})",
             remedy,
         ) from None
     if dropped := [part["role"] for part in said if part["content"] not in text]:

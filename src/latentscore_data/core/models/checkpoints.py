@@ -37,7 +37,7 @@ def newest_whole(folder: Path, say: Callable[[str], None]) -> Path | None:
             return checkpoint
         say(f"{checkpoint.name} is skipped: {reason}")
     if found:
-        say("no checkpoint is whole: training starts at its first step")
+        say("no checkpoint is complete: training starts at its first step")
     return None
 
 
@@ -72,7 +72,7 @@ def mend_best(checkpoint: Path, say: Callable[[str], None]) -> None:
     if reason is None:
         state["best_model_checkpoint"] = str(here)
     else:
-        say(f"the best checkpoint so far, {here.name}, is lost ({reason}); the best of the steps to come is kept")
+        say(f"the best checkpoint so far, {here.name}, is lost ({reason}); the best of the following steps is kept")
         state.update(best_model_checkpoint=None, best_metric=None, best_global_step=None)
     replace_json(checkpoint / STATE, state)
 
@@ -133,7 +133,7 @@ def _check_json(path: Path) -> None:
 def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as parts:
         if (damaged := parts.testzip()) is not None:
-            raise ValueError(f"{damaged} does not fit its checksum")
+            raise ValueError(f"{damaged} does not match its checksum")
 
 
 def _check_safetensors(path: Path) -> None:

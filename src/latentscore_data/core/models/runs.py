@@ -76,7 +76,7 @@ class RunFolder:
         remedy = "delete it: it is written again by the same training command"
         record = read_object(self.record_file, remedy)
         if wrong := [name for name in ("spec", "versions", "metrics") if not isinstance(record.get(name, {}), dict)]:
-            raise InputError(f"{self.record_file} is damaged ({wrong[0]} is no table)", remedy)
+            raise InputError(f"{self.record_file} is damaged ({wrong[0]} is not a table)", remedy)
         return record
 
     def note(self, **facts: Any) -> None:
@@ -133,7 +133,7 @@ class RunFolder:
         for name, fact in listed.items():
             path = self.path / name
             if not path.is_file() or file_fact(path).sha256 != fact.get("sha256"):
-                raise VerificationError(f"{path} is not the file that the run wrote", remedy)
+                raise VerificationError(f"{path} differs from the file that the run wrote", remedy)
 
 
 def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -> None:
@@ -146,7 +146,7 @@ def open_run(folder: RunFolder, spec: TrainSpec, *, resume: bool, force: bool) -
         raise InputError(
             f"run {folder.run_id} exists with another spec ({'; '.join(changed[:3])}"
             + (f" and {len(changed) - 3} more)" if len(changed) > 3 else ")"),
-            "use another --run-id, begin again with --resume never, or go on all the same with --force",
+            "use another --run-id, start again with --resume never, or continue with --force",
         )
     if old is not None and old != spec:
         folder.done_mark.unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def finished_final(final: Path) -> Path:
     run = RunFolder(final.absolute().parent)
     if final.name == run.final.name and run.spec_file.exists() and not run.done and not run.uploaded_mark.exists():
         raise InputError(
-            f"run {run.run_id} is not finished, so its model may not be whole",
+            f"run {run.run_id} is not finished, so its model may be incomplete",
             "run the command that started it again; it resumes from its newest checkpoint",
         )
     return final

@@ -157,7 +157,7 @@ def unnamed(model: BaseModel) -> dict[str, Any]:
 
 def _resolved(value: Any) -> Any:
     if value is None:
-        raise TypeError("a spec value was left open; specs are made by build_spec")
+        raise TypeError("a spec value is missing; specs are made by build_spec")
     return value
 
 
@@ -191,7 +191,7 @@ def kind_of_sweep(kind: str, group: str) -> Kind:
     """``kind`` itself, or that of a family which is named after one; else ``sft``. Raises :class:`InputError`."""
     named = kind or next((known for known in get_args(Kind) if group.startswith(f"{known}_")), "sft")
     if named not in get_args(Kind):
-        raise InputError(f"{kind!r} is no kind of training", f"kinds are {', '.join(get_args(Kind))}")
+        raise InputError(f"{kind!r} is not a kind of training", f"kinds are {', '.join(get_args(Kind))}")
     return cast("Kind", named)
 
 
@@ -233,7 +233,7 @@ def effective_settings(settings: TrainSettings, choices: Choices) -> tuple[Train
         *(Layer(f"preset {name}", nested(preset(name))) for name in presets),
         Layer("--set", nested(parse_overrides(choices.overrides))),
     ]
-    remedy = "the names are those of [train] in latentscore.toml.example, without train."
+    remedy = "use the names of [train] in latentscore.toml.example, without train."
     base_model = resolve(TrainSettings, [Layer("settings", given), *chosen], remedy).value.base_model
     recipe = [Layer("recipe", {"method": "lora"}), Layer(f"recipe {choices.kind}", nested(recipes[choices.kind]))]
     if base_model == TINY_RANDOM:
@@ -273,8 +273,8 @@ def build_spec(
     check_batches(spec)
     if spec.quantize != "none" and spec.method == "full":
         raise InputError(
-            "train.quantize holds the base in 4 bits, and method full trains all weights",
-            "leave --set quantize=4bit out, or take --set method=lora",
+            "train.quantize loads the base in 4 bits, and method full trains all weights",
+            "leave --set quantize=4bit out, or use --set method=lora",
         )
     return spec.model_copy(update={"run_id": choices.run_id or _run_id(spec)}), origins
 
@@ -291,7 +291,7 @@ def check_batches(spec: TrainSpec) -> None:
         fits = _nearest_multiples(size, per_device)
         raise InputError(
             f"batch.size {size} is not a multiple of batch.per_device {per_device}",
-            f"take batch.size {fits}, or batch.per_device {_per_device(size)}",
+            f"use batch.size {fits}, or batch.per_device {_per_device(size)}",
         )
     if spec.kind == "grpo" and size % spec.rollout.generations:
         generations = spec.rollout.generations
@@ -299,7 +299,7 @@ def check_batches(spec: TrainSpec) -> None:
         nearest = min(divisors, key=lambda n: abs(n - generations), default=2)
         raise InputError(
             f"batch.size {size} completions cannot be split into groups of grpo.generations {generations}",
-            f"take batch.size {_nearest_multiples(size, generations)}, or grpo.generations {nearest}",
+            f"use batch.size {_nearest_multiples(size, generations)}, or grpo.generations {nearest}",
         )
 
 
@@ -320,7 +320,7 @@ def _run_id(spec: TrainSpec) -> str:
 def check_run_id(run_id: str) -> str:
     """A run id is a folder's name. Raises :class:`InputError`."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
-        raise InputError(f"run id {run_id!r} is no folder name", "use letters, digits, dots, dashes and underscores")
+        raise InputError(f"run id {run_id!r} is not a folder name", "use letters, digits, dots, dashes and underscores")
     return run_id
 
 

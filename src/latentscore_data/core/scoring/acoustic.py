@@ -149,13 +149,15 @@ def nothing_asked(vibe: str) -> str | None:
     if asked:
         return None
     why = (
-        f"what acoustic knows of this vibe cancels out ({', '.join(words)})"
+        f"the words that acoustic knows in this vibe cancel out ({', '.join(words)})"
         if words
-        else "it is not in English, which is all that acoustic reads"
+        else "it is not in English, the only language of acoustic"
         if is_foreign(vibe)
-        else "acoustic reads nothing from its words"
+        else "acoustic knows none of its words"
     )
-    return f"{why}, so the first answer that can be played stands; use other words, or --scorer clap or judge:MODEL"
+    return (
+        f"{why}, so the first candidate that can be rendered is kept; use other words, or --scorer clap or judge:MODEL"
+    )
 
 
 class AcousticKind(ScorerKind):

@@ -20,7 +20,7 @@ from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.row_index import FROM_ELSEWHERE
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, spread, text_of
+from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, share_out, spread, text_of
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -414,17 +414,17 @@ def _before_search(row: ScoredRow) -> ScoredRow:
 def _inputs(settings: Settings, files: RowFiles) -> dict[Split, SplitInputs]:
     """The rows to score in each wanted split that has some, in all as many as the settings allow."""
     homes = files.homes()
-    left = settings.configs.limit
-    found: dict[Split, SplitInputs] = {}
+    there: list[SplitInputs] = []
     for split in settings.configs.splits:
         put_there = files.put_there(split, homes)
         generated = [row_id for row_id, home in homes.items() if home == split and row_id not in put_there]
-        generated = spread(generated, left, text_of)
-        with_configs = [row_id for row_id, has_config in put_there.items() if has_config]
-        rows = SplitInputs(generated, spread(with_configs, None if left is None else left - len(generated), text_of))
-        left = None if left is None else left - len(rows)
-        if len(rows):
-            found[split] = rows
+        there.append(SplitInputs(generated, [row_id for row_id, has_config in put_there.items() if has_config]))
+    found: dict[Split, SplitInputs] = {}
+    shares = share_out(settings.configs.limit, list(map(len, there)))
+    for split, rows, share in zip(settings.configs.splits, there, shares, strict=True):
+        generated = spread(rows.generated, share, text_of)
+        if share:
+            found[split] = SplitInputs(generated, spread(rows.put_there, share - len(generated), text_of))
     return found
 
 

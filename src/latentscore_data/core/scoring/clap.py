@@ -246,7 +246,7 @@ def refuse_collapsed(backend: Backend) -> None:
     mean = float(alike[np.triu_indices(len(vectors), 1)].mean())
     if not mean <= MOST_ALIKE:
         raise InputError(
-            f"this CLAP model finds unrelated captions alike (mean cosine {mean:.3f}, at most {MOST_ALIKE} is usable)",
+            f"this CLAP model rates unrelated captions as similar (mean cosine {mean:.3f}, at most {MOST_ALIKE} is usable)",
             "choose another scoring.clap_model, such as laion/clap-htsat-unfused",
         )
 
@@ -318,7 +318,7 @@ def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend]
     except (OSError, ValueError, AttributeError, RecursionError):
         kind = None
     if kind != "clap":
-        raise InputError(f"{folder} holds no CLAP model (model_type {kind!r})", "choose another scoring.clap_model")
+        raise InputError(f"{folder} contains no CLAP model (model_type {kind!r})", "choose another scoring.clap_model")
     refuse_unsafe(weights)
     return lambda: TransformersClap(folder), weights_digest(weights)
 
@@ -424,7 +424,7 @@ def refuse_unreadable(path: Path) -> None:
         if not zipfile.is_zipfile(path):
             raise InputError(f"{path} is truncated", "fetch it again")
     elif head[:1] != b"\x80":
-        raise InputError(f"{path} is no PyTorch checkpoint", "set scoring.clap_model to a .pt file")
+        raise InputError(f"{path} is not a PyTorch checkpoint", "set scoring.clap_model to a .pt file")
 
 
 def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.Tensor]:
@@ -449,7 +449,7 @@ def read_checkpoint(path: Path, trusted_sha256: str | None) -> dict[str, torch.T
             raise InputError(f"{path} is damaged ({one_line(damage, 120)})", "fetch it again") from None
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not any(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise InputError(f"{path} holds no weights", "set scoring.clap_model to a CLAP checkpoint")
+        raise InputError(f"{path} contains no weights", "set scoring.clap_model to a CLAP checkpoint")
     return {str(name).removeprefix("module."): value for name, value in tensors.items()}
 
 
@@ -468,7 +468,7 @@ class LaionClap:
             self._clap.model.load_state_dict(tensors)
         except RuntimeError as error:
             raise InputError(
-                f"{checkpoint} does not fit the model ({one_line(error)})", "use a checkpoint of HTSAT-tiny"
+                f"{checkpoint} does not match the model ({one_line(error)})", "use a checkpoint of HTSAT-tiny"
             ) from None
         self._clap.model.eval()
 
@@ -496,5 +496,5 @@ class ClapKind(ScorerKind):
         if scoring.clap_backend != "transformers":
             return f"the {scoring.clap_backend} backend of clap is not in the containers"
         if Path(scoring.clap_model).exists():
-            return f"the CLAP weights {scoring.clap_model} are on this machine, and Modal does not see them"
+            return f"the CLAP weights {scoring.clap_model} are on this machine, and Modal cannot read them"
         return None

@@ -45,10 +45,10 @@ class CustomScorer:
         where, _, function = name.rpartition(":")
         file = _source_file(where)
         if file is None:
-            raise InputError(f"the scorer {name} is neither a file nor a module that can be found", "check the path")
+            raise InputError(f"the scorer {name} is neither a file nor an importable module", "check the path")
         if not function.isidentifier():
             raise InputError(
-                f"the scorer {name} names no function", "write path/to/file.py:function or module:function"
+                f"the scorer {name} does not name a function", "write path/to/file.py:function or module:function"
             )
         self.fingerprint = "custom-" + digest(function, hashlib.sha256(file.read_bytes()).hexdigest())[:16]
         self._trusted = name in needs.trusted
@@ -61,7 +61,7 @@ class CustomScorer:
         """Raises :class:`InputError` unless the user named this scorer."""
         if not self._trusted:
             raise InputError(
-                f"the scorer {self.name} comes from a settings file, and running it runs its code",
+                f"the scorer {self.name} comes from a settings file, and its code would run",
                 f"name it yourself with --scorer {self.name}, or pass --trust-settings",
             )
 
@@ -105,7 +105,7 @@ class CustomScorer:
         return Score(final, parts)
 
     def _cannot_load(self, failure: WorkerFailure) -> InputError:
-        return InputError(f"the scorer {self.name} cannot be loaded ({failure.message})", "mend it and run again")
+        return InputError(f"the scorer {self.name} cannot be loaded ({failure.message})", "correct it and run again")
 
     def close(self) -> None:
         if self._pool is not None:
@@ -131,7 +131,7 @@ def make_caller(source: str, function: str, folder: str) -> Callable[..., Any]:
         module = importlib.import_module(source)
     fn = getattr(module, function)
     if not callable(fn):
-        raise TypeError(f"{function} is no function")
+        raise TypeError(f"{function} is not a function")
 
     parameters = parameters_of(fn)
 

@@ -57,7 +57,7 @@ class ScorerKind:
 
     def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
         """Why it cannot run on another machine; None when it can."""
-        return f"{name} is code on this machine, which Modal does not see"
+        return f"{name} is code on this machine, which Modal cannot read"
 
     def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
         """The calls and cost of scoring that number of pairs; None for a scorer without calls."""

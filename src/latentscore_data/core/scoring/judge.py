@@ -77,7 +77,7 @@ class JudgeScorer:
     def check(self) -> None:
         """Raises what would keep the first call from being made: an unknown model, a key that is not set."""
         if kind_of(self.model).here:
-            raise InputError(f"{self.model} takes no sound", "name a hosted or served model that takes sound")
+            raise InputError(f"{self.model} does not accept sound", "name a hosted or served model that accepts sound")
         check_route(self.model, self._needs.llm)
 
     def score(
@@ -100,9 +100,9 @@ class JudgeScorer:
             judged = (await llm.ask(self.question(vibe, audio), Judgement)).value
         except RowFailure as failure:
             kind = "scorer" if failure.kind in RETRYABLE_KINDS else "request"
-            return Unscored(kind, f"{self.name} did not answer: {failure.message}"[:300])
+            return Unscored(kind, f"{self.name} failed: {failure.message}"[:300])
         except NotAttempted:
-            return Unscored("scorer", f"{self.name} was not asked: the run is stopping")
+            return Unscored("scorer", f"{self.name} was not called because the run is stopping")
         match, quality = judged.vibe_match, judged.audio_quality
         both = match + quality
         return Score(2 * match * quality / both if both else 0.0, {"vibe_match": match, "audio_quality": quality})
@@ -159,7 +159,7 @@ class JudgeKind(ScorerKind):
         return JudgeScorer(name, deps)
 
     def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
-        return f"{name} needs your key, which stays on this machine"
+        return f"{name} needs your key, which is not sent to other machines"
 
     def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
         """A rough figure, as if nothing were cached; its basis says so."""
@@ -174,7 +174,7 @@ class JudgeKind(ScorerKind):
         at = "its listed price" if listed else "the price of text, which sound often exceeds"
         source = f"{price.source}; " if price is not None else f"the price of {model} is unknown; "
         if deps.llm.batch:
-            source = f"judges are asked directly, at the full price; {source}"
+            source = f"judges are called directly, at the full price; {source}"
         basis = f"{source}{AUDIO_TOKENS_PER_SECOND} tokens per second of sound at {at}"
         return Plan(
             model,

@@ -102,7 +102,7 @@ def resolve_auto(settings: ScoringSettings) -> tuple[str, str]:
     """(scorer, why) for ``auto``: clap when it can run, else acoustic. Imports nothing heavy."""
     missing = clap_missing(settings)
     if missing is None:
-        return "clap", "CLAP and its weights are here"
+        return "clap", "CLAP and its weights are installed"
     return "acoustic", f"{missing.message} ({missing.remedy})"
 
 

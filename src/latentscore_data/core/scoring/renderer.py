@@ -31,7 +31,9 @@ BATCH = 16
 """Sounds handed to a scorer at once; a scorer with a model cuts them into batches of its own."""
 
 SLOW_START_SECONDS = 4.0
-SLOW_START = "starting the renderers; once on a machine the sound loops are compiled, which takes about ten seconds"
+SLOW_START = (
+    "starting the renderers; the first start on a machine compiles the sound loops, which takes about ten seconds"
+)
 """Said when no sound has come by then."""
 
 SILENCE_PEAK = 10 ** (-60 / 20)

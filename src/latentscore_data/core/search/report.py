@@ -152,12 +152,18 @@ def summary_lines(run: JsonObject | None) -> list[str]:
     """The run for a terminal, one sentence a line; nothing for a run without a search."""
     if not run or not run["rows"]:
         return []
-    lines = [f"search: {run['rows']} rows, guided by {run['guide']}"]
+    rows = "1 row" if run["rows"] == 1 else f"{run['rows']} rows"
+    lines = [f"search: {rows}, guided by {run['guide']}"]
     lines += [f"search: {one['in_words']}" for one in run["scorers"]]
     curve: list[JsonObject] = run["curve"]
+    if curve:
+        # So the guide's score alone may fall from one point to the next.
+        lines.append(
+            "search: the best so far, by the guide's score less what its changes cost (search.near, search.keep):"
+        )
     for point in curve[:: max(1, -(-len(curve) // SHOWN_POINTS))]:
         means = ", ".join(f"{name} {mean:.3f}" for name, mean in point["scores"].items() if mean is not None)
-        lines.append(f"search: best after {point['renders']} renders: {means}")
+        lines.append(f"search: after {point['renders']} renders: {means}")
     if run["found_kept"] is not None:
         lines.append(f"search: fields that vibes name, kept: {run['start_kept']:.0%} -> {run['found_kept']:.0%}")
     if run["judge"] is not None:

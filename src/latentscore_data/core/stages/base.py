@@ -92,5 +92,5 @@ class Stage:
 def stage_named(name: str) -> Stage:
     """The stage of that name. Raises :class:`InputError` for a name that is none."""
     if name not in (*STAGES, *BY_HAND):
-        raise InputError(f"{name!r} is no stage", f"stages: {', '.join((*STAGES, *BY_HAND))}")
+        raise InputError(f"{name!r} is not a stage", f"stages: {', '.join((*STAGES, *BY_HAND))}")
     return import_module(f"latentscore_data.core.stages.{name}").STAGE

@@ -199,7 +199,7 @@ def estimate(settings: Settings, workspace: Workspace, behind: str = "") -> Plan
     if not any(name.startswith(("litellm:", "judge:")) for name in named):
         return added_up([])
     if behind in ("download", "vibes", "configs") and settings.bench.suite is None:
-        return Plan("", cost_usd=None, basis=f"{behind} runs before it: its rows are not there yet")
+        return Plan("", cost_usd=None, basis=f"{behind} runs before it: its rows do not exist yet")
     try:
         found = plans(settings, workspace, prepare.compared(settings.bench, workspace))
     except MissingError as missing:

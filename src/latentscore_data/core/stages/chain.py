@@ -67,7 +67,7 @@ def selected(from_: str | None, until: str | None, skip: Sequence[str]) -> list[
     """The stages to run, in order. Raises :class:`InputError` for a name that is no stage or an empty choice."""
     for name in (from_, until, *skip):
         if name is not None and name not in STAGES:
-            raise InputError(f"{name!r} is no stage", f"stages: {', '.join(STAGES)}")
+            raise InputError(f"{name!r} is not a stage", f"stages: {', '.join(STAGES)}")
     first = STAGES.index(from_) if from_ else 0
     last = STAGES.index(until) if until else len(STAGES) - 1
     stages = [name for name in STAGES[first : last + 1] if name not in skip]
@@ -128,7 +128,7 @@ class Chain:
 
     def _show_left_out(self) -> None:
         for stage, why in self.left_out.items():
-            console().print(styled(f"{stage} is left out: {why}", "dim"))
+            console().print(styled(f"{stage} is skipped: {why}", "dim"))
 
     def show(self) -> None:
         """The plan or the result, as a table or as one JSON document."""
@@ -194,12 +194,12 @@ def agree(plan: Iterable[Step], settings: Settings, yes: bool) -> bool:
     if not interactive():
         costs = ", ".join(f"{step.stage} {money(step.cost_usd)}" for step in spending)
         raise InputError(
-            f"this costs money ({costs}) and there is no terminal to ask on", "say --yes or --max-cost USD"
+            f"this costs money ({costs}) and there is no terminal to confirm it", "pass --yes or --max-cost USD"
         )
     for step in spending:
         say(f"{step.stage}: {money(step.cost_usd)} ({step.basis})")
-    if not typer.confirm("Go on with all of it?", err=True):
-        raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
+    if not typer.confirm("Continue with all stages?", err=True):
+        raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
     return True
 
 
@@ -236,7 +236,9 @@ def run_stages(
             summary = of_chain.run(settings, context)
             chain.summaries.append(summary)
             if summary.pending:
-                say(f"{stage}: {summary.pending:,} questions wait in provider batches; the same command again goes on")
+                say(
+                    f"{stage}: {summary.pending:,} questions wait in provider batches; run the same command again to continue"
+                )
                 break
             if summary.exit_code > EXIT_SOME_FAILED:
                 break

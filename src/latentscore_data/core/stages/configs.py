@@ -223,7 +223,7 @@ def run_score(
         say(f"configs: {count} rows: {note}")
     if undecided := summary.details.get("without_known_words"):
         say(
-            f"configs: acoustic reads nothing in {undecided} of {len(summary.details['winner_scores'])} vibes; their "
+            f"configs: acoustic knows no word of {undecided} of {len(summary.details['winner_scores'])} vibes; their "
             "first candidate is kept (--scorer clap or judge:MODEL can decide)"
         )
     in_sample = "" if workspace.root == settings.paths.root else f" --root {workspace.root}"

@@ -61,7 +61,7 @@ def run_download(settings: Settings, context: RunContext | None = None) -> Summa
             if sample.unread:
                 say(f"download: {source.name}: {files_in_words(sample.unread)}")
             if not sample.texts:
-                raise MissingError(f"{source.name} holds no texts", "check the data set and --text-field")
+                raise MissingError(f"{source.name} contains no texts", "check the data set and --text-field")
             replace_rows(path, sample.texts)
             facts = {
                 "dataset": source.name,
@@ -168,7 +168,9 @@ def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: b
     if not plans or yes:
         return plans
     if not interactive():
-        raise InputError(f"{len(plans)} data sets would be fetched and there is no terminal to ask on", "say --yes")
+        raise InputError(
+            f"{len(plans)} data sets would be fetched and there is no terminal to confirm it", "pass --yes"
+        )
     if not typer.confirm("Fetch?", err=True):
         raise StoppedError("nothing was fetched", "choose other data sets with --dataset")
     return plans

@@ -154,7 +154,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
             **({"largest GGUF error": f"{worst:.2g}"} if model.gguf else {}),
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
-        "python -c \"import transformers; print(transformers.pipeline('text-generation', '{target}'))\"",
+        "python -c \"import latentscore as ls; ls.render('rain on a tin roof', model='local:{target}').save('rain.flac')\"",
     )
 
 
@@ -215,10 +215,11 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
     splits = dataset.readers(workspace.scored, settings.export.splits)
     say(f"export map: {source.why}")
     with export.folder() as folder:
-        origins, counts = provenance.Origins(), Counter[str]()
+        origins, counts, converted = provenance.Origins(), Counter[str](), Counter[str]()
 
         def read() -> Iterator[ScoredRow]:
             for row in dataset.all_rows(splits):
+                converted.update(row.converted)
                 if row.config_payload is not None:
                     origins.note(row)
                     counts[str(row.split)] += 1
@@ -235,7 +236,12 @@ def run_export_map(settings: Settings, *, out: Path | None = None, overwrite: bo
         )
     return export.summary(
         facts.rows,
-        {"kind": kind, "embedder": source.fingerprint, "rows without a valid config": facts.without_config},
+        {
+            "kind": kind,
+            "embedder": source.fingerprint,
+            "rows without a valid config": facts.without_config,
+            **converted,
+        },
         "python -c \"import latentscore as ls; print(ls.lookup('{target}', 'rain on a tin roof').title)\"",
     )
 
@@ -256,8 +262,13 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
                 folder, splits, parquet=parquet, sounds=sounds, answers=_answers(settings, workspace)
             )
         tables += maps.write_map_table(folder, splits, source, parquet=parquet)
-        origins = provenance.Origins()
-        facts = dataset.count_rows(splits, origins.note)
+        origins, converted = provenance.Origins(), Counter[str]()
+
+        def note(row: ScoredRow) -> None:
+            origins.note(row)
+            converted.update(row.converted)
+
+        facts = dataset.count_rows(splits, note)
         origin = origins.joined(workspace, chosen.source_licenses)
         _describe_dataset(folder, settings, facts, tables, origin, parquet)
         write_record(folder, "dataset", {"rows": facts.rows, **_hub(origin, "dataset")})
@@ -268,6 +279,7 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
             "splits": ", ".join(f"{split_name(split)} {rows}" for split, rows in facts.rows.items()),
             "configurations": ", ".join(table.name for table in tables),
             "parquet": "yes" if parquet else f"no ({install('hub')} for it)",
+            **converted,
             **({"cannot be pushed yet": "; ".join(missing)} if missing else {}),
         },
         "python -c \"import datasets; print(datasets.load_dataset('{target}'))\"",

@@ -212,7 +212,7 @@ def check(rounds: Rounds) -> None:
     if old.exists() and (kept := read_object(old, f"delete {rounds.folder}")) != rounds.spec:
         changed = [name for name in rounds.spec if kept.get(name) != rounds.spec[name]]
         raise InputError(
-            f"the rounds {rounds.name} were begun with other {', '.join(changed)}",
+            f"the rounds {rounds.name} were started with other {', '.join(changed)}",
             f"use another --name, or delete {rounds.folder}",
         )
 
@@ -307,7 +307,9 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
         else:
             summary.skipped += 1
         if one is None:
-            found = Verdict(found.best, f"{rounds.guide} tells no two answers of round {len(done)} apart")
+            found = Verdict(
+                found.best, f"{rounds.guide} gives all answers to each vibe of round {len(done)} the same score"
+            )
             break
         done.append(one)
         found = verdict(done, rounds.judge, settings.min_entropy)
@@ -469,7 +471,7 @@ def _known(file: Path) -> dict[str, Any]:
         or not all(isinstance(line, dict) and isinstance(line.get("model"), str) for line in lines)
         or held.get("best") not in [line["model"] for line in lines]
     ):
-        raise InputError(f"{file} is damaged (it holds no table of rounds)", remedy)
+        raise InputError(f"{file} is damaged (it contains no table of rounds)", remedy)
     return held
 
 

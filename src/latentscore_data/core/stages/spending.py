@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from latentscore_data.core.base.answerers import LOCAL, kind_of
+from latentscore_data.core.base.answerers import LOCAL, VERBATIM, kind_of
 from latentscore_data.core.base.display import interactive, money, say
 from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.ledger import SpendTracker
@@ -25,6 +25,8 @@ def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None 
     """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
     kind = kind_of(model)
     where = f" (on {on.name})" if on is not None and on.remote and kind is LOCAL else kind.said
+    if model == VERBATIM:
+        where = " (each text is one vibe, as it stands)"
     if not kind.here and settings.api_base:
         parts = urlsplit(settings.api_base)
         host = (parts.hostname or settings.api_base) + (f":{parts.port}" if parts.port else "")
@@ -90,14 +92,14 @@ def confirm_spending(plan: Plan, settings: LLMSettings, yes: bool) -> None:
     cost = "at an unknown price" if plan.cost_usd is None else f"about {money(plan.cost_usd)}"
     if not interactive():
         raise InputError(
-            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to ask on",
-            "say --yes or --max-cost USD",
+            f"{plan.model} costs money ({calls}, {cost}) and there is no terminal to confirm it",
+            "pass --yes or --max-cost USD",
         )
     import typer
 
     say(f"{plan.model}: {calls}, {cost} ({plan.basis})")
-    if not typer.confirm("Go on?", err=True):
-        raise StoppedError("nothing was spent", "a hard stop can be set with --max-cost USD")
+    if not typer.confirm("Continue?", err=True):
+        raise StoppedError("nothing was spent", "set a cap with --max-cost USD")
 
 
 def confirm_remote_jobs(

@@ -95,10 +95,10 @@ def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
     folders = [path for path in part.manifest.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
     finished = sum((folder / mark).is_file() for folder in folders) if mark else 0
     if finished == 0:
-        return "begun", ["run the same command again to go on"]
+        return "begun", ["run the same command again to continue"]
     why = [f"{finished} finished, none by run-all"]
     if begun := len(folders) - finished:
-        why.append(f"{begun} begun: run the same command again to go on")
+        why.append(f"{begun} started: run the same command again to continue")
     return "begun" if begun else "finished", why
 
 

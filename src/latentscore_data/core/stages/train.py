@@ -52,8 +52,8 @@ def trust_reward(settings: Settings, trusted: bool) -> None:
     reward = settings.train.grpo.reward
     if reward != "standard" and not trusted:
         raise InputError(
-            f"the settings file wants to run the reward {reward}",
-            f"if that is right, say so with --set grpo.reward={reward} or --trust-settings",
+            f"the settings file names the reward code {reward}",
+            f"to allow this, pass --set grpo.reward={reward} or --trust-settings",
         )
 
 
@@ -74,7 +74,7 @@ class StartOptions:
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never"):
-            raise InputError(f"--resume {self.resume} is unknown", "take auto or never")
+            raise InputError(f"--resume {self.resume} is unknown", "use auto or never")
 
 
 def run_train(settings: Settings, context: RunContext | None = None) -> Summary:
@@ -176,7 +176,8 @@ def run_summary(folder: RunFolder, was_done: bool) -> Summary:
 
 
 def attach_run(settings: Settings, run: str) -> Summary:
-    """Follow a run on Modal until it ends, then fetch it. Raises :class:`InputError` for a run that is not there."""
+    """Show the log of a run on Modal until it ends, then fetch the run. Raises :class:`InputError` for a run that is not
+    there."""
     folder = find_run(Workspace(settings.paths.root).train_dir, run)
     remote.require_modal()
     remote.attach(folder, say)
@@ -189,7 +190,7 @@ def fetch_run(settings: Settings, run: str, *, delete_remote: bool) -> Summary:
     folder = find_run(Workspace(settings.paths.root).train_dir, run)
     remote.require_modal()
     files = remote.fetch(folder, delete_remote=delete_remote, say=say)
-    say(f"{files} files arrived as they were written")
+    say(f"{files} files fetched and verified")
     return run_summary(folder, was_done=False)
 
 

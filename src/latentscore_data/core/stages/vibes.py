@@ -58,8 +58,8 @@ def run_vibes(settings: Settings, context: RunContext | None = None) -> Summary:
     if summary.pending:
         return summary
     if summary.failed and not summary.done and not summary.skipped:
-        say("vibes: no text was answered, so the rows that there are stay as they were")
-        summary.next_step = "the same command again, once the cause is mended"
+        say("vibes: no text was answered, so the existing rows are kept")
+        summary.next_step = "fix the cause, then run the same command again"
         return summary
     arranged = arrange_rows(settings, workspace, context.executor)
     report(arranged)
@@ -114,8 +114,8 @@ def remote_estimates(settings: Settings, workspace: Workspace, executor: Executo
     model, embedder = settings.model_of("vibes"), choose_embedder(settings.dedupe).name
     if kind_of(model) is not LOCAL and not embeds_elsewhere(embedder, executor):
         raise InputError(
-            f"vibes: nothing of this run is done on {executor.name}: {model} is asked and {embedder} embeds from here",
-            "take --model local:NAME, or leave --on out",
+            f"vibes: no part of this run uses {executor.name}: {model} answers and {embedder} embeds here",
+            "use --model local:NAME, or leave --on out",
         )
     return answers_estimates(make_plan_for(settings, workspace), settings.llm.max_concurrency, executor)
 
@@ -212,7 +212,7 @@ def filled_before(settings: Settings, workspace: Workspace) -> dict[str, Split]:
 def report(arranged: Arranged) -> None:
     """How the rows fell, and how near the test rows are to what is trained on."""
     if arranged.put_there:
-        say(f"vibes: {arranged.put_there} rows that others put into the files stay in them")
+        say(f"vibes: {arranged.put_there} rows from other tools stay in the files")
     rows = ", ".join(f"{split} {count}" for split, count in arranged.rows.items())
     say(f"vibes: {arranged.rows_in} rows, {arranged.near_duplicates} near-duplicates dropped; {rows}")
     for how, leak in (("by source", arranged.leakage), ("if split by row", arranged.leakage_by_row)):

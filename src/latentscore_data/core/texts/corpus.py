@@ -22,7 +22,20 @@ BUILTIN = "builtin"
 TEXT_SUFFIXES = (".txt", ".md", ".markdown")
 ROW_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 KNOWN_SUFFIXES = (*TEXT_SUFFIXES, *ROW_SUFFIXES, *TABLE_SUFFIXES)
-TEXT_FIELDS = ("text", "content", "body", "passage", "document", "article", "story", "raw_content", "markdown")
+TEXT_FIELDS = (
+    "text",
+    "content",
+    "body",
+    "passage",
+    "document",
+    "article",
+    "story",
+    "raw_content",
+    "markdown",
+    "sentence",
+    "vibe",
+    "caption",
+)
 TEXT_MAX_CHARS = 1_000_000
 """Longer texts are cut: no stage reads that far, and a line of ours must stay readable."""
 ID_FIELDS = ("id_in_dataset", "id", "_id", "uuid", "doc_id", "url")
@@ -77,7 +90,7 @@ def find_source(name: str) -> Source:
     owner, slash, short = repo.partition("/")
     if not (owner and slash and short) or "/" in short:
         raise InputError(
-            f"{name!r} is no data set", "name builtin, a file or folder, or a hub data set as owner/name[:config]"
+            f"{name!r} is not a data set", "name builtin, a file or folder, or a hub data set as owner/name[:config]"
         )
     return Source(name, "hub", repo=repo, config=config or None)
 
@@ -89,7 +102,7 @@ def find_sources(names: Iterable[str]) -> list[Source]:
         source = find_source(name)
         if source.name in found:
             raise InputError(
-                f"two data sets are called {source.name}", "rename one of them, or download them into separate roots"
+                f"two data sets have the name {source.name}", "rename one of them, or download them into separate roots"
             )
         found[source.name] = source
     return list(found.values())
@@ -131,8 +144,10 @@ def local_files(path: Path) -> list[Path]:
     files = [file for file in _text_files(path) if not leads_out(file, path)]
     if not files:
         if links_out(path):
-            raise InputError(f"{path} holds no texts, only links that lead out of it", "name the folder they lead to")
-        raise InputError(f"{path} holds no texts", f"known: {', '.join(KNOWN_SUFFIXES)}")
+            raise InputError(
+                f"{path} contains no texts, only links that lead out of it", "name the folder they lead to"
+            )
+        raise InputError(f"{path} contains no texts", f"known: {', '.join(KNOWN_SUFFIXES)}")
     return files
 
 
@@ -158,7 +173,7 @@ def unread_files(path: Path) -> list[Unread]:
 def _why_not(file: Path) -> str:
     if not file.is_file():
         return "a link that leads nowhere" if file.is_symlink() else "not a file"
-    return f"no texts are read from {file.suffix} files" if file.suffix else "its name has no ending"
+    return f"no texts are read from {file.suffix} files" if file.suffix else "its name has no extension"
 
 
 def _text_files(folder: Path) -> list[Path]:
@@ -240,7 +255,7 @@ class Reader:
         name = self.text_field or self._column or next((f for f in TEXT_FIELDS if _can_be_text(row, f)), None)
         if name is None or name not in row:
             columns = ", ".join(list(row)[:12])
-            missing = f"no column {name}" if name else "no column with the text"
+            missing = f"no column {name}" if name else "no column with text"
             raise InputError(f"{where}: {missing} (there are: {columns})", "name it with --text-field")
         return name
 
@@ -343,7 +358,7 @@ def _read_parquet(path: Path, text_field: str | None) -> Iterator[tuple[int, str
                     row = dict(zip(columns, values, strict=True))
                     if row[name] is UNREADABLE:
                         raise InputError(
-                            f"{path}, row {number}: field {name} is not UTF-8", "mend or leave out the row"
+                            f"{path}, row {number}: field {name} is not UTF-8", "correct or leave out the row"
                         )
                     yield number, name, {key: None if value is UNREADABLE else value for key, value in row.items()}
     except (OSError, pyarrow.ArrowException) as error:
@@ -369,7 +384,7 @@ def _text_column(path: Path, schema: Any, text_field: str | None) -> str:
     texts = [field.name for field in schema if is_text(field.type)]
     name = text_field or next((known for known in TEXT_FIELDS if known in texts), None)
     if name is None or name not in schema.names:
-        missing = f"no column {text_field}" if text_field else "no column with the text"
+        missing = f"no column {text_field}" if text_field else "no column with text"
         raise InputError(f"{path}: {missing} (there are: {', '.join(schema.names[:12])})", "name it with --text-field")
     return name
 
@@ -416,7 +431,9 @@ def sample_local(source: Source, size: int, seed: int, text_field: str | None, e
     files = local_files(source.path)
     texts, seen = draw_sample(reader.read(source.path, files), size, seed)
     if len(reader.unread) == len(files):
-        raise InputError(f"{source.path} holds no file that can be read; {in_words(reader.unread)}", "mend one of them")
+        raise InputError(
+            f"{source.path} contains no file that can be read; {in_words(reader.unread)}", "correct one of them"
+        )
     read = len(files) - len(reader.unread)
     how = f"uniform: {len(texts)} of {seen} texts with the smallest hash of seed and id, all {read} files read"
     if outside := len(links_out(source.path)):

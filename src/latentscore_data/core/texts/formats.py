@@ -32,7 +32,7 @@ def find_encoding(path: Path, otherwise: str | None = None) -> str:
     if encoding is None:
         raise InputError(
             f"{path}:{misfit.line}: not UTF-8 at byte {misfit.at} of the line",
-            f"save it as UTF-8, or say --encoding {_likely(misfit.block)}",
+            f"save it as UTF-8, or pass --encoding {_likely(misfit.block)}",
         )
     if (misfit := _misfit(path, encoding)) is not None:
         raise InputError(f"{path}:{misfit.line}: neither UTF-8 nor {encoding}", "name another one with --encoding")
@@ -125,7 +125,9 @@ def _lines(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
         try:
             yield from ((reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
-            raise InputError(f"{path}:{reader.line_num}: not a table that can be read ({error})", "mend it") from None
+            raise InputError(
+                f"{path}:{reader.line_num}: not a table that can be read ({error})", "correct it"
+            ) from None
 
 
 def _delimiter(path: Path, first: str) -> str:

@@ -78,7 +78,7 @@ def plan(source: Source, settings: DownloadSettings) -> HubPlan:
         data_files = dict(config.data_files or {})
     split = next((name for name in WANTED_SPLITS if name in data_files), None) or next(iter(data_files), None)
     if split is None:
-        raise InputError(f"{source.name} holds no data files that can be streamed", "choose another data set")
+        raise InputError(f"{source.name} contains no data files that can be streamed", "choose another data set")
     files = [str(file) for file in data_files[split]]
     size_of = {sibling.rfilename: int(sibling.size or 0) for sibling in info.siblings or []}
     sizes = [next((size for name, size in size_of.items() if file.endswith("/" + name)), 0) for file in files]
@@ -201,14 +201,14 @@ def _explained(source: Source, file: str, error: Exception) -> LsdataError:
         return MissingError(f"{source.name} cannot be fetched: HF_HUB_OFFLINE is set", "unset it")
     if status == 401 or any(isinstance(e, errors.RepositoryNotFoundError) for e in chain):
         return MissingError(
-            f"there is no data set {source.repo} on the hub, or it is private",
+            f"there is not a data set {source.repo} on the hub, or it is private",
             "check the name; for a private one set HF_TOKEN in the environment or .env",
         )
     network = (httpx.TransportError, ConnectionError, TimeoutError, errors.HfHubHTTPError)
     if any(isinstance(e, network) for e in chain):
         reason = f"HTTP {status}" if status else one_line(chain[-1])
         return MissingError(
-            f"{source.name}: the hub did not answer ({reason})", "run the same command again; what was fetched is kept"
+            f"{source.name}: the hub did not answer ({reason})", "run the same command again; downloaded files are kept"
         )
     # Whatever else it is (zlib's, Arrow's or YAML's errors, a cast that fails), a file or the card of the set caused it.
     if file:

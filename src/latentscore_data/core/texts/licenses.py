@@ -31,7 +31,7 @@ def check_license(name: str | None) -> None:
     near = difflib.get_close_matches(name.strip().lower(), HUB_LICENSES, n=2)
     wish = f"write {' or '.join(near)}" if near else "write it as the hub does (cc-by-4.0)"
     raise InputError(
-        f"export.license {name!r} is no licence that the hub knows", f"{wish}, or LicenseRef-NAME for one of your own"
+        f"export.license {name!r} is not a licence that the hub knows", f"{wish}, or LicenseRef-NAME for your own"
     )
 
 

@@ -56,11 +56,11 @@ class Provenance:
         """Why these rows may not be passed on; an empty list when nothing is missing."""
         problems: list[str] = []
         unlicensed = Counter(work.dataset for work in self.works if work.license == UNKNOWN)
-        problems += [f"the licence of the texts of {name} is not known" for name in unlicensed]
+        problems += [f"the licence of the texts of {name} is unknown" for name in unlicensed]
         unnamed = Counter(
             work.dataset for work in self.works if wants_attribution(work.license) and not (work.author or work.address)
         )
-        problems += [f"texts of {name} ask for attribution but name neither author nor address" for name in unnamed]
+        problems += [f"texts of {name} require attribution but name neither author nor address" for name in unnamed]
         return problems
 
 

@@ -126,7 +126,7 @@ def audit(
         longest = report.prompt_tokens if spec.kind == "grpo" else report.row_tokens
         raise InputError(
             f"all {len(train)} rows are longer than max_tokens {report.max_tokens} (median {longest['p50']})",
-            f"take --set max_tokens={round_up(longest['p99'], LENGTH_STEP)}",
+            f"use --set max_tokens={round_up(longest['p99'], LENGTH_STEP)}",
         )
     report.rows = {role: len(some) for role, some in fits.items()}
     report.dropped = dict(dropped)
@@ -136,7 +136,7 @@ def audit(
         smaller = math.gcd(size, spec.per_device)
         raise InputError(
             f"{report.rows['train']} usable rows are fewer than the {spec.prompts_per_step} prompts of one step",
-            f"take --set batch.size={size}"
+            f"use --set batch.size={size}"
             + (f" --set batch.per_device={smaller}" if smaller != spec.per_device else "")
             + ", or make more rows",
         )

@@ -144,7 +144,7 @@ def score_callbacks(
 def open_scorer(scoring: ScoringSettings | None, scorer: str, seconds: float) -> Iterator[tuple[str, str, ScorePairs]]:
     """(scorer, why this one, a function that scores pairs): renders in worker processes, each config once."""
     if scoring is None:
-        raise InputError("the spec of this run holds no settings of scorers", "make it with lsdata train")
+        raise InputError("the spec of this run contains no settings of scorers", "make it with lsdata train")
     settings = scoring.model_copy(update={"seconds": seconds})
     name, why = resolve_auto(settings) if scorer == "auto" else (scorer, "")
     made = make_scorer(name, ScorerDeps(settings))

@@ -59,13 +59,13 @@ def disk_full(path: Path) -> Iterator[None]:
         if "out of memory" in str(error):
             raise InputError(
                 "the GPU has too little memory for this run",
-                "take --set batch.per_device=1, a smaller --set max_tokens=..., or a larger GPU",
+                "use --set batch.per_device=1, a smaller --set max_tokens=..., or a larger GPU",
             ) from error
         if "No space left" in str(error) or "os error 28" in str(error) or "file write failed" in str(error):
             raise OutputError(
                 f"{path} cannot be written (no space left on device)",
                 "free some disk space, or keep fewer checkpoints with --set checkpoint.keep=1, then run the same "
-                "command again; it goes on from the newest checkpoint",
+                "command again; it resumes from the newest checkpoint",
             ) from error
         raise
 
@@ -128,4 +128,4 @@ def policy_folder(spec: TrainSpec, folder: RunFolder) -> Path | None:
     for path in (folder.start, folder.path.parent / spec.adapter / "final", Path(spec.adapter)):
         if path.is_dir():
             return path
-    raise InputError(f"{spec.adapter}, where the run should go on from, is not there", "name it with --adapter")
+    raise InputError(f"{spec.adapter}, which the run should continue, is missing", "name it with --adapter")

@@ -118,7 +118,7 @@ def vllm_arguments(spec: TrainSpec) -> dict[str, Any]:
         return {}
     if find_spec("vllm") is None or not torch.cuda.is_available():
         raise MissingError(
-            "grpo.vllm samples with vLLM, and there is no vLLM or no NVIDIA GPU here",
+            "grpo.vllm samples with vLLM, but vLLM or an NVIDIA GPU is missing",
             f"{install('vllm')} beside a GPU, or --set grpo.vllm=false",
         )
     return {
@@ -193,7 +193,7 @@ def reward_functions(
 
 def _checked(own: Reward, name: str) -> Callable[[Sequence[str], Sequence[str]], list[float]]:
     """One's own reward, which raises :class:`InputError` under its name when it fails or does not reward each answer."""
-    remedy = "mend the function: it takes (vibes, answers) and returns a number for each answer"
+    remedy = "correct the function: it takes (vibes, answers) and returns a number for each answer"
 
     def score(vibes: Sequence[str], answers: Sequence[str]) -> list[float]:
         try:

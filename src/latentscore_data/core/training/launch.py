@@ -34,8 +34,8 @@ def check_processes(spec: TrainSpec, processes: int) -> None:
     if spec.accumulation % processes:
         size = spec.per_device * processes
         raise InputError(
-            f"batch.size {spec.batch_size} cannot be shared by {processes} processes of batch.per_device {spec.per_device}",
-            f"take --set batch.size={-(-spec.batch_size // size) * size}, or a smaller batch.per_device",
+            f"batch.size {spec.batch_size} cannot be divided among {processes} processes of batch.per_device {spec.per_device}",
+            f"use --set batch.size={-(-spec.batch_size // size) * size}, or a smaller batch.per_device",
         )
 
 
@@ -58,7 +58,7 @@ def train_together(
     on_cpu = pick_device(spec.device) == "cpu"
     if not on_cpu and (gpus := _gpus()) < processes:
         raise InputError(
-            f"train.processes is {processes}, and there are {gpus} GPUs here", f"take --set processes={gpus}"
+            f"train.processes is {processes}, but there are {gpus} GPUs here", f"use --set processes={gpus}"
         )
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--num_processes", str(processes)),
@@ -77,7 +77,7 @@ def train_together(
             launched.wait(STOP_SECONDS)
             raise
     if launched.returncode or not folder.done:
-        why = " | ".join(said[-LAST_LINES:])[-500:] or "it said nothing"
+        why = " | ".join(said[-LAST_LINES:])[-500:] or "it printed nothing"
         raise OutputError(
             f"the processes of run {folder.run_id} ended with {launched.returncode} ({why})", "run it again"
         )

@@ -142,7 +142,7 @@ class MetricsCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._deadline is not None and time.time() > self._deadline:
             raise StoppedError(
-                f"run {self.folder.run_id} is out of time at step {state.global_step} of {state.max_steps}",
+                f"run {self.folder.run_id} has reached its time-out at step {state.global_step} of {state.max_steps}",
                 "raise train.modal.timeout_hours and start it again; it resumes from its newest checkpoint",
             )
 
@@ -182,7 +182,7 @@ def run_trainer(make_trainer: Callable[[MetricsCallback], Any], context: TrainCo
     if trainer.state.global_step == 0 < context.audit.steps:
         raise InputError(
             f"run {folder.run_id} ended before the first of its {context.audit.steps} steps",
-            "take a smaller --set batch.size=..., or more rows",
+            "use a smaller --set batch.size=..., or more rows",
         )
     return trainer, watch
 

@@ -81,7 +81,7 @@ def preference_pairs(
         elif widest.chosen_score - widest.rejected_score < margin:
             found.left_out["near ties"] += 1
         else:
-            found.left_out["of unlike lengths"] += 1
+            found.left_out["of different lengths"] += 1
     return found
 
 

@@ -115,8 +115,8 @@ def prepare(
             check_adapter(spec, base)
         if start.is_dir() and (answers := form_of(start).name) != spec.answer:
             raise InputError(
-                f"{spec.adapter} answers in the form {answers}, and train.answer is {spec.answer}",
-                f"take --set answer={answers}, or another --adapter",
+                f"{spec.adapter} has the answer format {answers}, and train.answer is {spec.answer}",
+                f"use --set answer={answers}, or another --adapter",
             )
     return Prepared(spec, origins, RunFolder(workspace.train_dir / spec.run_id), rows, lines)
 
@@ -160,7 +160,7 @@ def check_adapter(spec: TrainSpec, base: str) -> None:
     if base != spec.base_model and not _same_path(base, spec.base_model):
         raise InputError(
             f"adapter {spec.adapter} was trained on {base}, not on {spec.base_model}",
-            f"take --base-model {base}, or another --adapter",
+            f"use --base-model {base}, or another --adapter",
         )
     if spec.method != "lora":
         raise InputError(
@@ -211,14 +211,14 @@ def pair_rows(rows: Rows, dpo: DpoSettings, say: Callable[[str], None], root: Pa
     marked = marked_pairs(rows["train"], read_preferences(root)) if dpo.marks != "no" else []
     if dpo.marks == "only" and not marked:
         raise MissingError(
-            f"{marks_file(root)} holds no answers on the {len(rows['train'])} rows of {dpo.split}",
+            f"{marks_file(root)} contains no answers on the {len(rows['train'])} rows of {dpo.split}",
             "answer some in lsdata studio (Data, Which fits better?), or --set dpo.marks=also",
         )
     found = preference_pairs([] if dpo.marks == "only" else rows["train"], dpo, marked, form)
     if not found.pairs:
         raise MissingError(
             f"none of the {len(rows['train'])} rows gives a preference pair ({found.said()})",
-            f"make several candidates a vibe: lsdata configs --split {dpo.split} --n 5 (--set dpo.margin=0 keeps near ties)",
+            f"make several candidates per vibe: lsdata configs --split {dpo.split} --n 5 (--set dpo.margin=0 keeps near ties)",
         )
     answered = f", {len(marked)} of them answered by people" if marked else ""
     say(
@@ -236,7 +236,7 @@ def check_lengths(run: Prepared, say: Callable[[str], None]) -> None:
     try:
         tokenizer = load_tokenizer(run.spec.base_model, runs=run.folder.path.parent)
     except MissingError as error:
-        say(f"the rows are measured on Modal: {error.message}")
+        say(f"the rows are tokenized on Modal: {error.message}")
         return
     audit(run.spec, run.limited_rows(), tokenizer)
 

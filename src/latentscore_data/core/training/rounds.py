@@ -58,7 +58,7 @@ class Round:
         path = folder / ROUND_FILE
         if not path.exists():
             return None
-        remedy = f"delete {folder}: the round is made again"
+        remedy = f"delete {folder}: the round is repeated"
         try:
             return TypeAdapter(cls).validate_python(read_object(path, remedy))
         except ValidationError as error:

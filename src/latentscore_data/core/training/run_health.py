@@ -28,7 +28,7 @@ def health(history: Sequence[Line]) -> list[str]:
     if len(recent) == WINDOW:
         if _mean(recent, "frac_reward_zero_std") > 0.8:
             findings.append(
-                "most groups earn equal rewards, so there is nothing to learn from: raise grpo.temperature or "
+                "most groups have equal rewards, so there is no gradient: raise grpo.temperature or "
                 "grpo.generations, or train SFT longer first"
             )
         if _mean(recent, "completions/clipped_ratio") > 0.5:

@@ -285,7 +285,7 @@ def farthest_points(vectors: NDArray[np.float32], count: int) -> list[int]:
     that size, row by row, and each part gives its share: those least similar to what was chosen so far.
     """
     parts = -(-len(vectors) // CHOSEN_TOGETHER)
-    step = SlowStep(f"vibes: the most different of {len(vectors):,}", count)
+    step = SlowStep(f"vibes: the most diverse of {len(vectors):,}", count)
     chosen: list[int] = []
     for part in range(parts):
         mine = np.arange(part, len(vectors), parts)

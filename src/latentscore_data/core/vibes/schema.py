@@ -56,8 +56,16 @@ class Ladder(BaseModel):
     xs: Annotated[str, BeforeValidator(_tidy), Field(min_length=1), _text_schema("1 to 3 words")]
 
     def wordings(self) -> list[tuple[Level, str]]:
-        """(level, text) from longest to shortest."""
-        return [(level, getattr(self, level)) for level in LEVELS]
+        """(level, text) from longest to shortest; one pair, with the level of its length, where all five are the same."""
+        found: list[tuple[Level, str]] = [(level, getattr(self, level)) for level in LEVELS]
+        if len({text for _, text in found}) > 1:
+            return found
+        words = len(self.xl.split())
+        return [(next(level for level, fewest in _FEWEST_WORDS if words >= fewest), self.xl)]
+
+
+_FEWEST_WORDS: tuple[tuple[Level, int], ...] = (("xl", 46), ("lg", 26), ("m", 11), ("sm", 4), ("xs", 0))
+"""From how many words on a text has the length of a level, as far as what a model is asked for tells."""
 
 
 class CharacterVibes(BaseModel):

@@ -23,11 +23,11 @@ async function request(path, data, signal) {
     answer = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "The studio does not answer.", "Start it again: lsdata studio");
+    throw new Refused(0, "The studio's server does not respond.", "Start it again: lsdata studio");
   }
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
-  throw new Refused(answer.status, said.error || `The studio answered ${answer.status}.`, said.remedy);
+  throw new Refused(answer.status, said.error || `The studio's server returned status ${answer.status}.`, said.remedy);
 }
 
 export const get = async (path, signal) => (await request(path, undefined, signal)).json();

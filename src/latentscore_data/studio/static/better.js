@@ -44,7 +44,7 @@ export function betterButton(start, found) {
           found(step.payload, step.score, from.vibe);
         }
       }
-      toast(better ? "The best that the search found plays." : "The search found nothing that fits better.");
+      toast(better ? "Now playing the best result of the search." : "The search found no better piece.");
     } catch (error) {
       if (error.name !== "AbortError") toast(`${error.message} ${error.remedy || ""}`, "bad");
     } finally {

@@ -94,7 +94,7 @@ async function need(page) {
   spacer.style.height = `${total * ROW}px`;
   count.textContent = answer.all === 0 ? "" : total === answer.all ? `${total.toLocaleString("en")} rows` : `${total.toLocaleString("en")} of ${answer.all.toLocaleString("en")} rows`;
   view.classList.toggle("norows", answer.all === 0);
-  if (answer.all === 0) detail.replaceChildren(h("div", { class: "nothing" }, h("h2", null, "No rows yet"), h("p", null, `${setup.workspace} holds no vibes. Make some with `, h("code", null, "lsdata run-all --sample"), " and open the studio with the same --root.")));
+  if (answer.all === 0) detail.replaceChildren(h("div", { class: "nothing" }, h("h2", null, "No rows yet"), h("p", null, `${setup.workspace} contains no vibes. Make some with `, h("code", null, "lsdata run-all --sample"), " and open the studio with the same --root.")));
 }
 
 const rowAt = (i) => pages.get(Math.floor(i / PAGE))?.[i % PAGE];
@@ -162,11 +162,11 @@ function drawDetail() {
     button("Back to the rows", { class: "link back", onclick: () => { closeDetail(); scroller.focus(); } }),
     h("p", { class: "bigvibe" }, row.vibe),
     h("p", { class: "meta soft small" }, [row.split, row.level, row.document, row.model].filter(Boolean).map((text) => h("span", null, text))),
-    row.noisy ? h("p", { class: "small soft" }, `With typing noise: ${row.noisy}`) : null,
+    row.noisy ? h("p", { class: "small soft" }, `With typing errors: ${row.noisy}`) : null,
     row.tags.length ? h("p", { class: "tags" }, row.tags.map((tag) => h("span", { class: "tag" }, tag))) : null,
     row.failure || row.error ? h("p", { class: "small badtext" }, row.failure || row.error) : null,
     h("div", { class: "marking" }, verdict("good", "Good"), verdict("bad", "Bad"), noteBox),
-    usable.length ? h("div", { class: "cards" }, usable.map(([one, i]) => candidate(row, one, i))) : h("p", { class: "soft" }, "No candidates yet."),
+    usable.length ? h("div", { class: "cards" }, usable.map(([one, i]) => candidate(row, one, i))) : h("p", { class: "soft" }, "No candidates yet: lsdata configs makes them."),
     usable.length > 1 ? pairing(row, usable) : null,
     more("The question", [["System", row.prompt.system], ["User", row.prompt.user], ["Sampling", JSON.stringify(row.sampling)]].map(([name, text]) => [h("h4", null, name), h("pre", null, typeof text === "string" ? text : JSON.stringify(text, null, 2))])),
     row.attempts.length ? more(`${row.attempts.length} answer${row.attempts.length > 1 ? "s" : ""} in the cache`, row.attempts.map(attemptBox)) : null].filter(Boolean));

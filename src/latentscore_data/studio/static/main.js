@@ -7,11 +7,11 @@ import * as play from "./play.js";
 import * as playlists from "./playlists.js";
 
 const KEYS = [
-  ["Enter", "in the text field: play the vibe"], ["Space", "play or pause"], ["1 … 8", "play a candidate"], ["X", "A/B: the candidate before"],
-  ["S", "surprise me"], ["M", "more like this"], ["U", "undo"], ["L", "loop"], ["W", "why this sound"], ["K", "keep on the playlist"], ["/", "to the text field"], ["?", "these keys"],
+  ["Enter", "in the text field: play the vibe"], ["Space", "play or pause"], ["1 … 8", "play a candidate"], ["X", "A/B: the previous candidate"],
+  ["S", "surprise me"], ["M", "more like this"], ["U", "undo"], ["L", "loop"], ["W", "why this sound"], ["K", "keep on the playlist"], ["/", "go to the text field"], ["?", "show these keys"],
 ];
 const DATA_KEYS = [
-  ["J, K", "next row, row before"], ["1 … 9", "play a candidate"], ["Space", "play or pause"], ["G, B", "mark good, bad"], ["N", "write a note"],
+  ["J, K", "next row, previous row"], ["1 … 9", "play a candidate"], ["Space", "play or pause"], ["G, B", "mark good, bad"], ["N", "write a note"],
   ["/", "search"], ["Esc", "stop"], ["?", "these keys"],
 ];
 let shown = "play";
@@ -57,8 +57,8 @@ async function begin() {
     setup = await get("/api/setup");
   } catch (error) {
     const old = error.status === 401;
-    $("main").replaceChildren(h("section", { class: "card notice" }, h("h1", null, old ? "This page needs its token" : "The studio cannot be reached"),
-      h("p", null, old ? "Open the address that lsdata studio has printed; it holds a token that is new at each start." : `${error.message} ${error.remedy || ""}`)));
+    $("main").replaceChildren(h("section", { class: "card notice" }, h("h1", null, old ? "This page needs an access token" : "The studio cannot be reached"),
+      h("p", null, old ? "Open the address that lsdata studio printed. It contains a token, which changes at each start." : `${error.message} ${error.remedy || ""}`)));
     document.documentElement.dataset.ready = "refused";
     return;
   }

@@ -88,11 +88,11 @@ async function agreed(question) {
   if (!plan) return null;
   if (!plan.spends) return 0;
   const usd = (value) => (value === null ? "an unknown amount" : `$${value < 0.01 ? value.toFixed(5) : value.toFixed(3)}`);
-  if (plan.cost_usd === null) { toast(`The price of ${plan.model} is unknown, so no cap can be kept; it is not asked from here.`, "bad"); return null; }
+  if (plan.cost_usd === null) { toast(`The price of ${plan.model} is unknown, so the studio cannot enforce a cap and does not call it.`, "bad"); return null; }
   return new Promise((resolve) => {
     const cap = Math.max(plan.worst_usd || 0, plan.cost_usd);
     const box = dialog("This costs money",
-      h("p", null, `${plan.calls} call${plan.calls === 1 ? "" : "s"} to ${plan.model}: about ${usd(plan.cost_usd)}, and never more than ${usd(cap)}.`),
+      h("p", null, `${plan.calls} call${plan.calls === 1 ? "" : "s"} to ${plan.model}: about ${usd(plan.cost_usd)}, at most ${usd(cap)}.`),
       h("p", { class: "soft small" }, plan.basis),
       h("div", { class: "row" },
         h("button", { type: "button", class: "primary", onclick: () => { resolve(cap); box.close(); } }, `Spend up to ${usd(cap)}`),
@@ -191,7 +191,8 @@ function showCandidates() {
   view.classList.toggle("many", candidates.length > 1);
 }
 
-const summary = (c) => `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${words(c.rhythm)} · ${words(c.texture)}`;
+const layer = (name, style) => (style === "none" ? `no ${name}` : words(style));
+const summary = (c) => `${Math.round(setup.bpm[c.tempo])} bpm · ${c.root.toUpperCase()} ${c.mode} · ${layer("rhythm", c.rhythm)} · ${layer("texture", c.texture)}`;
 
 const strip = (palette) => h("span", { class: "strip", "aria-hidden": "true" }, palette.colors.map((c) => h("i", { style: { background: c.hex, "flex-grow": String(1 + state.WEIGHTS.indexOf(c.weight)) } })));
 
@@ -344,7 +345,7 @@ const undoButton = button("", { class: "round", "aria-label": "Undo", title: "Un
 const redoButton = button("", { class: "round", "aria-label": "Redo", title: "Redo", onclick: () => stepBack(false) }, icon("redo"));
 const loopButton = button("", { class: "round", "aria-label": "Loop", title: "Loop (L)", "aria-pressed": "true", onclick: toggleLoop }, icon("loop"));
 const sleepButton = button("", { "aria-label": "Sleep timer", title: "Sleep timer", onclick: nextSleep }, icon("moon"), h("span", null, "Sleep"));
-const abButton = button("A/B", { "aria-label": "Compare with the candidate before", title: "Compare with the candidate before (X)", hidden: true, onclick: compare });
+const abButton = button("A/B", { "aria-label": "Compare with the previous candidate", title: "Compare with the previous candidate (X)", hidden: true, onclick: compare });
 let stageSeen = true, stageCard = null, freeButton = null;
 
 function slider(label) {
@@ -466,7 +467,7 @@ function takeAway() {
       pressed.disabled = false;
     } }, h("b", null, name), h("span", null, note))));
   const link = button("Copy link", { onclick: async () => { await navigator.clipboard.writeText(location.href).then(() => toast("The link is copied."), () => toast("The browser does not allow copying; take the link from the address bar.", "bad")); } });
-  dialog("Take away", h("ul", { class: "files" }, rows), h("p", { class: "soft small" }, "The link holds the whole piece: vibe, config, palettes, seed and length."), link);
+  dialog("Take away", h("ul", { class: "files" }, rows), h("p", { class: "soft small" }, "The link contains the whole piece: vibe, config, palettes, seed and length."), link);
 }
 
 async function download(format) {
@@ -484,8 +485,8 @@ function saveJson(name) {
 
 function fieldsSection() {
   const groups = Object.entries(setup.groups).map(([name, fields]) => h("fieldset", { class: "group card" }, h("legend", null, name), fields.map(fieldRow)));
-  const whyButton = button("Why this sound?", { id: "why", onclick: why, title: "How much of the score each field carries (W)" }, icon("why"), h("span", null, "Why this sound?"));
-  const randomButton = button("Shuffle", { title: "Other labels for every field that is not locked", onclick: shuffle }, icon("dice"), h("span", null, "Shuffle"));
+  const whyButton = button("Why this sound?", { id: "why", onclick: why, title: "How much each field contributes to the score (W)" }, icon("why"), h("span", null, "Why this sound?"));
+  const randomButton = button("Shuffle", { title: "Random labels for every unlocked field", onclick: shuffle }, icon("dice"), h("span", null, "Shuffle"));
   freeButton = button("Unlock all", { class: "link", hidden: true, onclick: () => { locked.clear(); show(); } });
   return h("section", { class: "fields", "aria-labelledby": "fields-title" },
     h("div", { class: "sectionhead" }, h("h2", { id: "fields-title" }, "Sound"), h("div", { class: "cluster" }, whyButton, randomButton, freeButton)),
@@ -575,7 +576,7 @@ export async function why() {
   const sizes = Object.values(answer.fields).map(Math.abs);
   whyShown = { ...answer, most: Math.max(...sizes, 1e-9) };
   const top = Object.entries(answer.fields).filter(([, x]) => x > 0).sort((a, b) => b[1] - a[1]).slice(0, 3).map(([name]) => words(name));
-  whyNote.textContent = answer.note || `${setup.scorer} ${answer.score.toFixed(2)}. ${top.length ? `Carried most by ${top.join(", ")}.` : "No field carries it."} A bar shows what the score loses with that field at its default; a hollow bar, what it would gain.`;
+  whyNote.textContent = answer.note || `${setup.scorer} ${answer.score.toFixed(2)}. ${top.length ? `Largest contributions: ${top.join(", ")}.` : "No field contributes."} A filled bar shows how much the score falls with that field at its default; a hollow bar shows how much it would rise.`;
   show();
 }
 

@@ -53,7 +53,7 @@ def _checked(line: Line, where: str, number: int) -> Line:
         raise InputError(f"{where}: a prompt has no vibe", 'write a text for each line: {"vibe": "rain on a tin roof"}')
     example = 'write {"tempo": ["slow", "very_slow"]} for the labels that fit'
     if not isinstance(expect, dict) or not all(isinstance(labels, list) for labels in expect.values()):
-        raise InputError(f"{where}: expect is no object of lists", example)
+        raise InputError(f"{where}: expect is not an object of lists", example)
     for field, labels in expect.items():
         wrong = [label for label in labels if field not in FIELDS or label not in FIELDS[field].labels]
         if wrong or field not in FIELDS:
@@ -82,7 +82,7 @@ def suite_rows(name: str) -> list[VibeRow]:
     ]
     twice = [one for one, count in Counter(row.id_in_dataset for row in rows).items() if count > 1]
     if twice:
-        raise InputError(f"{name}: the id {twice[0]} is used twice", "give each prompt its own id, or none")
+        raise InputError(f"{name}: the id {twice[0]} is used more than once", "give each prompt its own id, or none")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A model client that answers from the cache and notes what has to go into a provider batch."""
+"""A model client that answers from the cache and collects the other questions for a provider batch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from latentscore_data.core.llm.types import Answer, Question, T
 
 
 class BatchLLM(ModelClient):
-    """Leaves a row undone (:class:`NotAttempted`) while one of its questions waits in a batch or has to go into one.
+    """Leaves a row undone (:class:`NotAttempted`) while one of its questions is in a batch or must be submitted in one.
 
-    ``direct`` asks at once what waits in no batch; else the question is put into ``wanted``. ``bought`` are the questions whose
-    answers this run has collected: they are no savings of the cache.
+    With ``direct``, questions that are in no batch are asked at once; otherwise they are added to ``wanted``.
+    ``bought`` are the questions whose answers this run has collected; they do not count as saved by the cache.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BatchLLM(ModelClient):
         self.wanted: dict[str, tuple[Question, type[BaseModel]]] = {}
         self.waiting: set[str] = set()
         self.delivered: set[str] = set()
-        """Questions whose final failure was handed to their row."""
+        """Questions whose final failure was reported to their row."""
         self._direct, self._in_flight, self._trials, self._bought = direct, in_flight, trials, bought
 
     def known(self, key: str, answer_type: type[T]) -> Answer[T] | None:

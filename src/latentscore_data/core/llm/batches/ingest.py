@@ -1,4 +1,4 @@
-"""What came back from a provider batch: answers for the cache, what was wrong with the others, and what it cost."""
+"""Reading the results of a provider batch: answers for the cache, errors of the others, and the cost."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from latentscore_data.core.vibes.schema import TextScenes, TextVibes
 ANSWER_TYPES: dict[str, type[BaseModel]] = {
     one.__name__: one for one in (TextVibes, TextScenes, MusicConfigPromptPayload)
 }
-"""What is asked for in batches."""
+"""The answer types of questions in batches, by name."""
 
 
 @dataclass
 class Harvest:
-    """What the lines of one batch come to."""
+    """The results of one batch."""
 
     entries: list[tuple[str, Stored]] = field(default_factory=list)
     unusable: list[tuple[str, str, Stored]] = field(default_factory=list)
@@ -40,17 +40,17 @@ class Harvest:
     trials: dict[str, Trial] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     refused: set[str] = field(default_factory=set)
-    """What the server wants left out."""
+    """Parameters that the server refused."""
     stop: CallError | None = None
-    """A refused key or a spent balance."""
+    """An invalid key or an empty balance."""
 
     def lose_call(self) -> None:
-        """An answer that was paid for and that nobody can read the cost of."""
+        """Count a paid answer whose cost is unreadable."""
         self.usage.add(Usage(calls=1, unpriced=1))
 
 
 def custom_id(tag: str, number: int) -> str:
-    """Our name for a line, in the characters that both protocols allow."""
+    """Return the id of a line, with characters that both protocols allow."""
     return f"{tag}-{number}"
 
 
@@ -61,7 +61,7 @@ def number_of(name: str, tag: str) -> int | None:
 
 
 def read_file(path: Path, remote: Remote) -> Iterator[Result]:
-    """The results in a downloaded file; a line that is none is passed over: its question counts as not answered."""
+    """Yield the results in a downloaded file; invalid lines are skipped, and their questions count as unanswered."""
     with path.open("rb") as file:
         for raw in file:
             try:
@@ -76,7 +76,7 @@ def read_file(path: Path, remote: Remote) -> Iterator[Result]:
 class Reader:
     """Reads the results of one batch.
 
-    Results may come in any order, twice (the first one counts), in part, or for lines that are not ours (passed over).
+    Results may be in any order, repeated (the first is used), incomplete, or for unknown lines (skipped).
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Reader:
         self._shapes = {name: Shape(kind, settings.api_base is None) for name, kind in ANSWER_TYPES.items()}
 
     def read(self, results: Iterator[Result]) -> Harvest:
-        """Everything that the results say, and a fault for each question that they do not mention."""
+        """Return all results, and a failure for each question without one."""
         harvest = Harvest()
         seen: set[int] = set()
         for result in results:

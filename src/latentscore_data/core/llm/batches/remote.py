@@ -1,5 +1,5 @@
-"""The protocols of provider batches: OpenAI's files and batches, with what Azure and Together have of their own, and
-Anthropic's message batches."""
+"""The protocols of provider batches: OpenAI's files and batches, with the variants of Azure and Together, and Anthropic's
+message batches."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from latentscore_data.core.llm.retry import CallError, classify
 
 TAG_NAME = "lsdata_tag"
 LISTED_AT_MOST = 2000
-"""Batches that are looked through, from the newest, for one whose submission was interrupted."""
+"""Maximum number of batches that are searched, from the newest, for one whose submission was interrupted."""
 RETRIES = 5
 FILE_POLL_SECONDS, FILE_WAIT_SECONDS = 2.0, 600.0
-"""How often, and how long at most, Azure is asked whether it has read an uploaded file."""
+"""Interval and time-out of polling Azure for an uploaded file, in seconds."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One line of a batch: our name for it and the body that a direct call would send."""
+    """One line of a batch: its id and the body that a direct call would send."""
 
     custom_id: str
     body: JsonObject
@@ -36,7 +36,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a provider says of a batch. ``status`` is its own word, ``ended`` says that there will be no more answers."""
+    """The provider's information about a batch. ``status`` is the provider's term; ``ended`` is true if no more answers
+    will come."""
 
     remote_id: str
     status: str
@@ -48,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Found:
-    """A batch at the provider that may be one of ours. ``certain`` where the batch itself carries the tag."""
+    """A batch at the provider that may be the one searched for; ``certain`` if it has our tag."""
 
     progress: Progress
     certain: bool
@@ -56,8 +57,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of what came back: the body of an answer, or why there is none. ``passed`` counts no fault: the batch was
-    cancelled before this line was asked."""
+    """One result line: the body of an answer, or the error. With ``passed`` the line does not count as failed, because the
+    batch was cancelled before it was processed."""
 
     custom_id: str
     body: JsonObject | None = None
@@ -66,11 +67,11 @@ class Result:
 
 
 class UnknownOutcomeError(StoppedError):
-    """A submission whose answer did not arrive: the provider may have the batch."""
+    """A submission without a response: the provider may have the batch."""
 
 
 class Remote(Closing):
-    """A provider's batch API. All calls raise children of :class:`LsdataError`."""
+    """A provider's batch API. All calls raise subclasses of :class:`LsdataError`."""
 
     most_requests: int
     most_bytes: int
@@ -83,24 +84,24 @@ class Remote(Closing):
         return ""
 
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
-        """Start the batch: from here on it costs money. Raises :class:`UnknownOutcomeError` where it may have started."""
+        """Start the batch, which costs money. Raises :class:`UnknownOutcomeError` if it may have started."""
         raise NotImplementedError
 
     def find(self, tag: str, file_id: str, since: float, count: int, known: set[str]) -> list[Found]:
-        """Batches of that tag or file, or those that may be it: made after ``since`` (seconds, Unix time), not ``known``, of
-        ``count`` requests."""
+        """Return batches with that tag or file, or possible ones: created after ``since`` (Unix time in seconds), not
+        ``known``, with ``count`` requests."""
         raise NotImplementedError
 
     def progress(self, remote_id: str) -> Progress | None:
-        """How far it is; None where the provider no longer knows it."""
+        """Return the progress; None if the provider no longer has the batch."""
         raise NotImplementedError
 
     def results(self, remote_id: str) -> Iterator[bytes]:
-        """The lines of all results that there are, in any order."""
+        """Yield the lines of all results, in any order."""
         raise NotImplementedError
 
     def read(self, line: Line) -> Result | None:
-        """One result line; None for one that is none."""
+        """Parse one result line; None for an invalid one."""
         raise NotImplementedError
 
     def cancel(self, remote_id: str) -> Progress:
@@ -114,7 +115,7 @@ class Remote(Closing):
 
 
 class LineError(Exception):
-    """An error inside a result line, in the form that the table of errors reads."""
+    """An error inside a result line, in the form that the error table reads."""
 
     def __init__(self, status: int | None, error: JsonObject) -> None:
         super().__init__(str(error.get("message") or "no answer"))
@@ -123,18 +124,18 @@ class LineError(Exception):
 
 
 def line_error(status: int | None, error: Any) -> CallError:
-    """The row of the error table for a failed line."""
+    """Return the classified error of a failed line."""
     return classify(LineError(status, cast(JsonObject, error) if isinstance(error, dict) else {"message": error}))
 
 
 class OpenAIBatches(Remote):
-    """Files and batches as OpenAI has them, which Groq and others speak too."""
+    """OpenAI's files and batches, which Groq and others also support."""
 
     most_requests = 50_000
     most_bytes = 150 * 2**20
     uploads = True
     endpoint: Any = "/v1/chat/completions"
-    """What each line is asked of, by the provider's name for it."""
+    """The endpoint for each line, by the provider's name."""
 
     def __init__(self, api_key: str, api_base: str | None, timeout: float) -> None:
         import openai
@@ -152,7 +153,7 @@ class OpenAIBatches(Remote):
 
     @contextmanager
     def _calling(self, what: str, *, submitting: bool = False) -> Generator[None]:
-        """``what`` is said of a call that failed."""
+        """Context manager: convert errors of a call; ``what`` begins their message."""
         try:
             yield
         except self._openai.OpenAIError as error:
@@ -162,7 +163,7 @@ class OpenAIBatches(Remote):
         return self._client.files.create(file=(name, content), purpose="batch").id
 
     def submit(self, tag: str, file_id: str, requests: Sequence[Request]) -> Progress:
-        # Not tried again by the client: a request whose answer was lost may have started the batch.
+        # Not retried by the client, because a request whose response was lost may have started the batch.
         client = self._client.with_options(max_retries=0)
         with self._calling("the batch could not be submitted", submitting=True):
             made = client.batches.create(
@@ -222,7 +223,7 @@ class OpenAIBatches(Remote):
             return _openai_progress(self._client.batches.cancel(remote_id))
 
     def drop_file(self, file_id: str) -> None:
-        with suppress(self._openai.OpenAIError):  # a file that is left there costs nothing
+        with suppress(self._openai.OpenAIError):  # a leftover file costs nothing
             self._client.with_options(max_retries=1).files.delete(file_id)
 
 
@@ -238,7 +239,8 @@ def _openai_progress(batch: Any) -> Progress:
 
 
 class AzureBatches(OpenAIBatches):
-    """OpenAI's protocol at an Azure resource, whose endpoint has no version and which reads a file before it is asked."""
+    """OpenAI's protocol at an Azure resource, whose endpoint has no version and which processes a file before a batch can
+    use it."""
 
     endpoint = "/chat/completions"
 
@@ -257,9 +259,9 @@ class AzureBatches(OpenAIBatches):
 
 
 class TogetherBatches(OpenAIBatches):
-    """Together's files and batches: OpenAI's results, with an upload, a list and words of its own.
+    """Together's files and batches: OpenAI's result format, with another upload, list and status terms.
 
-    A batch carries no text of ours; its file says which one it is. The provider tells how far it is as a percentage.
+    A batch cannot carry our tag; its file identifies it. The provider reports progress as a percentage.
     """
 
     most_bytes = 90 * 2**20
@@ -305,14 +307,14 @@ class TogetherBatches(OpenAIBatches):
         return self._ask("get", f"/batches/{remote_id}", f"batch {remote_id} could not be looked up")
 
     def _ask(self, method: str, path: str, what: str, *, submitting: bool = False, **given: Any) -> Any:
-        """What OpenAI's library has no method for, through its connection."""
+        """Send a request that OpenAI's library has no method for, through its connection."""
         import httpx
 
         client = self._client.with_options(max_retries=0) if submitting else self._client
         try:
             return getattr(client, method)(path, cast_to=httpx.Response, **given).json()
         except self._openai.NotFoundError:
-            raise _GoneError(f"{what}: it is not known there", "") from None
+            raise _GoneError(f"{what}: the provider does not have it", "") from None
         except (self._openai.OpenAIError, json.JSONDecodeError) as error:
             _raise(error, what, submitting=submitting)
 
@@ -329,14 +331,14 @@ ANTHROPIC_ADDRESS = "https://api.anthropic.com"
 
 
 class AnthropicBatches(Remote):
-    """Anthropic's message batches. A batch carries no text of ours, so the tag stands in each line's ``custom_id``."""
+    """Anthropic's message batches. A batch cannot carry our tag, so the tag is in each line's ``custom_id``."""
 
     most_requests = 100_000
     most_bytes = 150 * 2**20
     uploads = False
 
     def __init__(self, api_key: str, api_base: str | None, timeout: float, beta: Sequence[str] = ()) -> None:
-        """``beta`` names what the questions use beyond the published version; it may still grow until they are submitted."""
+        """``beta`` names the beta features that the questions use; names may be added until they are submitted."""
         import httpx
 
         self._httpx = httpx
@@ -361,7 +363,7 @@ class AnthropicBatches(Remote):
             )
             for one in page.get("data", []):
                 progress = _anthropic_progress(one)
-                # A minute for clocks that differ.
+                # A minute of tolerance for clock differences.
                 if _unix_time(one.get("created_at")) < since - 60:
                     return found
                 if progress.remote_id not in known and progress.total == count:
@@ -426,7 +428,7 @@ class AnthropicBatches(Remote):
             return
         answer.read()
         if answer.status_code == 404:
-            raise _GoneError(f"{what}: it is not known there", "")
+            raise _GoneError(f"{what}: the provider does not have it", "")
         try:
             answer.raise_for_status()
         except self._httpx.HTTPStatusError as error:
@@ -434,7 +436,7 @@ class AnthropicBatches(Remote):
 
 
 class _GoneError(InputError):
-    """The provider does not know what was asked for."""
+    """The provider does not have the requested object."""
 
 
 _ANTHROPIC_STATUS = {
@@ -466,7 +468,7 @@ def _unix_time(text: Any) -> float:
 
 
 def _raise(error: Exception, what: str, *, submitting: bool = False) -> NoReturn:
-    """What a failed call means for the run: nothing that was submitted is lost by it."""
+    """Raise the error for a failed call; submitted batches are not lost by it."""
     found = classify(error)
     raise _outcome(found, what, submitting) from None
 
@@ -484,6 +486,6 @@ def _outcome(found: CallError, what: str, submitting: bool) -> LsdataError:
         return kind(message, "run the same command again later, or without --batch")
     if submitting:
         return UnknownOutcomeError(
-            message, "run the same command again: it finds out whether the provider has the batch before it submits"
+            message, "run the same command again: it checks whether the provider has the batch before submitting"
         )
-    return StoppedError(message, "run the same command again later; what was submitted is not lost")
+    return StoppedError(message, "run the same command again later; submitted batches are not lost")

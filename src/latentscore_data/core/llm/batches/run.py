@@ -1,4 +1,4 @@
-"""The provider batches of one stage: collect what is ready, submit what is new, wait."""
+"""The provider batches of one stage: collect finished ones, submit new questions, wait."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from latentscore_data.core.llm.types import LLM, Messages, Question
 R = TypeVar("R")
 
 SETTLE_SECONDS = 30.0
-"""How long after an interrupted submission the provider may still take to show the batch in its list."""
+"""Seconds after an interrupted submission in which the provider may not yet list the batch."""
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A question on its way into a batch. ``worst_usd`` is the most that its answer can cost."""
+    """A question for a batch. ``worst_usd`` is the maximum cost of its answer."""
 
     key: str
     answer_type: str
@@ -59,10 +59,10 @@ class _Line:
 
 
 class BatchRun(Closing):
-    """A stage's way of asking, with provider batches where they are wanted or still open; else it asks directly.
+    """Asks the questions of a stage: with provider batches if they are requested or still open, otherwise directly.
 
-    Used under the workspace's lock. ``models`` are those that the stage asks, ``runs`` is the folder of the training runs,
-    ``engine`` what answers for a local model that runs elsewhere, ``spend`` what the run has spent.
+    Used under the workspace's lock. ``models`` are the stage's models, ``runs`` is the folder of the training runs,
+    ``engine`` runs a local model on another machine, ``spend`` is the run's spending.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class BatchRun(Closing):
     ) -> None:
         self.stage = stage
         self.usage = Usage()
-        """What the answers collected in this run took."""
+        """The usage of the answers that this run collected."""
         self._settings = settings
         self._cache_path, self._ledger = cache_path, ledger
         self._models = [model for model in models if kind_of(model) is HOSTED]
@@ -89,7 +89,7 @@ class BatchRun(Closing):
         wanted = bool(self._models) and (settings.batch or path.exists())
         self._state = BatchState(path) if wanted else None
         if settings.batch and not self._models:
-            say(f"{stage}: no batches: none of its models is a hosted one")
+            say(f"{stage}: no batches: none of its models is hosted")
         self._clients: list[BatchLLM] = []
         self._wordings: dict[str, Wording] = {}
         self._remotes: dict[str, Remote] = {}
@@ -106,7 +106,7 @@ class BatchRun(Closing):
     # -- for the stage
 
     def connect(self, model: str, vibes_per_call: int = 1) -> LLM:
-        """What answers for ``model``. Questions for batches are gathered until :meth:`rounds` submits them."""
+        """Return the client of ``model``. Questions for batches are collected until :meth:`rounds` submits them."""
         ledger, state = Ledger(self._ledger), self._state if model in self._models else None
         in_flight = state.keys_in_flight() if state is not None else set[str]()
         trials = state.trials() if state is not None else {}
@@ -133,9 +133,10 @@ class BatchRun(Closing):
         return client
 
     def rounds(self, run: Callable[[], R], display: Display | None = None) -> R:
-        """Run the stage's loop and submit what it gathered; while waiting, do so again whenever a batch has ended.
+        """Run the stage's loop and submit the collected questions; with waiting, repeat this whenever a batch has
+        ended.
 
-        Where something is left in batches afterwards, ``pending`` is above 0.
+        If questions are still in batches afterwards, ``pending`` is above 0.
         """
         while True:
             self._clients.clear()
@@ -154,30 +155,30 @@ class BatchRun(Closing):
             self._wait(display or Display())
 
     def bill(self, summary: Summary) -> Summary:
-        """The summary with what the batches took, and with what is left in them."""
+        """Add the usage of the batches and the number of pending questions to the summary."""
         summary.add_usage(self.usage)
-        # Rows that an earlier round has done are none that were done before this run.
+        # Rows from an earlier round of this run do not count as done before the run.
         summary.done += self._done_before
         summary.skipped -= self._done_before
         summary.pending = self.pending
         if summary.pending:
-            summary.next_step = "the same command again, to collect the answers (lsdata batches shows the batches)"
+            summary.next_step = "run the same command again to collect the answers (lsdata batches lists the batches)"
         return summary
 
     @property
     def pending(self) -> int:
-        """Questions of this stage that wait in batches, or for the cap to allow one."""
+        """The number of questions of this stage that are in batches, or held back by the cap."""
         return self._held_back + len({key for client in self._clients for key in client.waiting | client.wanted.keys()})
 
     def collect(self) -> None:
-        """Bring every batch of the stage's models as far as it goes: find, poll, download, keep, book."""
+        """Advance every batch of the stage's models as far as possible: find, poll, download, store, book."""
         if self._state is None:
             return
         for batch in self._state.batches("prepared", "uploaded", *IN_FLIGHT):
             if batch.model in self._models:
                 self._advance(self._state, batch)
 
-    # -- forward, from whatever moment the last process was stopped at
+    # -- advancing a batch from any state in which a process was stopped
 
     def _advance(self, state: BatchState, batch: Batch) -> None:
         if batch.api_base != self._settings.api_base:
@@ -185,7 +186,7 @@ class BatchRun(Closing):
             say(f"{self.stage}: batch {batch.tag} is at {where}; name it with --api-base to collect it")
             return
         if batch.state in ("prepared", "uploaded"):
-            # Nothing of it was paid for. Its questions are asked again, within the cap of this run.
+            # It cost nothing. Its questions are asked again, within the cap of this run.
             if batch.file_id:
                 self._remote(batch.model).drop_file(batch.file_id)
             state.drop(batch.tag)
@@ -197,7 +198,7 @@ class BatchRun(Closing):
         self._keep(state, batch)
 
     def _adopt(self, state: BatchState, batch: Batch, not_these: frozenset[str] = frozenset()) -> bool:
-        """Look for a batch whose submission was interrupted; False where the provider never got it."""
+        """Search for a batch whose submission was interrupted; return False if the provider never received it."""
         known = {one.remote_id for one in state.batches() if one.remote_id} | not_these
         found = self._look_for(batch, known)
         if not found and (left := (batch.submitted or 0.0) + SETTLE_SECONDS - time.time()) > 0:
@@ -207,7 +208,7 @@ class BatchRun(Closing):
             say(f"{self.stage}: batch {batch.tag} never reached the provider; its questions are asked again")
             state.drop(batch.tag)
             return False
-        # Where only the number of questions speaks for it, an ended one can be checked first.
+        # If only the number of questions matches, prefer an ended batch, whose results can be checked.
         best = max(found, key=lambda one: one.progress.ended)
         batch.remote_id, batch.doubtful, batch.state = best.progress.remote_id, not best.certain, "open"
         state.save(batch)
@@ -218,7 +219,7 @@ class BatchRun(Closing):
         return self._remote(batch.model).find(batch.tag, batch.file_id or "", since, batch.questions, known)
 
     def _poll(self, state: BatchState, batch: Batch) -> bool:
-        """Ask how far the batch is and download it once it has ended; False while it is open."""
+        """Query the progress of the batch and download it once it has ended; return False while it is open."""
         remote = self._remote(batch.model)
         path = self._file(batch)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +227,7 @@ class BatchRun(Closing):
             return not batch.doubtful or self._is_ours(state, batch, path)
         progress = remote.progress(batch.remote_id or "")
         if progress is None:
-            say(f"{self.stage}: the provider no longer knows batch {batch.tag}; its questions are asked again")
+            say(f"{self.stage}: the provider no longer has batch {batch.tag}; its questions are asked again")
             progress = Progress(batch.remote_id or "", "gone", True)
             replace_bytes(path, [], 0o600)
         _note(batch, progress)
@@ -238,7 +239,7 @@ class BatchRun(Closing):
         return not batch.doubtful or self._is_ours(state, batch, path)
 
     def _is_ours(self, state: BatchState, batch: Batch, path: Path) -> bool:
-        """Whether the results carry the tag of the batch; else the next one that may be it is looked for."""
+        """Return whether the results have the tag of the batch; otherwise search for the next possible batch."""
         remote, tried = self._remote(batch.model), set[str]()
         while True:
             ours = any(number_of(one.custom_id, batch.tag) is not None for one in read_file(path, remote))
@@ -257,9 +258,9 @@ class BatchRun(Closing):
             replace_bytes(path, (line + b"\n" for line in remote.results(progress.remote_id)), 0o600)
 
     def _keep(self, state: BatchState, batch: Batch) -> None:
-        """What was paid for goes into the cache first, then its cost into the ledger, then the batch is closed.
+        """Store the answers in the cache, then book the cost, then close the batch.
 
-        Each of the three may be repeated: the cache replaces, the ledger is asked whether it has the batch, the rest is one
+        Each step can be repeated: the cache replaces entries, the ledger is checked for the batch, and closing is one
         transaction.
         """
         path, remote = self._file(batch), self._remote(batch.model)
@@ -284,11 +285,11 @@ class BatchRun(Closing):
         if harvest.stop is not None:
             raise MissingError(
                 f"batch {batch.tag}: {batch.model} refused a question: {harvest.stop.message}",
-                "mend the key or add credit with the provider, then run the same command again",
+                "set a valid key or add credit with the provider, then run the same command again",
             )
         if batch.remote_status.startswith("failed"):
             raise InputError(
-                f"the provider refused batch {batch.tag} ({batch.remote_status})", "mend that, or leave --batch out"
+                f"the provider refused batch {batch.tag} ({batch.remote_status})", "fix that, or leave --batch out"
             )
 
     def _book(self, state: BatchState, batch: Batch, usage: Usage) -> None:
@@ -304,7 +305,7 @@ class BatchRun(Closing):
     # -- submitting
 
     def _submit(self, state: BatchState) -> None:
-        """Put what the clients gathered into batches, as far as the cap allows."""
+        """Submit the collected questions as batches, as far as the cap allows."""
         self._held_back = 0
         for client in self._clients:
             if client.wanted:
@@ -317,7 +318,7 @@ class BatchRun(Closing):
                 client.waiting.update(line.key for line in allowed)
         if self._held_back:
             say(
-                f"{self.stage}: {self._held_back:,} questions wait for the open batches, whose worst case fills --max-cost"
+                f"{self.stage}: {self._held_back:,} questions wait for open batches, whose maximum cost reaches --max-cost"
             )
 
     def _lines(
@@ -337,9 +338,9 @@ class BatchRun(Closing):
             yield _Line(key, name, wording.body(messages, question.sampling, shape), worst)
 
     def _allowed(self, state: BatchState, lines: list[_Line]) -> list[_Line]:
-        """The lines that fit below the cap, which holds for the whole run: from the first batch to the last answer.
+        """Return the lines that fit into the cap of the whole run, from the first batch to the last answer.
 
-        Raises :class:`StoppedError` where not one fits and nothing is open that could turn out cheaper.
+        Raises :class:`StoppedError` if none fits and no batch is open that may cost less than its maximum.
         """
         cap = self._settings.max_cost
         if cap is None:
@@ -356,13 +357,13 @@ class BatchRun(Closing):
             fitting.append(line)
         if not fitting and not any(one.in_flight for one in of_run):
             raise StoppedError(
-                f"the next batch could take the cost over --max-cost {cap:g} (spent ${self._spend.spent:.4f})",
+                f"the next batch could raise the cost above --max-cost {cap:g} (spent ${self._spend.spent:.4f})",
                 "raise --max-cost and run the same command again; everything paid for is kept",
             )
         return fitting
 
     def _submit_one(self, state: BatchState, model: str, lines: Sequence[_Line]) -> None:
-        """One batch, written down before and after each step at the provider."""
+        """Submit one batch, recorded before and after each step at the provider."""
         remote = self._remote(model)
         tag = secrets.token_hex(6)
         batch = Batch(
@@ -382,7 +383,7 @@ class BatchRun(Closing):
         except UnknownOutcomeError:
             raise
         except BaseException as error:
-            if isinstance(error, Exception):  # refused: it was not started
+            if isinstance(error, Exception):  # refused, so it was not started
                 remote.drop_file(batch.file_id or "")
                 state.drop(tag)
             raise
@@ -407,7 +408,7 @@ class BatchRun(Closing):
                 try:
                     self.collect()
                     unreachable = 0
-                except StoppedError as error:  # a night is long, and a network has gaps
+                except StoppedError as error:  # temporary network failures are expected during a long wait
                     unreachable += 1
                     if unreachable >= self._settings.max_attempts:
                         raise
@@ -437,7 +438,7 @@ class BatchRun(Closing):
             )
 
     def _end_run(self, state: BatchState) -> None:
-        """Nothing is open: failures that were delivered are forgotten, so that the next run asks them anew."""
+        """When no batch is open, delete the failures that were reported, so that the next run asks these questions again."""
         state.forget({key for client in self._clients for key in client.delivered})
         for batch in state.batches("collected"):
             if self._is_of_run(batch):
@@ -465,7 +466,7 @@ class BatchRun(Closing):
 
 
 def _messages(question: Question, trial: Trial | None) -> Messages:
-    """The question, with what was wrong with the last answer where there was one."""
+    """Return the question, with the error of the last answer if there was one."""
     if trial is None or not trial.unusable:
         return question.messages
     return asked_again(question.messages, trial.said, BadAnswer(trial.reason, trial.detail))
@@ -477,11 +478,11 @@ def _note(batch: Batch, progress: Progress) -> None:
 
 
 def _parts(lines: Sequence[_Line], remote: Remote) -> Iterator[list[_Line]]:
-    """The lines in batches that the provider takes."""
+    """Split the lines into batches of the provider's maximum size."""
     part: list[_Line] = []
     size = 0
     for line in lines:
-        # The words around a body are few; a twentieth on top is more than enough.
+        # The envelope of a body is short; 5 % is a sufficient margin.
         length = len(str(line.body)) * 21 // 20 + 200
         if part and (len(part) >= remote.most_requests or size + length > remote.most_bytes):
             yield part
@@ -493,7 +494,7 @@ def _parts(lines: Sequence[_Line], remote: Remote) -> Iterator[list[_Line]]:
 
 
 def refresh_batches(path: Path, settings: LLMSettings) -> None:
-    """Ask the providers how far the open batches are, and write it down."""
+    """Query the providers for the progress of the open batches and record it."""
     for state, batch, remote in _reachable(path, settings):
         progress = remote.progress(batch.remote_id or "")
         if progress is not None:
@@ -504,7 +505,7 @@ def refresh_batches(path: Path, settings: LLMSettings) -> None:
 def cancel_batches(path: Path, settings: LLMSettings, tags: Sequence[str]) -> None:
     """Cancel the open batches of these tags, or ``all``.
 
-    Raises :class:`InputError` for a tag that is not open, or of which it is not certain that it is ours.
+    Raises :class:`InputError` for a tag that is not open, or whose batch at the provider is uncertain.
     """
     there = {batch.tag: batch for batch in open_batches(path)}
     wanted = set(there) if "all" in tags else set(tags)
@@ -515,7 +516,7 @@ def cancel_batches(path: Path, settings: LLMSettings, tags: Sequence[str]) -> No
             continue
         if batch.doubtful:
             raise InputError(
-                f"batch {batch.tag} was interrupted while it was submitted, and which one it is shows with its results",
+                f"batch {batch.tag} was interrupted while it was submitted, and its results will identify it",
                 "run the command that submitted it again",
             )
         _note(batch, remote.cancel(batch.remote_id or ""))
@@ -524,7 +525,7 @@ def cancel_batches(path: Path, settings: LLMSettings, tags: Sequence[str]) -> No
 
 
 def _reachable(path: Path, settings: LLMSettings) -> Iterator[tuple[BatchState, Batch, Remote]]:
-    """The open batches whose provider these settings reach."""
+    """Yield the open batches whose provider these settings can reach."""
     if not path.exists():
         return
     with BatchState(path) as state:

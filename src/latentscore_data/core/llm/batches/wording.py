@@ -1,4 +1,4 @@
-"""A question as a line of a provider batch, and a line's answer as a direct call's answer."""
+"""Conversion of a question to a line of a provider batch, and of a result line to the response of a direct call."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ BATCH_KEYS = {
 }
 """Providers whose batch API is used at their own address, with the variable of the key."""
 _CLIENTS = {"azure": AzureBatches, "together_ai": TogetherBatches}
-"""Those of them that depart from OpenAI's protocol."""
+"""Providers that deviate from OpenAI's protocol."""
 _OPENAI_ADDRESS = "OPENAI_API_BASE"
-"""Where LiteLLM finds another address; OpenAI's library reads ``OPENAI_BASE_URL`` by itself."""
+"""LiteLLM's variable for another address; OpenAI's library itself reads ``OPENAI_BASE_URL``."""
 _AZURE_ADDRESS = "AZURE_API_BASE"
 _OF_LITELLM = frozenset({"stream", "extra_body", "max_retries", "fake_stream", "json_mode"})
-"""Parameters that LiteLLM tells itself, and no server."""
+"""Parameters that LiteLLM uses internally and does not send."""
 _ANTHROPIC_ADDRESSES = ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")
 
 Protocol = Literal["openai", "anthropic"]
 
 
 def check_batch(model: str, settings: LLMSettings) -> Protocol:
-    """The protocol of a model's batch API. Raises :class:`InputError` for a model without one that is spoken here."""
+    """Return the protocol of a model's batch API. Raises :class:`InputError` for a model without a supported one."""
     if settings.api_base is not None:
         return "openai"
     provider = _split(model, settings)[1]
     if provider not in BATCH_KEYS:
         raise InputError(
-            f"{model} cannot be asked in batches: {provider} has no batch API that is spoken here",
-            f"leave --batch out, name a model of {', '.join(BATCH_KEYS)}, or give the address of a server that speaks "
+            f"{model} cannot be used with batches: {provider} has no batch API that lsdata supports",
+            f"leave --batch out, name a model of {', '.join(BATCH_KEYS)}, or give the address of a server that supports "
             "OpenAI's files and batches with --api-base",
         )
     return "anthropic" if provider == "anthropic" else "openai"
@@ -67,7 +67,7 @@ def _split(model: str, settings: LLMSettings) -> tuple[str, str, str | None]:
 
 
 class Wording:
-    """Builds the lines for one model and reads what comes back, as LiteLLM does for a direct call."""
+    """Builds the lines for one model and reads the results, as LiteLLM does for a direct call."""
 
     def __init__(self, model: str, settings: LLMSettings, refused: Sequence[str]) -> None:
         self.protocol = check_batch(model, settings)
@@ -82,7 +82,7 @@ class Wording:
             self.refuse(one)
 
     def refuse(self, refused: str) -> None:
-        """Leave out what the server refused before: a sampling parameter, or a way of asking for the shape."""
+        """Leave out a sampling parameter or a response format that the server refused before."""
         self._refused.add(refused)
         if refused in MODES:
             step = MODES.index(cast(Mode, refused)) + 1
@@ -91,13 +91,13 @@ class Wording:
             self._parameters.refuse(refused)
 
     def learned(self, error: CallError) -> str | None:
-        """What a refusal says should be left out; None where there is nothing to leave out."""
+        """Return the parameter or format to leave out after a refusal; None if there is none."""
         if error.refused is not None:
             return error.refused
         return self._mode if error.unstructured and self._mode != MODES[-1] else None
 
     def knows(self, refused: str) -> bool:
-        """True for what is left out already."""
+        """Return True if it is already left out."""
         return refused in self._refused
 
     def body(self, messages: Messages, sampling: Sampling, shape: Shape[Any]) -> JsonObject:
@@ -136,8 +136,8 @@ class Wording:
                 json_mode=True,
             )
             return Completion.of_litellm(response)
-        except Exception as error:  # LiteLLM raises what it likes for a body that is no answer
-            raise ValueError(f"no chat completion ({type(error).__name__})") from None
+        except Exception as error:  # LiteLLM raises various exceptions for invalid bodies
+            raise ValueError(f"not a chat completion ({type(error).__name__})") from None
 
     def remote(self) -> Remote:
         """The provider's batch API. Raises :class:`MissingError` for a key that is not set."""
@@ -150,7 +150,7 @@ class Wording:
         return _CLIENTS.get(self._provider, OpenAIBatches)(self._key(), self._address(), timeout)
 
     def _address(self) -> str | None:
-        """Where the provider's files and batches are; None for the place that OpenAI's library knows."""
+        """Return the address of the provider's files and batches; None for the default of OpenAI's library."""
         if self._provider == "openai":
             return self._base or os.environ.get(_OPENAI_ADDRESS)
         if self._provider != "azure":

@@ -1,1 +1,1 @@
-"""Models that answer on this machine, held to a schema while they decode."""
+"""Local models with constrained decoding."""

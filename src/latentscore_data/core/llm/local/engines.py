@@ -28,7 +28,7 @@ from latentscore_data.core.models.spec import TINY_RANDOM
 
 
 class Engine(Protocol):
-    """Answers prompts in batches, in the thread that calls it."""
+    """Answers prompts in batches, in the calling thread."""
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:
         """One answer per prompt, in order; the prompts of a call share grammar and ``max_tokens``."""
@@ -36,14 +36,14 @@ class Engine(Protocol):
 
 
 def check_local(model: str, runs: Path) -> None:
-    """Raise :class:`MissingError` where the libraries or the model are not there. Nothing is loaded or fetched."""
+    """Raise :class:`MissingError` if the libraries or the model are missing. Loads and downloads nothing."""
     for module in ("torch", "transformers", "xgrammar"):
         require(module, "ml", f"answers of {model}")
     check_base(model.removeprefix(LOCAL.prefix), runs=runs)
 
 
 def engine_for(name: str, runs: Path, what: str) -> Engine:
-    """vLLM where it can answer, else transformers with a grammar's mask."""
+    """Return vLLM if it can run the model, otherwise transformers with constrained decoding."""
     return VLLMEngine(name, runs) if vllm_answers(name) else Decoder(name, runs, what)
 
 
@@ -74,11 +74,11 @@ class Decoder:
         try:
             return self._model.write(prompts)
         except ModelError as error:
-            raise InputError(str(error), "take another model") from None
+            raise InputError(str(error), "use another model") from None
 
 
 def vllm_answers(name: str) -> bool:
-    """True where vLLM is installed, there is a GPU, and the model has files that it can load."""
+    """Return True if vLLM is installed, there is a GPU, and vLLM can load the model's files."""
     if name == TINY_RANDOM or find_spec("vllm") is None:
         return False
     import torch
@@ -87,7 +87,7 @@ def vllm_answers(name: str) -> bool:
 
 
 class VLLMEngine:
-    """A model in vLLM, loaded at the first answer; an adapter is put on its base as a LoRA request."""
+    """A model in vLLM, loaded at the first answer; an adapter is used through a LoRA request."""
 
     def __init__(self, name: str, runs: Path) -> None:
         self._name, self._runs = name, runs
@@ -110,7 +110,7 @@ class VLLMEngine:
         except (ValueError, OSError, RuntimeError) as error:
             raise InputError(
                 f"vLLM cannot load {self._name} ({one_line(error)})",
-                "take a model that fits this GPU, or uninstall vllm to answer with transformers",
+                "use a model that fits this GPU, or uninstall vllm to answer with transformers",
             ) from error
 
     def write(self, prompts: Sequence[Prompt]) -> list[Written]:

@@ -1,4 +1,4 @@
-"""What a local model's name means, and which weights it has now."""
+"""Local models' names: their files, and a version of their weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf", "adapter_config.json", "conf
 
 
 def place_of(name: str, runs: Path) -> Path | None:
-    """The folder or file that the name means, or None for a hub id."""
+    """Return the folder or file of a name, or None for a hub id."""
     for place in (runs / name / "final", Path(name).expanduser()):
         if place.exists():
             return place / "final" if (place / "final").is_dir() else place
@@ -23,8 +23,9 @@ def place_of(name: str, runs: Path) -> Path | None:
 
 
 def weights_facts(place: Path | None) -> list[str]:
-    """What changes when a model is trained again: the hashes that a finished run lists of its weight files, so that a copied
-    workspace keeps its answers; of any other folder or file names, sizes and times, since hashing gigabytes takes seconds."""
+    """Return facts that identify a model's weights: the hashes of the weight files of a finished run, so that a copied
+    workspace keeps its answers; for other folders and files their names, sizes and times, because hashing gigabytes is
+    slow."""
     if place is None:
         return []
     found = [place] if place.is_file() else sorted(p for pattern in WEIGHT_FILES for p in place.glob(pattern))
@@ -40,7 +41,7 @@ def _fact(path: Path, listed: Any) -> str:
 
 
 def _listed(done_mark: Path) -> JsonObject:
-    """Name of a file of ``final/`` -> what a finished run says of it; empty where none does."""
+    """Return the entries for files of ``final/`` in the list of a finished run; empty if there is no list."""
     try:
         files = read_object(done_mark, "").get("files") if done_mark.is_file() else None
     except InputError:
@@ -49,6 +50,6 @@ def _listed(done_mark: Path) -> JsonObject:
 
 
 def local_version(model: str, runs: Path) -> str:
-    """The name ``local:NAME`` with a mark that changes when the model was trained again; a hub id stays as it is."""
+    """Return ``local:NAME`` with a suffix that changes if the model is trained again; a hub id has no suffix."""
     facts = weights_facts(place_of(model.removeprefix(LOCAL.prefix), runs))
     return f"{model}@{digest(*facts)[:12]}" if facts else model
