@@ -72,7 +72,6 @@ def test_help_has_an_example_and_fits_a_screen(helps: dict[str, str], path: str)
 
 BOTH_WAYS = """
 import importlib, os, sys
-from typer.core import TyperGroup
 from typer.testing import CliRunner
 from latentscore_data.cli import COMMANDS, LazyGroup, app
 
@@ -86,9 +85,7 @@ for columns in sys.argv[1].split(","):
         continue
     os.environ["COLUMNS"] = columns
     answers = [CliRunner().invoke(app, words, prog_name="lsdata") for words in calls]
-    LazyGroup.resolve_command = lambda group, _, words: (
-        (words[0], group.loaded(words[0]), words[1:]) if words[0] in COMMANDS else TyperGroup.resolve_command(group, _, words)
-    )
+    LazyGroup.resolve_command = lambda group, context, typed: (typed[0], load_command(typed[0]), typed[1:])
     for words, answer in zip(calls, answers, strict=True):
         own = CliRunner().invoke(app, words, prog_name="lsdata")
         assert answer.output == own.output, (words, answer.output, own.output)

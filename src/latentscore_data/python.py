@@ -217,7 +217,7 @@ def _core(module: str) -> Any:
 
 
 def _context(**given: Any) -> Any:
-    """What belongs to one run and is no setting."""
+    """The values of one run that are not settings."""
     return _core("stages.base").RunContext(**given)
 
 

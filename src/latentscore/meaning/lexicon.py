@@ -127,39 +127,69 @@ def lexicon() -> Lexicon:
 # --- explicitly named fields -----------------------------------------------------------------------------------------
 
 
+class WordClasses(NamedTuple):
+    """Roots of the words that connect, deny and grade the terms of a sentence."""
+
+    weak: frozenset[str]
+    """Negations that mean a little: "hardly any reverb"."""
+    negations: frozenset[str]
+    fillers: frozenset[str]
+    copulas: frozenset[str]
+    breakers: frozenset[str]
+    signs: tuple[tuple[frozenset[str], int], ...]
+    """Adverbs of degree: those that intensify (1), weaken (-1) and moderate (-2)."""
+    degrees: tuple[frozenset[str], ...]
+    """Adjectives of degree, from none to extreme."""
+    between: frozenset[str]
+    """What may stand between a term and the word that grades it."""
+
+
 def _stems(words: str) -> frozenset[str]:
     return frozenset(map(root, words.split()))
 
 
-_WEAK = _stems("barely hardly scarcely less")
-"""Negations that mean a little: "hardly any reverb"."""
-_NEGATIONS = _stems(" ".join(word_list("not"))) - _WEAK
-_INTENSE = _stems(" ".join((*word_list("more"), "ultra")))
-_MILD = _stems("slightly somewhat faintly mildly bit little")
-_MODERATE = _stems("moderately fairly reasonably medium relatively averagely")
-_FILLERS = _stems(
-    "a an the of any some kind sort its it this that these those and or more quite just only all with sounding like "
-    "be style too really please make give me i want would like piece music track song soundscape there"
-)
-_COPULAS = _stems(
-    "is are be being been should must stay stays remain remains kept keep set to at : that which sound sounds feel feels "
-    "played play plays go goes move moves moving level setting become becomes come comes can will by has have having in on"
-)
-_BREAKERS = _stems(", but while under over through within beneath above behind into across . with without yet against")
-_DEGREES: tuple[frozenset[str], ...] = (
-    _stems("no without zero absent lacking none free off missing"),
-    _stems(
-        "little light slight subtle gentle faint minimal mild low weak soft touch hint bit few barely hardly scarcely small slightly"
-    ),
-    _stems("moderate medium some average normal mid regular balanced moderately"),
-    _stems(
-        "strong heavy lots much high big deep plenty pronounced thick considerable many intense heavily strongly lot"
-    ),
-    _stems("extreme maximal infinite endless huge massive maximum extremely enormous"),
-)
+@cache
+def word_classes() -> WordClasses:
+    """Return the classes. Made at the first text, because roots need the word vectors."""
+    weak = _stems("barely hardly scarcely less")
+    negations = _stems(" ".join(word_list("not"))) - weak
+    fillers = _stems(
+        "a an the of any some kind sort its it this that these those and or more quite just only all with sounding like "
+        "be style too really please make give me i want would like piece music track song soundscape there"
+    )
+    copulas = _stems(
+        "is are be being been should must stay stays remain remains kept keep set to at : that which sound sounds feel feels "
+        "played play plays go goes move moves moving level setting become becomes come comes can will by has have having in on"
+    )
+    signs = (
+        (_stems(" ".join((*word_list("more"), "ultra"))), 1),
+        (_stems("slightly somewhat faintly mildly bit little"), -1),
+        (_stems("moderately fairly reasonably medium relatively averagely"), -2),
+    )
+    return WordClasses(
+        weak=weak,
+        negations=negations,
+        fillers=fillers,
+        copulas=copulas,
+        breakers=_stems(
+            ", but while under over through within beneath above behind into across . with without yet against"
+        ),
+        signs=signs,
+        degrees=(
+            _stems("no without zero absent lacking none free off missing"),
+            _stems(
+                "little light slight subtle gentle faint minimal mild low weak soft touch hint bit few barely hardly scarcely small slightly"
+            ),
+            _stems("moderate medium some average normal mid regular balanced moderately"),
+            _stems(
+                "strong heavy lots much high big deep plenty pronounced thick considerable many intense heavily strongly lot"
+            ),
+            _stems("extreme maximal infinite endless huge massive maximum extremely enormous"),
+        ),
+        between=frozenset().union(copulas, fillers, negations, *(words for words, _ in signs)),
+    )
 
-_SIGNS = ((_INTENSE, 1), (_MILD, -1), (_MODERATE, -2))
-_BETWEEN = _COPULAS | _FILLERS | _INTENSE | _MILD | _MODERATE | _NEGATIONS
+
 _BESIDE = {"more": "much", "less": "little"}
 """Words of degree only directly before a noun."""
 
@@ -197,7 +227,7 @@ class _Reader:
     """One pass over one text."""
 
     def __init__(self, text: str) -> None:
-        self.tables = lexicon()
+        self.tables, self.words = lexicon(), word_classes()
         self.tokens = sentence(text)
         self.roots = [token.root for token in self.tokens]
         self.used = [False] * len(self.roots)
@@ -239,11 +269,11 @@ class _Reader:
             word = self.roots[at]
             if self.used[at]:
                 break
-            if word in _NEGATIONS | _WEAK:
+            if word in self.words.negations | self.words.weak:
                 return True, degree
-            if found := next((sign for words, sign in _SIGNS if word in words), 0):
+            if found := next((sign for words, sign in self.words.signs if word in words), 0):
                 degree = found
-            elif word not in _FILLERS and word != "in":
+            elif word not in self.words.fillers and word != "in":
                 break
         return False, degree
 
@@ -255,31 +285,31 @@ class _Reader:
         while at >= 0 and skipped <= 3 and not self.used[at] and at not in head_at:
             if length := self._modifier(head, range(at, -1, -1), start, bound):
                 at -= length
-            elif self.roots[at] in _NEGATIONS:
+            elif self.roots[at] in self.words.negations:
                 self._deny(head, bound, at, end)
                 break
             else:
-                skipped += self.roots[at] not in _FILLERS
+                skipped += self.roots[at] not in self.words.fillers
                 at -= 1
         at, skipped, linked = end, 0, False
         while at < len(self.roots) and skipped <= 1 and not self.used[at]:
             word = self.roots[at]
             if (
-                word in _BREAKERS
+                word in self.words.breakers
                 or (word == "and" and not linked)
-                or (at in head_at and not linked and word not in _COPULAS)
+                or (at in head_at and not linked and word not in self.words.copulas)
             ):
                 break
             if length := self._modifier(head, range(at, len(self.roots)), end, bound):
                 at, linked = at + length, True
             else:
                 # One word may come between, as in "bass notes leap in octaves".
-                skipped += word not in _BETWEEN
-                linked = linked or word in _COPULAS
+                skipped += word not in self.words.between
+                linked = linked or word in self.words.copulas
                 at += 1
         if bound:
             self.used[start:end] = [True] * (end - start)
-        elif _NEGATIONS.isdisjoint(self.roots[max(0, start - 3) : start]):
+        elif self.words.negations.isdisjoint(self.roots[max(0, start - 3) : start]):
             # A named instrument or layer is requested.
             for name in self.tables.heads[head]:
                 if name != REGISTER and "none" in FIELDS[name].labels:
@@ -295,7 +325,7 @@ class _Reader:
                 senses = self._degree(head, _BESIDE.get(phrase[0], phrase[0]) if last == near else phrase[0])
             senses = [s for s in senses if s.field not in bound]
             if senses and not any(self.used[first:last]):
-                if self._before(first)[0] and phrase[0] in _DEGREES[3] | _DEGREES[4]:
+                if self._before(first)[0] and phrase[0] in self.words.degrees[3] | self.words.degrees[4]:
                     # "Not much reverb" is a little, not none.
                     senses = self._degree(head, "little")
                     self.used[first - 1] = True
@@ -307,7 +337,10 @@ class _Reader:
     def _degree(self, head: Phrase, word: str) -> list[Sense]:
         """Return the senses of a noun with a degree: "a little echo"."""
         steps = ((name, self.tables.degrees.get((head, name))) for name in self.tables.heads[head])
-        level = next((at for at, words in enumerate(_DEGREES) if word in words and word not in _NEGATIONS), None)
+        level = next(
+            (at for at, words in enumerate(self.words.degrees) if word in words and word not in self.words.negations),
+            None,
+        )
         return [Sense(name, labels[level], False) for name, labels in steps if labels and level is not None][:1]
 
     def _deny(self, head: Phrase, bound: set[str], at: int, end: int) -> None:

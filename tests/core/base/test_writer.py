@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -31,18 +30,21 @@ def test_writes_keep_their_order_and_their_results() -> None:
 
 
 def test_a_slow_write_does_not_stop_the_loop() -> None:
-    async def beside() -> tuple[int, str]:
-        writer = BackgroundWriter()
-        writing = asyncio.create_task(writer.write(lambda: (time.sleep(0.2), threading.current_thread().name)[1]))
-        turns = 0
-        while not writing.done():
-            await asyncio.sleep(0.005)
-            turns += 1
-        writer.close()
-        return turns, await writing
+    goes_on = threading.Event()
 
-    turns, thread = asyncio.run(beside())
-    assert turns > 10
+    async def beside() -> tuple[bool, str]:
+        writer = BackgroundWriter()
+        writing = asyncio.create_task(writer.write(lambda: (goes_on.wait(60), threading.current_thread().name)))
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert not writing.done()
+        goes_on.set()  # by the loop: one that stood still would never get here
+        wrote = await writing
+        writer.close()
+        return wrote
+
+    told, thread = asyncio.run(beside())
+    assert told
     assert thread.startswith("writing")
 
 
@@ -56,11 +58,16 @@ def test_what_is_written_together_is_told_together() -> None:
         if len(kept) - batch > 1:
             raise OSError("the disk is full")
 
+    begun, goes_on = threading.Event(), threading.Event()
+
     async def three() -> list[object]:
         writer = BackgroundWriter(together)
-        first = asyncio.create_task(writer.write(lambda: (time.sleep(0.3), kept.append(1))))
-        await asyncio.sleep(0.05)
-        results = await asyncio.gather(first, *(writer.write(kept.append, n) for n in (2, 3)), return_exceptions=True)
+        tasks = [asyncio.create_task(writer.write(lambda: (begun.set(), goes_on.wait(60), kept.append(1))))]
+        await asyncio.to_thread(begun.wait, 60)
+        tasks += [asyncio.create_task(writer.write(kept.append, n)) for n in (2, 3)]
+        await asyncio.sleep(0)  # both have been given
+        goes_on.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
         return list(results)
 
@@ -85,12 +92,15 @@ def test_one_failed_write_fails_for_its_own_caller_alone() -> None:
 def test_what_was_given_is_written_though_nobody_waits_for_it_any_more() -> None:
     written: list[str] = []
 
+    goes_on = threading.Event()
+
     async def leave() -> None:
         writer = BackgroundWriter()
-        first = asyncio.create_task(writer.write(lambda: (time.sleep(0.1), written.append("first"))))
+        first = asyncio.create_task(writer.write(lambda: (goes_on.wait(60), written.append("first"))))
         second = asyncio.create_task(writer.write(written.append, "second"))
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0)  # both have been given
         second.cancel()
+        goes_on.set()
         with pytest.raises(asyncio.CancelledError):
             await second
         await first

@@ -1,4 +1,4 @@
-"""What runs inside a remote container: JSON text in, JSON text out, around the functions that also run here."""
+"""The functions that run in a remote worker: they take and return JSON text and call the same functions as a local run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from latentscore_data.core.training.run import versions
 from latentscore_data.core.vibes.dedupe import EmbedderChoice, batched, load_embedder, minilm_missing
 
 ON_A_GPU = ("generate_shard", "write_shard", "train")
-"""The entry points whose work wants a GPU."""
+"""The entry points that use a GPU."""
 
 
 def train_run(run_json: str, root: Path, commit: Callable[[], None]) -> str:

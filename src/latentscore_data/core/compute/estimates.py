@@ -1,4 +1,4 @@
-"""What a remote run would take and cost: an estimate with its basis, and the cap that nothing can exceed."""
+"""Estimates of the time and cost of remote runs, with their basis, and the cost cap."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RemoteJobEstimate:
 
     @property
     def cap_usd(self) -> float:
-        """The most it can cost, in US dollars."""
+        """The maximum cost in US dollars."""
         return self.hire.cap_usd if self.hire is not None else 0.0
 
     def in_words(self) -> str:
@@ -154,7 +154,7 @@ def price_per_hour(modal: ModalSettings, gpu: str | None) -> float:
 
 
 def cap_usd(modal: ModalSettings, gpu: str | None, containers: int = 1) -> float:
-    """Time-out x price: what a remote run can cost at most, over all its containers and retries."""
+    """Return the maximum cost of a remote run, over all its containers and retries: time-out x price."""
     return modal.timeout_hours * price_per_hour(modal, gpu) * containers
 
 

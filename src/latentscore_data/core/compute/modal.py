@@ -1,4 +1,4 @@
-"""Runs on Modal, seen from here: start, follow, fetch, and the work that is mapped over containers."""
+"""The client side of Modal: start, follow and fetch training runs, and map work over containers."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ FETCH_TRIES = 3
 
 
 class ModalError(MissingError):
-    """Modal is not set up, refuses, or cannot be reached."""
+    """Modal is not set up, refused a request, or cannot be reached."""
 
 
 class RemoteRunError(OutputError):
-    """A run failed on Modal; the next one may not."""
+    """A run failed on Modal; a retry may succeed."""
 
 
 def require_modal() -> None:
@@ -63,7 +63,8 @@ def require_modal() -> None:
 
 @contextlib.contextmanager
 def modal_errors() -> Iterator[None]:
-    """Turn what Modal's client raises into one line and a remedy; our own errors from inside a container pass."""
+    """Context manager: convert errors of Modal's client to a message with a remedy; lsdata's errors from a container are
+    not changed."""
     import modal
 
     try:
@@ -110,7 +111,7 @@ def _app_module() -> Any:
 
 @contextlib.contextmanager
 def _app_running(detach: bool) -> Iterator[Any]:
-    """The app, running. What Modal prints goes to stderr: stdout belongs to results."""
+    """Context manager: the running app. Modal's output goes to stderr, because stdout is for results."""
     with contextlib.redirect_stdout(sys.stderr), modal_errors(), _app_module().app.run(detach=detach) as app:
         yield app
 
@@ -118,7 +119,7 @@ def _app_running(detach: bool) -> Iterator[Any]:
 def start(run: Prepared, modal: ModalSettings, *, detach: bool, say: Say, resume: bool = True) -> JsonObject | None:
     """Upload a run's folder and train it on Modal. Returns its record, or None for a detached run.
 
-    A run that is on the volume already goes on there, or with ``resume`` off is deleted first. Raises children of
+    A run that is already on the volume continues there, or is deleted first without ``resume``. Raises subclasses of
     :class:`LsdataError`.
     """
     from modal import Retries
@@ -163,7 +164,7 @@ def _secrets(modal: ModalSettings) -> list[Any]:
 
 
 def _check_reachable(run: Prepared) -> None:
-    """What the run needs must be there: a folder or code of this machine is not. Raises :class:`InputError`."""
+    """Raise :class:`InputError` if the run needs a folder or code that exists only on this machine."""
     base = run.spec.base_model
     if base != TINY_RANDOM and is_local(base) and not (run.folder.path.parent / base / "final").is_dir():
         raise InputError(
@@ -186,9 +187,9 @@ def _check_reachable(run: Prepared) -> None:
 
 
 def upload(run: Prepared, say: Say, *, resume: bool = True) -> None:
-    """Put spec, rows and the models that the run goes on from onto the volume.
+    """Upload spec, rows and the models that the run continues to the volume.
 
-    A run of the same spec is left there as it is; one of another spec keeps its checkpoints, but is no longer finished and
+    A run with the same spec is not changed; one with another spec keeps its checkpoints, but is no longer finished and
     gets the new rows. Without ``resume`` it is deleted.
     """
     run_id, runs = run.spec.run_id, run.folder.path.parent
@@ -222,7 +223,7 @@ def _same_spec(run: Prepared, there: bytes) -> bool:
 
 
 def _upload_model(name: str, runs: Path, run_id: str, batch: Any, say: Say) -> None:
-    """A run made here goes up beside this one; an adapter from elsewhere becomes its ``start/``."""
+    """Upload a run of this workspace beside this one; another adapter becomes its ``start/``."""
     folder = runs / name / "final"
     if folder.is_dir():
         mark = runs / name / "DONE"
@@ -295,7 +296,7 @@ def follow(folder: RunFolder, call: Any, say: Say) -> JsonObject:
         for entry in call.logs.stream():
             say(entry.message.rstrip("\n"))
     except Error as error:
-        # Lost log lines are a pity, the run is not lost.
+        # Lost log lines do not affect the run.
         say(f"the log of {folder.run_id} cannot be followed ({first_line(error)}); waiting for the result")
     try:
         with modal_errors():
@@ -335,7 +336,7 @@ def state(folder: RunFolder) -> JsonObject:
         if type(cause) is modal.exception.TimeoutError:
             return noted
         if isinstance(cause, modal.exception.OutputExpiredError):
-            # Modal forgets results after a week; the volume does not.
+            # Modal deletes results after a week; the volume keeps them.
             there = f"{folder.run_id}/DONE" in remote_files(folder.run_id)
             note_remote(folder, state="finished" if there else "failed", error=None if there else error.message)
         elif cause is None or isinstance(cause, modal.exception.RemoteError | modal.exception.FunctionTimeoutError):
@@ -365,7 +366,7 @@ def remote_note(folder: RunFolder) -> JsonObject:
 
 
 def fetch(folder: RunFolder, *, delete_remote: bool, say: Say) -> int:
-    """Bring a finished run home, compare every file with the run's own list, and only then call it done.
+    """Download a finished run, compare every file with the run's list, and only then mark it as finished.
 
     Returns the number of files. With ``delete_remote`` the run leaves the volume after the comparison. Raises
     :class:`InputError` for a run that is not finished and :class:`VerificationError` for a file that does not arrive as
@@ -412,7 +413,7 @@ def _fetch_file(volume: Any, run_id: str, name: str, fact: JsonObject, draft: Pa
 
 
 def check_code() -> JsonObject:
-    """Start one small container and compare the code it sees with the code here.
+    """Start one small container and compare its code with the code here.
 
     Raises :class:`VerificationError` when they differ.
     """

@@ -1,4 +1,4 @@
-"""A Ray cluster: the one that the settings name, or one of this machine's own that ends with its user."""
+"""A Ray cluster: the one in the settings, or one on this machine that ends with the command."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 
 class LocalExecutor(Executor):
-    """Everything here, free and without a deadline."""
+    """Runs everything on this machine, without cost and deadline."""
 
     name = "here"
     remote = False

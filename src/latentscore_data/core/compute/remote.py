@@ -1,4 +1,4 @@
-"""What executors elsewhere share: shards of work, the deadline, who may score there, and the estimate."""
+"""The base class of remote executors: shards of work, the deadline, the supported scorers, and the estimate."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where shards of work are done: what every executor can be asked.
+"""The protocol of executors, which run shards of work.
 
-Rendering, scoring and answering are handed an executor and do not know which one it is.
+Rendering, scoring and answering get an executor and are independent of its kind.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from latentscore_data.core.scoring.renderer import MakeRenderer
 class Executor:
     """Maps functions of ``compute.entrypoints`` over shards of work, under a deadline and a cap on the cost.
 
-    The defaults are those of one that needs nothing, costs nothing and sees every model.
+    The defaults are those of an executor without requirements and costs that can read every model.
     """
 
     name: str
-    """What ``--on`` calls it."""
+    """Its name for ``--on``."""
     remote: bool
     """True when the work leaves this machine and may cost money."""
     map_rows: int | None = None

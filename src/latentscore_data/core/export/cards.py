@@ -319,7 +319,7 @@ class ModelFacts:
     """The run's ``run.json``; empty for a model from elsewhere."""
     missing: Sequence[str]
     tools: Mapping[str, str] = field(default_factory=lambda: {})
-    """Programs of others that made a GGUF file -> their version."""
+    """External programs that made a GGUF file -> their version."""
     answer: FormName = "json"
     """The form in which the model answers."""
 

@@ -1,4 +1,5 @@
-"""A scorer without weights: what is measured in the sound against what the words of the vibe ask for.
+"""The scorer ``acoustic``, which needs no weights: it compares measurements of the sound with the values of the vibe's
+words.
 
 What it can: tell a bright from a dark piece, fast from slow, full from bare, vast from dry, calm from wild, wide from narrow,
 smooth from rough, deep from light, and a little of glad from sad, when the vibe says so in common English words.
@@ -39,7 +40,7 @@ AXES: dict[str, dict[str, float]] = {
     "depth": {"centroid": -1.0, "low_share": 0.8, "high_share": -0.6},
     "mood": {"majorness": 1.0},
 }
-"""What each thing that words ask for looks like in the descriptors: weights on their standard scores."""
+"""Weights of the descriptors' standard scores for each axis."""
 
 NAMED: dict[str, tuple[str, tuple[Label, ...]]] = {
     "tempo": ("speed", FIELDS["tempo"].labels),
@@ -77,7 +78,7 @@ TYPICAL: dict[str, tuple[float, float]] = {
 
 
 class AcousticScorer:
-    """``final = sum(asked * measured) / sum(|asked|)`` over what the vibe asks for, in [-1, 1].
+    """``final = sum(asked * measured) / sum(|asked|)`` over the axes with a value, in [-1, 1].
 
     ``asked`` is the sum of the vibe's words for a thing (squashed by tanh); ``measured`` is tanh of the weighted standard scores of
     the descriptors that show it. Parts: ``words`` (how many words were known) and ``asked_X``, ``heard_X`` for each thing
@@ -107,9 +108,10 @@ class AcousticScorer:
         return [descriptors.describe(audio) for audio in audios]
 
     def compare(self, vibes: Sequence[str], vectors: Vectors) -> Sequence[Outcome]:
-        # One extreme measure must not drown the others.
+        # Limited, so that one extreme measurement does not dominate.
         standard = np.clip((vectors - self._means) / self._spreads, -3.0, 3.0)
-        # Row by row, not as one matrix product: that rounds by the size of the batch, and a score must not know its company.
+        # Row by row, not as one matrix product, whose rounding depends on the batch size; a score must not depend on
+        # the batch.
         measured = 0.5 * (standard[:, None, :] * self._weights).sum(axis=2)
         return [
             self._match(vibe, {axis: math.tanh(value) for axis, value in zip(AXES, row, strict=True)})
@@ -144,7 +146,7 @@ def asked_for(vibe: str) -> tuple[dict[str, float], list[str]]:
 
 
 def nothing_asked(vibe: str) -> str | None:
-    """Why every sound scores 0 against this vibe, in one line with what to do; None where something is asked for."""
+    """Return why every sound scores 0 against this vibe, in one line with a remedy; None if some word has a value."""
     asked, words = asked_for(vibe)
     if asked:
         return None

@@ -1,4 +1,4 @@
-"""Score every candidate, and keep the one that fits its vibe best."""
+"""Best-of-N: score every candidate and select the winner of each row."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from latentscore_data.core.scoring.service import (
 from latentscore_data.core.scoring.types import UNFINISHED, Scorer
 
 ROWS_IN_FLIGHT = 8
-"""Rows whose candidates wait to be scored: enough to keep renderers busy and batches full, few enough to fit in memory."""
+"""Number of rows in flight: enough to keep renderers and batches full, few enough to fit in memory."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The results of one vibe's candidates: a scored render for each, None where there was no candidate."""
+    """The results of one vibe's candidates: a scored render for each, None for a missing candidate."""
 
     scored_renders: list[ScoredRender | None]
     scorer: str
-    """The one that decides."""
+    """The scorer that selects the winner."""
 
     @property
     def best_index(self) -> int | None:
@@ -61,12 +61,12 @@ class Choice:
         return [None if score is None else score.final_score for score in found]
 
     def may_pass(self, scorer: str) -> bool:
-        """True when a candidate without a score may have one the next time."""
+        """Return True if a candidate without a score may get one in the next run."""
         found = [one.unscored(scorer) for one in self.scored_renders if one is not None]
         return any(unscored is not None and unscored.may_pass for unscored in found)
 
     def reasons(self, scorer: str) -> dict[int, str]:
-        """Why candidates have no score, by index."""
+        """Return the reasons of candidates without a score, by index."""
         found = {
             i: scored_render.unscored(scorer)
             for i, scored_render in enumerate(self.scored_renders)
@@ -77,7 +77,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Improved:
-    """The candidates of a row and those that were found beside them, with the scores of all; ``columns`` go into the row."""
+    """The candidates of a row and those found by a search, with all scores; ``columns`` are added to the row."""
 
     row: ConfigRow
     choice: Choice
@@ -90,20 +90,20 @@ class Improver(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when it would find something else."""
+        """Return a hash of everything that determines the result."""
         ...
 
     @property
     def rows_in_flight(self) -> int:
-        """Rows that are improved at the same time."""
+        """Number of rows that are improved at the same time."""
         ...
 
     async def improve(self, row: ConfigRow, choice: Choice) -> Improved:
-        """The row with what was found; ``choice`` is made among its own candidates."""
+        """Return the row with the found candidates; ``choice`` is the result for its own candidates."""
         ...
 
     def settle(self, files: Sequence[Path]) -> JsonObject:
-        """Decide over all rows of the run whether what was found stands; return what to report."""
+        """Decide over all rows of the run whether the found candidates win; return the report."""
         ...
 
 
@@ -113,14 +113,14 @@ MakeImprover = Callable[[ScoringService, ScoreCache, MakeRenderer], AbstractCont
 def submit_all(
     service: ScoringService, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
 ) -> list[Future[ScoredRender] | None]:
-    """The scored renders of one vibe's candidates, later."""
+    """Return futures of the scored renders of one vibe's candidates."""
     return [None if p is None else service.submit(vibe, p, want_audio=want_audio) for p in payloads]
 
 
 def choose(
     service: ScoringService, vibe: str, payloads: Sequence[Mapping[str, Any] | None], *, want_audio: bool = False
 ) -> Choice:
-    """Score the candidates of one vibe, now. With ``want_audio`` each scored render holds its sound."""
+    """Score the candidates of one vibe and wait for the result. With ``want_audio`` each scored render has its audio."""
     futures = submit_all(service, vibe, payloads, want_audio=want_audio)
     return Choice([None if future is None else future.result() for future in futures], service.scorers[0].name)
 
@@ -141,11 +141,11 @@ def run_scoring(
 ) -> Summary:
     """Score ``.processed/candidates.jsonl`` into ``.processed/<SPLIT>.jsonl``, and write the manifest.
 
-    Rows that somebody put into ``.processed/<SPLIT>.jsonl`` are scored in their place, and never removed.
-    The first scorer decides, against ``vibe_original``; what all say is stored. Rows that are done for the same candidates,
-    scorers, seconds, seed and renderer are skipped. ``trusted`` are the custom scorers that may run, ``make_improver`` is
-    for a search that adds candidates, ``files`` is what is known of the files. Raises :class:`MissingError` without
-    candidates, and what :func:`make_scorers` and :func:`run_stage` raise.
+    Rows of other tools in ``.processed/<SPLIT>.jsonl`` are scored in place and never removed. The first scorer decides,
+    against ``vibe_original``; what all say is stored. Rows that are done for the same candidates, scorers, seconds,
+    seed and renderer are skipped. ``trusted`` are the custom scorers that may run, ``make_improver`` is for a search
+    that adds candidates, ``files`` is what is known of the files. Raises :class:`MissingError` without candidates, and
+    what :func:`make_scorers` and :func:`run_stage` raise.
     """
     files = files or RowFiles(workspace)
     for split in settings.configs.splits:
@@ -195,7 +195,7 @@ def _require_inputs(inputs: Mapping[Split, SplitInputs], workspace: Workspace) -
 
 
 def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> JsonObject:
-    """What the improver decided over all rows; it may have written the files again."""
+    """Return the improver's decision over all rows; it may have rewritten the files."""
     report = improver.settle(paths)
     for path in paths:
         files.forget(path)
@@ -203,7 +203,7 @@ def _settled(improver: Improver, paths: Sequence[Path], files: RowFiles) -> Json
 
 
 def _count_work(total: Summary, service: ScoringService) -> None:
-    """What was rendered, scored and asked for, in the summary."""
+    """Add the numbers of renders, scores and model calls to the summary."""
     total.count(total_usage(service.scorers))
     scored = max(service.counts.scored.values(), default=0)
     total.details |= service.counts.to_dict()
@@ -263,7 +263,7 @@ def scoring_job(
 
 
 def _is_short(line: Line) -> bool:
-    """True when a scorer has no score for a candidate of the model. What a search adds is scored by its guide alone."""
+    """Return True if a scorer has no score for a candidate of the model. Candidates of a search are scored only by the guide."""
     candidates = line["config_candidates"]
     origins = line.get("candidate_origins") or ["model"] * len(candidates)
     own = [at for at, candidate in enumerate(candidates) if candidate is not None and origins[at] == "model"]
@@ -306,7 +306,7 @@ def _scored_line(row: ConfigRow, choice: Choice, best: int, service: ScoringServ
 
 
 def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> JsonObject:
-    """What each scorer said of a candidate, as a row keeps it in ``scores_external``."""
+    """Return the scores of a candidate by scorer, as in the row's ``scores_external``."""
     return {
         scorer.name: {**score.to_dict(), "fingerprint": scorer.fingerprint}
         for scorer in scorers
@@ -317,7 +317,7 @@ def details_of(scored: ScoredRender, scorers: Sequence[Scorer]) -> JsonObject:
 def _scores_by_others(
     row: ConfigRow, choice: Choice, service: ScoringService
 ) -> tuple[dict[str, list[float | None]], JsonObject]:
-    """What other scorers said of the candidates of a row from elsewhere, and of its winner where that is the same."""
+    """Return the scores of other scorers for the candidates of a row from another tool, and for its winner if it is the same."""
     if not isinstance(row, ScoredRow):
         return {}, {}
     ours = {scorer.name for scorer in service.scorers}
@@ -343,7 +343,7 @@ def _nothing_scored(choice: Choice) -> RowFailure:
 
 
 def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str] = frozenset()) -> StageFiles:
-    """What scoring reads, and what decides its result."""
+    """Return the inputs of scoring, and everything that determines its result."""
     needs = ScorerDeps(settings.scoring, settings.llm, trusted=trusted)
     return StageFiles(
         typed=settings.typed,
@@ -366,7 +366,7 @@ def score_files(settings: Settings, workspace: Workspace, trusted: frozenset[str
 
 
 def scorer_versions(needs: ScorerDeps) -> dict[str, str]:
-    """What the scorers of the settings are now, for a manifest."""
+    """Return the fingerprints of the scorers in the settings, for a manifest."""
     return {f"scorer {name}": _fingerprint(name, needs) for name in scorer_names(needs.scoring)}
 
 
@@ -374,7 +374,7 @@ def _fingerprint(name: str, needs: ScorerDeps) -> str:
     try:
         return make_scorer(name, needs).fingerprint
     except LsdataError as error:
-        # Whether a stage is fresh is asked before anybody knows that it can run; the run itself raises.
+        # Freshness is checked before it is known whether the scorer can run; the run itself raises.
         return f"unavailable: {error.message}"
 
 
@@ -385,7 +385,7 @@ class SplitInputs:
     generated: Sequence[str]
     """Rows of ``candidates.jsonl``."""
     put_there: Sequence[str]
-    """Rows that somebody put into the split's own file."""
+    """Rows of other tools in the split's file."""
 
     def __len__(self) -> int:
         return len(self.generated) + len(self.put_there)
@@ -400,7 +400,7 @@ class SplitInputs:
             row = typed_row(given, ScoredRow, f"{scored.path}: row {line['row_id']}")
             if row.candidate_origins:
                 row = _before_search(row)
-            # A row that holds one config and no candidates is its own only candidate.
+            # In a row with a config and no candidates, the config is the only candidate.
             yield row if row.config_candidates else row.model_copy(update={"config_candidates": [row.config_payload]})
 
 
@@ -412,7 +412,7 @@ def _before_search(row: ScoredRow) -> ScoredRow:
 
 
 def _inputs(settings: Settings, files: RowFiles) -> dict[Split, SplitInputs]:
-    """The rows to score in each wanted split that has some, in all as many as the settings allow."""
+    """Return the rows to score in each selected split, limited by the settings."""
     homes = files.homes()
     there: list[SplitInputs] = []
     for split in settings.configs.splits:

@@ -31,10 +31,10 @@ CREATE TABLE IF NOT EXISTS scores (
 
 
 class ScoreCache(Closing):
-    """Vectors by (who made it, of what) and scores by (scorer fingerprint, sound, vibe).
+    """Vectors by (kind of embedding, key) and scores by (scorer fingerprint, sound, vibe).
 
     Vectors are raw little-endian float32, scores are numbers and JSON: reading the file runs no code. Safe to use from
-    several threads. Only successes are stored. A damaged file is set aside: all of it can be made again.
+    several threads. Only successes are stored. A damaged file is moved aside, because its content can be recomputed.
     Without a path it lives in memory. Raises :class:`OutputError` when it cannot be written.
     """
 
@@ -88,7 +88,7 @@ class ScoreCache(Closing):
         )
 
     def dump(self) -> dict[str, list[list[object]]]:
-        """Everything that is held, as plain values for :meth:`merge` of another cache."""
+        """Return all entries as plain values for :meth:`merge` of another cache."""
         with self._used() as db:
             vectors = db.execute("SELECT kind, key, vector FROM vectors").fetchall()
             scores = db.execute("SELECT scorer, sound, vibe, final_score, parts FROM scores").fetchall()
@@ -98,13 +98,13 @@ class ScoreCache(Closing):
         }
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all entries."""
         with self._used() as db:
             db.execute("DELETE FROM vectors")
             db.execute("DELETE FROM scores")
 
     def merge(self, held: Mapping[str, Sequence[Sequence[Any]]]) -> None:
-        """Take over what another cache held, as :meth:`dump` gives it. Nothing is taken unless all of it can be."""
+        """Add the entries of another cache, from :meth:`dump`: all of them or none."""
         vectors = [(kind, key, base64.b64decode(vector)) for kind, key, vector in held["vectors"]]
         scores = [tuple(score) for score in held["scores"]]
         with self._used() as db, transaction(db):
@@ -129,7 +129,7 @@ class ScoreCache(Closing):
         try:
             with self._lock:
                 yield self._db
-        except sqlite3.ProgrammingError:  # closed: a mistake of ours
+        except sqlite3.ProgrammingError:  # closed: a bug
             raise
         except sqlite3.Error as error:
             raise unusable(self.path or Path(":memory:"), WHAT, error) from None

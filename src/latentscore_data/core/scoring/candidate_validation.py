@@ -1,4 +1,4 @@
-"""Is an answer usable, and which of N wins."""
+"""Validation of answers, and selection of the winner of N."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLAP: how alike a sound and a text are, by a model that was trained on pairs of both.
+"""The scorer ``clap``: similarity of a sound and a text by a model that was trained on pairs of both.
 
 ``final = cos(audio, text) - max(0, cos(audio, bad) - cos(text, bad))``, where ``bad`` is the normalised mean embedding of words
 for bad sound: a piece that sounds worse than its text asks for is marked down by the excess.
@@ -59,11 +59,11 @@ BAD_SOUND = (
     "a broken recording",
     "out of tune and dissonant",
 )
-"""What no vibe wants by itself."""
+"""Captions of bad sound."""
 
 UNRELATED = ("a dog barks", "an orchestra plays a slow movement", "heavy rain on a roof", "a man gives a speech")
 MOST_ALIKE = 0.9
-"""A text tower that finds unrelated captions more alike than this cannot tell vibes apart."""
+"""Maximum mean cosine of unrelated captions; a text encoder above it is collapsed and cannot distinguish vibes."""
 
 _HUB_FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer_config.json")
 
@@ -110,7 +110,7 @@ class ClapScorer:
         """Windows, sounds, texts and bad-sound vectors that the model was asked for; what came from the cache is not in it."""
 
     def prepare(self) -> None:
-        """Load the model and make sure that it can tell texts apart, before any work is done for it."""
+        """Load the model and check that it can distinguish texts, before any rendering."""
         if self._backend is not None:
             return
         with running():
@@ -267,7 +267,7 @@ def running() -> Iterator[None]:
 
 
 def clap_missing(settings: ScoringSettings) -> MissingError | None:
-    """Why CLAP cannot run here, or None when it can. Imports nothing heavy and asks no network."""
+    """Return why CLAP cannot run here, or None if it can. Imports no heavy library and uses no network."""
     extra = {"transformers": "ml", "laion-clap": "laion-clap"}[settings.clap_backend]
     try:
         require("torch", extra, "CLAP scoring")
@@ -372,11 +372,11 @@ class TransformersClap:
             )
             self._ears = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # the kinds that damaged files raise have no end
+        except Exception as error:  # damaged files raise many exception types
             raise InputError(
                 f"the CLAP model in {folder} cannot be loaded ({one_line(error)})", "fetch it again"
             ) from None
-        # A weight that is not in the file is made up at random by the library, with no more than a log line.
+        # The library initializes missing weights randomly, with only a log line.
         invented = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
         if invented:
             raise InputError(
@@ -395,7 +395,7 @@ class TransformersClap:
             padding="repeatpad",
             return_tensors="pt",
         )
-        # Filled up with silence, because rounding depends on the shape of the batch.
+        # Padded with silence, because rounding depends on the shape of the batch.
         mels = torch.zeros((BATCH_WINDOWS, *features["input_features"].shape[1:]), dtype=torch.float32)
         mels[: len(windows)] = features["input_features"]
         # No window is longer than the model takes. The library marks one of a batch as longer at random all the same.

@@ -1,4 +1,4 @@
-"""What a page plays and draws of a sound: a small MP3 beside it, and its waveform as a few letters."""
+"""Clips for pages: an MP3 file, and the waveform as a short text."""
 
 from __future__ import annotations
 
@@ -86,6 +86,6 @@ def waveform(audio: Audio) -> str:
     edges = np.linspace(0, len(audio.samples), PEAKS + 1).astype(int)
     loudest = np.abs(audio.samples).max(axis=1)
     peaks = np.array([loudest[a:b].max() if b > a else 0.0 for a, b in itertools.pairwise(edges)])
-    # The square root lets quiet passages be seen beside loud ones.
+    # The square root makes quiet passages visible beside loud ones.
     steps = np.clip(np.sqrt(np.clip(peaks, 0, 1)) * (len(ALPHABET) - 1), 0, len(ALPHABET) - 1).round().astype(int)
     return "".join(ALPHABET[step] for step in steps)

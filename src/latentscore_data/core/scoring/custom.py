@@ -1,4 +1,4 @@
-"""The user's own scorer: a function in a file or a module, run in a process of its own."""
+"""A user's scorer: a function in a file or a module, run in a separate process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
 from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Unscored
 
 CALL_SECONDS = 60.0
-"""A call that takes longer is ended, with its process."""
+"""Time-out of a call, in seconds; its process is killed."""
 
 LOAD_SECONDS = 120.0
-"""How long the file or module may take to load: it may read a model."""
+"""Time-out for loading the file or module, in seconds; it may load a model."""
 
 
 class CustomScorer:
@@ -114,11 +114,11 @@ class CustomScorer:
 
 
 class NotAScore(Exception):
-    """What a scorer returned is none."""
+    """A scorer returned something that is not a score."""
 
 
 def make_caller(source: str, function: str, folder: str) -> Callable[..., Any]:
-    """Called once in the worker process: load the function, and return what calls it."""
+    """Load the function, once in the worker process, and return a function that calls it."""
     sys.path.insert(0, folder)
     if source.endswith(".py"):
         spec = importlib.util.spec_from_file_location("custom_scorer", source)
@@ -154,7 +154,7 @@ def parameters_of(fn: Callable[..., Any]) -> tuple[str, ...]:
     """
     try:
         signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # of some functions in C nothing is known
+    except (TypeError, ValueError):  # some C functions have no signature
         return FULL
     second = [*signature.parameters, "", ""][1]
     for parameters in (FULL, ("vibe", "config" if second == "config" else "audio")):

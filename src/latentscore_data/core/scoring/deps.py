@@ -1,4 +1,4 @@
-"""What scorers may use beyond their own settings, and what a kind of scorer says of itself."""
+"""The dependencies of scorers beyond their settings, and the base class of kinds of scorers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ScorerDeps:
     """Custom scorers that the user named on the command line (or every one, with --trust-settings)."""
     llm_cache: Path | None = None
     ledger: Path | None = None
-    """Where the judge keeps its answers and what they cost."""
+    """The ledger for the judge's costs."""
     spend: SpendTracker = field(default_factory=SpendTracker)
     """What the run has spent, which counts towards its cap."""
 
@@ -45,8 +45,8 @@ class ScorerDeps:
 class ScorerKind:
     """A kind of scorer: how one is made, what it costs, and where it can run.
 
-    Whoever adds a scorer writes one in the scorer's own file and one line in ``registry.SCORERS``. ``usual`` says what its scores
-    usually come to, so that one of them can be judged; empty where nobody measured that.
+    To add a scorer, write a subclass in the scorer's file and one line in ``registry.SCORERS``. ``usual`` describes
+    typical scores, so that users can interpret a score; empty if they were not measured.
     """
 
     usual: str = ""
@@ -56,7 +56,7 @@ class ScorerKind:
         raise NotImplementedError
 
     def remote_blocker(self, name: str, scoring: ScoringSettings) -> str | None:
-        """Why it cannot run on another machine; None when it can."""
+        """Return why it cannot run on another machine; None if it can."""
         return f"{name} is code on this machine, which Modal cannot read"
 
     def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:

@@ -1,4 +1,4 @@
-"""What can be measured in a sound without a model: speed, colour, width, room, fullness, mode.
+"""Descriptors of a sound that need no model: speed, timbre, width, room, density, mode.
 
 The measures are chosen so that everyday words for sound have a measure. Most are logarithms (octaves, decibels),
 as loudness and pitch perception are. They are estimates from a mix, not the textbook quantities of a single instrument.
@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 
 
 VERSION = "2"
-"""Goes into the fingerprints: the same audio must give the same numbers while this stays."""
+"""Part of the fingerprints; raised whenever the same audio gives other numbers."""
 
 NAMES = (
     "activity",  # log of the mean rise of the bands' amplitudes from frame to frame, against the loud parts

@@ -1,4 +1,4 @@
-"""Imported once in the process that rendering workers are forked from: pays for imports and compiled code once."""
+"""Imported once in the process from which rendering workers are forked, so that imports and compilation happen once."""
 
 import contextlib
 import logging

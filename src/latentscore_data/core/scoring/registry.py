@@ -24,7 +24,7 @@ SCORERS: dict[str, ScorerKind] = {
     "clap": ClapKind(),
     "judge": JudgeKind(),
 }
-"""The kinds of scorers by name; what stands before the colon in ``judge:MODEL``. ``file.py:fn`` is a custom one."""
+"""The kinds of scorers by name, or by the prefix in ``judge:MODEL``. ``file.py:fn`` is a custom scorer."""
 
 CUSTOM = CustomKind()
 
@@ -73,12 +73,12 @@ def prepare(scorer: Scorer) -> None:
 
 
 def close(scorer: Scorer) -> None:
-    """Give back what a scorer holds."""
+    """Release a scorer's resources."""
     _call(scorer, "close")
 
 
 def total_usage(scorers: Sequence[Scorer]) -> Usage:
-    """What models were asked by these scorers, and what that cost."""
+    """Return the calls and cost of these scorers' models."""
     total = Usage()
     for scorer in scorers:
         if (usage := getattr(scorer, "usage", None)) is not None:
@@ -113,6 +113,6 @@ def scorer_plans(pairs: int, deps: ScorerDeps) -> list[Plan]:
 
 
 def remote_blocker(scoring: ScoringSettings) -> str | None:
-    """Why the scorers of the settings cannot run on another machine; None when they can."""
+    """Return why the scorers of the settings cannot run on another machine; None if they can."""
     reasons = (kind_of(name).remote_blocker(name, scoring) for name in scorer_names(scoring))
     return next((reason for reason in reasons if reason is not None), None)

@@ -28,7 +28,7 @@ from latentscore_data.core.scoring.types import EmbeddingScorer, Outcome, Scorer
 SAMPLE_RATE = 48_000
 
 BATCH = 16
-"""Sounds handed to a scorer at once; a scorer with a model cuts them into batches of its own."""
+"""Sounds passed to a scorer at once; a scorer with a model may split them into smaller batches."""
 
 SLOW_START_SECONDS = 4.0
 SLOW_START = (
@@ -86,11 +86,11 @@ class Renderer(Protocol):
         ...
 
     def release(self) -> None:
-        """Say that one rendered config is scored, so that another one may take its place in memory."""
+        """Report that one rendered config is scored, so that its memory can be reused."""
         ...
 
     def close(self) -> None:
-        """End the work; what has not begun is cancelled."""
+        """End the work; requests that have not started are cancelled."""
         ...
 
 
@@ -159,7 +159,7 @@ def embedders_of(scorers: Sequence[Scorer]) -> dict[str, Embed]:
 def make_worker(render: Render | None) -> Callable[..., Rendered]:
     """Called once in each rendering process; ``None`` stands for ``latentscore.render``."""
     if render is None:
-        # Processes are as many as cores already.
+        # There is already one process per core.
         render = partial(latentscore.render, threads=1)
     play = render
 

@@ -1,7 +1,7 @@
-"""The GRPO reward and its parts: what an answer earns for its form, its fields, its sound and its title.
+"""The GRPO reward and its parts: format, schema, audio and title.
 
-Each part is a function of its own with values in [0, 1]; the reward is their weighted sum minus a penalty. Nothing is
-gated: an answer that is nearly JSON earns a little, so that there is always a direction to learn in.
+Each part is a separate function with values in [0, 1]; the reward is their weighted sum minus a penalty. No part is a
+precondition of another: an answer that is almost JSON has a small reward, so that there is always a gradient.
 
     reward = 0.15 format + 0.30 schema + 0.45 audio + 0.10 title - 0.10 penalty     (weights are settings)
 """
@@ -34,17 +34,17 @@ from latentscore_data.core.base.settings import GrpoSettings
 from latentscore_data.core.scoring.candidate_validation import fits
 
 FENCED = 0.6
-"""Format of an answer that is JSON once its Markdown fence is taken off."""
+"""Format value of an answer that is JSON inside a Markdown fence."""
 
 MOST_UNPARSED = 0.3
-"""Format of an answer that is no JSON, when the parser came all the way."""
+"""Maximum format value of an answer that is not JSON."""
 
 WHOLE_ANSWER_CHARS = 1200
-"""About the length of a short whole answer: an unfinished one is measured against it."""
+"""Length of a short complete answer, relative to which an incomplete answer is measured."""
 
 UNKNOWN_KEY_COST = 0.05
 LEAST_PLAYABLE = 0.05
-"""Audio of a config that can be played but sounds as unlike the vibe as the worst of the data."""
+"""Minimum audio value of a config that can be rendered."""
 
 LARGEST_REWARD = 1e15
 """The trainer takes the square of a reward in float32, where there is nothing above 3e38."""
@@ -55,7 +55,7 @@ ScorePairs = Callable[[Sequence[tuple[str, Mapping[str, Any]]]], Sequence[float 
 """(vibe, config) pairs -> a score for each, NaN when the scorer had none, None when the config cannot be played."""
 
 Similarity = Callable[[Sequence[tuple[str, str]]], Sequence[float]]
-"""Pairs of texts -> how alike they are."""
+"""Pairs of texts -> their similarities."""
 
 
 class Parsed(NamedTuple):
@@ -167,7 +167,7 @@ def audio_part(score: float | None, low: float, high: float) -> float:
 
 
 def title_of(data: Mapping[str, Any] | None) -> str:
-    """A title of one to six words, or nothing."""
+    """Return a title of one to six words, or an empty text."""
     title = (data or {}).get("title")
     if not isinstance(title, str) or len(title) > TITLE_MAX_CHARS or not 1 <= len(title.split()) <= TITLE_MAX_WORDS:
         return ""
@@ -227,7 +227,7 @@ def _ngrams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where a scorer's values lie on the data, and how long its answers are."""
+    """Percentiles of a scorer's values on the data, and the maximum answer length."""
 
     scorer: str
     low: float
@@ -306,8 +306,8 @@ def _parsed(answer: str, form: str) -> Parsed:
 def part_weights(settings: GrpoSettings, form: AnswerForm = JSON) -> dict[str, float]:
     """Weight of each part in the sum; the penalty's is negative.
 
-    Completions under the grammar have their form for nothing, and a line of labels has no title: what these would earn goes to
-    the sound, where that is rewarded.
+    Completions under the grammar always have the right format, and a line of labels has no title, so these weights are
+    added to the audio weight, if that is above 0.
     """
     weights = {"format": settings.format_weight, "schema": settings.schema_weight, "title": settings.title_weight}
     given = [*(("format", "schema") if settings.constrained else ()), *(("title",) if form.name == LABELS.name else ())]

@@ -46,12 +46,12 @@ T = TypeVar("T")
 Payload = Mapping[str, Any]
 
 WAIT_SECONDS = 0.5
-"""How long a batch that is not full waits for sounds that are being rendered."""
+"""Seconds that an incomplete batch waits for sounds that are being rendered."""
 
 
 @dataclass(frozen=True)
 class ScoredRender:
-    """What came of one (vibe, payload): for each scorer, in order, a score or the reason why there is none.
+    """The result for one (vibe, payload): for each scorer, in order, a score or the reason why there is none.
 
     ``render_seconds`` is None where nothing had to be rendered; ``score_seconds`` is this pair's share of its batch.
     ``failure`` says why there is no sound. ``audio`` is there when it was asked for and the config could be played;
@@ -76,14 +76,14 @@ class ScoredRender:
 
 @dataclass
 class Counts:
-    """What the studio did so far, and in ``cached_*`` what it did not have to do."""
+    """Counts of the service's work, and in ``cached_*`` of the work that the cache saved."""
 
     renders: int = 0
     render_seconds: float = 0.0
     embedded: Counter[str] = field(default_factory=lambda: Counter())
     """Sounds turned into vectors, by scorer."""
     scored: Counter[str] = field(default_factory=lambda: Counter())
-    """Scores made, by scorer."""
+    """Number of computed scores, by scorer."""
     score_seconds: float = 0.0
     cached_vectors: int = 0
     cached_scores: int = 0
@@ -120,7 +120,8 @@ class _Pair:
     score_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        # From here on nobody can cancel it (asyncio does when a task ends early): its sound may serve others.
+        # It can no longer be cancelled (as asyncio does when a task ends early), because other pairs may need its
+        # sound.
         self.future.set_running_or_notify_cancel()
 
 
@@ -210,7 +211,7 @@ class ScoringService(Closing):
         return pair.future
 
     def score_one(self, vibe: str, payload: Payload | None, *, want_audio: bool = False) -> ScoredRender:
-        """The scored render of one pair, now."""
+        """Return the scored render of one pair and wait for it."""
         return self.submit(vibe, payload, want_audio=want_audio).result()
 
     def score_all(self, pairs: Iterable[tuple[str, Payload | None]]) -> list[ScoredRender]:
@@ -219,7 +220,7 @@ class ScoringService(Closing):
         return [future.result() for future in futures]
 
     def sound_key(self, config: Mapping[str, Any]) -> str:
-        """Names what the audio of a config depends on, and nothing else."""
+        """Return a key of everything that determines the audio of a config."""
         return digest(config_hash(config), self._seed, f"{self._seconds:g}", SAMPLE_RATE, self._version)
 
     @property
@@ -250,7 +251,7 @@ class ScoringService(Closing):
             self._cache.close()
 
     def _recall(self, pair: _Pair, key: str) -> None:
-        """What the cache knows about the pair."""
+        """Read the cached results of the pair."""
         for scorer in self.scorers:
             known = self._cache.score(scorer.fingerprint, key, pair.vibe)
             if known is not None:
@@ -292,7 +293,7 @@ class ScoringService(Closing):
         elif not isinstance(error, WorkerFailure):
             job.error = error
         elif error.kind == "start":
-            # No config is at fault, so the rows are not blamed one by one.
+            # The error is not caused by a config, so it does not fail individual rows.
             job.error = OutputError(f"a rendering process could not start: {error}", "see lsdata doctor")
         else:
             job.rendered = Rendered(0.0, failure=Unscored("render", f"the renderer failed: {error}"))
@@ -342,7 +343,7 @@ class ScoringService(Closing):
             playable = [pair for pair in pairs if pair.sound is not None and pair.sound.failure is None]
             for scorer in self.scorers:
                 self._score(scorer, [pair for pair in playable if scorer.name not in pair.outcomes])
-        except Exception as error:  # an LsdataError ends the run, a bug too: whoever waits must learn of it
+        except Exception as error:  # an LsdataError or a bug ends the run; all waiting callers must receive it
             for pair in pairs or self._gather(batch):
                 pair.future.set_exception(error)
             return
@@ -408,7 +409,7 @@ class ScoringService(Closing):
             self._count(name, outcome)
 
     def _score(self, scorer: Scorer, pairs: list[_Pair]) -> None:
-        """Let one scorer judge the pairs, and keep what it says."""
+        """Score the pairs with one scorer and store the results."""
 
         def judge(some: Sequence[_Pair]) -> Sequence[Outcome]:
             vibes = [pair.vibe for pair in some]
@@ -431,7 +432,7 @@ class ScoringService(Closing):
                 self.counts.penalised[name] += outcome.parts["penalty"] > 0
 
     def _refuse(self, pair: _Pair, failure: Unscored) -> None:
-        """There is no sound: no scorer has a score."""
+        """Set the failure of all scorers for a pair without a sound."""
         pair.outcomes = {scorer.name: failure for scorer in self.scorers}
         self._finish(pair, failure)
 

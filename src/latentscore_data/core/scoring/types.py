@@ -17,7 +17,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Score:
-    """How well a sound fits a vibe: ``final_score`` is unbounded and higher is better; ``parts`` say why."""
+    """How well a sound fits a vibe: ``final_score`` is unbounded and higher is better; ``parts`` are its components."""
 
     final_score: float
     parts: dict[str, float] = field(default_factory=dict)
@@ -27,7 +27,8 @@ class Score:
 
 
 UNFINISHED = "unfinished"
-"""Set in a line that came short for a reason that may pass (a killed renderer, a busy judge): the next run does it again."""
+"""Field of a line that is incomplete because of a temporary failure (a killed renderer, a busy judge); the next run retries
+it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Unscored:
 
     @property
     def may_pass(self) -> bool:
-        """True when the same candidate may get a score the next time."""
+        """True if the same candidate may get a score in the next run."""
         return self.kind in ("render", "scorer")
 
 

@@ -1,4 +1,4 @@
-"""What a stage is, and the table of stages that run-all, status, doctor and provenance read."""
+"""The protocol of a stage, and the table of stages that run-all, status, doctor and provenance use."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 first asked for."""
 
 BY_HAND = ("improve",)
-"""Stages that are started by their own command alone: run-all does not know them, doctor does."""
+"""Stages that are started only by their own command, not by run-all."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What belongs to one run and is no setting.
+    """The values of one run that are not settings.
 
     The stages of a chain share one, so that ``llm.max_cost`` is one cap for all of them.
     """
@@ -49,7 +49,7 @@ class RunContext:
         return self.executor if self.executor is not None and self.executor.remote else None
 
     def overwritten(self) -> set[str] | None:
-        """What :func:`run_stage` takes as ``overwrite``: no key is done again yet, or None where what is done stays."""
+        """Return the ``overwrite`` argument of :func:`run_stage`: an empty set to process all rows again, or None."""
         return set() if self.overwrite else None
 
 
@@ -90,7 +90,7 @@ class Stage:
 
 
 def stage_named(name: str) -> Stage:
-    """The stage of that name. Raises :class:`InputError` for a name that is none."""
+    """Return the stage with this name. Raises :class:`InputError` for an unknown name."""
     if name not in (*STAGES, *BY_HAND):
         raise InputError(f"{name!r} is not a stage", f"stages: {', '.join((*STAGES, *BY_HAND))}")
     return import_module(f"latentscore_data.core.stages.{name}").STAGE

@@ -1,4 +1,4 @@
-"""The chain: the stages in order, each only when something that it depends on has changed."""
+"""The chain: runs the stages in order and skips those that are fresh."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SAMPLE_SETTINGS: dict[str, Values] = {
 }
 
 
-"""What ``--sample`` decides: offline, free and small. Rows go to ``<root>/sample``, apart from all others."""
+"""The settings of ``--sample``: offline, free and small. Its workspace is ``<root>/sample``."""
 
 
 def sample_flags(root: Path | None, config: Path | None = None) -> dict[str, Values]:
@@ -100,7 +100,7 @@ class Step:
 
 @dataclass
 class Chain:
-    """What the whole run did."""
+    """The result of the whole run."""
 
     summaries: list[Summary] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Chain:
     plan: list[Step] = field(default_factory=list)
     report: str = ""
     missing: dict[str, list[LsdataError]] = field(default_factory=dict)
-    """What a dry run found missing: the run itself would end with the first of it."""
+    """Errors that a dry run found; the run would end with the first one."""
     seconds: float = 0.0
 
     @property
@@ -170,13 +170,13 @@ class Chain:
 
 
 def _print_plan(plan: Sequence[Step]) -> None:
-    """What each stage would do and cost."""
+    """Return a table of each stage's work and cost."""
     rows = [(step.stage, step.state, "; ".join(dict.fromkeys(step.why)), money(step.cost_usd)) for step in plan]
     print_rows(("stage", "state", "why", "cost"), rows)
 
 
 def spending_steps(plan: Iterable[Step]) -> list[Step]:
-    """The stages of a plan that cost something, or may."""
+    """Return the stages of a plan that cost money or may cost money."""
     return [step for step in plan if step.cost_usd != 0.0]
 
 

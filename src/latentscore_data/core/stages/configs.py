@@ -161,7 +161,7 @@ def planned(
 
 
 def check_run(plan: RunPlan, settings: Settings, only: str | None, trusted: frozenset[str]) -> None:
-    """Raise what the run would raise before it asks anybody: a scorer that cannot run, a plan that is refused."""
+    """Raise the errors that the run would raise before any call: a scorer that cannot run, a plan that is refused."""
     if only != "generate":
         make_scorers(ScorerDeps(with_judge(settings).scoring, settings.llm, trusted=trusted))
     plan.check(settings, SpendTracker())
@@ -266,7 +266,7 @@ def _alone(name: str, needs: ScorerDeps) -> ScorerDeps:
 
 
 def announce_scorer(settings: Settings) -> None:
-    """Say which scorer was chosen, and why, if the settings leave it open."""
+    """Print the selected scorer and the reason, if the setting is auto."""
     if "auto" in settings.scoring.scorers:
         name, why = resolve_auto(settings.scoring)
         say(f"configs: scorer: {name} ({why})")
@@ -285,7 +285,7 @@ def winners(settings: Settings, workspace: Workspace) -> JsonObject:
         path = workspace.scored(split)
         for number, row in read_lines(path, torn="drop") if path.exists() else ():
             if row.get("input_fingerprint") is None:
-                continue  # somebody put it there, and it was not scored here
+                continue  # a row of another tool that was not scored here
             try:
                 winner, unread = _winner(row)
             except (KeyError, IndexError, TypeError, ValueError, AttributeError):
@@ -341,7 +341,7 @@ def for_typed(settings: Settings) -> Settings:
 def answer_vibes(
     texts: list[str], settings: Settings, workspace: Workspace, context: RunContext, audio: Path | None = None
 ) -> Summary:
-    """The best of N for each text. Nothing is written but the answer cache, the ledger and the sound that was asked for."""
+    """Return the best of N for each text. Writes only the answer cache, the ledger and requested sound files."""
     rows, settings = typed_rows(texts), with_judge(settings)
     announce_scorer(settings)
     check_scorers(settings, len(rows), context)
@@ -418,7 +418,7 @@ def agree_on_model(rows: VibeRows | list[VibeRow], settings: Settings, workspace
 
 
 def make_plan_for(rows: VibeRows | list[VibeRow], settings: Settings, workspace: Workspace) -> Plan:
-    """What the first half would ask and cost."""
+    """Return the calls and cost of the first half."""
     return make_plan(
         settings.model_of("configs"),
         (questions(row, settings.configs, settings.prompts) for row in rows),

@@ -1,4 +1,4 @@
-"""What ``lsdata doctor`` looks at: the program, extras, keys, weights, prices, disk, and what each stage needs."""
+"""The checks of ``lsdata doctor``: the program, extras, keys, weights, prices, disk, and the needs of each stage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from latentscore_data.core.vibes.dedupe import minilm_missing
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. ``state`` is ok, absent (not needed for what was asked) or missing (needed)."""
+    """The result of one check. ``state`` is ok, absent (not needed) or missing (needed)."""
 
     subject: str
     name: str
@@ -60,7 +60,7 @@ KEYS = (
 
 
 def examine(settings: Settings, stage: str | None) -> Iterator[Finding]:
-    """Look at everything, without network and without cost."""
+    """Run all checks, without network and cost."""
     yield from _program()
     yield from _extras()
     yield from _keys()
@@ -128,7 +128,7 @@ def _extras() -> Iterator[Finding]:
 
 
 def _keys() -> Iterator[Finding]:
-    """Which keys are there; never what they are."""
+    """Check which keys are set, without showing them."""
     dotenv = Path(".env")
     if dotenv.is_file() and dotenv.stat().st_mode & 0o077:
         yield Finding("keys", ".env", "absent", "others on this machine can read it", "chmod 600 .env")
@@ -227,7 +227,7 @@ def fetch_prices(settings: Settings) -> None:
 
 
 def fetch_weights(name: str, settings: Settings) -> None:
-    """Download weights, telling how far it is; nothing else in the program fetches weights by itself."""
+    """Download weights with progress; no other command downloads these weights."""
     models = {"clap": settings.scoring.clap_model, "minilm": MINILM}
     if name not in models:
         raise InputError(f"{name!r} cannot be fetched", f"one of: {', '.join(models)}, prices")

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 UNREAD_KEPT = 100
-"""Files that were not read of which the description of a sample holds the reason."""
+"""Maximum number of unread files that are listed, with the reason, in the description of a sample."""
 
 
 def run_download(settings: Settings, context: RunContext | None = None) -> Summary:
-    """Every data set that is not there yet, one file each. The lock is held by the caller."""
+    """Sample every data set that does not exist yet, one file each. The caller holds the lock."""
     workspace, context = Workspace(settings.paths.root), context or RunContext()
     started = time.monotonic()
     summary = Summary("download", unit="text")
@@ -100,7 +100,7 @@ def chosen_sources(settings: Settings) -> list[Source]:
 
 
 def _refuse_shared_files(sources: list[Source], workspace: Workspace) -> None:
-    """A folder rows and a file rows.jsonl are two data sets, and would be written to one file."""
+    """Raise :class:`InputError` for two data sets with the same output file, such as a folder rows and a file rows.jsonl."""
     owners: dict[Path, str] = {}
     for source in sources:
         path = workspace.texts(source.name)
@@ -110,7 +110,7 @@ def _refuse_shared_files(sources: list[Source], workspace: Workspace) -> None:
 
 
 def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
-    """The next stage reads every file of texts. One that no setting names may lie there on purpose, so it is only named."""
+    """List text files that no setting names. The next stage reads every file, and these may be there on purpose."""
     others = [path for path in workspace.text_files() if path not in named]
     if others:
         names, drop = ", ".join(path.name for path in others), shlex.join(map(str, others))
@@ -118,12 +118,12 @@ def _tell_of_others(named: Collection[Path], workspace: Workspace) -> None:
 
 
 def _partial(source: Source, workspace: Workspace) -> Path:
-    """Where an interrupted download from the hub keeps what it has."""
+    """Return the path for the data of an interrupted download from the hub."""
     return workspace.texts_dir / ".partial" / workspace.texts(source.name).name
 
 
 def facts_file(source: Source, workspace: Workspace) -> Path:
-    """Where the description of a finished sample lies, beside its texts."""
+    """Return the path of the description of a finished sample, beside its texts."""
     return workspace.texts(source.name).with_suffix(".json")
 
 
@@ -146,9 +146,9 @@ def _is_drawn(source: Source, settings: DownloadSettings, workspace: Workspace) 
 
 
 def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) -> str | None:
-    """Why a finished sample is no longer whole, or None. Its description alone would call it there.
+    """Return why a finished sample is damaged, or None.
 
-    Only lines are counted: a text that somebody corrected in its place is theirs, and stays.
+    Only lines are counted, because users may correct texts in place.
     """
     if not _is_drawn(source, settings, workspace):
         return None
@@ -157,7 +157,7 @@ def _damage(source: Source, settings: DownloadSettings, workspace: Workspace) ->
 
 
 def _agree_on_fetching(sources: list[Source], settings: DownloadSettings, yes: bool) -> dict[str, HubPlan]:
-    """Nothing is fetched from the hub without a plan that was agreed to; the plans, by name.
+    """Ask for confirmation before downloading from the hub; return the plans by name.
 
     Raises :class:`InputError` without a terminal, :class:`StoppedError` when the answer is no.
     """
@@ -184,7 +184,7 @@ def in_words(step: JsonObject, settings: DownloadSettings) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as a person says them."""
+    """Return a readable number of bytes."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
@@ -194,7 +194,7 @@ def size(count: int) -> str:
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
-    """What decides the samples."""
+    """Return the settings that determine the samples."""
     sources = find_sources(settings.download.datasets)
     return [
         StageFiles(
@@ -209,7 +209,7 @@ def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
 
 
 def preflight(settings: Settings) -> list[LsdataError]:
-    """Data sets that cannot be: none, paths that do not exist, the missing hub extra."""
+    """Return errors of the data sets: none named, missing paths, the missing hub extra."""
 
     def check() -> None:
         for source in chosen_sources(settings):

@@ -64,7 +64,7 @@ def target_of(kind: str, settings: Settings, workspace: Workspace, out: Path | N
 
 @dataclass(frozen=True)
 class ExportJob:
-    """An export that may begin: its target can be written."""
+    """An export whose target can be written."""
 
     kind: str
     workspace: Workspace
@@ -73,7 +73,7 @@ class ExportJob:
     started: float
 
     def folder(self) -> AbstractContextManager[Path]:
-        """A draft that takes the target's name when the block ends well."""
+        """Context manager: a draft folder that is renamed to the target on success."""
         return new_folder(self.target, self.overwrite)
 
     def summary(self, done: int, details: JsonObject, next_step: str) -> Summary:
@@ -98,7 +98,7 @@ def open_export(kind: str, settings: Settings, out: Path | None, overwrite: bool
 
 @dataclass(frozen=True)
 class WrittenModel:
-    """The weights of an export, and how exact they are."""
+    """The weights of an export, and their numerical errors."""
 
     base: str
     model_type: str
@@ -106,11 +106,11 @@ class WrittenModel:
     merged: merge.Parity | None = None
     gguf: dict[str, merge.Parity] = field(default_factory=dict[str, merge.Parity])
     tools: dict[str, str] = field(default_factory=dict[str, str])
-    """Programs of others that made a GGUF file -> their version."""
+    """External programs that made a GGUF file -> their version."""
 
 
 def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: bool = False) -> Summary:
-    """One run or folder as safetensors and GGUF; every file is loaded again and compared before the folder gets its name."""
+    """Export a run or folder as safetensors and GGUF; every file is loaded again and compared before the folder is renamed."""
     chosen = settings.export
     for quantization in chosen.gguf:
         quantize.check_quantization(quantization)
@@ -159,7 +159,7 @@ def run_export_model(settings: Settings, *, out: Path | None = None, overwrite: 
 
 
 def _write_adapter(source: merge.Source, settings: Settings, workspace: Workspace, folder: Path) -> WrittenModel:
-    """The adapter's own files, as they are, with the public name of its base."""
+    """Copy the adapter's files unchanged, with the public name of its base."""
     if settings.export.gguf:
         raise InputError("an adapter alone cannot be a GGUF file", "leave out --gguf or --adapter-only")
     written = merge.copy_adapter(source, folder)
@@ -171,14 +171,14 @@ def _write_merged(source: merge.Source, settings: Settings, workspace: Workspace
     """The whole model as safetensors, and its GGUF files with what Ollama needs."""
     chosen = settings.export
     if chosen.gguf:
-        # Merging takes minutes, so what cannot be said in a GGUF is found out before it.
+        # Merging takes minutes, so models that GGUF does not support are refused before it.
         gguf.architecture_of(merge.config_of(source, workspace.train_dir))
     say(f"export model: merging {source.name}")
     merged = merge.merge(source, workspace.train_dir, folder)
     base = merged.base or merge.base_of(source)
     model = WrittenModel(base, merged.model_type, merged.parameters, merged.parity)
     for quantization in chosen.gguf:
-        # In a folder of their own: beside a tokenizer_config.json, transformers would mix the two tokenizers.
+        # In a subfolder, because transformers would mix the GGUF's tokenizer with a tokenizer_config.json beside it.
         path = folder / "gguf" / f"{source.name}-{quantization}.gguf"
         say(f"export model: writing {path.name}")
         version = quantize.write_quantized(folder, path, quantization, source.name, chosen.tokenizer)
@@ -287,7 +287,7 @@ def run_export_dataset(settings: Settings, *, out: Path | None = None, overwrite
 
 
 def _answers(settings: Settings, workspace: Workspace) -> list[Preference]:
-    """The studio's answers to "which fits better?" where preference pairs are to have them."""
+    """Return the studio's answers to "which fits better?" if preference pairs use them."""
     if not settings.export.marks:
         return []
     found = read_preferences(workspace.root)
@@ -298,7 +298,7 @@ def _answers(settings: Settings, workspace: Workspace) -> list[Preference]:
 def _sounds(
     folder: Path, splits: Mapping[str, dataset.Rows], settings: Settings
 ) -> AbstractContextManager[Sounds | None]:
-    """The winners' sounds where the column ``audio`` was asked for, rendered with the seed that they were scored with."""
+    """Return the winners' sounds if the column ``audio`` is requested, rendered with the seed of their scores."""
     if not settings.export.audio:
         return nullcontext()
     scoring = settings.scoring
@@ -399,7 +399,7 @@ def _checks(settings: Settings) -> list[cards.Cells]:
 
 
 def _hub(origin: Any, repo_type: str) -> JsonObject:
-    """What a push needs to know, kept in the folder's own record: a folder can be pushed long after it was written."""
+    """Return the data for a push, which is stored in the folder, because it may be pushed later."""
     return {"repo_type": repo_type, "missing_notices": origin.missing_notices()}
 
 
@@ -421,7 +421,7 @@ def export_and_push(
     push: str | None = None,
     public: bool = False,
 ) -> Summary:
-    """One export under the lock, and its upload. A push alone takes what an earlier export has written."""
+    """Export under the lock, and upload. A push without an export uploads an existing export."""
     if push is not None:
         check_push(push)
     workspace = Workspace(settings.paths.root)
@@ -439,7 +439,7 @@ def export_and_push(
 
 
 def stage_files(settings: Settings, workspace: Workspace) -> list[StageFiles]:
-    """What exports read, and the settings that decide them."""
+    """Return the inputs of exports, and the settings that determine them."""
     chosen = settings.export.model_dump(mode="json")
     inputs = [path for split in settings.export.splits if (path := workspace.scored(split)).exists()]
     if settings.export.marks and (marks := marks_file(workspace.root)).exists():
@@ -474,7 +474,7 @@ def preflight(settings: Settings) -> list[LsdataError]:
 
 
 def run_export(settings: Settings, context: RunContext) -> Summary:
-    """Everything in ``export.kinds``, replacing what an earlier run exported; nothing is pushed."""
+    """Export everything in ``export.kinds``, replacing earlier exports; pushes nothing."""
     started = time.monotonic()
     workspace = Workspace(settings.paths.root)
     whole = Summary("export")

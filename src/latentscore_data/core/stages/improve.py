@@ -58,12 +58,12 @@ from latentscore_data.core.training.rounds import (
 LEARNED_SPLIT = "GRPO"
 SPEC_FILE, TABLE_FILE, PICTURE_FILE = "spec.json", "rounds.json", "rounds.svg"
 VERSION = 1
-"""Raised when the same settings and rows would give other rounds."""
+"""Raised when the same settings and rows give other rounds."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """The rounds of one command: what decides them, and where their files are. Nothing is written by making it."""
+    """The rounds of one command: the values that determine them, and their paths. Creating the object writes nothing."""
 
     settings: Settings
     overrides: Sequence[str] = ()
@@ -77,7 +77,7 @@ class Rounds:
 
     @cached_property
     def judge(self) -> str:
-        """The scorer that decides. Raises :class:`InputError` unless one is named that does not choose the answers."""
+        """The scorer that decides. Raises :class:`InputError` unless it is named and differs from the guide."""
         judge, guide = self.settings.improve.judge, self.guide
         others = [name for name in (*SCORERS, "path/to/file.py:fn") if name != guide]
         choices = f"--judge takes another scorer than {guide}: {', '.join(others).replace('judge,', 'judge:MODEL,')}"
@@ -90,16 +90,16 @@ class Rounds:
 
     @cached_property
     def guide(self) -> str:
-        """The scorer that chooses the answers that are learned."""
+        """The scorer that selects the training answers."""
         return scorer_names(self.settings.scoring)[0]
 
     @cached_property
     def start(self) -> str:
-        """The model that is improved, by its name as a local model: a run, a folder, or the base model."""
+        """The model to improve, by its name as a local model: a run, a folder, or the base model."""
         if (named := self.settings.improve.model) is not None:
             choices = Choices("dpo", adapter=named)
             return starting_point(self.settings.train, choices, self.workspace, say) or self.base
-        # The runs of rounds are no start: a command that is given again must find the one that it began with.
+        # The runs of rounds are never the start, so that a repeated command finds the same start.
         rounds = [f"{folder.name}-round-" for folder in self.workspace.improve_dir.glob("*")]
         newest = newest_finished(self.workspace.train_dir, "sft", self.base, say, rounds, self.train.answer)
         if newest is None:
@@ -124,7 +124,7 @@ class Rounds:
         return effective_settings(self.settings.train, Choices(self.method, overrides=self.overrides))[0]
 
     def base_of(self, model: str) -> str:
-        """What a round that goes on from this model has as its base: what its adapter is put on, or what its run began with."""
+        """Return the base of a round that continues this model: the base of its adapter, or of its run."""
         run = RunFolder(self.workspace.train_dir / model)
         base = adapter_base(run.final if run.final.is_dir() else Path(model))
         spec = run.spec() if base is None else None
@@ -132,12 +132,12 @@ class Rounds:
 
     @cached_property
     def learned(self) -> list[VibeRow]:
-        """The vibes whose answers are learned. Raises :class:`MissingError` where there are none."""
+        """The vibes whose answers are used for training. Raises :class:`MissingError` if there are none."""
         return self._vibes(LEARNED_SPLIT, self.settings.improve.limit)
 
     @cached_property
     def judged(self) -> list[VibeRow]:
-        """The vibes that the judge decides on. Raises :class:`MissingError` where there are none."""
+        """The vibes for the judge. Raises :class:`MissingError` if there are none."""
         return self._vibes(VALIDATION_SPLIT, self.settings.improve.validation)
 
     def _vibes(self, split: str, limit: int | None) -> list[VibeRow]:
@@ -149,7 +149,7 @@ class Rounds:
 
     @cached_property
     def spec(self) -> JsonObject:
-        """What decides the rounds, as ``spec.json`` holds it. The number of rounds and when they stop do not."""
+        """The values that determine the rounds, as in ``spec.json``, without the number of rounds and the stop conditions."""
         improve = self.settings.improve.model_dump(mode="json", exclude={"rounds", "min_entropy", "name", "model"})
         place = place_of(self.start, self.workspace.train_dir)
         train = self.settings.train
@@ -218,7 +218,7 @@ def check(rounds: Rounds) -> None:
 
 
 def plans(rounds: Rounds) -> list[Plan]:
-    """What scorers that cost money would be asked, if all rounds are made."""
+    """Return the plans of paid scorers for all rounds."""
     count = rounds.settings.improve.rounds
     work = (
         (rounds.for_answers(), count * len(rounds.learned)),
@@ -232,7 +232,7 @@ def plans(rounds: Rounds) -> list[Plan]:
 
 
 def plan_improve(rounds: Rounds, executor: Executor) -> JsonObject:
-    """What all rounds would do and cost at most. Raises what makes the rows, the model or the judge unusable."""
+    """Return the work and maximum cost of all rounds. Raises the errors of unusable rows, models or judges."""
     settings, improve = rounds.settings, rounds.settings.improve
     each = max(improve.n, settings.search.renders or 0)
     modal = settings.train.modal
@@ -319,7 +319,7 @@ def run_improve(rounds: Rounds, executor: Executor) -> Summary:
 
 
 def check_start(rounds: Rounds, executor: Executor) -> None:
-    """Raise what the run would raise before anybody is asked: what it cannot work with, and a cap that it could exceed."""
+    """Raise the errors that the run would raise before any call, including a cap that it could exceed."""
     check(rounds)
     jobs = _remote_jobs(rounds, executor) if executor.remote else []
     spend = SpendTracker()
@@ -339,7 +339,7 @@ def _agree(rounds: Rounds, executor: Executor) -> None:
 
 @dataclass(frozen=True)
 class _Work:
-    """The phases of a round. Each goes on where it was stopped; the file ``round.json`` ends the round."""
+    """The phases of a round. Each can be resumed; the file ``round.json`` marks the end of the round."""
 
     rounds: Rounds
     executor: Executor
@@ -347,7 +347,7 @@ class _Work:
     used: Summary
 
     def make(self, number: int, model: str) -> Round | None:
-        """Round ``number``, which goes on from ``model``; None where no two answers can be told apart."""
+        """Make round ``number``, which continues ``model``; return None if all answers to each vibe have the same score."""
         if number == 0:
             return self._judged(number, model)
         rows = self._answers(self.rounds.for_answers(), number, "answers", model, self.rounds.learned)
@@ -393,7 +393,7 @@ class _Work:
         return with_winner(read_rows(path, ScoredRow)) if path.exists() else []
 
     def _trained(self, number: int, model: str, rows: list[ScoredRow]) -> str:
-        """The run that learned from these rows."""
+        """Train on these rows and return the run."""
         rounds = self.rounds
         base, workspace = rounds.base_of(model), rounds.workspace
         train = rounds.settings.train.model_copy(update={"base_model": base})
@@ -402,7 +402,7 @@ class _Work:
         if rounds.method == "dpo":
             adapter = NO_ADAPTER if model == rounds.base else model
         elif (known := workspace.scored("SFT-Train")).exists():
-            # Winners alone are few; the rows that the model first learned from keep what it knows already.
+            # Winners alone are few; adding the original training rows prevents forgetting.
             rows = [*with_winner(read_rows(known, ScoredRow, torn="drop")), *rows]
         data: Rows = {"train": rows}
         if (validation := workspace.scored(VALIDATION_SPLIT)).exists():
@@ -461,7 +461,7 @@ def known_rounds(workspace: Workspace) -> list[JsonObject]:
 
 
 def _known(file: Path) -> dict[str, Any]:
-    """A table of rounds whose best model has a line. Raises :class:`InputError` for a file that is none."""
+    """Read a table of rounds whose best model has a line. Raises :class:`InputError` for an invalid file."""
     remedy = "delete it: lsdata improve writes it again"
     held = read_object(file, remedy)
     lines = held.get("rounds")

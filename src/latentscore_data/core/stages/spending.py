@@ -1,4 +1,4 @@
-"""The question before money is spent: which model is called, what a run would cost, and whether that is agreed to."""
+"""The confirmation before money is spent: the model, the estimated cost, and the user's consent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_
 
 
 def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None = None) -> None:
-    """The first line of a run: which model answers, and where calls and key go when it is not the provider's own place."""
+    """Print the first line of a run: the model, and the address for calls and key if it is not the provider's."""
     kind = kind_of(model)
     where = f" (on {on.name})" if on is not None and on.remote and kind is LOCAL else kind.said
     if model == VERBATIM:
@@ -36,9 +36,9 @@ def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None 
 
 
 def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
-    """``--api-key-env`` allows this variable's key to go to the address of the settings.
+    """Allow sending the key of ``--api-key-env`` to the address in the settings.
 
-    Raises :class:`InputError` when only a settings file wants a key sent to another machine.
+    Raises :class:`InputError` if only a settings file requests sending a key to another machine.
     """
     if api_key_env:
         grant(api_key_env)
@@ -47,7 +47,7 @@ def trust_key_to(settings: LLMSettings, api_key_env: str | None) -> None:
 
 
 def check_spending(plan: Plan, settings: LLMSettings) -> None:
-    """What a plan can be refused for before anybody is asked: a dry run ends with the same error as the run.
+    """Raise the errors for which a plan is refused before any call; a dry run ends with the same error as the run.
 
     Raises :class:`InputError` where no provider is known, :class:`MissingError` for a key that is not there, and
     :class:`StoppedError` for a cap on a model whose price is unknown.
@@ -63,7 +63,7 @@ def check_spending(plan: Plan, settings: LLMSettings) -> None:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run would ask of models, and what would run on a remote executor."""
+    """The model calls of a run, and its work on a remote executor."""
 
     asked: Sequence[Plan]
     remote: Sequence[RemoteJobEstimate]
@@ -109,7 +109,7 @@ def confirm_remote_jobs(
     yes: bool,
     spend: SpendTracker,
 ) -> None:
-    """Show what is mapped over the executor, what it takes and what it can cost at most, and ask if it costs anything.
+    """Show the remote work with its estimated time, cost and cap, and ask for confirmation if it costs money.
 
     Raises :class:`MissingError` where the executor cannot be used, and :class:`StoppedError` above the cap or when the
     answer is no.
@@ -122,7 +122,8 @@ def confirm_remote_jobs(
 
 
 def count_remote_jobs(remote_estimates: Sequence[RemoteJobEstimate], settings: Settings, spend: SpendTracker) -> float:
-    """The most that remote jobs can cost, in US dollars. What is not booked as it arises is counted in ``spend`` now.
+    """Return the maximum cost of remote jobs in US dollars. Costs that are not booked during the run are added to
+    ``spend`` now.
 
     Raises :class:`StoppedError` above a cap.
     """
@@ -152,7 +153,7 @@ def _within_run(settings: Settings, most: float, spend: SpendTracker) -> None:
 
 
 def confirm_remote(modal: ModalSettings, yes: bool) -> None:
-    """Ask before containers are hired, unless it was allowed with ``--yes`` or bounded by ``train.modal.max_cost``.
+    """Ask before paid containers are started, unless ``--yes`` or ``train.modal.max_cost`` is given.
 
     Raises :class:`StoppedError` without a terminal or the answer is no.
     """

@@ -1,4 +1,4 @@
-"""What each stage has done, as its manifest and the files beside it tell it, and what the workspace has cost."""
+"""The state of each stage, from its manifest and files, and the cost of the workspace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from latentscore_data.core.stages.configs import winners
 
 @dataclass
 class StageStatus:
-    """One stage as its manifest and the files beside it tell it."""
+    """The state of one stage."""
 
     stage: str
     state: str = "not run"
@@ -35,11 +35,11 @@ class StageStatus:
 
 
 Reload = Callable[..., Settings]
-"""Gives the settings anew, with these sections as if they were typed."""
+"""Reloads the settings with these sections as flags."""
 
 
 def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[StageStatus]:
-    """Every stage's state. A stage whose manifest is whole and whose inputs and settings are the same is fresh."""
+    """Return every stage's state. A stage with a valid manifest and unchanged inputs and settings is fresh."""
     facts: dict[Path, FileFact] = {}
     found: list[StageStatus] = []
     for stage in STAGES:
@@ -90,7 +90,7 @@ def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]
 
 
 def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
-    """The chain's manifest is missing, but runs by hand have folders of their own, and a mark in each that is finished."""
+    """Return the state without the chain's manifest, from the folders of runs by hand and their marks of completion."""
     mark = stage_named(part.stage).finished_mark if part.stage in STAGES else ""
     folders = [path for path in part.manifest.parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
     finished = sum((folder / mark).is_file() for folder in folders) if mark else 0
