@@ -90,9 +90,10 @@ def wet_db(config: MusicConfigPrompt, label: str) -> float:
     words = {**config.model_dump(), "space": label, "echo": "none"}
     rate = 24_000
     score = compose(MusicConfigPrompt(**words).to_config(), 20.0, 0)
-    context = RenderContext(score.piece, rate)
     mixes = []
     for share in (1.0, 0.0):
+        # Anew, so that sounds of several takes begin with the first in both.
+        context = RenderContext(score.piece, rate)
         groups = [(layers, reverb * share, 0.0) for layers, reverb, _ in engine.GROUPS]
         mixes.append(engine.mix_layers(score, context, groups)[:, 4 * rate : 19 * rate].astype(np.float64))
     wet = mixes[0] - mixes[1]

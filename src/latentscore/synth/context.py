@@ -159,4 +159,4 @@ class Style:
 def movement(motion: float) -> tuple[float, float]:
     """Depth (0 to 1) and rate (hertz) of slow movement for the motion field."""
     rate = math.exp(float(np.interp(motion, _MOTIONS, np.log((0.06, 0.08, 0.55, 1.4, 2.8, 6.0, 6.5)))))
-    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.65, 0.72, 0.81, 0.93, 0.95))), rate
+    return float(np.interp(motion, _MOTIONS, (0.0, 0.0, 0.62, 0.76, 0.85, 0.94, 0.95))), rate

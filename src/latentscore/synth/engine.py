@@ -51,10 +51,10 @@ GROUPS: tuple[Group, ...] = (
 
 SUB_GAIN = 10.0 ** (-17.0 / 20.0)
 
-TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -26.0, "texture": -25.5, "accent": -24.5}
+TARGET_LUFS_OF = {"bass": -25.5, "pad": -25.8, "melody": -23.0, "rhythm": -26.5, "texture": -26.5, "accent": -25.7}
 """Target loudness of each layer alone, in the foreground; ``styles.LEVELS_DB`` levels every style to it."""
 
-_BACKGROUND_DB = -5.5
+_BACKGROUND_DB = -6.0
 """Level, relative to its target, of a layer that density puts in the background."""
 
 
@@ -308,7 +308,7 @@ def _prominence_db(layer: str, density: int) -> float:
         return 0.0
     if rank < density:
         return 0.6 * (density - rank - 1) - 2.2
-    return _BACKGROUND_DB - 1.0 * (rank - density)
+    return _BACKGROUND_DB - 1.2 * (rank - density)
 
 
 SWEEP_BLOCK = 64

@@ -179,7 +179,8 @@ def _notes(
         velocity *= 1.0 - 0.015 * max(pitch - 88.0, 0.0)
         length = sixteenths / 4 if last else _held_length(bar, at, max(manner.sounds(sixteenths) / 4, 0.12), degree)
         if not last and bar.piece.light > 0:
-            length *= 1.0 - 0.35 * bar.piece.light
+            # Lifted off sooner, but not so far that there is a rest.
+            length -= bar.piece.light * min(0.35 * length, 0.2)
         if not last and walker.leaves_scale(config.chromatic_prob):
             beside = float(_beside(round(pitch), bar, at))
             quick = 0.25 * bar.piece.bpm / 60.0
@@ -194,13 +195,20 @@ def _notes(
 
 
 def _held_length(bar: Bar, at: float, length: float, degree: int) -> float:
-    """Return the length of a note; it ends at the change of chord if its pitch is not in the next chord."""
-    change = bar.chord(at).end - bar.start
-    late = length - (change - at)
-    after = bar.chord(change + 0.01)
-    bent = after.scale[degree % 7] != bar.chord(at).scale[degree % 7]
-    if late > _SHORT_SECONDS * bar.piece.bpm / 60.0 and (bent or degree % 7 not in _triad(bar, change + 0.01)):
-        return change - at
+    """Return the length of a note; it ends at the change of chord if its pitch is not in the next chord. During a short chord from
+    outside the scale, it is held unless it is a semitone from one of that chord's tones."""
+    here = bar.chord(at)
+    pitch, end = here.scale[degree % 7], at + length - _SHORT_SECONDS * bar.piece.bpm / 60.0
+    change = here.end - bar.start
+    while change < end:
+        after = bar.chord(change + 0.01)
+        leads = after.scale != bar.piece.scale and after.length <= 2.0
+        if leads and all((pitch - tone) % 12 not in (1, 11) for tone in after.tones):
+            change = after.end - bar.start
+        elif after.scale[degree % 7] != pitch or degree % 7 not in _triad(bar, change + 0.01):
+            return change - at
+        else:
+            break
     return length
 
 
