@@ -28,7 +28,7 @@ from servers import ChatServer, config_reply
 def test_a_vibe_becomes_sound_stems_and_notes(lsdata: Lsdata, tmp_path: Path):
     out, notes = tmp_path / "new" / "rain.flac", tmp_path / "rain.mid"
     done = lsdata(
-        "render", "rain on a tin roof, a busy melody", "--out", str(out), "--seconds", "2", "--seed", "3", "--sample-rate", "22050",
+        "render", "rain on a tin roof, a busy melody", "--out", str(out), "--seconds", "4", "--seed", "3", "--sample-rate", "22050",
         "--stems", "--midi", str(notes), "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def test_a_vibe_becomes_sound_stems_and_notes(lsdata: Lsdata, tmp_path: Path):
     assert facts["loudness_lufs"] == pytest.approx(-16, abs=0.5)
     assert len(facts["files"]) == 8
     with soundfile.SoundFile(out) as file:
-        assert (file.format, file.subtype, file.frames, file.channels) == ("FLAC", "PCM_24", 2 * 22_050, 2)
+        assert (file.format, file.subtype, file.frames, file.channels) == ("FLAC", "PCM_24", 4 * 22_050, 2)
         assert file.software.startswith(f"latentscore {RENDERER_VERSION}")
         said = json.loads(file.comment)
     again = render(parse_config(said["config"]), said["seconds"], said["seed"], 22_050)

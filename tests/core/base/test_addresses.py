@@ -30,8 +30,8 @@ SLIPS = [
     ("http:///v1", "no host"),
     ("http://:8080/v1", "no host"),
     ("http://.../v1", "not an address"),
-    ("http://127.0.0.1 :80/v1", "blank"),
-    ("http://127.0.0.1:80/v1\n", "blank"),
+    ("http://127.0.0.1 :80/v1", "white space"),
+    ("http://127.0.0.1:80/v1\n", "white space"),
     ("http://me:word@127.0.0.1/v1", "password"),
     ("http://exa\uff0fmple.com/", "not an address"),
 ]

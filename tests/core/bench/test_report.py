@@ -139,7 +139,7 @@ def test_the_sentence_is_no_stronger_than_the_numbers(tmp_path: Path):
     _, rows = write_page(tmp_path)
     clear = in_short(summarise(rows, FACTS))
     assert "“data” has the highest mean" in clear
-    assert "chosen by bright itself" in clear
+    assert "selected by bright itself" in clear
     assert "p < 0.001" in clear or "p = 0.0" in clear
     few = in_short(summarise([row for row in rows if row.id_in_dataset <= "chapter-004"], FACTS))
     assert "the order is not reliable" in few

@@ -212,7 +212,7 @@ def test_what_the_server_does_not_take_is_left_out_and_said_once(
         answers, _ = ask(server, [Question("x", f"say {n}", temperature=0.5, seed=1) for n in range(4)], model=model)
         assert all(answer.value == Word(word="rain") for answer in answers)
         assert [name in request.body for request in server.received] == [True, False, False, False, False]
-    assert times_said(caplog, f"does not take {name}") == 1
+    assert times_said(caplog, f"does not accept {name}") == 1
     assert "schema" not in caplog.text
 
 
@@ -252,7 +252,7 @@ def test_models_that_take_only_temperature_1_are_asked_with_what_they_take(
         assert all(answer.value == Word(word="rain") for answer in answers)
         assert [request.body.get("temperature", 1.0) for request in server.received] == [1.0] * 3
         assert {request.body["response_format"]["type"] for request in server.received} == {"json_schema"}
-    assert times_said(caplog, "does not take temperature") == (temperature != 1.0)
+    assert times_said(caplog, "does not accept temperature") == (temperature != 1.0)
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "azure", "bedrock", "gemini", "groq", "mistral", "xai"])

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 def check_address(address: str) -> None:
     """Raise :class:`ValueError`, with the reason, for an invalid address of an HTTP server."""
     if any(char.isspace() or not char.isprintable() for char in address):
-        raise ValueError("the address contains a space")
+        raise ValueError("the address contains white space")
     if "://" not in address:
         raise ValueError(f"the address has no scheme, write http://{address.lstrip('/')} or https://...")
     try:
