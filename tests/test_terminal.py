@@ -92,7 +92,7 @@ def asked_to_pay(server: ChatServer, root: Path) -> Iterator[Terminal]:
         "--seconds", "0.5", "--root", str(root), env=env,
     )  # fmt: skip
     try:
-        terminal.until("Go on? [y/N]: ")
+        terminal.until("Continue? [y/N]: ")
         yield terminal
     finally:
         terminal.close()

@@ -1,6 +1,6 @@
-"""Chords from outside the scale: those that borrow a tone for as long as they sound, and short ones that lead into the next.
+"""Chords from outside the scale: borrowed chords, and short chords that lead into the next one.
 
-Either is a chord on scale degrees whose scale is bent for a while, so whatever walks on degrees stays in tune with it.
+Both are chords on scale degrees with an altered scale, so melodies that move by degrees stay in tune with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from latentscore.synth.form import dealt
 from latentscore.synth.theory import SCALES, Chord, stack
 
 _BORROWED: dict[str, dict[int, dict[int, int]]] = {
-    # The chord on a degree: which degrees are bent while it sounds, and to how many semitones above home.
+    # For the chord on a degree: the altered degrees while it sounds, in semitones above the tonic.
     "major": {1: {3: 6}, 2: {4: 8}, 3: {5: 8}, 5: {2: 3, 5: 8}, 6: {6: 10}},
     "minor": {1: {1: 1}, 2: {6: 11}, 3: {5: 9}, 4: {6: 11}, 5: {5: 9}, 6: {6: 11}},
     "dorian": {1: {1: 1, 5: 8}, 3: {5: 8}, 4: {6: 11}, 5: {5: 8}, 6: {6: 11}},
@@ -22,18 +22,18 @@ _BORROWED: dict[str, dict[int, dict[int, int]]] = {
 }
 
 _LEADING = ((4, 7, (0, 4, 7, 10)), (6, 10, (0, 4, 7, 10)), (3, 5, (0, 3, 7, 10)))
-"""What leads to a chord: its dominant, the major chord a whole tone under it, the minor chord on its fourth. Each as degrees and
-semitones above the root it leads to, and the semitones of its tones."""
+"""Chords that lead to a target: its dominant, the dominant seventh a whole tone below it (backdoor), the minor chord on its fourth
+(minor plagal). Each as degrees and semitones above the target's root, and the semitones of its tones."""
 
 _SPAN_BEATS = 8.0
-"""Of chords that sound longer, each so many beats may be left for a moment."""
+"""In longer chords, a leading chord may follow each span of this length."""
 
 _CHROMATICS = (0.0, 0.05, 0.12, 0.25)
-"""The numbers of the labels of ``chromatic_prob``: none, light, medium, heavy."""
+"""The values of the labels of ``chromatic_prob``: none, light, medium, heavy."""
 
 
 def borrowed(chord: Chord, n: int, mode: str, extensions: str, chromatic: float) -> Chord:
-    """The ``n``-th chord of the piece, with tones of another mode where it is its turn. The chord of home never is bent."""
+    """Return chord ``n`` of the piece, for a share of chords with tones of a parallel mode. The tonic chord is never altered."""
     bent = _BORROWED[mode].get(chord.degrees[0] % 7)
     if bent is None or not dealt(n, float(np.interp(chromatic, _CHROMATICS, (0.0, 0.3, 0.45, 0.9)))):
         return chord
@@ -44,7 +44,8 @@ def borrowed(chord: Chord, n: int, mode: str, extensions: str, chromatic: float)
 def parted(
     chord: Chord, after: Chord, n: int, mode: str, extensions: str, chromatic: float, rests: bool
 ) -> Iterator[Chord]:
-    """A chord cut where a short chord leads into the next one, or back into the same; where it ``rests``, none leads on."""
+    """Yield the chord, interrupted by short chords that lead into the next chord or back into itself; with ``rests``, none leads into
+    the next one."""
     share = float(np.interp(chromatic, _CHROMATICS, (0.0, 0.5, 0.85, 1.0)))
     count = max(int(chord.length / _SPAN_BEATS), 1)
     span = chord.length / count
@@ -64,7 +65,7 @@ def parted(
 
 
 def leading(target: Chord, start: float, end: float, mode: str, extensions: str, turn: int) -> Chord | None:
-    """A chord from outside the scale that leads into ``target``, another at each ``turn``; ``None`` if all lie within it."""
+    """Return a chord from outside the scale that leads into ``target``, a different one for each ``turn``; None if all are diatonic."""
     home = SCALES[mode]
     for kind in range(len(_LEADING)):
         up, semitones, tones = _LEADING[(turn + kind) % len(_LEADING)]

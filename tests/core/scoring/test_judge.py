@@ -89,7 +89,7 @@ def test_an_answer_that_is_none_leaves_the_pair_without_a_score(sound: Audio) ->
         judge.close()
     assert good == Score(1.0, {"vibe_match": 1.0, "audio_quality": 1.0})
     assert isinstance(bad, Unscored)
-    assert bad.reason.startswith("judge:ears/large did not answer")
+    assert bad.reason.startswith("judge:ears/large failed")
 
 
 def test_a_refused_key_ends_the_run(sound: Audio) -> None:

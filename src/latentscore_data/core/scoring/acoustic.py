@@ -52,7 +52,7 @@ NAMED: dict[str, tuple[str, tuple[Label, ...]]] = {
     "depth": ("depth", FIELDS["depth"].labels),
     "mode": ("mood", ("minor", "dorian", "mixolydian", "major")),
 }
-"""The field whose label, where a vibe names one, decides what is asked of a thing: the first label -1, the last 1."""
+"""For each field that a vibe can name: the axis that its label decides, and the labels from -1 to 1."""
 
 TYPICAL: dict[str, tuple[float, float]] = {
     "activity": (-1.39, 0.272),

@@ -201,7 +201,7 @@ def _explained(source: Source, file: str, error: Exception) -> LsdataError:
         return MissingError(f"{source.name} cannot be fetched: HF_HUB_OFFLINE is set", "unset it")
     if status == 401 or any(isinstance(e, errors.RepositoryNotFoundError) for e in chain):
         return MissingError(
-            f"there is not a data set {source.repo} on the hub, or it is private",
+            f"there is no data set {source.repo} on the hub, or it is private",
             "check the name; for a private one set HF_TOKEN in the environment or .env",
         )
     network = (httpx.TransportError, ConnectionError, TimeoutError, errors.HfHubHTTPError)
