@@ -47,6 +47,7 @@ def completions(shell: Path, typed: list[str]) -> list[list[str]]:
     return [offered.split() for offered in out.stdout.split("---\n")[:-1]]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_knows_commands_and_values_of_settings_and_workspace(shell: Path) -> None:
     offered_after = {

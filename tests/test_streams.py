@@ -53,6 +53,7 @@ def test_a_result_that_cannot_be_written_is_a_refusal(command: str) -> None:
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_question_without_anybody_to_answer_is_a_refusal() -> None:
     os.environ["OPENAI_API_KEY"] = "none"
     try:

@@ -97,6 +97,7 @@ def test_the_same_command_submits_then_collects_and_a_direct_run_finds_the_answe
     assert server.direct == []
 
 
+@pytest.mark.long
 def test_a_batch_costs_half_of_what_the_same_answers_cost_directly(
     server: OpenAIBatchServer, root: Path, configs: Callable[..., Any], tmp_path: Path, lsdata_here: Lsdata
 ) -> None:
@@ -141,6 +142,7 @@ def test_wait_stays_through_the_rounds_and_bad_answers_go_into_the_next_one(
     assert spent(workspace).calls == 8
 
 
+@pytest.mark.long
 def test_an_answer_that_stays_bad_fails_its_row_and_a_later_run_asks_it_anew(
     server: OpenAIBatchServer, root: Path, configs: Callable[..., Any]
 ) -> None:
@@ -413,6 +415,7 @@ def test_lines_of_message_batches_may_fail_one_by_one(lsdata_here: Lsdata, root:
     assert spent(workspace).calls == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "model", "key", "address"),
     [
@@ -503,6 +506,7 @@ def test_vibes_and_run_all_wait_for_their_batches(server: OpenAIBatchServer, roo
     assert stages == [("vibes", False), ("configs", True)]
 
 
+@pytest.mark.long
 def test_bench_waits_for_its_hosted_sources_and_compares_when_all_have_answered(
     server: OpenAIBatchServer, root: Path, lsdata_here: Lsdata
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_large_split_is_cut_into_shards(root: Path, tmp_path: Path, monkeypatc
     assert loaded["row_id"][:] == [row.row_id for row in _rows(workspace, "SFT-Train")]
 
 
+@pytest.mark.long
 def test_the_sounds_of_the_winners_are_a_column(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install '.[ray]'"),
 ]
 
-ROWS = 14
+ROWS = 40
 SETTINGS = {"LSDATA_COMPUTE__RAY_CPUS": "2", "LSDATA_COMPUTE__RAY_SHARD_ROWS": "2"}
 
 

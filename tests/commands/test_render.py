@@ -205,6 +205,7 @@ def test_a_map_answers_where_it_is_named(tmp_path: Path):
     assert runner.invoke(app, [*command, "--map", "starter", "--model", "a/b"]).exit_code == 2
 
 
+@pytest.mark.long
 def test_a_model_is_asked_as_configs_asks_it(tmp_path: Path):
     with ChatServer(config_reply()) as server:
         command = [

@@ -20,6 +20,7 @@ def _small_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSDATA_SCORING__SECONDS", "1")
 
 
+@pytest.mark.long
 def test_a_typed_vibe_is_searched_and_keeps_what_it_names(lsdata_here: Lsdata, root: Path) -> None:
     out = lsdata_here("configs", VIBE, "--n", "2", "--search", "24", *SHORT, "--root", str(root), "--json")
     assert out.returncode == 0, out.stderr
@@ -41,6 +42,7 @@ def test_a_judge_without_a_search_is_refused(lsdata_here: Lsdata) -> None:
     assert "--judge needs --search" in out.stderr
 
 
+@pytest.mark.long
 def test_render_writes_what_the_search_found(lsdata_here: Lsdata, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSDATA_SEARCH__RENDERS", "16")
     monkeypatch.setenv("LSDATA_SCORING__SCORERS", '["acoustic"]')

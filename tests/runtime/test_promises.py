@@ -153,6 +153,7 @@ def test_what_is_no_sound_is_refused(tmp_path: Path) -> None:
         read_audio(tmp_path / "missing.wav")
 
 
+@pytest.mark.long
 def test_a_long_ogg_is_written_whole(tmp_path: Path) -> None:
     """In a process of its own: an encoder that is given too much at once takes the process with it."""
     program = (

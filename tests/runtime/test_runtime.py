@@ -264,6 +264,7 @@ def test_playing_hands_the_samples_to_the_device(monkeypatch: pytest.MonkeyPatch
         audio.play()
 
 
+@pytest.mark.long
 def test_importing_is_light_and_rendering_a_text_needs_the_base_install_only() -> None:
     code = (
         "import sys, latentscore as ls\n"

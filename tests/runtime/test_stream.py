@@ -182,6 +182,7 @@ def test_what_sounds_at_once_is_bounded() -> None:
     assert len(playing._parts) == 1
 
 
+@pytest.mark.long
 def test_memory_stays_flat() -> None:
     playing = stream(config(melody="procedural", human="loose"), 0, LOW_RATE)
     playing.read(120 * LOW_RATE)

@@ -99,6 +99,7 @@ def test_blocks_come_in_async_code() -> None:
     assert asyncio.run(heard()) == RATE
 
 
+@pytest.mark.long
 def test_a_generator_steers_a_stream_while_it_plays() -> None:
     def source() -> Iterator[Any]:
         yield CALM

@@ -56,6 +56,7 @@ def test_the_newest_answer_to_a_pair_counts_and_lines_without_configs_do_not(roo
     assert by_source(kept)["answers"] == 4
 
 
+@pytest.mark.long
 def test_sources_get_strengths_with_intervals_and_the_scorer_its_share():
     answers = [preference_of(row(i), 0, 1) for i in range(10)] + [preference_of(row(i), 1, 0) for i in (10, 11)]
     found = by_source([*answers, preference_of(row(12), 0, 2)])

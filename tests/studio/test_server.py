@@ -205,6 +205,7 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path):
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_search_goes_on_batch_by_batch_and_keeps_locked_fields(studio: StudioProcess):
     # What was answered to another vibe: there is something better, whatever the scorer and the renderer come to be.
     other = {"vibe": "a slow dark drone in a cathedral", "model": "builtin/keywords", "n": 1}

@@ -365,6 +365,7 @@ def test_a_full_disk_is_a_clear_error_and_the_run_can_go_on(lab: Lab, monkeypatc
     assert [line["row_id"] for line in lab.lines()] == WORDS
 
 
+@pytest.mark.long
 def test_a_disk_that_takes_its_time_does_not_hold_up_what_is_in_flight(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def test_folders_of_any_name_hold_texts_and_workspaces(lsdata: Lsdata, tmp_path:
     assert {stage["stage"]: stage["state"] for stage in json.loads(done.stdout)["stages"]}["download"] == "fresh"
 
 
+@pytest.mark.long
 def test_sounds_of_any_name_and_title_are_written_and_named(lsdata: Lsdata, tmp_path: Path):
     folder = tmp_path / NAME
     folder.mkdir()
@@ -121,6 +122,7 @@ def test_sounds_of_any_name_and_title_are_written_and_named(lsdata: Lsdata, tmp_
         assert "caf\\xe9" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", ["--model", "--split", "--only", "--scorer", "--api-base", "--on"])
 def test_an_option_that_is_not_utf8_is_refused(lsdata: Lsdata, root: Path, option: str):
     done = lsdata("configs", "grief", option, NAME, "--root", str(root))

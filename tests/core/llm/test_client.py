@@ -491,6 +491,7 @@ def test_a_bad_key_stops_batches_too() -> None:
         assert all(isinstance(answer, LsdataError) for answer in answers)
 
 
+@pytest.mark.long
 def test_a_slow_disk_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, name in ((AnswerCache, "put"), (Ledger, "record")):
         write = getattr(kind, name)
@@ -544,6 +545,7 @@ def test_two_runs_in_one_process_each_have_their_loop() -> None:
                 assert answer.value.word == "rain"
 
 
+@pytest.mark.long
 def test_the_pace_adapts_to_a_server_that_allows_few() -> None:
     numbers = itertools.count()
     with ChatServer(reply, delay_seconds=0.1, bucket=Bucket(per_second=60, burst=5), retry_after="0.2") as server:

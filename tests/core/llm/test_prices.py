@@ -84,6 +84,7 @@ def test_the_fetched_list_names_prices_with_its_date_and_no_key_is_sent(
     assert not any("sk-or" in value for headers in listing.headers for value in headers.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "server", [{"status": 500}, {"answer": {"data": []}}, {"answer": ["x"]}, {"answer": {"data": [{"id": 1}]}}]
 )

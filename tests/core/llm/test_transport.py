@@ -337,6 +337,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_certificate_counts_when_its_authority_is_named(
     trusted: bool, certificate: Path, monkeypatch: pytest.MonkeyPatch

@@ -397,6 +397,7 @@ def whole_reads() -> Iterator[Counter[str]]:
     counting = False  # an audit hook cannot be removed
 
 
+@pytest.mark.long
 def test_a_run_reads_each_file_once_however_many_splits_there_are(
     workspace: Workspace, whole_reads: Counter[str]
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_function_in_a_module_of_the_working_folder_scores(monkeypatch: pytest
     scorer.close()
 
 
+@pytest.mark.long
 def test_whatever_it_does_costs_that_pair_and_no_other(file: Path) -> None:
     scorer = open_scorer(f"{file}:moody", seconds=2.0)
     vibes = ["fine", "raise", "exit", "die", "hang", "nan", "text", "true", "none", "empty", "deep", "fine"]

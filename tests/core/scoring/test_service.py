@@ -80,6 +80,7 @@ def test_what_cannot_be_heard_has_a_reason_and_the_studio_goes_on(
     assert service.score_one("a vibe", make_payload(echo="heavy")).score("loudness") is not None
 
 
+@pytest.mark.long
 def test_a_render_that_hangs_is_killed() -> None:
     with open_scoring(LoudnessScorer(), timeout=1.0) as service:
         service.score_one("warm up", make_payload())

@@ -123,6 +123,7 @@ class Breaks(LoudnessScorer):
         return super().score(vibes, audios, configs)
 
 
+@pytest.mark.long
 def test_a_run_that_stopped_goes_on_and_ends_as_if_it_had_not(root: Path, tmp_path: Path) -> None:
     search(tmp_path / "whole", rows=3)
     whole = Workspace(tmp_path / "whole").scored("SFT-Train").read_bytes()
@@ -226,6 +227,7 @@ def test_the_nearest_vibes_of_an_exported_map_are_starts(root: Path, tmp_path: P
         near_payloads("rain", SearchSettings(map=tmp_path / "nowhere.jsonl"))
 
 
+@pytest.mark.long
 def test_a_surrogate_that_was_fitted_is_not_fitted_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = np.stack([drawn(uniform(), 80, np.random.default_rng(0))])[0]
     vectors = one_hot(codes)[:, :3].astype(np.float32)
@@ -240,6 +242,7 @@ def test_a_surrogate_that_was_fitted_is_not_fitted_again(root: Path, monkeypatch
     assert np.array_equal(fitted(), first)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "weights",
     [np.zeros(36 * 2), np.zeros(36 * 4), np.zeros(7), np.full(36 * 3, 1e30), np.full(36 * 3, -1e30)],
