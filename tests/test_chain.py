@@ -142,6 +142,7 @@ def test_the_preflight_stops_before_the_first_paid_call(lsdata: Lsdata) -> None:
     assert not Path("data_work/.vibes").exists()
 
 
+@pytest.mark.long
 def test_a_key_that_is_missing_is_found_before_anything_runs(lsdata: Lsdata, texts: Path) -> None:
     Path("latentscore.toml").write_text('[llm]\nmodel = "openrouter/some/model"\n[download]\ndatasets = ["texts"]\n')
     out = lsdata("run-all", "--until", "configs")

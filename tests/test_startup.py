@@ -52,6 +52,7 @@ def helps() -> dict[str, str]:
     return {path.strip(): text for path, _, text in (part.partition("\n") for part in out.stdout.split("HELP OF")[1:])}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", [" ".join(path) for path in command_paths()])
 def test_help_loads_nothing_heavy(helps: dict[str, str], path: str) -> None:
     shown, _, completed = helps[path].partition("OPTIONS OF")
@@ -62,6 +63,7 @@ def test_help_loads_nothing_heavy(helps: dict[str, str], path: str) -> None:
         assert out.rsplit("HEAVY:", 1)[1].split() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", [" ".join(path) for path in command_paths(leaves_only=True)])
 def test_help_has_an_example_and_fits_a_screen(helps: dict[str, str], path: str) -> None:
     shown = helps[path].partition("LEFT WITH")[0]
@@ -107,6 +109,7 @@ def answered_as_by_the_modules(calls: Iterable[Sequence[str]], *columns: int) ->
     return out.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_help_is_what_the_command_s_module_would_print() -> None:
     calls = [(*path, "--help") for path in command_paths()]
     answers = answered_as_by_the_modules(calls, 60, 88, 160)
@@ -137,6 +140,7 @@ def test_help_as_the_value_of_an_option_is_a_value(lsdata_here: Lsdata) -> None:
     )
 
 
+@pytest.mark.long
 def test_stages_are_listed_in_their_order(helps: dict[str, str]) -> None:
     stages = ["download", "vibes", "configs", "train", "bench", "export", "run-all"]
     places = [helps[""].index(f" {stage} ") for stage in stages]

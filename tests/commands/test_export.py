@@ -435,6 +435,7 @@ def test_an_unknown_kind_of_map_is_refused(root: Path) -> None:
     assert "--kind: " in run(root, "map", "--kind", "smell", code=2)
 
 
+@pytest.mark.long
 def test_the_chain_exports_its_kinds_and_is_fresh_afterwards(root: Path, monkeypatch) -> None:
     from latentscore_data.core.base.manifest import stale_reasons
     from latentscore_data.core.base.settings import load_settings

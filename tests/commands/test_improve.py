@@ -41,6 +41,7 @@ def table(root: Path) -> dict[str, Any]:
     return json.loads((root / ".improve" / "r" / "rounds.json").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("fakes")
 def test_each_round_learns_from_the_best_answers_and_the_judge_compares_the_models(rows: Workspace) -> None:
     summary = make_rounds(rows.root)

@@ -283,6 +283,7 @@ def test_every_ladder_of_an_answer_becomes_five_rows_with_a_name_of_their_own():
     assert len(list(rows_of(line, VibesSettings(max_vibes=1, characters=False)))) == 10
 
 
+@pytest.mark.long
 def test_the_program_runs_offline_and_speaks_json(lsdata: Any, root: Path):
     assert lsdata("--root", str(root), "download", "--dataset", "builtin").returncode == 0
     result = lsdata("--root", str(root), "vibes", "--limit", "3", "--json")
