@@ -265,15 +265,17 @@ def _tidy_title(value: object) -> object:
     return title.rstrip(" ,;:.-…") + TITLE_CUT
 
 
-def _registers_swapped(value: object) -> object:
-    """Registers in the wrong order can mean only one range: an answer that was paid for is not lost for that."""
-    if not isinstance(value, dict):
-        return value
-    config = cast("dict[str, Any]", value)
+def _registers_swapped(config: JsonObject) -> JsonObject:
+    """Return the config with registers in order; the same object if they are in order already, or not numbers."""
     low, high = config.get("register_min_oct"), config.get("register_max_oct")
     if type(low) is int and type(high) is int and low > high:
         return {**config, "register_min_oct": high, "register_max_oct": low}
     return config
+
+
+def _tidy_registers(value: object) -> object:
+    """Registers in the wrong order can only mean one range, so an answer that was paid for is kept."""
+    return _registers_swapped(cast("JsonObject", value)) if isinstance(value, dict) else value
 
 
 class MusicConfigPromptPayload(BaseModel):
@@ -297,7 +299,7 @@ class MusicConfigPromptPayload(BaseModel):
         BeforeValidator(_tidy_title),
         Field(min_length=1, max_length=TITLE_MAX_CHARS, description="a name for the piece, 1 to 6 words"),
     ]
-    config: Annotated[MusicConfigPrompt, BeforeValidator(_registers_swapped)]
+    config: Annotated[MusicConfigPrompt, BeforeValidator(_tidy_registers)]
     palettes: Annotated[
         list[Palette],
         Field(min_length=PALETTE_COUNT, max_length=PALETTE_COUNT, description="three palettes of five colours"),
@@ -404,10 +406,10 @@ def convert_config(data: Any) -> tuple[MusicConfig | MusicConfigPrompt, tuple[st
     if values.keys().isdisjoint(FIELDS):
         raise InvalidConfigError("config", "it has no field of a config")
     notes: list[str] = []
-    low, high = values.get("register_min_oct"), values.get("register_max_oct")
-    if isinstance(low, int) and isinstance(high, int) and low > high:
-        values |= {"register_min_oct": high, "register_max_oct": low}
+    if (ordered := _registers_swapped(values)) is not values:
+        values = ordered
         notes.append(REGISTERS_SWAPPED)
+    low, high = values.get("register_min_oct"), values.get("register_max_oct")
     if not FIELDS.keys() <= values.keys():
         notes.append(FIELDS_LEFT_OUT)
         if isinstance(low, int) and high is None:
