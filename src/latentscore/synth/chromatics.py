@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from latentscore.labels import FIELDS
 from latentscore.synth.form import dealt
-from latentscore.synth.theory import SCALES, Chord, stack
+from latentscore.synth.theory import SCALES, Chord, Harmony, stack
 
 _BORROWED: dict[str, dict[int, dict[int, int]]] = {
     # For the chord on a degree: the altered degrees while it sounds, in semitones above the tonic.
@@ -28,25 +29,22 @@ _LEADING = ((4, 7, (0, 4, 7, 10)), (6, 10, (0, 4, 7, 10)), (3, 5, (0, 3, 7, 10))
 _SPAN_BEATS = 8.0
 """In longer chords, a leading chord may follow each span of this length."""
 
-_CHROMATICS = (0.0, 0.05, 0.12, 0.25)
-"""The values of the labels of ``chromatic_prob``: none, light, medium, heavy."""
+_CHROMATICS = FIELDS["chromatic_prob"].numbers
 
 
-def borrowed(chord: Chord, n: int, mode: str, extensions: str, chromatic: float) -> Chord:
+def borrowed(chord: Chord, n: int, harmony: Harmony) -> Chord:
     """Return chord ``n`` of the piece, for a share of chords with tones of a parallel mode. The tonic chord is never altered."""
-    bent = _BORROWED[mode].get(chord.degrees[0] % 7)
-    if bent is None or not dealt(n, float(np.interp(chromatic, _CHROMATICS, (0.0, 0.3, 0.45, 0.9)))):
+    bent = _BORROWED[harmony.mode].get(chord.degrees[0] % 7)
+    if bent is None or not dealt(n, float(np.interp(harmony.chromatic, _CHROMATICS, (0.0, 0.3, 0.45, 0.9)))):
         return chord
-    scale = tuple(bent.get(degree, tone) for degree, tone in enumerate(SCALES[mode]))
-    return stack(scale, chord.degrees[0], extensions, chord.start, chord.length)
+    scale = tuple(bent.get(degree, tone) for degree, tone in enumerate(SCALES[harmony.mode]))
+    return stack(scale, chord.degrees[0], harmony.extensions, chord.start, chord.length)
 
 
-def parted(
-    chord: Chord, after: Chord, n: int, mode: str, extensions: str, chromatic: float, rests: bool
-) -> Iterator[Chord]:
+def parted(chord: Chord, after: Chord, n: int, harmony: Harmony, rests: bool) -> Iterator[Chord]:
     """Yield the chord, interrupted by short chords that lead into the next chord or back into itself; with ``rests``, none leads into
     the next one."""
-    share = float(np.interp(chromatic, _CHROMATICS, (0.0, 0.5, 0.85, 1.0)))
+    share = float(np.interp(harmony.chromatic, _CHROMATICS, (0.0, 0.5, 0.85, 1.0)))
     count = max(int(chord.length / _SPAN_BEATS), 1)
     span = chord.length / count
     begin = chord.start
@@ -55,7 +53,7 @@ def parted(
         target = after if number == count - 1 else chord
         if span < 4.0 or not dealt(n * count + number, share) or (rests and target is after):
             continue
-        leads = leading(target, end - min(span / 4, 2.0), end, mode, extensions, n + number)
+        leads = leading(target, end - min(span / 4, 2.0), end, harmony.mode, harmony.extensions, n + number)
         if leads is not None:
             yield replace(chord, start=begin, length=leads.start - begin)
             yield leads

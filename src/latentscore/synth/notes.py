@@ -92,7 +92,7 @@ class Piece:
             departs = self.form.section(int(n * self.config.chord_change_bars)).role == "departure"
             found = chord_number(n, self._harmony, departs)
             if self.config.chromatic_prob > 0.0 and chords_before_cadence(n, self._harmony) not in (0, 1):
-                found = borrowed(found, n, self.config.mode, self.config.chord_extensions, self.config.chromatic_prob)
+                found = borrowed(found, n, self._harmony)
             if len(self._chords) >= KEPT_CHORDS:
                 self._chords.clear()
             self._chords[n] = found
@@ -114,16 +114,12 @@ class Piece:
 
     def parts(self, n: int) -> tuple[Chord, ...]:
         """The ``n``-th chord as it sounds: whole, or cut by short chords from outside the scale that lead on."""
-        config = self.config
-        if config.chromatic_prob <= 0.0:
+        if self.config.chromatic_prob <= 0.0:
             return (self.chord(n),)
         found = self._parts.get(n)
         if found is None:
             rests = chords_before_cadence(n, self._harmony) == 0
-            cut = parted(
-                self.chord(n), self.chord(n + 1), n, config.mode, config.chord_extensions, config.chromatic_prob, rests
-            )
-            found = tuple(cut)
+            found = tuple(parted(self.chord(n), self.chord(n + 1), n, self._harmony, rests))
             if len(self._parts) >= KEPT_CHORDS:
                 self._parts.clear()
             self._parts[n] = found
