@@ -497,7 +497,7 @@ def test_a_slow_disk_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
         write = getattr(kind, name)
 
         def slow(*given: Any, write: Any = write) -> None:
-            time.sleep(0.2)
+            time.sleep(0.4)
             write(*given)
 
         monkeypatch.setattr(kind, name, slow)
@@ -513,7 +513,7 @@ def test_a_slow_disk_costs_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
             *(question(f"say {n}") for n in range(3)),
             cache=tmp_path / "c.sqlite",
             ledger=Ledger(tmp_path / "ledger.jsonl"),
-            timeout_seconds=0.35,
+            timeout_seconds=0.7,
         )
         assert words(answers) == [str(n) for n in range(3)]
         assert len(server.received) == 3, "nothing was asked and paid for twice"
