@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
 
@@ -74,6 +74,7 @@ class LazyGroup(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         self._json = "--json" in args
         with usage_errors_as_json(self._json):
+            refuse_empty_values(args)
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -93,6 +94,16 @@ class LazyGroup(TyperGroup):
     def loaded(self, name: str) -> Any:
         """The command itself, from its module."""
         return load_command(name)
+
+
+def refuse_empty_values(args: Sequence[str]) -> None:
+    """Raise a usage error for an option with an empty value, such as that of an unset shell variable.
+
+    Otherwise an empty folder is the current one, and an empty model is the default one.
+    """
+    for option, value in zip(args, [*args[1:], None], strict=True):
+        if option.startswith("--") and (value == "" or (option.endswith("=") and option.count("=") == 1)):
+            raise typer.BadParameter(f"the value after {option.rstrip('=')} is empty (an unset shell variable?)")
 
 
 @contextlib.contextmanager
