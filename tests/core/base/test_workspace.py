@@ -99,9 +99,11 @@ def test_the_lock_says_who_holds_it_and_dies_with_its_process(root: Path) -> Non
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(OutputError, match=f"by process {holder.pid} \\(lsdata vibes"), Workspace(root).lock("configs"):
         pass
+    assert f"by process {holder.pid} (lsdata vibes" in str(Workspace(root).holder())
     holder.kill()
     holder.wait()
     holder.stdout.close()
+    assert Workspace(root).holder() is None
     with Workspace(root).lock("configs"):
         assert json.loads((root / ".lock.json").read_text())["command"] == "configs"
     assert not (root / ".lock.json").exists()

@@ -125,6 +125,16 @@ class Workspace:
             note.unlink(missing_ok=True)
             lock.release()
 
+    def holder(self) -> str | None:
+        """Return which process holds the lock, for a message, or None if its process is gone or there is none."""
+        import psutil
+
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            note = self.root / ".lock.json"
+            if psutil.pid_exists(int(json.loads(read_whole(note))["pid"])):
+                return _holder(note)
+        return None
+
     def _sweep_drafts(self) -> None:
         """Remove the drafts of killed runs, identified by the names of :func:`draft_of`.
 
