@@ -129,7 +129,7 @@ class Workspace:
         """Return which process holds the lock, for a message, or None if its process is gone or there is none."""
         import psutil
 
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             note = self.root / ".lock.json"
             if psutil.pid_exists(int(json.loads(read_whole(note))["pid"])):
                 return _holder(note)
