@@ -113,7 +113,7 @@ class TestRows:
 
 @pytest.mark.parametrize("wrong", [None, 5, "", "  "])
 def test_what_is_no_vibe_is_refused(root: Path, wrong: Any):
-    with pytest.raises(InputError, match="a vibe (must be a text, not|is empty)"):
+    with pytest.raises(InputError, match=r"a vibe (must be a text, not|is empty)"):
         Workspace(root).answer(wrong)
 
 
