@@ -70,6 +70,24 @@ def test_a_bug_exits_70_with_a_traceback_without_keys(
     assert "verysecret" not in err
 
 
+def test_a_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    from latentscore_data.cli import with_errors_shown
+
+    def full() -> None:
+        with open("/dev/full", "w") as file:
+            file.write("a line")
+
+    with pytest.raises(typer.Exit) as caught:
+        with_errors_shown(full, "test")
+    assert caught.value.exit_code == 6
+    err = capsys.readouterr().err
+    assert "No space left on device" in err
+    assert "free some disk space" in err
+    assert "Traceback" not in err
+
+
 def test_log_lines_carry_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "abcdef123456")
     record = logging.LogRecord("x", logging.INFO, "f", 1, "sent %s", ("abcdef123456",), None)

@@ -111,6 +111,12 @@ class TestRows:
             Workspace(root).rows().to_pandas()
 
 
+@pytest.mark.parametrize("wrong", [None, 5, "", "  "])
+def test_what_is_no_vibe_is_refused(root: Path, wrong: Any):
+    with pytest.raises(InputError, match=r"a vibe (must be a text, not|is empty)"):
+        Workspace(root).answer(wrong)
+
+
 def test_settings_of_the_call_win_over_those_of_the_workspace(root: Path):
     work = Workspace(root, configs={"n": 3, "seed": 7}, llm={"max_qps": 2})
     settings = work.settings(1.5, configs={"n": 4})

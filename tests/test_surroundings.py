@@ -115,6 +115,33 @@ def test_an_error_in_json_is_one_valid_document(lsdata_here: Lsdata, tmp_path: P
     assert document["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("configs --n 0", "0 is not in the range"),
+        ("configs --nope", "No such option: --nope"),
+        ("sing", "No such command 'sing'"),
+        ("export sing", "No such command 'sing'"),
+        ("download --dataset=", "the value after --dataset is empty"),
+    ],
+)
+def test_a_usage_error_is_a_json_document_too(lsdata_here: Lsdata, command: str, error: str) -> None:
+    for words in (["--json", *command.split()], [*command.split(), "--json"]):
+        out = lsdata_here(*words)
+        assert out.returncode == 2
+        document = json.loads(out.stdout)
+        assert error in document["error"]
+        assert document["remedy"].endswith("--help")
+        assert document["exit_code"] == 2
+
+
+@pytest.mark.parametrize("option", ["--root", "--config", "--dataset"])
+def test_an_unset_shell_variable_is_not_the_current_folder(lsdata_here: Lsdata, option: str) -> None:
+    out = lsdata_here("download", option, "")
+    assert out.returncode == 2
+    assert f"the value after {option} is empty" in out.stderr
+
+
 def test_usage_errors_are_exit_code_2(lsdata: Lsdata) -> None:
     out = lsdata("configs", "--n", "0")
     assert out.returncode == 2

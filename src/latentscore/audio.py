@@ -10,7 +10,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -113,10 +113,7 @@ class Audio:
     def save(self, path: Path | str) -> Path:
         """Write WAV, FLAC or OGG, by the file's extension, with the tags. Creates the folder and returns the path. Raises
         :class:`AudioError`."""
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_be_written(Path(path), error) from error
+        make_folder(Path(path))
         write_audio(path, self)
         return Path(path)
 
@@ -164,21 +161,61 @@ def write_audio(path: Path | str, audio: Audio, tags: Mapping[str, Any] | None =
     :class:`AudioError` for an unknown extension, a sample rate that the format does not support, samples that are not
     finite, an unknown tag, a tag that cannot be converted to JSON, or a file that cannot be written.
     """
-    import soundfile
-
     path = Path(path)
-    kind = format_for(path, audio.sample_rate)
+    format_for(path, audio.sample_rate)
     if not np.isfinite(audio.samples).all():
         raise AudioError(f"{path.name}: the samples are not finite")
-    texts = file_tags(path.name, kind, {**audio.tags, **(tags or {})})
+    write_blocks(path, [audio.samples], audio.sample_rate, {**audio.tags, **(tags or {})}, subtype)
+
+
+def write_blocks(
+    path: Path, blocks: Iterable[Samples], sample_rate: int, tags: Mapping[str, Any], subtype: str = "PCM_24"
+) -> None:
+    """Write finite samples as :func:`write_audio` does, one block after the other, without holding all of them."""
+    import soundfile
+
+    kind = format_for(path, sample_rate)
+    texts = file_tags(path.name, kind, tags)
     try:
-        # Opened here because soundfile encodes names strictly and fails on accents in a locale that is not UTF-8.
-        with replacing(path) as draft, draft.open("w+b") as raw:
-            encode(raw, audio, kind, "VORBIS" if kind == "OGG" else subtype, texts)
-    except (OSError, soundfile.LibsndfileError, ValueError) as error:
+        with replacing(path) as draft, _Draft(draft, "w+") as raw:
+            if not raw.seekable():
+                raise io.UnsupportedOperation("it is a pipe; write a file instead")
+            try:
+                encode(cast(BinaryIO, raw), blocks, sample_rate, kind, "VORBIS" if kind == "OGG" else subtype, texts)
+            except (AssertionError, soundfile.LibsndfileError) as error:
+                # soundfile asserts that as many samples were written as given.
+                raise raw.failure or OSError(str(error) or "only a part of it was written") from error
+            if raw.failure is not None:
+                raise raw.failure
+    except (OSError, ValueError) as error:
         raise cannot_be_written(path, error) from error
-    except AssertionError as error:  # soundfile's error if fewer samples were written than given
-        raise AudioError(f"{path}: cannot be written (only a part of it was written; is the disk full?)") from error
+
+
+class _Draft(io.FileIO):
+    """A file that soundfile writes; it keeps the error of a failed write, such as on a full disk.
+
+    An error that is raised in libsndfile's callback is printed as a traceback and lost. soundfile gets an open file
+    because it encodes names strictly and fails on accents in a locale that is not UTF-8.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        written = 0
+        try:
+            while written < len(data):  # a nearly full disk takes a part
+                written += super().write(memoryview(data)[written:])
+        except OSError as error:
+            self.failure = error
+        return written
+
+
+def make_folder(path: Path) -> None:
+    """Create the folder of a file. Raises :class:`AudioError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
 
 
 def format_for(path: Path, sample_rate: int) -> str:
@@ -197,15 +234,24 @@ def format_for(path: Path, sample_rate: int) -> str:
     return kind
 
 
-def encode(raw: BinaryIO, audio: Audio, kind: str, subtype: str, texts: Mapping[str, str], **options: Any) -> None:
-    """Write the audio, with tags from :func:`file_tags`, to a file that is open for writing and reading."""
+def encode(
+    raw: BinaryIO,
+    blocks: Iterable[Samples],
+    sample_rate: int,
+    kind: str,
+    subtype: str,
+    texts: Mapping[str, str],
+    **options: Any,
+) -> None:
+    """Write the blocks, with tags from :func:`file_tags`, to a file that is open for writing and reading."""
     import soundfile
 
-    with soundfile.SoundFile(raw, "w", audio.sample_rate, 2, subtype, format=kind, **options) as file:
+    with soundfile.SoundFile(raw, "w", sample_rate, 2, subtype, format=kind, **options) as file:
         for name, text in texts.items():
             setattr(file, name, text)
-        for start in range(0, len(audio.samples), PIECE_FRAMES):
-            file.write(audio.samples[start : start + PIECE_FRAMES])
+        for block in blocks:
+            for start in range(0, len(block), PIECE_FRAMES):
+                file.write(block[start : start + PIECE_FRAMES])
 
 
 def file_tags(name: str, kind: str, tags: Mapping[str, Any]) -> dict[str, str]:

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from latentscore import runtime, streaming
 from latentscore.audio import Audio
 from latentscore.config import MusicConfigUpdate
-from latentscore.errors import ModelError
+from latentscore.errors import InvalidConfigError, ModelError
 from latentscore.json_search import JsonObject
+from latentscore.models import make_model
 
 SAMPLE_RATE = streaming.RATE
 """Default sample rate in hertz."""
@@ -72,8 +73,13 @@ class StreamHooks(_Hooks):
 
 
 def translated(given: JsonObject) -> JsonObject:
-    """Return the arguments under this package's names. Raises :class:`ModelError` for a model that only the public package
-    has."""
+    """Return the arguments under this package's names.
+
+    Raises :class:`ModelError` for a model that only the public package has, and :class:`InvalidConfigError` for an
+    argument that is given under both names.
+    """
+    if twice := [name for name, ours in _NAMES.items() if name in given and ours in given]:
+        raise InvalidConfigError(twice[0], f"is another name of {_NAMES[twice[0]]}; give one of them")
     named = {_NAMES.get(name, name): value for name, value in given.items() if name not in _OF_THEIR_ENGINE}
     if "chunk_seconds" in named:
         rate = named.get("sample_rate", SAMPLE_RATE)
@@ -182,7 +188,8 @@ Streamable = Track
 def prefetch(*models: str) -> None:
     """Load the data and code that the first render needs; nothing is downloaded. Raises :class:`ModelError`."""
     for model in models or ("fast",):
-        translated({"model": model})
+        if (named := translated({"model": model})["model"]) is not None:
+            make_model(named)
     runtime.render("rain", 0.5)
 
 

@@ -111,7 +111,7 @@ def compiled(loop: Callable[..., Any], inner: bool = False) -> Callable[..., Any
     try:
         made._cache = _OptionalCache(made.py_func)
     except RuntimeError:
-        log.info("no writable folder to cache compiled sound loops; set NUMBA_CACHE_DIR to one")
+        _Announcer.uncached = True
     return made
 
 
@@ -123,17 +123,23 @@ ROOM_LOOPS = frozenset(
 
 
 def telling(message: str) -> AbstractContextManager[None]:
-    """Context manager: log ``message`` before the first loop is compiled inside the block; with a second core, start a
+    """Context manager: log ``message``, or :data:`UNCACHED`, before the first loop is compiled inside the block; with a second core, start a
     second process that compiles :data:`ROOM_LOOPS`."""
     return event.install_listener("numba:compile", _Announcer(message))
 
 
+UNCACHED = (
+    "compiling the sound loops (about ten seconds) in each process, because no folder for them is writable; "
+    "set NUMBA_CACHE_DIR to one"
+)
 BESIDE_SECONDS = 60.0
 """Maximum wait for the second process, in seconds; it needs about five on an idle core."""
 
 
 class _Announcer(event.Listener):
     done = False
+    uncached = False
+    """True if a loop has no folder to be cached in."""
     beside: subprocess.Popen[bytes] | None = None
     waited_until = 0.0
     """A time of ``time.monotonic``, in seconds."""
@@ -144,7 +150,7 @@ class _Announcer(event.Listener):
     def on_start(self, event: Any) -> None:
         if not _Announcer.done:
             _Announcer.done = True
-            log.warning(self._message)
+            log.warning(UNCACHED if _Announcer.uncached else self._message)
             _Announcer.beside, _Announcer.waited_until = _compile_beside(), time.monotonic() + BESIDE_SECONDS
 
     def on_end(self, event: Any) -> None:

@@ -404,6 +404,9 @@ def convert_config(data: Any) -> tuple[MusicConfig | MusicConfigPrompt, tuple[st
         return data, ()
     values = {name: value for name, value in _settled(data).items() if value is not None}
     if values.keys().isdisjoint(FIELDS):
+        for name in values:
+            if near := difflib.get_close_matches(name, FIELDS, 1):
+                raise InvalidConfigError(name, f"no field has this name; did you mean {near[0]}?")
         raise InvalidConfigError("config", "it has no field of a config")
     notes: list[str] = []
     if (ordered := _registers_swapped(values)) is not values:

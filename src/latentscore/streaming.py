@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscore.answers import Answer, Given
-from latentscore.audio import Audio, Metadata
+from latentscore.audio import Audio, Metadata, format_for, make_folder, write_blocks
 from latentscore.config import MusicConfig, MusicConfigPrompt, MusicConfigPromptPayload, MusicConfigUpdate
 from latentscore.errors import InvalidConfigError
 from latentscore.labels import beats_per_minute
@@ -161,27 +161,45 @@ class AudioStream(Stream):
         self._total = round(seconds * self.sample_rate)
 
     def collect(self, seconds: float | None = None) -> Audio:
-        """Return the whole stream, or the next ``seconds``, as audio. Raises :class:`InvalidConfigError` for an endless
-        stream without ``seconds``."""
-        if seconds is None and self._total is None:
-            raise InvalidConfigError("seconds", "this stream has no end; give the number of seconds to collect")
-        frames = 2**62 if seconds is None else round(checked_span("seconds", seconds) * self.sample_rate)
-        blocks: list[Block] = []
-        while frames > 0 and len(block := self.read(min(frames, self.block_frames))):
-            blocks.append(block)
-            frames -= len(block)
-        samples = np.concatenate(blocks) if blocks else np.zeros((0, 2), np.float32)
+        """Return the rest of the stream, or the next ``seconds``, as audio. Raises :class:`InvalidConfigError` for an
+        endless stream without ``seconds``, and for one that has ended."""
+        samples = np.concatenate(list(self._rest(seconds)))
         first = self.answers[0]
-        titles = dict.fromkeys(found.title for found in self.answers)
         metadata = Metadata(
-            " / ".join(titles), first.config, self.seed, len(samples) / self.sample_rate, first.answered_by,
+            self._title, first.config, self.seed, len(samples) / self.sample_rate, first.answered_by,
             "\n".join(found.reasons for found in self.answers if found.reasons), first.palettes, first.text,
         )  # fmt: skip
         return Audio(samples, self.sample_rate, tags={"title": metadata.title}, metadata=metadata)
 
+    def _rest(self, seconds: float | None) -> Iterator[Block]:
+        """Return an iterator of the rest of the stream, or of its next ``seconds``. Raises as :meth:`collect`."""
+        if seconds is None and self._total is None:
+            raise InvalidConfigError("seconds", "this stream has no end; give the number of seconds to collect")
+        frames = 2**62 if seconds is None else round(checked_span("seconds", seconds) * self.sample_rate)
+        first = self.read(min(frames, self.block_frames))
+        if frames and not len(first):
+            raise InvalidConfigError("stream", "it has ended and has no more audio; create a new one")
+        return self._after(first, frames - len(first))
+
+    def _after(self, block: Block, frames: int) -> Iterator[Block]:
+        yield block
+        while frames > 0 and len(block := self.read(min(frames, self.block_frames))):
+            yield block
+            frames -= len(block)
+
+    @property
+    def _title(self) -> str:
+        return " / ".join(dict.fromkeys(found.title for found in self.answers))
+
     def save(self, path: Path | str, seconds: float | None = None) -> Path:
-        """Write what :meth:`collect` gives."""
-        return self.collect(seconds).save(path)
+        """Write what :meth:`collect` gives, in constant memory, so that it can last for hours. Raises as
+        :meth:`collect`, and :class:`AudioError`."""
+        path = Path(path)
+        format_for(path, self.sample_rate)
+        blocks = self._rest(seconds)
+        make_folder(path)
+        write_blocks(path, blocks, self.sample_rate, {"title": self._title})
+        return path
 
     def play(self) -> None:
         """Play to the end, or until interrupted. Raises :class:`AudioError` without the extra ``play`` or an audio device."""

@@ -191,6 +191,8 @@ def load_map(path: str | Path) -> VibeMap:
     """
     if path == STARTER:
         return starter_map()
+    if not isinstance(path, str | Path):
+        raise MapError(f'a map is a folder, a file or "starter", not {type(path).__name__}')
     path = Path(path)
     if path.is_dir():
         found = [path / name for name in (TENSORS_FILE, JSONL_FILE) if (path / name).is_file()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import errno
 import functools
 import gc
 import importlib
@@ -12,7 +14,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_args
 
@@ -69,6 +71,16 @@ class LazyGroup(TyperGroup):
         }
         super().__init__(**{**attributes, "commands": commands})
 
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        self._json = "--json" in args
+        with usage_errors_as_json(self._json):
+            refuse_empty_values(args)
+            return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with usage_errors_as_json(self._json):
+            return super().invoke(ctx)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         fit_help(self)
         super().format_help(ctx, formatter)
@@ -82,6 +94,30 @@ class LazyGroup(TyperGroup):
     def loaded(self, name: str) -> Any:
         """The command itself, from its module."""
         return load_command(name)
+
+
+def refuse_empty_values(args: Sequence[str]) -> None:
+    """Raise a usage error for an option with an empty value, such as that of an unset shell variable.
+
+    Otherwise an empty folder is the current one, and an empty model is the default one.
+    """
+    for option, value in zip(args, [*args[1:], None], strict=True):
+        if option.startswith("--") and (value == "" or (option.endswith("=") and option.count("=") == 1)):
+            raise typer.BadParameter(f"the value after {option.rstrip('=')} is empty (an unset shell variable?)")
+
+
+@contextlib.contextmanager
+def usage_errors_as_json(wanted: bool) -> Iterator[None]:
+    """Context manager: if ``wanted``, also print a usage error, which Typer prints on stderr, as a JSON document."""
+    try:
+        yield
+    except Exception as error:
+        # The class of Typer's usage errors has another module in each of its versions.
+        if wanted and (message := getattr(error, "format_message", None)) is not None:
+            ctx = getattr(error, "ctx", None)
+            remedy = f"{ctx.command_path if ctx else 'lsdata'} --help"
+            display.print_json({"error": display.clean(message()), "remedy": remedy, "exit_code": InputError.exit_code})
+        raise
 
 
 @functools.cache
@@ -286,6 +322,12 @@ def with_errors_shown(work: Callable[[], None], name: str) -> None:
     except typer.Exit:
         raise
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            _report(
+                f"a file cannot be written ({error.strerror})",
+                "free some disk space or choose another folder with --root, then run the same command again",
+                OutputError.exit_code,
+            )
         if error.filename is None:
             _report_bug(error)
         # A path that was removed, is locked or is not a file: the system's message is clearer than a traceback.

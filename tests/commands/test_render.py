@@ -70,6 +70,9 @@ def test_wrong_input_is_refused_with_the_field(tmp_path: Path):
     ):
         with pytest.raises(InputError):
             command.render(**arguments)  # type: ignore[call-arg]
+    with pytest.raises(InputError) as caught:
+        command.render(vibes=["a"], out=Path("mixes/a.mp3"))
+    assert caught.value.remedy == "such as --out a.wav; WAV supports every rate"
 
 
 def test_an_unknown_field_is_named_with_a_page_that_lists_the_fields(tmp_path: Path):

@@ -28,6 +28,21 @@ def test_what_was_typed_for_a_run_is_no_change(lsdata_here: Lsdata) -> None:
     assert (download["state"], download["why"]) == ("stale", ["./texts does not exist"])
 
 
+def test_what_was_typed_for_the_first_part_of_a_run_counts_for_that_part_only(lsdata_here: Lsdata) -> None:
+    for command in ("download --dataset builtin --sample-size 3", "vibes", "configs --n 1 --limit 1 --split TEST"):
+        assert lsdata_here(*command.split()).returncode == 0
+    files = [Path("data_work/.processed") / name for name in ("score.manifest.json", "TEST.jsonl")]
+    scored = {path: path.read_bytes() for path in files}
+    assert lsdata_here(*["configs", "--n", "2", "--limit", "1", "--split", "TEST"]).returncode == 0
+    for path, before in scored.items():  # as if the second run had been interrupted before it scored
+        path.write_bytes(before)
+    stages = {stage["stage"]: stage for stage in json.loads(lsdata_here("status", "--json").stdout)["stages"]}
+    assert (stages["configs"]["state"], stages["configs"]["why"]) == ("fresh", [])
+    assert (stages["score"]["state"], stages["score"]["why"]) == (
+        "stale", ["input .processed/candidates.jsonl changed"],
+    )  # fmt: skip
+
+
 def test_run_all_says_which_stored_value_differs_from_the_settings(lsdata_here: Lsdata) -> None:
     assert lsdata_here("download", "--dataset", "builtin", "--sample-size", "5").returncode == 0
     plan = json.loads(lsdata_here("run-all", "--until", "download", "--dry-run", "--json").stdout)["plan"]

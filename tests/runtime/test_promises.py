@@ -192,6 +192,15 @@ def test_midi_that_cannot_be_written_leaves_the_old_file(tmp_path: Path, monkeyp
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.mid", before)]
 
 
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".ogg"])
+def test_a_sound_on_a_full_disk_is_one_error(tmp_path: Path, ending: str, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"a{ending}"
+    path.symlink_to("/dev/full")
+    with pytest.raises(AudioError, match=r"cannot be written \(No space left on device\)"):
+        write_audio(path, Audio(np.zeros((50_000, 2), np.float32), RATE))
+    assert capfd.readouterr().err == ""
+
+
 def test_writing_goes_through_links_and_into_pipes(tmp_path: Path) -> None:
     link, audio = tmp_path / "link.wav", Audio(np.zeros((500, 2), np.float32), RATE)
     link.symlink_to(tmp_path / "real.wav")

@@ -76,7 +76,7 @@ def test_labels_stand_wherever_numbers_go_and_the_rest_are_defaults() -> None:
     ],
 )
 def test_a_wrong_field_is_named_with_what_it_takes(wrong: dict[str, Any], field: str, said: str) -> None:
-    for make in (ls.MusicConfig, ls.MusicConfigUpdate):
+    for make in (ls.MusicConfig, ls.MusicConfigUpdate, lambda **mapping: ls.answer(mapping)):
         with pytest.raises(ls.InvalidConfigError) as caught:
             make(**wrong)
         assert caught.value.field == field

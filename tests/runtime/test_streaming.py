@@ -66,6 +66,35 @@ def test_saving_makes_the_folder(tmp_path: Path) -> None:
     assert path.is_file()
 
 
+@pytest.mark.parametrize("ending", [".wav", ".flac"])
+def test_saving_writes_what_collecting_gives_without_holding_it(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected = ls.stream(CALM, QUICK, seconds=3, **LOW).collect().save(tmp_path / f"collected{ending}")
+    monkeypatch.delattr(ls.AudioStream, "collect")
+    saved = ls.stream(CALM, QUICK, seconds=3, **LOW).save(tmp_path / "new" / f"saved{ending}")
+    assert saved.read_bytes() == collected.read_bytes()
+
+
+def test_a_stream_that_has_ended_makes_no_empty_file(tmp_path: Path) -> None:
+    playing = ls.stream(CALM, seconds=1, **LOW)
+    playing.collect()
+    with pytest.raises(ls.InvalidConfigError, match=r"stream: it has ended .* create a new one"):
+        playing.save(tmp_path / "a.wav")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [("a storm", r"answer\(text\)\.config"), (ls.MusicConfigUpdate(tempo="slow"), r"apply\(config\)")],
+)
+def test_what_is_no_config_is_refused_with_the_call_that_makes_one(given: Any, hint: str) -> None:
+    playing = ls.stream(CALM, **LOW)
+    for change in (playing.next, playing.update):
+        with pytest.raises(ls.InvalidConfigError, match=hint):
+            change(given)
+
+
 def test_one_item_without_seconds_goes_on_until_it_is_stopped(tmp_path: Path) -> None:
     playing = ls.stream(CALM, **LOW)
     with pytest.raises(ls.InvalidConfigError, match="no end"):
@@ -199,6 +228,10 @@ def test_playing_hands_over_the_blocks(speaker: Speaker) -> None:
 def test_the_public_spellings_of_render_run(speaker: Speaker, tmp_path: Path) -> None:
     from latentscore.config import Step
 
+    with pytest.raises(ls.ModelError, match="unknown model 'slow'"):
+        ls.prefetch("slow")
+    with pytest.raises(ls.InvalidConfigError, match="duration: is another name of seconds"):
+        ls.render("rain", seconds=1, duration=2)
     ls.prefetch("fast")
     audio = ls.render("harbour at dawn", duration=1.0)
     audio.play()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscore.config import MusicConfig, MusicConfigPrompt, parse_config
+from latentscore.config import MusicConfig, MusicConfigPrompt, MusicConfigUpdate, parse_config
 from latentscore.errors import InvalidConfigError
 from latentscore.synth import space
 from latentscore.synth.bass import SUB
@@ -61,7 +61,11 @@ _BACKGROUND_DB = -6.0
 def checked_config(config: MusicConfig | MusicConfigPrompt) -> MusicConfig:
     """Return a config of numbers. Raises :class:`InvalidConfigError` for anything else than a config."""
     if not isinstance(config, MusicConfig | MusicConfigPrompt):
-        raise InvalidConfigError("config", f"must be a MusicConfig or MusicConfigPrompt, not {type(config).__name__}")
+        given = "must be a MusicConfig or MusicConfigPrompt, not "
+        if isinstance(config, MusicConfigUpdate):
+            raise InvalidConfigError("config", f"{given}MusicConfigUpdate; its apply(config) returns a changed config")
+        hint = "; answer(text).config is the config of a text" if isinstance(config, str) else ""
+        raise InvalidConfigError("config", f"{given}{type(config).__name__}{hint}")
     # Validated again, because model_copy and model_construct skip validation.
     config = parse_config(dict(config))
     return config.to_config() if isinstance(config, MusicConfigPrompt) else config
@@ -75,7 +79,8 @@ def checked_seconds(seconds: float) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.floating | np.integer):
         raise InvalidConfigError("seconds", f"must be a number, not {type(seconds).__name__}")
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
-        raise InvalidConfigError("seconds", f"must be a number from {SHORTEST_SECONDS} to {LONGEST_SECONDS:g}")
+        longer = "; for a longer piece, use stream(...).save(file)" if seconds > LONGEST_SECONDS else ""
+        raise InvalidConfigError("seconds", f"must be a number from {SHORTEST_SECONDS} to {LONGEST_SECONDS:g}{longer}")
     return float(seconds)
 
 

@@ -54,6 +54,8 @@ def status(
     if sample:
         settings = load(**sample_flags(Globals.root, Globals.config))
     workspace = Workspace(settings.paths.root)
+    if (holder := workspace.holder()) is not None:
+        say(f"status: in use {holder}: the states are those of the files until now")
     stages = look(settings, workspace, load)
     money = money_spent(workspace)
     rounds = known_rounds(workspace)

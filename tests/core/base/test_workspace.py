@@ -99,9 +99,11 @@ def test_the_lock_says_who_holds_it_and_dies_with_its_process(root: Path) -> Non
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(OutputError, match=f"by process {holder.pid} \\(lsdata vibes"), Workspace(root).lock("configs"):
         pass
+    assert f"by process {holder.pid} (lsdata vibes" in str(Workspace(root).holder())
     holder.kill()
     holder.wait()
     holder.stdout.close()
+    assert Workspace(root).holder() is None
     with Workspace(root).lock("configs"):
         assert json.loads((root / ".lock.json").read_text())["command"] == "configs"
     assert not (root / ".lock.json").exists()
@@ -131,6 +133,20 @@ def test_each_run_leaves_a_log_without_keys(root: Path, monkeypatch: pytest.Monk
     text = path.read_text()
     assert "ended by RuntimeError" in text
     assert "topsecret" not in text
+
+
+def test_a_log_on_a_full_disk_neither_ends_the_run_nor_prints_a_traceback(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logging.getLogger("latentscore_data").setLevel(logging.INFO)
+    monkeypatch.setattr("latentscore_data.core.base.workspace.stamp", lambda: "now")
+    (root / ".logs").mkdir(parents=True)
+    (root / ".logs/now-vibes.log").symlink_to("/dev/full")
+    with Workspace(root).lock("vibes"):
+        logging.getLogger("latentscore_data.test").warning("a line that does not fit")
+    err = capsys.readouterr().err
+    assert "Logging error" not in err
+    assert "Traceback" not in err
 
 
 def test_the_next_run_sweeps_the_drafts_of_a_killed_one(root: Path) -> None:

@@ -123,7 +123,7 @@ def test_names_mean_what_they_say(tmp_path: Path):
     assert find_source(str(tmp_path / "books")).kind == "local"
     hub = find_source("owner/name:config")
     assert (hub.kind, hub.repo, hub.config) == ("hub", "owner/name", "config")
-    for wrong in ("./nowhere", "books.jsonl", "just-a-word", "a/b/c"):
+    for wrong in ("", "./nowhere", "books.jsonl", "just-a-word", "a/b/c"):
         with pytest.raises(InputError):
             find_source(wrong)
     (tmp_path / "other" / "books").mkdir(parents=True)

@@ -17,6 +17,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -257,13 +258,29 @@ def _without_main() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Context manager: block SIGINT in the processes that this thread starts.
+
+    Ctrl-C is sent to the whole process group, and only the parent handles it. A process that ignored it in its own code
+    would print a traceback if it came while that code is imported.
+    """
+    # When it starts its own process, the resource tracker unblocks SIGINT in the calling thread.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _starting(preload: list[str]) -> Iterator[None]:
     """Context manager: start the process from which workers are forked, if ``preload`` is given.
 
     It inherits the current environment: the import path (the standard library does not pass it before Python 3.12) and
     one thread for the numeric libraries, so that two workers on two cores do not run eight threads.
     """
-    with _start_lock:
+    with _start_lock, _without_ctrl_c():
         if not preload:
             yield
             return

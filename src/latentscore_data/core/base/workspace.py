@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,16 @@ class Workspace:
             note.unlink(missing_ok=True)
             lock.release()
 
+    def holder(self) -> str | None:
+        """Return which process holds the lock, for a message, or None if its process is gone or there is none."""
+        import psutil
+
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            note = self.root / ".lock.json"
+            if psutil.pid_exists(int(json.loads(read_whole(note))["pid"])):
+                return _holder(note)
+        return None
+
     def _sweep_drafts(self) -> None:
         """Remove the drafts of killed runs, identified by the names of :func:`draft_of`.
 
@@ -142,9 +153,7 @@ class Workspace:
             self.logs_dir.mkdir(parents=True, exist_ok=True)
             for old in sorted(self.logs_dir.glob("*.log"))[: -LOGS_KEPT + 1]:
                 old.unlink(missing_ok=True)
-            handler = logging.FileHandler(
-                self.logs_dir / f"{stamp()}-{command.replace(' ', '-')}.log", encoding="utf-8"
-            )
+            handler = _RunLog(self.logs_dir / f"{stamp()}-{command.replace(' ', '-')}.log", encoding="utf-8")
         handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         package = logging.getLogger("latentscore_data")
         package.addHandler(handler)
@@ -157,6 +166,18 @@ class Workspace:
         finally:
             package.removeHandler(handler)
             handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    """The log file of a run. Lines that a full disk does not take are lost: a log must not end the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _holder(note: Path) -> str:

@@ -26,7 +26,9 @@ def check_format(out: Path, sample_rate: int) -> None:
     try:
         format_for(out, sample_rate)
     except AudioError as error:
-        raise InputError(f"--out {error}", "or write .wav, which supports every rate") from None
+        raise InputError(
+            f"--out {error}", f"such as --out {out.stem or 'sound'}.wav; WAV supports every rate"
+        ) from None
 
 
 def check_places(out: Path, midi: Path | None, stems: bool) -> None:

@@ -67,7 +67,9 @@ def flac_bytes(audio: Audio) -> bytes:
 def sound_bytes(audio: Audio, kind: str, subtype: str, **options: Any) -> bytes:
     """A whole sound file with the audio's tags, in libsndfile's names of format and sample type."""
     buffer = io.BytesIO()
-    encode(buffer, audio, kind, subtype, file_tags("the sound", kind, audio.tags), **options)
+    encode(
+        buffer, [audio.samples], audio.sample_rate, kind, subtype, file_tags("the sound", kind, audio.tags), **options
+    )
     return buffer.getvalue()
 
 

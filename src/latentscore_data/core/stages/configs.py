@@ -319,7 +319,9 @@ def _winner(row: Line) -> tuple[JsonObject, bool]:
 
 
 def typed_rows(texts: list[str]) -> list[VibeRow]:
-    """Vibes from the command line as rows."""
+    """Vibes from the command line as rows. Raises :class:`InputError` for what is not a text, and for an empty one."""
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise InputError(f"a vibe must be a text, not {type(wrong[0]).__name__}", "give one, such as 'slow rain'")
     texts = [text.strip() for text in texts]
     if not all(texts):
         raise InputError("a vibe is empty", 'lsdata configs "slow rain on a tin roof"')

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import InputError
-from latentscore_data.core.base.layers import merge
 from latentscore_data.core.base.ledger import Usage, totals
 from latentscore_data.core.base.manifest import FileFact, StageFiles, read_manifest, stale_reasons
 from latentscore_data.core.base.settings import Settings
@@ -44,7 +43,8 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     found: list[StageStatus] = []
     for stage in STAGES:
         try:
-            parts = _parts_as_run(stage_named(stage), settings, workspace, reload)
+            one = stage_named(stage)
+            parts = [_as_run(part, one, settings, workspace, reload) for part in one.files(settings, workspace)]
         except InputError as error:  # what it read, such as a folder of texts, is gone
             found.append(StageStatus(stage, "stale", [error.message]))
             continue
@@ -56,15 +56,16 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     return found
 
 
-def _parts_as_run(stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> list[StageFiles]:
-    """The stage's files under the settings of its last run: what was typed for it then counts as typed now."""
-    parts = stage.files(settings, workspace)
-    typed: JsonObject = {}
-    for part in parts:
-        typed = merge(typed, (read_manifest(part.manifest) or {}).get("typed", {}))
+def _as_run(part: StageFiles, stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> StageFiles:
+    """The same part of a stage under the settings of its last run: what was typed for it then counts as typed now.
+
+    Each part has its own: a run that is interrupted, or not done yet, has written the manifest of its first part only.
+    """
+    typed = (read_manifest(part.manifest) or {}).get("typed", {})
     if not typed:
-        return parts
-    return stage.files(reload(**typed, paths={"root": settings.paths.root}), workspace)
+        return part
+    again = stage.files(reload(**typed, paths={"root": settings.paths.root}), workspace)
+    return next((one for one in again if one.manifest == part.manifest), part)
 
 
 def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]) -> StageStatus:

@@ -82,7 +82,7 @@ def find_source(name: str) -> Source:
     if name == BUILTIN:
         return Source(name, "builtin")
     path = path_named(name)
-    if path.exists():
+    if name and path.exists():  # an empty name would be the current folder
         return Source(printable(path.name or path.resolve().name), "local", path=path)
     if name.startswith((".", "/", "~")) or name.lower().endswith(KNOWN_SUFFIXES):
         raise InputError(f"{name} does not exist", "check the path")
