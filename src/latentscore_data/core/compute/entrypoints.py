@@ -28,7 +28,7 @@ from latentscore_data.core.base.settings import BenchSettings, ScoringSettings
 from latentscore_data.core.base.weights import fetch_model
 from latentscore_data.core.compute.estimates import CPU_CORES
 from latentscore_data.core.generators.local import LocalGenerator
-from latentscore_data.core.llm.local.engines import engine_for
+from latentscore_data.core.models.engines import engine_for
 from latentscore_data.core.models.runs import RunFolder, open_run
 from latentscore_data.core.models.spec import TrainSpec
 from latentscore_data.core.scoring.cache import ScoreCache

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from latentscore_data.core.base.display import duration
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ModalSettings, ScoringSettings
 from latentscore_data.core.models.spec import TrainSpec
+from latentscore_data.core.scoring.executor import START_SECONDS, RemoteJobEstimate
 from latentscore_data.core.training.audit import Audit
 
 PRICES_AS_OF = "2026-11"
@@ -32,63 +32,12 @@ CPU_CORE_PER_HOUR, MEMORY_GIB_PER_HOUR = 0.0473, 0.0080
 BEST_USE, WORST_USE = 0.30, 0.03
 """Share of the peak that training of small models reaches, between well filled batches and many small steps."""
 
-START_SECONDS = 180.0
-"""Building the image the first time, starting a container, loading a model."""
-
 DECODE_TOKENS_PER_SECOND = 25.0
 """Tokens that one step of decoding adds to each sequence of a batch, as Python-driven generation on a GPU goes."""
 
 
 SOUND_CPU_SECONDS, CLIP_CPU_SECONDS, CLAP_CPU_SECONDS = 0.010, 0.025, 0.15
 """Core-seconds for each second of audio: rendering and measuring it, encoding its clip, and embedding it with CLAP."""
-
-
-@dataclass(frozen=True)
-class Hire:
-    """Containers that are paid for: how many at most, US dollars per hour of one, and the most that all of them can cost."""
-
-    containers: int
-    price_per_hour: float
-    cap_usd: float
-
-
-@dataclass(frozen=True)
-class RemoteJobEstimate:
-    """Work that is mapped over workers elsewhere: a number of items, each with its seconds on one of them.
-
-    ``hire`` is None where nothing is paid for.
-    """
-
-    what: str
-    items: int
-    gpu: str | None
-    low_seconds: float
-    high_seconds: float
-    basis: str
-    where: str = ""
-    hire: Hire | None = None
-    booked: bool = False
-    """True where the ledger and the budget get each worker's real cost as it arises."""
-
-    @property
-    def cap_usd(self) -> float:
-        """The maximum cost in US dollars."""
-        return self.hire.cap_usd if self.hire is not None else 0.0
-
-    def in_words(self) -> str:
-        """One line: workers, time and cost as a range, the cap, and what all that rests on."""
-        if self.hire is None:
-            low, high = (duration(self.items * seconds) for seconds in (self.low_seconds, self.high_seconds))
-            return f"{self.where}: {self.items:,} {self.what}, about {low} to {high} of one worker ({self.basis})"
-        containers, hourly = self.hire.containers, self.hire.price_per_hour
-        low = START_SECONDS / 3 + self.items * self.low_seconds / max(containers, 1)
-        high = START_SECONDS + self.items * self.high_seconds / max(containers, 1)
-        usd = [containers * seconds / 3600 * hourly for seconds in (low, high)]
-        return (
-            f"{self.where}: {self.items:,} {self.what} in up to {containers} containers, about {low / 60:.0f} to "
-            f"{high / 60:.0f} min and ${usd[0]:.2f} to ${usd[1]:.2f} ({self.basis}, start included; ${hourly:.2f} per hour), "
-            f"at most ${self.cap_usd:.2f} (time-out x price)"
-        )
 
 
 def estimate_scoring(

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from latentscore_data.core.base.settings import ModalSettings, Settings
-from latentscore_data.core.compute.estimates import CPU_CORES, Hire, cap_usd, price_per_hour
+from latentscore_data.core.compute.estimates import CPU_CORES, cap_usd, price_per_hour
 from latentscore_data.core.compute.modal import check_model, map_on_modal, require_modal, upload_model
 from latentscore_data.core.compute.remote import RemoteExecutor
+from latentscore_data.core.scoring.executor import Hire
 
 
 class ModalExecutor(RemoteExecutor):

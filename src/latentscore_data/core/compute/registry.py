@@ -13,7 +13,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.compute.entrypoints import entry_point
 from latentscore_data.core.compute.modal_executor import ModalExecutor
 from latentscore_data.core.compute.ray_executor import RayExecutor
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 
 

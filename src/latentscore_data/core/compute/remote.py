@@ -13,9 +13,8 @@ from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.compute import estimates
 from latentscore_data.core.compute.entrypoints import made_by, shards_of
-from latentscore_data.core.compute.estimates import Hire, RemoteJobEstimate
 from latentscore_data.core.compute.remote_scoring import RemoteRenderer
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor, Hire, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import remote_blocker, scorer_names
 from latentscore_data.core.scoring.renderer import MakeRenderer
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from latentscore.decoding import Prompt, Written
 from latentscore_data.core.base.answerers import LOCAL, kind_of
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
-from latentscore_data.core.compute.types import Executor
-from latentscore_data.core.llm.local.engines import Engine
 from latentscore_data.core.llm.plan import Plan
+from latentscore_data.core.models.engines import Engine
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 
 class RemoteEngine:

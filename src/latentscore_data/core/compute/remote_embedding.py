@@ -12,7 +12,7 @@ import numpy as np
 
 from latentscore.embed import BUILTIN_WORDS, Embedder
 from latentscore_data.core.compute.entrypoints import weights_of
-from latentscore_data.core.compute.types import Executor
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.vibes.dedupe import EMBED_ROWS, EmbedBatches
 
 if TYPE_CHECKING:

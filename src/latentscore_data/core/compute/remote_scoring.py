@@ -17,8 +17,8 @@ from latentscore.json_search import JsonObject
 from latentscore_data.core.base.errors import VerificationError
 from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.compute.entrypoints import unpack
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.scoring.cache import ScoreCache
+from latentscore_data.core.scoring.executor import Executor
 from latentscore_data.core.scoring.renderer import Rendered, RenderRequest
 from latentscore_data.core.scoring.service import ScoredRender, current_renderer_version
 from latentscore_data.core.scoring.types import Scorer

@@ -16,7 +16,7 @@ from latentscore_data.core.base.workspace import Workspace
 from latentscore_data.core.llm.plan import Plan
 
 if TYPE_CHECKING:
-    from latentscore_data.core.compute.types import Executor
+    from latentscore_data.core.scoring.executor import Executor
 
 STAGES = ("download", "vibes", "configs", "train", "bench", "export")
 """The stages in order. Each is the object ``STAGE`` of the module of its name in this package, which is imported when it is

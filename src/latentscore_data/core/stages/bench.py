@@ -23,15 +23,14 @@ from latentscore_data.core.bench.prepare import Compared, missing, rows_file, so
 from latentscore_data.core.bench.report import render_report
 from latentscore_data.core.bench.run import RunFiles
 from latentscore_data.core.bench.summary import RunFacts, summarise
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.generators.registry import kind_of, make_generator, parse_sources
 from latentscore_data.core.generators.types import AnyGenerator, GeneratorDeps, SourceName
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.plan import Plan, added_up
 from latentscore_data.core.scoring.best_of import scorer_versions
 from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import total_usage
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.stages.base import RunContext, Stage

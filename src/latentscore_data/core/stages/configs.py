@@ -19,9 +19,7 @@ from latentscore_data.core.base.rows import VibeRow
 from latentscore_data.core.base.settings import Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace, sample_root
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.adhoc import answer_typed
 from latentscore_data.core.configs.candidate_generation import (
     VibeRows,
@@ -39,6 +37,7 @@ from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import config_prompt_hash
 from latentscore_data.core.scoring.best_of import count_inputs, run_scoring, score_files
 from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import make_scorers, resolve_auto, scorer_names, scorer_plans
 from latentscore_data.core.scoring.renderer import LocalRenderer, MakeRenderer
 from latentscore_data.core.scoring.service import Counts

@@ -24,19 +24,19 @@ from latentscore_data.core.base.rows import ScoredRow, VibeRow, spread
 from latentscore_data.core.base.settings import Settings, TrainSettings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute.estimates import RemoteJobEstimate, cap_usd
+from latentscore_data.core.compute.estimates import cap_usd
 from latentscore_data.core.compute.ray_executor import RayExecutor
 from latentscore_data.core.compute.registry import make_executor
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.configs.candidate_generation import VibeRows
 from latentscore_data.core.export.pictures import panels
-from latentscore_data.core.llm.local.engines import check_local
-from latentscore_data.core.llm.local.names import place_of, weights_facts
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.models.base_models import absolute_base, adapter_base
+from latentscore_data.core.models.engines import check_local
+from latentscore_data.core.models.local_names import place_of, weights_facts
 from latentscore_data.core.models.runs import RunFolder, newest_finished
 from latentscore_data.core.models.spec import Choices, Kind, check_run_id, effective_settings, unnamed
 from latentscore_data.core.scoring.deps import ScorerDeps
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.scoring.registry import SCORERS, make_scorers, resolve_auto, scorer_names
 from latentscore_data.core.scoring.renderer import LocalRenderer
 from latentscore_data.core.stages.base import RunContext, Stage

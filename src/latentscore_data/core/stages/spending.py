@@ -12,13 +12,12 @@ from latentscore_data.core.base.errors import InputError, StoppedError
 from latentscore_data.core.base.ledger import SpendTracker
 from latentscore_data.core.base.secrets import grant
 from latentscore_data.core.base.settings import LLMSettings, ModalSettings, Settings
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.modal import within_cap
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.batches.wording import check_batch
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import unknown_price
 from latentscore_data.core.llm.routes import BASE_PROVIDERS, check_route, route_to
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 
 
 def announce(stage: str, model: str, settings: LLMSettings, on: Executor | None = None) -> None:

@@ -18,10 +18,8 @@ from latentscore_data.core.base.sample import sample_texts
 from latentscore_data.core.base.settings import EXACT_UP_TO, Settings
 from latentscore_data.core.base.summary import Summary
 from latentscore_data.core.base.workspace import Workspace
-from latentscore_data.core.compute.estimates import RemoteJobEstimate
 from latentscore_data.core.compute.remote_answers import answers_estimates, engine_elsewhere
 from latentscore_data.core.compute.remote_embedding import embed_on, embeds_elsewhere
-from latentscore_data.core.compute.types import Executor
 from latentscore_data.core.llm.answerers import answerer, version_of
 from latentscore_data.core.llm.batches.run import BatchRun
 from latentscore_data.core.llm.builtin import vibes_for
@@ -36,6 +34,7 @@ from latentscore_data.core.llm.plan import Plan, expected_texts, make_plan
 from latentscore_data.core.llm.prices import costs_nothing
 from latentscore_data.core.llm.prompts import vibes_prompt_hash, vibes_question
 from latentscore_data.core.llm.types import LLM
+from latentscore_data.core.scoring.executor import Executor, RemoteJobEstimate
 from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
