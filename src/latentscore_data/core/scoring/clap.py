@@ -30,6 +30,7 @@ from latentscore.files import read_whole
 from latentscore.seeds import digest
 from latentscore_data.core.base.errors import InputError, MissingError, one_line, require
 from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.base.weights import fetched_file
 from latentscore_data.core.scoring.cache import ScoreCache
 from latentscore_data.core.scoring.deps import ScorerDeps, ScorerKind
 from latentscore_data.core.scoring.types import Outcome, Score, Scorer, Unscored, Vectors
@@ -298,14 +299,8 @@ def clap_folder(model: str) -> Path | None:
     """Where the model's files are: the folder named, or what was fetched of a hub model before. Never asks the network."""
     if Path(model).is_dir():
         return Path(model)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
+    found = fetched_file(model, "config.json")
+    return found.parent if found is not None else None
 
 
 def _open_transformers(settings: ScoringSettings) -> tuple[Callable[[], Backend], str]:
