@@ -1,4 +1,4 @@
-"""Modal as an executor: containers that are hired for shards of work."""
+"""Modal as an executor: paid containers for shards of work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentscore_data.core.scoring.executor import Hire
 
 
 class ModalExecutor(RemoteExecutor):
-    """Shards in up to ``max_containers`` containers. Time-out x price is the most that all of them can cost."""
+    """Runs shards in up to ``max_containers`` containers. Their maximum cost is time-out x price."""
 
     name = "Modal"
     cores = CPU_CORES

@@ -15,12 +15,12 @@ from latentscore_data.core.base.settings import ScoringSettings
 from latentscore_data.core.scoring.renderer import MakeRenderer
 
 START_SECONDS = 180.0
-"""Building the image the first time, starting a container, loading a model."""
+"""Time to build the image once, start a container and load a model."""
 
 
 @dataclass(frozen=True)
 class Hire:
-    """Containers that are paid for: how many at most, US dollars per hour of one, and the most that all of them can cost."""
+    """Paid containers: their maximum number, the price of one in US dollars per hour, and the maximum cost of all."""
 
     containers: int
     price_per_hour: float
@@ -29,9 +29,9 @@ class Hire:
 
 @dataclass(frozen=True)
 class RemoteJobEstimate:
-    """Work that is mapped over workers elsewhere: a number of items, each with its seconds on one of them.
+    """An estimate of remote work: a number of items, and the seconds that one worker needs for each.
 
-    ``hire`` is None where nothing is paid for.
+    ``hire`` is None if the workers are free.
     """
 
     what: str
@@ -43,7 +43,7 @@ class RemoteJobEstimate:
     where: str = ""
     hire: Hire | None = None
     booked: bool = False
-    """True where the ledger and the budget get each worker's real cost as it arises."""
+    """True if the real cost is booked to ledger and budget during the run."""
 
     @property
     def cap_usd(self) -> float:
@@ -51,7 +51,7 @@ class RemoteJobEstimate:
         return self.hire.cap_usd if self.hire is not None else 0.0
 
     def in_words(self) -> str:
-        """One line: workers, time and cost as a range, the cap, and what all that rests on."""
+        """Return one line: workers, time and cost as ranges, the cap, and the basis of the estimate."""
         if self.hire is None:
             low, high = (duration(self.items * seconds) for seconds in (self.low_seconds, self.high_seconds))
             return f"{self.where}: {self.items:,} {self.what}, about {low} to {high} of one worker ({self.basis})"
@@ -77,62 +77,62 @@ class Executor:
     remote: bool
     """True when the work leaves this machine and may cost money."""
     map_rows: int | None = None
-    """Items that one call of :meth:`map` takes; None for all that wait."""
+    """Items that one call of :meth:`map` takes; None for all waiting items."""
 
     @property
     def maps_at_once(self) -> int:
-        """Calls of :meth:`map` that may run at the same time, each in a thread of its own."""
+        """Maximum number of calls of :meth:`map` at the same time, each in its own thread."""
         return 1
 
     @property
     def workers(self) -> int:
-        """Workers that may be busy at the same time."""
+        """Maximum number of busy workers."""
         return 1
 
     @property
     def at_once(self) -> int:
-        """Items that keep all of it busy."""
+        """Number of items that keep all workers busy."""
         raise NotImplementedError
 
     def require(self) -> None:
-        """Raise :class:`MissingError` unless it can be used. Asks no network."""
+        """Raise :class:`MissingError` if it cannot be used. Makes no network calls."""
 
     def scorer_blocker(self, scoring: ScoringSettings) -> str | None:
-        """Why the scorers of the settings cannot run there; None when they can."""
+        """Return why the scorers of the settings cannot run there; None if they can."""
         return None
 
     def estimate_scoring(self, sounds: int, scoring: ScoringSettings, *, clips: bool) -> list[RemoteJobEstimate]:
-        """What rendering and scoring that number of sounds takes; empty where it costs nothing."""
+        """Estimate rendering and scoring of that many sounds; empty if it is free."""
         return []
 
     def estimate_answers(self, label: str, count: int, tokens: int, at_once: int) -> list[RemoteJobEstimate]:
-        """What that number of a local model's answers takes; empty where they cost nothing."""
+        """Estimate that many answers of a local model; empty if they are free."""
         return []
 
     def price_per_second(self, *, gpu: bool) -> float:
-        """US dollars that one worker costs in a second."""
+        """Return the price of one worker in US dollars per second."""
         return 0.0
 
     def make_renderer(self, *, keep_flac: bool = False) -> MakeRenderer:
-        """What makes the renderer of a scoring service. Raises :class:`InputError` for scorers that cannot run there."""
+        """Return the factory of a scoring service's renderer. Raises :class:`InputError` for scorers that cannot run there."""
         raise NotImplementedError
 
     def send_model(self, model: str, runs: Path) -> None:
-        """Make a model of this workspace available there. Raises :class:`InputError` for one that cannot be seen there."""
+        """Make a model of this workspace available there. Raises :class:`InputError` if that is impossible."""
 
     def check_model(self, model: str, runs: Path) -> None:
-        """Raise :class:`InputError` for a model that cannot be seen there."""
+        """Raise :class:`InputError` for a model that cannot be made available there."""
 
     def map(
         self, function: str, key: str, items: Iterable[Any], common: Mapping[str, Any], shard_rows: int | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Results of the entry point of that name, one per shard and in the order of the items.
+        """Yield the results of an entry point, one per shard, in the order of the items.
 
-        A shard is ``{**common, "deadline": Unix time, key: some of the items}``, with ``shard_rows`` items or as many as the
-        executor finds best. Raises what a shard raised, and :class:`StoppedError` when the time or the money that was agreed
-        to is used up.
+        A shard is ``{**common, "deadline": Unix time, key: some of the items}``, with ``shard_rows`` items; the default
+        number depends on the executor. Raises the error of a shard, and :class:`StoppedError` after the deadline or if the
+        agreed cost is reached.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """End the work and everything that was started for it."""
+        """Stop the work, and end what was started for it."""
