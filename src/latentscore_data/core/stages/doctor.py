@@ -97,12 +97,12 @@ def _program() -> Iterator[Finding]:
 
 @cache
 def _distributions() -> Mapping[str, Sequence[str]]:
-    """The distributions by the packages that they install. Reads the file list of each."""
+    """Return the installed distributions by package. Reads the file list of each distribution."""
     return packages_distributions()
 
 
 def _namesakes() -> Iterator[Finding]:
-    """Another distribution that installs a ``latentscore`` package would shadow ours, or be shadowed."""
+    """Check for another distribution with a package ``latentscore``, which would shadow this one or be shadowed."""
     others = sorted(set(_distributions().get("latentscore", [])) - {"latentscore-data"})
     if others:
         names = ", ".join(others)
@@ -143,7 +143,7 @@ def _keys() -> Iterator[Finding]:
 
 
 def _proxies(settings: Settings) -> Iterator[Finding]:
-    """Which calls go through a proxy; its address may hold a password and is not shown."""
+    """Check which calls go through a proxy. Its address may contain a password, so it is not shown."""
     names = proxy_variables()
     if not names:
         yield Finding("network", "proxy", "ok", "none set")
@@ -211,7 +211,7 @@ def _answer_cache(path: Path) -> Finding:
 
 
 def _needs(settings: Settings, stage: str | None) -> Iterator[Finding]:
-    """What the asked-for stage would miss; without a stage, what the configured chain would miss, as a hint."""
+    """Check the needs of the given stage; without a stage, those of the configured chain, as a hint."""
     for name in [stage] if stage else STAGES:
         problems = stage_named(name).preflight(settings)
         for problem in problems:
@@ -237,7 +237,8 @@ def fetch_weights(name: str, settings: Settings) -> None:
 
 
 def _fetching() -> Callable[[str, int], None]:
-    """Tells bytes as they arrive: a line that redraws itself in a terminal, one every ten seconds elsewhere."""
+    """Return a callback that prints the received bytes: a line that redraws itself in a terminal, otherwise a line every ten
+    seconds."""
     live, said, sums = can_be_live(), time.monotonic(), dict[str, int]()
 
     def on_progress(name: str, count: int) -> None:

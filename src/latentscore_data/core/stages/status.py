@@ -45,7 +45,7 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
     for stage in STAGES:
         try:
             parts = _parts_as_run(stage_named(stage), settings, workspace, reload)
-        except InputError as error:  # what it read, such as a folder of texts, is gone
+        except InputError as error:  # an input, such as a folder of texts, was deleted
             found.append(StageStatus(stage, "stale", [error.message]))
             continue
         found += [_look_at(part, workspace, facts) for part in parts] or [StageStatus(stage)]
@@ -57,7 +57,7 @@ def look(settings: Settings, workspace: Workspace, reload: Reload) -> list[Stage
 
 
 def _parts_as_run(stage: Stage, settings: Settings, workspace: Workspace, reload: Reload) -> list[StageFiles]:
-    """The stage's files under the settings of its last run: what was typed for it then counts as typed now."""
+    """Return the stage's files under the settings of its last run, with the flags of that run."""
     parts = stage.files(settings, workspace)
     typed: JsonObject = {}
     for part in parts:
@@ -77,7 +77,7 @@ def _look_at(part: StageFiles, workspace: Workspace, facts: dict[Path, FileFact]
     seen.why = stale_reasons(part, workspace.root, facts)
     seen.state = "stale" if seen.why else "fresh"
     seen.finished = manifest.get("finished", "")
-    # The answers about texts lie among the rows that were made of them.
+    # The file of extracted answers is beside the rows that are made from it.
     outputs = {
         name: fact for name, fact in manifest.get("outputs", {}).items() if workspace.root / name != workspace.extracted
     }
@@ -103,7 +103,7 @@ def _without_manifest(part: StageFiles) -> tuple[str, list[str]]:
 
 
 def money_spent(workspace: Workspace) -> Usage:
-    """What the ledger adds up to, over all runs in this workspace."""
+    """Return the total of the ledger, over all runs in this workspace."""
     total = Usage()
     for usage in totals(workspace.ledger).values():
         total.add(usage)
