@@ -75,7 +75,7 @@ class JudgeScorer:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def check(self) -> None:
-        """Raises what would keep the first call from being made: an unknown model, a key that is not set."""
+        """Raise the errors that would prevent the first call, such as an unknown model or a missing key."""
         if kind_of(self.model).here:
             raise InputError(f"{self.model} does not accept sound", "name a hosted or served model that accepts sound")
         check_route(self.model, self._needs.llm)
@@ -132,7 +132,7 @@ class JudgeScorer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
-        """Give back connections and files."""
+        """Close connections and files."""
         if self._loop is None:
             return
         if self._llm is not None:
@@ -143,7 +143,7 @@ class JudgeScorer:
 
 
 def wav_bytes(audio: Audio) -> bytes:
-    """Mono, 16 bits, 24 kHz."""
+    """Return the audio as WAV: mono, 16 bits, 24 kHz."""
     import soundfile
     from scipy.signal import resample_poly
 
@@ -162,7 +162,7 @@ class JudgeKind(ScorerKind):
         return f"{name} needs your key, which is not sent to other machines"
 
     def plan(self, name: str, pairs: int, deps: ScorerDeps) -> Plan | None:
-        """A rough figure, as if nothing were cached; its basis says so."""
+        """Return a rough estimate without the cache; its basis says so."""
         model = name.partition(":")[2]
         if costs_nothing(model, deps.llm):
             return None
