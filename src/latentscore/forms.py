@@ -143,16 +143,13 @@ def form_of(place: Path | None) -> AnswerForm:
 
     The default is JSON. Raises :class:`ModelError` for a ``latentscore.json`` that cannot be read.
     """
-    for folder in _folders(place):
+    # An exported GGUF file is in a subfolder of the model's folder.
+    folders = [] if place is None else [place] if place.is_dir() else [place.parent, place.parent.parent]
+    for folder in folders:
         path = folder / FORM_FILE
         if path.is_file():
             return _read_form(path)
     return JSON
-
-
-def _folders(place: Path | None) -> list[Path]:
-    # An exported GGUF file is in a subfolder of the model's folder.
-    return [] if place is None else [place] if place.is_dir() else [place.parent, place.parent.parent]
 
 
 def _read_form(path: Path) -> AnswerForm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -64,7 +65,7 @@ def doctor(
 
 def show_findings(findings: list[Finding]) -> None:
     if OUTPUT.json:
-        print_json([finding.to_dict() for finding in findings])
+        print_json([asdict(finding) for finding in findings])
         return
     marks = {"ok": ("ok", "green"), "absent": ("-", "dim"), "missing": ("missing", "red")}
     rows = []

@@ -59,7 +59,7 @@ def status(
     rounds = known_rounds(workspace)
     batches = open_batches(workspace.llm_cache.with_name(FILE_NAME))
     if OUTPUT.json:
-        found = {"root": str(workspace.root), "stages": [stage.to_dict() for stage in stages], "money": asdict(money)}
+        found = {"root": str(workspace.root), "stages": [asdict(stage) for stage in stages], "money": asdict(money)}
         found["improve"] = rounds
         print_json({**found, "batches": [vars(batch) for batch in batches]})
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentscore.json_search import JsonObject
@@ -29,9 +29,6 @@ class StageStatus:
     failed: dict[str, int] = field(default_factory=dict)
     cost_usd: float | None = 0.0
     details: JsonObject = field(default_factory=dict)
-
-    def to_dict(self) -> JsonObject:
-        return asdict(self)
 
 
 Reload = Callable[..., Settings]
