@@ -20,7 +20,16 @@ from latentscore_data.core.base.loop import Job, RowFailure, run_stage
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.row_files import RowFiles
 from latentscore_data.core.base.row_index import FROM_ELSEWHERE
-from latentscore_data.core.base.rows import SPLITS, ConfigRow, ScoredRow, Split, share_out, spread, text_of
+from latentscore_data.core.base.rows import (
+    SPLITS,
+    ConfigRow,
+    ScoredRow,
+    Split,
+    model_candidates,
+    share_out,
+    spread,
+    text_of,
+)
 from latentscore_data.core.base.settings import ScoringSettings, Settings
 from latentscore_data.core.base.summary import Progress, Summary
 from latentscore_data.core.base.workspace import Workspace
@@ -391,16 +400,11 @@ class SplitInputs:
             given = {**line, "split": line.get("split") or split, FROM_ELSEWHERE: True}
             row = typed_row(given, ScoredRow, f"{scored.path}: row {line['row_id']}")
             if row.candidate_origins:
-                row = _before_search(row)
+                # An earlier search added candidates.
+                own = {"config_candidates": model_candidates(row), "candidate_origins": [], "search": None}
+                row = row.model_copy(update=own)
             # In a row with a config and no candidates, the config is the only candidate.
             yield row if row.config_candidates else row.model_copy(update={"config_candidates": [row.config_payload]})
-
-
-def _before_search(row: ScoredRow) -> ScoredRow:
-    """Return the row without the candidates of an earlier search."""
-    pairs = zip(row.config_candidates, row.candidate_origins, strict=True)
-    own = [candidate for candidate, origin in pairs if origin == "model"]
-    return row.model_copy(update={"config_candidates": own, "candidate_origins": [], "search": None})
 
 
 def _inputs(settings: Settings, files: RowFiles) -> dict[Split, SplitInputs]:

@@ -106,7 +106,6 @@ class ClapScorer:
         self._cache = cache
         self._backend: Backend | None = None
         self._texts: dict[str, Vectors] = {}
-        self._bad: Vectors | None = None
         self.counts: Counter[str] = Counter()
         """Numbers of windows, sounds, texts and bad-sound vectors that the model computed, without those from the cache."""
 
@@ -157,36 +156,31 @@ class ClapScorer:
         """Unit vectors of windows."""
         self.prepare()
         assert self._backend is not None
-        vectors: list[Vectors] = []
+        starts = range(0, len(windows), BATCH_WINDOWS)
         with running():
-            for start in range(0, len(windows), BATCH_WINDOWS):
-                vectors.append(self._backend.audio(windows[start : start + BATCH_WINDOWS]))
+            vectors = [self._backend.audio(windows[start : start + BATCH_WINDOWS]) for start in starts]
         self.counts["windows"] += len(windows)
         return unit(np.concatenate(vectors))
 
     def _text(self, text: str) -> Vectors:
-        known = self._texts.get(text)
-        if known is None and self._cache is not None:
-            known = self._cache.vector(self._text_kind, digest(text))
-        if known is None:
-            known = self._ask_text(text)
-            self.counts["texts"] += 1
-            if self._cache is not None:
-                self._cache.keep_vector(self._text_kind, digest(text), known)
-        self._texts[text] = known
-        return known
+        return self._stored("texts", digest(text), lambda: self._ask_text(text))
 
     def _bad_sound(self) -> Vectors:
-        if self._bad is None:
-            key = digest("bad sound", *BAD_SOUND)
-            known = self._cache.vector(self._text_kind, key) if self._cache is not None else None
-            if known is None:
-                known = unit(np.mean([self._ask_text(text) for text in BAD_SOUND], axis=0))
-                self.counts["bad_sound"] += 1
-                if self._cache is not None:
-                    self._cache.keep_vector(self._text_kind, key, known)
-            self._bad = known
-        return self._bad
+        key = digest("bad sound", *BAD_SOUND)
+        return self._stored("bad_sound", key, lambda: unit(np.mean([*map(self._ask_text, BAD_SOUND)], axis=0)))
+
+    def _stored(self, what: str, key: str, compute: Callable[[], Vectors]) -> Vectors:
+        """Return the vector from memory or the cache, or compute, count and store it."""
+        known = self._texts.get(key)
+        if known is None and self._cache is not None:
+            known = self._cache.vector(self._text_kind, key)
+        if known is None:
+            known = compute()
+            self.counts[what] += 1
+            if self._cache is not None:
+                self._cache.keep_vector(self._text_kind, key, known)
+        self._texts[key] = known
+        return known
 
     def _ask_text(self, text: str) -> Vectors:
         self.prepare()
