@@ -22,7 +22,6 @@ from latentscore_data.core.compute.remote_answers import answers_estimates, engi
 from latentscore_data.core.compute.remote_embedding import embed_on, embeds_elsewhere
 from latentscore_data.core.llm.answerers import answerer, version_of
 from latentscore_data.core.llm.batches.run import BatchRun
-from latentscore_data.core.llm.builtin import vibes_for
 from latentscore_data.core.llm.extraction import (
     ask_for_vibes,
     extracted_rows,
@@ -39,6 +38,7 @@ from latentscore_data.core.stages.base import RunContext, Stage
 from latentscore_data.core.stages.spending import announce, confirm_remote_jobs, confirm_spending
 from latentscore_data.core.vibes.curation import Arranged, arrange
 from latentscore_data.core.vibes.dedupe import choose_embedder, load_embedder, minilm_missing
+from latentscore_data.core.vibes.excerpts import vibes_for
 from latentscore_data.core.vibes.schema import answer_type, vibe_schema_hash
 
 if TYPE_CHECKING:
