@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from latentscore_data.commands._options import Globals, load
+from latentscore_data.commands._globals import Globals
+from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import OUTPUT, clean, print_json, print_rows, styled
 from latentscore_data.core.base.errors import MissingError
 from latentscore_data.core.base.layers import Values, leaves

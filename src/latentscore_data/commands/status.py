@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from latentscore.json_search import JsonObject
+from latentscore_data.commands._globals import Globals
 from latentscore_data.commands._models import show_batches
-from latentscore_data.commands._options import Globals, load
+from latentscore_data.commands._options import load
 from latentscore_data.core.base.display import (
     OUTPUT,
     clean,

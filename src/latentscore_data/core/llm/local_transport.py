@@ -16,7 +16,8 @@ from latentscore.prompt import vibe_of
 from latentscore_data.core.base.answerers import LOCAL
 from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.llm.replies import Message
-from latentscore_data.core.llm.transport import Completion, Messages
+from latentscore_data.core.llm.transport import Completion
+from latentscore_data.core.llm.types import Messages
 from latentscore_data.core.models.engines import Engine, engine_for
 from latentscore_data.core.models.local_names import place_of
 

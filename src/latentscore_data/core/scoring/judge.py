@@ -18,8 +18,9 @@ from latentscore.seeds import digest
 from latentscore_data.core.base.answerers import kind_of
 from latentscore_data.core.base.errors import InputError
 from latentscore_data.core.base.ledger import Ledger, Usage
-from latentscore_data.core.base.loop import RETRYABLE_KINDS, NotAttempted, RowFailure
+from latentscore_data.core.base.loop import NotAttempted, RowFailure
 from latentscore_data.core.base.settings import ScoringSettings
+from latentscore_data.core.base.summary import RETRYABLE_KINDS
 from latentscore_data.core.llm.client import connect
 from latentscore_data.core.llm.plan import Plan
 from latentscore_data.core.llm.prices import costs_nothing, price_of

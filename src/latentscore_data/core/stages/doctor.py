@@ -15,9 +15,10 @@ from pathlib import Path
 
 from latentscore import RENDERER_VERSION
 from latentscore.embed import MINILM
+from latentscore.installed import install
 from latentscore_data import __version__
 from latentscore_data.core.base.display import PLAIN_LINE_SECONDS, can_be_live, clean, say
-from latentscore_data.core.base.errors import InputError, LsdataError, install
+from latentscore_data.core.base.errors import InputError, LsdataError
 from latentscore_data.core.base.proxies import LOOPBACK_HOSTS, is_called_directly, no_proxy, proxy_variables
 from latentscore_data.core.base.secrets import read_dotenv
 from latentscore_data.core.base.settings import Settings

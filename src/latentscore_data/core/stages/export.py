@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from latentscore.forms import form_of
-from latentscore.installed import available_cores
+from latentscore.installed import available_cores, install
 from latentscore.json_search import JsonObject
 from latentscore_data import __version__
 from latentscore_data.core.base.display import progress, say
-from latentscore_data.core.base.errors import InputError, LsdataError, install, raised_by, require
+from latentscore_data.core.base.errors import InputError, LsdataError, raised_by, require
 from latentscore_data.core.base.jsonl import replace_json, replace_text
 from latentscore_data.core.base.manifest import StageFiles, write_manifest
 from latentscore_data.core.base.marks import Preference, bad_rows, marks_file, read_preferences
